@@ -1,1 +1,4 @@
 //! placeholder
+
+pub mod canonical;
+pub mod time;
