@@ -10,7 +10,7 @@ pub const INTEGER_MAX: i64 = (1 << 53) - 1;
 const EXPONENT_FROM: f64 = 1e21;
 
 /// A double that is neither infinite nor NaN, nor minus zero, which canonical JSON does not have.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd)]
 pub struct Finite(f64);
 
 impl Finite {
