@@ -17,7 +17,7 @@ mod identity;
 mod kind;
 pub mod record;
 mod run;
-mod time;
+pub mod time;
 
 pub use commitment::{Salt, commitment, content_mac, hex, hex_string, sha256, unhex};
 pub use cost::NanoCents;
