@@ -1,0 +1,1 @@
+//! Integration tests of `tlog`: published values, other implementations, laws.
