@@ -41,7 +41,10 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 fn keyed(salt: &Salt) -> Hmac<Sha256> {
-    Hmac::<Sha256>::new(salt.into())
+    // The key fills half a block; the rest is zeros, as RFC 2104 pads it.
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(salt);
+    Hmac::<Sha256>::new(&block.into())
 }
 
 /// Lower-case hex of 32 bytes.

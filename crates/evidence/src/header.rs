@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use crate::canonical::Writer;
-use crate::commitment::{hex, unhex};
+use crate::commitment::unhex;
 use crate::time::Timestamp;
 use crate::{Kind, RecordId};
 
@@ -29,7 +29,7 @@ pub const HEADER_VERSION: u64 = 1;
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, serde::Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] #[doc = concat!("`", $text, "`")] $variant,)* }
 
         impl $name {
@@ -150,7 +150,7 @@ impl<'a> Header<'a> {
             w.str(correlation_id);
         }
         w.key("id");
-        w.ascii(&self.id.to_text());
+        w.text(&self.id.to_text());
         w.key("kind");
         w.str(self.kind.as_str());
         w.key("occurred_at");

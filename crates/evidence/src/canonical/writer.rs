@@ -137,6 +137,16 @@ impl<'o> Writer<'o> {
         self
     }
 
+    /// Writes characters that need no escape, e.g. an id's.
+    pub(crate) fn text(&mut self, clean: &[u8]) -> &mut Self {
+        debug_assert!(clean.iter().all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\'));
+        self.enter_value();
+        self.out.push(b'"');
+        self.out.extend_from_slice(clean);
+        self.out.push(b'"');
+        self
+    }
+
     /// Writes bytes as a string of lower-case hexadecimal digits.
     pub fn hex(&mut self, bytes: &[u8]) -> &mut Self {
         self.enter_value();

@@ -20,7 +20,7 @@ mod trace_step;
 pub use environment::{Environment, environment_identity};
 pub use ledger_recovered::LedgerRecovered;
 pub use run_completed::{RunCompleted, RunCompletedFacts};
-pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts};
+pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
 pub use system_record::{SystemRecord, TENANT_CREATED, TenantCreated};
 pub use telemetry::{Telemetry, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};

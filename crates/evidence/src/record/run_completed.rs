@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{BodyError, put, text};
 use crate::Kind;
-use crate::canonical::{self, Value};
+use crate::canonical::{self, Finite, Value};
 use crate::commitment::hex_string;
 use crate::cost::NanoCents;
 use crate::time::Timestamp;
@@ -25,7 +25,7 @@ pub struct RunCompleted {
     /// Over the sum of the inference steps.
     pub output_tokens: Option<i64>,
     /// US cents, over the sum of the steps.
-    pub cost_cents: Option<f64>,
+    pub cost_cents: Option<Finite>,
     /// E.g. `timeout`, which makes the run's execution status TIMEOUT.
     pub termination_reason: Option<String>,
     /// The caller's own, kept as given.
@@ -42,7 +42,7 @@ impl RunCompleted {
         let mut object = Vec::with_capacity(12);
         put(&mut object, "completed_at", self.completed_at.map(|at| text(&at.to_string())));
         put(&mut object, "content_mac", Some(text(&hex_string(content_mac))));
-        put(&mut object, "cost_cents", self.cost_cents.map(Value::Float));
+        put(&mut object, "cost_cents", self.cost_cents.map(Value::from));
         put(&mut object, "declared_steps", self.declared_steps.map(|n| Value::Int(i64::from(n))));
         put(&mut object, "input_tokens", self.input_tokens.map(Value::Int));
         put(&mut object, "metadata", self.metadata.clone());
@@ -62,7 +62,7 @@ impl RunCompleted {
             model: self.model.clone(),
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
-            cost: self.cost_cents.and_then(NanoCents::from_cents),
+            cost: self.cost_cents.and_then(|cents| NanoCents::from_cents(cents.get())),
             termination_reason: self.termination_reason.clone(),
             completed_at: self.completed_at,
         }

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::BodyError;
-use crate::canonical::{Value, Writer};
-use crate::commitment::{hex, sha256};
+use crate::canonical::{Finite, Value, Writer};
+use crate::commitment::sha256;
 use crate::cost::NanoCents;
 use crate::header::words;
 use crate::identity::Identity;
@@ -57,10 +57,10 @@ pub struct Step {
     pub outcome_code: Option<String>,
     /// Canonical JSON of the normalised output.
     pub outcome_data: Option<Vec<u8>>,
-    /// US cents, finite, not negative.
-    pub cost_cents: f64,
-    /// Milliseconds, finite.
-    pub duration_ms: f64,
+    /// US cents, not negative.
+    pub cost_cents: Finite,
+    /// Milliseconds.
+    pub duration_ms: Finite,
     /// Earlier attempts.
     pub retry_count: u32,
     /// `engine`, `external`, `replay`; `otlp` for spans.
@@ -126,7 +126,7 @@ pub struct Provider {
     /// As given, else input + output.
     pub total_tokens: Option<i64>,
     /// Milliseconds from request to answer.
-    pub provider_latency_ms: Option<f64>,
+    pub provider_latency_ms: Option<Finite>,
     /// The provider's error.
     pub provider_error_code: Option<String>,
     /// When asked.
@@ -243,8 +243,8 @@ impl TraceStep {
             status: self.step.status,
             started_at: occurred_at,
             ended_at: self.otel.as_ref().and_then(|otel| end_of(otel.end_unix_nano)),
-            duration_micros: duration_micros(self.step.duration_ms),
-            cost: NanoCents::from_cents(self.step.cost_cents).unwrap_or_default(),
+            duration_micros: duration_micros(self.step.duration_ms.get()),
+            cost: NanoCents::from_cents(self.step.cost_cents.get()).unwrap_or_default(),
             inference: counts,
             provider: provider.map(|p| p.provider_name.clone()),
             model: provider.map(|p| p.model_name.clone()),
@@ -383,7 +383,7 @@ impl Otel {
         }
         // Nanoseconds pass 2^53, so they stand as decimal strings, as OTLP/JSON has them.
         w.key("end_unix_nano");
-        w.decimal(self.end_unix_nano);
+        w.str(itoa::Buffer::new().format(self.end_unix_nano));
         if let Some(events) = &self.events {
             w.key("events");
             w.raw(events);
@@ -418,7 +418,7 @@ impl Otel {
         w.key("span_id");
         w.hex(&self.span_id);
         w.key("start_unix_nano");
-        w.decimal(self.start_unix_nano);
+        w.str(itoa::Buffer::new().format(self.start_unix_nano));
         w.key("status_code");
         w.i64(i64::from(self.status_code));
         if !self.status_message.is_empty() {
@@ -651,12 +651,12 @@ pub fn step_hash(index: u32, step: &StepSection<'_>) -> [u8; 32] {
     match &step.outcome_code {
         Some(code) => w.str(code),
         None => w.null(),
-    }
+    };
     w.key("outcome_data");
     match step.outcome_data {
         Some(data) => w.raw(data.get().as_bytes()),
         None => w.null(),
-    }
+    };
     w.key("params");
     w.raw(step.params.get().as_bytes());
     w.key("skill_name");
@@ -689,7 +689,7 @@ pub fn root_hash(plan_hash: &str, seed: i64, steps: &[[u8; 32]]) -> [u8; 32] {
 }
 
 fn end_of(end_unix_nano: u64) -> Option<Timestamp> {
-    Timestamp::from_unix_nanos(end_unix_nano).filter(|_| end_unix_nano != 0).map(|(at, _)| at)
+    (end_unix_nano != 0).then(|| Timestamp::from_unix_nanos(end_unix_nano).0)
 }
 
 /// Whole microseconds of a duration in milliseconds; what does not fit is the nearest bound.
@@ -723,26 +723,6 @@ fn opt_time(w: &mut Writer<'_>, key: &'static str, value: Option<Timestamp>) {
     if let Some(value) = value {
         w.key(key);
         w.time(value);
-    }
-}
-
-fn hex16(bytes: [u8; 16]) -> [u8; 32] {
-    let mut text = [0; 32];
-    hex_into(&bytes, &mut text);
-    text
-}
-
-fn hex8(bytes: [u8; 8]) -> [u8; 16] {
-    let mut text = [0; 16];
-    hex_into(&bytes, &mut text);
-    text
-}
-
-fn hex_into(bytes: &[u8], text: &mut [u8]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
     }
 }
 

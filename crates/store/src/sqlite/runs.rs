@@ -147,7 +147,7 @@ fn conditions(query: &RunQuery) -> (String, Vec<Value>) {
     for (column, value) in [("provider", &query.provider), ("model", &query.model)] {
         match value.as_deref() {
             // What an answer shows as `unknown` is absent here.
-            Some("unknown") => add(&format!("ifnull({column}, 'unknown') = ?"), Value::from("unknown".to_owned())),
+            Some("unknown") => add(&format!("({column} IS NULL OR {column} = ?)"), Value::from("unknown".to_owned())),
             Some(value) => add(&format!("{column} = ?"), Value::from(value.to_owned())),
             None => {}
         }
