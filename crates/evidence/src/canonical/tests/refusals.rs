@@ -251,3 +251,8 @@ fn an_error_is_one_line_that_names_the_place() {
     let long = format!("{{\"{}\":x}}", "k".repeat(1000));
     assert_eq!(read(&long).unwrap_err().path().len(), 65);
 }
+
+#[test]
+fn a_member_takes_the_56_bytes_that_the_limits_count_on() {
+    assert_eq!(size_of::<(String, Value)>(), 56);
+}
