@@ -7,9 +7,9 @@ use evidence::canonical::{Finite, Limits, Writer, parse, to_vec};
 use evidence::time::Timestamp;
 use std::hint::black_box;
 
-const PROMPT: &str = "Summarise the incident report for the on-call engineer. Mention every service that was \
-    degraded, the time it was first seen, and who acknowledged it. Keep to facts found in the report; where a fact is \
-    missing, say so.\nDo not guess a cause.";
+const PROMPT: &str = "Summarise the incident report. Mention every service that was \
+    degraded, when it was first seen and who acknowledged it. Keep to facts; where one is \
+    missing, say so.\nEnd";
 
 fn record(out: &mut Vec<u8>, at: Timestamp, index: i64) {
     let mut writer = Writer::new(out);

@@ -10,7 +10,11 @@ use std::cmp::Ordering;
 /// ranking EE and EF above F4 at the first differing byte is the whole rule.
 /// Continuation bytes end at BF and are not touched.
 pub(super) fn utf16(a: &str, b: &str) -> Ordering {
-    let differing = a.bytes().zip(b.bytes()).find(|(x, y)| x != y);
+    // Equal words are passed over whole: keys may be long and alike to make sorting them slow.
+    let (a_words, _) = a.as_bytes().as_chunks::<8>();
+    let (b_words, _) = b.as_bytes().as_chunks::<8>();
+    let equal = a_words.iter().zip(b_words).take_while(|(x, y)| x == y).count() * 8;
+    let differing = a.bytes().zip(b.bytes()).skip(equal).find(|(x, y)| x != y);
     match differing {
         Some((x, y)) => rank(x).cmp(&rank(y)),
         None => a.len().cmp(&b.len()),

@@ -15,9 +15,15 @@ fn replay(name: &str, run: fn(&[u8])) {
     for entry in fs::read_dir(&folder).expect("the corpus is committed") {
         let data = fs::read(entry.expect("listed").path()).expect("readable");
         run(&data);
-        // Every prefix too: a text broken off is the commonest broken text.
-        for end in 0..data.len().min(512) {
-            run(&data[..end]);
+        // A text broken off and a text with one bit turned are the commonest damage.
+        let mut near = data.clone();
+        for place in 0..data.len().min(512) {
+            run(&data[..place]);
+            for bit in 0..8 {
+                near[place] ^= 1 << bit;
+                run(&near);
+                near[place] ^= 1 << bit;
+            }
         }
         replayed += 1;
     }
