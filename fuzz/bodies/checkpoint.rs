@@ -4,7 +4,7 @@ use tlog::{Checkpoint, VerifierKey};
 
 const LOG: &str = "log.example/acme+6a967d9a+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c";
 
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     if let Some(checkpoint) = std::str::from_utf8(data)
         .ok()
         .and_then(|text| Checkpoint::parse(text).ok())

@@ -7,7 +7,7 @@ const KEYS: [&str; 2] = [
     "witness.example/w1+df1c0a35+BIE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU",
 ];
 
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     if let Ok(note) = Note::parse(data) {
         assert_eq!(note.to_string().as_bytes(), data);
         let keys: Vec<VerifierKey> = KEYS

@@ -7,7 +7,7 @@ use tlog::{
 
 const LOG: &str = "log.example/acme+6a967d9a+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c";
 
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     if let Ok(proof) = TlogProof::parse(data) {
         assert_eq!(proof.encode().as_bytes(), data);
         let keys: Vec<VerifierKey> = VerifierKey::parse(LOG).into_iter().collect();

@@ -2,7 +2,7 @@
 
 use tlog::{TilePath, TileWidth, TreeSize, decode_bundle, encode_bundle, tile_width};
 
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     if let Some(path) = std::str::from_utf8(data)
         .ok()
         .and_then(|text| TilePath::parse(text).ok())

@@ -45,7 +45,7 @@ fn signing(c: &mut Criterion) -> Result<(), Box<dyn std::error::Error>> {
     let checkpoint = Checkpoint::new("log.example/a", TreeSize::new(7), leaf_hash(b""))?;
     let (note, keys) = (checkpoint.sign(&key), [key.verifier().clone()]);
     c.bench_function("sign checkpoint", |b| {
-        b.iter(|| black_box(&checkpoint).sign(&key))
+        b.iter(|| black_box(&checkpoint).sign(&key));
     });
     c.bench_function("open checkpoint", |b| {
         b.iter(|| Checkpoint::open(black_box(note.as_bytes()), &keys, "log.example/a"));

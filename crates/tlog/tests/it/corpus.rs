@@ -19,7 +19,7 @@ fn replay(target: &str, run: fn(&[u8])) {
     for file in fs::read_dir(&folder).unwrap() {
         let path = file.unwrap().path();
         // Shown only when the body panics.
-        println!("{}", path.display());
+        eprintln!("{}", path.display());
         run(&fs::read(path).unwrap());
         inputs += 1;
     }
