@@ -1,1 +1,183 @@
-//! placeholder
+//! Keeps ledgers and their projections: one trait, its backends, one list of
+//! claims that every backend is held to.
+//!
+//! In scope: rows, how they are packed, transactions, schema and migrations.
+//! Out of scope: what records mean (evidence), in which order they come and
+//! whether they may (ledger). No SQL leaves this crate and no transaction handle:
+//! one method is one transaction.
+//!
+//! Methods block; callers on an async runtime call them from blocking threads.
+//!
+//! Start at [`Store`].
+
+pub mod codec;
+pub mod conformance;
+mod fault;
+mod keys;
+mod rows;
+pub mod sqlite;
+
+use evidence::{Finding, Identity, Kind};
+use tlog::{Hash, TreeSize};
+
+pub use fault::{Fault, FaultStore};
+pub use keys::{LeafKey, OWNERS_MAX, RunKey};
+pub use rows::{
+    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LeafBlock, LedgerRow, NodeRow, RunPage,
+    RunQuery, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey, TraceRow,
+};
+
+/// Why a read or a small write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot answer now; the same call may succeed later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be understood.
+    #[error("stored {place} is damaged: {reason}")]
+    Damaged {
+        /// Table and column.
+        place: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This program may not use this database: too new, not durable, not a database.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Why a batch was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The ledger's head is another than expected: reload and place the batch anew.
+    #[error("the head of ledger {0} moved")]
+    HeadMoved(u32),
+    /// Nothing was written, and nothing may be written until an operator has looked: the store refused to.
+    #[error("the store refused to write: {0}")]
+    Refused(String),
+    /// The commit may or may not have happened: re-read before anything else is written.
+    #[error("the outcome of the commit is unknown: {0}")]
+    Unknown(String),
+}
+
+/// A database of ledgers and their projections.
+pub trait Store: Send + Sync + 'static {
+    /// Every ledger, by number.
+    fn ledgers_list(&self) -> Result<Vec<LedgerRow>, StoreError>;
+
+    /// Adds a ledger. The same row again is a success.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when number, origin or (tenant, epoch) is taken by another.
+    fn ledger_create(&self, row: &LedgerRow) -> Result<(), StoreError>;
+
+    /// Every tenant, by number.
+    fn tenants_list(&self) -> Result<Vec<TenantRow>, StoreError>;
+
+    /// The head of a ledger: its last block's end and root; the empty tree without blocks.
+    fn head_read(&self, ledger_no: u32) -> Result<Head, StoreError>;
+
+    /// What is known of the runs, traces and identities that a batch is about.
+    fn batch_lookup(&self, tenant_no: u32, query: &BatchQuery) -> Result<BatchKnown, StoreError>;
+
+    /// Appends batches of any ledgers, all or none, durably: when this returns `Ok` they survive power loss.
+    fn batch_append(&self, batches: &[Batch]) -> Result<(), AppendError>;
+
+    /// Keeps a signed checkpoint, durably. The same again is a success.
+    fn checkpoint_append(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError>;
+
+    /// The newest checkpoint.
+    fn checkpoint_newest(&self, ledger_no: u32) -> Result<Option<CheckpointRow>, StoreError>;
+
+    /// Checkpoints of at least that size, smallest first.
+    fn checkpoints_read(
+        &self,
+        ledger_no: u32,
+        from: TreeSize,
+        limit: u32,
+    ) -> Result<Vec<CheckpointRow>, StoreError>;
+
+    /// Blocks from the one that holds leaf `first` on, at most `limit`.
+    fn blocks_read(&self, ledger_no: u32, first: u64, limit: u32) -> Result<Vec<LeafBlock>, StoreError>;
+
+    /// Node roots of a tile level from `first` on, in order without gap, at most `limit`.
+    fn nodes_read(&self, ledger_no: u32, level: u8, first: u64, limit: u32) -> Result<Vec<Hash>, StoreError>;
+
+    /// Bodies of leaves `first..end`, ascending; erased ones are absent.
+    fn bodies_read(&self, ledger_no: u32, first: u64, end: u64) -> Result<Vec<BodyRow>, StoreError>;
+
+    /// Bodies of the given leaves, in their order; erased ones are absent.
+    fn bodies_get(&self, leaves: &[LeafKey]) -> Result<Vec<BodyRow>, StoreError>;
+
+    /// A run by its id.
+    fn run_find(&self, tenant_no: u32, run_id: &str) -> Result<Option<RunRow>, StoreError>;
+
+    /// A run by one of its traces.
+    fn run_find_by_trace(&self, tenant_no: u32, trace: &TraceKey) -> Result<Option<RunRow>, StoreError>;
+
+    /// Records of a run from `from_seq` on, in order, at most `limit`.
+    fn run_records(&self, run: RunKey, from_seq: u64, limit: u32) -> Result<Vec<RunRecordRow>, StoreError>;
+
+    /// A record of a run by its identity.
+    fn run_record_find(&self, run: RunKey, identity: &Identity) -> Result<Option<RunRecordRow>, StoreError>;
+
+    /// Runs, newest first, filtered and paged.
+    fn runs_list(&self, query: &RunQuery) -> Result<RunPage, StoreError>;
+
+    /// How many runs a query finds, counted up to `max` (the page fields do not matter).
+    fn runs_count(&self, query: &RunQuery, max: u32) -> Result<u32, StoreError>;
+
+    /// How many runs a tenant has whose first leaf is before `as_of`, exactly.
+    fn runs_total(&self, tenant_no: u32, as_of: Option<LeafKey>) -> Result<u64, StoreError>;
+
+    /// Runs, by key from `from` on: for rebuilds and verification.
+    fn runs_read(&self, from: RunKey, limit: u32) -> Result<Vec<RunRow>, StoreError>;
+
+    /// Runs whose trace has ended but is not settled, silent since before `ended_before`; and runs
+    /// still running, silent since before `running_before`. Oldest first.
+    fn runs_due(
+        &self,
+        ended_before: evidence::Timestamp,
+        running_before: evidence::Timestamp,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, StoreError>;
+
+    /// Records of no run by kind, newest first, before `before`, at most `limit`.
+    fn kinds_list(
+        &self,
+        ledger_no: u32,
+        kind: Kind,
+        before: Option<LeafKey>,
+        limit: u32,
+    ) -> Result<Vec<LeafKey>, StoreError>;
+
+    /// The newest step with that idempotency key.
+    fn step_key_find(&self, tenant_no: u32, idempotency_key: &str) -> Result<Option<LeafKey>, StoreError>;
+
+    /// Looks at what verification of records cannot see: the database's own structure, schema, triggers, dictionaries.
+    fn self_check(&self) -> Result<Vec<Finding>, StoreError>;
+
+    /// Every projected row that stems from leaves of that ledger, counted, so that rows without a leaf are seen.
+    fn projection_counts(&self, tenant_no: u32) -> Result<ProjectionCounts, StoreError>;
+
+    /// Empties all projections and writes them anew from `batches` (only their projected rows are used), in one transaction.
+    fn projections_replace(
+        &self,
+        batches: &mut dyn Iterator<Item = Result<Batch, StoreError>>,
+    ) -> Result<(), StoreError>;
+
+    /// Bytes on disk, everything included.
+    fn disk_bytes(&self) -> u64;
+}
+
+/// Rows of a tenant in each projection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the tables' names
+pub struct ProjectionCounts {
+    pub runs: u64,
+    pub run_records: u64,
+    pub traces: u64,
+    pub kinds: u64,
+    pub step_keys: u64,
+    pub tenants: u64,
+}

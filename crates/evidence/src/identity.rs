@@ -1,0 +1,74 @@
+//! Identities: what makes a record of a run the same one when it is sent again.
+//!
+//! First truth wins (SPEC 3): a record with an identity is written once. An
+//! identity is the first 16 bytes of SHA-256 over words that name it within its
+//! run; 128 bits leave accidental meetings out of reach, and nobody can meet
+//! another tenant's.
+
+use sha2::{Digest, Sha256};
+
+use crate::record::Facts;
+use crate::{Header, Kind};
+
+/// The identity of a record within its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity([u8; 16]);
+
+impl Identity {
+    /// Of a span.
+    pub fn span(trace_id: &[u8; 16], span_id: &[u8; 8]) -> Self {
+        Self::of(&[b"span", trace_id, span_id])
+    }
+
+    /// Of a step by its index.
+    pub fn step(index: u32) -> Self {
+        Self::of(&[b"step", &index.to_be_bytes()])
+    }
+
+    /// Of a record that a run has once, by its kind: run.started, run.completed, the end of its trace.
+    pub fn once(kind: Kind) -> Self {
+        // A trace ends once, however it ends.
+        let kind = if kind == Kind::TraceAborted { Kind::TraceCompleted } else { kind };
+        Self::of(&[b"once", kind.as_str().as_bytes()])
+    }
+
+    /// Of the environment that a resource describes; `resource` is its canonical JSON.
+    pub fn environment(resource: &[u8]) -> Self {
+        Self::of(&[b"environment", resource])
+    }
+
+    /// From stored bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes to store.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// The identity of a stored record; `None` for kinds without one.
+    pub fn of_record(header: &Header<'_>, facts: &Facts, body: &[u8]) -> Option<Self> {
+        match (header.kind, facts) {
+            (Kind::TraceStep, Facts::Step(step)) => Some(step.identity()),
+            (Kind::RunStarted | Kind::RunCompleted | Kind::TraceCompleted | Kind::TraceAborted, _) => {
+                Some(Self::once(header.kind))
+            }
+            (Kind::EvidenceEnvironment, _) => crate::record::environment_identity(body),
+            _ => None,
+        }
+    }
+
+    fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            // Parts have fixed or self-ending lengths per first word; the separator keeps words apart.
+            hash.update(part);
+            hash.update([0]);
+        }
+        let digest = hash.finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(bytes)
+    }
+}

@@ -1,0 +1,97 @@
+//! The typed bodies of records, one file a kind, and the facts that answers and
+//! projections take from them.
+//!
+//! A body is canonical JSON ([`crate::canonical`]). Each file holds the struct,
+//! its canonical form and what is read back from stored bytes. Bodies are
+//! versioned by their kind's name, never edited: a field may be added, none may
+//! change its meaning.
+//!
+//! Out of scope: the header ([`crate::header`]) and where a body is kept (store).
+
+mod environment;
+mod ledger_recovered;
+mod run_completed;
+mod run_started;
+mod system_record;
+mod telemetry;
+mod trace_ended;
+mod trace_step;
+
+pub use environment::{Environment, environment_identity};
+pub use ledger_recovered::LedgerRecovered;
+pub use run_completed::{RunCompleted, RunCompletedFacts};
+pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
+pub use system_record::{SystemRecord, TENANT_CREATED, TenantCreated};
+pub use telemetry::{Telemetry, TelemetryPoint};
+pub use trace_ended::{TraceEnded, TraceEndedFacts};
+pub use trace_step::{
+    Activity, Otel, PolicyDecision, Provider, Step, StepFacts, StepStatus, StepView, TraceStep, root_hash, step_hash,
+};
+
+use crate::canonical::Value;
+use crate::{Header, Kind};
+
+/// Largest body, SPEC 2.1.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Why stored bytes are no body of their kind.
+#[derive(Debug, thiserror::Error)]
+#[error("body is no {kind}: {reason}")]
+pub struct BodyError {
+    kind: &'static str,
+    reason: String,
+}
+
+impl BodyError {
+    pub(crate) fn new(kind: Kind, reason: impl ToString) -> Self {
+        Self { kind: kind.as_str(), reason: reason.to_string() }
+    }
+}
+
+/// What one record says to answers and projections, read from its header and body alone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Facts {
+    /// A run begins.
+    RunStarted(RunStartedFacts),
+    /// The caller says how a run ended.
+    RunCompleted(RunCompletedFacts),
+    /// One step or span.
+    Step(StepFacts),
+    /// A trace is closed: completed, failed or aborted.
+    TraceEnded(TraceEndedFacts),
+    /// A tenant came to be.
+    TenantCreated(TenantCreated),
+    /// A record that no projection is about.
+    Other,
+}
+
+impl Facts {
+    /// Reads the facts of a stored record.
+    ///
+    /// # Errors
+    /// The bytes are not a body of the header's kind.
+    pub fn read(header: &Header<'_>, body: &[u8]) -> Result<Self, BodyError> {
+        Ok(match header.kind {
+            Kind::RunStarted => Self::RunStarted(RunStartedFacts::read(header, body)?),
+            Kind::RunCompleted => Self::RunCompleted(RunCompletedFacts::read(body)?),
+            Kind::TraceStep => Self::Step(StepFacts::read(header, body)?),
+            Kind::TraceCompleted | Kind::TraceAborted => Self::TraceEnded(TraceEndedFacts::read(header, body)?),
+            Kind::SystemRecord => match TenantCreated::read(body)? {
+                Some(tenant) => Self::TenantCreated(tenant),
+                None => Self::Other,
+            },
+            _ => Self::Other,
+        })
+    }
+}
+
+/// A field of an object under construction, left out when absent.
+pub(crate) fn put(object: &mut Vec<(String, Value)>, key: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        object.push((key.to_owned(), value));
+    }
+}
+
+pub(crate) fn text(value: &str) -> Value {
+    Value::String(value.to_owned())
+}

@@ -1,0 +1,92 @@
+//! `system.record`: what happened to the systems around the runs.
+//!
+//! Source: SPEC 5.3; docs/formats.md, "system.record".
+
+use serde::Deserialize;
+
+use super::{BodyError, put, text};
+use crate::Kind;
+use crate::canonical::{self, Value};
+
+/// The event type by which a tenant comes to be, in the ledger of `_instance`.
+pub const TENANT_CREATED: &str = "TENANT_CREATED";
+
+/// The body of a `system.record`. When it happened stands in the header.
+#[derive(Clone, Debug, Default)]
+pub struct SystemRecord {
+    /// An open word, e.g. `ledger`, a service name.
+    pub component: String,
+    /// An open word in capitals, e.g. `STARTUP`, `LOG`.
+    pub event_type: String,
+    /// `DEBUG`, `INFO`, `WARN`, `ERROR`, `CRITICAL`.
+    pub severity: String,
+    /// One line for people.
+    pub summary: String,
+    /// Anything more, a JSON object.
+    pub details: Option<Value>,
+    /// Where.
+    pub host: Option<String>,
+    /// `SYSTEM`, `HUMAN`, `AUTOMATION`.
+    pub caused_by: Option<String>,
+    /// The run that it touched.
+    pub run_id: Option<String>,
+}
+
+impl SystemRecord {
+    /// The canonical body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut object = Vec::with_capacity(8);
+        put(&mut object, "caused_by", self.caused_by.as_deref().map(text));
+        put(&mut object, "component", Some(text(&self.component)));
+        put(&mut object, "details", self.details.clone());
+        put(&mut object, "event_type", Some(text(&self.event_type)));
+        put(&mut object, "host", self.host.as_deref().map(text));
+        put(&mut object, "run_id", self.run_id.as_deref().map(text));
+        put(&mut object, "severity", Some(text(&self.severity)));
+        put(&mut object, "summary", Some(text(&self.summary)));
+        canonical::to_vec(&Value::Object(object))
+    }
+}
+
+/// The facts of a tenant's creation: `details` of its record.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct TenantCreated {
+    /// The tenant.
+    pub tenant_id: String,
+    /// Its number in stores, from 1; 0 is `_instance`.
+    pub tenant_no: u32,
+}
+
+impl TenantCreated {
+    /// The record that makes a tenant.
+    pub fn to_record(&self) -> SystemRecord {
+        SystemRecord {
+            component: "ledger".into(),
+            event_type: TENANT_CREATED.into(),
+            severity: "INFO".into(),
+            summary: format!("tenant {} created", self.tenant_id),
+            details: Some(Value::Object(vec![
+                ("tenant_id".into(), text(&self.tenant_id)),
+                ("tenant_no".into(), Value::Int(i64::from(self.tenant_no))),
+            ])),
+            ..SystemRecord::default()
+        }
+    }
+
+    pub(crate) fn read(body: &[u8]) -> Result<Option<Self>, BodyError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            event_type: String,
+        }
+        #[derive(Deserialize)]
+        struct Details {
+            details: TenantCreated,
+        }
+        let error = |error| BodyError::new(Kind::SystemRecord, error);
+        let wire: Wire = serde_json::from_slice(body).map_err(error)?;
+        if wire.event_type != TENANT_CREATED {
+            return Ok(None);
+        }
+        serde_json::from_slice::<Details>(body).map(|wire| Some(wire.details)).map_err(error)
+    }
+}

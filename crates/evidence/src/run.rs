@@ -1,0 +1,375 @@
+//! What the records of a run add up to.
+//!
+//! [`RunState::apply`] folds one record after another, in ledger order, into the
+//! state that lists and envelopes show. The sequencer, `ledger rebuild` and
+//! verification all fold with this function, so a projected column can only
+//! disagree with its records when somebody changed one of them.
+//!
+//! Out of scope: refusing records (the sequencer does, before it folds), and
+//! what is read from bodies when a run is shown.
+//!
+//! Source: SPEC 4.1–4.3, 2.5.
+
+use crate::cost::NanoCents;
+use crate::header::words;
+use crate::record::{Facts, RunCompletedFacts, RunStartedFacts, StepFacts, StepStatus, TraceEndedFacts};
+use crate::time::Timestamp;
+
+words! {
+    /// The state of a trace: running, then one of the others, for ever.
+    TraceStatus { Running = "running", Completed = "completed", Failed = "failed", Aborted = "aborted", }
+}
+
+words! {
+    /// The state of a run as the Logs API shows it.
+    ExecutionStatus {
+        Running = "RUNNING", Succeeded = "SUCCEEDED", Failed = "FAILED", Aborted = "ABORTED", Timeout = "TIMEOUT",
+    }
+}
+
+/// What the records of a run add up to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunState {
+    /// The run.
+    pub run_id: String,
+    /// Its (first) trace.
+    pub trace_id: String,
+    /// Given, else that of the first record that has one, else the run id.
+    pub correlation_id: Option<String>,
+    /// Given, else that of the first step that names one.
+    pub agent_id: Option<String>,
+    /// The run it belongs to.
+    pub parent_run_id: Option<String>,
+    /// API, SDK, SYSTEM, SYNTHETIC, WORKER.
+    pub source: String,
+    /// Made up.
+    pub is_synthetic: bool,
+    /// SPEC 4.2.
+    pub seed: i64,
+    /// SPEC 4.2.
+    pub plan_hash: String,
+    /// Made from spans.
+    pub otlp: bool,
+    /// Given; for spans the earliest start.
+    pub started_at: Timestamp,
+    /// recorded_at of the run.started.
+    pub created_at: Timestamp,
+    /// running, completed, failed, aborted.
+    pub status: TraceStatus,
+    /// The same as the Logs API names it, TIMEOUT told apart.
+    pub execution_status: ExecutionStatus,
+    /// When it ended, by the sender's clock.
+    pub completed_at: Option<Timestamp>,
+    /// As completed, else the first inference step's.
+    pub provider: Option<String>,
+    /// As completed, else the first inference step's.
+    pub model: Option<String>,
+    /// As completed, else the sum over inference steps.
+    pub input_tokens: i64,
+    /// As completed, else the sum over inference steps.
+    pub output_tokens: i64,
+    /// As completed, else the sum over the steps that count.
+    pub cost: NanoCents,
+    /// Steps, late ones left out.
+    pub total_steps: u32,
+    /// Of them, success.
+    pub success_count: u32,
+    /// Of them, failure.
+    pub failure_count: u32,
+    /// Sum of the steps' durations; for spans that of the root.
+    pub duration_micros: i64,
+    /// SPEC 4.2; recorded with the end of the trace.
+    pub root_hash: Option<[u8; 32]>,
+    /// Spans that came after the end of the trace was recorded.
+    pub late_count: u32,
+    /// Records of the run, late ones included: the next run_seq.
+    pub record_count: u64,
+    /// recorded_at of the newest record.
+    pub last_recorded_at: Timestamp,
+    /// Start of the first inference step: what `provider` and `model` stem from until a caller says.
+    pub first_inference_at: Option<Timestamp>,
+    /// Whether a caller gave tokens or provider; then steps no longer change them.
+    pub declared: Declared,
+    /// The trace's end is recorded.
+    pub settled: bool,
+}
+
+/// Which totals a caller gave with the end of the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Declared(u8);
+
+impl Declared {
+    const PROVIDER: u8 = 1;
+    const MODEL: u8 = 2;
+    const INPUT: u8 = 4;
+    const OUTPUT: u8 = 8;
+    const COST: u8 = 16;
+
+    /// From the stored number.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// The number to store.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    const fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+impl RunState {
+    /// The state after the run's first record.
+    pub fn start(facts: &RunStartedFacts, recorded_at: Timestamp) -> Self {
+        Self {
+            run_id: facts.run_id.clone(),
+            trace_id: facts.trace_id.clone(),
+            correlation_id: facts.correlation_id.clone(),
+            agent_id: facts.agent_id.clone(),
+            parent_run_id: facts.parent_run_id.clone(),
+            source: facts.source.clone(),
+            is_synthetic: facts.is_synthetic,
+            seed: facts.seed,
+            plan_hash: facts.plan_hash.clone(),
+            otlp: facts.otlp,
+            started_at: facts.started_at,
+            created_at: recorded_at,
+            status: TraceStatus::Running,
+            execution_status: ExecutionStatus::Running,
+            completed_at: None,
+            provider: None,
+            model: None,
+            input_tokens: 0,
+            output_tokens: 0,
+            cost: NanoCents::default(),
+            total_steps: 0,
+            success_count: 0,
+            failure_count: 0,
+            duration_micros: 0,
+            root_hash: None,
+            late_count: 0,
+            record_count: 1,
+            last_recorded_at: recorded_at,
+            first_inference_at: None,
+            declared: Declared::default(),
+            settled: false,
+        }
+    }
+
+    /// Folds the next record of the run.
+    pub fn apply(&mut self, facts: &Facts, correlation_id: Option<&str>, recorded_at: Timestamp) {
+        self.record_count += 1;
+        self.last_recorded_at = self.last_recorded_at.max(recorded_at);
+        if self.correlation_id.is_none() {
+            self.correlation_id = correlation_id.map(str::to_owned);
+        }
+        match facts {
+            Facts::Step(_) if self.settled => self.late_count = self.late_count.saturating_add(1),
+            Facts::Step(step) => self.apply_step(step),
+            Facts::RunCompleted(end) => self.apply_run_completed(end),
+            Facts::TraceEnded(end) => self.apply_trace_ended(end, recorded_at),
+            Facts::RunStarted(_) | Facts::TenantCreated(_) | Facts::Other => {}
+        }
+    }
+
+    fn apply_step(&mut self, step: &StepFacts) {
+        self.total_steps = self.total_steps.saturating_add(1);
+        match step.status {
+            StepStatus::Success => self.success_count = self.success_count.saturating_add(1),
+            StepStatus::Failure => self.failure_count = self.failure_count.saturating_add(1),
+            StepStatus::Retry | StepStatus::Skipped => {}
+        }
+        if self.agent_id.is_none() {
+            self.agent_id.clone_from(&step.agent);
+        }
+        // A REST step's cost counts whatever it did; of spans only inference counts, for agent
+        // spans repeat the sums of their children.
+        if (step.inference || step.span.is_none()) && !self.declared.has(Declared::COST) {
+            self.cost = self.cost.plus(step.cost);
+        }
+        if step.inference {
+            self.apply_inference(step);
+        }
+        if step.span.is_none() {
+            self.duration_micros = self.duration_micros.saturating_add(step.duration_micros);
+        } else if self.otlp {
+            self.started_at = self.started_at.min(step.started_at);
+        }
+        if step.root {
+            self.duration_micros = self.duration_micros.saturating_add(step.duration_micros);
+            if self.otlp && self.status == TraceStatus::Running && step.ended_at.is_some() {
+                let failed = step.status == StepStatus::Failure;
+                self.end(if failed { TraceStatus::Failed } else { TraceStatus::Completed }, step.ended_at);
+            }
+        }
+    }
+
+    fn apply_inference(&mut self, step: &StepFacts) {
+        if !self.declared.has(Declared::INPUT) {
+            self.input_tokens = self.input_tokens.saturating_add(step.input_tokens.unwrap_or(0));
+        }
+        if !self.declared.has(Declared::OUTPUT) {
+            self.output_tokens = self.output_tokens.saturating_add(step.output_tokens.unwrap_or(0));
+        }
+        if self.first_inference_at.is_none_or(|first| step.started_at < first) {
+            self.first_inference_at = Some(step.started_at);
+            if !self.declared.has(Declared::PROVIDER) {
+                self.provider.clone_from(&step.provider);
+            }
+            if !self.declared.has(Declared::MODEL) {
+                self.model.clone_from(&step.model);
+            }
+        }
+    }
+
+    fn apply_run_completed(&mut self, end: &RunCompletedFacts) {
+        let mut bits = 0;
+        if let Some(provider) = &end.provider {
+            (self.provider, bits) = (Some(provider.clone()), bits | Declared::PROVIDER);
+        }
+        if let Some(model) = &end.model {
+            (self.model, bits) = (Some(model.clone()), bits | Declared::MODEL);
+        }
+        if let Some(tokens) = end.input_tokens {
+            (self.input_tokens, bits) = (tokens, bits | Declared::INPUT);
+        }
+        if let Some(tokens) = end.output_tokens {
+            (self.output_tokens, bits) = (tokens, bits | Declared::OUTPUT);
+        }
+        if let Some(cost) = end.cost {
+            (self.cost, bits) = (cost, bits | Declared::COST);
+        }
+        self.declared = Declared(bits);
+        if self.status == TraceStatus::Running {
+            self.end(if end.failed { TraceStatus::Failed } else { TraceStatus::Completed }, end.completed_at);
+            if end.termination_reason.as_deref() == Some("timeout") {
+                self.execution_status = ExecutionStatus::Timeout;
+            }
+        }
+    }
+
+    fn apply_trace_ended(&mut self, end: &TraceEndedFacts, recorded_at: Timestamp) {
+        if end.aborted && self.status == TraceStatus::Running {
+            self.end(TraceStatus::Aborted, Some(recorded_at));
+        }
+        self.root_hash = Some(end.root_hash);
+        self.settled = true;
+    }
+
+    fn end(&mut self, status: TraceStatus, at: Option<Timestamp>) {
+        self.status = status;
+        self.completed_at = at;
+        self.execution_status = match status {
+            TraceStatus::Running => ExecutionStatus::Running,
+            TraceStatus::Completed => ExecutionStatus::Succeeded,
+            TraceStatus::Failed => ExecutionStatus::Failed,
+            TraceStatus::Aborted => ExecutionStatus::Aborted,
+        };
+    }
+
+    /// Whether the trace has ended: no REST step may follow; a span may until, and late after, the end is recorded.
+    pub fn ended(&self) -> bool {
+        self.status != TraceStatus::Running
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros).unwrap()
+    }
+
+    fn run(otlp: bool) -> RunState {
+        let facts = RunStartedFacts {
+            run_id: "r".into(),
+            trace_id: "t".into(),
+            correlation_id: None,
+            agent_id: None,
+            parent_run_id: None,
+            source: "SDK".into(),
+            is_synthetic: false,
+            seed: 42,
+            plan_hash: String::new(),
+            started_at: at(50),
+            otlp,
+        };
+        RunState::start(&facts, at(100))
+    }
+
+    fn span(start: i64, root: bool, inference: bool) -> StepFacts {
+        StepFacts {
+            step_index: None,
+            span: Some(([1; 16], [2; 8])),
+            root,
+            status: StepStatus::Success,
+            started_at: at(start),
+            ended_at: Some(at(start + 10)),
+            duration_micros: 10,
+            cost: NanoCents::new(5),
+            inference,
+            provider: inference.then(|| format!("p{start}")),
+            model: inference.then(|| "m".into()),
+            input_tokens: inference.then_some(3),
+            output_tokens: inference.then_some(2),
+            agent: None,
+            idempotency_key: None,
+        }
+    }
+
+    #[test]
+    fn only_inference_spans_count_and_the_earliest_names_the_provider() {
+        let mut run = run(true);
+        for step in [span(40, false, true), span(20, false, true), span(30, false, false)] {
+            run.apply(&Facts::Step(step), None, at(200));
+        }
+        assert_eq!((run.input_tokens, run.output_tokens, run.cost.get()), (6, 4, 10));
+        assert_eq!(run.provider.as_deref(), Some("p20"));
+        assert_eq!(run.started_at, at(20));
+        assert_eq!((run.total_steps, run.record_count), (3, 4));
+    }
+
+    #[test]
+    fn the_root_spans_end_completes_a_run_of_spans_and_no_other() {
+        let mut spans = run(true);
+        spans.apply(&Facts::Step(span(10, true, false)), None, at(200));
+        assert_eq!((spans.status, spans.completed_at), (TraceStatus::Completed, Some(at(20))));
+        let mut rest = run(false);
+        rest.apply(&Facts::Step(span(10, true, false)), None, at(200));
+        assert_eq!(rest.status, TraceStatus::Running);
+    }
+
+    #[test]
+    fn after_the_recorded_end_steps_are_late_and_totals_stay() {
+        let mut run = run(true);
+        run.apply(&Facts::Step(span(10, true, true)), None, at(200));
+        let end = TraceEndedFacts { aborted: false, reason: None, root_hash: [7; 32] };
+        run.apply(&Facts::TraceEnded(end), None, at(300));
+        run.apply(&Facts::Step(span(11, false, true)), None, at(400));
+        assert_eq!((run.total_steps, run.late_count, run.input_tokens), (1, 1, 3));
+        assert_eq!((run.root_hash, run.settled, run.record_count), (Some([7; 32]), true, 4));
+    }
+
+    #[test]
+    fn a_terminal_state_stays_and_declared_totals_win() {
+        let mut run = run(false);
+        let end = RunCompletedFacts {
+            failed: true,
+            provider: Some("given".into()),
+            model: None,
+            input_tokens: Some(9),
+            output_tokens: None,
+            cost: None,
+            termination_reason: Some("timeout".into()),
+            completed_at: Some(at(500)),
+        };
+        run.apply(&Facts::RunCompleted(end), None, at(300));
+        assert_eq!(run.execution_status, ExecutionStatus::Timeout);
+        let abort = TraceEndedFacts { aborted: true, reason: None, root_hash: [1; 32] };
+        run.apply(&Facts::TraceEnded(abort), None, at(400));
+        assert_eq!((run.status, run.provider.as_deref(), run.input_tokens), (TraceStatus::Failed, Some("given"), 9));
+    }
+}

@@ -1,0 +1,134 @@
+//! A draft: a record before it has a place.
+//!
+//! What costs time is done here, in the sender's thread: the body is encoded,
+//! committed to and packed before the sequencer sees it. What depends on the
+//! place (leaf index, run_seq, the run of a known trace) is not part of the body.
+
+use std::sync::Arc;
+
+use evidence::record::{BODY_BYTES_MAX, Facts, RunStarted};
+use evidence::{ActorType, Identity, Kind, Origin, Salt, SourceDomain, Timestamp};
+use store::codec;
+
+/// A record before it has a place in the ledger.
+#[derive(Debug)]
+pub struct Draft {
+    /// What it is.
+    pub kind: Kind,
+    /// The run it belongs to.
+    pub bind: Bind,
+    /// By which it is known when sent again; `None`: each submission is a record of its own.
+    pub identity: Option<Identity>,
+    /// SHA-256 of what was sent, compared when the identity is known already.
+    pub content: Option<[u8; 32]>,
+    /// Stands in the header: a W3C id in hex, or `trace_<run_id>`.
+    pub trace_id: Option<Arc<str>>,
+    /// Stands in the header.
+    pub correlation_id: Option<Arc<str>>,
+    /// Stands in the header, without id for a human.
+    pub actor: (ActorType, Option<Arc<str>>),
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// Stands in the header.
+    pub source_domain: SourceDomain,
+    /// Stands in the header, e.g. `otlp`, `api`.
+    pub source_component: &'static str,
+    /// Stands in the header.
+    pub origin: Origin,
+    /// The body, sealed.
+    pub body: SealedBody,
+    /// What the body says to projections.
+    pub facts: Facts,
+    /// The run_seq that the writer saw; another one is a rejection ([`crate::Rejection::RunMoved`]).
+    pub expect_run_seq: Option<u64>,
+}
+
+/// How a draft finds its run.
+#[derive(Debug)]
+pub enum Bind {
+    /// A record of no run.
+    None,
+    /// The run must exist ([`crate::Rejection::RunUnknown`]).
+    Run(Arc<str>),
+    /// This is the run's first record; the trace named in the draft becomes its own.
+    NewRun(Arc<str>),
+    /// The trace's run; if the trace is new, `run_id` (made with a `run.started` of its own when absent too).
+    Trace(Arc<TraceBind>),
+}
+
+/// How the spans of one trace find their run.
+#[derive(Debug)]
+pub struct TraceBind {
+    /// The trace.
+    pub trace_id: [u8; 16],
+    /// The run of a trace not seen before: named by resource or span, else the trace id in hex.
+    pub run_id: Arc<str>,
+    /// The first record of a run not seen before.
+    pub start: RunStarted,
+    /// Its start, by the sender's clock.
+    pub started_at: Timestamp,
+    /// Stands in its header.
+    pub correlation_id: Option<Arc<str>>,
+}
+
+/// A body that is ready to be stored: encoded, committed to, packed.
+#[derive(Debug)]
+pub struct SealedBody {
+    /// Key of the commitment.
+    pub salt: Salt,
+    /// Stands in the header.
+    pub commitment: [u8; 32],
+    /// As stored.
+    pub packed: Vec<u8>,
+}
+
+/// The body is longer than [`BODY_BYTES_MAX`].
+#[derive(Debug, thiserror::Error)]
+#[error("the body has {0} bytes, a record holds at most {BODY_BYTES_MAX}")]
+pub struct BodyTooLarge(pub usize);
+
+impl SealedBody {
+    /// Seals canonical bytes under a fresh salt.
+    pub fn seal(kind: Kind, salt: Salt, body: &[u8]) -> Result<Self, BodyTooLarge> {
+        if body.len() > BODY_BYTES_MAX {
+            return Err(BodyTooLarge(body.len()));
+        }
+        Ok(Self { salt, commitment: evidence::commitment(&salt, kind, body), packed: codec::pack(body) })
+    }
+}
+
+impl Draft {
+    /// Bytes that the draft holds in memory while it waits, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.body.packed.len()
+    }
+}
+
+/// Fresh salts, drawn from the operating system a few hundred at a time.
+#[derive(Debug, Default)]
+pub struct Salts {
+    drawn: Vec<Salt>,
+}
+
+/// Salts drawn at once: 8 KiB, one system call for half an OTLP request of 500 spans.
+const SALTS_DRAWN: usize = 256;
+
+impl Salts {
+    /// The next salt, never given twice.
+    ///
+    /// # Panics
+    /// When the operating system has no randomness to give, without which nothing may be written.
+    #[allow(clippy::expect_used)]
+    pub fn next_salt(&mut self) -> Salt {
+        if self.drawn.is_empty() {
+            let mut bytes = [0; SALTS_DRAWN * 32];
+            getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+            self.drawn.extend(bytes.chunks_exact(32).map(|chunk| {
+                let mut salt = [0; 32];
+                salt.copy_from_slice(chunk);
+                salt
+            }));
+        }
+        self.drawn.pop().unwrap_or_default()
+    }
+}

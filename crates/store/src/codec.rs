@@ -1,0 +1,218 @@
+//! How bytes are packed at rest: leaves in blocks, each body alone.
+//!
+//! A block holds consecutive leaves as a C2SP entry bundle does (16-bit length,
+//! then the leaf), compressed as a whole. A body is compressed alone, so that it
+//! can be erased alone. Both use zstd with a shared dictionary; the frame's first
+//! byte is the dictionary's version (0: stored as it is). A dictionary's hash is
+//! fixed here, and verification compares the stored copy with it.
+//!
+//! Out of scope: what the bytes mean. Packing is no evidence: what is hashed is
+//! what comes out.
+
+use std::cell::RefCell;
+use std::sync::LazyLock;
+
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::dict::{DecoderDictionary, EncoderDictionary};
+
+/// Leaves of one block at most. One block is read to answer for one leaf: 256
+/// leaves of 500 bytes unpack in about 0.1 ms.
+pub const BLOCK_LEAVES_MAX: usize = 256;
+
+/// Largest unpacked block: 256 leaves of 65,535 bytes and their lengths.
+const BLOCK_BYTES_MAX: usize = BLOCK_LEAVES_MAX * (evidence::LEAF_BYTES_MAX + 2);
+
+/// Level 1 packs 1 KiB in a few microseconds; level 3 gains 3 % for twice the time.
+const LEVEL: i32 = 1;
+
+/// The version of the dictionary that new rows are packed with.
+pub const DICTIONARY_VERSION: u8 = 1;
+
+/// The bytes of dictionary 1: what bodies and leaves have in common, most common last.
+pub static DICTIONARY_1: &[u8] = include_bytes!("dictionary_1.txt");
+
+static ENCODER: LazyLock<EncoderDictionary<'static>> = LazyLock::new(|| EncoderDictionary::copy(DICTIONARY_1, LEVEL));
+static DECODER: LazyLock<DecoderDictionary<'static>> = LazyLock::new(|| DecoderDictionary::copy(DICTIONARY_1));
+
+thread_local! {
+    // Contexts are 100 KiB and more; one a thread instead of one a record.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Why packed bytes cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// No first byte, or a dictionary this version does not know.
+    #[error("packed with dictionary {0}, which this version does not know")]
+    Dictionary(u8),
+    /// Nothing at all.
+    #[error("empty")]
+    Empty,
+    /// zstd says no.
+    #[error("not the packed form of anything: {0}")]
+    Frame(#[from] std::io::Error),
+    /// A block whose entries do not end where it ends, or whose count is another.
+    #[error("block holds other leaves than its row says")]
+    Block,
+}
+
+/// Packs a body.
+pub fn pack(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; 1 + zstd::zstd_safe::compress_bound(bytes.len())];
+    let packed = COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => slot.insert(Compressor::with_prepared_dictionary(&ENCODER).ok()?),
+        };
+        compressor.compress_to_buffer(bytes, &mut out[1..]).ok()
+    });
+    if let Some(len) = packed.filter(|&len| len < bytes.len()) {
+        out[0] = DICTIONARY_VERSION;
+        out.truncate(1 + len);
+        out.shrink_to_fit();
+        return out;
+    }
+    out.clear();
+    out.push(0);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// Unpacks a body into `out`, which is cleared first.
+pub fn unpack_into(packed: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), UnpackError> {
+    out.clear();
+    match packed.split_first() {
+        None => Err(UnpackError::Empty),
+        Some((0, bytes)) => {
+            out.extend_from_slice(bytes);
+            Ok(())
+        }
+        Some((&DICTIONARY_VERSION, frame)) => DECOMPRESSOR.with_borrow_mut(|slot| {
+            let decompressor = match slot {
+                Some(decompressor) => decompressor,
+                None => slot.insert(Decompressor::with_prepared_dictionary(&DECODER)?),
+            };
+            // The frame's own claim of its size is bounded before anything is reserved for it.
+            let claimed = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten().unwrap_or(0);
+            let capacity = usize::try_from(claimed).unwrap_or(usize::MAX);
+            if capacity > bytes_max {
+                return Err(std::io::Error::other("frame claims more than its kind may hold").into());
+            }
+            out.reserve(capacity);
+            decompressor.decompress_to_buffer(frame, out)?;
+            Ok(())
+        }),
+        Some((&version, _)) => Err(UnpackError::Dictionary(version)),
+    }
+}
+
+/// Unpacks a body.
+pub fn unpack(packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, UnpackError> {
+    let mut out = Vec::new();
+    unpack_into(packed, bytes_max, &mut out)?;
+    Ok(out)
+}
+
+/// Packs leaves that stand end to end in `entries`, each behind its 16-bit length ([`push_leaf`]).
+pub fn pack_block(entries: &[u8]) -> Vec<u8> {
+    pack(entries)
+}
+
+/// Appends one leaf to the entries of a block. A leaf is at most 65,535 bytes; `false` when longer.
+pub fn push_leaf(entries: &mut Vec<u8>, leaf: &[u8]) -> bool {
+    let Ok(len) = u16::try_from(leaf.len()) else { return false };
+    entries.extend_from_slice(&len.to_be_bytes());
+    entries.extend_from_slice(leaf);
+    true
+}
+
+/// The leaves of a block, unpacked.
+#[derive(Debug)]
+pub struct Leaves {
+    entries: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Leaves {
+    /// Unpacks a block that should hold `count` leaves.
+    pub fn unpack(packed: &[u8], count: u32) -> Result<Self, UnpackError> {
+        let entries = unpack(packed, BLOCK_BYTES_MAX)?;
+        let mut ends = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(BLOCK_LEAVES_MAX));
+        let mut at = 0;
+        while at < entries.len() {
+            let Some(&[high, low]) = entries.get(at..at + 2) else { return Err(UnpackError::Block) };
+            at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            ends.push(u32::try_from(at).map_err(|_| UnpackError::Block)?);
+        }
+        if at != entries.len() || u32::try_from(ends.len()) != Ok(count) {
+            return Err(UnpackError::Block);
+        }
+        Ok(Self { entries, ends })
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The leaf at that place in the block.
+    pub fn get(&self, place: usize) -> Option<&[u8]> {
+        let end = usize::try_from(*self.ends.get(place)?).ok()?;
+        let start = match place.checked_sub(1) {
+            Some(before) => usize::try_from(self.ends[before]).ok()?,
+            None => 0,
+        };
+        self.entries.get(start + 2..end)
+    }
+
+    /// The leaves in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).filter_map(|place| self.get(place))
+    }
+
+    /// The entries as a C2SP bundle has them: 16-bit length and leaf, end to end.
+    pub fn entries(&self) -> &[u8] {
+        &self.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        for bytes in [b"".as_slice(), b"x", &b"abc ".repeat(5_000), DICTIONARY_1] {
+            assert_eq!(unpack(&pack(bytes), 1 << 20).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_block_gives_back_its_leaves_and_refuses_another_count() {
+        let mut entries = Vec::new();
+        for leaf in [b"one".as_slice(), b"", b"three"] {
+            assert!(push_leaf(&mut entries, leaf));
+        }
+        let packed = pack_block(&entries);
+        let leaves = Leaves::unpack(&packed, 3).unwrap();
+        assert_eq!(leaves.iter().collect::<Vec<_>>(), [b"one".as_slice(), b"", b"three"]);
+        assert!(matches!(Leaves::unpack(&packed, 2), Err(UnpackError::Block)));
+        assert!(!push_leaf(&mut entries, &vec![0; 65_536]));
+    }
+
+    #[test]
+    fn cut_or_claimed_too_large_is_an_error_not_a_panic() {
+        let packed = pack(&b"abc ".repeat(5_000));
+        for end in 0..packed.len() {
+            assert!(unpack(&packed[..end], 1 << 20).is_err());
+        }
+        assert!(unpack(&packed, 100).is_err());
+        assert!(matches!(unpack(&[9, 1, 2], 100), Err(UnpackError::Dictionary(9))));
+    }
+}

@@ -1,0 +1,7 @@
+//! placeholder
+/// placeholder
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {}
+/// placeholder
+#[derive(Debug)]
+pub struct FaultStore;

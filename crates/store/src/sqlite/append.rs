@@ -1,0 +1,155 @@
+//! Writing: batches, checkpoints, ledgers.
+
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{SqliteStore, as_i64, runs, unavailable};
+use crate::{AppendError, Batch, CheckpointRow, Head, LeafKey, LedgerRow, StoreError, TraceKey};
+
+impl SqliteStore {
+    pub(super) fn append(&self, batches: &[Batch]) -> Result<(), AppendError> {
+        if self.is_stopped() {
+            return Err(AppendError::Refused("writing has stopped".into()));
+        }
+        let mut connection = self.writer();
+        // Crash before the commit: the log holds an unfinished transaction, which the next opening drops.
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|error| self.stop_refused(&error))?;
+        for batch in batches {
+            let head = super::read::head(&transaction, batch.ledger_no)
+                .map_err(|error| AppendError::Refused(error.to_string()))?;
+            if head != batch.expected {
+                return Err(AppendError::HeadMoved(batch.ledger_no));
+            }
+            append_ledger(&transaction, batch).map_err(|error| self.stop_refused(&error))?;
+            append_projections(&transaction, batch).map_err(|error| self.stop_refused(&error))?;
+        }
+        // Crash within the commit: the log's last frame decides, and it is written last and synced.
+        // An error here may have come after that frame reached the disk, so the outcome is unknown.
+        transaction.commit().map_err(|error| {
+            self.stopped.store(true, Ordering::Release);
+            AppendError::Unknown(error.to_string())
+        })
+    }
+
+    /// An error while writing rows, before the commit: nothing is written. The disk is not to be trusted any more.
+    fn stop_refused(&self, error: &rusqlite::Error) -> AppendError {
+        self.stopped.store(true, Ordering::Release);
+        AppendError::Refused(error.to_string())
+    }
+
+    pub(super) fn checkpoint_insert(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
+        self.small_write(|connection| {
+            connection
+                .prepare_cached("INSERT OR IGNORE INTO checkpoints VALUES (?1, ?2, ?3)")?
+                .execute((ledger_no, as_i64(checkpoint.size.as_u64()), &checkpoint.note))
+        })
+    }
+
+    pub(super) fn ledger_insert(&self, row: &LedgerRow) -> Result<(), StoreError> {
+        self.small_write(|connection| {
+            connection.execute(
+                "INSERT INTO ledgers SELECT ?1, ?2, ?3, ?4, ?5, ?6
+                 WHERE NOT EXISTS (SELECT 1 FROM ledgers WHERE (ledger_no, tenant_no, tenant_id, epoch, origin, vkey)
+                                   = (?1, ?2, ?3, ?4, ?5, ?6))",
+                (row.ledger_no, row.tenant_no, &row.tenant_id, row.epoch, &row.origin, &row.vkey),
+            )
+        })
+    }
+
+    fn small_write(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
+    ) -> Result<(), StoreError> {
+        if self.is_stopped() {
+            return Err(StoreError::Refused("writing has stopped".into()));
+        }
+        let connection = self.writer();
+        match write(&connection) {
+            Ok(_) => Ok(()),
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                Err(StoreError::Refused(error.to_string()))
+            }
+            Err(error) => {
+                self.stopped.store(true, Ordering::Release);
+                Err(unavailable(error))
+            }
+        }
+    }
+
+    /// Writes every projection anew, in one transaction: readers see the old ones until it commits.
+    pub(super) fn replace_projections(
+        &self,
+        batches: &mut dyn Iterator<Item = Result<Batch, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.writer();
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unavailable)?;
+        for table in ["tenants", "runs", "run_records", "traces", "kinds", "step_keys"] {
+            transaction.execute(&format!("DELETE FROM {table}"), []).map_err(unavailable)?;
+        }
+        for batch in batches {
+            append_projections(&transaction, &batch?).map_err(unavailable)?;
+        }
+        transaction.commit().map_err(unavailable)
+    }
+}
+
+fn append_ledger(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached("INSERT INTO leaf_blocks VALUES (?1, ?2, ?3, ?4)")?;
+    for block in &batch.blocks {
+        let first = LeafKey::new(batch.ledger_no, block.first).as_i64();
+        insert.execute((first, block.count, block.root.as_bytes().as_slice(), &block.leaves))?;
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO bodies VALUES (?1, ?2, ?3)")?;
+    for row in &batch.bodies {
+        insert.execute((row.leaf.as_i64(), row.salt.as_slice(), &row.body))?;
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO tree_nodes VALUES (?1, ?2, ?3, ?4)")?;
+    for node in &batch.nodes {
+        insert.execute((batch.ledger_no, node.level, as_i64(node.index), node.hash.as_bytes().as_slice()))?;
+    }
+    Ok(())
+}
+
+fn append_projections(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    runs::upsert(transaction, &batch.runs)?;
+    let mut insert = transaction.prepare_cached("INSERT INTO run_records VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for row in &batch.run_records {
+        insert.execute((
+            row.run.as_i64(),
+            as_i64(row.run_seq),
+            row.leaf.as_i64(),
+            row.kind.code(),
+            row.identity.as_ref().map(|identity| identity.as_bytes().as_slice()),
+            row.occurred_at.as_micros(),
+        ))?;
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO traces VALUES (?1, ?2, ?3)")?;
+    for row in &batch.traces {
+        match &row.trace {
+            TraceKey::W3c(id) => insert.execute((batch.tenant_no, id.as_slice(), row.run.as_i64()))?,
+            TraceKey::Text(id) => insert.execute((batch.tenant_no, id, row.run.as_i64()))?,
+        };
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO kinds VALUES (?1, ?2)")?;
+    for row in &batch.kinds {
+        insert.execute((row.kind.code(), row.leaf.as_i64()))?;
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO step_keys VALUES (?1, ?2, ?3)")?;
+    for row in &batch.step_keys {
+        insert.execute((batch.tenant_no, &row.idempotency_key, row.leaf.as_i64()))?;
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO tenants VALUES (?1, ?2, ?3)")?;
+    for row in &batch.tenants {
+        insert.execute((row.tenant_no, &row.tenant_id, row.leaf.as_i64()))?;
+    }
+    Ok(())
+}
+
+/// The empty tree.
+pub(super) fn empty_head() -> Head {
+    Head { size: tlog::TreeSize::new(0), root: tlog::empty_root() }
+}

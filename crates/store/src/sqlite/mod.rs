@@ -1,0 +1,119 @@
+//! The embedded backend: one SQLite file, one writer, a few readers.
+//!
+//! WAL with `synchronous=FULL`: a commit is on disk before it returns. Both are
+//! read back at the start, and the store refuses to run with less. One process
+//! writes (the data folder's lock sees to that); others may read beside it.
+
+mod append;
+mod check;
+mod open;
+mod read;
+mod runs;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use crate::StoreError;
+
+/// Readers at work at once. Reads are short; four keep two cores busy and hold
+/// 4 × [`READER_CACHE_KIB`] of memory.
+const READERS_MAX: usize = 4;
+
+/// Page cache of a reader.
+const READER_CACHE_KIB: i64 = 4 * 1024;
+
+/// Page cache of the writer: holds the right edges of all trees of a busy hour.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
+
+/// Pages in the log before they are carried over into the file. 4,000 pages of
+/// 4 KiB bound the log near 16 MiB and keep the copying below a fifth of the writing.
+const CHECKPOINT_PAGES: i64 = 4_000;
+
+/// A SQLite database of ledgers.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    reader_back: Condvar,
+    /// Set when a commit's outcome was unknown: nothing is written after that.
+    stopped: AtomicBool,
+}
+
+/// How to open a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Make it when absent, migrate it, write to it.
+    ReadWrite,
+    /// Read it beside another process; never create or migrate.
+    ReadOnly,
+}
+
+impl SqliteStore {
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether writing has stopped after a commit of unknown outcome.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        // A panic under the lock rolled its transaction back when it was dropped.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a read in one transaction, so that it sees one state.
+    fn read<T>(
+        &self,
+        body: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = loop {
+            if let Some(connection) = readers.pop() {
+                break connection;
+            }
+            readers = self.reader_back.wait(readers).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(readers);
+        let result = (|| {
+            let transaction = connection.unchecked_transaction().map_err(unavailable)?;
+            body(&transaction)
+        })();
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.reader_back.notify_one();
+        result
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn unavailable(error: rusqlite::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+fn damaged(place: &'static str, reason: impl ToString) -> StoreError {
+    StoreError::Damaged { place, reason: reason.to_string() }
+}
+
+/// A count or size as SQLite keeps it.
+fn as_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A count or size as stored; negative ones are damage.
+fn as_u64(place: &'static str, number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| damaged(place, "negative"))
+}
+
+fn as_u32(place: &'static str, number: i64) -> Result<u32, StoreError> {
+    u32::try_from(number).map_err(|_| damaged(place, "out of range"))
+}
+
+fn hash(place: &'static str, bytes: &[u8]) -> Result<tlog::Hash, StoreError> {
+    <[u8; 32]>::try_from(bytes).map(tlog::Hash::from_bytes).map_err(|_| damaged(place, "not 32 bytes"))
+}

@@ -1,0 +1,134 @@
+//! Opening a database: pragmas, the check that it is durable, migrations.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Condvar, Mutex};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Access, CHECKPOINT_PAGES, READER_CACHE_KIB, READERS_MAX, SqliteStore, WRITER_CACHE_KIB, unavailable};
+use crate::{StoreError, codec};
+
+/// Every migration, in order. A database's `user_version` says how many it has had.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_ledger.sql")];
+
+/// Marks a SQLite file as ours ("DPNT").
+const APPLICATION_ID: i64 = 0x4450_4e54;
+
+/// How long a statement waits for another process's lock.
+const BUSY_MILLIS: i64 = 5_000;
+
+impl SqliteStore {
+    /// Opens the database at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the file is no database of ours, is newer than this program,
+    /// or would not be durable.
+    pub fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
+        let flags = match access {
+            Access::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connect = |cache_kib: i64| -> Result<Connection, StoreError> {
+            let connection = Connection::open_with_flags(path, flags)
+                .map_err(|error| StoreError::Refused(format!("cannot open {}: {error}", path.display())))?;
+            configure(&connection, cache_kib, access)?;
+            Ok(connection)
+        };
+        let writer = connect(WRITER_CACHE_KIB)?;
+        match access {
+            Access::ReadWrite => migrate(&writer, path)?,
+            Access::ReadOnly => {
+                let version = user_version(&writer)?;
+                if version != MIGRATIONS.len() {
+                    return Err(StoreError::Refused(format!(
+                        "{} has schema version {version}, this program reads version {}",
+                        path.display(),
+                        MIGRATIONS.len()
+                    )));
+                }
+            }
+        }
+        let readers = (0..READERS_MAX)
+            .map(|_| {
+                let connection = connect(READER_CACHE_KIB)?;
+                connection.pragma_update(None, "query_only", true).map_err(unavailable)?;
+                Ok(connection)
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            readers: Mutex::new(readers),
+            reader_back: Condvar::new(),
+            stopped: AtomicBool::new(access == Access::ReadOnly),
+        })
+    }
+}
+
+fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<(), StoreError> {
+    let set = |name: &str, value: i64| connection.pragma_update(None, name, value).map_err(unavailable);
+    set("busy_timeout", BUSY_MILLIS)?;
+    if access == Access::ReadWrite {
+        connection.pragma_update(None, "journal_mode", "wal").map_err(unavailable)?;
+    }
+    connection.pragma_update(None, "synchronous", "full").map_err(unavailable)?;
+    set("cache_size", -cache_kib)?;
+    set("wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // After a checkpoint the log shrinks to what it normally needs.
+    set("journal_size_limit", CHECKPOINT_PAGES * 4096)?;
+    set("cell_size_check", 1)?;
+    // Untrusted file: no function of ours may be reached from its schema.
+    set("trusted_schema", 0)?;
+    set("temp_store", 2)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(unavailable)?;
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(unavailable)?;
+    if synchronous < 2 || journal != "wal" {
+        return Err(StoreError::Refused(format!(
+            "the database would not be durable: journal_mode={journal}, synchronous={synchronous}; needs wal and 2"
+        )));
+    }
+    Ok(())
+}
+
+fn user_version(connection: &Connection) -> Result<usize, StoreError> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unavailable)?;
+    usize::try_from(version).map_err(|_| StoreError::Refused("the database has a negative version".into()))
+}
+
+/// A crash within a migration leaves the version before it: each is one transaction.
+fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let done = user_version(connection)?;
+    if done > MIGRATIONS.len() {
+        return Err(StoreError::Refused(format!(
+            "{} was written by a newer program (schema version {done}, this one knows {})",
+            path.display(),
+            MIGRATIONS.len()
+        )));
+    }
+    if done == 0 {
+        let tables: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(unavailable)?;
+        if tables != 0 {
+            return Err(StoreError::Refused(format!("{} is a database of another program", path.display())));
+        }
+    }
+    for (before, sql) in MIGRATIONS.iter().enumerate().skip(done) {
+        let transaction = connection.unchecked_transaction().map_err(unavailable)?;
+        transaction.execute_batch(sql).map_err(unavailable)?;
+        if before == 0 {
+            transaction
+                .execute("INSERT INTO dictionaries VALUES (?1, ?2)", (codec::DICTIONARY_VERSION, codec::DICTIONARY_1))
+                .map_err(unavailable)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(unavailable)?;
+        }
+        transaction.pragma_update(None, "user_version", as_version(before + 1)).map_err(unavailable)?;
+        transaction.commit().map_err(unavailable)?;
+    }
+    Ok(())
+}
+
+fn as_version(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
