@@ -339,6 +339,10 @@ impl<'a> Placer<'a> {
                 leaf: leaf_key,
                 kind: draft.kind,
                 identity: draft.identity,
+                step_index: match &draft.facts {
+                    Facts::Step(step) => step.step_index,
+                    _ => None,
+                },
                 occurred_at: draft.occurred_at,
             });
         } else {

@@ -12,7 +12,7 @@ pub const INSTANCE: &str = "_instance";
 pub const TENANT_BYTES_MAX: usize = 63;
 
 /// Longest `ledger.origin`: origin, tenant, epoch and slashes stay within 255 bytes.
-pub const ORIGIN_BYTES_MAX: usize = 180;
+pub(crate) const ORIGIN_BYTES_MAX: usize = 180;
 
 /// Whether a name may be a tenant's: `[a-z0-9][a-z0-9._-]*`, at most 63 bytes. It becomes part of an origin,
 /// a path and a file name.
@@ -119,18 +119,18 @@ impl Tenant {
 
 /// The tenants of a running service, by name.
 #[derive(Debug, Default)]
-pub struct Tenants {
+pub(crate) struct Tenants {
     by_name: RwLock<BTreeMap<Arc<str>, Arc<Tenant>>>,
 }
 
 impl Tenants {
     /// A tenant by name.
-    pub fn find(&self, tenant_id: &str) -> Option<Arc<Tenant>> {
+    pub(crate) fn find(&self, tenant_id: &str) -> Option<Arc<Tenant>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(tenant_id).cloned()
     }
 
     /// Every tenant, by name.
-    pub fn all(&self) -> Vec<Arc<Tenant>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Tenant>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 

@@ -10,7 +10,7 @@ use store::{LeafBlock, Store, StoreError, codec};
 use tlog::{Frontier, Hash, LeafIndex, TileNodes, TreeSize};
 
 /// Hashes of a full tile.
-pub const TILE_WIDTH: u64 = 256;
+pub(crate) const TILE_WIDTH: u64 = 256;
 
 /// Blocks read at once. Under load a block is full; idle, it holds one leaf, so a tile may need 256 of them.
 const BLOCKS_READ: u32 = 256;

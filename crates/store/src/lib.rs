@@ -166,6 +166,9 @@ pub trait Store: Send + Sync + 'static {
         batches: &mut dyn Iterator<Item = Result<Batch, StoreError>>,
     ) -> Result<(), StoreError>;
 
+    /// Whether a write failed in a way after which nothing may be written any more.
+    fn is_stopped(&self) -> bool;
+
     /// Bytes on disk, everything included.
     fn disk_bytes(&self) -> u64;
 }

@@ -106,7 +106,9 @@ pub struct RunRecordRow {
     pub kind: Kind,
     /// By which it is known again.
     pub identity: Option<Identity>,
-    /// When it happened: steps of spans are ordered by it.
+    /// Of a REST step, which is ordered by it.
+    pub step_index: Option<u32>,
+    /// When it happened: spans are ordered by it.
     pub occurred_at: Timestamp,
 }
 

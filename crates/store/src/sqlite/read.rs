@@ -302,6 +302,10 @@ impl Store for SqliteStore {
         self.replace_projections(batches)
     }
 
+    fn is_stopped(&self) -> bool {
+        SqliteStore::is_stopped(self)
+    }
+
     fn disk_bytes(&self) -> u64 {
         ["", "-wal", "-shm"]
             .iter()
@@ -315,7 +319,7 @@ impl Store for SqliteStore {
     }
 }
 
-const RECORD_COLUMNS: &str = "run, run_seq, leaf, kind, identity, occurred_at";
+const RECORD_COLUMNS: &str = "run, run_seq, leaf, kind, identity, step_index, occurred_at";
 
 /// The head is what the ledger's last block says.
 pub(super) fn head(c: &Connection, ledger_no: u32) -> Result<Head, StoreError> {
@@ -432,7 +436,8 @@ fn run_record(row: &Row<'_>) -> Result<RunRecordRow, StoreError> {
         leaf: LeafKey::from_i64(get(2)?),
         kind: kind.ok_or_else(|| damaged("run_records.kind", "no kind"))?,
         identity,
-        occurred_at: Timestamp::from_micros(get(5)?).ok_or_else(|| damaged("run_records.occurred_at", "no time"))?,
+        step_index: row.get(5).map_err(|error| damaged("run_records.step_index", error))?,
+        occurred_at: Timestamp::from_micros(get(6)?).ok_or_else(|| damaged("run_records.occurred_at", "no time"))?,
     })
 }
 
