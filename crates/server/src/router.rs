@@ -23,7 +23,11 @@ struct Document;
 
 /// The resources. One line each.
 fn resources() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(api::health::routes())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(api::health::routes())
+        .merge(api::ledger::routes())
+        .merge(api::records::routes())
+        .merge(api::tlog::routes())
 }
 
 /// The OpenAPI document of everything served.
