@@ -17,9 +17,12 @@ mod extract;
 mod ids;
 mod metrics;
 mod router;
+mod serve;
+mod tasks;
 
 pub use app::{App, Limits, Received, RequestId, Verification};
 pub use caller::{Caller, LOCAL_TENANT};
 pub use error::ApiError;
 pub use extract::{JsonBody, Path, Query};
 pub use router::{openapi, router};
+pub use serve::{ServeError, serve};
