@@ -23,7 +23,7 @@ use tlog::{Hash, TreeSize};
 pub use fault::{Fault, FaultStore};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
-    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LeafBlock, LedgerRow, NodeRow, RunPage,
+    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage,
     RunQuery, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey, TraceRow,
 };
 

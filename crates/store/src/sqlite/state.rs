@@ -42,7 +42,6 @@ impl StateDb {
                 "CREATE TABLE IF NOT EXISTS verification (
                    origin TEXT PRIMARY KEY, verified_size INTEGER NOT NULL, verified_at INTEGER,
                    last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT",
-",
             )
             .map_err(unavailable)?;
         Ok(Self { connection: Mutex::new(connection) })

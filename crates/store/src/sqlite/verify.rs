@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use super::read::{RECORD_COLUMNS, head, ledger_range, run_record};
 use super::{as_i64, as_u64, runs, unavailable};
 use crate::{
-    ExpectedRows, LeafKey, ProjectionCounts, RowMissing, RunRecordRow, Snapshot, StoreError, TraceKey,
+    ExpectedRows, LeafKey, RowMissing, RunRecordRow, Snapshot, StoreError, TraceKey,
 };
 
 pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, StoreError> {
