@@ -100,7 +100,7 @@ impl Verifier {
     }
 
     fn scrub_all(&self, at: Timestamp) {
-        let keys = crate::KeyFolder::open(&self.ledger.options().keys());
+        let keys = crate::KeyFolder::at(&self.ledger.options().keys());
         for tenant in self.ledger.tenants() {
             let row = tenant.ledger().row.clone();
             // Read before the heads are fixed: a mark never runs ahead of what is committed.
@@ -108,7 +108,7 @@ impl Verifier {
             let question = Question {
                 tenant_id: Some(row.tenant_id.clone()),
                 marks: marks.as_ref().ok(),
-                keys: keys.as_ref().ok(),
+                keys: Some(&keys),
                 rest_factor: SCRUB_REST,
                 ..Question::default()
             };
