@@ -1,1 +1,3 @@
-//! placeholder
+//! Everything HTTP.
+
+pub mod otlp;
