@@ -16,6 +16,7 @@ mod error;
 mod extract;
 mod ids;
 mod metrics;
+pub mod otlp;
 mod router;
 mod serve;
 mod tasks;
