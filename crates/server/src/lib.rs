@@ -14,6 +14,7 @@ mod cursor;
 mod entry;
 mod error;
 mod extract;
+mod grpc;
 mod ids;
 mod metrics;
 pub mod otlp;

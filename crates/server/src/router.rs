@@ -26,6 +26,7 @@ fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(api::health::routes())
         .merge(api::ledger::routes())
+        .merge(api::otlp::routes())
         .merge(api::records::routes())
         .merge(api::tlog::routes())
 }

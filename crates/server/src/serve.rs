@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::tasks::{Stop, Tasks, settle};
-use crate::{App, router};
+use crate::{App, grpc, router};
 
 /// Connections at once, on both ports; more wait in the kernel. Each holds at most 64 KiB of header, or of
 /// HTTP/2 a window of 1 MiB that is counted once it is read.
@@ -75,8 +75,10 @@ pub async fn serve(
         Arc::clone(&slots),
         stopped.clone(),
     ));
-    // gRPC comes with the lowering.
-    drop((grpc, slots));
+    if let Some(grpc) = grpc {
+        let service = grpc::router(app.clone());
+        tasks.spawn(port(grpc, service, Protocol::Grpc, slots, stopped.clone()));
+    }
     drop(stopped);
     shutdown.await;
     tracing::info!("draining");

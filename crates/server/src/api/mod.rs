@@ -2,6 +2,7 @@
 
 pub(crate) mod health;
 pub(crate) mod ledger;
+pub(crate) mod otlp;
 pub(crate) mod records;
 mod records_find;
 pub(crate) mod tlog;
