@@ -17,7 +17,7 @@ struct Served {
     http: SocketAddr,
     grpc: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    served: Option<JoinHandle<()>>,
+    serving: Option<JoinHandle<()>>,
 }
 
 impl Served {
@@ -32,19 +32,19 @@ impl Served {
         let serving = ::server::serve(server.app.clone(), http, Some(grpc), async {
             let _ = stopped.await;
         });
-        let served = server.runtime.handle().spawn(async { serving.await.unwrap() });
+        let serving = server.runtime.handle().spawn(async { serving.await.unwrap() });
         Self {
             server,
             http: addresses.0,
             grpc: addresses.1,
             stop: Some(stop),
-            served: Some(served),
+            serving: Some(serving),
         }
     }
 
     fn stop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
-        let served = self.served.take().unwrap();
+        let served = self.serving.take().unwrap();
         self.server.runtime.block_on(async {
             tokio::time::timeout(Duration::from_secs(20), served)
                 .await
@@ -101,10 +101,9 @@ fn a_large_body_gets_its_answer_on_the_wire() {
     let mut stream = served.connect();
     let length = 65 * 1024 * 1024;
     write!(stream, "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n").unwrap();
+    let part = vec![b' '; 1024 * 1024];
     for _ in 0..65 {
-        stream
-            .write_all(&[b' '; 1024 * 1024])
-            .expect("the server reads on");
+        stream.write_all(&part).expect("the server reads on");
     }
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
