@@ -1,7 +1,311 @@
 //! What the service does: takes drafts, places them, answers for them.
 //!
-//! Start at [`Draft`] and [`Ledger`].
+//! In scope: sequencing, receipts, checkpoints, rollback refusal, tenants, the
+//! ends of runs, verification, rebuild, recovery. Out of scope: HTTP and OTLP
+//! (server), SQL (store), what a run's records add up to (evidence).
+//!
+//! Start at [`Ledger`] and [`Draft`].
 
+pub mod admin;
+mod background;
+mod counters;
 mod draft;
+mod high_water;
+mod keys;
+mod open;
+mod outcome;
+mod place;
+mod queue;
+mod rebuild;
+mod records;
+mod recover;
+mod sequencer;
+mod settle;
+mod steps;
+mod tenant;
+mod tree;
+pub mod verify;
 
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use evidence::Timestamp;
+use store::{LedgerRow, Store};
+use tokio::sync::oneshot;
+
+pub use background::{INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
+pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
+pub use high_water::{HighWater, Mark};
+pub use keys::KeyFolder;
+pub use open::{OpenError, Options, lock};
+pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
+pub use rebuild::rebuild;
+pub use recover::{REASON_BYTES_MAX, RecoverError};
+pub use records::{Record, RecordError, Records};
+pub use settle::{EndRun, SettleError};
+pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
+pub use tenant::{INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, origin_of};
+pub use tree::{StoredTree, TreeError};
+
+use queue::{Queue, Submission};
+
+/// A running ledger service over one data folder. Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: KeyFolder,
+    pub(crate) tenants: tenant::Tenants,
+    pub(crate) queue: Queue,
+    pub(crate) counters: Counters,
+    stopped: RwLock<Option<String>>,
+    closing: AtomicBool,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    _lock: Option<File>,
+}
+
+impl Inner {
+    pub(crate) fn stopped(&self) -> Option<String> {
+        self.stopped.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn stop(&self, reason: String) {
+        self.stopped.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+}
+
+impl Ledger {
+    /// How it runs.
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// What is kept, for reading. Its methods block.
+    pub fn store(&self) -> &dyn Store {
+        self.inner.store.as_ref()
+    }
+
+    /// A tenant by name.
+    pub fn tenant(&self, tenant_id: &str) -> Option<Arc<Tenant>> {
+        self.inner.tenants.find(tenant_id)
+    }
+
+    /// Every tenant, by name.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.inner.tenants.all()
+    }
+
+    /// Counters since the start.
+    pub fn counts(&self) -> Counts {
+        self.inner.counters.read()
+    }
+
+    /// Records that wait for the sequencer.
+    pub fn queue_depth(&self) -> usize {
+        self.inner.queue.depth()
+    }
+
+    /// Why nothing is written any more; `None`: it is.
+    pub fn stopped(&self) -> Option<String> {
+        self.inner.stopped()
+    }
+
+    /// Submits drafts, received `at`; each is judged by itself, in order.
+    ///
+    /// Returns when they are durable. Dropping the future does not take them back.
+    pub async fn submit(&self, tenant: &Arc<Tenant>, drafts: Vec<Draft>, at: Timestamp) -> Result<Outcomes, SubmitError> {
+        self.enqueue(tenant, drafts, at, false)?.await.map_err(|_| SubmitError::Closing)?
+    }
+
+    /// Submits drafts of which all or none are written: if the first is rejected, so are the others.
+    pub async fn submit_group(
+        &self,
+        tenant: &Arc<Tenant>,
+        drafts: Vec<Draft>,
+        at: Timestamp,
+    ) -> Result<Outcomes, SubmitError> {
+        self.enqueue(tenant, drafts, at, true)?.await.map_err(|_| SubmitError::Closing)?
+    }
+
+    /// The same from a thread that may block.
+    pub fn submit_blocking(
+        &self,
+        tenant: &Arc<Tenant>,
+        drafts: Vec<Draft>,
+        at: Timestamp,
+        group: bool,
+    ) -> Result<Outcomes, SubmitError> {
+        self.enqueue(tenant, drafts, at, group)?.blocking_recv().map_err(|_| SubmitError::Closing)?
+    }
+
+    fn enqueue(
+        &self,
+        tenant: &Arc<Tenant>,
+        drafts: Vec<Draft>,
+        at: Timestamp,
+        group: bool,
+    ) -> Result<oneshot::Receiver<Result<Outcomes, SubmitError>>, SubmitError> {
+        if let Some(reason) = self.inner.stopped() {
+            return Err(SubmitError::Stopped(reason));
+        }
+        let (reply, answer) = oneshot::channel();
+        if drafts.is_empty() {
+            drop(reply.send(Ok(Vec::new())));
+            return Ok(answer);
+        }
+        let bytes = drafts.iter().map(Draft::bytes).sum();
+        let submission = Submission { tenant: Arc::clone(tenant), drafts, at, group, reply, bytes };
+        self.inner.queue.push(submission).map_err(|(error, _)| {
+            self.inner.counters.refused();
+            error
+        })?;
+        Ok(answer)
+    }
+
+    /// Makes a tenant, or gives the one of that name. Blocks until its record is durable.
+    ///
+    /// # Errors
+    /// The name may not be a tenant's, or the folder cannot be written to.
+    pub fn tenant_create(&self, tenant_id: &str, at: Timestamp) -> Result<Arc<Tenant>, TenantError> {
+        if !is_tenant_name(tenant_id) {
+            return Err(TenantError::Name);
+        }
+        let (reply, answer) = std::sync::mpsc::channel();
+        let name = tenant_id.to_owned();
+        let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
+            // The asker may have gone; the tenant stays.
+            drop(reply.send(create_tenant(sequencer, &name)));
+        }));
+        if !queued {
+            return Err(TenantError::Submit(SubmitError::Closing));
+        }
+        let (tenant, known) = answer.recv().map_err(|_| TenantError::Submit(SubmitError::Closing))??;
+        if !known {
+            self.record_tenant(&tenant, at)?;
+        }
+        Ok(tenant)
+    }
+
+    fn record_tenant(&self, tenant: &Arc<Tenant>, at: Timestamp) -> Result<(), TenantError> {
+        let instance = self.tenant(INSTANCE).ok_or(TenantError::Name)?;
+        let created = evidence::record::TenantCreated {
+            tenant_id: tenant.tenant_id.to_string(),
+            tenant_no: tenant.tenant_no,
+        };
+        let body = created.to_record().encode();
+        let kind = evidence::Kind::SystemRecord;
+        let body = SealedBody::seal(kind, Salts::default().next_salt(), &body).map_err(|_| TenantError::Name)?;
+        let draft = Draft {
+            kind,
+            bind: Bind::None,
+            identity: None,
+            content: None,
+            trace_id: None,
+            correlation_id: None,
+            actor: (evidence::ActorType::System, None),
+            occurred_at: at,
+            source_domain: evidence::SourceDomain::System,
+            source_component: "ledger",
+            origin: evidence::Origin::System,
+            body,
+            facts: evidence::record::Facts::TenantCreated(created),
+            expect_run_seq: None,
+        };
+        self.submit_blocking(&instance, vec![draft], at, false).map_err(TenantError::Submit)?;
+        Ok(())
+    }
+
+    /// Makes all projections anew, while nothing else is written. Blocks; gives the records that stand in them.
+    ///
+    /// # Errors
+    /// Why not, in one line; the old projections stand.
+    pub fn rebuild(&self) -> Result<u64, String> {
+        let (reply, answer) = std::sync::mpsc::channel();
+        let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
+            let store = Arc::clone(&sequencer.inner().store);
+            // The asker may have gone; the projections are new all the same.
+            let _ = reply.send(rebuild(store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()));
+        }));
+        let closing = || SubmitError::Closing.to_string();
+        if queued { answer.recv().map_err(|_| closing())? } else { Err(closing()) }
+    }
+
+    /// Signs a checkpoint over everything committed so far, now. Blocks.
+    pub fn checkpoint_now(&self, tenant: &Tenant) {
+        let (done, wait) = std::sync::mpsc::channel();
+        let ledger_no = tenant.ledger().row.ledger_no;
+        if self.inner.queue.push_task(Box::new(move |sequencer| {
+            sequencer.sign_now(ledger_no);
+            let _ = done.send(());
+        })) {
+            let _ = wait.recv();
+        }
+    }
+
+    /// Takes nothing in any more, finishes what waits, signs the last checkpoints. Blocks.
+    pub fn close(&self) {
+        self.inner.closing.store(true, Ordering::Release);
+        self.inner.queue.close();
+        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the sequencer panicked");
+        }
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ledger({})", self.inner.options.data_dir.display())
+    }
+}
+
+/// Why a tenant was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum TenantError {
+    /// Not `[a-z0-9][a-z0-9._-]*` of at most 63 bytes.
+    #[error("a tenant's name is 1 to 63 characters a-z, 0-9, '.', '_' or '-', and begins with a letter or digit")]
+    Name,
+    /// Its record could not be written.
+    #[error(transparent)]
+    Submit(SubmitError),
+    /// Its key, mark or row could not be written.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its ledger is refused for writing.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// On the sequencer's thread: the tenant, and whether its record is there already.
+fn create_tenant(sequencer: &mut sequencer::Sequencer, tenant_id: &str) -> Result<(Arc<Tenant>, bool), TenantError> {
+    let inner = Arc::clone(sequencer.inner());
+    let recorded = inner.store.tenants_list().map_err(OpenError::from)?;
+    let known = recorded.iter().any(|row| row.tenant_id == tenant_id);
+    if let Some(tenant) = inner.tenants.find(tenant_id) {
+        return Ok((tenant, known));
+    }
+    let rows = inner.store.ledgers_list().map_err(OpenError::from)?;
+    let next = |number: fn(&LedgerRow) -> u32| rows.iter().map(number).max().map_or(0, |n| n + 1);
+    let row = LedgerRow {
+        ledger_no: next(|row| row.ledger_no),
+        tenant_no: next(|row| row.tenant_no),
+        tenant_id: tenant_id.to_owned(),
+        epoch: 0,
+        origin: origin_of(&inner.options.origin, tenant_id, 0),
+        vkey: String::new(),
+    };
+    let row = open::create_ledger(inner.store.as_ref(), &inner.keys, sequencer.high_water(), row)?;
+    let ledger = Arc::new(LedgerInfo::new(row.clone(), None));
+    let tenant = Arc::new(Tenant::new(row.tenant_no, tenant_id, vec![Arc::clone(&ledger)]));
+    open::take_up(&inner, sequencer, &tenant, &ledger).map_err(TenantError::Refused)?;
+    inner.tenants.insert(Arc::clone(&tenant));
+    Ok((tenant, known))
+}

@@ -1,3 +1,30 @@
-//! Everything HTTP.
+//! Everything HTTP: the API, OTLP, and later authorization and the console.
+//!
+//! In scope: wire types, limits of requests, problem+json, the way from a
+//! request to drafts and from rows to answers. Out of scope: what is recorded
+//! and in which order (ledger), what bytes mean (evidence), SQL (store).
+//!
+//! Start at [`App`] and [`router`].
 
+mod api;
+mod app;
+mod body;
+mod caller;
+mod cursor;
+mod entry;
+mod error;
+mod extract;
+mod grpc;
+mod ids;
+mod metrics;
 pub mod otlp;
+mod router;
+mod serve;
+mod tasks;
+
+pub use app::{App, Limits, Received, RequestId, Verification};
+pub use caller::{Caller, LOCAL_TENANT};
+pub use error::ApiError;
+pub use extract::{JsonBody, Path, Query};
+pub use router::{openapi, router};
+pub use serve::{ServeError, serve};

@@ -123,6 +123,7 @@ CREATE TABLE run_records (
   leaf        INTEGER NOT NULL,
   kind        INTEGER NOT NULL,
   identity    BLOB,
+  step_index  INTEGER,
   occurred_at INTEGER NOT NULL,
   PRIMARY KEY (run, run_seq)
 ) STRICT, WITHOUT ROWID;

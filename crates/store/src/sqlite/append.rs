@@ -116,7 +116,14 @@ fn append_ledger(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Resu
 
 fn append_projections(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
     runs::upsert(transaction, &batch.runs)?;
-    let mut insert = transaction.prepare_cached("INSERT INTO run_records VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut update = transaction.prepare_cached(
+        "UPDATE runs SET record_count = ?2, late_count = ?3, last_recorded_at = ?4 WHERE run = ?1",
+    )?;
+    for row in &batch.late_runs {
+        let last = row.last_recorded_at.as_micros();
+        update.execute((row.key.as_i64(), as_i64(row.record_count), row.late_count, last))?;
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO run_records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
     for row in &batch.run_records {
         insert.execute((
             row.run.as_i64(),
@@ -124,6 +131,7 @@ fn append_projections(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite:
             row.leaf.as_i64(),
             row.kind.code(),
             row.identity.as_ref().map(|identity| identity.as_bytes().as_slice()),
+            row.step_index,
             row.occurred_at.as_micros(),
         ))?;
     }

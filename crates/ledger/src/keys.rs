@@ -1,0 +1,89 @@
+//! The folder of ledger keys: one Ed25519 key a ledger, files of mode 0600.
+//!
+//! A file holds the signed-note text form, `PRIVATE+KEY+<name>+<hash>+<base64>`,
+//! and one line feed. It is named `<tenant>.<epoch>.key`.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tlog::SignerKey;
+
+/// Longest key file that is read: name of 255 bytes, hash, 44 base64 characters, with room.
+const KEY_FILE_BYTES_MAX: u64 = 1_024;
+
+/// The folder of ledger keys.
+#[derive(Clone, Debug)]
+pub struct KeyFolder {
+    path: PathBuf,
+}
+
+impl KeyFolder {
+    /// Opens the folder, making it (0700) when absent.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if !path.exists() {
+            fs::DirBuilder::new().mode(0o700).recursive(true).create(path)?;
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// The folder as it is, for reading.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// The file of a ledger's key.
+    pub fn file(&self, tenant_id: &str, epoch: u32) -> PathBuf {
+        self.path.join(format!("{tenant_id}.{epoch}.key"))
+    }
+
+    /// Reads a ledger's key; `None` when there is no file.
+    ///
+    /// # Errors
+    /// The file is unreadable, readable by others, or holds no key of that name.
+    pub fn read(&self, tenant_id: &str, epoch: u32, origin: &str) -> io::Result<Option<SignerKey>> {
+        let path = self.file(tenant_id, epoch);
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(named(&path, &error)),
+        };
+        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(bad("others can read it; its mode must be 0600"));
+        }
+        if metadata.len() > KEY_FILE_BYTES_MAX {
+            return Err(bad("too long for a key"));
+        }
+        let text = fs::read_to_string(&path).map_err(|error| named(&path, &error))?;
+        let key = SignerKey::parse(text.trim_end_matches('\n')).map_err(|error| bad(&error.to_string()))?;
+        if key.verifier().name() != origin {
+            return Err(bad(&format!("is the key of {}, not of {origin}", key.verifier().name())));
+        }
+        Ok(Some(key))
+    }
+
+    /// Reads a ledger's key, making it when there is none. It is on disk before this returns.
+    pub fn read_or_create(&self, tenant_id: &str, epoch: u32, origin: &str) -> io::Result<SignerKey> {
+        if let Some(key) = self.read(tenant_id, epoch, origin)? {
+            return Ok(key);
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        let key = SignerKey::from_seed(origin, &seed).map_err(io::Error::other)?;
+        let path = self.file(tenant_id, epoch);
+        let fresh = path.with_extension("key.new");
+        // A crash before the rename leaves only the `.new` file, which the next attempt overwrites.
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        writeln!(file, "{}", key.to_secret_text())?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)?;
+        fs::File::open(&self.path)?.sync_all()?;
+        Ok(key)
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

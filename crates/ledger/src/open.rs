@@ -1,0 +1,243 @@
+//! Opening a data folder: lock, keys, marks, the check of every head, the sequencer.
+//!
+//! At start only heads, right edges, marks and last checkpoints are checked, so
+//! that it takes the same few milliseconds on a ledger of any size.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, RwLock};
+
+use evidence::Timestamp;
+use store::sqlite::{Access, SqliteStore};
+use store::{Head, LedgerRow, Store, StoreError};
+use tlog::{Checkpoint, TreeSize};
+
+use crate::counters::Counters;
+use crate::high_water::{HighWater, Mark};
+use crate::keys::KeyFolder;
+use crate::queue::Queue;
+use crate::sequencer::Sequencer;
+use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, Tenants, origin_of};
+use crate::tree::StoredTree;
+use crate::{Inner, Ledger};
+
+/// How to run a ledger.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where database, keys, marks and lock lie.
+    pub data_dir: PathBuf,
+    /// `ledger.origin`.
+    pub origin: String,
+    /// `runs.seal_after`, microseconds.
+    pub seal_after_micros: i64,
+    /// `runs.abandon_after`, microseconds.
+    pub abandon_after_micros: i64,
+}
+
+impl Options {
+    /// The defaults of SPEC in a data folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            origin: "deponent.local".into(),
+            seal_after_micros: 30 * 1_000_000,
+            abandon_after_micros: 24 * 3_600 * 1_000_000,
+        }
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.data_dir.join("deponent.db")
+    }
+
+    /// The high-water file.
+    pub fn high_water(&self) -> PathBuf {
+        self.data_dir.join("high-water.json")
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> PathBuf {
+        self.data_dir.join("keys")
+    }
+
+    /// The lock.
+    pub fn lock(&self) -> PathBuf {
+        self.data_dir.join("lock")
+    }
+}
+
+/// Why a data folder cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process serves it.
+    #[error("{0} is in use by another process")]
+    Locked(String),
+    /// A file or folder cannot be used.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Ledger {
+    /// Opens a data folder for writing, making it when absent. `at` is now.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A ledger that was rolled back is no error: it opens and is refused for writing.
+    pub fn open(options: Options, at: Timestamp) -> Result<Self, OpenError> {
+        // Keys and evidence: nobody else's to read.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.data_dir)?;
+        let lock = lock(&options)?;
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options.database(), Access::ReadWrite)?);
+        Self::open_with(options, store, Some(lock), at)
+    }
+
+    /// Opens over a given store: for tests that make it fail.
+    pub fn open_with(
+        options: Options,
+        store: Arc<dyn Store>,
+        lock: Option<File>,
+        at: Timestamp,
+    ) -> Result<Self, OpenError> {
+        let keys = KeyFolder::open(&options.keys())?;
+        let mut high_water = HighWater::open(&options.high_water())?;
+        let instance = LedgerRow {
+            ledger_no: 0,
+            tenant_no: 0,
+            tenant_id: INSTANCE.into(),
+            epoch: 0,
+            origin: origin_of(&options.origin, INSTANCE, 0),
+            vkey: String::new(),
+        };
+        if store.ledgers_list()?.is_empty() {
+            create_ledger(store.as_ref(), &keys, &mut high_water, instance)?;
+        }
+        let inner = Arc::new(Inner {
+            options,
+            store,
+            keys,
+            tenants: Tenants::default(),
+            queue: Queue::default(),
+            counters: Counters::default(),
+            stopped: RwLock::new(None),
+            closing: AtomicBool::new(false),
+            thread: Mutex::new(None),
+            _lock: lock,
+        });
+        let mut sequencer = Sequencer::new(Arc::clone(&inner), high_water);
+        take_up_tenants(&inner, &mut sequencer)?;
+        let thread = std::thread::Builder::new().name("sequencer".into()).spawn(move || sequencer.run())?;
+        *inner.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
+        let _ = at;
+        Ok(Self { inner })
+    }
+}
+
+/// Takes the folder's lock, which is held while the file is open.
+pub fn lock(options: &Options) -> Result<File, OpenError> {
+    let file = File::options().create(true).truncate(false).write(true).read(true).open(options.lock())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(options.data_dir.display().to_string())),
+        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Key, mark, row, in this order: a crash in between leaves what the next attempt takes up,
+/// and never a ledger without key or mark.
+pub(crate) fn create_ledger(
+    store: &dyn Store,
+    keys: &KeyFolder,
+    high_water: &mut HighWater,
+    mut row: LedgerRow,
+) -> Result<LedgerRow, OpenError> {
+    let signer = keys.read_or_create(&row.tenant_id, row.epoch, &row.origin)?;
+    row.vkey = signer.verifier().to_string();
+    if high_water.get(&row.origin).is_none() {
+        let mark = Mark { size: TreeSize::new(0), root: tlog::empty_root() };
+        high_water.raise(&[(row.origin.clone(), mark)])?;
+    }
+    store.ledger_create(&row)?;
+    Ok(row)
+}
+
+fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), OpenError> {
+    let mut rows = inner.store.ledgers_list()?;
+    rows.sort_by_key(|row| (row.tenant_no, row.epoch));
+    for epochs in rows.chunk_by(|a, b| a.tenant_no == b.tenant_no) {
+        let infos: Vec<Arc<LedgerInfo>> =
+            epochs.iter().map(|row| Arc::new(LedgerInfo::new(row.clone(), None))).collect();
+        let Some(last) = infos.last().cloned() else { continue };
+        let tenant = Arc::new(Tenant::new(last.row.tenant_no, &last.row.tenant_id, infos));
+        if let Err(refusal) = take_up(inner, sequencer, &tenant, &last) {
+            tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
+            last.refuse(refusal);
+        }
+        inner.tenants.insert(tenant);
+    }
+    Ok(())
+}
+
+/// Takes up one ledger for writing, if its head, mark, key and last checkpoint agree.
+pub(crate) fn take_up(
+    inner: &Arc<Inner>,
+    sequencer: &mut Sequencer,
+    tenant: &Tenant,
+    ledger: &Arc<LedgerInfo>,
+) -> Result<(), Refusal> {
+    let row = &ledger.row;
+    let store = inner.store.as_ref();
+    let damaged = |error: &dyn std::fmt::Display| Refusal::Damaged(error.to_string());
+    let head = store.head_read(row.ledger_no).map_err(|error| damaged(&error))?;
+    let mark = sequencer.high_water().get(&row.origin);
+    if let Some(refusal) = behind_mark(store, row, head, mark) {
+        return Err(refusal);
+    }
+    let signer = inner
+        .keys
+        .read(&row.tenant_id, row.epoch, &row.origin)
+        .map_err(|error| damaged(&error))?
+        .ok_or_else(|| Refusal::Damaged("the ledger's key file is missing".into()))?;
+    if signer.verifier().to_string() != row.vkey {
+        return Err(Refusal::Damaged("the key file is not the key that the ledger was made with".into()));
+    }
+    if let Some(last) = store.checkpoint_newest(row.ledger_no).map_err(|error| damaged(&error))? {
+        let keys = [signer.verifier().clone()];
+        let opened = Checkpoint::open(last.note.as_bytes(), &keys, &row.origin).map_err(|error| damaged(&error))?;
+        let size = opened.checkpoint.size();
+        if size > head.size {
+            let detail = format!("the ledger has {} leaves, a checkpoint over {size} is stored", head.size);
+            return Err(Refusal::RolledBack(detail));
+        }
+        let root = StoredTree::new(store, row.ledger_no).root(size, head.size).map_err(|error| damaged(&error))?;
+        if root != opened.checkpoint.root() {
+            return Err(Refusal::Damaged(format!("the last checkpoint, over {size} leaves, has another root")));
+        }
+    }
+    sequencer.add(tenant, Arc::clone(ledger), signer)
+}
+
+/// Why a ledger is behind, or beside, its mark.
+pub(crate) fn behind_mark(store: &dyn Store, row: &LedgerRow, head: Head, mark: Option<Mark>) -> Option<Refusal> {
+    let Some(mark) = mark else {
+        return (head.size.as_u64() != 0).then(|| {
+            Refusal::RolledBack("the high-water mark is missing beside a ledger that has leaves".into())
+        });
+    };
+    if head.size < mark.size {
+        let detail = format!("the ledger has {} leaves, {} were signed", head.size, mark.size);
+        return Some(Refusal::RolledBack(detail));
+    }
+    if mark.size.as_u64() == 0 {
+        return None;
+    }
+    match StoredTree::new(store, row.ledger_no).root(mark.size, head.size) {
+        Ok(root) if root == mark.root => None,
+        Ok(_) => Some(Refusal::RolledBack(format!("another root was signed at {} leaves", mark.size))),
+        Err(error) => Some(Refusal::Damaged(error.to_string())),
+    }
+}

@@ -1,0 +1,487 @@
+//! Placing a batch: which drafts are new, where they stand, what the runs add up to.
+//!
+//! Pure but for one lookup: given what the store knows, everything else is
+//! decided in memory, in the order in which drafts came.
+//!
+//! Start at [`Placer`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use evidence::record::{BODY_BYTES_MAX, Facts, StepFacts};
+use evidence::{
+    Actor, ActorType, Header, Identity, Kind, LEAF_BYTES_MAX, Origin, RecordId, RunPlace, RunState, SourceDomain,
+    Timestamp,
+};
+use serde::Deserialize;
+use store::{
+    Batch, BatchKnown, BatchQuery, BodyRow, Head, KindRow, LeafBlock, LeafKey, NodeRow, RunKey, RunRecordRow, RunRow,
+    StepKeyRow, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
+};
+use tlog::{Frontier, Hash, LeafIndex};
+
+use crate::draft::{Bind, SealedBody, TraceBind};
+use crate::tree::{StoredTree, TreeError};
+use crate::{Draft, Placed, Receipt, Rejection, Salts};
+
+
+/// What was there before this batch, by identity.
+struct Earlier {
+    leaf: LeafKey,
+    receipt: Option<Receipt>,
+    salt: evidence::Salt,
+    /// `None`: the body is erased, or says nothing of what was sent.
+    content_mac: Option<[u8; 32]>,
+    erased: bool,
+}
+
+/// A run as this batch sees it.
+struct Slot {
+    row: RunRow,
+    touched: bool,
+}
+
+/// Places drafts of one ledger, one batch long.
+pub(crate) struct Placer<'a> {
+    store: &'a dyn Store,
+    tenant_no: u32,
+    tenant_id: &'a str,
+    ledger_no: u32,
+    frontier: Frontier,
+    random: &'a mut Salts,
+    next_run: u64,
+    batch: Batch,
+    entries: Vec<u8>,
+    entries_first: u64,
+    entries_count: u32,
+    leaf: Vec<u8>,
+    slots: HashMap<RunKey, Slot>,
+    by_id: HashMap<Arc<str>, RunKey>,
+    by_trace: HashMap<[u8; 16], RunKey>,
+    /// Of earlier batches.
+    earlier: HashMap<(RunKey, Identity), Earlier>,
+    /// Of this batch: the receipt (its tree size is set at the end) and what was sent.
+    placed: HashMap<(RunKey, Identity), (Receipt, Option<[u8; 32]>)>,
+}
+
+/// Why a batch could not be placed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// What is placed under, whatever the drafts.
+pub(crate) struct Place<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) tenant_no: u32,
+    pub(crate) tenant_id: &'a str,
+    pub(crate) ledger_no: u32,
+    pub(crate) head: Head,
+    pub(crate) frontier: Frontier,
+    pub(crate) next_run: u64,
+}
+
+impl<'a> Placer<'a> {
+    /// Asks the store for all that the drafts are about, once.
+    pub(crate) fn new<'d>(
+        place: Place<'a>,
+        random: &'a mut Salts,
+        drafts: impl Iterator<Item = &'d Draft> + Clone,
+    ) -> Result<Self, PlaceError> {
+        let Place { store, tenant_no, tenant_id, ledger_no, head, frontier, next_run } = place;
+        let query = query_of(drafts);
+        let known = store.batch_lookup(tenant_no, &query)?;
+        let mut placer = Self {
+            store,
+            tenant_no,
+            tenant_id,
+            ledger_no,
+            entries_first: head.size.as_u64(),
+            frontier,
+            random,
+            next_run,
+            batch: Batch::new(ledger_no, tenant_no, head),
+            entries: Vec::with_capacity(codec::BLOCK_LEAVES_MAX * 512),
+            entries_count: 0,
+            leaf: Vec::with_capacity(1024),
+            slots: HashMap::with_capacity(known.runs.len()),
+            by_id: HashMap::new(),
+            by_trace: HashMap::new(),
+            earlier: HashMap::new(),
+            placed: HashMap::new(),
+        };
+        placer.take_known(known)?;
+        Ok(placer)
+    }
+
+    fn take_known(&mut self, known: BatchKnown) -> Result<(), PlaceError> {
+        for row in known.runs {
+            self.by_id.insert(row.state.run_id.as_str().into(), row.key);
+            self.slots.insert(row.key, Slot { row, touched: false });
+        }
+        for row in known.traces {
+            if let TraceKey::W3c(id) = row.trace {
+                self.by_trace.insert(id, row.run);
+            }
+        }
+        let leaves: Vec<LeafKey> = known.records.iter().map(|(_, _, leaf)| *leaf).collect();
+        let mut bodies: HashMap<LeafKey, BodyRow> =
+            self.store.bodies_get(&leaves)?.into_iter().map(|row| (row.leaf, row)).collect();
+        for (run, identity, leaf) in known.records {
+            let body = bodies.remove(&leaf);
+            let content_mac = body.as_ref().and_then(|row| content_mac_of(&row.body));
+            let earlier = Earlier {
+                leaf,
+                receipt: None,
+                salt: body.as_ref().map_or([0; 32], |row| row.salt),
+                content_mac,
+                erased: body.is_none(),
+            };
+            self.earlier.insert((run, identity), earlier);
+        }
+        Ok(())
+    }
+
+    /// Places one draft, received `at`.
+    ///
+    /// # Errors
+    /// Outer: the store cannot say. Inner: the draft is refused, and nothing of it stays.
+    pub(crate) fn place(&mut self, draft: &Draft, at: Timestamp) -> Result<Result<Placed, Rejection>, PlaceError> {
+        let run = match &draft.bind {
+            Bind::None => None,
+            Bind::Run(run_id) => match self.by_id.get(run_id.as_ref()) {
+                Some(&run) => Some(run),
+                None => return Ok(Err(Rejection::RunUnknown)),
+            },
+            Bind::NewRun(run_id) => match self.by_id.get(run_id.as_ref()) {
+                Some(&run) => Some(run),
+                None => return Ok(self.start_run(draft, run_id, at)),
+            },
+            Bind::Trace(trace) => Some(match self.run_of_trace(trace, at) {
+                Ok(run) => run,
+                Err(rejection) => return Ok(Err(rejection)),
+            }),
+        };
+        if let (Some(run), Some(identity)) = (run, draft.identity)
+            && let Some(outcome) = self.known(run, identity, draft)?
+        {
+            return Ok(outcome);
+        }
+        if let Some(rejection) = run.and_then(|run| self.refused(run, draft)) {
+            return Ok(Err(rejection));
+        }
+        Ok(self.write(draft, run, at))
+    }
+
+    /// What an identity that was seen before answers; `None`: it was not.
+    fn known(
+        &mut self,
+        run: RunKey,
+        identity: Identity,
+        draft: &Draft,
+    ) -> Result<Option<Result<Placed, Rejection>>, PlaceError> {
+        let key = (run, identity);
+        // An environment's identity is its content.
+        let is_content = draft.kind == Kind::EvidenceEnvironment;
+        if let Some((receipt, content)) = self.placed.get(&key) {
+            let same = is_content || draft.content == *content;
+            let receipt = *receipt;
+            return Ok(Some(if same { Ok(Placed { receipt, fresh: false }) } else { Err(Rejection::Conflict(receipt)) }));
+        }
+        let Some(earlier) = self.earlier.get_mut(&key) else { return Ok(None) };
+        let receipt = match earlier.receipt {
+            Some(receipt) => receipt,
+            None => *earlier.receipt.insert(receipt_of(self.store, earlier.leaf)?),
+        };
+        let same = is_content
+            || earlier.erased
+            || match (draft.content, earlier.content_mac) {
+                (Some(content), Some(mac)) => evidence::content_mac(&earlier.salt, &content) == mac,
+                (None, None) => true,
+                _ => false,
+            };
+        Ok(Some(if same { Ok(Placed { receipt, fresh: false }) } else { Err(Rejection::Conflict(receipt)) }))
+    }
+
+    /// Why a run may not take a draft that it does not know.
+    fn refused(&self, run: RunKey, draft: &Draft) -> Option<Rejection> {
+        let state = &self.slots.get(&run)?.row.state;
+        let ended = match &draft.facts {
+            // Spans come when they come; REST steps keep to the run's life.
+            Facts::Step(StepFacts { span: None, .. }) | Facts::RunCompleted(_) => state.ended(),
+            Facts::TraceEnded(end) => state.settled || (end.aborted && state.ended()),
+            _ => false,
+        };
+        if ended {
+            return Some(Rejection::RunEnded);
+        }
+        draft.expect_run_seq.filter(|&seq| seq != state.record_count).map(|_| Rejection::RunMoved)
+    }
+
+    /// The run of a trace, started when new.
+    fn run_of_trace(&mut self, trace: &TraceBind, at: Timestamp) -> Result<RunKey, Rejection> {
+        if let Some(&run) = self.by_trace.get(&trace.trace_id) {
+            return Ok(run);
+        }
+        let run = match self.by_id.get(trace.run_id.as_ref()) {
+            Some(&run) => run,
+            None => self.start_run_of_spans(trace, at)?,
+        };
+        self.by_trace.insert(trace.trace_id, run);
+        self.batch.traces.push(TraceRow { trace: TraceKey::W3c(trace.trace_id), run });
+        Ok(run)
+    }
+
+    fn start_run_of_spans(&mut self, trace: &TraceBind, at: Timestamp) -> Result<RunKey, Rejection> {
+        let trace_id: Arc<str> = hex16(&trace.trace_id).into();
+        let body = trace.start.encode(None);
+        let body = SealedBody::seal(Kind::RunStarted, self.random.next_salt(), &body)
+            .map_err(|_| Rejection::LeafTooLarge)?;
+        let facts =
+            trace.start.facts(&trace.run_id, &trace_id, trace.correlation_id.as_deref(), trace.started_at, true);
+        let draft = Draft {
+            kind: Kind::RunStarted,
+            bind: Bind::NewRun(Arc::clone(&trace.run_id)),
+            identity: Some(Identity::once(Kind::RunStarted)),
+            content: None,
+            trace_id: Some(trace_id),
+            correlation_id: trace.correlation_id.clone(),
+            actor: (ActorType::Agent, trace.start.agent_id.as_deref().map(Arc::from)),
+            occurred_at: trace.started_at,
+            source_domain: SourceDomain::Activity,
+            source_component: "otlp",
+            origin: Origin::Agent,
+            body,
+            facts: Facts::RunStarted(facts),
+            expect_run_seq: None,
+        };
+        self.start_run(&draft, &trace.run_id, at)?;
+        self.by_id.get(trace.run_id.as_ref()).copied().ok_or(Rejection::RunUnknown)
+    }
+
+    fn start_run(&mut self, draft: &Draft, run_id: &Arc<str>, at: Timestamp) -> Result<Placed, Rejection> {
+        let Facts::RunStarted(facts) = &draft.facts else { return Err(Rejection::RunUnknown) };
+        let key = RunKey::new(self.tenant_no, self.next_run);
+        let started_leaf = LeafKey::new(self.ledger_no, self.frontier.size().as_u64());
+        // The fold counts this record too; `write` applies it as the first.
+        let mut state = RunState::start(facts, at);
+        state.record_count = 0;
+        self.slots.insert(key, Slot { row: RunRow { key, started_leaf, state }, touched: true });
+        self.by_id.insert(Arc::clone(run_id), key);
+        let placed = match self.write(draft, Some(key), at) {
+            Ok(placed) => placed,
+            Err(rejection) => {
+                self.slots.remove(&key);
+                self.by_id.remove(run_id);
+                return Err(rejection);
+            }
+        };
+        self.next_run += 1;
+        if !facts.otlp {
+            let trace = TraceKey::parse(&facts.trace_id);
+            if let TraceKey::W3c(id) = trace {
+                self.by_trace.insert(id, key);
+            }
+            self.batch.traces.push(TraceRow { trace, run: key });
+        }
+        Ok(placed)
+    }
+
+    /// Gives a draft the next leaf.
+    fn write(&mut self, draft: &Draft, run: Option<RunKey>, at: Timestamp) -> Result<Placed, Rejection> {
+        let index = self.frontier.size().next_index();
+        let salt = draft.body.salt;
+        // The salt is random and never shown with the id, so 34 of its hashed bits serve as the id's random bits.
+        let random = u64::from_le_bytes(first_eight(&evidence::sha256(&salt)));
+        let id = RecordId::new(at, index, random).ok_or(Rejection::LeafTooLarge)?;
+        let slot = run.and_then(|run| self.slots.get_mut(&run));
+        let run_place = slot.as_ref().filter(|_| draft.kind.is_of_run()).map(|slot| RunPlace {
+            run_id: slot.row.state.run_id.as_str().into(),
+            run_seq: slot.row.state.record_count,
+        });
+        let header = Header {
+            id,
+            tenant_id: self.tenant_id.into(),
+            kind: draft.kind,
+            run: run_place,
+            trace_id: draft.trace_id.as_deref().map(Into::into),
+            correlation_id: draft.correlation_id.as_deref().map(Into::into),
+            actor: Actor { kind: draft.actor.0, id: draft.actor.1.as_deref().map(Into::into) },
+            occurred_at: draft.occurred_at,
+            recorded_at: at,
+            source_domain: draft.source_domain,
+            source_component: draft.source_component.into(),
+            origin: draft.origin,
+            commitment: draft.body.commitment,
+        };
+        self.leaf.clear();
+        header.encode(&mut self.leaf);
+        if self.leaf.len() > LEAF_BYTES_MAX {
+            return Err(Rejection::LeafTooLarge);
+        }
+        let run_seq = header.run.as_ref().map(|run| run.run_seq);
+        drop(header);
+        // From here on nothing fails.
+        let leaf_key = LeafKey::new(self.ledger_no, index.as_u64());
+        if let (Some(slot), Some(run_seq)) = (slot, run_seq) {
+            slot.touched = true;
+            if run_seq == 0 {
+                slot.row.state.record_count = 1;
+            } else {
+                slot.row.state.apply(&draft.facts, draft.correlation_id.as_deref(), at);
+            }
+            self.batch.run_records.push(RunRecordRow {
+                run: slot.row.key,
+                run_seq,
+                leaf: leaf_key,
+                kind: draft.kind,
+                identity: draft.identity,
+                step_index: match &draft.facts {
+                    Facts::Step(step) => step.step_index,
+                    _ => None,
+                },
+                occurred_at: draft.occurred_at,
+            });
+        } else {
+            self.batch.kinds.push(KindRow { kind: draft.kind, leaf: leaf_key });
+        }
+        if let Facts::Step(StepFacts { idempotency_key: Some(key), .. }) = &draft.facts {
+            self.batch.step_keys.push(StepKeyRow { idempotency_key: key.clone(), leaf: leaf_key });
+        }
+        if let Facts::TenantCreated(tenant) = &draft.facts {
+            let (tenant_no, tenant_id) = (tenant.tenant_no, tenant.tenant_id.clone());
+            self.batch.tenants.push(TenantRow { tenant_no, tenant_id, leaf: leaf_key });
+        }
+        self.batch.bodies.push(BodyRow { leaf: leaf_key, salt, body: draft.body.packed.clone() });
+        let leaf_hash = self.push_leaf();
+        let receipt =
+            Receipt { record_id: id, leaf_index: index.as_u64(), leaf_hash, tree_size: index.as_u64() + 1 };
+        if let (Some(run), Some(identity)) = (run, draft.identity) {
+            self.placed.insert((run, identity), (receipt, draft.content));
+        }
+        Ok(Placed { receipt, fresh: true })
+    }
+
+    fn push_leaf(&mut self) -> Hash {
+        let leaf_hash = tlog::leaf_hash(&self.leaf);
+        let nodes = &mut self.batch.nodes;
+        self.frontier.push_with(leaf_hash, |level, index, hash| {
+            if level.is_multiple_of(8) {
+                nodes.push(NodeRow { level: level / 8, index, hash });
+            }
+        });
+        codec::push_leaf(&mut self.entries, &self.leaf);
+        self.entries_count += 1;
+        // Blocks end where tiles end, so that a full tile is few blocks.
+        let size = self.frontier.size().as_u64();
+        if size.is_multiple_of(crate::tree::TILE_WIDTH) {
+            self.close_block();
+        }
+        leaf_hash
+    }
+
+    fn close_block(&mut self) {
+        if self.entries_count == 0 {
+            return;
+        }
+        self.batch.blocks.push(LeafBlock {
+            first: self.entries_first,
+            count: self.entries_count,
+            root: self.frontier.root(),
+            leaves: codec::pack_block(&self.entries),
+        });
+        self.entries.clear();
+        self.entries_count = 0;
+        self.entries_first = self.frontier.size().as_u64();
+    }
+
+    /// The batch to append, the tree after it, and the next run's ordinal.
+    pub(crate) fn finish(mut self) -> (Batch, Frontier, u64) {
+        self.close_block();
+        self.batch.runs = self.slots.into_values().filter(|slot| slot.touched).map(|slot| slot.row).collect();
+        // Sorted, so that a store writes side by side.
+        self.batch.runs.sort_unstable_by_key(|row| row.key);
+        self.batch.run_records.sort_unstable_by_key(|row| (row.run, row.run_seq));
+        self.batch.traces.sort_unstable_by(|a, b| a.trace.cmp(&b.trace));
+        (self.batch, self.frontier, self.next_run)
+    }
+}
+
+fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
+    let mut query = BatchQuery::default();
+    let mut ids: HashMap<&str, ()> = HashMap::new();
+    let mut traces: HashMap<[u8; 16], ()> = HashMap::new();
+    for draft in drafts {
+        match &draft.bind {
+            Bind::None => {}
+            Bind::Run(run_id) | Bind::NewRun(run_id) => {
+                if ids.insert(run_id, ()).is_none() {
+                    query.run_ids.push(run_id.to_string());
+                }
+                if let Some(identity) = draft.identity {
+                    query.by_run_id.push((run_id.to_string(), identity));
+                }
+            }
+            Bind::Trace(trace) => {
+                if ids.insert(&trace.run_id, ()).is_none() {
+                    query.run_ids.push(trace.run_id.to_string());
+                }
+                let key = TraceKey::W3c(trace.trace_id);
+                if traces.insert(trace.trace_id, ()).is_none() {
+                    query.traces.push(key.clone());
+                }
+                if let Some(identity) = draft.identity {
+                    // A trace not seen before may join a run that has the span already (another trace id cannot,
+                    // but an environment can).
+                    if draft.kind == Kind::EvidenceEnvironment {
+                        query.by_run_id.push((trace.run_id.to_string(), identity));
+                    }
+                    query.by_trace.push((key, identity));
+                }
+            }
+        }
+    }
+    query
+}
+
+fn receipt_of(store: &dyn Store, leaf: LeafKey) -> Result<Receipt, PlaceError> {
+    let bytes = StoredTree::new(store, leaf.ledger_no()).leaf(leaf.leaf_index())?;
+    let header = Header::decode(&bytes).map_err(|error| TreeError::Damaged {
+        ledger_no: leaf.ledger_no(),
+        leaf: leaf.leaf_index(),
+        reason: error.to_string(),
+    })?;
+    Ok(Receipt {
+        record_id: header.id,
+        leaf_index: leaf.leaf_index(),
+        leaf_hash: tlog::leaf_hash(&bytes),
+        tree_size: LeafIndex::new(leaf.leaf_index()).as_u64() + 1,
+    })
+}
+
+fn content_mac_of(packed: &[u8]) -> Option<[u8; 32]> {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        content_mac: Option<&'a str>,
+    }
+    let body = codec::unpack(packed, BODY_BYTES_MAX).ok()?;
+    let wire: Wire<'_> = serde_json::from_slice(&body).ok()?;
+    evidence::unhex(wire.content_mac?.as_bytes())
+}
+
+fn first_eight(bytes: &[u8; 32]) -> [u8; 8] {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&bytes[..8]);
+    eight
+}
+
+pub(crate) fn hex16(bytes: &[u8; 16]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,157 @@
+//! The queue before the sequencer: bounded, never silently dropping.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use evidence::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::tenant::Tenant;
+use crate::{Draft, Outcomes, SubmitError};
+
+/// Most packed bytes that wait. With what handlers hold (64 MiB of bodies in flight, SPEC 11.5) and the
+/// stores' caches this keeps the server below 256 MiB.
+pub(crate) const QUEUE_BYTES_MAX: usize = 48 * 1024 * 1024;
+
+/// Most drafts that wait: two seconds of the fastest ingest measured.
+pub(crate) const QUEUE_RECORDS_MAX: usize = 100_000;
+
+/// Most records committed together. 4,000 records of 1 KiB are near 4 MiB, a transaction of about
+/// 60 ms; the queue's next ones wait that long.
+pub(crate) const BATCH_RECORDS_MAX: usize = 4_000;
+
+/// Most packed bytes committed together, whatever the records: bounds the log of one transaction.
+pub(crate) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Drafts of one sender that are placed in order.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) drafts: Vec<Draft>,
+    /// When the request was received.
+    pub(crate) at: Timestamp,
+    /// All or none: the first draft's rejection rejects the others.
+    pub(crate) group: bool,
+    pub(crate) reply: oneshot::Sender<Result<Outcomes, SubmitError>>,
+    pub(crate) bytes: usize,
+}
+
+/// Work for the sequencer besides submissions, done between batches.
+pub(crate) type Task = Box<dyn FnOnce(&mut crate::sequencer::Sequencer) + Send>;
+
+#[derive(Default)]
+struct State {
+    submissions: VecDeque<Submission>,
+    tasks: VecDeque<Task>,
+    records: usize,
+    bytes: usize,
+    closing: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+/// What the sequencer does next.
+pub(crate) enum Next {
+    Batch(Vec<Submission>),
+    Task(Task),
+    /// The deadline came first.
+    Deadline,
+    /// Nothing waits and nothing will come.
+    Closed,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a submission, or says why not. A submission larger than the queue is taken when nothing waits.
+    pub(crate) fn push(&self, submission: Submission) -> Result<(), (SubmitError, Submission)> {
+        let mut state = self.lock();
+        if state.closing {
+            return Err((SubmitError::Closing, submission));
+        }
+        let full = state.bytes + submission.bytes > QUEUE_BYTES_MAX
+            || state.records + submission.drafts.len() > QUEUE_RECORDS_MAX;
+        if full && !state.submissions.is_empty() {
+            return Err((SubmitError::Busy { queued: state.records }, submission));
+        }
+        state.records += submission.drafts.len();
+        state.bytes += submission.bytes;
+        state.submissions.push_back(submission);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn push_task(&self, task: Task) -> bool {
+        let mut state = self.lock();
+        if state.closing {
+            return false;
+        }
+        state.tasks.push_back(task);
+        drop(state);
+        self.filled.notify_one();
+        true
+    }
+
+    /// Nothing more comes in; what waits is still done.
+    pub(crate) fn close(&self) {
+        self.lock().closing = true;
+        self.filled.notify_one();
+    }
+
+    /// Waits for work, at most until the deadline; without one, for ever.
+    pub(crate) fn next(&self, deadline: Option<Instant>) -> Next {
+        let mut state = self.lock();
+        loop {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Next::Deadline;
+            }
+            if let Some(task) = state.tasks.pop_front() {
+                return Next::Task(task);
+            }
+            if !state.submissions.is_empty() {
+                return Next::Batch(take_batch(&mut state));
+            }
+            if state.closing {
+                return Next::Closed;
+            }
+            state = match deadline {
+                None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+                    self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Records that wait.
+    pub(crate) fn depth(&self) -> usize {
+        self.lock().records
+    }
+}
+
+/// Whole submissions up to the batch limits; at least one.
+fn take_batch(state: &mut State) -> Vec<Submission> {
+    let (mut records, mut bytes) = (0, 0);
+    let mut batch = Vec::new();
+    while let Some(next) = state.submissions.front() {
+        let fits = records + next.drafts.len() <= BATCH_RECORDS_MAX && bytes + next.bytes <= BATCH_BYTES_MAX;
+        if !fits && !batch.is_empty() {
+            break;
+        }
+        records += next.drafts.len();
+        bytes += next.bytes;
+        batch.extend(state.submissions.pop_front());
+    }
+    state.records -= records;
+    state.bytes -= bytes;
+    batch
+}

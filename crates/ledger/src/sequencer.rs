@@ -1,0 +1,393 @@
+//! The sequencer: one thread that gives records their places, for all ledgers of the process.
+//!
+//! It commits at once when idle; what arrives during a commit is the next batch.
+//! Nothing is acknowledged before the commit returned, nothing is signed before
+//! it is durable, and after a write that failed nothing is written any more.
+//!
+//! Start at [`Sequencer::run`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evidence::record::Facts;
+use store::{AppendError, Batch, CheckpointRow, Head, Store, StoreError};
+use tlog::{Checkpoint, Frontier, SignerKey};
+
+use crate::high_water::{HighWater, Mark};
+use crate::place::{Place, Placer};
+use crate::queue::{Next, Submission};
+use crate::tenant::{LedgerInfo, Refusal, Tenant};
+use crate::tree::StoredTree;
+use crate::{Inner, Outcomes, Salts, SubmitError};
+
+/// A checkpoint is signed this long after the first commit that it covers: within the second that SPEC 2.4
+/// allows, with half of it for the fsyncs.
+const CHECKPOINT_DELAY: Duration = Duration::from_millis(500);
+
+/// Attempts to place one batch when the head moved under it. Only another writer can move it, and there
+/// should be none.
+const PLACE_ATTEMPTS: u32 = 3;
+
+/// The writing side of one ledger.
+struct Writer {
+    ledger: Arc<LedgerInfo>,
+    signer: SignerKey,
+    head: Head,
+    frontier: Frontier,
+    /// Ordinal of the tenant's next run.
+    next_run: u64,
+    /// When the newest checkpoint must be signed; `None`: it covers everything.
+    due: Option<Instant>,
+}
+
+/// See the module.
+pub(crate) struct Sequencer {
+    inner: Arc<Inner>,
+    writers: HashMap<u32, Writer>,
+    high_water: HighWater,
+    random: Salts,
+}
+
+impl Sequencer {
+    pub(crate) fn new(inner: Arc<Inner>, high_water: HighWater) -> Self {
+        Self { inner, writers: HashMap::new(), high_water, random: Salts::default() }
+    }
+
+    pub(crate) fn high_water(&mut self) -> &mut HighWater {
+        &mut self.high_water
+    }
+
+    /// Takes up a ledger for writing: reads its right edge and checks it against the head.
+    pub(crate) fn add(&mut self, tenant: &Tenant, ledger: Arc<LedgerInfo>, signer: SignerKey) -> Result<(), Refusal> {
+        let store = self.inner.store.as_ref();
+        let damaged = |error: &dyn std::fmt::Display| Refusal::Damaged(error.to_string());
+        let head = store.head_read(ledger.row.ledger_no).map_err(|error| damaged(&error))?;
+        let frontier = StoredTree::new(store, ledger.row.ledger_no)
+            .frontier(head.size)
+            .map_err(|error| damaged(&error))?;
+        if frontier.root() != head.root {
+            return Err(Refusal::Damaged("the last leaves do not hash to the head's root".into()));
+        }
+        let next_run = store.runs_total(tenant.tenant_no, None).map_err(|error| damaged(&error))?;
+        let signed = store.checkpoint_newest(ledger.row.ledger_no).map_err(|error| damaged(&error))?;
+        let covered = signed.map_or(0, |row| row.size.as_u64());
+        let due = (covered < head.size.as_u64()).then(Instant::now);
+        let no = ledger.row.ledger_no;
+        self.writers.insert(no, Writer { ledger, signer, head, frontier, next_run, due });
+        Ok(())
+    }
+
+    /// Places and commits until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        let inner = Arc::clone(&self.inner);
+        loop {
+            let deadline = self.writers.values().filter_map(|writer| writer.due).min();
+            match inner.queue.next(deadline) {
+                Next::Batch(batch) => self.commit(batch),
+                Next::Task(task) => task(&mut self),
+                Next::Deadline => self.sign_due(Instant::now()),
+                Next::Closed => break,
+            }
+        }
+        // On a clean shutdown the last checkpoint covers everything.
+        for writer in self.writers.values_mut().filter(|writer| writer.due.is_some()) {
+            writer.due = Some(Instant::now());
+        }
+        self.sign_due(Instant::now());
+    }
+
+    fn commit(&mut self, submissions: Vec<Submission>) {
+        let mut by_ledger: BTreeMap<u32, Vec<Submission>> = BTreeMap::new();
+        for submission in submissions {
+            let ledger = submission.tenant.ledger();
+            let refusal = match self.inner.stopped() {
+                Some(reason) => Some(SubmitError::Stopped(reason)),
+                None => ledger.refusal().map(|refusal| SubmitError::Refused(refusal.to_string())),
+            };
+            match refusal {
+                // A sender that has gone does not want its answer; the records stand all the same.
+                Some(error) => drop(submission.reply.send(Err(error))),
+                None => by_ledger.entry(ledger.row.ledger_no).or_default().push(submission),
+            }
+        }
+        let mut attempts = 0;
+        while !by_ledger.is_empty() {
+            attempts += 1;
+            match self.attempt(&by_ledger) {
+                Ok(outcomes) => return answer(by_ledger, outcomes),
+                Err(Failure::Again) if attempts < PLACE_ATTEMPTS => {}
+                Err(Failure::Again) => {
+                    return refuse(by_ledger, &SubmitError::Unknown("another writer moves this ledger".into()));
+                }
+                Err(Failure::Stop(error)) => {
+                    tracing::error!(%error, "a write failed: nothing is written any more until a restart");
+                    self.inner.stop(error.to_string());
+                    return refuse(by_ledger, &error);
+                }
+                Err(Failure::Busy(error)) => return refuse(by_ledger, &error),
+                Err(Failure::Ledger(ledger_no, refusal)) => {
+                    // The other ledgers go on without it.
+                    if let Some(writer) = self.writers.get(&ledger_no) {
+                        writer.ledger.refuse(refusal.clone());
+                    }
+                    if let Some(submissions) = by_ledger.remove(&ledger_no) {
+                        let error = SubmitError::Refused(refusal.to_string());
+                        refuse(BTreeMap::from([(ledger_no, submissions)]), &error);
+                    }
+                    attempts = 0;
+                }
+            }
+        }
+    }
+
+    /// One try: place everything, append it in one transaction, move on.
+    fn attempt(&mut self, by_ledger: &BTreeMap<u32, Vec<Submission>>) -> Result<Vec<Outcomes>, Failure> {
+        let store = Arc::clone(&self.inner.store);
+        let mut batches = Vec::with_capacity(by_ledger.len());
+        let mut after = Vec::with_capacity(by_ledger.len());
+        let mut outcomes = Vec::new();
+        for (&ledger_no, submissions) in by_ledger {
+            let Some(writer) = self.writers.get(&ledger_no) else {
+                return Err(Failure::Ledger(ledger_no, Refusal::Damaged("no writer for this ledger".into())));
+            };
+            let tenant = &submissions[0].tenant;
+            let place = Place {
+                store: store.as_ref(),
+                tenant_no: tenant.tenant_no,
+                tenant_id: &tenant.tenant_id,
+                ledger_no,
+                head: writer.head,
+                frontier: writer.frontier.clone(),
+                next_run: writer.next_run,
+            };
+            let drafts = submissions.iter().flat_map(|submission| &submission.drafts);
+            let placed = (|| {
+                let mut placer = Placer::new(place, &mut self.random, drafts)?;
+                for submission in submissions {
+                    outcomes.push(place_submission(&mut placer, submission)?);
+                }
+                Ok(placer.finish())
+            })();
+            let (batch, frontier, next_run) = placed.map_err(|error| place_failure(ledger_no, error))?;
+            after.push((ledger_no, frontier, next_run));
+            batches.push(batch);
+        }
+        batches.retain(|batch: &Batch| !batch.blocks.is_empty());
+        if !batches.is_empty() {
+            self.append(&batches, &after)?;
+        }
+        for (ledger_no, frontier, next_run) in after {
+            if let Some(writer) = self.writers.get_mut(&ledger_no) {
+                if frontier.size() != writer.head.size {
+                    writer.due.get_or_insert_with(|| Instant::now() + CHECKPOINT_DELAY);
+                }
+                writer.head = Head { size: frontier.size(), root: frontier.root() };
+                writer.frontier = frontier;
+                writer.next_run = next_run;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn append(&mut self, batches: &[Batch], after: &[(u32, Frontier, u64)]) -> Result<(), Failure> {
+        let started = Instant::now();
+        match self.inner.store.batch_append(batches) {
+            Ok(()) => {
+                let records = batches.iter().map(|batch| batch.bodies.len()).sum();
+                self.inner.counters.committed(records, started.elapsed());
+                Ok(())
+            }
+            Err(AppendError::HeadMoved(ledger_no)) => {
+                self.reload(ledger_no)?;
+                Err(Failure::Again)
+            }
+            Err(AppendError::Refused(reason)) => Err(Failure::Stop(SubmitError::Stopped(reason))),
+            // The commit may have happened. Nothing else is written before that is known.
+            Err(AppendError::Unknown(reason)) => {
+                if self.inner.store.is_stopped() {
+                    // The disk failed under the commit: even what can be read back may not survive a power loss.
+                    return Err(Failure::Stop(SubmitError::Unknown(reason)));
+                }
+                let mut moved = 0;
+                for batch in batches {
+                    let head = self.inner.store.head_read(batch.ledger_no).map_err(|error| stop(&error))?;
+                    let expected = after.iter().find(|(ledger_no, ..)| *ledger_no == batch.ledger_no);
+                    if expected.is_some_and(|(_, f, _)| f.size() == head.size && f.root() == head.root) {
+                        moved += 1;
+                    }
+                }
+                // All or none: one transaction carried them.
+                if moved == batches.len() { Ok(()) } else { Err(Failure::Again) }
+            }
+        }
+    }
+
+    fn reload(&mut self, ledger_no: u32) -> Result<(), Failure> {
+        let Some(writer) = self.writers.get_mut(&ledger_no) else { return Ok(()) };
+        let store = self.inner.store.as_ref();
+        let head = store.head_read(ledger_no).map_err(|error| stop(&error))?;
+        let damaged = |reason: String| Failure::Ledger(ledger_no, Refusal::Damaged(reason));
+        let frontier = StoredTree::new(store, ledger_no)
+            .frontier(head.size)
+            .map_err(|error| damaged(error.to_string()))?;
+        if head.size < writer.head.size {
+            let detail = format!("the ledger has {} leaves, it had {}", head.size, writer.head.size);
+            return Err(Failure::Ledger(ledger_no, Refusal::RolledBack(detail)));
+        }
+        writer.next_run = store.runs_total(writer.ledger.row.tenant_no, None).map_err(|error| stop(&error))?;
+        (writer.head, writer.frontier) = (head, frontier);
+        Ok(())
+    }
+
+    /// Signs what is due: mark first, then the signature, so that no signature is ever ahead of the mark.
+    fn sign_due(&mut self, now: Instant) {
+        if self.inner.stopped().is_some() {
+            self.writers.values_mut().for_each(|writer| writer.due = None);
+            return;
+        }
+        let mut signing = Vec::new();
+        for writer in self.writers.values_mut() {
+            if writer.due.is_none_or(|due| due > now) {
+                continue;
+            }
+            writer.due = None;
+            if writer.ledger.refusal().is_some() {
+                continue;
+            }
+            let mark = self.high_water.get(&writer.ledger.row.origin);
+            match unsafe_to_sign(self.inner.store.as_ref(), writer, mark) {
+                Ok(None) => signing.push(writer),
+                Ok(Some(refusal)) => {
+                    tracing::error!(origin = writer.ledger.row.origin, %refusal, "refusing to sign");
+                    writer.ledger.refuse(refusal);
+                }
+                Err(error) => {
+                    tracing::error!(origin = writer.ledger.row.origin, %error, "cannot read the head before signing");
+                    writer.due = Some(now + CHECKPOINT_DELAY);
+                }
+            }
+        }
+        if signing.is_empty() {
+            return;
+        }
+        let marks: Vec<(String, Mark)> = signing
+            .iter()
+            .map(|w| (w.ledger.row.origin.clone(), Mark { size: w.head.size, root: w.head.root }))
+            .collect();
+        // Crash before: nothing signed. Crash after: the mark is ahead of the last signature, and the
+        // database holds that much; the next start signs it.
+        if let Err(error) = self.high_water.raise(&marks) {
+            tracing::error!(%error, "cannot write the high-water file: nothing is written any more until a restart");
+            self.inner.stop(format!("the high-water file cannot be written: {error}"));
+            return;
+        }
+        for writer in signing {
+            let row = &writer.ledger.row;
+            let checkpoint = match Checkpoint::new(&row.origin, writer.head.size, writer.head.root) {
+                Ok(checkpoint) => checkpoint,
+                Err(error) => {
+                    tracing::error!(%error, "an origin that no checkpoint can have");
+                    continue;
+                }
+            };
+            let note = checkpoint.sign(&writer.signer);
+            // Ed25519 is deterministic: signing the same head again gives the same note, so a crash here
+            // re-publishes and never replaces.
+            let stored = CheckpointRow { size: writer.head.size, note };
+            if let Err(error) = self.inner.store.checkpoint_append(row.ledger_no, &stored) {
+                tracing::error!(%error, "cannot keep a checkpoint: nothing is written any more until a restart");
+                self.inner.stop(format!("a checkpoint cannot be kept: {error}"));
+                return;
+            }
+            self.inner.counters.signed();
+        }
+    }
+
+    /// Signs now whatever is not covered yet, and says which size the ledger's newest checkpoint has.
+    pub(crate) fn sign_now(&mut self, ledger_no: u32) {
+        let now = Instant::now();
+        if let Some(writer) = self.writers.get_mut(&ledger_no)
+            && writer.due.is_some()
+        {
+            writer.due = Some(now);
+            self.sign_due(now);
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+/// Whether the stored ledger is what this writer believes and not behind the mark.
+fn unsafe_to_sign(store: &dyn Store, writer: &Writer, mark: Option<Mark>) -> Result<Option<Refusal>, StoreError> {
+    let head = store.head_read(writer.ledger.row.ledger_no)?;
+    if head != writer.head {
+        let detail = format!("the stored head has {} leaves, {} were committed", head.size, writer.head.size);
+        return Ok(Some(Refusal::RolledBack(detail)));
+    }
+    Ok(match mark {
+        None => Some(Refusal::RolledBack("the high-water mark is missing".into())),
+        Some(mark) if head.size < mark.size => Some(Refusal::RolledBack(format!(
+            "the ledger has {} leaves, {} were signed",
+            head.size, mark.size
+        ))),
+        Some(mark) if head.size == mark.size && head.root != mark.root => {
+            Some(Refusal::RolledBack(format!("another root was signed at {} leaves", mark.size)))
+        }
+        Some(_) => None,
+    })
+}
+
+enum Failure {
+    /// Place the batch anew.
+    Again,
+    /// Nothing may be written any more.
+    Stop(SubmitError),
+    /// The store cannot answer now; nothing was written.
+    Busy(SubmitError),
+    /// One ledger may not be written to.
+    Ledger(u32, Refusal),
+}
+
+fn stop(error: &StoreError) -> Failure {
+    Failure::Stop(SubmitError::Unknown(error.to_string()))
+}
+
+fn place_failure(ledger_no: u32, error: crate::place::PlaceError) -> Failure {
+    use crate::place::PlaceError;
+    use crate::tree::TreeError;
+    match error {
+        PlaceError::Store(StoreError::Unavailable(reason))
+        | PlaceError::Tree(TreeError::Store(StoreError::Unavailable(reason))) => {
+            Failure::Busy(SubmitError::Unknown(format!("nothing was written: {reason}")))
+        }
+        other => Failure::Ledger(ledger_no, Refusal::Damaged(other.to_string())),
+    }
+}
+
+fn place_submission(
+    placer: &mut Placer<'_>,
+    submission: &Submission,
+) -> Result<Outcomes, crate::place::PlaceError> {
+    let mut outcomes: Outcomes = Vec::with_capacity(submission.drafts.len());
+    for draft in &submission.drafts {
+        let refused = submission.group && outcomes.first().is_some_and(Result::is_err);
+        outcomes.push(if refused { Err(crate::Rejection::Group) } else { placer.place(draft, submission.at)? });
+        debug_assert!(!matches!(draft.facts, Facts::RunStarted(_)) || draft.identity.is_some());
+    }
+    Ok(outcomes)
+}
+
+fn answer(by_ledger: BTreeMap<u32, Vec<Submission>>, outcomes: Vec<Outcomes>) {
+    for (submission, outcomes) in by_ledger.into_values().flatten().zip(outcomes) {
+        drop(submission.reply.send(Ok(outcomes)));
+    }
+}
+
+fn refuse(by_ledger: BTreeMap<u32, Vec<Submission>>, error: &SubmitError) {
+    for submission in by_ledger.into_values().flatten() {
+        drop(submission.reply.send(Err(error.clone())));
+    }
+}

@@ -1,0 +1,199 @@
+//! The ends of runs: completed and aborted by callers, settled and abandoned by the server.
+//!
+//! The record of a trace's end holds the hash over its steps, so it is made from
+//! what is read, and placed only if nothing came in between (`expect_run_seq`).
+//! A crash before the commit leaves the run as it was: a caller asks again, the
+//! server finds it due again.
+
+use std::sync::Arc;
+
+use evidence::record::{Facts, RunCompleted, TraceEnded};
+use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, TraceStatus};
+use store::RunRow;
+
+use crate::{
+    Bind, Draft, Ledger, Placed, RecordError, Rejection, Salts, SealedBody, SubmitError, Tenant, steps,
+};
+
+/// Attempts to end a run while steps keep coming: each one reads the run anew.
+const END_ATTEMPTS: u32 = 50;
+
+/// Runs settled in one pass of the server: 10 steps each are read and hashed in about 50 ms.
+const SETTLE_RUNS: u32 = 500;
+
+/// How a run ends.
+#[derive(Clone, Debug)]
+pub enum EndRun {
+    /// A caller completes it. With SHA-256 of what was sent.
+    Completed(RunCompleted, [u8; 32]),
+    /// A caller aborts it: the reason, and SHA-256 of what was sent.
+    Aborted(String, [u8; 32]),
+    /// Its root span ended and no more is waited for.
+    Settled,
+    /// It was silent for too long; the reason.
+    Abandoned(String),
+}
+
+/// Why a run was not ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// No such run.
+    #[error("the run does not exist")]
+    RunUnknown,
+    /// The ledger refused the record.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Nothing was written, as far as is known.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The run cannot be read.
+    #[error(transparent)]
+    Read(#[from] RecordError),
+    /// The body is too large.
+    #[error(transparent)]
+    Body(#[from] crate::BodyTooLarge),
+}
+
+impl Ledger {
+    /// Ends a run and gives the receipt of the record that says so. Blocks.
+    ///
+    /// # Errors
+    /// [`Rejection::RunEnded`] when it has ended otherwise, [`Rejection::Conflict`] when it was completed
+    /// with other content. The same end again is the first receipt.
+    pub fn end_run(
+        &self,
+        tenant: &Arc<Tenant>,
+        run_id: &str,
+        how: &EndRun,
+        at: Timestamp,
+    ) -> Result<Placed, SettleError> {
+        let mut salts = Salts::default();
+        for _ in 0..END_ATTEMPTS {
+            let run = self
+                .store()
+                .run_find(tenant.tenant_no, run_id)
+                .map_err(RecordError::from)?
+                .ok_or(SettleError::RunUnknown)?;
+            let drafts = end_drafts(self, &run, how, at, &mut salts)?;
+            match self.submit_blocking(tenant, drafts, at, true)?.into_iter().next() {
+                Some(Err(Rejection::RunMoved)) => {}
+                Some(outcome) => return Ok(outcome?),
+                None => break,
+            }
+        }
+        Err(Rejection::RunMoved.into())
+    }
+
+    /// Settles runs whose root span ended and aborts those that fell silent; says how many. Blocks.
+    pub fn settle_due(&self, at: Timestamp) -> Result<usize, SettleError> {
+        let options = self.options();
+        let before = |micros: i64| at.checked_add_micros(-micros).unwrap_or(Timestamp::MIN);
+        let due = self
+            .store()
+            .runs_due(before(options.seal_after_micros), before(options.abandon_after_micros), SETTLE_RUNS)
+            .map_err(RecordError::from)?;
+        let tenants = self.tenants();
+        let mut settled = 0;
+        for batch in due.chunk_by(|a, b| a.key.tenant_no() == b.key.tenant_no()) {
+            let Some(tenant) = tenants.iter().find(|tenant| tenant.tenant_no == batch[0].key.tenant_no()) else {
+                continue;
+            };
+            if tenant.ledger().refusal().is_some() {
+                continue;
+            }
+            settled += self.settle_runs(tenant, batch, at)?;
+        }
+        Ok(settled)
+    }
+
+    /// One submission for many runs; each stands by itself.
+    fn settle_runs(&self, tenant: &Arc<Tenant>, runs: &[RunRow], at: Timestamp) -> Result<usize, SettleError> {
+        let mut salts = Salts::default();
+        let mut drafts = Vec::with_capacity(runs.len());
+        for run in runs {
+            let how = if run.state.ended() {
+                EndRun::Settled
+            } else {
+                let hours = self.options().abandon_after_micros / 3_600_000_000;
+                EndRun::Abandoned(format!("abandoned: no record for {hours} h"))
+            };
+            match end_drafts(self, run, &how, at, &mut salts) {
+                Ok(more) => drafts.extend(more),
+                // One damaged run must not keep the others from being settled.
+                Err(error) => tracing::error!(run_id = run.state.run_id, %error, "cannot settle a run"),
+            }
+        }
+        let outcomes = self.submit_blocking(tenant, drafts, at, false)?;
+        // A run that moved is found due again, later.
+        Ok(outcomes.iter().filter(|outcome| outcome.as_ref().is_ok_and(|placed| placed.fresh)).count())
+    }
+}
+
+fn end_drafts(
+    ledger: &Ledger,
+    run: &RunRow,
+    how: &EndRun,
+    at: Timestamp,
+    salts: &mut Salts,
+) -> Result<Vec<Draft>, SettleError> {
+    let state = &run.state;
+    let (root_hash, total_steps) = if state.settled {
+        // Ended already: what follows is the same again, or a conflict; the recorded hash stands.
+        (state.root_hash.unwrap_or_default(), state.total_steps)
+    } else {
+        steps::root_hash(ledger.store(), run)?
+    };
+    let (status, reason) = match how {
+        EndRun::Completed(end, _) => (if end.failed { TraceStatus::Failed } else { TraceStatus::Completed }, None),
+        EndRun::Aborted(reason, _) | EndRun::Abandoned(reason) => (TraceStatus::Aborted, Some(reason.clone())),
+        EndRun::Settled => (state.status, None),
+    };
+    let by_caller = matches!(how, EndRun::Completed(..) | EndRun::Aborted(..));
+    let ended = TraceEnded {
+        status: status.as_str().into(),
+        reason,
+        root_hash,
+        plan_hash: state.plan_hash.clone(),
+        seed: state.seed,
+        total_steps,
+    };
+    let run_id: Arc<str> = state.run_id.as_str().into();
+    let draft = |kind: Kind, facts: Facts, content: Option<[u8; 32]>, body: SealedBody, seq: u64| Draft {
+        kind,
+        bind: Bind::Run(Arc::clone(&run_id)),
+        identity: Some(Identity::once(kind)),
+        content,
+        trace_id: Some(state.trace_id.as_str().into()),
+        correlation_id: state.correlation_id.as_deref().map(Into::into),
+        actor: (if by_caller { ActorType::Agent } else { ActorType::System }, None),
+        occurred_at: at,
+        source_domain: SourceDomain::Activity,
+        source_component: if by_caller { "api" } else { "ledger" },
+        origin: Origin::System,
+        body,
+        facts,
+        expect_run_seq: Some(seq),
+    };
+    let mut drafts = Vec::with_capacity(2);
+    let mut next_seq = state.record_count;
+    let mut content = None;
+    match how {
+        EndRun::Completed(end, sent) => {
+            let salt = salts.next_salt();
+            let body = end.encode(&evidence::content_mac(&salt, sent));
+            let sealed = SealedBody::seal(Kind::RunCompleted, salt, &body)?;
+            let mut completed =
+                draft(Kind::RunCompleted, Facts::RunCompleted(end.facts()), Some(*sent), sealed, next_seq);
+            completed.occurred_at = end.completed_at.unwrap_or(at);
+            drafts.push(completed);
+            next_seq += 1;
+        }
+        EndRun::Aborted(_, sent) => content = Some(*sent),
+        EndRun::Settled | EndRun::Abandoned(_) => {}
+    }
+    let salt = salts.next_salt();
+    let mac = content.map(|content| evidence::content_mac(&salt, &content));
+    let sealed = SealedBody::seal(ended.kind(), salt, &ended.encode(mac.as_ref()))?;
+    drafts.push(draft(ended.kind(), Facts::TraceEnded(ended.facts()), content, sealed, next_seq));
+    Ok(drafts)
+}

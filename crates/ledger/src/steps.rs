@@ -1,0 +1,168 @@
+//! The steps of a run in order, and the hash over them.
+//!
+//! REST steps stand in the order of their index. Spans stand in the order of
+//! start time, then span id, numbered after them. Late spans come last: order and
+//! hash of the others stay as they were when the trace ended.
+
+use std::collections::BTreeMap;
+
+use evidence::record::{BODY_BYTES_MAX, StepView};
+use evidence::{Kind, Timestamp};
+use serde::Deserialize;
+use store::{BodyRow, LeafKey, RunRow, Store, codec};
+
+use crate::RecordError;
+
+/// Rows of a run read at once.
+const ROWS_READ: u32 = 10_000;
+
+/// Bodies of a run held at once: 256 typical ones are half a MiB.
+const BODIES_READ: usize = 256;
+
+/// Most steps of one run that are put in order: 40 bytes each, 40 MB.
+pub const RUN_STEPS_MAX: usize = 1_000_000;
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepPlace {
+    /// Given, or assigned by order.
+    pub step_index: u32,
+    /// Its leaf.
+    pub leaf: LeafKey,
+    /// Its place in the run.
+    pub run_seq: u64,
+    /// When it began.
+    pub occurred_at: Timestamp,
+    /// It came after the trace's end was recorded.
+    pub late: bool,
+}
+
+/// The steps of a run, in order. At most [`RUN_STEPS_MAX`]; more is an error, not a cut.
+pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, RecordError> {
+    struct Row {
+        given: Option<u32>,
+        place: StepPlace,
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    let (mut from, mut ended) = (0, false);
+    loop {
+        let page = store.run_records(run.key, from, ROWS_READ)?;
+        let Some(last) = page.last() else { break };
+        from = last.run_seq + 1;
+        for row in page {
+            ended |= matches!(row.kind, Kind::TraceCompleted | Kind::TraceAborted);
+            if row.kind == Kind::TraceStep {
+                let place = StepPlace {
+                    step_index: row.step_index.unwrap_or(0),
+                    leaf: row.leaf,
+                    run_seq: row.run_seq,
+                    occurred_at: row.occurred_at,
+                    late: ended,
+                };
+                rows.push(Row { given: row.step_index, place });
+            }
+        }
+        if rows.len() > RUN_STEPS_MAX {
+            let reason = format!("the run has more than {RUN_STEPS_MAX} steps");
+            return Err(RecordError::Body { leaf: run.started_leaf.leaf_index(), reason });
+        }
+    }
+    rows.sort_by_key(|row| {
+        let place = row.place;
+        // Given indexes first, in their order; then by time.
+        (place.late, row.given.is_none(), row.given, place.occurred_at, place.run_seq)
+    });
+    let mut first = 0;
+    while first < rows.len() {
+        let key = |row: &Row| (row.place.late, row.given.is_some(), row.place.occurred_at);
+        let ties = rows[first..].iter().take_while(|row| key(row) == key(&rows[first])).count();
+        if ties > 1 && rows[first].given.is_none() {
+            let leaves: Vec<LeafKey> = rows[first..first + ties].iter().map(|row| row.place.leaf).collect();
+            let ids = span_ids(store, &leaves)?;
+            rows[first..first + ties].sort_by_key(|row| ids.get(&row.place.leaf).copied());
+        }
+        first += ties;
+    }
+    let mut next = 0;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let step_index = row.given.unwrap_or(next);
+            next = next.max(step_index.saturating_add(1));
+            StepPlace { step_index, ..row.place }
+        })
+        .collect())
+}
+
+/// Calls `each` with every step and its body (`None`: erased), in order, holding few bodies at once.
+pub fn for_each_step(
+    store: &dyn Store,
+    places: &[StepPlace],
+    mut each: impl FnMut(&StepPlace, Option<&[u8]>) -> Result<(), RecordError>,
+) -> Result<(), RecordError> {
+    let mut body = Vec::new();
+    for chunk in places.chunks(BODIES_READ) {
+        let leaves: Vec<LeafKey> = chunk.iter().map(|place| place.leaf).collect();
+        let mut bodies = store.bodies_get(&leaves)?.into_iter().peekable();
+        for place in chunk {
+            let Some(row) = bodies.next_if(|row| row.leaf == place.leaf) else {
+                each(place, None)?;
+                continue;
+            };
+            unpack(&row, &mut body)?;
+            each(place, Some(&body))?;
+        }
+    }
+    Ok(())
+}
+
+/// The step hashes and root hash of SPEC 4.2, late steps left out; and how many steps they cover.
+///
+/// # Errors
+/// A body is erased: then the hash can no longer be made (the recorded one stands).
+pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<([u8; 32], u32), RecordError> {
+    let mut places = step_places(store, run)?;
+    places.retain(|place| !place.late);
+    let mut hashes = Vec::with_capacity(places.len());
+    for_each_step(store, &places, |place, body| {
+        let leaf = place.leaf.leaf_index();
+        let body = body.ok_or_else(|| RecordError::Body { leaf, reason: "erased".into() })?;
+        let view =
+            StepView::read(body).map_err(|error| RecordError::Body { leaf, reason: error.to_string() })?;
+        hashes.push(evidence::record::step_hash(place.step_index, &view.step));
+        Ok(())
+    })?;
+    let count = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
+    Ok((evidence::record::root_hash(&run.state.plan_hash, run.state.seed, &hashes), count))
+}
+
+fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [u8; 16]>, RecordError> {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        #[serde(borrow)]
+        otel: Option<Otel<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Otel<'a> {
+        span_id: &'a str,
+    }
+    let mut ids = BTreeMap::new();
+    let mut body = Vec::new();
+    for chunk in leaves.chunks(BODIES_READ) {
+        for row in store.bodies_get(chunk)? {
+            unpack(&row, &mut body)?;
+            let wire: Wire<'_> = serde_json::from_slice(&body).map_err(|error| RecordError::Body {
+                leaf: row.leaf.leaf_index(),
+                reason: error.to_string(),
+            })?;
+            let id = wire.otel.and_then(|otel| otel.span_id.as_bytes().try_into().ok()).unwrap_or_default();
+            ids.insert(row.leaf, id);
+        }
+    }
+    Ok(ids)
+}
+
+fn unpack(row: &BodyRow, body: &mut Vec<u8>) -> Result<(), RecordError> {
+    codec::unpack_into(&row.body, BODY_BYTES_MAX, body)
+        .map_err(|error| RecordError::Body { leaf: row.leaf.leaf_index(), reason: error.to_string() })
+}
