@@ -24,6 +24,10 @@ struct Document;
 /// The resources. One line each.
 fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi()).merge(api::health::routes())
+        .merge(api::runs::routes())
+        .merge(api::steps::routes())
+        .merge(api::traces::routes())
+        .merge(api::logs::routes())
 }
 
 /// The OpenAPI document of everything served.
