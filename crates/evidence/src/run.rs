@@ -162,11 +162,15 @@ impl RunState {
     pub fn apply(&mut self, facts: &Facts, correlation_id: Option<&str>, recorded_at: Timestamp) {
         self.record_count += 1;
         self.last_recorded_at = self.last_recorded_at.max(recorded_at);
+        if self.settled {
+            // What the end of the trace said stays; what follows is only counted.
+            self.late_count = self.late_count.saturating_add(u32::from(matches!(facts, Facts::Step(_))));
+            return;
+        }
         if self.correlation_id.is_none() {
             self.correlation_id = correlation_id.map(str::to_owned);
         }
         match facts {
-            Facts::Step(_) if self.settled => self.late_count = self.late_count.saturating_add(1),
             Facts::Step(step) => self.apply_step(step),
             Facts::RunCompleted(end) => self.apply_run_completed(end),
             Facts::TraceEnded(end) => self.apply_trace_ended(end, recorded_at),

@@ -6,6 +6,8 @@
 //!
 //! Start at [`Ledger`] and [`Draft`].
 
+pub mod admin;
+mod background;
 mod counters;
 mod draft;
 mod high_water;
@@ -14,12 +16,15 @@ mod open;
 mod outcome;
 mod place;
 mod queue;
+mod rebuild;
 mod records;
+mod recover;
 mod sequencer;
 mod settle;
 mod steps;
 mod tenant;
 mod tree;
+pub mod verify;
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,12 +34,15 @@ use evidence::Timestamp;
 use store::{LedgerRow, Store};
 use tokio::sync::oneshot;
 
+pub use background::{INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
 pub use keys::KeyFolder;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
+pub use rebuild::rebuild;
+pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use records::{Record, RecordError, Records};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
@@ -211,6 +219,21 @@ impl Ledger {
         };
         self.submit_blocking(&instance, vec![draft], at, false).map_err(TenantError::Submit)?;
         Ok(())
+    }
+
+    /// Makes all projections anew, while nothing else is written. Blocks; gives the records that stand in them.
+    ///
+    /// # Errors
+    /// Why not, in one line; the old projections stand.
+    pub fn rebuild(&self) -> Result<u64, String> {
+        let (reply, answer) = std::sync::mpsc::channel();
+        let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
+            let store = Arc::clone(&sequencer.inner().store);
+            // The asker may have gone; the projections are new all the same.
+            let _ = reply.send(rebuild(store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()));
+        }));
+        let closing = || SubmitError::Closing.to_string();
+        if queued { answer.recv().map_err(|_| closing())? } else { Err(closing()) }
     }
 
     /// Signs a checkpoint over everything committed so far, now. Blocks.

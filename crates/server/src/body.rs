@@ -220,6 +220,17 @@ impl Held {
         self.gzip
     }
 
+    /// The same without its first bytes.
+    pub(crate) fn part(self, from: usize, gzip: bool, bytes_max: usize) -> Self {
+        let bytes = self.bytes.slice(from.min(self.bytes.len())..);
+        Self {
+            bytes,
+            gzip,
+            bytes_max,
+            hold: self.hold,
+        }
+    }
+
     /// Unpacks a gzip body; another is given back as it is. Takes time: a small bomb unpacks for 50 ms.
     pub(crate) fn inflate(self) -> Result<Self, BodyError> {
         if !self.gzip {

@@ -14,12 +14,17 @@ mod cursor;
 mod entry;
 mod error;
 mod extract;
+mod grpc;
 mod ids;
 mod metrics;
+pub mod otlp;
 mod router;
+mod serve;
+mod tasks;
 
 pub use app::{App, Limits, Received, RequestId, Verification};
 pub use caller::{Caller, LOCAL_TENANT};
 pub use error::ApiError;
 pub use extract::{JsonBody, Path, Query};
 pub use router::{openapi, router};
+pub use serve::{ServeError, serve};

@@ -23,7 +23,7 @@ use tlog::{Hash, TreeSize};
 pub use fault::{Fault, FaultStore};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
-    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LeafBlock, LedgerRow, NodeRow, RunPage,
+    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage,
     RunQuery, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey, TraceRow,
 };
 
@@ -157,8 +157,25 @@ pub trait Store: Send + Sync + 'static {
     /// Looks at what verification of records cannot see: the database's own structure, schema, triggers, dictionaries.
     fn self_check(&self) -> Result<Vec<Finding>, StoreError>;
 
-    /// Every projected row that stems from leaves of that ledger, counted, so that rows without a leaf are seen.
-    fn projection_counts(&self, tenant_no: u32) -> Result<ProjectionCounts, StoreError>;
+    /// The heads of a tenant's ledgers and the rows of its projections at one moment.
+    fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError>;
+
+    /// A run by its key.
+    fn run_read(&self, run: RunKey) -> Result<Option<RunRow>, StoreError>;
+
+    /// A run and all its record rows at one moment.
+    fn run_snapshot(&self, run: RunKey) -> Result<Option<(RunRow, Vec<RunRecordRow>)>, StoreError>;
+
+    /// Which of these rows are not there, or say something else: places and details, ascending by place in the lists.
+    fn rows_missing(&self, expected: &ExpectedRows) -> Result<Vec<RowMissing>, StoreError>;
+
+    /// Keys of run_records rows of a tenant, in key order after `after`: run, run_seq and leaf.
+    fn run_record_keys(
+        &self,
+        tenant_no: u32,
+        after: Option<(RunKey, u64)>,
+        limit: u32,
+    ) -> Result<Vec<(RunKey, u64, LeafKey)>, StoreError>;
 
     /// Empties all projections and writes them anew from `batches` (only their projected rows are used), in one transaction.
     fn projections_replace(
@@ -173,6 +190,19 @@ pub trait Store: Send + Sync + 'static {
     fn disk_bytes(&self) -> u64;
 }
 
+/// A tenant's ledgers and projections at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Number and head of each ledger.
+    pub heads: Vec<(u32, Head)>,
+    /// Of each ledger, leaf index of a body at or beyond the head, if there is one.
+    pub bodies_beyond: Vec<(u32, u64)>,
+    /// Of each ledger, nodes stored.
+    pub nodes: Vec<(u32, u64)>,
+    /// Rows of the tenant in each projection.
+    pub rows: ProjectionCounts,
+}
+
 /// Rows of a tenant in each projection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // the tables' names
@@ -183,4 +213,32 @@ pub struct ProjectionCounts {
     pub kinds: u64,
     pub step_keys: u64,
     pub tenants: u64,
+}
+
+/// Rows that leaves say must be there.
+#[derive(Clone, Debug, Default)]
+pub struct ExpectedRows {
+    /// The tenant.
+    pub tenant_no: u32,
+    /// Of a run's records, by run and run_seq.
+    pub run_records: Vec<RunRecordRow>,
+    /// With the leaf that says so.
+    pub traces: Vec<(TraceRow, LeafKey)>,
+    /// Records of no run.
+    pub kinds: Vec<KindRow>,
+    /// Steps with a key.
+    pub step_keys: Vec<StepKeyRow>,
+    /// Tenants.
+    pub tenants: Vec<TenantRow>,
+}
+
+/// An expected row that is not there, or says something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowMissing {
+    /// Table, and column when one disagrees.
+    pub place: &'static str,
+    /// The leaf that says so.
+    pub leaf: LeafKey,
+    /// What is there instead; empty: nothing.
+    pub found: String,
 }

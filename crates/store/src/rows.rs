@@ -93,6 +93,19 @@ pub struct RunRow {
     pub state: RunState,
 }
 
+/// What records that came after the end of a trace add to its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateRunRow {
+    /// The run.
+    pub key: RunKey,
+    /// All its records.
+    pub record_count: u64,
+    /// Late steps.
+    pub late_count: u32,
+    /// Of the newest record.
+    pub last_recorded_at: Timestamp,
+}
+
 /// A record of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunRecordRow {
@@ -196,6 +209,8 @@ pub struct Batch {
     pub bodies: Vec<BodyRow>,
     /// New and changed runs, ascending.
     pub runs: Vec<RunRow>,
+    /// What late records add to runs (only in a rebuild).
+    pub late_runs: Vec<LateRunRow>,
     /// Records of runs, ascending by run and run_seq.
     pub run_records: Vec<RunRecordRow>,
     /// New traces.
@@ -219,6 +234,7 @@ impl Batch {
             nodes: Vec::new(),
             bodies: Vec::new(),
             runs: Vec::new(),
+            late_runs: Vec::new(),
             run_records: Vec::new(),
             traces: Vec::new(),
             kinds: Vec::new(),

@@ -6,25 +6,10 @@ use evidence::canonical::{self, Finite, Value};
 use ledger::{Outcomes, Placed, Receipt, Rejection};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::IntoResponses;
 
 use crate::ApiError;
 use crate::error::Problem;
-
-/// Proof-to-be that a record is in the ledger, on disk.
-#[derive(ToSchema)]
-#[allow(dead_code)] // for the document; written by `ledger::Receipt`
-#[schema(as = Receipt)]
-pub(crate) struct ReceiptSchema {
-    /// The record.
-    record_id: String,
-    /// Its leaf.
-    leaf_index: u64,
-    /// Hash of the leaf, lower-case hex.
-    leaf_hash: String,
-    /// Leaves in the ledger when the record was durable.
-    tree_size: u64,
-}
 
 /// A receipt as it stands in an answer: keys in canonical order.
 #[derive(Clone, Copy, Debug)]

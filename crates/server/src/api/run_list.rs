@@ -112,28 +112,10 @@ pub(crate) fn page(
             (as_of, total, exact)
         }
         None => {
-            let size = tree_size(ledger, tenant)?;
-            let as_of = self::as_of(ledger, tenant, params.as_of)?;
+            let as_of = as_of(ledger, tenant, params.as_of)?;
             query.as_of = Some(LeafKey::new(ledger_no, as_of));
-            if filtered {
-                // Everything is before the present size: then the index alone tells the count.
-                let counted = if as_of >= size {
-                    RunQuery {
-                        as_of: None,
-                        ..query.clone()
-                    }
-                } else {
-                    query.clone()
-                };
-                let count = store.runs_count(&counted, TOTAL_EXACT_MAX + 1)?;
-                (
-                    as_of,
-                    u64::from(count.min(TOTAL_EXACT_MAX)),
-                    count <= TOTAL_EXACT_MAX,
-                )
-            } else {
-                (as_of, store.runs_total(tenant.tenant_no, query.as_of)?, true)
-            }
+            let (total, exact) = total(ledger, &query, filtered, params.as_of.is_none())?;
+            (as_of, total, exact)
         }
     };
     let page = store.runs_list(&query)?;
@@ -159,6 +141,22 @@ pub(crate) fn page(
         next_cursor,
         filters_applied,
     })
+}
+
+/// How many runs a query finds, and whether that is exact. `newest`: the tree size is the present one.
+fn total(ledger: &Ledger, query: &RunQuery, filtered: bool, newest: bool) -> Result<(u64, bool), ApiError> {
+    let store = ledger.store();
+    if !filtered {
+        return Ok((store.runs_total(query.tenant_no, query.as_of)?, true));
+    }
+    // Everything is before the present size: then an index alone tells the count.
+    let as_of = query.as_of.filter(|_| !newest);
+    let counted = RunQuery {
+        as_of,
+        ..query.clone()
+    };
+    let count = store.runs_count(&counted, TOTAL_EXACT_MAX + 1)?;
+    Ok((u64::from(count.min(TOTAL_EXACT_MAX)), count <= TOTAL_EXACT_MAX))
 }
 
 fn offset(params: &PageParams) -> Result<u32, ApiError> {

@@ -20,8 +20,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::answer::{ReceiptOut, ReceiptSchema, WriteProblems, created, placed};
+use super::answer::{ReceiptOut, WriteProblems, created, placed};
 use super::fields::{self, Num};
+use super::records::ReceiptView;
 use crate::{ApiError, App, Caller, JsonBody, Path, Received, ids};
 
 /// Most entries of a plan. A plan is read whole with its run; 10,000 entries are as many as the steps that
@@ -274,7 +275,7 @@ impl AbortIn {
 #[derive(Serialize, ToSchema)]
 struct RunStartedOut<'a> {
     correlation_id: &'a str,
-    #[schema(value_type = ReceiptSchema)]
+    #[schema(value_type = ReceiptView)]
     receipt: ReceiptOut,
     run_id: &'a str,
     /// Never re-derived by callers.
@@ -285,7 +286,7 @@ struct RunStartedOut<'a> {
 #[derive(Serialize, ToSchema)]
 struct RunEndedOut {
     execution_status: &'static str,
-    #[schema(value_type = ReceiptSchema)]
+    #[schema(value_type = ReceiptView)]
     receipt: ReceiptOut,
     /// SPEC 4.2, lower-case hex.
     root_hash: Option<String>,

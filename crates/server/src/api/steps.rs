@@ -16,8 +16,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::answer::{ReadProblems, ReceiptOut, ReceiptSchema, WriteProblems, created, ok, placed};
+use super::answer::{ReadProblems, ReceiptOut, WriteProblems, created, ok, placed};
 use super::fields::{self, Num};
+use super::records::ReceiptView;
 use super::runs::{COMPONENT, first};
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
 
@@ -217,7 +218,7 @@ impl StepIn {
 /// A step was recorded.
 #[derive(Serialize, ToSchema)]
 struct StepRecordedOut<'a> {
-    #[schema(value_type = ReceiptSchema)]
+    #[schema(value_type = ReceiptView)]
     receipt: ReceiptOut,
     run_id: &'a str,
     step_index: i64,
@@ -303,7 +304,7 @@ struct StepFoundOut<'a> {
 
 /// Finds the newest step with an idempotency key.
 #[utoipa::path(
-    get, path = "/api/v1/steps", tag = "runs", operation_id = "step_find", params(StepQuery),
+    get, path = "/api/v1/steps", tag = "runs", operation_id = "step_find",
     responses((status = 200, description = "The step", body = StepFoundOut), ReadProblems),
 )]
 async fn find(

@@ -116,6 +116,13 @@ fn append_ledger(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Resu
 
 fn append_projections(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
     runs::upsert(transaction, &batch.runs)?;
+    let mut update = transaction.prepare_cached(
+        "UPDATE runs SET record_count = ?2, late_count = ?3, last_recorded_at = ?4 WHERE run = ?1",
+    )?;
+    for row in &batch.late_runs {
+        let last = row.last_recorded_at.as_micros();
+        update.execute((row.key.as_i64(), as_i64(row.record_count), row.late_count, last))?;
+    }
     let mut insert = transaction.prepare_cached("INSERT INTO run_records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
     for row in &batch.run_records {
         insert.execute((

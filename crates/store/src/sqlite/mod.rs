@@ -9,6 +9,10 @@ mod check;
 mod open;
 mod read;
 mod runs;
+mod state;
+mod verify;
+
+pub use state::{LedgerProgress, StateDb};
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,9 +9,9 @@ use tlog::{Hash, TreeSize};
 use super::append::empty_head;
 use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, hash, runs, unavailable};
 use crate::{
-    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, LeafBlock, LeafKey, LedgerRow,
-    ProjectionCounts, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Store, StoreError, TenantRow, TraceKey,
-    TraceRow,
+    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock, LeafKey,
+    LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot, Store, StoreError, TenantRow,
+    TraceKey, TraceRow,
 };
 
 impl Store for SqliteStore {
@@ -169,19 +169,7 @@ impl Store for SqliteStore {
     }
 
     fn run_records(&self, run: RunKey, from_seq: u64, limit: u32) -> Result<Vec<RunRecordRow>, StoreError> {
-        self.read(|c| {
-            let mut statement = c
-                .prepare_cached(&format!(
-                    "SELECT {RECORD_COLUMNS} FROM run_records WHERE run = ?1 AND run_seq >= ?2 ORDER BY run_seq LIMIT ?3"
-                ))
-                .map_err(unavailable)?;
-            let mut found = statement.query((run.as_i64(), as_i64(from_seq), limit)).map_err(unavailable)?;
-            let mut records = Vec::new();
-            while let Some(row) = found.next().map_err(unavailable)? {
-                records.push(run_record(row)?);
-            }
-            Ok(records)
-        })
+        self.read(|c| records_of(c, run, from_seq, limit))
     }
 
     fn run_record_find(&self, run: RunKey, identity: &Identity) -> Result<Option<RunRecordRow>, StoreError> {
@@ -269,29 +257,44 @@ impl Store for SqliteStore {
         self.read(super::check::run)
     }
 
-    fn projection_counts(&self, tenant_no: u32) -> Result<ProjectionCounts, StoreError> {
-        let (first_run, last_run) = runs::tenant_range(tenant_no);
+    fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError> {
+        self.read(|c| super::verify::snapshot(c, tenant_no))
+    }
+
+    fn run_read(&self, run: RunKey) -> Result<Option<RunRow>, StoreError> {
+        self.read(|c| run_by_key(c, run))
+    }
+
+    fn run_snapshot(&self, run: RunKey) -> Result<Option<(RunRow, Vec<RunRecordRow>)>, StoreError> {
         self.read(|c| {
-            let count = |sql: &str, params: &[i64]| -> Result<u64, StoreError> {
-                let n: i64 = c
-                    .prepare_cached(sql)
-                    .and_then(|mut s| s.query_row(params_from_iter(params), |row| row.get(0)))
-                    .map_err(unavailable)?;
-                as_u64("count", n)
-            };
-            let tenant = i64::from(tenant_no);
-            let ledgers = "(SELECT ledger_no FROM ledgers WHERE tenant_no = ?1)";
-            Ok(ProjectionCounts {
-                runs: count("SELECT count(*) FROM runs WHERE run BETWEEN ?1 AND ?2", &[first_run, last_run])?,
-                run_records: count(
-                    "SELECT count(*) FROM run_records WHERE run BETWEEN ?1 AND ?2",
-                    &[first_run, last_run],
-                )?,
-                traces: count("SELECT count(*) FROM traces WHERE tenant_no = ?1", &[tenant])?,
-                kinds: count(&format!("SELECT count(*) FROM kinds WHERE leaf >> 40 IN {ledgers}"), &[tenant])?,
-                step_keys: count("SELECT count(*) FROM step_keys WHERE tenant_no = ?1", &[tenant])?,
-                tenants: count("SELECT count(*) FROM tenants WHERE ?1 = 0", &[tenant])?,
-            })
+            let Some(row) = run_by_key(c, run)? else { return Ok(None) };
+            Ok(Some((row, records_of(c, run, 0, u32::MAX)?)))
+        })
+    }
+
+    fn rows_missing(&self, expected: &ExpectedRows) -> Result<Vec<RowMissing>, StoreError> {
+        self.read(|c| super::verify::missing(c, expected))
+    }
+
+    fn run_record_keys(
+        &self,
+        tenant_no: u32,
+        after: Option<(RunKey, u64)>,
+        limit: u32,
+    ) -> Result<Vec<(RunKey, u64, LeafKey)>, StoreError> {
+        let (first, last) = runs::tenant_range(tenant_no);
+        let (run, seq) = after.map_or((first, -1), |(run, seq)| (run.as_i64(), as_i64(seq)));
+        self.read(|c| {
+            rows(
+                c,
+                "SELECT run, run_seq, leaf FROM run_records WHERE (run, run_seq) > (?1, ?2) AND run <= ?3
+                 ORDER BY run, run_seq LIMIT ?4",
+                (run, seq, last, limit),
+                |row| {
+                    let seq = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(u64::MAX);
+                    Ok((RunKey::from_i64(row.get(0)?), seq, LeafKey::from_i64(row.get(2)?)))
+                },
+            )
         })
     }
 
@@ -319,7 +322,7 @@ impl Store for SqliteStore {
     }
 }
 
-const RECORD_COLUMNS: &str = "run, run_seq, leaf, kind, identity, step_index, occurred_at";
+pub(super) const RECORD_COLUMNS: &str = "run, run_seq, leaf, kind, identity, step_index, occurred_at";
 
 /// The head is what the ledger's last block says.
 pub(super) fn head(c: &Connection, ledger_no: u32) -> Result<Head, StoreError> {
@@ -420,7 +423,21 @@ fn run_key_of_trace(c: &Connection, tenant_no: u32, trace: &TraceKey) -> Result<
     Ok(key.map(RunKey::from_i64))
 }
 
-fn run_record(row: &Row<'_>) -> Result<RunRecordRow, StoreError> {
+fn records_of(c: &Connection, run: RunKey, from_seq: u64, limit: u32) -> Result<Vec<RunRecordRow>, StoreError> {
+    let mut statement = c
+        .prepare_cached(&format!(
+            "SELECT {RECORD_COLUMNS} FROM run_records WHERE run = ?1 AND run_seq >= ?2 ORDER BY run_seq LIMIT ?3"
+        ))
+        .map_err(unavailable)?;
+    let mut found = statement.query((run.as_i64(), as_i64(from_seq), limit)).map_err(unavailable)?;
+    let mut records = Vec::new();
+    while let Some(row) = found.next().map_err(unavailable)? {
+        records.push(run_record(row)?);
+    }
+    Ok(records)
+}
+
+pub(super) fn run_record(row: &Row<'_>) -> Result<RunRecordRow, StoreError> {
     let get = |i: usize| row.get::<_, i64>(i).map_err(|error| damaged("run_records", error));
     let identity = match row.get_ref(4).map_err(unavailable)? {
         ValueRef::Null => None,
@@ -489,6 +506,6 @@ fn rows<T>(
 }
 
 /// The first and last key a ledger's leaves can have.
-fn ledger_range(ledger_no: u32) -> (i64, i64) {
+pub(super) fn ledger_range(ledger_no: u32) -> (i64, i64) {
     (LeafKey::new(ledger_no, 0).as_i64(), LeafKey::new(ledger_no, u64::MAX).as_i64())
 }

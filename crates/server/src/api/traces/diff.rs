@@ -83,7 +83,7 @@ const FIELDS: [&str; 7] = [
 
 /// Compares two traces.
 #[utoipa::path(
-    get, path = "/api/v1/traces/diff", tag = "traces", operation_id = "trace_diff", params(DiffQuery),
+    get, path = "/api/v1/traces/diff", tag = "traces", operation_id = "trace_diff",
     responses((status = 200, description = "The first divergence", body = TraceDiff), ReadProblems),
 )]
 pub(super) async fn diff(

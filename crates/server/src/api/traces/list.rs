@@ -133,7 +133,7 @@ impl From<RunState> for TraceItem {
 
 /// Lists traces.
 #[utoipa::path(
-    get, path = "/api/v1/traces", tag = "traces", operation_id = "trace_list", params(TraceQuery),
+    get, path = "/api/v1/traces", tag = "traces", operation_id = "trace_list",
     responses((status = 200, description = "Traces, newest first", body = TraceList), ReadProblems),
 )]
 pub(super) async fn list(
@@ -180,7 +180,7 @@ pub(super) async fn list(
 /// Lists the traces that did the same: those with one root hash.
 #[utoipa::path(
     get, path = "/api/v1/traces/by-root-hash/{hash}", tag = "traces", operation_id = "trace_by_root_hash",
-    params(("hash" = String, Path, description = "SHA-256, lower-case hex"), PageQuery),
+    params(("hash" = String, Path, description = "SHA-256, lower-case hex")),
     responses((status = 200, description = "Traces, newest first", body = TraceList), ReadProblems),
 )]
 pub(super) async fn by_root_hash(

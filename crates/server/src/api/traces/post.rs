@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::api::answer::{ReceiptOut, ReceiptSchema, WriteProblems, created, placed};
+use crate::api::answer::{ReceiptOut, WriteProblems, created, placed};
 use crate::api::fields;
+use crate::api::records::ReceiptView;
 use crate::api::runs::{AbortIn, COMPONENT, EndIn, RunIn, RunNames};
 use crate::api::steps::{StepIn, StepRun, object_of};
 use crate::{ApiError, App, Caller, JsonBody, Received};
@@ -74,10 +75,10 @@ struct TraceStoredOut<'a> {
     correlation_id: &'a str,
     plan_hash: String,
     /// Of the run's first record.
-    #[schema(value_type = ReceiptSchema)]
+    #[schema(value_type = ReceiptView)]
     receipt: ReceiptOut,
     /// Of all its records: the start, the steps as they were sent, the end.
-    #[schema(value_type = Vec<ReceiptSchema>)]
+    #[schema(value_type = Vec<ReceiptView>)]
     receipts: Vec<ReceiptOut>,
     root_hash: String,
     run_id: &'a str,

@@ -1,0 +1,145 @@
+//! `ledger rebuild`: every projection, made anew from leaves and bodies.
+
+use std::collections::VecDeque;
+
+use evidence::Finding;
+use store::{Batch, Head, LateRunRow, LeafKey, LedgerRow, Store, StoreError};
+use tlog::TreeSize;
+
+use crate::tree::StoredTree;
+use crate::verify::{Derived, Deriver, Examiner};
+
+/// Leaves of one step: their rows are held at once, about 1 MiB.
+const STEP_LEAVES: u64 = 1_024;
+
+/// Rebuilds all projections of a store, in one transaction; `progress` is told the leaves done.
+///
+/// Crash at any point: the old projections stand.
+///
+/// # Errors
+/// A record cannot be read. A rebuild from damaged evidence would hide the damage, so nothing is replaced;
+/// verification names what is wrong.
+pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, StoreError> {
+    let mut ledgers = store.ledgers_list()?;
+    ledgers.sort_by_key(|row| (row.tenant_no, row.epoch));
+    let mut rebuilder = Rebuilder {
+        store,
+        ledgers: ledgers.into(),
+        at: 0,
+        deriver: None,
+        done: 0,
+        progress,
+        finished: None,
+    };
+    let mut records = 0;
+    store.projections_replace(&mut rebuilder.by_ref().inspect(|batch| {
+        if let Ok(batch) = batch {
+            records += u64::try_from(batch.run_records.len() + batch.kinds.len()).unwrap_or(0);
+        }
+    }))?;
+    Ok(records)
+}
+
+/// Gives one batch of projected rows after another.
+struct Rebuilder<'a> {
+    store: &'a dyn Store,
+    ledgers: VecDeque<LedgerRow>,
+    /// The next leaf of the first ledger.
+    at: u64,
+    deriver: Option<(u32, Deriver)>,
+    done: u64,
+    progress: &'a mut dyn FnMut(u64),
+    finished: Option<(u32, Deriver)>,
+}
+
+impl Iterator for Rebuilder<'_> {
+    type Item = Result<Batch, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some((tenant_no, deriver)) = self.finished.take() {
+            return Some(Ok(last_batch(tenant_no, deriver)));
+        }
+        let Some(row) = self.ledgers.front().cloned() else {
+            return self.deriver.take().map(|(tenant_no, deriver)| Ok(last_batch(tenant_no, deriver)));
+        };
+        let tenant_no = row.tenant_no;
+        if self.deriver.as_ref().is_some_and(|(no, _)| *no != tenant_no) {
+            self.finished = self.deriver.take();
+            return self.next();
+        }
+        let (_, deriver) = self.deriver.get_or_insert_with(|| (tenant_no, Deriver::new(tenant_no)));
+        let step = step(self.store, &row, self.at, deriver);
+        match step {
+            Ok((batch, end, size)) => {
+                self.done += end - self.at;
+                (self.progress)(self.done);
+                self.at = end;
+                if end >= size {
+                    self.ledgers.pop_front();
+                    self.at = 0;
+                }
+                Some(Ok(batch))
+            }
+            Err(error) => {
+                self.ledgers.clear();
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+fn step(
+    store: &dyn Store,
+    row: &LedgerRow,
+    first: u64,
+    deriver: &mut Deriver,
+) -> Result<(Batch, u64, u64), StoreError> {
+    let damaged = |reason: String| StoreError::Damaged { place: "leaf_blocks", reason };
+    let head = store.head_read(row.ledger_no)?;
+    let size = head.size.as_u64();
+    let end = size.min(first + STEP_LEAVES);
+    let bodies = store.bodies_read(row.ledger_no, first, end)?;
+    let mut bodies = bodies.iter().peekable();
+    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), false);
+    let (mut derived, mut findings) = (Derived::default(), Vec::<Finding>::new());
+    StoredTree::new(store, row.ledger_no)
+        .leaves(first..end, |index, leaf| {
+            let body = bodies.next_if(|row| row.leaf.leaf_index() == index);
+            if let Some(said) = examiner.examine(index, leaf, body, &mut findings).said {
+                deriver.push(LeafKey::new(row.ledger_no, index), said, &mut derived, &mut findings);
+            }
+            Ok(())
+        })
+        .map_err(|error| damaged(error.to_string()))?;
+    if let Some(finding) = findings.into_iter().next() {
+        return Err(damaged(finding.to_string()));
+    }
+    Ok((batch_of(row.tenant_no, derived), end, size))
+}
+
+fn batch_of(tenant_no: u32, derived: Derived) -> Batch {
+    let mut batch = Batch::new(0, tenant_no, Head { size: TreeSize::new(0), root: tlog::empty_root() });
+    batch.runs = derived.runs;
+    batch.run_records = derived.rows.run_records;
+    batch.traces = derived.rows.traces.into_iter().map(|(row, _)| row).collect();
+    batch.kinds = derived.rows.kinds;
+    batch.step_keys = derived.rows.step_keys;
+    batch.tenants = derived.rows.tenants;
+    batch
+}
+
+fn last_batch(tenant_no: u32, deriver: Deriver) -> Batch {
+    let mut derived = Derived::default();
+    let (late, _) = deriver.finish(&mut derived);
+    let mut batch = batch_of(tenant_no, derived);
+    batch.late_runs = late
+        .into_iter()
+        .map(|(_, late)| LateRunRow {
+            key: late.key,
+            record_count: late.record_count,
+            late_count: late.late_count,
+            last_recorded_at: late.last_recorded_at,
+        })
+        .collect();
+    batch
+}

@@ -1,0 +1,262 @@
+//! Checkpoints: those that are stored, those that the verifier kept, and the high-water mark.
+
+use std::collections::BTreeMap;
+
+use evidence::{Finding, FindingCode};
+use store::{CheckpointRow, Head, LedgerRow, Store, StoreError};
+use tlog::{Checkpoint, Frontier, Hash, TreeSize, VerifierKey};
+
+use super::{Level, Question, Report};
+
+/// Checkpoints read at once.
+const CHECKPOINTS_READ: u32 = 1_000;
+
+/// A root that the tree must have had.
+struct Expected {
+    root: Hash,
+    from: &'static str,
+}
+
+/// Roots to be met while the tree is folded, by size.
+pub(super) struct Checkpoints<'a> {
+    row: &'a LedgerRow,
+    expected: BTreeMap<u64, Vec<Expected>>,
+    next: u64,
+    newest: Option<u64>,
+    count: u64,
+    /// The verifier brought a key for this ledger and it is the ledger's.
+    own_key: bool,
+    /// The largest kept root (checkpoint or mark) of this ledger.
+    kept: Option<u64>,
+    brought: bool,
+    declared_lost: Option<(u64, u64)>,
+}
+
+/// What the first leaf of the next epoch says of this one.
+#[derive(Clone, Debug)]
+pub(super) struct Declared {
+    pub(super) last_known: Option<(u64, String)>,
+    pub(super) lost: Option<(u64, u64)>,
+}
+
+impl Declared {
+    fn covers(&self, size: u64, root: Hash) -> bool {
+        self.last_known.as_ref().is_some_and(|(known, text)| *known == size && *text == root.to_base64())
+    }
+}
+
+pub(super) struct Summary {
+    pub(super) newest: Option<u64>,
+    pub(super) count: u64,
+    pub(super) level: Level,
+    pub(super) declared_lost: Option<(u64, u64)>,
+}
+
+impl<'a> Checkpoints<'a> {
+    /// Reads and opens every stored checkpoint of the ledger. 64 bytes of each are kept until it is passed.
+    pub(super) fn new(
+        store: &dyn Store,
+        question: &Question<'_>,
+        row: &'a LedgerRow,
+        declared: Option<&Declared>,
+        report: &mut Report,
+    ) -> Result<Self, StoreError> {
+        let mut this = Self {
+            row,
+            expected: BTreeMap::new(),
+            next: u64::MAX,
+            newest: None,
+            count: 0,
+            own_key: false,
+            kept: None,
+            brought: false,
+            declared_lost: None,
+        };
+        let keys = this.keys(question, report);
+        let mut from = TreeSize::new(0);
+        loop {
+            let page = store.checkpoints_read(row.ledger_no, from, CHECKPOINTS_READ)?;
+            let Some(last) = page.last() else { break };
+            from = TreeSize::new(last.size.as_u64() + 1);
+            for stored in &page {
+                this.stored(stored, &keys, report);
+            }
+        }
+        for kept in &question.kept {
+            // One of another ledger is told apart by its origin; see `unused`.
+            if let Ok(opened) = Checkpoint::open(kept, &keys, &row.origin) {
+                let size = opened.checkpoint.size().as_u64();
+                this.expect(size, opened.checkpoint.root(), "the kept checkpoint");
+                this.kept = this.kept.max(Some(size));
+                this.brought = true;
+                this.count += 1;
+            }
+        }
+        let mark = question.marks.and_then(|marks| marks.get(&row.origin));
+        if let Some(declared) = declared.filter(|d| mark.is_none_or(|mark| d.covers(mark.size.as_u64(), mark.root))) {
+            // The next epoch's first leaf says what was signed last and what is lost: declared, not hidden.
+            this.declared_lost = declared.lost;
+        } else if let Some(mark) = mark {
+            this.expect(mark.size.as_u64(), mark.root, "high-water.json");
+            this.kept = this.kept.max(Some(mark.size.as_u64()));
+        } else if question.marks.is_some() {
+            // Judged with the head, in `finish`.
+            this.expect(u64::MAX, tlog::empty_root(), "high-water.json");
+        }
+        this.next = this.expected.keys().next().copied().unwrap_or(u64::MAX);
+        Ok(this)
+    }
+
+    /// The keys that this ledger's checkpoints are opened with: the verifier's for this origin, else the ledger's own.
+    fn keys(&mut self, question: &Question<'_>, report: &mut Report) -> Vec<VerifierKey> {
+        let row = self.row;
+        let finding = |detail: String| Finding::new(FindingCode::KeyMismatch, "ledgers.vkey", detail).with_tenant(&row.tenant_id);
+        let own = VerifierKey::parse(&row.vkey);
+        if let Err(error) = &own {
+            report.add(finding(format!("is no verifier key: {error}")));
+        }
+        if own.as_ref().is_ok_and(|key| key.name() != row.origin) {
+            report.add(finding("is the key of another origin".into()));
+        }
+        if let Some(folder) = question.keys {
+            match folder.read(&row.tenant_id, row.epoch, &row.origin) {
+                Ok(Some(signer)) if signer.verifier().to_string() == row.vkey => {}
+                Ok(Some(_)) => report.add(finding("is another key than the key file's".into())),
+                Ok(None) => {
+                    let file = folder.file(&row.tenant_id, row.epoch).display().to_string();
+                    let missing = Finding::new(FindingCode::KeyMismatch, file, "the ledger's key file is missing");
+                    report.add(missing.with_tenant(&row.tenant_id));
+                }
+                Err(error) => report.add(finding(error.to_string())),
+            }
+        }
+        let brought: Vec<VerifierKey> =
+            question.vkeys.iter().filter(|key| key.name() == row.origin).cloned().collect();
+        if brought.is_empty() {
+            return own.into_iter().collect();
+        }
+        self.own_key = true;
+        if own.is_ok_and(|own| !brought.contains(&own)) {
+            report.add(finding("is not the key that the verifier brought".into()));
+        }
+        brought
+    }
+
+    fn stored(&mut self, stored: &CheckpointRow, keys: &[VerifierKey], report: &mut Report) {
+        self.count += 1;
+        let finding = |code, detail: String| {
+            Finding::new(code, "checkpoints.note", detail)
+                .with_tenant(&self.row.tenant_id)
+                .with_leaf(stored.size.as_u64().saturating_sub(1))
+        };
+        match Checkpoint::open(stored.note.as_bytes(), keys, &self.row.origin) {
+            Ok(opened) if opened.checkpoint.size() != stored.size => {
+                let detail = format!("the row is of size {}, the note of {}", stored.size, opened.checkpoint.size());
+                report.add(finding(FindingCode::CheckpointInvalid, detail));
+            }
+            Ok(opened) => {
+                self.newest = self.newest.max(Some(stored.size.as_u64()));
+                self.expect(stored.size.as_u64(), opened.checkpoint.root(), "a stored checkpoint");
+            }
+            Err(error) => {
+                let detail = format!("the checkpoint over {} leaves: {error}", stored.size);
+                report.add(finding(FindingCode::CheckpointInvalid, detail));
+            }
+        }
+    }
+
+    fn expect(&mut self, size: u64, root: Hash, from: &'static str) {
+        self.expected.entry(size).or_default().push(Expected { root, from });
+    }
+
+    /// Whether a root is expected at that size.
+    pub(super) fn wants(&self, size: TreeSize) -> bool {
+        size.as_u64() >= self.next
+    }
+
+    /// The tree has this size now.
+    pub(super) fn passed(&mut self, frontier: &Frontier, report: &mut Report) {
+        let size = frontier.size().as_u64();
+        let rest = self.expected.split_off(&(size + 1));
+        let due = std::mem::replace(&mut self.expected, rest);
+        self.next = self.expected.keys().next().copied().unwrap_or(u64::MAX);
+        for (at, expected) in due {
+            for Expected { root, from } in expected {
+                let good = if at == 0 { root == tlog::empty_root() } else { at == size && root == frontier.root() };
+                if !good {
+                    let detail = format!("{from} over {at} leaves has another root than the leaves");
+                    report.add(
+                        Finding::new(FindingCode::CheckpointInconsistent, place_of(from), detail)
+                            .with_tenant(&self.row.tenant_id)
+                            .with_leaf(at.saturating_sub(1)),
+                    );
+                }
+            }
+        }
+    }
+
+    /// The tree ends at the head; what is expected beyond it was signed and is gone.
+    pub(super) fn finish(mut self, head: Head, broken: bool, report: &mut Report) -> Summary {
+        let size = head.size.as_u64();
+        let tenant_id = &self.row.tenant_id;
+        if self.expected.remove(&u64::MAX).is_some() && size > 0 {
+            let detail = "the high-water mark is missing beside a ledger that has leaves";
+            report.add(Finding::new(FindingCode::RolledBack, "high-water.json", detail).with_tenant(tenant_id));
+        }
+        let mut prefix = false;
+        let own = self.own_key;
+        for (at, expected) in self.expected {
+            for Expected { root, from } in expected {
+                if at == 0 && root == tlog::empty_root() {
+                    continue;
+                }
+                if broken {
+                    continue;
+                }
+                // A checkpoint that the verifier kept and that is larger: all shown may be true, a tail is missing.
+                if from == "the kept checkpoint" {
+                    prefix = true;
+                    continue;
+                }
+                let detail = format!("{from} speaks of {at} leaves, {size} are there");
+                report.add(
+                    Finding::new(FindingCode::RolledBack, place_of(from), detail).with_tenant(tenant_id).with_leaf(size),
+                );
+            }
+        }
+        let level = if prefix {
+            Level::ValidPrefix
+        } else if own && self.kept.is_some() && self.brought {
+            Level::ValidSinceKeptCheckpoint
+        } else if own && self.kept.is_some_and(|kept| kept > 0) {
+            // The mark counts as a kept checkpoint.
+            Level::ValidSinceKeptCheckpoint
+        } else {
+            Level::ValidSelfSigned
+        };
+        Summary { newest: self.newest, count: self.count, level, declared_lost: self.declared_lost }
+    }
+}
+
+fn place_of(from: &str) -> &'static str {
+    match from {
+        "high-water.json" => "high-water.json",
+        "a stored checkpoint" => "checkpoints.note",
+        _ => "--checkpoint",
+    }
+}
+
+/// A kept checkpoint that opens for no ledger here must not pass in silence.
+pub(super) fn unused(kept: &[u8], ledgers: &[LedgerRow], question: &Question<'_>, report: &mut Report) {
+    let opens = ledgers.iter().any(|row| {
+        let mut keys: Vec<VerifierKey> = question.vkeys.iter().filter(|key| key.name() == row.origin).cloned().collect();
+        if keys.is_empty() {
+            keys.extend(VerifierKey::parse(&row.vkey));
+        }
+        Checkpoint::open(kept, &keys, &row.origin).is_ok()
+    });
+    if !opens {
+        let detail = "the kept checkpoint is no good note of any ledger here: unreadable, another origin, or another key";
+        report.add(Finding::new(FindingCode::CheckpointInvalid, "--checkpoint", detail));
+    }
+}

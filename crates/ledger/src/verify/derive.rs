@@ -1,0 +1,187 @@
+//! From records to projected rows: the same rows that the sequencer wrote.
+//!
+//! [`Deriver`] is fed a tenant's records in ledger order and gives rows back as
+//! soon as they are final: record rows at once, a run when its trace has ended
+//! or when the ledger has. It holds the open runs, and of ended ones what late
+//! records may still change (about 200 bytes each: 200 MB for a million runs).
+//!
+//! Verification holds the rows against the stored ones; rebuild stores them.
+
+use std::collections::HashMap;
+
+use evidence::record::Facts;
+use evidence::{Finding, FindingCode, Kind, RunState, Timestamp};
+use store::{
+    ExpectedRows, KindRow, LeafKey, ProjectionCounts, RunKey, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey,
+    TraceRow,
+};
+
+use super::examine::Said;
+
+/// Rows that became final.
+#[derive(Debug, Default)]
+pub(crate) struct Derived {
+    pub(crate) rows: ExpectedRows,
+    /// Runs whose trace ended, or all that are open when the ledger ends.
+    pub(crate) runs: Vec<RunRow>,
+}
+
+/// What late records add to a run that was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Late {
+    pub(crate) key: RunKey,
+    pub(crate) record_count: u64,
+    pub(crate) late_count: u32,
+    pub(crate) last_recorded_at: Timestamp,
+    pub(crate) changed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Deriver {
+    tenant_no: u32,
+    next_run: u64,
+    open: HashMap<String, RunRow>,
+    ended: HashMap<String, Late>,
+    /// Which run each trace of an open run belongs to; a trace is new to a run when it is not here.
+    traces: HashMap<TraceKey, RunKey>,
+    pub(crate) counts: ProjectionCounts,
+}
+
+impl Deriver {
+    pub(crate) fn new(tenant_no: u32) -> Self {
+        Self {
+            tenant_no,
+            next_run: 0,
+            open: HashMap::new(),
+            ended: HashMap::new(),
+            traces: HashMap::new(),
+            counts: ProjectionCounts::default(),
+        }
+    }
+
+    /// Takes the next record. Findings are about the records themselves: gaps, orphans, doubles.
+    pub(crate) fn push(&mut self, leaf: LeafKey, said: Said, out: &mut Derived, findings: &mut Vec<Finding>) {
+        out.rows.tenant_no = self.tenant_no;
+        if let Facts::TenantCreated(tenant) = &said.facts {
+            let (tenant_no, tenant_id) = (tenant.tenant_no, tenant.tenant_id.clone());
+            out.rows.tenants.push(TenantRow { tenant_no, tenant_id, leaf });
+            self.counts.tenants += 1;
+        }
+        if let Facts::Step(step) = &said.facts
+            && let Some(key) = &step.idempotency_key
+        {
+            out.rows.step_keys.push(StepKeyRow { idempotency_key: key.clone(), leaf });
+            self.counts.step_keys += 1;
+        }
+        let Some((run_id, run_seq)) = said.run.clone() else {
+            out.rows.kinds.push(KindRow { kind: said.kind, leaf });
+            self.counts.kinds += 1;
+            return;
+        };
+        let gap = |expected: u64, findings: &mut Vec<Finding>| {
+            if expected != run_seq {
+                let detail = format!("record {run_seq} of the run stands where {expected} should");
+                findings.push(
+                    Finding::new(FindingCode::RunSeqGap, "leaf_blocks.leaves", detail)
+                        .with_leaf(leaf.leaf_index())
+                        .with_record(said.id)
+                        .with_run(&run_id),
+                );
+            }
+        };
+        let key = if said.kind == Kind::RunStarted && !self.open.contains_key(&run_id) && !self.ended.contains_key(&run_id)
+        {
+            gap(0, findings);
+            let Facts::RunStarted(facts) = &said.facts else { return };
+            let key = RunKey::new(self.tenant_no, self.next_run);
+            self.next_run += 1;
+            self.counts.runs += 1;
+            let state = RunState::start(facts, said.recorded_at);
+            self.open.insert(run_id.clone(), RunRow { key, started_leaf: leaf, state });
+            if !facts.otlp {
+                self.trace(TraceKey::parse(&facts.trace_id), key, leaf, out);
+            }
+            key
+        } else if let Some(row) = self.open.get_mut(&run_id) {
+            gap(row.state.record_count, findings);
+            row.state.apply(&said.facts, said.correlation_id.as_deref(), said.recorded_at);
+            row.key
+        } else if let Some(late) = self.ended.get_mut(&run_id) {
+            gap(late.record_count, findings);
+            late.record_count += 1;
+            late.late_count += u32::from(matches!(said.facts, Facts::Step(_)));
+            late.last_recorded_at = late.last_recorded_at.max(said.recorded_at);
+            late.changed = true;
+            late.key
+        } else {
+            findings.push(
+                Finding::new(FindingCode::RunSeqGap, "leaf_blocks.leaves", "a record of a run that never started")
+                    .with_leaf(leaf.leaf_index())
+                    .with_record(said.id)
+                    .with_run(&run_id),
+            );
+            return;
+        };
+        if let (Facts::Step(evidence::record::StepFacts { span: Some((trace, _)), .. }), _)
+        | (_, Some(trace)) = (&said.facts, trace_of_environment(&said).as_ref())
+        {
+            self.trace(TraceKey::W3c(*trace), key, leaf, out);
+        }
+        out.rows.run_records.push(RunRecordRow {
+            run: key,
+            run_seq,
+            leaf,
+            kind: said.kind,
+            identity: said.identity,
+            step_index: match &said.facts {
+                Facts::Step(step) => step.step_index,
+                _ => None,
+            },
+            occurred_at: said.occurred_at,
+        });
+        self.counts.run_records += 1;
+        if matches!(said.facts, Facts::TraceEnded(_))
+            && let Some(row) = self.open.remove(&run_id)
+        {
+            self.end(run_id, row, out);
+        }
+    }
+
+    fn trace(&mut self, trace: TraceKey, run: RunKey, leaf: LeafKey, out: &mut Derived) {
+        if self.traces.insert(trace.clone(), run).is_none() {
+            self.counts.traces += 1;
+            out.rows.traces.push((TraceRow { trace, run }, leaf));
+        }
+    }
+
+    fn end(&mut self, run_id: String, row: RunRow, out: &mut Derived) {
+        let late = Late {
+            key: row.key,
+            record_count: row.state.record_count,
+            late_count: row.state.late_count,
+            last_recorded_at: row.state.last_recorded_at,
+            changed: false,
+        };
+        self.ended.insert(run_id, late);
+        out.runs.push(row);
+    }
+
+    /// The ledger ends: what is still open is final, and what late records changed.
+    pub(crate) fn finish(mut self, out: &mut Derived) -> (Vec<(String, Late)>, ProjectionCounts) {
+        out.runs.extend(self.open.drain().map(|(_, row)| row));
+        out.runs.sort_unstable_by_key(|row| row.key);
+        (self.ended.into_iter().filter(|(_, late)| late.changed).collect(), self.counts)
+    }
+}
+
+/// An environment that came with spans belongs to their trace, and may come before the first of them.
+fn trace_of_environment(said: &Said) -> Option<[u8; 16]> {
+    if said.kind != Kind::EvidenceEnvironment {
+        return None;
+    }
+    match TraceKey::parse(said.trace_id.as_deref()?) {
+        TraceKey::W3c(id) => Some(id),
+        TraceKey::Text(_) => None,
+    }
+}

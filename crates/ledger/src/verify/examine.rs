@@ -1,0 +1,113 @@
+//! One leaf and its body: hash, commitment, and what they say.
+
+use std::sync::Arc;
+
+use evidence::record::{BODY_BYTES_MAX, Facts};
+use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Timestamp};
+use store::{BodyRow, codec};
+use tlog::Hash;
+
+/// A leaf after it was looked at.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    pub(crate) hash: Hash,
+    /// `None`: no header could be read, or only the ledger is verified.
+    pub(crate) said: Option<Said>,
+}
+
+/// What a record says to projections.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) id: RecordId,
+    pub(crate) kind: Kind,
+    pub(crate) run: Option<(String, u64)>,
+    pub(crate) trace_id: Option<String>,
+    pub(crate) correlation_id: Option<String>,
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) recorded_at: Timestamp,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) facts: Facts,
+}
+
+/// What every leaf of a ledger is held against.
+#[derive(Clone, Debug)]
+pub(crate) struct Examiner {
+    pub(crate) tenant_id: Arc<str>,
+    /// Hashes and commitments only.
+    pub(crate) only_ledger: bool,
+    body: Vec<u8>,
+}
+
+impl Examiner {
+    pub(crate) fn new(tenant_id: Arc<str>, only_ledger: bool) -> Self {
+        Self { tenant_id, only_ledger, body: Vec::new() }
+    }
+
+    /// Looks at one leaf. Findings name tenant, leaf and, once it is known, the record.
+    pub(crate) fn examine(
+        &mut self,
+        index: u64,
+        leaf: &[u8],
+        body: Option<&BodyRow>,
+        findings: &mut Vec<Finding>,
+    ) -> Examined {
+        let hash = tlog::leaf_hash(leaf);
+        let tenant_id = Arc::clone(&self.tenant_id);
+        let finding = |code, place: &str, detail: String| {
+            Finding::new(code, place, detail).with_tenant(&tenant_id).with_leaf(index)
+        };
+        let header = match Header::decode(leaf) {
+            Ok(header) => header,
+            Err(error) => {
+                findings.push(finding(FindingCode::LeafMalformed, "leaf_blocks.leaves", error.to_string()));
+                return Examined { hash, said: None };
+            }
+        };
+        let id = header.id;
+        if id.leaf_index().as_u64() != index {
+            let detail = format!("the record's id names leaf {}", id.leaf_index().as_u64());
+            findings.push(finding(FindingCode::LeafMalformed, "leaf_blocks.leaves", detail).with_record(id));
+        }
+        if header.tenant_id != *tenant_id {
+            let detail = format!("the record is of tenant {}", header.tenant_id);
+            findings.push(finding(FindingCode::LeafMalformed, "leaf_blocks.leaves", detail).with_record(id));
+        }
+        let Some(row) = body else {
+            let detail = "no body, and no record says that it was erased".to_owned();
+            findings.push(finding(FindingCode::BodyMissing, "bodies", detail).with_record(id));
+            return Examined { hash, said: None };
+        };
+        if let Err(error) = codec::unpack_into(&row.body, BODY_BYTES_MAX, &mut self.body) {
+            findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
+            return Examined { hash, said: None };
+        }
+        if evidence::commitment(&row.salt, header.kind, &self.body) != header.commitment {
+            let detail = "salt and body do not open the leaf's commitment".to_owned();
+            findings.push(finding(FindingCode::CommitmentMismatch, "bodies.body", detail).with_record(id));
+            return Examined { hash, said: None };
+        }
+        if self.only_ledger {
+            return Examined { hash, said: None };
+        }
+        let facts = match Facts::read(&header, &self.body) {
+            Ok(facts) => facts,
+            Err(error) => {
+                findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
+                return Examined { hash, said: None };
+            }
+        };
+        let identity = Identity::of_record(&header, &facts, &self.body);
+        let said = Said {
+            id,
+            kind: header.kind,
+            run: header.run.map(|run| (run.run_id.into_owned(), run.run_seq)),
+            trace_id: header.trace_id.map(std::borrow::Cow::into_owned),
+            correlation_id: header.correlation_id.map(std::borrow::Cow::into_owned),
+            occurred_at: header.occurred_at,
+            recorded_at: header.recorded_at,
+            identity,
+            facts,
+        };
+        Examined { hash, said: Some(said) }
+    }
+}

@@ -1,0 +1,161 @@
+//! Verification: everything that is stored, recomputed from its bytes.
+//!
+//! Leaves are hashed, bodies are held against their commitments, roots against
+//! blocks, nodes and checkpoints, and every projected row against the records
+//! that it stems from. All findings are collected; each names its place.
+//!
+//! It may run beside a process that writes: heads and counts are fixed at one
+//! moment, and rows that are ahead of them are derived anew from their records.
+//!
+//! Start at [`verify`].
+
+mod checkpoints;
+mod compare;
+mod derive;
+mod examine;
+mod incremental;
+mod pipeline;
+mod report;
+
+use std::sync::atomic::AtomicU64;
+
+use evidence::{Finding, FindingCode};
+use store::{LedgerRow, Snapshot, Store, StoreError};
+use tlog::VerifierKey;
+
+pub use report::{FINDINGS_MAX, LedgerReport, Level, Report};
+
+pub(crate) use derive::{Derived, Deriver};
+pub(crate) use examine::Examiner;
+pub use incremental::incremental;
+
+use crate::{HighWater, KeyFolder};
+
+/// What to hold the ledgers against, and how much of them.
+#[derive(Debug, Default)]
+pub struct Question<'a> {
+    /// Only this tenant.
+    pub tenant_id: Option<String>,
+    /// Leaves, bodies, roots and checkpoints; no projections.
+    pub only_ledger: bool,
+    /// Keys that the verifier brings.
+    pub vkeys: Vec<VerifierKey>,
+    /// Checkpoints that the verifier kept, as signed notes.
+    pub kept: Vec<Vec<u8>>,
+    /// The data folder's own marks.
+    pub marks: Option<&'a HighWater>,
+    /// The data folder's own keys, compared with those that the ledgers name.
+    pub keys: Option<&'a KeyFolder>,
+    /// Counts leaves as they are done, for a progress bar.
+    pub progress: Option<&'a AtomicU64>,
+    /// Sleeps this many times as long as it worked, between chunks: 9 is a tenth of a core.
+    pub rest_factor: u32,
+}
+
+/// Verifies what a store holds.
+///
+/// # Errors
+/// The store cannot answer at all. What is wrong with its content is a finding.
+pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, StoreError> {
+    let mut report = Report::new();
+    for finding in store.self_check()? {
+        report.add(finding);
+    }
+    let ledgers = store.ledgers_list()?;
+    let mut tenants: Vec<u32> = ledgers.iter().map(|row| row.tenant_no).collect();
+    tenants.dedup();
+    tenants.sort_unstable();
+    tenants.dedup();
+    let mut found = false;
+    for tenant_no in tenants {
+        let epochs: Vec<LedgerRow> = ledgers.iter().filter(|row| row.tenant_no == tenant_no).cloned().collect();
+        if question.tenant_id.as_ref().is_some_and(|id| epochs.iter().all(|row| row.tenant_id != *id)) {
+            continue;
+        }
+        found = true;
+        tenant(store, question, &epochs, &mut report)?;
+    }
+    if question.tenant_id.is_none() {
+        marks_without_ledger(question, &ledgers, &mut report);
+    } else if !found {
+        report.undecided.push(format!("there is no tenant {}", question.tenant_id.as_deref().unwrap_or_default()));
+    }
+    for kept in &question.kept {
+        checkpoints::unused(kept, &ledgers, question, &mut report);
+    }
+    report.level = report.ledgers.iter().map(|ledger| ledger.level).min().unwrap_or(Level::ValidSelfSigned);
+    if report.errors > 0 {
+        report.level = Level::Invalid;
+    }
+    Ok(report)
+}
+
+fn tenant(
+    store: &dyn Store,
+    question: &Question<'_>,
+    epochs: &[LedgerRow],
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let tenant_no = epochs[0].tenant_no;
+    let snapshot = match store.snapshot(tenant_no) {
+        Ok(snapshot) => snapshot,
+        Err(StoreError::Damaged { place, reason }) => {
+            report.add(Finding::new(FindingCode::Unreadable, place, reason).with_tenant(&epochs[0].tenant_id));
+            Snapshot::default()
+        }
+        Err(error) => return Err(error),
+    };
+    let mut deriver = Deriver::new(tenant_no);
+    let mut derived = Derived::default();
+    let mut deferred = compare::Deferred::new();
+    for (place, row) in epochs.iter().enumerate() {
+        let declared = epochs.get(place + 1).and_then(|next| declared(store, next));
+        let Some((_, head)) = snapshot.heads.iter().find(|(no, _)| *no == row.ledger_no) else { continue };
+        let ledger = pipeline::ledger(
+            store,
+            question,
+            row,
+            *head,
+            &snapshot,
+            &mut deriver,
+            &mut deferred,
+            declared.as_ref(),
+            report,
+        )?;
+        report.ledgers.push(ledger);
+    }
+    if !question.only_ledger {
+        let (late, counts) = deriver.finish(&mut derived);
+        compare::finish(store, &epochs[0].tenant_id, &derived, &late, deferred, counts, &snapshot, report)?;
+    }
+    Ok(())
+}
+
+/// What an epoch's first leaf, a `ledger.recovered`, says of the epoch before it.
+fn declared(store: &dyn Store, epoch: &LedgerRow) -> Option<checkpoints::Declared> {
+    #[derive(serde::Deserialize)]
+    struct Wire {
+        last_known_root: Option<String>,
+        last_known_size: Option<u64>,
+        lost_end: Option<u64>,
+        lost_first: Option<u64>,
+    }
+    let leaf = store::LeafKey::new(epoch.ledger_no, 0);
+    let body = store.bodies_get(&[leaf]).ok()?.pop()?;
+    let body = store::codec::unpack(&body.body, evidence::record::BODY_BYTES_MAX).ok()?;
+    let wire: Wire = serde_json::from_slice(&body).ok()?;
+    Some(checkpoints::Declared {
+        last_known: wire.last_known_size.zip(wire.last_known_root),
+        lost: wire.lost_first.zip(wire.lost_end),
+    })
+}
+
+/// A mark of a ledger that the database does not know: the ledger's row, and all with it, is gone.
+fn marks_without_ledger(question: &Question<'_>, ledgers: &[LedgerRow], report: &mut Report) {
+    for (origin, mark) in question.marks.into_iter().flat_map(HighWater::iter) {
+        if mark.size.as_u64() > 0 && ledgers.iter().all(|row| row.origin != origin) {
+            let detail = format!("{} leaves of {origin} were signed, the database has no such ledger", mark.size);
+            report.add(Finding::new(FindingCode::RolledBack, "ledgers", detail));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a verification says: findings, assurance level, exit code.
+
+use evidence::{Finding, Severity};
+use serde::Serialize;
+
+/// Findings kept; more are counted. A rewritten database has one for every row, and a report of
+/// 10,000 lines is read by nobody.
+pub const FINDINGS_MAX: usize = 10_000;
+
+/// How much the evidence can carry (SPEC 2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Level {
+    /// It contradicts itself, or is damaged.
+    #[serde(rename = "INVALID")]
+    Invalid,
+    /// Everything shown is true, but a kept checkpoint is larger: a tail is missing.
+    #[serde(rename = "VALID-PREFIX")]
+    ValidPrefix,
+    /// It agrees with itself and with keys that came with it.
+    #[serde(rename = "VALID-SELF-SIGNED")]
+    ValidSelfSigned,
+    /// And with a key and a checkpoint that the verifier kept.
+    #[serde(rename = "VALID-SINCE-KEPT-CHECKPOINT")]
+    ValidSinceKeptCheckpoint,
+}
+
+impl Level {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "INVALID",
+            Self::ValidPrefix => "VALID-PREFIX",
+            Self::ValidSelfSigned => "VALID-SELF-SIGNED",
+            Self::ValidSinceKeptCheckpoint => "VALID-SINCE-KEPT-CHECKPOINT",
+        }
+    }
+
+    /// The level of that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Invalid, Self::ValidPrefix, Self::ValidSelfSigned, Self::ValidSinceKeptCheckpoint]
+            .into_iter()
+            .find(|level| level.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+/// One ledger as verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LedgerReport {
+    /// Its tenant.
+    pub tenant_id: String,
+    /// Its origin.
+    pub origin: String,
+    /// Leaves verified.
+    pub tree_size: u64,
+    /// Root over them, hex.
+    pub tree_root: String,
+    /// Size of the newest stored checkpoint that is good.
+    pub checkpoint_size: Option<u64>,
+    /// Checkpoints looked at, stored and kept.
+    pub checkpoints: u64,
+    /// The level of this ledger.
+    pub level: Level,
+    /// Leaves that a `ledger.recovered` of the next epoch declares lost: first and one past the last.
+    pub declared_lost: Option<(u64, u64)>,
+}
+
+/// A verification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The lowest level of the ledgers.
+    pub level: Level,
+    /// The ledgers.
+    pub ledgers: Vec<LedgerReport>,
+    /// The first [`FINDINGS_MAX`] findings.
+    pub findings: Vec<Finding>,
+    /// All findings of severity error.
+    pub errors: u64,
+    /// All findings of severity warning.
+    pub warnings: u64,
+    /// The question could not be answered; why.
+    pub undecided: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        Self {
+            level: Level::ValidSinceKeptCheckpoint,
+            ledgers: Vec::new(),
+            findings: Vec::new(),
+            errors: 0,
+            warnings: 0,
+            undecided: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, finding: Finding) {
+        match finding.severity {
+            Severity::Error => self.errors += 1,
+            Severity::Warning => self.warnings += 1,
+        }
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+
+    /// The exit code of SPEC 2.7: 0 complete, 1 contradiction or damage, 2 could not tell, 3 valid prefix only.
+    pub fn exit_code(&self, require: Option<Level>) -> u8 {
+        if self.errors > 0 || self.level == Level::Invalid {
+            1
+        } else if !self.undecided.is_empty() || require.is_some_and(|level| self.level < level && self.level != Level::ValidPrefix)
+        {
+            2
+        } else if self.level == Level::ValidPrefix {
+            3
+        } else {
+            0
+        }
+    }
+}
