@@ -28,6 +28,11 @@ impl KeyFolder {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// The folder as it is, for reading.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// The file of a ledger's key.
     pub fn file(&self, tenant_id: &str, epoch: u32) -> PathBuf {
         self.path.join(format!("{tenant_id}.{epoch}.key"))

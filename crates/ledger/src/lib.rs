@@ -6,6 +6,8 @@
 //!
 //! Start at [`Ledger`] and [`Draft`].
 
+pub mod admin;
+mod background;
 mod counters;
 mod draft;
 mod high_water;
@@ -32,6 +34,7 @@ use evidence::Timestamp;
 use store::{LedgerRow, Store};
 use tokio::sync::oneshot;
 
+pub use background::{INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
@@ -216,6 +219,21 @@ impl Ledger {
         };
         self.submit_blocking(&instance, vec![draft], at, false).map_err(TenantError::Submit)?;
         Ok(())
+    }
+
+    /// Makes all projections anew, while nothing else is written. Blocks; gives the records that stand in them.
+    ///
+    /// # Errors
+    /// Why not, in one line; the old projections stand.
+    pub fn rebuild(&self) -> Result<u64, String> {
+        let (reply, answer) = std::sync::mpsc::channel();
+        let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
+            let store = Arc::clone(&sequencer.inner().store);
+            // The asker may have gone; the projections are new all the same.
+            let _ = reply.send(rebuild(store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()));
+        }));
+        let closing = || SubmitError::Closing.to_string();
+        if queued { answer.recv().map_err(|_| closing())? } else { Err(closing()) }
     }
 
     /// Signs a checkpoint over everything committed so far, now. Blocks.

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
@@ -88,7 +89,8 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`]. A ledger that was rolled back is no error: it opens and is refused for writing.
     pub fn open(options: Options, at: Timestamp) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(&options.data_dir)?;
+        // Keys and evidence: nobody else's to read.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.data_dir)?;
         let lock = lock(&options)?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options.database(), Access::ReadWrite)?);
         Self::open_with(options, store, Some(lock), at)

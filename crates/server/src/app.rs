@@ -1,13 +1,17 @@
 //! What every handler is given.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use evidence::Timestamp;
 use ledger::Ledger;
+use tokio::sync::Semaphore;
 
 use crate::ApiError;
+use crate::body::Budget;
+use crate::metrics::RequestCounts;
 
 /// Limits of requests, each with its reason.
 #[derive(Clone, Copy, Debug)]
@@ -17,12 +21,41 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Bodies in flight, all together: with the queue and the caches the server stays below 256 MiB (SPEC 11.5).
     pub bodies_in_flight_bytes_max: usize,
+    /// Longest wait for the next bytes of a body: a client that stalls holds what it has sent so far.
+    pub body_idle: Duration,
+    /// Longest time a body may take: 16 MiB in it are 2.2 Mbit/s.
+    pub body_time: Duration,
+    /// Longest URI: an id of 256 bytes percent-encoded thrice is below 1 KiB, a cursor too.
+    pub uri_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body_bytes_max: 16 * 1024 * 1024, bodies_in_flight_bytes_max: 64 * 1024 * 1024 }
+        Self {
+            body_bytes_max: 16 * 1024 * 1024,
+            bodies_in_flight_bytes_max: 64 * 1024 * 1024,
+            body_idle: Duration::from_secs(10),
+            body_time: Duration::from_secs(60),
+            uri_bytes_max: 8 * 1024,
+        }
     }
+}
+
+/// What is known of the verification of one tenant's ledger. Filled by the background verifier.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// The tenant.
+    pub tenant_id: Arc<str>,
+    /// Leaves verified.
+    pub verified_size: u64,
+    /// When the last pass ended.
+    pub verified_at: Option<Timestamp>,
+    /// When the last full scrub ended.
+    pub last_full_scrub_at: Option<Timestamp>,
+    /// What a pass found wrong, in a few words; `None`: nothing.
+    pub damaged: Option<String>,
+    /// The first incremental pass has not ended yet: the server is not ready.
+    pub pending: bool,
 }
 
 /// What every handler is given. Cheap to clone.
@@ -34,9 +67,45 @@ pub struct App {
     pub limits: Limits,
     /// Reads the clock: called once a request, at its entry.
     pub clock: fn() -> Timestamp,
+    /// Local mode: no keys, and only requests that name a loopback host.
+    pub local: bool,
+    /// Verification by tenant, written by the background verifier; empty while there is none.
+    pub verification: Arc<RwLock<Vec<Verification>>>,
+    /// Why the server is not ready though its ledger is, e.g. while it drains. Written by [`crate::serve`].
+    pub(crate) draining: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) budget: Budget,
+    /// Large JSON bodies are parsed one at a time: 16 MiB of text may take 200 MB as values.
+    pub(crate) large_bodies: Arc<Semaphore>,
+    pub(crate) requests: Arc<RequestCounts>,
 }
 
 impl App {
+    /// An app in local mode over a ledger, with the default limits.
+    pub fn new(ledger: Ledger, clock: fn() -> Timestamp) -> Self {
+        Self::with_limits(ledger, clock, Limits::default())
+    }
+
+    /// An app in local mode over a ledger.
+    pub fn with_limits(ledger: Ledger, clock: fn() -> Timestamp, limits: Limits) -> Self {
+        Self {
+            ledger,
+            limits,
+            clock,
+            local: true,
+            verification: Arc::default(),
+            draining: Arc::default(),
+            budget: Budget::new(limits.bodies_in_flight_bytes_max),
+            large_bodies: Arc::new(Semaphore::new(1)),
+            requests: Arc::default(),
+        }
+    }
+
+    /// What is known of the verification of a tenant's ledger.
+    pub fn verification_of(&self, tenant_id: &str) -> Option<Verification> {
+        let all = self.verification.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|one| &*one.tenant_id == tenant_id).cloned()
+    }
+
     /// Runs something that blocks (the store, hashing) beside the async threads.
     ///
     /// # Errors
@@ -65,7 +134,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Received {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().copied().ok_or_else(|| ApiError::internal(&"no entry layer"))
+        parts
+            .extensions
+            .get::<Self>()
+            .copied()
+            .ok_or_else(|| ApiError::internal(&"no entry layer"))
     }
 }
 
@@ -73,6 +146,10 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| ApiError::internal(&"no entry layer"))
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| ApiError::internal(&"no entry layer"))
     }
 }

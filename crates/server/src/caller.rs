@@ -29,8 +29,14 @@ impl Caller {
     /// # Errors
     /// None in local mode but an internal one when its tenant is missing.
     pub fn of(app: &App, _parts: &Parts) -> Result<Self, ApiError> {
-        let tenant = app.ledger.tenant(LOCAL_TENANT).ok_or_else(|| ApiError::internal(&"no tenant for local mode"))?;
-        Ok(Self { tenant, principal: "local".into() })
+        let tenant = app
+            .ledger
+            .tenant(LOCAL_TENANT)
+            .ok_or_else(|| ApiError::internal(&"no tenant for local mode"))?;
+        Ok(Self {
+            tenant,
+            principal: "local".into(),
+        })
     }
 }
 

@@ -30,10 +30,33 @@ pub struct ApiError {
     pub retry_after_secs: Option<u32>,
 }
 
+/// The form of every error: RFC 9457.
+#[derive(Debug, utoipa::ToSchema)]
+#[allow(dead_code)] // for the document; written by `to_problem`
+pub(crate) struct Problem {
+    /// `urn:deponent:problem:<code>`
+    #[schema(rename = "type")]
+    kind: String,
+    /// The status in words.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// Stable, for programs.
+    code: String,
+    /// For people: what was wrong and where.
+    detail: String,
+}
+
 impl ApiError {
     /// A refusal.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), more: None, retry_after_secs: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            more: None,
+            retry_after_secs: None,
+        }
     }
 
     /// 400: the request's form is wrong.
@@ -43,7 +66,11 @@ impl ApiError {
 
     /// 422: the request breaks a rule; `field` says where.
     pub fn invalid(field: &str, message: impl Display) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", format!("{field}: {message}"))
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid",
+            format!("{field}: {message}"),
+        )
     }
 
     /// 404, the same for foreign and absent.
@@ -66,7 +93,11 @@ impl ApiError {
     /// 500: the cause goes to the log only.
     pub fn internal(cause: &dyn Display) -> Self {
         tracing::error!(%cause, "internal error");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "an internal error; the server's log has its cause")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "an internal error; the server's log has its cause",
+        )
     }
 
     /// Adds members to the problem document.
@@ -96,7 +127,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.to_problem())).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(secs) = self.retry_after_secs {
             headers.insert(header::RETRY_AFTER, secs.into());
         }
@@ -121,7 +155,9 @@ impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
         let message = rejection.to_string();
         match rejection {
-            Rejection::Conflict(receipt) => Self::conflict("conflict", message).with(json!({ "receipt": receipt })),
+            Rejection::Conflict(receipt) => {
+                Self::conflict("conflict", message).with(json!({ "receipt": receipt }))
+            }
             Rejection::RunUnknown => Self::not_found(),
             Rejection::RunEnded => Self::conflict("run_ended", message),
             Rejection::RunMoved => Self::unavailable("run_moved", message),
@@ -174,7 +210,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed");
         match error {
-            StoreError::Unavailable(_) => Self::unavailable("store_unavailable", "the store cannot answer now"),
+            StoreError::Unavailable(_) => {
+                Self::unavailable("store_unavailable", "the store cannot answer now")
+            }
             StoreError::Damaged { .. } | StoreError::Refused(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", error.to_string())
             }

@@ -4,13 +4,27 @@
 //! request to drafts and from rows to answers. Out of scope: what is recorded
 //! and in which order (ledger), what bytes mean (evidence), SQL (store).
 //!
-//! Start at [`App`] and [`api`].
+//! Start at [`App`] and [`router`].
 
-pub mod api;
+mod api;
 mod app;
+mod body;
 mod caller;
+mod cursor;
+mod entry;
 mod error;
+mod extract;
+mod grpc;
+mod ids;
+mod metrics;
+pub mod otlp;
+mod router;
+mod serve;
+mod tasks;
 
-pub use app::{App, Limits, Received, RequestId};
-pub use caller::Caller;
+pub use app::{App, Limits, Received, RequestId, Verification};
+pub use caller::{Caller, LOCAL_TENANT};
 pub use error::ApiError;
+pub use extract::{JsonBody, Path, Query};
+pub use router::{openapi, router};
+pub use serve::{ServeError, serve};

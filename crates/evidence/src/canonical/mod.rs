@@ -31,6 +31,7 @@ mod writer;
 pub use convert::{from_serde, to_serde};
 pub use error::{JsonError, JsonErrorClass, JsonErrorKind};
 pub use number::{Finite, INTEGER_MAX};
+pub use order::utf16 as key_order;
 pub use parse::{DEPTH_CEILING, Limits, parse};
 pub use value::Value;
 pub use write::{to_vec, write};

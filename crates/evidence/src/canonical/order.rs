@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 /// before U+E000–U+FFFF. Their lead bytes are F0–F4 against EE and EF, so
 /// ranking EE and EF above F4 at the first differing byte is the whole rule.
 /// Continuation bytes end at BF and are not touched.
-pub(super) fn utf16(a: &str, b: &str) -> Ordering {
+pub fn utf16(a: &str, b: &str) -> Ordering {
     // Equal words are passed over whole: keys may be long and alike to make sorting them slow.
     let (a_words, _) = a.as_bytes().as_chunks::<8>();
     let (b_words, _) = b.as_bytes().as_chunks::<8>();

@@ -1,0 +1,163 @@
+//! `deponent ledger`: show, prove, rebuild or recover a tenant's ledger.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use evidence::RecordId;
+use ledger::StoredTree;
+use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
+use serde_json::json;
+use store::sqlite::{Access, SqliteStore};
+use store::{LedgerRow, Store};
+use tlog::{LeafIndex, TlogProof};
+
+use super::DataDir;
+use crate::output::{self, Format, Usage};
+
+/// Which ledger of a data folder.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The tenant.
+    #[arg(long, default_value = "default")]
+    tenant: String,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// Show, prove, rebuild or recover a tenant's ledger.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Print size and root of the ledger and its newest checkpoint.
+    Head {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Print the .tlog-proof of a record: anyone can check it with the verifier key.
+    Proof {
+        /// A record id, or a leaf index.
+        record: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Make every projection anew from leaves and bodies.
+    Rebuild {
+        #[command(flatten)]
+        data_dir: DataDir,
+    },
+    /// After a rollback: start the next epoch, with a new key and a first leaf that declares the loss.
+    Recover {
+        /// The tenant.
+        #[arg(long)]
+        tenant: String,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        data_dir: DataDir,
+    },
+}
+
+impl LedgerCommand {
+    pub(crate) fn run(self) -> Result<u8> {
+        match self {
+            Self::Head { which } => head(&which),
+            Self::Proof { record, which } => proof(&record, &which),
+            Self::Rebuild { data_dir } => {
+                let bar = indicatif::ProgressBar::new_spinner().with_message("rebuilding projections");
+                bar.enable_steady_tick(std::time::Duration::from_millis(100));
+                let answer = ask_or_run(data_dir.existing()?, AdminRequest::Rebuild, crate::clock::now())?;
+                bar.finish_and_clear();
+                match answer {
+                    AdminAnswer::Rebuilt { records } => output::line(format_args!("rebuilt from {records} records")),
+                    AdminAnswer::Refused { reason } => bail!(reason),
+                    other => bail!("unexpected answer: {other:?}"),
+                }
+                Ok(0)
+            }
+            Self::Recover { tenant, reason, data_dir } => {
+                let request = AdminRequest::Recover { tenant_id: tenant, reason };
+                match ask_or_run(data_dir.existing()?, request, crate::clock::now())? {
+                    AdminAnswer::Recovered { origin, vkey, leaf_index } => output::line(format_args!(
+                        "recovered: the ledger goes on as {origin}\nvkey {vkey}\nthe loss is declared in leaf {leaf_index}"
+                    )),
+                    AdminAnswer::Refused { reason } => bail!(reason),
+                    other => bail!("unexpected answer: {other:?}"),
+                }
+                Ok(0)
+            }
+        }
+    }
+}
+
+fn open(which: &Which) -> Result<(SqliteStore, LedgerRow)> {
+    let options = which.data_dir.existing()?;
+    let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
+    let row = store
+        .ledgers_list()?
+        .into_iter()
+        .filter(|row| row.tenant_id == which.tenant)
+        .max_by_key(|row| row.epoch)
+        .ok_or_else(|| Usage(format!("there is no tenant {}", which.tenant)))?;
+    Ok((store, row))
+}
+
+fn head(which: &Which) -> Result<u8> {
+    let (store, row) = open(which)?;
+    let head = store.head_read(row.ledger_no)?;
+    let checkpoint = store.checkpoint_newest(row.ledger_no)?;
+    match which.format {
+        Format::Json => output::json(&json!({
+            "tenant_id": row.tenant_id,
+            "origin": row.origin,
+            "tree_size": head.size.as_u64(),
+            "tree_root": head.root.to_hex(),
+            "vkey": row.vkey,
+            "checkpoint": checkpoint.as_ref().map(|row| &row.note),
+            "checkpoint_size": checkpoint.as_ref().map(|row| row.size.as_u64()),
+        }))?,
+        Format::Text => {
+            output::line(format_args!("origin {}\nsize {}\nroot {}\nvkey {}", row.origin, head.size, head.root, row.vkey));
+            match checkpoint {
+                Some(checkpoint) => output::text(&format!("\n{}", checkpoint.note)),
+                None => output::line("no checkpoint yet"),
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn proof(record: &str, which: &Which) -> Result<u8> {
+    let (store, row) = open(which)?;
+    let index = match (record.parse::<u64>(), RecordId::parse(record)) {
+        (Ok(index), _) => index,
+        (_, Some(id)) => id.leaf_index().as_u64(),
+        _ => bail!(Usage(format!("{record:?} is neither a record id nor a leaf index"))),
+    };
+    let head = store.head_read(row.ledger_no)?;
+    let checkpoint = store.checkpoint_newest(row.ledger_no)?.filter(|checkpoint| index < checkpoint.size.as_u64());
+    let Some(checkpoint) = checkpoint else {
+        output::note(format_args!("deponent: no checkpoint covers leaf {index} of {} leaves", head.size));
+        return Ok(2);
+    };
+    let tree = StoredTree::new(&store, row.ledger_no);
+    let leaf = tree.leaf(index)?;
+    if let Some(id) = RecordId::parse(record) {
+        let header = evidence::Header::decode(&leaf).context("the leaf is no record")?;
+        if header.id != id {
+            output::note(format_args!("deponent: there is no record {id} in this ledger"));
+            return Ok(2);
+        }
+    }
+    let proof = TlogProof {
+        extra: None,
+        index: LeafIndex::new(index),
+        hashes: tree.inclusion(LeafIndex::new(index), checkpoint.size)?,
+        checkpoint_note: checkpoint.note,
+    };
+    std::io::stdout().lock().write_all(proof.encode().as_bytes())?;
+    Ok(0)
+}

@@ -1,0 +1,98 @@
+//! The commands, one file each.
+
+mod hash;
+mod ledger;
+#[cfg(feature = "serve")]
+mod openapi;
+#[cfg(feature = "serve")]
+mod serve;
+mod tenant;
+mod verify;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::settings::{Flags, Settings};
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the API, OTLP/HTTP and OTLP/gRPC.
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
+    /// Recompute everything that is stored, and say what disagrees.
+    Verify(verify::Verify),
+    /// Show, prove, rebuild or recover a tenant's ledger.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+    /// Make and list tenants.
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// Print the canonical SHA-256 of a JSON document, or of raw text.
+    Hash(hash::Hash),
+    /// Print the OpenAPI document.
+    #[cfg(feature = "serve")]
+    Openapi,
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    /// Does it; gives the exit code.
+    pub(crate) fn run(self, clap: &mut clap::Command) -> Result<u8> {
+        match self {
+            #[cfg(feature = "serve")]
+            Self::Serve(serve) => serve.run(),
+            Self::Verify(verify) => verify.run(),
+            Self::Ledger(ledger) => ledger.run(),
+            Self::Tenant(tenant) => tenant.run(),
+            Self::Hash(hash) => hash.run(),
+            #[cfg(feature = "serve")]
+            Self::Openapi => openapi::run(),
+            Self::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, clap, "deponent", &mut script);
+                crate::output::text(&String::from_utf8_lossy(&script));
+                Ok(0)
+            }
+        }
+    }
+}
+
+/// Where a local command works.
+#[derive(Debug, Args)]
+pub(crate) struct DataDir {
+    /// The data folder [env: DEPONENT_DATA_DIR; default: deponent-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The settings file [env: DEPONENT_CONFIG; default: deponent.toml when it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl DataDir {
+    fn settings(&self) -> Result<Settings> {
+        Settings::load(Flags {
+            data_dir: self.data_dir.clone(),
+            config: self.config.clone(),
+            ..Flags::default()
+        })
+    }
+
+    /// The options of a folder that must be there already.
+    fn existing(&self) -> Result<::ledger::Options> {
+        let options = self.settings()?.ledger;
+        anyhow::ensure!(
+            options.database().exists(),
+            "there is no ledger in {}: {} is missing",
+            options.data_dir.display(),
+            options.database().display()
+        );
+        Ok(options)
+    }
+}

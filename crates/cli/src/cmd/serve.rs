@@ -1,0 +1,160 @@
+//! `deponent serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ledger::{Ledger, admin};
+use server::{App, LOCAL_TENANT};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::output::{self, Usage};
+use crate::settings::{Flags, Settings};
+use crate::{clock, demo};
+
+/// Threads for what blocks: reads, lowering, hashing. More than a few wait for the same two cores.
+const BLOCKING_THREADS: usize = 16;
+
+/// Marks a data folder that has had its demo runs.
+const DEMO_MARK: &str = "demo-loaded";
+
+/// Serve the API, OTLP/HTTP and OTLP/gRPC.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// API, console and OTLP/HTTP [env: DEPONENT_LISTEN; default: 127.0.0.1:4318]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// OTLP/gRPC, or `off` [env: DEPONENT_GRPC_LISTEN; default: 127.0.0.1:4317]
+    #[arg(long, value_name = "ADDRESS")]
+    grpc_listen: Option<String>,
+    /// The data folder [env: DEPONENT_DATA_DIR; default: deponent-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The settings file [env: DEPONENT_CONFIG; default: deponent.toml when it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Load a few hundred made-up agent runs through the OTLP port, once per data folder.
+    #[arg(long)]
+    demo: bool,
+    /// Read the settings, say what is wrong with them, and end.
+    #[arg(long)]
+    check_config: bool,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<u8> {
+        let settings = Settings::load(Flags {
+            listen: self.listen,
+            grpc_listen: self.grpc_listen,
+            data_dir: self.data_dir,
+            config: self.config,
+        })?;
+        for (name, address) in [("listen", Some(settings.listen)), ("grpc_listen", settings.grpc_listen)] {
+            if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+                bail!(Usage(format!(
+                    "{name}: {address} is no loopback address; without API keys the server only listens on loopback"
+                )));
+            }
+        }
+        if self.check_config {
+            output::line("the settings are in order");
+            return Ok(0);
+        }
+        log_to_stderr(&settings.log)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(serve(settings, self.demo))?;
+        Ok(0)
+    }
+}
+
+fn log_to_stderr(filter: &str) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| Usage(format!("log: {filter:?} is no filter: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(())
+}
+
+async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
+    let data_dir = settings.ledger.data_dir.clone();
+    // Ports first: a port in use is said before the folder is touched.
+    let http = bind("listen", settings.listen).await?;
+    let grpc = match settings.grpc_listen {
+        Some(address) => Some(bind("grpc_listen", address).await?),
+        None => None,
+    };
+    let options = settings.ledger;
+    let ledger = tokio::task::spawn_blocking(move || -> Result<Ledger> {
+        let ledger = Ledger::open(options, clock::now())?;
+        ledger.tenant_create(LOCAL_TENANT, clock::now()).or_else(|error| match error {
+            // A refused ledger is served for reading; every writer is told.
+            ledger::TenantError::Refused(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
+            ledger::TenantError::Submit(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
+            error => Err(error),
+        })?;
+        admin::listen(ledger.clone(), clock::now).context("admin.sock")?;
+        Ok(ledger)
+    })
+    .await??;
+    let listen = http.local_addr()?;
+    output::line(format_args!("listening on http://{listen}"));
+    if let Some(grpc) = &grpc {
+        output::line(format_args!("grpc on {}", grpc.local_addr()?));
+    }
+    output::line(format_args!("data in {}", data_dir.display()));
+    output::line(
+        "LOCAL MODE: no API keys. Whoever reaches this port on this machine reads and writes as 'local' of tenant 'default'.",
+    );
+    output::line(format_args!("API: http://{listen}/api/docs   runs: http://{listen}/api/v1/logs/llm-runs"));
+    let app = App::new(ledger, clock::now);
+    let demo = async {
+        if with_demo
+            && let Err(error) = load_demo(listen, &data_dir.join(DEMO_MARK)).await
+        {
+            output::note(format_args!("deponent: the demo could not be loaded: {error:#}"));
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        served = server::serve(app, http, grpc, shutdown()) => served?,
+        () = demo => {}
+    }
+    Ok(())
+}
+
+async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{name}: cannot listen on {address}"))
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+async fn shutdown() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    output::note("deponent: shutting down");
+}
+
+/// Once per data folder. Crash before the mark: the runs are loaded once more, under other ids.
+async fn load_demo(listen: SocketAddr, mark: &std::path::Path) -> Result<()> {
+    if mark.exists() {
+        output::line("demo: loaded earlier into this data folder");
+        return Ok(());
+    }
+    let loaded = demo::load(listen, demo::requests(clock::now())).await?;
+    std::fs::write(mark, "")?;
+    output::line(format_args!("demo: {} agent runs, {} spans, all acknowledged on disk", loaded.runs, loaded.spans));
+    output::line(format_args!(
+        "try: curl http://{listen}/api/v1/logs/llm-runs?limit=5    deponent verify --data-dir {}",
+        mark.parent().unwrap_or(mark).display()
+    ));
+    Ok(())
+}

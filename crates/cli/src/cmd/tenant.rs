@@ -1,0 +1,83 @@
+//! `deponent tenant`: make and list tenants of a data folder.
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
+use serde_json::json;
+use store::Store;
+use store::sqlite::{Access, SqliteStore};
+
+use super::DataDir;
+use crate::output::{self, Format, Usage};
+
+/// Make and list tenants.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantCommand {
+    /// Make a tenant with a ledger and a key of its own; again: nothing happens.
+    Create {
+        /// 1 to 63 characters a-z, 0-9, '.', '_', '-'.
+        name: String,
+        #[command(flatten)]
+        data_dir: DataDir,
+        /// How to print.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// List tenants, their ledgers and their verifier keys.
+    List {
+        #[command(flatten)]
+        data_dir: DataDir,
+        /// How to print.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+}
+
+impl TenantCommand {
+    pub(crate) fn run(self) -> Result<u8> {
+        match self {
+            Self::Create { name, data_dir, format } => {
+                if !ledger::is_tenant_name(&name) {
+                    bail!(Usage(ledger::TenantError::Name.to_string()));
+                }
+                let options = data_dir.settings()?.ledger;
+                let request = AdminRequest::TenantCreate { tenant_id: name };
+                match ask_or_run(options, request, crate::clock::now())? {
+                    AdminAnswer::Tenant { tenant_id, origin, vkey } => match format {
+                        Format::Json => {
+                            output::json(&json!({ "tenant_id": tenant_id, "origin": origin, "vkey": vkey }))?;
+                        }
+                        Format::Text => output::line(format_args!("tenant {tenant_id}\norigin {origin}\nvkey {vkey}")),
+                    },
+                    AdminAnswer::Refused { reason } => bail!(reason),
+                    other => bail!("unexpected answer: {other:?}"),
+                }
+            }
+            Self::List { data_dir, format } => {
+                let options = data_dir.existing()?;
+                let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
+                let mut rows = Vec::new();
+                for ledger in store.ledgers_list()? {
+                    let head = store.head_read(ledger.ledger_no)?;
+                    match format {
+                        Format::Text => output::line(format_args!(
+                            "{:<24} epoch {}  {:>12} leaves  {}",
+                            ledger.tenant_id, ledger.epoch, head.size, ledger.vkey
+                        )),
+                        Format::Json => rows.push(json!({
+                            "tenant_id": ledger.tenant_id,
+                            "epoch": ledger.epoch,
+                            "origin": ledger.origin,
+                            "vkey": ledger.vkey,
+                            "tree_size": head.size.as_u64(),
+                        })),
+                    }
+                }
+                if format == Format::Json {
+                    output::json(&rows)?;
+                }
+            }
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,207 @@
+//! `deponent verify`: everything that is stored, recomputed.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use ledger::verify::{Level, Question, Report, verify};
+use ledger::{HighWater, KeyFolder};
+use store::Store;
+use store::sqlite::{Access, SqliteStore};
+use tlog::VerifierKey;
+
+use super::DataDir;
+use crate::output::{self, Format, Usage};
+
+/// Longest checkpoint file.
+const CHECKPOINT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Findings printed as text; JSON has up to 10,000.
+const FINDINGS_PRINTED: usize = 50;
+
+/// Recompute everything that is stored, and say what disagrees.
+///
+/// Exit codes: 0 everything holds, 1 contradiction or damage, 2 could not tell, 3 valid but a kept
+/// checkpoint is larger.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Only this tenant [default: all]
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Leaves, bodies, roots and checkpoints; no projections.
+    #[arg(long, value_parser = ["ledger"])]
+    only: Option<String>,
+    /// A verifier key that you kept: text, or a file of one key a line. May be given more than once.
+    #[arg(long, value_name = "KEY")]
+    vkey: Vec<String>,
+    /// A checkpoint that you kept. May be given more than once.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// The least level that counts as holding.
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
+    require: Option<Level>,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+fn parse_level(text: &str) -> Result<Level, String> {
+    Level::parse(text).ok_or_else(|| {
+        "levels are INVALID, VALID-PREFIX, VALID-SELF-SIGNED, VALID-SINCE-KEPT-CHECKPOINT".to_owned()
+    })
+}
+
+impl Verify {
+    pub(crate) fn run(self) -> Result<u8> {
+        let options = self.data_dir.existing()?;
+        let store = match SqliteStore::open(&options.database(), Access::ReadOnly) {
+            Ok(store) => store,
+            Err(error) => {
+                output::note(format_args!("deponent: {error}"));
+                return Ok(2);
+            }
+        };
+        // Marks are read before heads are fixed: a mark never runs ahead of what is committed.
+        let marks = match HighWater::open(&options.high_water()) {
+            Ok(marks) => marks,
+            Err(error) => {
+                output::note(format_args!("deponent: {error}"));
+                return Ok(1);
+            }
+        };
+        let keys = KeyFolder::at(&options.keys());
+        let progress = AtomicU64::new(0);
+        let question = Question {
+            tenant_id: self.tenant.clone(),
+            only_ledger: self.only.is_some(),
+            vkeys: vkeys(&self.vkey)?,
+            kept: kept(&self.checkpoint)?,
+            marks: Some(&marks),
+            keys: Some(&keys),
+            progress: Some(&progress),
+            rest_factor: 0,
+        };
+        let started = Instant::now();
+        let report = with_progress(&store, &progress, || verify(&store, &question));
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => {
+                output::note(format_args!("deponent: {error}"));
+                return Ok(2);
+            }
+        };
+        let code = report.exit_code(self.require);
+        match self.format {
+            Format::Json => {
+                let mut value = serde_json::to_value(&report)?;
+                value["exit_code"] = code.into();
+                output::json(&value)?;
+            }
+            Format::Text => print(&report, self.require, started.elapsed()),
+        }
+        Ok(code)
+    }
+}
+
+fn vkeys(given: &[String]) -> Result<Vec<VerifierKey>> {
+    let mut keys = Vec::new();
+    for text in given {
+        if let Ok(key) = VerifierKey::parse(text) {
+            keys.push(key);
+            continue;
+        }
+        let file = std::fs::read_to_string(text)
+            .map_err(|error| Usage(format!("--vkey {text:?} is neither a verifier key nor a file: {error}")))?;
+        for line in file.lines().filter(|line| !line.trim().is_empty()) {
+            let key = VerifierKey::parse(line.trim()).map_err(|error| Usage(format!("--vkey {text}: {error}")))?;
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+fn kept(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
+    paths
+        .iter()
+        .map(|path| {
+            let len = std::fs::metadata(path).with_context(|| format!("--checkpoint {}", path.display()))?.len();
+            if len > CHECKPOINT_BYTES_MAX {
+                bail!(Usage(format!("--checkpoint {}: longer than any checkpoint", path.display())));
+            }
+            std::fs::read(path).with_context(|| format!("--checkpoint {}", path.display()))
+        })
+        .collect()
+}
+
+fn with_progress<T>(store: &dyn Store, done: &AtomicU64, work: impl FnOnce() -> T) -> T {
+    let leaves: u64 = store
+        .ledgers_list()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|row| store.head_read(row.ledger_no).ok())
+        .map(|head| head.size.as_u64())
+        .sum();
+    let bar = ProgressBar::new(leaves);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} leaves, {per_sec}, {eta} left") {
+        bar.set_style(style);
+    }
+    std::thread::scope(|scope| {
+        let (ended, end) = std::sync::mpsc::channel::<()>();
+        let bar = &bar;
+        scope.spawn(move || {
+            while end.recv_timeout(Duration::from_millis(100)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                bar.set_position(done.load(Ordering::Relaxed));
+            }
+            bar.finish_and_clear();
+        });
+        let result = work();
+        drop(ended);
+        result
+    })
+}
+
+fn print(report: &Report, require: Option<Level>, took: Duration) {
+    for ledger in &report.ledgers {
+        output::line(format_args!(
+            "{:<24} {:>12} leaves  {}  {}",
+            ledger.tenant_id,
+            ledger.tree_size,
+            ledger.level.as_str(),
+            ledger.origin
+        ));
+        if let Some((first, end)) = ledger.declared_lost {
+            output::line(format_args!("  declared lost by the next epoch: leaves {first} to {}", end - 1));
+        }
+    }
+    for finding in report.findings.iter().take(FINDINGS_PRINTED) {
+        output::line(format_args!("finding: {finding}"));
+    }
+    let all = report.errors + report.warnings;
+    let printed = u64::try_from(report.findings.len().min(FINDINGS_PRINTED)).unwrap_or(u64::MAX);
+    if all > printed {
+        output::line(format_args!("… and {} more findings", all - printed));
+    }
+    for reason in &report.undecided {
+        output::line(format_args!("could not tell: {reason}"));
+    }
+    if let Some(level) = require.filter(|level| report.level < *level) {
+        output::line(format_args!("required: {}", level.as_str()));
+    }
+    let leaves: u64 = report.ledgers.iter().map(|ledger| ledger.tree_size).sum();
+    output::line(format_args!(
+        "{}: {} errors, {} warnings, {leaves} leaves in {:.2} s",
+        report.level.as_str(),
+        report.errors,
+        report.warnings,
+        took.as_secs_f64()
+    ));
+    output::line(
+        "This shows that nothing recorded was changed or left out. It cannot show actions that were never recorded, \
+         nor a rewrite by the key holder before anyone else kept a checkpoint.",
+    );
+}

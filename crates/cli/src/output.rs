@@ -1,0 +1,56 @@
+//! Everything that is printed: answers on stdout, errors on stderr, one line each.
+#![allow(clippy::print_stdout)] // this is where stdout is written
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What was typed makes no sense: exit code 64.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Prints one line; a reader that has gone (a closed pipe) is no error.
+pub(crate) fn line(text: impl Display) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// Prints text as it is.
+pub(crate) fn text(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Prints an answer as indented JSON.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Prints an error and its causes on one line of stderr.
+pub(crate) fn error(error: &anyhow::Error) {
+    let text = format!("{error:#}").replace('\n', " ");
+    let _ = writeln!(io::stderr().lock(), "deponent: {text}");
+}
+
+/// Prints a remark on stderr.
+pub(crate) fn note(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,224 @@
+//! Settings: flags over `DEPONENT_*` over `deponent.toml` over defaults.
+//!
+//! They are read as written, then resolved once into types that cannot be wrong.
+//! Unknown keys are errors, in the file and in the environment.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::output::Usage;
+
+/// Longest settings file that is read.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Every variable that means something. Others that begin with `DEPONENT_` are refused.
+const VARIABLES: [&str; 10] = [
+    "DEPONENT_LISTEN",
+    "DEPONENT_GRPC_LISTEN",
+    "DEPONENT_DATA_DIR",
+    "DEPONENT_DATABASE_URL",
+    "DEPONENT_CONFIG",
+    "DEPONENT_LOG",
+    "DEPONENT_LEDGER_ORIGIN",
+    "DEPONENT_RUNS_SEAL_AFTER",
+    "DEPONENT_RUNS_ABANDON_AFTER",
+    "DEPONENT_URL",
+];
+
+/// The file as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: Option<String>,
+    grpc_listen: Option<String>,
+    data_dir: Option<PathBuf>,
+    database_url: Option<String>,
+    log: Option<String>,
+    ledger: LedgerTable,
+    runs: RunsTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LedgerTable {
+    origin: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RunsTable {
+    seal_after: Option<String>,
+    abandon_after: Option<String>,
+}
+
+/// What flags say.
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) listen: Option<String>,
+    pub(crate) grpc_listen: Option<String>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Resolved settings.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    /// `None`: off.
+    pub(crate) grpc_listen: Option<SocketAddr>,
+    pub(crate) log: String,
+    pub(crate) ledger: ledger::Options,
+}
+
+/// The environment as far as it concerns us. Read here and nowhere else.
+fn environment() -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("DEPONENT_")) else { continue };
+        if !VARIABLES.contains(&name) {
+            bail!(Usage(format!("unknown environment variable {name}; known: {}", VARIABLES.join(", "))));
+        }
+        let value = value.into_string().map_err(|_| Usage(format!("{name} is not UTF-8")))?;
+        found.insert(name.to_owned(), value);
+    }
+    Ok(found)
+}
+
+impl Settings {
+    /// Reads and resolves.
+    pub(crate) fn load(flags: Flags) -> Result<Self> {
+        Self::resolve(flags, &environment()?)
+    }
+
+    fn resolve(flags: Flags, environment: &BTreeMap<String, String>) -> Result<Self> {
+        let variable = |name: &str| environment.get(name).cloned();
+        let path = flags.config.or_else(|| variable("DEPONENT_CONFIG").map(PathBuf::from));
+        let file = match &path {
+            Some(path) => read_file(path)?,
+            None if Path::new("deponent.toml").exists() => read_file(Path::new("deponent.toml"))?,
+            None => File::default(),
+        };
+        if variable("DEPONENT_DATABASE_URL").or(file.database_url).is_some_and(|url| !url.is_empty()) {
+            bail!(Usage(
+                "DEPONENT_DATABASE_URL: this version keeps everything in SQLite in the data folder; unset it".into()
+            ));
+        }
+        let pick = |flag: Option<String>, name: &str, file: Option<String>, default: &str| {
+            flag.or_else(|| variable(name)).or(file).unwrap_or_else(|| default.to_owned())
+        };
+        let listen = pick(flags.listen, "DEPONENT_LISTEN", file.listen, "127.0.0.1:4318");
+        let grpc = pick(flags.grpc_listen, "DEPONENT_GRPC_LISTEN", file.grpc_listen, "127.0.0.1:4317");
+        let data_dir = flags
+            .data_dir
+            .or_else(|| variable("DEPONENT_DATA_DIR").map(PathBuf::from))
+            .or(file.data_dir)
+            .unwrap_or_else(|| "deponent-data".into());
+        let mut options = ledger::Options::new(data_dir);
+        options.origin = pick(None, "DEPONENT_LEDGER_ORIGIN", file.ledger.origin, &options.origin);
+        if !ledger::is_origin(&options.origin) {
+            bail!(Usage(format!("ledger.origin: {:?} is not a schema-less URL without spaces and '+'", options.origin)));
+        }
+        let duration = |name: &str, variable_name: &str, file: Option<String>, default: i64| -> Result<i64> {
+            match variable(variable_name).or(file) {
+                None => Ok(default),
+                Some(text) => parse_duration(&text).ok_or_else(|| {
+                    Usage(format!("{name}: {text:?} is no duration; write e.g. 500ms, 30s, 5m, 24h")).into()
+                }),
+            }
+        };
+        options.seal_after_micros =
+            duration("runs.seal_after", "DEPONENT_RUNS_SEAL_AFTER", file.runs.seal_after, options.seal_after_micros)?;
+        options.abandon_after_micros = duration(
+            "runs.abandon_after",
+            "DEPONENT_RUNS_ABANDON_AFTER",
+            file.runs.abandon_after,
+            options.abandon_after_micros,
+        )?;
+        Ok(Self {
+            listen: address("listen", &listen)?,
+            grpc_listen: if grpc == "off" { None } else { Some(address("grpc_listen", &grpc)?) },
+            log: pick(None, "DEPONENT_LOG", file.log, "info"),
+            ledger: options,
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<File> {
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if metadata.len() > FILE_BYTES_MAX {
+        bail!(Usage(format!("{} is longer than any settings file", path.display())));
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).map_err(|error| {
+        Usage(format!("{}: {}", path.display(), error.to_string().trim().replace('\n', " "))).into()
+    })
+}
+
+fn address(name: &str, text: &str) -> Result<SocketAddr> {
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|_| Usage(format!("{name}: {text:?} is no address; write e.g. 127.0.0.1:4318")))?;
+    found.next().ok_or_else(|| Usage(format!("{name}: {text:?} has no address")).into())
+}
+
+/// `500ms`, `30s`, `5m`, `24h`, `7d`, or bare seconds; microseconds.
+fn parse_duration(text: &str) -> Option<i64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let micros = match unit.trim() {
+        "ms" => 1_000,
+        "" | "s" => 1_000_000,
+        "m" => 60 * 1_000_000,
+        "h" => 3_600 * 1_000_000,
+        "d" => 86_400 * 1_000_000,
+        _ => return None,
+    };
+    number.parse::<i64>().ok()?.checked_mul(micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(pairs: &[(&str, &str)]) -> Result<Settings> {
+        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings::resolve(Flags::default(), &environment)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let settings = resolve(&[]).unwrap();
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:4318");
+        assert_eq!(settings.grpc_listen.unwrap().to_string(), "127.0.0.1:4317");
+        assert_eq!(settings.ledger.origin, "deponent.local");
+        assert_eq!(settings.ledger.seal_after_micros, 30_000_000);
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_mistakes_are_named() {
+        let flags = Flags { listen: Some("127.0.0.1:0".into()), ..Flags::default() };
+        let environment = BTreeMap::from([("DEPONENT_LISTEN".to_owned(), "127.0.0.1:9".to_owned())]);
+        assert_eq!(Settings::resolve(flags, &environment).unwrap().listen.port(), 0);
+        for (name, value) in [
+            ("DEPONENT_LISTEN", "nowhere"),
+            ("DEPONENT_RUNS_SEAL_AFTER", "soon"),
+            ("DEPONENT_LEDGER_ORIGIN", "a b"),
+            ("DEPONENT_DATABASE_URL", "postgres://x"),
+        ] {
+            assert!(resolve(&[(name, value)]).unwrap_err().downcast_ref::<Usage>().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Some(500_000));
+        assert_eq!(parse_duration("24h"), Some(86_400_000_000));
+        assert_eq!(parse_duration("7"), Some(7_000_000));
+        assert_eq!(parse_duration("h"), None);
+        assert_eq!(parse_duration("99999999999999999d"), None);
+    }
+}

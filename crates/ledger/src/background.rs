@@ -1,0 +1,151 @@
+//! Verification in the background: what is new within a minute, everything once a day.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use evidence::{Finding, Timestamp};
+use store::sqlite::{LedgerProgress, StateDb};
+use store::{LedgerRow, StoreError};
+use tlog::TreeSize;
+
+use crate::verify::{Question, incremental, verify};
+use crate::{HighWater, Ledger};
+
+/// At latest this long after a commit its leaves are verified.
+pub const INCREMENTAL_MICROS: i64 = 60 * 1_000_000;
+
+/// At latest this long after the last, everything is verified.
+pub const SCRUB_MICROS: i64 = 24 * 3_600 * 1_000_000;
+
+/// A full scrub rests nine times as long as it works: a tenth of a core.
+const SCRUB_REST: u32 = 9;
+
+/// Findings logged of one pass; the rest is counted.
+const FINDINGS_LOGGED: usize = 20;
+
+/// Background verification of a running ledger.
+#[derive(Debug)]
+pub struct Verifier {
+    ledger: Ledger,
+    state: StateDb,
+    known: Mutex<HashMap<String, LedgerProgress>>,
+    scrubbing: AtomicBool,
+}
+
+impl Verifier {
+    /// Takes up where the last process stopped. A state database that cannot be read begins anew.
+    pub fn open(ledger: &Ledger) -> Result<Self, StoreError> {
+        let path = ledger.options().data_dir.join("state.db");
+        let state = match StateDb::open(&path) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, "state.db cannot be read: verification begins anew");
+                let aside = path.with_extension("db.damaged");
+                std::fs::rename(&path, aside).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                StateDb::open(&path)?
+            }
+        };
+        Ok(Self { ledger: ledger.clone(), state, known: Mutex::default(), scrubbing: AtomicBool::new(false) })
+    }
+
+    /// How far a ledger has been verified.
+    pub fn progress(&self, origin: &str) -> LedgerProgress {
+        if let Some(progress) = self.lock().get(origin) {
+            return *progress;
+        }
+        self.state.progress(origin).unwrap_or_default()
+    }
+
+    /// Verifies what is new in every ledger. Blocks; a pass over nothing new costs one read a ledger.
+    pub fn incremental(&self, at: Timestamp) {
+        for tenant in self.ledger.tenants() {
+            let row = tenant.ledger().row.clone();
+            let mut progress = self.progress(&row.origin);
+            let head = self.ledger.store().head_read(row.ledger_no);
+            if head.is_ok_and(|head| head.size.as_u64() == progress.verified_size && progress.verified_at.is_some()) {
+                continue;
+            }
+            match incremental(self.ledger.store(), &row, TreeSize::new(progress.verified_size)) {
+                Ok((head, findings)) => {
+                    self.log(&row, &findings);
+                    if findings.is_empty() {
+                        progress.verified_size = head.size.as_u64();
+                    } else {
+                        progress.findings = count(&findings);
+                    }
+                    progress.verified_at = Some(at);
+                    self.keep(&row, progress);
+                }
+                Err(error) => tracing::error!(origin = row.origin, %error, "incremental verification failed"),
+            }
+        }
+    }
+
+    /// Whether a full scrub is due.
+    pub fn scrub_due(&self, at: Timestamp) -> bool {
+        self.ledger.tenants().iter().any(|tenant| {
+            let last = self.progress(&tenant.ledger().row.origin).last_full_scrub_at;
+            last.is_none_or(|last| at.micros_since(last) >= SCRUB_MICROS)
+        })
+    }
+
+    /// Verifies everything, resting most of the time. Blocks for long; one at a time.
+    pub fn scrub(&self, at: Timestamp) {
+        if self.scrubbing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.scrub_all(at);
+        self.scrubbing.store(false, Ordering::Release);
+    }
+
+    fn scrub_all(&self, at: Timestamp) {
+        let keys = crate::KeyFolder::at(&self.ledger.options().keys());
+        for tenant in self.ledger.tenants() {
+            let row = tenant.ledger().row.clone();
+            // Read before the heads are fixed: a mark never runs ahead of what is committed.
+            let marks = HighWater::open(&self.ledger.options().high_water());
+            let question = Question {
+                tenant_id: Some(row.tenant_id.clone()),
+                marks: marks.as_ref().ok(),
+                keys: Some(&keys),
+                rest_factor: SCRUB_REST,
+                ..Question::default()
+            };
+            match verify(self.ledger.store(), &question) {
+                Ok(report) => {
+                    self.log(&row, &report.findings);
+                    let mut progress = self.progress(&row.origin);
+                    progress.last_full_scrub_at = Some(at);
+                    progress.findings = report.errors;
+                    self.keep(&row, progress);
+                }
+                Err(error) => tracing::error!(origin = row.origin, %error, "full verification failed"),
+            }
+        }
+    }
+
+    fn keep(&self, row: &LedgerRow, progress: LedgerProgress) {
+        self.lock().insert(row.origin.clone(), progress);
+        if let Err(error) = self.state.progress_set(&row.origin, &progress) {
+            tracing::warn!(%error, "verification progress cannot be kept: it begins anew after a restart");
+        }
+    }
+
+    fn log(&self, row: &LedgerRow, findings: &[Finding]) {
+        for finding in findings.iter().take(FINDINGS_LOGGED) {
+            tracing::error!(origin = row.origin, %finding, "verification found");
+        }
+        if findings.len() > FINDINGS_LOGGED {
+            tracing::error!(origin = row.origin, more = findings.len() - FINDINGS_LOGGED, "verification found more");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, LedgerProgress>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(findings: &[Finding]) -> u64 {
+    u64::try_from(findings.len()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,286 @@
+//! OTLP over HTTP: the three export endpoints.
+//!
+//! The answer follows the durable commit and is in the request's own encoding,
+//! errors included (`google.rpc.Status`). 503 is what exporters send again.
+//!
+//! In scope: the way of one request, shared with gRPC ([`crate::grpc`]). Out of
+//! scope: what a request means ([`crate::otlp`]).
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use evidence::{Kind, Timestamp};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
+use prost::Message;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::body::{self, Held};
+use crate::extract::media_type;
+use crate::otlp::{DecodeError, Encoding, LogsRequest, Lowered, MetricsRequest, Rejections, TraceRequest};
+use crate::otlp::{lower_logs, lower_metrics, lower_traces};
+use crate::{ApiError, App, Caller, Received};
+
+/// Reasons named in a partial success: more say nothing new.
+const REASONS_MAX: usize = 5;
+
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(traces))
+        .routes(routes!(logs))
+        .routes(routes!(metrics))
+}
+
+/// What a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Traces,
+    Logs,
+    Metrics,
+}
+
+/// Takes spans (OTLP/HTTP, protobuf or JSON, gzip or not).
+#[utoipa::path(post, path = "/v1/traces", tag = "otlp",
+    request_body(content((serde_json::Value = "application/json"), (Vec<u8> = "application/x-protobuf")),
+        description = "ExportTraceServiceRequest"),
+    responses((status = 200, description = "ExportTraceServiceResponse; partial_success counts what was refused"),
+        (status = 400, description = "google.rpc.Status: not an OTLP request"),
+        (status = 413, description = "google.rpc.Status: larger than 16 MiB unpacked"),
+        (status = 415, description = "Neither protobuf nor JSON"),
+        (status = 503, description = "google.rpc.Status: send it again after Retry-After")))]
+async fn traces(app: State<App>, request: Request) -> Response {
+    http(&app, Signal::Traces, request).await
+}
+
+/// Takes log records (OTLP/HTTP, protobuf or JSON, gzip or not).
+#[utoipa::path(post, path = "/v1/logs", tag = "otlp",
+    request_body(content((serde_json::Value = "application/json"), (Vec<u8> = "application/x-protobuf")),
+        description = "ExportLogsServiceRequest"),
+    responses((status = 200, description = "ExportLogsServiceResponse; partial_success counts what was refused"),
+        (status = 400, description = "google.rpc.Status: not an OTLP request"),
+        (status = 413, description = "google.rpc.Status: larger than 16 MiB unpacked"),
+        (status = 415, description = "Neither protobuf nor JSON"),
+        (status = 503, description = "google.rpc.Status: send it again after Retry-After")))]
+async fn logs(app: State<App>, request: Request) -> Response {
+    http(&app, Signal::Logs, request).await
+}
+
+/// Takes metrics (OTLP/HTTP, protobuf or JSON, gzip or not).
+#[utoipa::path(post, path = "/v1/metrics", tag = "otlp",
+    request_body(content((serde_json::Value = "application/json"), (Vec<u8> = "application/x-protobuf")),
+        description = "ExportMetricsServiceRequest"),
+    responses((status = 200, description = "ExportMetricsServiceResponse; partial_success counts what was refused"),
+        (status = 400, description = "google.rpc.Status: not an OTLP request"),
+        (status = 413, description = "google.rpc.Status: larger than 16 MiB unpacked"),
+        (status = 415, description = "Neither protobuf nor JSON"),
+        (status = 503, description = "google.rpc.Status: send it again after Retry-After")))]
+async fn metrics(app: State<App>, request: Request) -> Response {
+    http(&app, Signal::Metrics, request).await
+}
+
+async fn http(app: &App, signal: Signal, request: Request) -> Response {
+    let encoding = match media_type(request.headers())
+        .map(str::to_ascii_lowercase)
+        .as_deref()
+    {
+        Some("application/x-protobuf") => Encoding::Protobuf,
+        Some("application/json") => Encoding::Json,
+        _ => {
+            let message = "the content type must be application/x-protobuf or application/json";
+            return ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message)
+                .into_response();
+        }
+    };
+    let handled = async {
+        let (parts, body) = request.into_parts();
+        let caller = Caller::of(app, &parts)?;
+        let Received(at) = received(&parts)?;
+        let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
+        export(app, caller, at, signal, encoding, held).await
+    };
+    match handled.await {
+        Ok(refused) => encoded(StatusCode::OK, encoding, answer(signal, encoding, refused)),
+        Err(error) => {
+            let mut response = encoded(error.status, encoding, status(&error, encoding));
+            if let Some(secs) = error.retry_after_secs {
+                response.headers_mut().insert(header::RETRY_AFTER, secs.into());
+            }
+            response
+        }
+    }
+}
+
+/// When the request was received, from the entry layer.
+pub(crate) fn received(parts: &axum::http::request::Parts) -> Result<Received, ApiError> {
+    parts
+        .extensions
+        .get::<Received>()
+        .copied()
+        .ok_or_else(|| ApiError::internal(&"no entry layer"))
+}
+
+fn encoded(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response {
+    let content_type = match encoding {
+        Encoding::Protobuf => HeaderValue::from_static("application/x-protobuf"),
+        Encoding::Json => HeaderValue::from_static("application/json"),
+    };
+    (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+}
+
+impl From<DecodeError> for ApiError {
+    fn from(error: DecodeError) -> Self {
+        let message = error.to_string();
+        match error {
+            DecodeError::Malformed(_) => Self::malformed(message),
+            DecodeError::TooLarge(_) | DecodeError::TooMany => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+            }
+        }
+    }
+}
+
+/// Unpacks, decodes, lowers, submits, and says what was refused.
+pub(crate) async fn export(
+    app: &App,
+    caller: Caller,
+    at: Timestamp,
+    signal: Signal,
+    encoding: Encoding,
+    held: Held,
+) -> Result<Rejections, ApiError> {
+    // The body's place in the budget is kept until the answer: the drafts made from it are as large.
+    let (Lowered { drafts, rejected }, _hold) = app
+        .blocking(move |_| {
+            let held = held.inflate()?;
+            let lowered = lower(signal, &held.bytes, encoding, at)?;
+            Ok((lowered, held.into_hold()))
+        })
+        .await?;
+    // An environment stands for no item of its own: nobody sent it to be counted.
+    let counted: Vec<bool> = drafts
+        .iter()
+        .map(|draft| draft.kind != Kind::EvidenceEnvironment)
+        .collect();
+    let outcomes = app.ledger.submit(&caller.tenant, drafts, at).await?;
+    let mut refused = rejected;
+    for (outcome, _) in outcomes.iter().zip(counted).filter(|(_, counted)| *counted) {
+        if let Err(rejection) = outcome {
+            refused.count += 1;
+            let reason = rejection.to_string();
+            if refused.reasons.len() < REASONS_MAX && !refused.reasons.contains(&reason) {
+                refused.reasons.push(reason);
+            }
+        }
+    }
+    Ok(refused)
+}
+
+fn lower(signal: Signal, bytes: &[u8], encoding: Encoding, at: Timestamp) -> Result<Lowered, DecodeError> {
+    let mut salts = ledger::Salts::default();
+    Ok(match signal {
+        Signal::Traces => lower_traces(&TraceRequest::decode(bytes, encoding)?, at, &mut salts),
+        Signal::Logs => lower_logs(&LogsRequest::decode(bytes, encoding)?, at, &mut salts),
+        Signal::Metrics => lower_metrics(&MetricsRequest::decode(bytes, encoding)?, at, &mut salts),
+    })
+}
+
+/// The export response. Without refusals it is empty, as OTLP asks.
+pub(crate) fn answer(signal: Signal, encoding: Encoding, refused: Rejections) -> Vec<u8> {
+    let error_message = refused.reasons.join("; ");
+    let partial = refused.count > 0 || !error_message.is_empty();
+    let count = i64::try_from(refused.count).unwrap_or(i64::MAX);
+    if encoding == Encoding::Json {
+        let field = match signal {
+            Signal::Traces => "rejectedSpans",
+            Signal::Logs => "rejectedLogRecords",
+            Signal::Metrics => "rejectedDataPoints",
+        };
+        // 64-bit integers are strings in protobuf's JSON.
+        let body = match partial {
+            true => json!({ "partialSuccess": { field: count.to_string(), "errorMessage": error_message } }),
+            false => json!({}),
+        };
+        return body.to_string().into_bytes();
+    }
+    match signal {
+        Signal::Traces => {
+            let partial = partial.then_some(ExportTracePartialSuccess {
+                rejected_spans: count,
+                error_message,
+            });
+            ExportTraceServiceResponse {
+                partial_success: partial,
+            }
+            .encode_to_vec()
+        }
+        Signal::Logs => {
+            let partial = partial.then_some(ExportLogsPartialSuccess {
+                rejected_log_records: count,
+                error_message,
+            });
+            ExportLogsServiceResponse {
+                partial_success: partial,
+            }
+            .encode_to_vec()
+        }
+        Signal::Metrics => {
+            let partial = partial.then_some(ExportMetricsPartialSuccess {
+                rejected_data_points: count,
+                error_message,
+            });
+            ExportMetricsServiceResponse {
+                partial_success: partial,
+            }
+            .encode_to_vec()
+        }
+    }
+}
+
+/// `google.rpc.Status`, as far as OTLP needs it.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+fn status(error: &ApiError, encoding: Encoding) -> Vec<u8> {
+    let code = i32::from(rpc_code(error.status));
+    match encoding {
+        Encoding::Protobuf => RpcStatus {
+            code,
+            message: error.message.clone(),
+        }
+        .encode_to_vec(),
+        Encoding::Json => json!({ "code": code, "message": error.message })
+            .to_string()
+            .into_bytes(),
+    }
+}
+
+/// The gRPC code that says the same.
+pub(crate) fn rpc_code(status: StatusCode) -> tonic::Code {
+    use tonic::Code;
+    match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => {
+            Code::InvalidArgument
+        }
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::CONFLICT => Code::Aborted,
+        // Without retry information it is not sent again, which is right: it would be as large.
+        StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
+        StatusCode::REQUEST_TIMEOUT => Code::Cancelled,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}

@@ -1,0 +1,197 @@
+//! Extractors: what a handler takes from a request, refused as problem+json when it is wrong.
+//!
+//! In scope: JSON bodies, query parameters, path parameters. Out of scope: reading
+//! and counting bodies ([`crate::body`]), OTLP bodies (api::otlp).
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use evidence::canonical::{self, JsonError, JsonErrorClass};
+use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::body::{self, Held};
+use crate::{ApiError, App};
+
+/// Bodies from this length on are parsed beside the async threads, one at a time.
+const LARGE_BODY_BYTES: usize = 64 * 1024;
+
+/// A JSON body: strict I-JSON, then `T`, which must `deny_unknown_fields`.
+///
+/// `T` is read from the canonical form of what was sent, so a
+/// [`serde_json::value::RawValue`] inside it is canonical JSON already.
+#[derive(Debug)]
+pub struct JsonBody<T> {
+    /// What was sent.
+    pub value: T,
+    /// SHA-256 of its canonical JSON: what "the same content again" means.
+    pub content: [u8; 32],
+    /// Counts the body until the handler is done with it.
+    pub(crate) _held: (body::Hold, Option<OwnedSemaphorePermit>),
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        require_json(&parts.headers)?;
+        let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
+        if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
+            return parse(held, None);
+        }
+        let permit = app
+            .large_bodies
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|error| ApiError::internal(&error))?;
+        app.blocking(move |_| parse(held.inflate()?, Some(permit))).await
+    }
+}
+
+/// 415 unless the content type is `application/json`, with or without parameters.
+fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    if media_type(headers).is_some_and(|media| media.eq_ignore_ascii_case("application/json")) {
+        return Ok(());
+    }
+    let message = "the content type must be application/json";
+    Err(ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "content_type",
+        message,
+    ))
+}
+
+/// The content type without its parameters.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim())
+}
+
+fn parse<T: DeserializeOwned>(
+    held: Held,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<JsonBody<T>, ApiError> {
+    let value = canonical::parse(&held.bytes, canonical::Limits::default())
+        .map_err(|error| json_error(&held.bytes, &error))?;
+    let text = canonical::to_vec(&value);
+    drop(value);
+    let mut reader = serde_json::Deserializer::from_slice(&text);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        // The line and column would be those of the canonical form, which nobody has seen.
+        let cause = error.into_inner().to_string();
+        let cause = cause.split(" at line ").next().unwrap_or_default().to_owned();
+        ApiError::invalid(if path == "." { "body" } else { &path }, cause)
+    })?;
+    let content = evidence::sha256(&text);
+    Ok(JsonBody {
+        value,
+        content,
+        _held: (held.into_hold(), permit),
+    })
+}
+
+fn json_error(bytes: &[u8], error: &JsonError) -> ApiError {
+    let before = &bytes[..error.offset().min(bytes.len())];
+    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let start = before
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
+    // Columns are counted in characters, as editors do.
+    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+    let place = serde_json::json!({ "line": line, "column": column, "pointer": error.path() });
+    let message = format!("{} at line {line}, column {column}", error.kind());
+    let refusal = match error.class() {
+        JsonErrorClass::Syntax => ApiError::malformed(message),
+        JsonErrorClass::IJson | JsonErrorClass::Limit => {
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
+        }
+    };
+    refusal.with(place)
+}
+
+/// Query parameters as `T`, which must `deny_unknown_fields`. What is wrong is 400 and named.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        if !is_percent_encoded_text(query) {
+            return Err(ApiError::malformed("the query is not percent-encoded UTF-8"));
+        }
+        match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(rejection) => {
+                let cause = std::error::Error::source(&rejection)
+                    .map_or_else(|| rejection.to_string(), ToString::to_string);
+                Err(ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "bad_parameter",
+                    format!("query: {cause}"),
+                ))
+            }
+        }
+    }
+}
+
+/// Every `%` begins an escape, and the bytes are UTF-8: otherwise a decoder replaces and guesses.
+fn is_percent_encoded_text(query: &str) -> bool {
+    let mut decoded = Vec::with_capacity(query.len());
+    let mut bytes = query.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || {
+            bytes
+                .next()
+                .and_then(|byte| char::from(byte).to_digit(16)?.try_into().ok())
+        };
+        let (Some(high), Some(low)): (Option<u8>, Option<u8>) = (digit(), digit()) else {
+            return false;
+        };
+        decoded.push((high << 4) | low);
+    }
+    std::str::from_utf8(&decoded).is_ok()
+}
+
+/// Path parameters. What is wrong is 400.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(rejection) => Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "bad_parameter",
+                format!("path: {}", rejection.body_text()),
+            )),
+        }
+    }
+}
+
+/// `limit` of a list: the default when absent, 400 when outside 1 to `max`.
+///
+/// # Errors
+/// 400 `bad_parameter`, naming the parameter and its bounds.
+pub(crate) fn limit(given: Option<u32>, default: u32, max: u32) -> Result<u32, ApiError> {
+    match given {
+        None => Ok(default),
+        Some(limit) if (1..=max).contains(&limit) => Ok(limit),
+        Some(_) => {
+            let message = format!("query: limit: must be 1 to {max}");
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", message))
+        }
+    }
+}

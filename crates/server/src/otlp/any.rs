@@ -1,0 +1,432 @@
+//! Attribute values: read where they lie, written as canonical JSON.
+//!
+//! Text, booleans and arrays are themselves. An integer beyond ±(2^53−1) is a decimal string, bytes are
+//! standard base64, NaN and the infinities are the strings that OTLP/JSON has for them, an empty value is
+//! `null`. A map is an object; a map with a key twice is an array of `[key, value]` pairs, so that nothing
+//! in it is lost.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use evidence::canonical::{Finite, Value, Writer, key_order};
+
+use super::limits::{ATTRIBUTES_MAX, NESTING_MAX, VALUES_MAX};
+use super::wire::{Malformed, Raw, Reader, utf8};
+
+/// A value of an attribute. What it holds was checked when it was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Any<'a> {
+    Empty,
+    Str(&'a str),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    /// The bytes of an `ArrayValue`.
+    Array(&'a [u8]),
+    /// The bytes of a `KeyValueList`.
+    Map(&'a [u8]),
+    Bytes(&'a [u8]),
+}
+
+/// An attribute.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attr<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) value: Any<'a>,
+}
+
+/// What is left of an item's limits while it is read, and whether it is in the one form of proto3.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    values: u32,
+    pub(crate) plain: bool,
+}
+
+impl Budget {
+    pub(crate) const fn new() -> Self {
+        Self {
+            values: VALUES_MAX,
+            plain: true,
+        }
+    }
+}
+
+/// Reads a `KeyValue` and appends it.
+pub(crate) fn read_attr<'a>(
+    bytes: &'a [u8],
+    budget: &mut Budget,
+    into: &mut Vec<Attr<'a>>,
+) -> Result<(), Malformed> {
+    if into.len() == ATTRIBUTES_MAX {
+        return Err(Malformed("more than 16,384 attributes"));
+    }
+    into.push(key_value(bytes, budget, NESTING_MAX)?);
+    Ok(())
+}
+
+fn key_value<'a>(bytes: &'a [u8], budget: &mut Budget, depth: u32) -> Result<Attr<'a>, Malformed> {
+    let mut reader = Reader::new(bytes, 0);
+    let mut attr = Attr {
+        key: "",
+        value: Any::Empty,
+    };
+    while let Some((number, raw)) = reader.field()? {
+        match number {
+            1 => attr.key = reader.text(raw)?,
+            2 => attr.value = read_any(Reader::message(raw)?, budget, depth)?,
+            // A reference into a profile's table, which means nothing here.
+            3 => {
+                reader.enumeration(raw)?;
+            }
+            _ => reader.unknown(),
+        }
+    }
+    budget.plain &= reader.plain;
+    Ok(attr)
+}
+
+/// Reads an `AnyValue`, which may hold values `depth` levels deep.
+pub(crate) fn read_any<'a>(bytes: &'a [u8], budget: &mut Budget, depth: u32) -> Result<Any<'a>, Malformed> {
+    budget.values = budget
+        .values
+        .checked_sub(1)
+        .ok_or(Malformed("more than 262,144 values"))?;
+    let mut reader = Reader::new(bytes, 0);
+    let mut value = Any::Empty;
+    let mut fields = 0;
+    while let Some((number, raw)) = reader.field()? {
+        fields += 1;
+        value = match number {
+            1 => Any::Str(utf8(Reader::message(raw)?)?),
+            2 => {
+                let truth = Reader::varint_of(raw)?;
+                budget.plain &= truth <= 1;
+                Any::Bool(truth != 0)
+            }
+            3 => Any::Int(Reader::varint_of(raw)?.cast_signed()),
+            4 => {
+                let Raw::Fixed64(bits) = raw else {
+                    return Err(Malformed("a double that is none"));
+                };
+                Any::Double(f64::from_bits(bits))
+            }
+            5 => {
+                let bytes = Reader::message(raw)?;
+                check_list(bytes, budget, depth, |bytes, budget, depth| {
+                    read_any(bytes, budget, depth).map(drop)
+                })?;
+                Any::Array(bytes)
+            }
+            6 => {
+                let bytes = Reader::message(raw)?;
+                check_list(bytes, budget, depth, |bytes, budget, depth| {
+                    key_value(bytes, budget, depth).map(drop)
+                })?;
+                Any::Map(bytes)
+            }
+            7 => Any::Bytes(Reader::message(raw)?),
+            8 => {
+                let wide = Reader::varint_of(raw)?.cast_signed();
+                budget.plain &= i32::try_from(wide).is_ok();
+                Any::Empty
+            }
+            _ => {
+                reader.unknown();
+                fields -= 1;
+                value
+            }
+        };
+    }
+    // Of several the last one counts; the one form has one.
+    budget.plain &= reader.plain && fields <= 1;
+    Ok(value)
+}
+
+/// Checks the elements of an `ArrayValue` or `KeyValueList`.
+fn check_list<'a>(
+    bytes: &'a [u8],
+    budget: &mut Budget,
+    depth: u32,
+    check: fn(&'a [u8], &mut Budget, u32) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    let depth = depth
+        .checked_sub(1)
+        .ok_or(Malformed("values nested more than 24 deep"))?;
+    let mut reader = Reader::new(bytes, 1 << 1);
+    while let Some((number, raw)) = reader.field()? {
+        if number == 1 {
+            check(Reader::message(raw)?, budget, depth)?;
+        } else {
+            reader.unknown();
+        }
+    }
+    budget.plain &= reader.plain;
+    Ok(())
+}
+
+/// The elements of a list that was checked when it was read.
+fn elements(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut reader = Reader::new(bytes, 1 << 1);
+    std::iter::from_fn(move || {
+        loop {
+            match reader.field() {
+                Ok(Some((1, Raw::Bytes(element)))) => return Some(element),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    })
+}
+
+impl<'a> Any<'a> {
+    /// The values of an array; none for anything else.
+    pub(crate) fn items(self) -> impl Iterator<Item = Any<'a>> {
+        let bytes = if let Any::Array(bytes) = self { bytes } else { &[] };
+        elements(bytes)
+            .map(|element| read_any(element, &mut Budget::new(), NESTING_MAX).unwrap_or(Any::Empty))
+    }
+
+    /// The members of a map; none for anything else.
+    pub(crate) fn members(self) -> impl Iterator<Item = Attr<'a>> {
+        let bytes = if let Any::Map(bytes) = self { bytes } else { &[] };
+        elements(bytes).map(|element| {
+            key_value(element, &mut Budget::new(), NESTING_MAX).unwrap_or(Attr {
+                key: "",
+                value: Any::Empty,
+            })
+        })
+    }
+
+    /// The text, if it is one and not empty.
+    pub(crate) const fn text(self) -> Option<&'a str> {
+        match self {
+            Any::Str(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Writes the canonical JSON.
+    pub(crate) fn write(self, w: &mut Writer<'_>) {
+        match self {
+            Any::Empty => w.null(),
+            Any::Str(text) => w.str(text),
+            Any::Bool(truth) => w.bool(truth),
+            Any::Int(number) => w.i64(number),
+            Any::Double(number) => return write_f64(w, number),
+            Any::Bytes(bytes) => w.str(&STANDARD.encode(bytes)),
+            Any::Array(_) => {
+                w.open_array();
+                self.items().for_each(|item| item.write(w));
+                w.close_array()
+            }
+            Any::Map(_) => {
+                let members: Vec<_> = self.members().collect();
+                return write_members(w, members);
+            }
+        };
+    }
+
+    /// The value as a tree, for what must be taken apart.
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            Any::Empty => Value::Null,
+            Any::Str(text) => Value::from(text),
+            Any::Bool(truth) => Value::Bool(truth),
+            Any::Int(number) => Value::from(number),
+            Any::Double(number) => {
+                Finite::new(number).map_or_else(|| Value::from(not_finite(number)), Value::from)
+            }
+            Any::Bytes(bytes) => Value::String(STANDARD.encode(bytes)),
+            Any::Array(_) => Value::Array(self.items().map(Any::to_value).collect()),
+            Any::Map(_) => {
+                let mut members: Vec<_> = self
+                    .members()
+                    .map(|attr| (attr.key.to_owned(), attr.value.to_value()))
+                    .collect();
+                let pairs = |(key, value): (String, Value)| Value::Array(vec![Value::String(key), value]);
+                let mut keys: Vec<_> = members.iter().map(|(key, _)| key.as_str()).collect();
+                keys.sort_unstable();
+                if keys.array_windows().any(|[a, b]| a == b) {
+                    return Value::Array(members.into_iter().map(pairs).collect());
+                }
+                members.sort_by(|a, b| key_order(&a.0, &b.0));
+                Value::Object(members)
+            }
+        }
+    }
+}
+
+/// Writes a double; what JSON has no number for as the string that OTLP/JSON has.
+pub(crate) fn write_f64(w: &mut Writer<'_>, number: f64) {
+    match Finite::new(number) {
+        Some(finite) => w.f64(finite),
+        None => w.str(not_finite(number)),
+    };
+}
+
+const fn not_finite(number: f64) -> &'static str {
+    if number.is_nan() {
+        "NaN"
+    } else if number > 0.0 {
+        "Infinity"
+    } else {
+        "-Infinity"
+    }
+}
+
+/// Writes a map: an object, or pairs when a key stands twice.
+fn write_members(w: &mut Writer<'_>, mut members: Vec<Attr<'_>>) {
+    // Stable, so that pairs of one key keep their order.
+    members.sort_by(|a, b| key_order(a.key, b.key));
+    if members.array_windows().any(|[a, b]| a.key == b.key) {
+        w.open_array();
+        for member in members {
+            w.open_array();
+            w.str(member.key);
+            member.value.write(w);
+            w.close_array();
+        }
+        w.close_array();
+    } else {
+        w.open_object();
+        for member in members {
+            w.key_any(member.key);
+            member.value.write(w);
+        }
+        w.close_object();
+    }
+}
+
+/// The member under which earlier values of a repeated attribute are kept.
+const DUPLICATES: &str = "deponent.duplicate_attributes";
+
+/// The member under which the attributes of a span's scope are kept.
+pub(crate) const SCOPE: &str = "deponent.scope";
+
+/// The member under which a data point keeps what its record has no place for.
+pub(crate) const METRIC: &str = "deponent.metric";
+
+/// Attributes in canonical order, and which of them no mapping took.
+///
+/// Of an attribute sent twice the last value counts, as a span's own `setAttribute` has it. The earlier ones
+/// are kept under `deponent.duplicate_attributes`, an object of arrays; an attribute sent by a name that is
+/// used here is kept there too.
+#[derive(Debug, Default)]
+pub(crate) struct Ordered {
+    order: Vec<u32>,
+    /// By place in the list as sent.
+    states: Vec<State>,
+    duplicates: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Kept,
+    Taken,
+    Duplicate,
+}
+
+impl Ordered {
+    /// Puts `attrs` in order.
+    pub(crate) fn of(&mut self, attrs: &[Attr<'_>]) {
+        let len = u32::try_from(attrs.len()).unwrap_or(u32::MAX);
+        self.order.clear();
+        self.order.extend(0..len);
+        self.states.clear();
+        self.states.resize(attrs.len(), State::Kept);
+        self.duplicates = 0;
+        let key = |place: &u32| attrs.get(index(*place)).map_or("", |attr| attr.key);
+        self.order
+            .sort_unstable_by(|a, b| key_order(key(a), key(b)).then(a.cmp(b)));
+        let mut after: Option<u32> = None;
+        for &place in self.order.iter().rev() {
+            let same = after.is_some_and(|after| key(&after) == key(&place));
+            if same || matches!(key(&place), DUPLICATES | SCOPE | METRIC) {
+                self.states[index(place)] = State::Duplicate;
+                self.duplicates += 1;
+            }
+            after = Some(place);
+        }
+    }
+
+    /// The places of attributes in order of keys, without earlier duplicates.
+    pub(crate) fn places(&self) -> impl Iterator<Item = usize> {
+        self.order
+            .iter()
+            .map(|&place| index(place))
+            .filter(|&place| self.states[place] != State::Duplicate)
+    }
+
+    /// Notes that the body says elsewhere what the attribute at `place` says.
+    pub(crate) fn take(&mut self, place: usize) {
+        if let Some(state) = self.states.get_mut(place).filter(|state| **state == State::Kept) {
+            *state = State::Taken;
+        }
+    }
+
+    /// Writes the object of what was not taken, with one more member of canonical JSON, [`SCOPE`] or [`METRIC`].
+    pub(crate) fn write(&self, attrs: &[Attr<'_>], more: Option<(&'static str, &[u8])>, w: &mut Writer<'_>) {
+        // `deponent.duplicate_attributes` sorts before both others.
+        let duplicates = (self.duplicates > 0).then_some((DUPLICATES, None));
+        let mut own = duplicates
+            .into_iter()
+            .chain(more.map(|(key, json)| (key, Some(json))))
+            .peekable();
+        let write_own = |w: &mut Writer<'_>, key: &'static str, json: Option<&[u8]>| {
+            w.key(key);
+            match json {
+                Some(json) => {
+                    w.raw(json);
+                }
+                None => self.write_duplicates(attrs, w),
+            }
+        };
+        w.open_object();
+        for &place in &self.order {
+            let Some(attr) = attrs
+                .get(index(place))
+                .filter(|_| self.states[index(place)] == State::Kept)
+            else {
+                continue;
+            };
+            while let Some((key, json)) = own.next_if(|(key, _)| key_order(key, attr.key).is_lt()) {
+                write_own(w, key, json);
+            }
+            w.key_any(attr.key);
+            attr.value.write(w);
+        }
+        for (key, json) in own {
+            write_own(w, key, json);
+        }
+        w.close_object();
+    }
+
+    fn write_duplicates(&self, attrs: &[Attr<'_>], w: &mut Writer<'_>) {
+        w.open_object();
+        let mut open: Option<&str> = None;
+        for &place in &self.order {
+            let Some(attr) = attrs.get(index(place)) else {
+                continue;
+            };
+            if self.states[index(place)] != State::Duplicate {
+                continue;
+            }
+            if open != Some(attr.key) {
+                if open.is_some() {
+                    w.close_array();
+                }
+                w.key_any(attr.key);
+                w.open_array();
+                open = Some(attr.key);
+            }
+            attr.value.write(w);
+        }
+        if open.is_some() {
+            w.close_array();
+        }
+        w.close_object();
+    }
+}
+
+fn index(place: u32) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,475 @@
+//! Metrics: `system.telemetry`, the points of one resource and scope together.
+//!
+//! A point's value is a number, or an object for histograms and summaries. Temporality, start and scope stand
+//! with its attributes. Exemplars are not kept; how many there were is. Bodies are closed at [`TELEMETRY_BYTES_MAX`].
+
+use std::sync::Arc;
+
+use evidence::canonical::Writer;
+use evidence::record::{Facts, Telemetry, TelemetryPoint};
+use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
+use ledger::{Bind, Draft, Salts};
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point;
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint, SummaryDataPoint,
+};
+use prost::Message as _;
+
+use super::super::any::{Attr, Budget, METRIC, Ordered, read_attr, write_f64};
+use super::super::decode::{MetricsRequest, Rejections, fields};
+use super::super::limits::{POINT_BYTES_MAX, TELEMETRY_BYTES_MAX, TIME_UNIX_NANO_MAX};
+use super::super::span::{self, Refusal};
+use super::super::wire::{Malformed, Raw, Reader};
+use super::traces::SOURCE_COMPONENT;
+use super::{Lowered, Sealer, attributes_json, identifier, scope_rest};
+
+/// What a metric's points are, by the number of the field that holds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Points {
+    Gauge,
+    Sum,
+    Histogram,
+    Exponential,
+    Summary,
+}
+
+impl Points {
+    const fn of_field(number: u32) -> Option<Self> {
+        match number {
+            5 => Some(Self::Gauge),
+            7 => Some(Self::Sum),
+            9 => Some(Self::Histogram),
+            10 => Some(Self::Exponential),
+            11 => Some(Self::Summary),
+            _ => None,
+        }
+    }
+
+    /// The number of the field in which a point holds its attributes.
+    const fn attributes_field(self) -> u32 {
+        match self {
+            Self::Exponential => 1,
+            Self::Histogram => 9,
+            Self::Gauge | Self::Sum | Self::Summary => 7,
+        }
+    }
+
+    /// The number of the field in which a point holds its exemplars; 0 for summaries, which have none.
+    const fn exemplars_field(self) -> u32 {
+        match self {
+            Self::Gauge | Self::Sum => 5,
+            Self::Histogram => 8,
+            Self::Exponential => 11,
+            Self::Summary => 0,
+        }
+    }
+}
+
+/// A metric, read where it lies.
+#[derive(Debug)]
+struct MetricRef<'a> {
+    name: &'a str,
+    unit: &'a str,
+    /// The message that holds the points.
+    data: Option<(Points, &'a [u8])>,
+    temporality: i32,
+    monotonic: bool,
+}
+
+impl<'a> MetricRef<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut metric = Self {
+            name: "",
+            unit: "",
+            data: None,
+            temporality: 0,
+            monotonic: false,
+        };
+        let mut reader = Reader::new(bytes, 0);
+        while let Some((number, raw)) = reader.field()? {
+            match number {
+                1 => metric.name = reader.text(raw)?,
+                3 => metric.unit = reader.text(raw)?,
+                _ => {
+                    if let Some(points) = Points::of_field(number) {
+                        metric.data = Some((points, Reader::message(raw)?));
+                    }
+                }
+            }
+        }
+        if let Some((_, data)) = metric.data {
+            let mut reader = Reader::new(data, 1 << 1);
+            while let Some((number, raw)) = reader.field()? {
+                match (number, raw) {
+                    (2, Raw::Varint(_)) => metric.temporality = reader.enumeration(raw)?,
+                    (3, Raw::Varint(monotonic)) => metric.monotonic = monotonic != 0,
+                    _ => {}
+                }
+            }
+        }
+        Ok(metric)
+    }
+}
+
+/// The data points of a metric, counted without being read. A metric that cannot be read counts as one.
+pub(crate) fn points_count(metric: &[u8]) -> Result<usize, Malformed> {
+    Ok(MetricRef::read(metric).map_or(1, |metric| {
+        metric.data.map_or(0, |(_, data)| fields(data, 1).count())
+    }))
+}
+
+/// Lowers the metrics of a request. A point without a time was measured when it was received.
+pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts: &mut Salts) -> Lowered {
+    let mut rejected = request.rejected();
+    let mut sealer = Sealer::new(salts);
+    let mut drafts = Vec::new();
+    for group in request.groups() {
+        let index = group.resource_index;
+        let count = |bytes: &[u8]| u64::try_from(points_count(bytes).unwrap_or(1)).unwrap_or(u64::MAX);
+        let origin =
+            span::Origin::resource(group.resource).and_then(|r| Ok((r, span::Origin::scope(group.scope)?)));
+        let (resource, scope) = match origin {
+            Ok(origin) => origin,
+            Err(reason) => {
+                let count = group.items().map(count).sum();
+                rejected.add(count, || {
+                    format!(
+                        "the metrics of resource {index}, which is unreadable: {}",
+                        reason.0
+                    )
+                });
+                continue;
+            }
+        };
+        if group.items().next().is_none() {
+            continue;
+        }
+        let source = [
+            scope.name,
+            resource.text("service.name").unwrap_or_default(),
+            SOURCE_COMPONENT,
+        ];
+        let about = scope_rest(&scope);
+        let run_id = resource.text("deponent.run.id").and_then(identifier);
+        let mut batch = Batch {
+            body: Telemetry {
+                run_id: run_id.as_deref().map(str::to_owned),
+                source: source
+                    .into_iter()
+                    .find(|name| !name.is_empty())
+                    .unwrap_or_default()
+                    .to_owned(),
+                resource: attributes_json(&resource.attributes),
+                points: Vec::new(),
+            },
+            run_id,
+            bytes: 0,
+        };
+        for (place, bytes) in group.items().enumerate() {
+            let metric = match MetricRef::read(bytes) {
+                Ok(metric) => metric,
+                Err(reason) => {
+                    rejected.add(1, || format!("metric {place} of resource {index}: {}", reason.0));
+                    continue;
+                }
+            };
+            let Some((points, data)) = metric.data else {
+                continue;
+            };
+            for (at, bytes) in fields(data, 1).enumerate() {
+                match read_point(&metric, points, bytes, received_at, about.as_deref()) {
+                    Ok(point) => batch.push(point, &mut sealer, &mut drafts, &mut rejected),
+                    Err(reason) => rejected.add(1, || {
+                        let name: String = metric.name.chars().take(64).collect();
+                        format!("point {at} of metric {name:?} of resource {index}: {reason}")
+                    }),
+                }
+            }
+        }
+        batch.close(&mut sealer, &mut drafts, &mut rejected);
+    }
+    Lowered { drafts, rejected }
+}
+
+/// The points that will be one body.
+struct Batch {
+    body: Telemetry,
+    run_id: Option<Arc<str>>,
+    bytes: usize,
+}
+
+/// What a point takes beside its name, unit, value and attributes: keys, quotes and time.
+const POINT_OVERHEAD_BYTES: usize = 96;
+
+impl Batch {
+    fn push(
+        &mut self,
+        point: TelemetryPoint,
+        sealer: &mut Sealer<'_>,
+        drafts: &mut Vec<Draft>,
+        rejected: &mut Rejections,
+    ) {
+        let bytes = point.name.len()
+            + point.unit.len()
+            + point.value.len()
+            + point.attributes.len()
+            + POINT_OVERHEAD_BYTES;
+        if self.bytes + bytes > TELEMETRY_BYTES_MAX {
+            self.close(sealer, drafts, rejected);
+        }
+        self.bytes += bytes;
+        self.body.points.push(point);
+    }
+
+    fn close(&mut self, sealer: &mut Sealer<'_>, drafts: &mut Vec<Draft>, rejected: &mut Rejections) {
+        let Some(occurred_at) = self.body.points.iter().map(|point| point.timestamp).max() else {
+            return;
+        };
+        let count = u64::try_from(self.body.points.len()).unwrap_or(u64::MAX);
+        let sealed = sealer.seal(Kind::SystemTelemetry, |_, out| self.body.encode(out));
+        self.body.points.clear();
+        self.bytes = 0;
+        let body = match sealed {
+            Ok(body) => body,
+            Err(reason) => return rejected.add(count, || format!("{count} points: {reason}")),
+        };
+        drafts.push(Draft {
+            kind: Kind::SystemTelemetry,
+            bind: Bind::None,
+            identity: None,
+            content: None,
+            trace_id: None,
+            correlation_id: self.run_id.clone(),
+            actor: (ActorType::System, None),
+            occurred_at,
+            source_domain: SourceDomain::System,
+            source_component: SOURCE_COMPONENT,
+            origin: Origin::System,
+            body,
+            facts: Facts::Other,
+            expect_run_seq: None,
+        });
+    }
+}
+
+/// Checks a point's attributes, and that reading it takes little memory, before it is decoded.
+fn check<'a>(points: Points, bytes: &'a [u8]) -> Result<(Vec<Attr<'a>>, usize), Refusal> {
+    if bytes.len() > POINT_BYTES_MAX {
+        return Err(format!(
+            "it has {} bytes, at most {POINT_BYTES_MAX} are taken",
+            bytes.len()
+        )
+        .into());
+    }
+    let mut attributes = Vec::new();
+    let mut exemplars = 0;
+    let mut budget = Budget::new();
+    let mut reader = Reader::new(bytes, u32::MAX);
+    while let Some((number, raw)) = reader.field()? {
+        if number == points.attributes_field() {
+            read_attr(Reader::message(raw)?, &mut budget, &mut attributes)?;
+        }
+        exemplars += usize::from(number == points.exemplars_field());
+    }
+    Ok((attributes, exemplars))
+}
+
+fn read_point(
+    metric: &MetricRef<'_>,
+    points: Points,
+    bytes: &[u8],
+    received_at: Timestamp,
+    about: Option<&[u8]>,
+) -> Result<TelemetryPoint, Refusal> {
+    let (attributes, exemplars) = check(points, bytes)?;
+    let mut value = Vec::new();
+    let start;
+    let not_a_point = |error: prost::DecodeError| Refusal::from(format!("not a data point: {error}"));
+    let (time, flags) = match points {
+        Points::Gauge | Points::Sum => {
+            let point = NumberDataPoint::decode(bytes).map_err(not_a_point)?;
+            start = point.start_time_unix_nano;
+            write_number(&point, &mut value);
+            (point.time_unix_nano, point.flags)
+        }
+        Points::Histogram => {
+            let point = HistogramDataPoint::decode(bytes).map_err(not_a_point)?;
+            start = point.start_time_unix_nano;
+            write_histogram(&point, &mut value);
+            (point.time_unix_nano, point.flags)
+        }
+        Points::Exponential => {
+            let point = ExponentialHistogramDataPoint::decode(bytes).map_err(not_a_point)?;
+            start = point.start_time_unix_nano;
+            write_exponential(&point, &mut value);
+            (point.time_unix_nano, point.flags)
+        }
+        Points::Summary => {
+            let point = SummaryDataPoint::decode(bytes).map_err(not_a_point)?;
+            start = point.start_time_unix_nano;
+            write_summary(&point, &mut value);
+            (point.time_unix_nano, point.flags)
+        }
+    };
+    if time > TIME_UNIX_NANO_MAX {
+        return Err(format!("its time {time} lies before 1970 or after 2100").into());
+    }
+    // The lowest flag says that nothing was measured.
+    if flags & 1 != 0 {
+        value.clear();
+        value.extend_from_slice(b"null");
+    }
+    Ok(TelemetryPoint {
+        timestamp: if time == 0 {
+            received_at
+        } else {
+            Timestamp::from_unix_nanos(time).0
+        },
+        name: metric.name.to_owned(),
+        value,
+        unit: metric.unit.to_owned(),
+        attributes: point_attributes(&attributes, metric, points, exemplars, start, about),
+    })
+}
+
+/// A point's attributes, and under [`METRIC`] what a point of a `system.telemetry` has no place for.
+fn point_attributes(
+    attributes: &[Attr<'_>],
+    metric: &MetricRef<'_>,
+    points: Points,
+    exemplars: usize,
+    start: u64,
+    about: Option<&[u8]>,
+) -> Vec<u8> {
+    let mut more = Vec::new();
+    let mut w = Writer::new(&mut more);
+    w.open_object();
+    if metric.temporality != 0 {
+        w.key("aggregation_temporality");
+        w.i64(i64::from(metric.temporality));
+    }
+    if exemplars > 0 {
+        w.key("dropped_exemplars_count");
+        w.u64(u64::try_from(exemplars).unwrap_or(u64::MAX));
+    }
+    if points == Points::Sum {
+        w.key("is_monotonic");
+        w.bool(metric.monotonic);
+    }
+    if let Some(scope) = about {
+        w.key("scope");
+        w.raw(scope);
+    }
+    if start != 0 {
+        w.key("start_unix_nano");
+        w.str(&start.to_string());
+    }
+    w.close_object();
+    let more = (more != b"{}").then_some((METRIC, more.as_slice()));
+    let mut out = Vec::new();
+    let mut ordered = Ordered::default();
+    ordered.of(attributes);
+    ordered.write(attributes, more, &mut Writer::new(&mut out));
+    out
+}
+
+fn write_number(point: &NumberDataPoint, out: &mut Vec<u8>) {
+    let mut w = Writer::new(out);
+    match point.value {
+        Some(number_data_point::Value::AsDouble(number)) => write_f64(&mut w, number),
+        Some(number_data_point::Value::AsInt(number)) => {
+            w.i64(number);
+        }
+        None => {
+            w.null();
+        }
+    }
+}
+
+fn opt_f64(w: &mut Writer<'_>, key: &'static str, number: Option<f64>) {
+    if let Some(number) = number {
+        w.key(key);
+        write_f64(w, number);
+    }
+}
+
+fn write_u64s(w: &mut Writer<'_>, key: &'static str, numbers: &[u64]) {
+    w.key(key);
+    w.open_array();
+    for &number in numbers {
+        w.u64(number);
+    }
+    w.close_array();
+}
+
+fn write_histogram(point: &HistogramDataPoint, out: &mut Vec<u8>) {
+    let mut w = Writer::new(out);
+    w.open_object();
+    write_u64s(&mut w, "bucket_counts", &point.bucket_counts);
+    w.key("count");
+    w.u64(point.count);
+    w.key("explicit_bounds");
+    w.open_array();
+    for &bound in &point.explicit_bounds {
+        write_f64(&mut w, bound);
+    }
+    w.close_array();
+    opt_f64(&mut w, "max", point.max);
+    opt_f64(&mut w, "min", point.min);
+    opt_f64(&mut w, "sum", point.sum);
+    w.close_object();
+}
+
+fn write_buckets(w: &mut Writer<'_>, key: &'static str, buckets: Option<&Buckets>) {
+    if let Some(buckets) = buckets {
+        w.key(key);
+        w.open_object();
+        write_u64s(w, "bucket_counts", &buckets.bucket_counts);
+        w.key("offset");
+        w.i64(i64::from(buckets.offset));
+        w.close_object();
+    }
+}
+
+fn write_exponential(point: &ExponentialHistogramDataPoint, out: &mut Vec<u8>) {
+    let mut w = Writer::new(out);
+    w.open_object();
+    w.key("count");
+    w.u64(point.count);
+    opt_f64(&mut w, "max", point.max);
+    opt_f64(&mut w, "min", point.min);
+    write_buckets(&mut w, "negative", point.negative.as_ref());
+    write_buckets(&mut w, "positive", point.positive.as_ref());
+    w.key("scale");
+    w.i64(i64::from(point.scale));
+    opt_f64(&mut w, "sum", point.sum);
+    w.key("zero_count");
+    w.u64(point.zero_count);
+    opt_f64(
+        &mut w,
+        "zero_threshold",
+        Some(point.zero_threshold).filter(|threshold| *threshold != 0.0),
+    );
+    w.close_object();
+}
+
+fn write_summary(point: &SummaryDataPoint, out: &mut Vec<u8>) {
+    let mut w = Writer::new(out);
+    w.open_object();
+    w.key("count");
+    w.u64(point.count);
+    w.key("quantiles");
+    w.open_array();
+    for quantile in &point.quantile_values {
+        w.open_object();
+        w.key("quantile");
+        write_f64(&mut w, quantile.quantile);
+        w.key("value");
+        write_f64(&mut w, quantile.value);
+        w.close_object();
+    }
+    w.close_array();
+    opt_f64(&mut w, "sum", Some(point.sum));
+    w.close_object();
+}

@@ -1,0 +1,128 @@
+//! From requests to drafts. Pure; nothing that arrives makes it panic.
+//!
+//! Attribute names, roles, messages, tokens and providers have a module each; [`step`] puts a span's body
+//! together, [`traces`] finds the runs. Rules: SPEC 4.3; docs/otel-mapping.md.
+
+mod flat;
+mod io;
+mod logs;
+mod messages;
+pub(crate) mod metrics;
+mod names;
+mod policy;
+mod provider;
+mod role;
+mod sources;
+mod step;
+mod traces;
+mod usage;
+mod view;
+
+use std::sync::Arc;
+
+use evidence::canonical::Writer;
+use evidence::{IDENTIFIER_BYTES_MAX, Kind};
+use ledger::{Draft, Salts, SealedBody};
+
+pub use logs::lower_logs;
+pub use metrics::lower_metrics;
+pub use traces::lower_traces;
+
+use super::any::{Attr, Ordered};
+use super::decode::Rejections;
+use super::limits::BODIES_BYTES_MAX;
+use super::span::{self, Refusal};
+
+/// What a request became.
+#[derive(Debug)]
+pub struct Lowered {
+    /// In the order to be written.
+    pub drafts: Vec<Draft>,
+    /// Items that cannot be evidence, and why.
+    pub rejected: Rejections,
+}
+
+/// Seals the bodies of one request and watches how many bytes they have.
+#[derive(Debug)]
+struct Sealer<'s> {
+    salts: &'s mut Salts,
+    bytes_left: usize,
+    body: Vec<u8>,
+}
+
+impl<'s> Sealer<'s> {
+    const fn new(salts: &'s mut Salts) -> Self {
+        Self {
+            salts,
+            bytes_left: BODIES_BYTES_MAX,
+            body: Vec::new(),
+        }
+    }
+
+    /// Seals the body that `encode` writes, which is given its salt.
+    fn seal(
+        &mut self,
+        kind: Kind,
+        encode: impl FnOnce(&evidence::Salt, &mut Vec<u8>),
+    ) -> Result<SealedBody, Refusal> {
+        let salt = self.salts.next_salt();
+        self.body.clear();
+        encode(&salt, &mut self.body);
+        self.bytes_left = self
+            .bytes_left
+            .checked_sub(self.body.len())
+            .ok_or("the records made from this request have too many bytes in all: send smaller batches")?;
+        let sealed =
+            SealedBody::seal(kind, salt, &self.body).map_err(|error| Refusal::from(error.to_string()))?;
+        // One large body does not keep its memory for the rest of the request.
+        self.body.shrink_to(BODY_MEMORY_KEPT);
+        Ok(sealed)
+    }
+}
+
+/// Bytes of memory kept from one body to the next: most are far smaller.
+const BODY_MEMORY_KEPT: usize = 256 * 1024;
+
+/// An identifier given by a caller, if it can be one (SPEC 1).
+fn identifier(text: &str) -> Option<Arc<str>> {
+    let fits = !text.is_empty() && text.len() <= IDENTIFIER_BYTES_MAX && !text.chars().any(char::is_control);
+    fits.then(|| Arc::from(text))
+}
+
+/// Attributes as a canonical object.
+fn attributes_json(attrs: &[Attr<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut ordered = Ordered::default();
+    ordered.of(attrs);
+    ordered.write(attrs, None, &mut Writer::new(&mut out));
+    out
+}
+
+/// What a scope has beside name and version, as canonical JSON; none when there is nothing.
+fn scope_rest(scope: &span::Origin<'_>) -> Option<Vec<u8>> {
+    if scope.attributes.is_empty() && scope.dropped == 0 {
+        return None;
+    }
+    let mut out = Vec::new();
+    let mut w = Writer::new(&mut out);
+    w.open_object();
+    w.key("attributes");
+    w.raw(&attributes_json(&scope.attributes));
+    if scope.dropped != 0 {
+        w.key("dropped_attributes_count");
+        w.u64(u64::from(scope.dropped));
+    }
+    w.close_object();
+    Some(out)
+}
+
+/// Bytes as lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}

@@ -1,0 +1,326 @@
+//! The spans of a request: one `trace.step` each, and one `evidence.environment` for each trace and resource.
+//!
+//! A trace is a run. Its run is named by the resource, else by the first span that names one, else it is the
+//! trace itself. That holds for a trace not seen before; which run a known trace has, the ledger knows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use evidence::record::{Environment, Facts, RunStarted};
+use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac, sha256};
+use ledger::{Bind, Draft, Salts, TraceBind};
+
+use super::super::decode::{Group, TraceRequest};
+use super::super::span::{self, Refusal, SpanRef};
+use super::names::Slot;
+use super::step::{ScopeText, Scratch};
+use super::view::View;
+use super::{Lowered, Sealer, attributes_json, hex, identifier, scope_rest};
+
+/// Stands in the header of every record made from OTLP.
+pub(super) const SOURCE_COMPONENT: &str = "otlp";
+
+/// A resource, read once for all its spans.
+struct Resource {
+    json: Vec<u8>,
+    hash: [u8; 32],
+    run_id: Option<Arc<str>>,
+    environment: Option<String>,
+    sdk_version: Option<String>,
+    dropped: u32,
+}
+
+/// Lowers the spans of a request. No body holds when it was received, which is `recorded_at` in the header.
+pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: &mut Salts) -> Lowered {
+    let mut rejected = request.rejected();
+    let mut sealer = Sealer::new(salts);
+    let mut scratch = Scratch::new();
+    let mut span = SpanRef::default();
+    let mut traces = Traces::default();
+    let mut environments = Environments::default();
+    // Each with the place of its trace.
+    let mut steps: Vec<(usize, Draft)> = Vec::new();
+    let mut resource: Option<(usize, Result<Resource, Refusal>)> = None;
+
+    for group in request.groups() {
+        let count = || u64::try_from(group.items().count()).unwrap_or(u64::MAX);
+        if group.items().next().is_none() {
+            continue;
+        }
+        if resource
+            .as_ref()
+            .is_none_or(|(index, _)| *index != group.resource_index)
+        {
+            resource = Some((group.resource_index, read_resource(group.resource)));
+        }
+        let resource = match &resource {
+            Some((_, Ok(resource))) => resource,
+            Some((index, Err(reason))) => {
+                rejected.add(count(), || {
+                    format!("the spans of resource {index}, which is unreadable: {reason}")
+                });
+                continue;
+            }
+            None => continue,
+        };
+        let scope = match read_scope(&group) {
+            Ok(scope) => scope,
+            Err(reason) => {
+                let index = group.resource_index;
+                rejected.add(count(), || {
+                    format!("the spans of an unreadable scope of resource {index}: {reason}")
+                });
+                continue;
+            }
+        };
+        for (place, bytes) in group.items().enumerate() {
+            let lowered = span.read(bytes).and_then(|()| {
+                let content = span.content(bytes)?;
+                let trace = traces.place(&span.trace_id);
+                scratch.look_up(&span);
+                let draft = lower_span(&span, &scope, content, &mut scratch, &mut sealer)?;
+                environments.see(trace, resource, draft.occurred_at, &mut sealer)?;
+                traces.see(trace, &span, &scratch, resource, &draft);
+                steps.push((trace, draft));
+                Ok(())
+            });
+            if let Err(reason) = lowered {
+                rejected.add(1, || {
+                    format!("span {place} of resource {}: {reason}", group.resource_index)
+                });
+            }
+        }
+    }
+
+    let binds = traces.binds();
+    let mut drafts = Vec::with_capacity(environments.drafts.len() + steps.len());
+    for (trace, mut draft) in environments.drafts.into_iter().chain(steps) {
+        let Some((hex, bind)) = binds.get(trace) else {
+            continue;
+        };
+        draft.trace_id = Some(Arc::clone(hex));
+        draft.correlation_id.clone_from(&bind.correlation_id);
+        draft.bind = Bind::Trace(Arc::clone(bind));
+        drafts.push(draft);
+    }
+    Lowered { drafts, rejected }
+}
+
+/// One span as a draft; its trace's part is put in when all spans were seen.
+fn lower_span(
+    span: &SpanRef<'_>,
+    scope: &ScopeText,
+    content: [u8; 32],
+    scratch: &mut Scratch,
+    sealer: &mut Sealer<'_>,
+) -> Result<Draft, Refusal> {
+    let step = scratch.step(span, scope);
+    let body = sealer.seal(Kind::TraceStep, |salt, out| {
+        step.encode(&content_mac(salt, &content), out)
+    })?;
+    let occurred_at = Timestamp::from_unix_nanos(span.start).0;
+    let facts = step.facts(occurred_at);
+    scratch.reclaim(step);
+    Ok(Draft {
+        kind: Kind::TraceStep,
+        bind: Bind::None,
+        identity: Some(Identity::span(&span.trace_id, &span.span_id)),
+        content: Some(content),
+        trace_id: None,
+        correlation_id: None,
+        actor: (ActorType::Agent, facts.agent.as_deref().and_then(identifier)),
+        occurred_at,
+        source_domain: SourceDomain::Activity,
+        source_component: SOURCE_COMPONENT,
+        origin: Origin::Agent,
+        body,
+        facts: Facts::Step(facts),
+        expect_run_seq: None,
+    })
+}
+
+/// The environments of a request's traces: one for each trace and resource that has a span.
+#[derive(Default)]
+struct Environments {
+    drafts: Vec<(usize, Draft)>,
+    places: HashMap<(usize, [u8; 32]), usize>,
+    /// The last one seen: most spans follow one of their own trace.
+    last: Option<((usize, [u8; 32]), usize)>,
+}
+
+impl Environments {
+    fn see(
+        &mut self,
+        trace: usize,
+        resource: &Resource,
+        at: Timestamp,
+        sealer: &mut Sealer<'_>,
+    ) -> Result<(), Refusal> {
+        let key = (trace, resource.hash);
+        let known = self.last.filter(|(last, _)| *last == key).map(|(_, place)| place);
+        let place = match known.or_else(|| self.places.get(&key).copied()) {
+            Some(place) => place,
+            None => {
+                self.drafts.push((trace, environment(resource, at, sealer)?));
+                self.places.insert(key, self.drafts.len() - 1);
+                self.drafts.len() - 1
+            }
+        };
+        self.last = Some((key, place));
+        if let Some((_, draft)) = self.drafts.get_mut(place) {
+            draft.occurred_at = draft.occurred_at.min(at);
+        }
+        Ok(())
+    }
+}
+
+/// The environment evidence of a trace. What it says does not depend on when: the same resource in a later
+/// request is the same again.
+fn environment(resource: &Resource, at: Timestamp, sealer: &mut Sealer<'_>) -> Result<Draft, Refusal> {
+    let environment = Environment {
+        resource: resource.json.clone(),
+        environment: resource.environment.clone(),
+        sdk_version: resource.sdk_version.clone(),
+        dropped_attributes_count: resource.dropped,
+    };
+    let body = sealer.seal(Kind::EvidenceEnvironment, |_, out| environment.encode(out))?;
+    Ok(Draft {
+        kind: Kind::EvidenceEnvironment,
+        bind: Bind::None,
+        identity: Some(environment.identity()),
+        content: Some(resource.hash),
+        trace_id: None,
+        correlation_id: None,
+        actor: (ActorType::Agent, None),
+        occurred_at: at,
+        source_domain: SourceDomain::Activity,
+        source_component: SOURCE_COMPONENT,
+        origin: Origin::Agent,
+        body,
+        facts: Facts::Other,
+        expect_run_seq: None,
+    })
+}
+
+/// What the spans of one trace have in common, as far as this request shows it.
+struct Trace {
+    id: [u8; 16],
+    run_id: Option<Arc<str>>,
+    correlation_id: Option<Arc<str>>,
+    /// The agent of the root span, else of the first span that names one.
+    agent: Option<String>,
+    agent_is_root: bool,
+    started_at: Timestamp,
+}
+
+#[derive(Default)]
+struct Traces {
+    list: Vec<Trace>,
+    places: HashMap<[u8; 16], usize>,
+    last: usize,
+}
+
+impl Traces {
+    fn place(&mut self, id: &[u8; 16]) -> usize {
+        if self.list.get(self.last).is_none_or(|trace| trace.id != *id) {
+            self.last = *self.places.entry(*id).or_insert_with(|| {
+                self.list.push(Trace {
+                    id: *id,
+                    run_id: None,
+                    correlation_id: None,
+                    agent: None,
+                    agent_is_root: false,
+                    started_at: Timestamp::MAX,
+                });
+                self.list.len() - 1
+            });
+        }
+        self.last
+    }
+
+    /// Takes from a span what counts for its trace. Of several that name a run or a conversation the first
+    /// counts; a resource counts before a span.
+    fn see(
+        &mut self,
+        trace: usize,
+        span: &SpanRef<'_>,
+        scratch: &Scratch,
+        resource: &Resource,
+        draft: &Draft,
+    ) {
+        let Some(trace) = self.list.get_mut(trace) else {
+            return;
+        };
+        let view = View {
+            attrs: &span.attributes,
+            events: &span.events,
+            found: &scratch.found,
+        };
+        let named = |slot| view.text(slot).and_then(identifier);
+        if trace.run_id.is_none() {
+            trace.run_id = resource.run_id.clone().or_else(|| named(Slot::RunId));
+        }
+        if trace.correlation_id.is_none() {
+            trace.correlation_id = named(Slot::Conversation);
+        }
+        if let Facts::Step(facts) = &draft.facts {
+            let root = facts.root && !trace.agent_is_root;
+            if facts.agent.is_some() && (root || trace.agent.is_none()) {
+                trace.agent.clone_from(&facts.agent);
+                trace.agent_is_root = facts.root;
+            }
+        }
+        trace.started_at = trace.started_at.min(draft.occurred_at);
+    }
+
+    /// For each trace its id in hex and how it finds its run.
+    fn binds(self) -> Vec<(Arc<str>, Arc<TraceBind>)> {
+        let bind = |trace: Trace| {
+            let hex: Arc<str> = hex(&trace.id).into();
+            let bind = TraceBind {
+                trace_id: trace.id,
+                run_id: trace.run_id.unwrap_or_else(|| Arc::clone(&hex)),
+                start: RunStarted {
+                    agent_id: trace.agent,
+                    source: "SDK".into(),
+                    ..RunStarted::default()
+                },
+                started_at: trace.started_at,
+                correlation_id: trace.correlation_id,
+            };
+            (hex, Arc::new(bind))
+        };
+        self.list.into_iter().map(bind).collect()
+    }
+}
+
+fn read_resource(bytes: &[u8]) -> Result<Resource, Refusal> {
+    let read = span::Origin::resource(bytes)?;
+    let json = attributes_json(&read.attributes);
+    let sdk = [
+        "telemetry.sdk.name",
+        "telemetry.sdk.language",
+        "telemetry.sdk.version",
+    ];
+    let sdk: Vec<_> = sdk.iter().filter_map(|key| read.text(key)).collect();
+    let environment = read
+        .text("deployment.environment.name")
+        .or_else(|| read.text("deployment.environment"));
+    Ok(Resource {
+        hash: sha256(&json),
+        run_id: read.text("deponent.run.id").and_then(identifier),
+        environment: environment.map(str::to_owned),
+        sdk_version: (!sdk.is_empty()).then(|| sdk.join(" ")),
+        dropped: read.dropped,
+        json,
+    })
+}
+
+fn read_scope(group: &Group<'_>) -> Result<ScopeText, Refusal> {
+    let scope = span::Origin::scope(group.scope)?;
+    Ok(ScopeText {
+        name: scope.name.to_owned(),
+        version: scope.version.to_owned(),
+        rest: scope_rest(&scope),
+    })
+}

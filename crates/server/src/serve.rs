@@ -1,0 +1,222 @@
+//! Serving: ports, connections, their limits, and the way down.
+//!
+//! The main port speaks HTTP/1.1 and HTTP/2 in clear text, the other one gRPC.
+//! The way down: accept no more, let each connection finish what it is at, cut
+//! what takes too long, then close the ledger, which signs the last checkpoints.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::tasks::{Stop, Tasks, settle};
+use crate::{App, grpc, router};
+
+/// Connections at once, on both ports; more wait in the kernel. Each holds at most 64 KiB of header, or of
+/// HTTP/2 a window of 1 MiB that is counted once it is read.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// Longest wait for a request's head, and so for the next request on an idle HTTP/1.1 connection.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// Longest head. A bearer key, a cursor and a dozen headers are below 4 KiB.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Streams of one HTTP/2 connection: exporters use a few.
+const STREAMS_MAX: u32 = 128;
+
+/// How often an HTTP/2 peer is asked whether it lives, and how long its answer may take.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// Longest drain: what a request may take, given that its body may take a minute but rarely does.
+const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+/// Wait after a failed accept, e.g. for a free file descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why serving ended otherwise than asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A port cannot be used.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Serves until `shutdown` resolves, then drains and closes the ledger.
+///
+/// # Errors
+/// [`ServeError`] when a port cannot be used at all. Single connections that fail are no error.
+pub async fn serve(
+    app: App,
+    http: TcpListener,
+    grpc: Option<TcpListener>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    http.local_addr()?;
+    let (stop, stopped) = Stop::new();
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut tasks = Tasks::default();
+    tasks.spawn(settle(app.clone(), stopped.clone()));
+    let service = router(app.clone());
+    tasks.spawn(port(
+        http,
+        service,
+        Protocol::Http,
+        Arc::clone(&slots),
+        stopped.clone(),
+    ));
+    if let Some(grpc) = grpc {
+        let service = grpc::router(app.clone());
+        tasks.spawn(port(grpc, service, Protocol::Grpc, slots, stopped.clone()));
+    }
+    drop(stopped);
+    shutdown.await;
+    tracing::info!("draining");
+    app.draining.store(true, Ordering::Relaxed);
+    // The receivers may be gone, which is what is asked for.
+    let _ = stop.send(true);
+    // A port waits for its connections itself, as long; it needs a moment more to say so.
+    let left = tasks
+        .finish(Instant::now() + DRAIN_TIME + Duration::from_secs(1))
+        .await;
+    if left > 0 {
+        tracing::warn!(left, "cut off what did not end in time");
+    }
+    let ledger = app.ledger.clone();
+    tokio::task::spawn_blocking(move || ledger.close())
+        .await
+        .map_err(io::Error::other)?;
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Http,
+    Grpc,
+}
+
+/// Accepts on one port until it is time to stop, then waits for the connections.
+async fn port(
+    listener: TcpListener,
+    service: Router,
+    protocol: Protocol,
+    slots: Arc<Semaphore>,
+    mut stop: Stop,
+) {
+    let builder = builder(protocol);
+    let mut connections = Tasks::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &slots) => accepted,
+            () = stop.wait() => break,
+        };
+        let (stream, slot) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        connections.spawn(connection(
+            stream,
+            slot,
+            builder.clone(),
+            service.clone(),
+            stop.clone(),
+        ));
+    }
+    drop(listener);
+    let left = connections.finish(Instant::now() + DRAIN_TIME).await;
+    if left > 0 {
+        tracing::warn!(left, "cut off connections that did not end in time");
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, slot))
+}
+
+fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY);
+    match protocol {
+        Protocol::Http => builder,
+        Protocol::Grpc => builder.http2_only(),
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    slot: OwnedSemaphorePermit,
+    builder: Builder<TokioExecutor>,
+    service: Router,
+    mut stop: Stop,
+) {
+    // Small answers must not wait for the peer's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    // Before the first bytes no timer of the protocol runs.
+    let begun = tokio::select! {
+        begun = timeout(HEAD_TIME, first_bytes(&stream)) => begun.is_ok(),
+        () = stop.wait() => false,
+    };
+    if begun {
+        let mut connection =
+            pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.wait() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "a connection ended early");
+        }
+    }
+    drop(slot);
+}
+
+/// Waits until it can be told which protocol is spoken: the builder itself would wait for ever.
+async fn first_bytes(stream: &TcpStream) {
+    const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut buffer = [0; 24];
+    loop {
+        match stream.peek(&mut buffer).await {
+            Ok(n) if n > 0 && n < PREFACE.len() && PREFACE.starts_with(&buffer[..n]) => {
+                // A part of the preface stays readable: look again a little later.
+                sleep(Duration::from_millis(5)).await;
+            }
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A server in a temporary folder, asked in process.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use bytes::Bytes;
+use evidence::record::{Facts, TenantCreated};
+use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
+use http_body_util::BodyExt;
+use ledger::{Bind, Draft, Ledger, Options, Receipt, Salts, SealedBody};
+use serde_json::{Value, json};
+use server::{App, Limits};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+
+/// 2026-01-02T03:04:05.000006Z
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_micros(1_767_323_045_000_006).unwrap()
+}
+
+pub(crate) struct TestServer {
+    pub(crate) app: App,
+    pub(crate) router: Router,
+    pub(crate) runtime: Runtime,
+    pub(crate) folder: TempDir,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The JSON of a success.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text());
+        self.json()
+    }
+
+    /// The code of a refusal of that status, which is a whole problem document.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["status"], status);
+        assert!(problem["title"].is_string() && problem["detail"].is_string() && problem["type"].is_string());
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}
+
+impl TestServer {
+    pub(crate) fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    pub(crate) fn with_limits(limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(Options::new(folder.path()), now()).unwrap();
+        ledger.tenant_create("default", now()).unwrap();
+        let app = App::with_limits(ledger, now, limits);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Self { router: server::router(app.clone()), app, runtime, folder }
+    }
+
+    pub(crate) fn send(&self, request: Request<Body>) -> Answer {
+        self.runtime.block_on(async {
+            let response = self.router.clone().oneshot(request).await.unwrap();
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            Answer { status: parts.status, headers: parts.headers, body }
+        })
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost:4318");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).unwrap())
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.request(Method::GET, path, &[], Body::empty())
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
+        self.request(Method::POST, path, &[("content-type", "application/json")], body.to_string())
+    }
+
+    /// Sends spans of one trace to the server's OTLP door.
+    #[track_caller]
+    pub(crate) fn spans(&self, spans: &[Value]) -> Answer {
+        let answer = self.post("/v1/traces", &export(spans));
+        assert_eq!(answer.ok(), json!({}), "nothing is refused");
+        answer
+    }
+
+    /// Adds so many records of no run, each a commit of its own.
+    pub(crate) fn fill(&self, count: u32) -> Vec<Receipt> {
+        let tenant = self.app.ledger.tenant("default").unwrap();
+        (0..count)
+            .map(|number| {
+                let drafts = vec![system_record(number)];
+                let outcomes = self.app.ledger.submit_blocking(&tenant, drafts, now(), false).unwrap();
+                outcomes[0].as_ref().unwrap().receipt
+            })
+            .collect()
+    }
+
+    /// Adds so many records of no run in one commit.
+    pub(crate) fn fill_at_once(&self, count: u32) {
+        let tenant = self.app.ledger.tenant("default").unwrap();
+        let drafts = (0..count).map(system_record).collect();
+        self.app.ledger.submit_blocking(&tenant, drafts, now(), false).unwrap();
+    }
+
+    pub(crate) fn sign(&self) {
+        self.app.ledger.checkpoint_now(&self.app.ledger.tenant("default").unwrap());
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.app.ledger.close();
+    }
+}
+
+fn system_record(number: u32) -> Draft {
+    let created = TenantCreated { tenant_id: format!("t{number}"), tenant_no: number };
+    let body = created.to_record().encode();
+    Draft {
+        kind: Kind::SystemRecord,
+        bind: Bind::None,
+        identity: None,
+        content: None,
+        trace_id: None,
+        correlation_id: None,
+        actor: (ActorType::System, None),
+        occurred_at: now(),
+        source_domain: SourceDomain::System,
+        source_component: "test",
+        origin: Origin::System,
+        body: SealedBody::seal(Kind::SystemRecord, Salts::default().next_salt(), &body).unwrap(),
+        facts: Facts::None,
+        expect_run_seq: None,
+    }
+}
+
+/// An OTLP/JSON request of these spans.
+pub(crate) fn export(spans: &[Value]) -> Value {
+    json!({ "resourceSpans": [{
+        "resource": { "attributes": [{ "key": "service.name", "value": { "stringValue": "agent" } }] },
+        "scopeSpans": [{ "scope": { "name": "test" }, "spans": spans }],
+    }] })
+}
+
+/// A span with a parent, so that it does not end its run.
+pub(crate) fn span(trace: u8, span: u16) -> Value {
+    json!({
+        "traceId": format!("{trace:02x}").repeat(16),
+        "spanId": format!("{span:016x}"),
+        "parentSpanId": "ffffffffffffffff",
+        "name": format!("step {span}"),
+        "startTimeUnixNano": (1_767_323_000_000_000_000_u64 + u64::from(span)).to_string(),
+        "endTimeUnixNano": (1_767_323_001_000_000_000_u64 + u64::from(span)).to_string(),
+        "attributes": [{ "key": "gen_ai.tool.name", "value": { "stringValue": "search" } }],
+    })
+}
+
+pub(crate) fn shared<T>(value: T) -> Arc<T> {
+    Arc::new(value)
+}
