@@ -27,9 +27,13 @@ fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(api::health::routes())
         .merge(api::ledger::routes())
+        .merge(api::logs::routes())
         .merge(api::otlp::routes())
         .merge(api::records::routes())
+        .merge(api::runs::routes())
+        .merge(api::steps::routes())
         .merge(api::tlog::routes())
+        .merge(api::traces::routes())
 }
 
 /// The OpenAPI document of everything served.
