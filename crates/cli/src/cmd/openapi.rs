@@ -4,6 +4,6 @@ use anyhow::Result;
 
 /// Prints it.
 pub(crate) fn run() -> Result<u8> {
-    crate::output::line(server::openapi_json());
+    crate::output::json(&server::openapi())?;
     Ok(0)
 }

@@ -19,8 +19,8 @@ use crate::body::{self, Held};
 use crate::extract::media_type;
 use crate::otlp::limits::REASONS_MAX;
 use crate::otlp::{
-    DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, Signal, TraceRequest, lower_logs,
-    lower_metrics, lower_traces,
+    DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, Signal, TraceRequest,
+    lower_logs, lower_metrics, lower_traces,
 };
 use crate::{ApiError, App, Caller, Received};
 
