@@ -100,23 +100,20 @@ pub(crate) fn page(
     let asked_again = (list, &filters_applied);
     let store = ledger.store();
     let ledger_no = tenant.ledger().row.ledger_no;
-    let (as_of, total, total_exact) = match &params.cursor {
-        Some(cursor) => {
-            let (as_of, (at, key, total, exact)) = cursor::decode::<Position>(&asked_again, cursor)?;
-            if params.as_of.is_some_and(|asked| asked != as_of) {
-                return Err(bad("query: as_of: the cursor was made at another tree size"));
-            }
-            let at = Timestamp::from_micros(at).ok_or_else(|| bad("query: cursor: no time"))?;
-            query.after = Some((at, RunKey::from_i64(key)));
-            query.as_of = Some(LeafKey::new(ledger_no, as_of));
-            (as_of, total, exact)
+    let (as_of, total, total_exact) = if let Some(cursor) = &params.cursor {
+        let (as_of, (at, key, total, exact)) = cursor::decode::<Position>(&asked_again, cursor)?;
+        if params.as_of.is_some_and(|asked| asked != as_of) {
+            return Err(bad("query: as_of: the cursor was made at another tree size"));
         }
-        None => {
-            let as_of = as_of(ledger, tenant, params.as_of)?;
-            query.as_of = Some(LeafKey::new(ledger_no, as_of));
-            let (total, exact) = total(ledger, &query, filtered, params.as_of.is_none())?;
-            (as_of, total, exact)
-        }
+        let at = Timestamp::from_micros(at).ok_or_else(|| bad("query: cursor: no time"))?;
+        query.after = Some((at, RunKey::from_i64(key)));
+        query.as_of = Some(LeafKey::new(ledger_no, as_of));
+        (as_of, total, exact)
+    } else {
+        let as_of = as_of(ledger, tenant, params.as_of)?;
+        query.as_of = Some(LeafKey::new(ledger_no, as_of));
+        let (total, exact) = total(ledger, &query, filtered, params.as_of.is_none())?;
+        (as_of, total, exact)
     };
     let page = store.runs_list(&query)?;
     let next_cursor = match page.rows.last() {

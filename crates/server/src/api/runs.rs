@@ -107,6 +107,7 @@ pub(crate) struct AbortIn {
 
 /// The names of a run.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_field_names)] // the names on the wire
 pub(crate) struct RunNames {
     pub(crate) run_id: Arc<str>,
     pub(crate) trace_id: Arc<str>,

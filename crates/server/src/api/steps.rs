@@ -75,6 +75,7 @@ pub(crate) struct StepIn {
 }
 
 /// The run that a step belongs to.
+#[allow(clippy::struct_field_names)] // the names on the wire
 pub(crate) struct StepRun<'a> {
     pub(crate) run_id: &'a Arc<str>,
     pub(crate) trace_id: &'a Arc<str>,

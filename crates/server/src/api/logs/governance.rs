@@ -68,6 +68,7 @@ struct RunGovernanceAnswer<'a> {
 
 /// A policy decision as stored, in a step's section or a body of its own.
 #[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names)] // the names in the body
 pub(super) struct Decision {
     pub(super) policy_type: String,
     #[serde(default)]
