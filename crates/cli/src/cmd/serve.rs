@@ -149,7 +149,9 @@ async fn load_demo(listen: SocketAddr, mark: &std::path::Path) -> Result<()> {
         output::line("demo: loaded earlier into this data folder");
         return Ok(());
     }
-    let loaded = demo::load(listen, demo::requests(clock::now())).await?;
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+    let loaded = demo::load(listen, demo::requests(clock::now(), seed)).await?;
     std::fs::write(mark, "")?;
     output::line(format_args!("demo: {} agent runs, {} spans, all acknowledged on disk", loaded.runs, loaded.spans));
     output::line(format_args!(
