@@ -1,7 +1,231 @@
-//! placeholder
-/// placeholder
-#[derive(Debug, Clone, Copy)]
-pub enum Fault {}
-/// placeholder
-#[derive(Debug)]
-pub struct FaultStore;
+//! A store that fails on purpose: each armed [`Fault`] happens once.
+//!
+//! Every write is to be tested in both failures, lost and lost-but-persisted.
+//! What is not armed passes through to the store behind.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use evidence::{Finding, Identity, Kind, Timestamp};
+use tlog::{Hash, TreeSize};
+
+use crate::{
+    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock, LeafKey,
+    LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot, Store, StoreError, TenantRow,
+    TraceKey,
+};
+
+/// What fails, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A batch is not written, and the store says so.
+    AppendRefused,
+    /// A batch is not written; the outcome is unknown.
+    AppendLost,
+    /// A batch is written; the outcome is unknown.
+    AppendUnacknowledged,
+    /// A batch is written, but its fsync failed: the outcome is unknown and the store stops for good.
+    AppendUnsynced,
+    /// A batch is not written: its first ledger's head is said to have moved.
+    HeadMoved,
+    /// The appending thread panics before anything is written.
+    AppendPanic,
+    /// A checkpoint is not kept.
+    CheckpointLost,
+    /// A checkpoint is kept, and an error is answered.
+    CheckpointUnacknowledged,
+    /// A ledger is not made.
+    LedgerLost,
+    /// A ledger is made, and an error is answered.
+    LedgerUnacknowledged,
+    /// A read fails for now.
+    Read,
+    /// A read of a head fails for now; other reads pass.
+    HeadRead,
+}
+
+/// A store that fails where it is told to.
+pub struct FaultStore {
+    inner: Arc<dyn Store>,
+    armed: Mutex<Vec<Fault>>,
+    stopped: AtomicBool,
+    held: Mutex<bool>,
+    released: Condvar,
+}
+
+/// While it lives, appends wait ([`FaultStore::hold`]).
+pub struct Hold<'a>(&'a FaultStore);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.held) = false;
+        self.0.released.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unavailable(fault: Fault) -> StoreError {
+    StoreError::Unavailable(format!("fault: {fault:?}"))
+}
+
+impl FaultStore {
+    /// Wraps a store; nothing fails yet.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            armed: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            held: Mutex::new(false),
+            released: Condvar::new(),
+        }
+    }
+
+    /// The next operation that the fault is about fails so. Armed twice, it happens twice.
+    pub fn arm(&self, fault: Fault) {
+        lock(&self.armed).push(fault);
+    }
+
+    /// Faults that have not happened yet.
+    pub fn armed(&self) -> Vec<Fault> {
+        lock(&self.armed).clone()
+    }
+
+    /// Makes appends wait until the guard is dropped.
+    pub fn hold(&self) -> Hold<'_> {
+        *lock(&self.held) = true;
+        Hold(self)
+    }
+
+    /// The first armed fault of those given, disarmed.
+    fn take(&self, of: &[Fault]) -> Option<Fault> {
+        let mut armed = lock(&self.armed);
+        let place = armed.iter().position(|fault| of.contains(fault))?;
+        Some(armed.remove(place))
+    }
+
+    fn read_fault(&self) -> Result<(), StoreError> {
+        self.take(&[Fault::Read]).map_or(Ok(()), |fault| Err(unavailable(fault)))
+    }
+}
+
+impl std::fmt::Debug for FaultStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FaultStore({:?})", self.armed())
+    }
+}
+
+macro_rules! reads {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {$(
+        fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
+            self.read_fault()?;
+            self.inner.$name($($arg),*)
+        }
+    )*};
+}
+
+impl Store for FaultStore {
+    fn batch_append(&self, batches: &[Batch]) -> Result<(), AppendError> {
+        let mut held = lock(&self.held);
+        while *held {
+            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(held);
+        if self.is_stopped() {
+            return Err(AppendError::Refused("writing has stopped".into()));
+        }
+        let fault = self.take(&[
+            Fault::AppendRefused,
+            Fault::AppendLost,
+            Fault::AppendUnacknowledged,
+            Fault::AppendUnsynced,
+            Fault::HeadMoved,
+            Fault::AppendPanic,
+        ]);
+        let Some(fault) = fault else { return self.inner.batch_append(batches) };
+        let unknown = || AppendError::Unknown(format!("fault: {fault:?}"));
+        match fault {
+            Fault::AppendLost => Err(unknown()),
+            Fault::AppendUnacknowledged => self.inner.batch_append(batches).and_then(|()| Err(unknown())),
+            Fault::AppendUnsynced => {
+                self.stopped.store(true, Ordering::Release);
+                self.inner.batch_append(batches).and_then(|()| Err(unknown()))
+            }
+            Fault::HeadMoved => Err(AppendError::HeadMoved(batches.first().map_or(0, |batch| batch.ledger_no))),
+            Fault::AppendPanic => panic!("fault: {fault:?}"),
+            _ => Err(AppendError::Refused(format!("fault: {fault:?}"))),
+        }
+    }
+
+    fn checkpoint_append(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
+        match self.take(&[Fault::CheckpointLost, Fault::CheckpointUnacknowledged]) {
+            None => self.inner.checkpoint_append(ledger_no, checkpoint),
+            Some(fault @ Fault::CheckpointUnacknowledged) => {
+                self.inner.checkpoint_append(ledger_no, checkpoint).and(Err(unavailable(fault)))
+            }
+            Some(fault) => Err(unavailable(fault)),
+        }
+    }
+
+    fn ledger_create(&self, row: &LedgerRow) -> Result<(), StoreError> {
+        match self.take(&[Fault::LedgerLost, Fault::LedgerUnacknowledged]) {
+            None => self.inner.ledger_create(row),
+            Some(fault @ Fault::LedgerUnacknowledged) => self.inner.ledger_create(row).and(Err(unavailable(fault))),
+            Some(fault) => Err(unavailable(fault)),
+        }
+    }
+
+    fn head_read(&self, ledger_no: u32) -> Result<Head, StoreError> {
+        if let Some(fault) = self.take(&[Fault::HeadRead]) {
+            return Err(unavailable(fault));
+        }
+        self.read_fault()?;
+        self.inner.head_read(ledger_no)
+    }
+
+    fn projections_replace(
+        &self,
+        batches: &mut dyn Iterator<Item = Result<Batch, StoreError>>,
+    ) -> Result<(), StoreError> {
+        self.inner.projections_replace(batches)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire) || self.inner.is_stopped()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.inner.disk_bytes()
+    }
+
+    reads! {
+        fn ledgers_list() -> Vec<LedgerRow>;
+        fn tenants_list() -> Vec<TenantRow>;
+        fn batch_lookup(tenant_no: u32, query: &BatchQuery) -> BatchKnown;
+        fn checkpoint_newest(ledger_no: u32) -> Option<CheckpointRow>;
+        fn checkpoints_read(ledger_no: u32, from: TreeSize, limit: u32) -> Vec<CheckpointRow>;
+        fn blocks_read(ledger_no: u32, first: u64, limit: u32) -> Vec<LeafBlock>;
+        fn nodes_read(ledger_no: u32, level: u8, first: u64, limit: u32) -> Vec<Hash>;
+        fn bodies_read(ledger_no: u32, first: u64, end: u64) -> Vec<BodyRow>;
+        fn bodies_get(leaves: &[LeafKey]) -> Vec<BodyRow>;
+        fn run_find(tenant_no: u32, run_id: &str) -> Option<RunRow>;
+        fn run_find_by_trace(tenant_no: u32, trace: &TraceKey) -> Option<RunRow>;
+        fn run_records(run: RunKey, from_seq: u64, limit: u32) -> Vec<RunRecordRow>;
+        fn run_record_find(run: RunKey, identity: &Identity) -> Option<RunRecordRow>;
+        fn runs_list(query: &RunQuery) -> RunPage;
+        fn runs_count(query: &RunQuery, max: u32) -> u32;
+        fn runs_total(tenant_no: u32, as_of: Option<LeafKey>) -> u64;
+        fn runs_read(from: RunKey, limit: u32) -> Vec<RunRow>;
+        fn runs_due(ended_before: Timestamp, running_before: Timestamp, limit: u32) -> Vec<RunRow>;
+        fn kinds_list(ledger_no: u32, kind: Kind, before: Option<LeafKey>, limit: u32) -> Vec<LeafKey>;
+        fn step_key_find(tenant_no: u32, idempotency_key: &str) -> Option<LeafKey>;
+        fn self_check() -> Vec<Finding>;
+        fn snapshot(tenant_no: u32) -> Snapshot;
+        fn run_read(run: RunKey) -> Option<RunRow>;
+        fn run_snapshot(run: RunKey) -> Option<(RunRow, Vec<RunRecordRow>)>;
+        fn rows_missing(expected: &ExpectedRows) -> Vec<RowMissing>;
+        fn run_record_keys(tenant_no: u32, after: Option<(RunKey, u64)>, limit: u32) -> Vec<(RunKey, u64, LeafKey)>;
+    }
+}

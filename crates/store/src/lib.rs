@@ -20,7 +20,7 @@ pub mod sqlite;
 use evidence::{Finding, Identity, Kind};
 use tlog::{Hash, TreeSize};
 
-pub use fault::{Fault, FaultStore};
+pub use fault::{Fault, FaultStore, Hold};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
     Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage,

@@ -8,6 +8,7 @@ mod ledger;
 mod limits;
 mod openapi;
 mod otlp;
+mod otlp_lower;
 mod records;
 mod serve;
 mod server;

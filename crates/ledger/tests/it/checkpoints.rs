@@ -1,0 +1,142 @@
+//! Checkpoints: signed in time, by the key, and never ahead of the mark.
+
+use std::time::{Duration, Instant};
+
+use ledger::verify::{Level, Question, verify};
+use ledger::{HighWater, KeyFolder, Options};
+use store::Store;
+use store::sqlite::{Access, SqliteStore};
+use tlog::{Checkpoint, VerifierKey};
+
+use crate::bed::{TestLedger, report, run, step, system};
+
+#[test]
+fn a_checkpoint_follows_a_commit_within_a_second_and_the_mark_is_never_behind_it() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let row = tenant.ledger().row.clone();
+    let key = VerifierKey::parse(&row.vkey).unwrap();
+    let mut size = 0;
+    for index in 0..3 {
+        bed.one(&tenant, system("x"));
+        let committed = Instant::now();
+        let note = loop {
+            let newest = bed.ledger.store().checkpoint_newest(row.ledger_no).unwrap();
+            // Read after the checkpoint: the mark was raised before it was signed.
+            let mark = HighWater::open(&Options::new(bed.path()).high_water()).unwrap().get(&row.origin).unwrap();
+            if let Some(newest) = newest.filter(|newest| newest.size.as_u64() > size) {
+                assert!(mark.size >= newest.size);
+                break newest;
+            }
+            assert!(committed.elapsed() < Duration::from_secs(1), "a second has passed");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        size = note.size.as_u64();
+        assert_eq!(size, index + 1);
+        let opened = Checkpoint::open(note.note.as_bytes(), std::slice::from_ref(&key), &row.origin).unwrap();
+        assert_eq!(opened.checkpoint.root(), bed.ledger.store().head_read(row.ledger_no).unwrap().root);
+    }
+    bed.check();
+}
+
+#[test]
+fn an_idle_ledger_signs_nothing() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    bed.ledger.checkpoint_now(&bed.ledger.tenant("_instance").unwrap());
+    let before = bed.ledger.counts().checkpoints;
+    bed.ledger.checkpoint_now(&tenant);
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(bed.ledger.counts().checkpoints, before);
+    let bed = bed.reopen();
+    assert_eq!(bed.ledger.counts().checkpoints, 0);
+    bed.check();
+}
+
+#[test]
+fn every_checkpoint_ever_signed_is_a_prefix() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    for index in 0..300 {
+        bed.one(&tenant, step("r", index));
+        if index % 60 == 0 {
+            bed.ledger.checkpoint_now(&tenant);
+        }
+    }
+    let row = tenant.ledger().row.clone();
+    let head = bed.ledger.store().head_read(row.ledger_no).unwrap();
+    let tree = ledger::StoredTree::new(bed.ledger.store(), row.ledger_no);
+    let all = bed.ledger.store().checkpoints_read(row.ledger_no, tlog::TreeSize::new(0), 100).unwrap();
+    assert!(all.len() >= 5);
+    for checkpoint in all {
+        let note = Checkpoint::parse(checkpoint.note.split("\n\n").next().map(|text| format!("{text}\n")).unwrap().as_str());
+        let note = note.unwrap();
+        let proof = tree.consistency(note.size(), head.size).unwrap();
+        tlog::verify_consistency(note.size(), head.size, &proof, &note.root(), &head.root).unwrap();
+    }
+    bed.check();
+}
+
+/// What the verifier brought: its answer's level and exit code.
+fn ask(bed: &TestLedger, vkey: bool, kept: Vec<Vec<u8>>, tenant: &str) -> (Level, u8) {
+    let options = Options::new(bed.path());
+    let store = SqliteStore::open(&options.database(), Access::ReadOnly).unwrap();
+    let marks = HighWater::open(&options.high_water()).unwrap();
+    let keys = KeyFolder::open(&options.keys()).unwrap();
+    let vkeys = if vkey {
+        store.ledgers_list().unwrap().iter().map(|row| VerifierKey::parse(&row.vkey).unwrap()).collect()
+    } else {
+        Vec::new()
+    };
+    let tenant_id = Some(tenant.to_owned());
+    let question = Question { tenant_id, vkeys, kept, marks: Some(&marks), keys: Some(&keys), ..Question::default() };
+    let report = verify(&store, &question).unwrap();
+    (report.level, report.exit_code(None))
+}
+
+#[test]
+fn the_level_says_what_the_verifier_brought() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let row = tenant.ledger().row.clone();
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    let kept = bed.ledger.store().checkpoint_newest(row.ledger_no).unwrap().unwrap().note.into_bytes();
+    bed.one(&tenant, system("y"));
+    assert_eq!(ask(&bed, false, Vec::new(), "acme"), (Level::ValidSelfSigned, 0));
+    assert_eq!(ask(&bed, true, Vec::new(), "acme"), (Level::ValidSinceKeptCheckpoint, 0));
+    assert_eq!(ask(&bed, true, vec![kept.clone()], "acme"), (Level::ValidSinceKeptCheckpoint, 0));
+    // Without a key of the verifier's a kept checkpoint was opened with the key that came along.
+    assert_eq!(ask(&bed, false, vec![kept.clone()], "acme"), (Level::ValidSelfSigned, 0));
+    assert_eq!(ask(&bed, true, Vec::new(), "nobody").1, 2);
+    // Another ledger's, and a damaged one, do not pass in silence.
+    let instance = bed.ledger.tenant("_instance").unwrap();
+    bed.ledger.checkpoint_now(&instance);
+    let mut damaged = kept;
+    let place = damaged.len() - 10;
+    damaged[place] ^= 1;
+    assert_eq!(ask(&bed, true, vec![damaged], "acme").1, 1);
+}
+
+#[test]
+fn a_larger_kept_checkpoint_is_a_valid_prefix_and_one_with_another_root_a_contradiction() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let row = tenant.ledger().row.clone();
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    let signer = KeyFolder::open(&Options::new(bed.path()).keys()).unwrap().read("acme", 0, &row.origin).unwrap().unwrap();
+    let sign = |size: u64, root: tlog::Hash| {
+        Checkpoint::new(&row.origin, tlog::TreeSize::new(size), root).unwrap().sign(&signer).into_bytes()
+    };
+    let other = tlog::leaf_hash(b"other");
+    assert_eq!(ask(&bed, true, vec![sign(5, other)], "acme"), (Level::ValidPrefix, 3));
+    assert_eq!(ask(&bed, true, vec![sign(1, other)], "acme"), (Level::Invalid, 1));
+    assert_eq!(ask(&bed, true, vec![sign(0, other)], "acme"), (Level::Invalid, 1));
+    assert_eq!(ask(&bed, true, vec![sign(0, tlog::empty_root())], "acme").1, 0);
+    assert_eq!(report(bed.path()).exit_code(Some(Level::ValidSinceKeptCheckpoint)), 2);
+    bed.check();
+}

@@ -1,0 +1,13 @@
+//! What the ledger promises, each claim a test, nearly each ending with the whole verification.
+
+mod bed;
+
+mod checkpoints;
+mod failures;
+mod laws;
+mod projections;
+mod receipts;
+mod recovery;
+mod runs;
+mod tamper;
+mod tenants;

@@ -1,0 +1,209 @@
+//! Rollback: seen at the start and before signing, refused, and declared by the next epoch.
+
+use std::path::Path;
+
+use ledger::verify::Level;
+use ledger::{Options, RecoverError, Refusal, SubmitError};
+
+use crate::bed::{Span, TestLedger, copy_database, copy_folder, run, step, system, tamper};
+
+/// A ledger whose database was replaced by an older copy; the copy had `kept` leaves more than the run's start.
+fn rolled_back(then: impl FnOnce(&Path)) -> TestLedger {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.all(&tenant, vec![run("r"), step("r", 0)]);
+    bed.ledger.checkpoint_now(&tenant);
+    let older = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| copy_folder(folder, older.path()));
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.all(&tenant, vec![step("r", 1), step("r", 2), system("lost")]);
+    bed.ledger.checkpoint_now(&tenant);
+    bed.reopen_after(|folder| {
+        copy_database(older.path(), folder);
+        then(folder);
+    })
+}
+
+fn assert_refused(bed: &TestLedger) {
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    assert!(matches!(tenant.ledger().refusal(), Some(Refusal::RolledBack(_))), "{:?}", tenant.ledger().refusal());
+    let refused = bed.try_submit(&tenant, vec![system("x")]);
+    assert!(matches!(&refused, Err(SubmitError::Refused(why)) if why.starts_with("rollback detected")), "{refused:?}");
+    assert_eq!(bed.report().exit_code(None), 1);
+}
+
+#[test]
+fn an_older_copy_of_the_database_is_refused() {
+    let bed = rolled_back(|_| {});
+    assert_refused(&bed);
+    let report = bed.report();
+    let finding = report.findings.iter().find(|finding| finding.tenant_id.as_deref() == Some("acme")).unwrap();
+    assert_eq!(finding.code, evidence::FindingCode::RolledBack);
+    // The instance's own ledger was not touched in between.
+    assert!(bed.ledger.tenant("_instance").unwrap().ledger().refusal().is_none());
+}
+
+#[test]
+fn a_missing_mark_beside_leaves_is_refused_and_a_broken_one_does_not_open() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    let bed = bed.reopen_after(|folder| std::fs::remove_file(folder.join("high-water.json")).unwrap());
+    assert_refused(&bed);
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(bed.path(), folder.path());
+    std::fs::write(folder.path().join("high-water.json"), b"{").unwrap();
+    assert!(ledger::Ledger::open(Options::new(folder.path()), bed.now()).is_err());
+}
+
+#[test]
+fn regrowth_beyond_the_mark_is_refused() {
+    // An older copy on which somebody wrote again, with the key, until it was larger than the mark.
+    let regrown = tempfile::tempdir().unwrap();
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.all(&tenant, vec![run("r"), step("r", 0)]);
+    let bed = bed.reopen_after(|folder| copy_folder(folder, regrown.path()));
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.all(&tenant, vec![step("r", 1), step("r", 2)]);
+    let options = Options::new(regrown.path());
+    let other = ledger::Ledger::open(options, bed.now()).unwrap();
+    let tenant = other.tenant("acme").unwrap();
+    for same_size in [true, false] {
+        let drafts = if same_size { vec![system("a"), system("b")] } else { vec![system("c"), system("d")] };
+        other.submit_blocking(&tenant, drafts, bed.now(), false).unwrap();
+        other.checkpoint_now(&tenant);
+        let folder = tempfile::tempdir().unwrap();
+        let bed_copy = TestCopy::of(&bed, folder.path());
+        copy_database(regrown.path(), folder.path());
+        bed_copy.assert_refused();
+    }
+    other.close();
+    bed.check();
+}
+
+/// A folder's copy, opened.
+struct TestCopy<'a>(&'a Path);
+
+impl<'a> TestCopy<'a> {
+    fn of(bed: &TestLedger, to: &'a Path) -> Self {
+        bed.ledger.checkpoint_now(&bed.ledger.tenant("acme").unwrap());
+        copy_folder(bed.path(), to);
+        Self(to)
+    }
+
+    fn assert_refused(&self) {
+        let opened = ledger::Ledger::open(Options::new(self.0), crate::bed::time("2026-11-22T00:00:00Z")).unwrap();
+        let refusal = opened.tenant("acme").unwrap().ledger().refusal();
+        assert!(matches!(refusal, Some(Refusal::RolledBack(_))), "{refusal:?}");
+        opened.close();
+        assert_eq!(crate::bed::report(self.0).exit_code(None), 1);
+    }
+}
+
+#[test]
+fn a_database_rolled_back_under_a_running_server_is_seen_before_signing() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.all(&tenant, vec![run("r"), step("r", 0)]);
+    bed.ledger.checkpoint_now(&tenant);
+    bed.one(&tenant, step("r", 1));
+    tamper(bed.path(), "DELETE FROM leaf_blocks WHERE first_leaf = (SELECT max(first_leaf) FROM leaf_blocks)");
+    let signed = bed.ledger.counts().checkpoints;
+    bed.ledger.checkpoint_now(&tenant);
+    assert_eq!(bed.ledger.counts().checkpoints, signed);
+    assert_refused(&bed);
+}
+
+#[test]
+fn recovery_starts_the_next_epoch_and_declares_the_loss() {
+    let bed = rolled_back(|_| {});
+    assert!(matches!(bed.ledger.recover("nobody", "why", bed.now()), Err(RecoverError::TenantUnknown)));
+    assert!(matches!(bed.ledger.recover("acme", " ", bed.now()), Err(RecoverError::Reason)));
+    let (receipt, origin) = bed.ledger.recover("acme", "restored last night's backup", bed.now()).unwrap();
+    assert_eq!((receipt.leaf_index, origin.as_str()), (0, "deponent.local/acme/1"));
+    assert!(matches!(bed.ledger.recover("acme", "again", bed.now()), Err(RecoverError::InOrder)));
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    assert_eq!(tenant.epochs().len(), 2);
+    assert_ne!(tenant.epochs()[0].row.vkey, tenant.epochs()[1].row.vkey);
+    // The run goes on where the older copy left it.
+    let placed = bed.all(&tenant, vec![step("r", 1), step("r", 9), run("new")]);
+    assert!(placed[0].fresh && placed[0].receipt.leaf_index == 1);
+    bed.complete(&tenant, "r");
+    let verify = |bed: &TestLedger| {
+        let report = bed.report();
+        crate::bed::assert_clean(&report);
+        assert_eq!(report.level, Level::ValidSelfSigned);
+        let lost: Vec<_> = report.ledgers.iter().filter_map(|ledger| ledger.declared_lost).collect();
+        assert_eq!(lost, [(2, 5)], "shown, not hidden");
+    };
+    verify(&bed);
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.one(&tenant, step("new", 0));
+    assert!(!bed.one(&tenant, step("r", 0)).fresh, "known from the epoch before");
+    verify(&bed);
+    let before = crate::bed::projections(bed.path());
+    ledger::rebuild(bed.ledger.store(), &mut |_| {}).unwrap();
+    assert_eq!(crate::bed::projections(bed.path()), before);
+}
+
+#[test]
+fn a_second_recovery_is_a_third_epoch() {
+    let bed = rolled_back(|_| {});
+    bed.ledger.recover("acme", "first", bed.now()).unwrap();
+    let older = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| copy_folder(folder, older.path()));
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.all(&tenant, vec![system("lost"), Span::default().draft()]);
+    bed.ledger.checkpoint_now(&tenant);
+    let bed = bed.reopen_after(|folder| copy_database(older.path(), folder));
+    assert_refused(&bed);
+    let (_, origin) = bed.ledger.recover("acme", "second", bed.now()).unwrap();
+    assert_eq!(origin, "deponent.local/acme/2");
+    crate::bed::assert_clean(&bed.report());
+}
+
+#[test]
+fn a_crash_before_the_declaration_leaves_an_epoch_that_takes_nothing_else_first() {
+    let bed = rolled_back(|_| {});
+    bed.fault.arm(store::Fault::AppendRefused);
+    assert!(bed.ledger.recover("acme", "first try", bed.now()).is_err());
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    assert_eq!(tenant.epochs().len(), 2);
+    let refused = bed.try_submit(&tenant, vec![system("sneaks in")]);
+    assert!(matches!(refused, Err(SubmitError::Refused(_))), "{refused:?}");
+    let (receipt, _) = bed.ledger.recover("acme", "second try", bed.now()).unwrap();
+    assert_eq!(receipt.leaf_index, 0);
+    bed.one(&tenant, system("now"));
+    crate::bed::assert_clean(&bed.report());
+    assert_eq!(bed.report().ledgers.iter().filter_map(|ledger| ledger.declared_lost).count(), 1);
+}
+
+#[test]
+fn a_ledger_in_order_is_not_recovered() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    assert!(matches!(bed.ledger.recover("acme", "why not", bed.now()), Err(RecoverError::InOrder)));
+    bed.check();
+}
+
+#[test]
+fn a_crash_between_mark_and_checkpoint_is_no_tampering_and_is_signed_at_the_next_start() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    bed.one(&tenant, system("y"));
+    bed.fault.arm(store::Fault::CheckpointLost);
+    bed.ledger.checkpoint_now(&tenant);
+    assert!(bed.ledger.stopped().is_some());
+    let report = bed.report();
+    assert_eq!((report.errors, report.exit_code(None)), (0, 0));
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.ledger.checkpoint_now(&tenant);
+    bed.check();
+}
