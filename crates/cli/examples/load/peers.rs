@@ -81,7 +81,7 @@ pub(crate) fn plain(spans: u64, dir: &Path) -> Result<Value> {
         threads.into_iter().try_for_each(|thread| thread.join().unwrap())
     })?;
     let seconds = begun.elapsed().as_secs_f64();
-    let inserted: u64 = connection
+    let inserted: i64 = connection
         .lock()
         .unwrap()
         .query_row("SELECT count(*) FROM leaf", [], |row| row.get(0))?;

@@ -65,7 +65,7 @@ impl Factory {
                 let length = random.between(least, most);
                 let mut text = String::new();
                 while text.len() < length {
-                    text.push_str(random.pick(&words));
+                    text.push_str(words[random.below(words.len())]);
                     text.push(' ');
                 }
                 text.truncate(length);

@@ -584,6 +584,7 @@ pub(super) static AGENTS: &[Agent] = &[
 ];
 
 /// Names of the gaps.
+#[cfg(test)]
 pub(super) const GAPS: [&str; 13] = [
     "amount", "city", "customer", "date", "file", "high", "invoice", "n", "order", "product", "service",
     "supplier", "topic",
