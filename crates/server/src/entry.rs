@@ -166,15 +166,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_before_or_after_a_pause_is_caught() {
-        async fn at_once() {
-            panic!("at once")
-        }
         async fn later() {
             tokio::task::yield_now().await;
             panic!("{}", "later")
         }
         assert_eq!(
-            panic_text(caught(at_once()).await.unwrap_err().as_ref()),
+            panic_text(
+                caught::<()>(async { panic!("at once") })
+                    .await
+                    .unwrap_err()
+                    .as_ref()
+            ),
             "panic: at once"
         );
         assert_eq!(

@@ -363,7 +363,7 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
         let Kind::Message(message) = self.field.kind else {
             return Err(self.wrong());
         };
-        if !matches!(self.field.shape, Shape::Explicit | Shape::List) {
+        if self.field.shape != Shape::Explicit {
             return Err(self.wrong());
         }
         let mut bytes = Vec::new();

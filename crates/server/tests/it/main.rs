@@ -12,6 +12,7 @@ mod ledger;
 mod limits;
 mod openapi;
 mod otlp;
+mod otlp_lower;
 mod records;
 mod schema;
 mod serve;

@@ -91,11 +91,11 @@ pub(crate) fn output(view: &View<'_, '_>, used: &mut Used) -> Messages {
         used.attributes.extend(view.found.place(Slot::OutputMessages));
         return messages(&parsed(value), "assistant");
     }
-    if let Some((place, event)) = details(view) {
-        if let Some(value) = find(&event.attributes, OUTPUT) {
-            use_details(view, place, event, used);
-            return messages(&parsed(value), "assistant");
-        }
+    let carried =
+        details(view).and_then(|(place, event)| Some((place, event, find(&event.attributes, OUTPUT)?)));
+    if let Some((place, event, value)) = carried {
+        use_details(view, place, event, used);
+        return messages(&parsed(value), "assistant");
     }
     let events = from_events(view, used, |event| (event.name == CHOICE).then_some("assistant"));
     if !events.is_empty() {

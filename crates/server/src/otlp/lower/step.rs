@@ -134,7 +134,7 @@ impl Scratch {
             let tokens = tokens(&view, &mut used.attributes);
             let finish = finish_reason(&view, used).or(exchange.finish);
             let error = outcome_code.clone().filter(|_| failed);
-            let section = provider_section(&view, &model, &tokens, used);
+            let section = provider_section(&view, model, &tokens, used);
             if let Some(activity) = &mut activity {
                 activity.model_name = Some(section.model_name.clone());
                 activity.prompt_token_length = tokens.input;
@@ -356,7 +356,7 @@ fn finish_reason(view: &View<'_, '_>, used: &mut Used) -> Option<String> {
 
 fn provider_section(
     view: &View<'_, '_>,
-    model: &Option<(&str, Slot)>,
+    model: Option<(&str, Slot)>,
     tokens: &Tokens,
     used: &mut Used,
 ) -> Provider {
@@ -379,10 +379,10 @@ fn provider_section(
         name.clone_into(&mut section.provider_name);
     }
     if let Some((name, slot)) = model {
-        (*name).clone_into(&mut section.model_name);
+        name.clone_into(&mut section.model_name);
         // The name without a side stays as sent, so that nobody takes it for one.
-        if *slot != Slot::EitherModel {
-            used.attributes.extend(view.found.place(*slot));
+        if slot != Slot::EitherModel {
+            used.attributes.extend(view.found.place(slot));
         }
     }
     if let Some((name, place)) = view.text_at(Slot::ResponseModel) {

@@ -116,7 +116,7 @@ fn lower_span(
 ) -> Result<Draft, Refusal> {
     let step = scratch.step(span, scope);
     let body = sealer.seal(Kind::TraceStep, |salt, out| {
-        step.encode(&content_mac(salt, &content), out)
+        step.encode(&content_mac(salt, &content), out);
     })?;
     let occurred_at = Timestamp::from_unix_nanos(span.start).0;
     let facts = step.facts(occurred_at);
@@ -158,13 +158,12 @@ impl Environments {
     ) -> Result<(), Refusal> {
         let key = (trace, resource.hash);
         let known = self.last.filter(|(last, _)| *last == key).map(|(_, place)| place);
-        let place = match known.or_else(|| self.places.get(&key).copied()) {
-            Some(place) => place,
-            None => {
-                self.drafts.push((trace, environment(resource, at, sealer)?));
-                self.places.insert(key, self.drafts.len() - 1);
-                self.drafts.len() - 1
-            }
+        let place = if let Some(place) = known.or_else(|| self.places.get(&key).copied()) {
+            place
+        } else {
+            self.drafts.push((trace, environment(resource, at, sealer)?));
+            self.places.insert(key, self.drafts.len() - 1);
+            self.drafts.len() - 1
         };
         self.last = Some((key, place));
         if let Some((_, draft)) = self.drafts.get_mut(place) {

@@ -2,6 +2,7 @@
 
 use evidence::record::{StepView, root_hash, step_hash};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::*;
 
@@ -312,8 +313,8 @@ fn one_agent_run_has_one_root_hash_in_every_vocabulary() {
             assert_eq!(theirs.skill_name, ours.skill_name, "{name}");
             assert_eq!(theirs.params.get(), ours.params.get(), "{name}");
             assert_eq!(
-                theirs.outcome_data.map(|json| json.get()),
-                ours.outcome_data.map(|json| json.get()),
+                theirs.outcome_data.map(RawValue::get),
+                ours.outcome_data.map(RawValue::get),
                 "{name}"
             );
         }

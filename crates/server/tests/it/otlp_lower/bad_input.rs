@@ -7,7 +7,7 @@ use server::otlp::limits::{ATTRIBUTES_MAX, ITEMS_MAX, REQUEST_BYTES_MAX};
 use super::*;
 
 /// A span named `bad` between two good ones: the good ones are taken and the reason is given.
-fn between(bad: Span) -> String {
+fn between(bad: &Span) -> String {
     beside_bytes(&bad.encode_to_vec())
 }
 
@@ -152,7 +152,7 @@ fn ids_of_another_length_or_of_zeros_reject_the_span() {
             "parent_span_id has 3 bytes, 8 are needed",
         ),
     ] {
-        assert!(between(bad).ends_with(reason), "{reason}");
+        assert!(between(&bad).ends_with(reason), "{reason}");
     }
     let root = Span {
         parent_span_id: vec![0; 8],
@@ -181,7 +181,7 @@ fn times_that_cannot_be_reject_the_span() {
             end_time_unix_nano: end,
             ..span(5, "", vec![])
         };
-        assert!(between(bad).contains(reason), "{start} {end}");
+        assert!(between(&bad).contains(reason), "{start} {end}");
     }
     let at_last = Span {
         start_time_unix_nano: last,
@@ -284,7 +284,7 @@ fn ten_thousand_attributes_are_kept_and_too_many_are_refused() {
     };
     let body = of("s", many(10_000));
     assert_eq!(body["otel"]["attributes"].as_object().unwrap().len(), 10_000);
-    assert!(between(span(5, "", many(ATTRIBUTES_MAX + 1))).contains("more than 16,384 attributes"));
+    assert!(between(&span(5, "", many(ATTRIBUTES_MAX + 1))).contains("more than 16,384 attributes"));
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn nested(levels: usize) -> V {
 
 #[test]
 fn nesting_a_thousand_deep_rejects_the_span_and_twenty_four_is_kept() {
-    assert!(between(span(5, "", vec![kv("deep", nested(25))])).contains("nested more than 24 deep"));
+    assert!(between(&span(5, "", vec![kv("deep", nested(25))])).contains("nested more than 24 deep"));
     of("s", vec![kv("deep", nested(24))]);
 
     // Written by hand: the generated types recurse.
@@ -448,7 +448,7 @@ fn a_resource_or_scope_that_is_unreadable_rejects_what_stands_under_it_alone() {
 fn a_body_over_the_limit_rejects_its_span() {
     // Every byte needs an escape of six.
     let large = span(5, "", vec![kv("k", text(&"\u{1}".repeat(3_000_000)))]);
-    assert!(between(large).contains("a record holds at most"));
+    assert!(between(&large).contains("a record holds at most"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Laws: lowering never panics, never loses count, and encoders do not matter.
 
-use proptest::prelude::*;
+use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use server::otlp::{LogsRequest, MetricsRequest, lower_logs, lower_metrics};
 
 use super::*;
@@ -215,10 +215,10 @@ proptest! {
     }
 
     #[test]
-    fn damaged_requests_are_refused_or_lowered(span in any_span(), at in any::<usize>(), bit in 0..8) {
+    fn damaged_requests_are_refused_or_lowered(span in any_span(), at in any::<usize>(), bit in 0..8_u32) {
         let mut bytes = request(vec![span]).encode_to_vec();
         let at = at % bytes.len();
-        bytes[at] ^= 1 << bit;
+        bytes[at] ^= 1_u8 << bit;
         if let Ok(request) = TraceRequest::decode(&bytes, Encoding::Protobuf) {
             lower_traces(&request, now(), &mut Salts::default()).drafts.iter().for_each(check);
         }

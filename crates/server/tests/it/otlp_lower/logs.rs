@@ -49,7 +49,7 @@ fn log(severity: i32, text: &str) -> LogRecord {
     LogRecord {
         time_unix_nano: START,
         severity_number: severity,
-        body: any(super::text(text)),
+        body: Some(any_value(super::text(text))),
         ..LogRecord::default()
     }
 }
@@ -133,7 +133,7 @@ fn a_run_binds_its_log_records() {
 fn genai_events_keep_their_name_and_their_structured_body() {
     let details = LogRecord {
         event_name: "gen_ai.client.inference.operation.details".into(),
-        body: any(map([("a", list([V::IntValue(1)]))])),
+        body: Some(any_value(map([("a", list([V::IntValue(1)]))]))),
         ..log(9, "")
     };
     let record = body(&lower_request(&request(resource(), vec![details])).drafts[0]);

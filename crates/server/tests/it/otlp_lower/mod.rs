@@ -35,8 +35,8 @@ fn now() -> Timestamp {
     Timestamp::parse("2026-11-21T10:00:00Z").unwrap()
 }
 
-fn any(value: V) -> Option<AnyValue> {
-    Some(AnyValue { value: Some(value) })
+fn any_value(value: V) -> AnyValue {
+    AnyValue { value: Some(value) }
 }
 
 fn text(text: &str) -> V {
@@ -46,14 +46,14 @@ fn text(text: &str) -> V {
 fn kv(key: &str, value: V) -> KeyValue {
     KeyValue {
         key: key.to_owned(),
-        value: any(value),
+        value: Some(any_value(value)),
         ..KeyValue::default()
     }
 }
 
 fn list(values: impl IntoIterator<Item = V>) -> V {
     V::ArrayValue(ArrayValue {
-        values: values.into_iter().filter_map(any).collect(),
+        values: values.into_iter().map(any_value).collect(),
     })
 }
 
