@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use evidence::Timestamp;
-use store::{LedgerRow, Store};
+use store::Store;
 use tokio::sync::oneshot;
 
 pub use background::{INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
@@ -120,7 +120,7 @@ impl Ledger {
     ///
     /// Returns when they are durable. Dropping the future does not take them back.
     pub async fn submit(&self, tenant: &Arc<Tenant>, drafts: Vec<Draft>, at: Timestamp) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, false)?.await.map_err(|_| SubmitError::Closing)?
+        self.enqueue(tenant, drafts, at, false)?.await.map_err(|_| self.unanswered())?
     }
 
     /// Submits drafts of which all or none are written: if the first is rejected, so are the others.
@@ -130,7 +130,7 @@ impl Ledger {
         drafts: Vec<Draft>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, true)?.await.map_err(|_| SubmitError::Closing)?
+        self.enqueue(tenant, drafts, at, true)?.await.map_err(|_| self.unanswered())?
     }
 
     /// The same from a thread that may block.
@@ -141,7 +141,12 @@ impl Ledger {
         at: Timestamp,
         group: bool,
     ) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, group)?.blocking_recv().map_err(|_| SubmitError::Closing)?
+        self.enqueue(tenant, drafts, at, group)?.blocking_recv().map_err(|_| self.unanswered())?
+    }
+
+    /// The sequencer ended without an answer: it was closing, or it panicked, perhaps after the commit.
+    fn unanswered(&self) -> SubmitError {
+        self.inner.stopped().map_or(SubmitError::Closing, SubmitError::Unknown)
     }
 
     fn enqueue(
@@ -180,45 +185,10 @@ impl Ledger {
         let name = tenant_id.to_owned();
         let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
             // The asker may have gone; the tenant stays.
-            drop(reply.send(create_tenant(sequencer, &name)));
+            drop(reply.send(tenant::create(sequencer, &name, at)));
         }));
-        if !queued {
-            return Err(TenantError::Submit(SubmitError::Closing));
-        }
-        let (tenant, known) = answer.recv().map_err(|_| TenantError::Submit(SubmitError::Closing))??;
-        if !known {
-            self.record_tenant(&tenant, at)?;
-        }
-        Ok(tenant)
-    }
-
-    fn record_tenant(&self, tenant: &Arc<Tenant>, at: Timestamp) -> Result<(), TenantError> {
-        let instance = self.tenant(INSTANCE).ok_or(TenantError::Name)?;
-        let created = evidence::record::TenantCreated {
-            tenant_id: tenant.tenant_id.to_string(),
-            tenant_no: tenant.tenant_no,
-        };
-        let body = created.to_record().encode();
-        let kind = evidence::Kind::SystemRecord;
-        let body = SealedBody::seal(kind, Salts::default().next_salt(), &body).map_err(|_| TenantError::Name)?;
-        let draft = Draft {
-            kind,
-            bind: Bind::None,
-            identity: None,
-            content: None,
-            trace_id: None,
-            correlation_id: None,
-            actor: (evidence::ActorType::System, None),
-            occurred_at: at,
-            source_domain: evidence::SourceDomain::System,
-            source_component: "ledger",
-            origin: evidence::Origin::System,
-            body,
-            facts: evidence::record::Facts::TenantCreated(created),
-            expect_run_seq: None,
-        };
-        self.submit_blocking(&instance, vec![draft], at, false).map_err(TenantError::Submit)?;
-        Ok(())
+        let closing = || TenantError::Submit(SubmitError::Closing);
+        if queued { answer.recv().map_err(|_| closing())? } else { Err(closing()) }
     }
 
     /// Makes all projections anew, while nothing else is written. Blocks; gives the records that stand in them.
@@ -282,30 +252,4 @@ pub enum TenantError {
     /// Its ledger is refused for writing.
     #[error("{0}")]
     Refused(Refusal),
-}
-
-/// On the sequencer's thread: the tenant, and whether its record is there already.
-fn create_tenant(sequencer: &mut sequencer::Sequencer, tenant_id: &str) -> Result<(Arc<Tenant>, bool), TenantError> {
-    let inner = Arc::clone(sequencer.inner());
-    let recorded = inner.store.tenants_list().map_err(OpenError::from)?;
-    let known = recorded.iter().any(|row| row.tenant_id == tenant_id);
-    if let Some(tenant) = inner.tenants.find(tenant_id) {
-        return Ok((tenant, known));
-    }
-    let rows = inner.store.ledgers_list().map_err(OpenError::from)?;
-    let next = |number: fn(&LedgerRow) -> u32| rows.iter().map(number).max().map_or(0, |n| n + 1);
-    let row = LedgerRow {
-        ledger_no: next(|row| row.ledger_no),
-        tenant_no: next(|row| row.tenant_no),
-        tenant_id: tenant_id.to_owned(),
-        epoch: 0,
-        origin: origin_of(&inner.options.origin, tenant_id, 0),
-        vkey: String::new(),
-    };
-    let row = open::create_ledger(inner.store.as_ref(), &inner.keys, sequencer.high_water(), row)?;
-    let ledger = Arc::new(LedgerInfo::new(row.clone(), None));
-    let tenant = Arc::new(Tenant::new(row.tenant_no, tenant_id, vec![Arc::clone(&ledger)]));
-    open::take_up(&inner, sequencer, &tenant, &ledger).map_err(TenantError::Refused)?;
-    inner.tenants.insert(Arc::clone(&tenant));
-    Ok((tenant, known))
 }

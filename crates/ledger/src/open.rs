@@ -130,9 +130,9 @@ impl Ledger {
         });
         let mut sequencer = Sequencer::new(Arc::clone(&inner), high_water);
         take_up_tenants(&inner, &mut sequencer)?;
+        crate::tenant::record_missing(&mut sequencer, at);
         let thread = std::thread::Builder::new().name("sequencer".into()).spawn(move || sequencer.run())?;
         *inner.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
-        let _ = at;
         Ok(Self { inner })
     }
 }
@@ -165,7 +165,7 @@ pub(crate) fn create_ledger(
     Ok(row)
 }
 
-fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), OpenError> {
+pub(crate) fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), OpenError> {
     let mut rows = inner.store.ledgers_list()?;
     rows.sort_by_key(|row| (row.tenant_no, row.epoch));
     for epochs in rows.chunk_by(|a, b| a.tenant_no == b.tenant_no) {
@@ -176,6 +176,9 @@ fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), 
         if let Err(refusal) = take_up(inner, sequencer, &tenant, &last) {
             tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
             last.refuse(refusal);
+        } else if last.row.epoch > 0 && inner.store.head_read(last.row.ledger_no)?.size.as_u64() == 0 {
+            // A crash came between the epoch and its declaration, which must be the first leaf.
+            last.refuse(crate::recover::undeclared());
         }
         inner.tenants.insert(tenant);
     }

@@ -57,7 +57,7 @@ pub(crate) struct Placer<'a> {
     leaf: Vec<u8>,
     slots: HashMap<RunKey, Slot>,
     by_id: HashMap<Arc<str>, RunKey>,
-    by_trace: HashMap<[u8; 16], RunKey>,
+    by_trace: HashMap<TraceKey, RunKey>,
     /// Of earlier batches.
     earlier: HashMap<(RunKey, Identity), Earlier>,
     /// Of this batch: the receipt (its tree size is set at the end) and what was sent.
@@ -123,9 +123,7 @@ impl<'a> Placer<'a> {
             self.slots.insert(row.key, Slot { row, touched: false });
         }
         for row in known.traces {
-            if let TraceKey::W3c(id) = row.trace {
-                self.by_trace.insert(id, row.run);
-            }
+            self.by_trace.insert(row.trace, row.run);
         }
         let leaves: Vec<LeafKey> = known.records.iter().map(|(_, _, leaf)| *leaf).collect();
         let mut bodies: HashMap<LeafKey, BodyRow> =
@@ -148,7 +146,8 @@ impl<'a> Placer<'a> {
     /// Places one draft, received `at`.
     ///
     /// # Errors
-    /// Outer: the store cannot say. Inner: the draft is refused, and nothing of it stays.
+    /// Outer: the store cannot say. Inner: the draft is refused, and nothing of it stays but, of a trace not seen
+    /// before, its run.
     pub(crate) fn place(&mut self, draft: &Draft, at: Timestamp) -> Result<Result<Placed, Rejection>, PlaceError> {
         let run = match &draft.bind {
             Bind::None => None,
@@ -160,10 +159,16 @@ impl<'a> Placer<'a> {
                 Some(&run) => Some(run),
                 None => return Ok(self.start_run(draft, run_id, at)),
             },
-            Bind::Trace(trace) => Some(match self.run_of_trace(trace, at) {
-                Ok(run) => run,
-                Err(rejection) => return Ok(Err(rejection)),
-            }),
+            Bind::Trace(trace) => {
+                let run = match self.run_of_trace(trace, at) {
+                    Ok(run) => run,
+                    Err(rejection) => return Ok(Err(rejection)),
+                };
+                if let Some(identity) = draft.identity {
+                    self.ask_environment(run, identity, trace, draft.kind)?;
+                }
+                Some(run)
+            }
         };
         if let (Some(run), Some(identity)) = (run, draft.identity)
             && let Some(outcome) = self.known(run, identity, draft)?
@@ -173,7 +178,44 @@ impl<'a> Placer<'a> {
         if let Some(rejection) = run.and_then(|run| self.refused(run, draft)) {
             return Ok(Err(rejection));
         }
-        Ok(self.write(draft, run, at))
+        let written = self.write(draft, run, at);
+        // A trace is bound by the first record that names it: one that no leaf names could not be derived again.
+        if let (Ok(_), Bind::Trace(trace), Some(run)) = (&written, &draft.bind, run) {
+            self.bind_trace(TraceKey::W3c(trace.trace_id), run);
+        }
+        Ok(written)
+    }
+
+    /// The one lookup asks for an environment under the run that its draft names. When the trace belongs to
+    /// another run by now, that run may know the environment too, and must be asked.
+    fn ask_environment(
+        &mut self,
+        run: RunKey,
+        identity: Identity,
+        trace: &TraceBind,
+        kind: Kind,
+    ) -> Result<(), PlaceError> {
+        let key = (run, identity);
+        if kind != Kind::EvidenceEnvironment
+            || self.by_id.get(trace.run_id.as_ref()) == Some(&run)
+            || self.placed.contains_key(&key)
+            || self.earlier.contains_key(&key)
+        {
+            return Ok(());
+        }
+        if let Some(row) = self.store.run_record_find(run, &identity)? {
+            // Its identity is its content, so nothing of the body is compared.
+            let earlier = Earlier { leaf: row.leaf, receipt: None, salt: [0; 32], content_mac: None, erased: false };
+            self.earlier.insert(key, earlier);
+        }
+        Ok(())
+    }
+
+    fn bind_trace(&mut self, trace: TraceKey, run: RunKey) {
+        if let std::collections::hash_map::Entry::Vacant(place) = self.by_trace.entry(trace) {
+            self.batch.traces.push(TraceRow { trace: place.key().clone(), run });
+            place.insert(run);
+        }
     }
 
     /// What an identity that was seen before answers; `None`: it was not.
@@ -223,16 +265,13 @@ impl<'a> Placer<'a> {
 
     /// The run of a trace, started when new.
     fn run_of_trace(&mut self, trace: &TraceBind, at: Timestamp) -> Result<RunKey, Rejection> {
-        if let Some(&run) = self.by_trace.get(&trace.trace_id) {
+        if let Some(&run) = self.by_trace.get(&TraceKey::W3c(trace.trace_id)) {
             return Ok(run);
         }
-        let run = match self.by_id.get(trace.run_id.as_ref()) {
-            Some(&run) => run,
-            None => self.start_run_of_spans(trace, at)?,
-        };
-        self.by_trace.insert(trace.trace_id, run);
-        self.batch.traces.push(TraceRow { trace: TraceKey::W3c(trace.trace_id), run });
-        Ok(run)
+        match self.by_id.get(trace.run_id.as_ref()) {
+            Some(&run) => Ok(run),
+            None => self.start_run_of_spans(trace, at),
+        }
     }
 
     fn start_run_of_spans(&mut self, trace: &TraceBind, at: Timestamp) -> Result<RunKey, Rejection> {
@@ -281,11 +320,8 @@ impl<'a> Placer<'a> {
         };
         self.next_run += 1;
         if !facts.otlp {
-            let trace = TraceKey::parse(&facts.trace_id);
-            if let TraceKey::W3c(id) = trace {
-                self.by_trace.insert(id, key);
-            }
-            self.batch.traces.push(TraceRow { trace, run: key });
+            // A trace that is another run's already stays with it.
+            self.bind_trace(TraceKey::parse(&facts.trace_id), key);
         }
         Ok(placed)
     }
@@ -413,7 +449,7 @@ impl<'a> Placer<'a> {
 fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
     let mut query = BatchQuery::default();
     let mut ids: HashMap<&str, ()> = HashMap::new();
-    let mut traces: HashMap<[u8; 16], ()> = HashMap::new();
+    let mut traces: HashMap<TraceKey, ()> = HashMap::new();
     for draft in drafts {
         match &draft.bind {
             Bind::None => {}
@@ -424,13 +460,19 @@ fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
                 if let Some(identity) = draft.identity {
                     query.by_run_id.push((run_id.to_string(), identity));
                 }
+                if let Facts::RunStarted(facts) = &draft.facts {
+                    let trace = TraceKey::parse(&facts.trace_id);
+                    if traces.insert(trace.clone(), ()).is_none() {
+                        query.traces.push(trace);
+                    }
+                }
             }
             Bind::Trace(trace) => {
                 if ids.insert(&trace.run_id, ()).is_none() {
                     query.run_ids.push(trace.run_id.to_string());
                 }
                 let key = TraceKey::W3c(trace.trace_id);
-                if traces.insert(trace.trace_id, ()).is_none() {
+                if traces.insert(key.clone(), ()).is_none() {
                     query.traces.push(key.clone());
                 }
                 if let Some(identity) = draft.identity {

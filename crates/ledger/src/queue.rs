@@ -106,6 +106,16 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// Nothing waiting will be done: its senders are told by the closed channels.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        let waiting = std::mem::take(&mut *state);
+        state.closing = true;
+        drop(state);
+        // Replies are dropped outside the lock: they wake their senders.
+        drop(waiting);
+    }
+
     /// Waits for work, at most until the deadline; without one, for ever.
     pub(crate) fn next(&self, deadline: Option<Instant>) -> Next {
         let mut state = self.lock();

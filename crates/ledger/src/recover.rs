@@ -38,51 +38,74 @@ impl Ledger {
         }
         let tenant = self.tenant(tenant_id).ok_or(RecoverError::TenantUnknown)?;
         let (reply, answer) = std::sync::mpsc::channel();
-        let task_tenant = Arc::clone(&tenant);
+        let (task_tenant, reason) = (Arc::clone(&tenant), reason.to_owned());
         let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
             // The asker may have gone; the epoch stays.
-            let _ = reply.send(next_epoch(sequencer, &task_tenant));
+            let _ = reply.send(next_epoch(sequencer, &task_tenant, reason, at));
         }));
         let closing = || RecoverError::Tenant(TenantError::Submit(SubmitError::Closing));
-        if !queued {
-            return Err(closing());
-        }
-        let (mut recovered, origin) = answer.recv().map_err(|_| closing())??;
-        reason.clone_into(&mut recovered.reason);
-        // Crash before this leaf: the epoch is empty; recovering again finds it in order and this leaf missing,
-        // so `next_epoch` hands the same declaration out again while the epoch has no leaf.
-        let kind = Kind::LedgerRecovered;
-        let body = SealedBody::seal(kind, Salts::default().next_salt(), &recovered.encode())
-            .map_err(|_| RecoverError::Reason)?;
-        let draft = Draft {
-            kind,
-            bind: Bind::None,
-            identity: None,
-            content: None,
-            trace_id: None,
-            correlation_id: None,
-            actor: (ActorType::Human, None),
-            occurred_at: at,
-            source_domain: SourceDomain::System,
-            source_component: "ledger",
-            origin: Origin::Human,
-            body,
-            facts: Facts::Other,
-            expect_run_seq: None,
-        };
-        let placed = self
-            .submit_blocking(&tenant, vec![draft], at, false)
-            .map_err(TenantError::Submit)?
-            .pop()
-            .and_then(Result::ok)
-            .ok_or_else(closing)?;
+        let recovered = if queued { answer.recv().map_err(|_| closing())?? } else { return Err(closing()) };
         self.checkpoint_now(&tenant);
-        Ok((placed.receipt, origin))
+        Ok(recovered)
     }
 }
 
-/// On the sequencer's thread: makes the epoch and says what its first leaf must declare.
-fn next_epoch(sequencer: &mut Sequencer, tenant: &Arc<Tenant>) -> Result<(LedgerRecovered, String), RecoverError> {
+/// On the sequencer's thread, so that nothing comes between the epoch and its first leaf.
+///
+/// Crash before that leaf: the epoch is empty, and refused until it is recovered again
+/// ([`open::take_up_tenants`]), which hands out the same declaration.
+fn next_epoch(
+    sequencer: &mut Sequencer,
+    tenant: &Arc<Tenant>,
+    reason: String,
+    at: Timestamp,
+) -> Result<(Receipt, String), RecoverError> {
+    let (recovered, origin) = make_epoch(sequencer, tenant, reason)?;
+    let kind = Kind::LedgerRecovered;
+    let body = SealedBody::seal(kind, Salts::default().next_salt(), &recovered.encode())
+        .map_err(|_| RecoverError::Reason)?;
+    let draft = Draft {
+        kind,
+        bind: Bind::None,
+        identity: None,
+        content: None,
+        trace_id: None,
+        correlation_id: None,
+        actor: (ActorType::Human, None),
+        occurred_at: at,
+        source_domain: SourceDomain::System,
+        source_component: "ledger",
+        origin: Origin::Human,
+        body,
+        facts: Facts::Other,
+        expect_run_seq: None,
+    };
+    let ledger = tenant.ledger();
+    ledger.accept();
+    let placed = sequencer.submit_now(tenant, draft, at).and_then(|outcome| {
+        outcome.map_err(|rejection| SubmitError::Refused(rejection.to_string()))
+    });
+    match placed {
+        Ok(placed) => Ok((placed.receipt, origin)),
+        Err(error) => {
+            // Nothing may stand where the declaration belongs.
+            ledger.refuse(undeclared());
+            Err(TenantError::Submit(error).into())
+        }
+    }
+}
+
+/// Why an epoch without its first leaf is refused.
+pub(crate) fn undeclared() -> Refusal {
+    Refusal::RolledBack("the recovery was not finished: recover again".into())
+}
+
+/// Makes the epoch, unless it is there without a leaf, and says what its first leaf must declare.
+fn make_epoch(
+    sequencer: &mut Sequencer,
+    tenant: &Arc<Tenant>,
+    reason: String,
+) -> Result<(LedgerRecovered, String), RecoverError> {
     let inner = Arc::clone(sequencer.inner());
     let store = Arc::clone(&inner.store);
     let store_error = |error| TenantError::Open(open::OpenError::Store(error));
@@ -101,7 +124,7 @@ fn next_epoch(sequencer: &mut Sequencer, tenant: &Arc<Tenant>) -> Result<(Ledger
     let known = mark.map(|mark| (mark.size.as_u64(), mark.root.to_base64()));
     let lost = known.as_ref().filter(|(size, _)| *size > head.size.as_u64()).map(|(size, _)| (head.size.as_u64(), *size));
     let recovered = LedgerRecovered {
-        reason: String::new(),
+        reason,
         previous_origin: before.row.origin.clone(),
         last_checkpoint: checkpoint.map(|row| row.note),
         last_known: known,

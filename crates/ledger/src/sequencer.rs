@@ -81,6 +81,7 @@ impl Sequencer {
     /// Places and commits until the queue is closed and empty.
     pub(crate) fn run(mut self) {
         let inner = Arc::clone(&self.inner);
+        let _exit = Exit(Arc::clone(&inner));
         loop {
             let deadline = self.writers.values().filter_map(|writer| writer.due).min();
             match inner.queue.next(deadline) {
@@ -139,6 +140,20 @@ impl Sequencer {
                 }
             }
         }
+    }
+
+    /// Places and commits one draft at once: for tasks, which run between batches.
+    pub(crate) fn submit_now(
+        &mut self,
+        tenant: &Arc<Tenant>,
+        draft: crate::Draft,
+        at: evidence::Timestamp,
+    ) -> Result<Result<crate::Placed, crate::Rejection>, SubmitError> {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        let bytes = draft.bytes();
+        self.commit(vec![Submission { tenant: Arc::clone(tenant), drafts: vec![draft], at, group: false, reply, bytes }]);
+        let outcomes = answer.try_recv().map_err(|_| SubmitError::Unknown("the commit was not answered".into()))??;
+        outcomes.into_iter().next().ok_or_else(|| SubmitError::Unknown("the commit answered nothing".into()))
     }
 
     /// One try: place everything, append it in one transaction, move on.
@@ -317,6 +332,18 @@ impl Sequencer {
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
+    }
+}
+
+/// However the thread ends, nobody waits for it any longer: a panic must not hang every sender.
+struct Exit(Arc<Inner>);
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop("the sequencer panicked".into());
+        }
+        self.0.queue.abandon();
     }
 }
 

@@ -21,6 +21,9 @@ const END_ATTEMPTS: u32 = 50;
 /// Runs settled in one pass of the server: 10 steps each are read and hashed in about 50 ms.
 const SETTLE_RUNS: u32 = 500;
 
+/// Due runs looked through for some that may be settled: 400 bytes each, 100 MB when that many ledgers are refused.
+const SETTLE_LOOK_MAX: u32 = 256_000;
+
 /// How a run ends.
 #[derive(Clone, Debug)]
 pub enum EndRun {
@@ -88,19 +91,28 @@ impl Ledger {
     pub fn settle_due(&self, at: Timestamp) -> Result<usize, SettleError> {
         let options = self.options();
         let before = |micros: i64| at.checked_add_micros(-micros).unwrap_or(Timestamp::MIN);
-        let due = self
-            .store()
-            .runs_due(before(options.seal_after_micros), before(options.abandon_after_micros), SETTLE_RUNS)
-            .map_err(RecordError::from)?;
-        let tenants = self.tenants();
+        let tenants: Vec<_> =
+            self.tenants().into_iter().filter(|tenant| tenant.ledger().refusal().is_none()).collect();
+        let (ended, running) = (before(options.seal_after_micros), before(options.abandon_after_micros));
+        let mut limit = SETTLE_RUNS;
+        let mut due = loop {
+            let mut due = self.store().runs_due(ended, running, limit).map_err(RecordError::from)?;
+            let all = due.len() < usize::try_from(limit).unwrap_or(usize::MAX);
+            due.retain(|run| tenants.iter().any(|tenant| tenant.tenant_no == run.key.tenant_no()));
+            // Runs of refused ledgers stay due for ever; they must not crowd out the others.
+            if all || !due.is_empty() || limit >= SETTLE_LOOK_MAX {
+                break due;
+            }
+            limit = limit.saturating_mul(8);
+        };
+        due.truncate(usize::try_from(SETTLE_RUNS).unwrap_or(usize::MAX));
+        // One submission, and so one commit, a tenant.
+        due.sort_by_key(|run| run.key.tenant_no());
         let mut settled = 0;
         for batch in due.chunk_by(|a, b| a.key.tenant_no() == b.key.tenant_no()) {
             let Some(tenant) = tenants.iter().find(|tenant| tenant.tenant_no == batch[0].key.tenant_no()) else {
                 continue;
             };
-            if tenant.ledger().refusal().is_some() {
-                continue;
-            }
             settled += self.settle_runs(tenant, batch, at)?;
         }
         Ok(settled)

@@ -3,7 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use evidence::Timestamp;
+use evidence::record::{Facts, TenantCreated};
+use evidence::{ActorType, Kind, Origin, SourceDomain};
 use store::LedgerRow;
+
+use crate::open::{self, OpenError};
+use crate::sequencer::Sequencer;
+use crate::{Bind, Draft, Salts, SealedBody, SubmitError, TenantError};
 
 /// The tenant of the instance's own ledger.
 pub const INSTANCE: &str = "_instance";
@@ -87,6 +94,10 @@ impl LedgerInfo {
         self.refused.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn accept(&self) {
+        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(crate) fn refuse(&self, refusal: Refusal) {
         *self.refused.write().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
     }
@@ -136,6 +147,80 @@ impl Tenants {
 
     pub(crate) fn insert(&self, tenant: Arc<Tenant>) {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&tenant.tenant_id), tenant);
+    }
+}
+
+/// On the sequencer's thread, so that whoever asks at the same time finds it whole: key, mark, row, record.
+///
+/// A crash in between leaves what the next attempt, or the next start ([`record_missing`]), takes up.
+pub(crate) fn create(sequencer: &mut Sequencer, tenant_id: &str, at: Timestamp) -> Result<Arc<Tenant>, TenantError> {
+    let inner = Arc::clone(sequencer.inner());
+    let tenant = match inner.tenants.find(tenant_id) {
+        Some(tenant) => tenant,
+        None => {
+            let rows = inner.store.ledgers_list().map_err(OpenError::from)?;
+            let next = |number: fn(&LedgerRow) -> u32| rows.iter().map(number).max().map_or(0, |n| n + 1);
+            let row = LedgerRow {
+                ledger_no: next(|row| row.ledger_no),
+                tenant_no: next(|row| row.tenant_no),
+                tenant_id: tenant_id.to_owned(),
+                epoch: 0,
+                origin: origin_of(&inner.options.origin, tenant_id, 0),
+                vkey: String::new(),
+            };
+            let row = open::create_ledger(inner.store.as_ref(), &inner.keys, sequencer.high_water(), row)?;
+            let ledger = Arc::new(LedgerInfo::new(row.clone(), None));
+            let tenant = Arc::new(Tenant::new(row.tenant_no, tenant_id, vec![Arc::clone(&ledger)]));
+            open::take_up(&inner, sequencer, &tenant, &ledger).map_err(TenantError::Refused)?;
+            tenant
+        }
+    };
+    record(sequencer, &tenant, at)?;
+    // Known to others only now, so that no leaf of a tenant is older than the record that made it.
+    inner.tenants.insert(Arc::clone(&tenant));
+    Ok(tenant)
+}
+
+/// Records every tenant whose record a crash took.
+pub(crate) fn record_missing(sequencer: &mut Sequencer, at: Timestamp) {
+    for tenant in sequencer.inner().tenants.all() {
+        if let Err(error) = record(sequencer, &tenant, at) {
+            tracing::error!(tenant_id = %tenant.tenant_id, %error, "cannot record a tenant that a crash left unrecorded");
+        }
+    }
+}
+
+/// Writes the record of a tenant, unless it is there.
+fn record(sequencer: &mut Sequencer, tenant: &Tenant, at: Timestamp) -> Result<(), TenantError> {
+    let inner = Arc::clone(sequencer.inner());
+    let recorded = inner.store.tenants_list().map_err(OpenError::from)?;
+    if &*tenant.tenant_id == INSTANCE || recorded.iter().any(|row| *row.tenant_id == *tenant.tenant_id) {
+        return Ok(());
+    }
+    let instance = inner.tenants.find(INSTANCE).ok_or(TenantError::Name)?;
+    let created = TenantCreated { tenant_id: tenant.tenant_id.to_string(), tenant_no: tenant.tenant_no };
+    let kind = Kind::SystemRecord;
+    let body = SealedBody::seal(kind, Salts::default().next_salt(), &created.to_record().encode())
+        .map_err(|_| TenantError::Name)?;
+    let draft = Draft {
+        kind,
+        bind: Bind::None,
+        identity: None,
+        content: None,
+        trace_id: None,
+        correlation_id: None,
+        actor: (ActorType::System, None),
+        occurred_at: at,
+        source_domain: SourceDomain::System,
+        source_component: evidence::record::TENANT_COMPONENT,
+        origin: Origin::System,
+        body,
+        facts: Facts::TenantCreated(created),
+        expect_run_seq: None,
+    };
+    match sequencer.submit_now(&instance, draft, at).map_err(TenantError::Submit)? {
+        Ok(_) => Ok(()),
+        Err(rejection) => Err(TenantError::Submit(SubmitError::Refused(rejection.to_string()))),
     }
 }
 

@@ -21,7 +21,7 @@ pub use environment::{Environment, environment_identity};
 pub use ledger_recovered::LedgerRecovered;
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
-pub use system_record::{SystemRecord, TENANT_CREATED, TenantCreated};
+pub use system_record::{SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated};
 pub use telemetry::{Telemetry, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};
 pub use trace_step::{
@@ -76,7 +76,7 @@ impl Facts {
             Kind::RunCompleted => Self::RunCompleted(RunCompletedFacts::read(body)?),
             Kind::TraceStep => Self::Step(StepFacts::read(header, body)?),
             Kind::TraceCompleted | Kind::TraceAborted => Self::TraceEnded(TraceEndedFacts::read(header, body)?),
-            Kind::SystemRecord => match TenantCreated::read(body)? {
+            Kind::SystemRecord => match TenantCreated::read(header, body)? {
                 Some(tenant) => Self::TenantCreated(tenant),
                 None => Self::Other,
             },

@@ -5,11 +5,17 @@
 use serde::Deserialize;
 
 use super::{BodyError, put, text};
-use crate::Kind;
+use crate::{Header, Kind};
 use crate::canonical::{self, Value};
 
 /// The event type by which a tenant comes to be, in the ledger of `_instance`.
 pub const TENANT_CREATED: &str = "TENANT_CREATED";
+
+/// The source component, in the header, of the records that make tenants. Callers cannot choose it.
+pub const TENANT_COMPONENT: &str = "ledger";
+
+/// The tenant in whose ledger those records stand.
+const TENANT_LEDGER: &str = "_instance";
 
 /// The body of a `system.record`. When it happened stands in the header.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +79,12 @@ impl TenantCreated {
         }
     }
 
-    pub(crate) fn read(body: &[u8]) -> Result<Option<Self>, BodyError> {
+    /// A record of that event type makes a tenant only where the ledger itself wrote it: what callers
+    /// send under the same name stays a record like others, whatever its details.
+    pub(crate) fn read(header: &Header<'_>, body: &[u8]) -> Result<Option<Self>, BodyError> {
+        if header.tenant_id != TENANT_LEDGER || header.source_component != TENANT_COMPONENT {
+            return Ok(None);
+        }
         #[derive(Deserialize)]
         struct Wire {
             event_type: String,

@@ -14,11 +14,13 @@ pub fn fill(bed: &TestLedger) {
             let keyed = step_of(&run_id, 1, |step| step.step.idempotency_key = Some(format!("key-{}", n % 2)));
             bed.all(&tenant, vec![run(&run_id), step(&run_id, 0), keyed]);
             match n {
-                0 => drop(bed.complete(&tenant, &run_id)),
-                1 => drop(bed.end(&tenant, &run_id, &aborted("stop")).unwrap()),
+                0 => _ = bed.complete(&tenant, &run_id),
+                1 => _ = bed.end(&tenant, &run_id, &aborted("stop")).unwrap(),
                 2 => {
                     let end = RunCompleted { failed: true, provider: Some("x".into()), ..RunCompleted::default() };
-                    drop(bed.end(&tenant, &run_id, &completed(end)).unwrap());
+                    {
+                        let _ = bed.end(&tenant, &run_id, &completed(end)).unwrap();
+                    };
                 }
                 _ => {}
             }

@@ -131,6 +131,22 @@ pub(crate) fn part<T: DeserializeOwned>(path: &str, canonical: &str) -> Result<T
     })
 }
 
+/// The canonical JSON of some members of a body, given in canonical order.
+pub(crate) fn object_of<'a>(members: impl Iterator<Item = (&'a String, &'a Box<RawValue>)>) -> String {
+    let mut text = String::from("{");
+    for (key, raw) in members {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        let key = canonical::to_vec(&Value::String(key.clone()));
+        text.push_str(&String::from_utf8_lossy(&key));
+        text.push(':');
+        text.push_str(raw.get());
+    }
+    text.push('}');
+    text
+}
+
 /// The same refusal, its field named under `path`.
 pub(crate) fn under(path: &str) -> impl Fn(ApiError) -> ApiError {
     move |mut error| {

@@ -21,7 +21,7 @@ use crate::api::answer::{ReceiptOut, WriteProblems, created, placed};
 use crate::api::fields;
 use crate::api::records::ReceiptView;
 use crate::api::runs::{AbortIn, COMPONENT, EndIn, RunIn, RunNames};
-use crate::api::steps::{StepIn, StepRun, object_of};
+use crate::api::steps::{StepIn, StepRun};
 use crate::{ApiError, App, Caller, JsonBody, Received};
 
 /// Most steps of one request: they are committed together and wait for each other; 10,000 of 1 KiB are
@@ -143,7 +143,10 @@ pub(super) async fn store(
 
 fn whole(members: &Members, content: [u8; 32], at: Timestamp) -> Result<Whole, ApiError> {
     let is_of_start = |key: &str| !END.contains(&key) && !OWN.contains(&key);
-    let run: RunIn = fields::part("", &object_of(members.iter().filter(|(key, _)| is_of_start(key))))?;
+    let run: RunIn = fields::part(
+        "",
+        &fields::object_of(members.iter().filter(|(key, _)| is_of_start(key))),
+    )?;
     let names = run.names(at)?;
     let started = run.check()?;
     let plan_hash = started.plan_hash();
@@ -278,7 +281,7 @@ fn end(
         {
             return Err(ApiError::invalid(field, "must not be given of an aborted trace"));
         }
-        let sent = object_of(members.iter().filter(|(key, _)| *key == "reason"));
+        let sent = fields::object_of(members.iter().filter(|(key, _)| *key == "reason"));
         ended.reason = Some(fields::part::<AbortIn>("", &sent)?.check()?.to_owned());
         content = Some(sha256(sent.as_bytes()));
     } else {
@@ -288,7 +291,7 @@ fn end(
                 "must be given of an aborted trace only",
             ));
         }
-        let sent = object_of(members.iter().filter(|(key, _)| END.contains(&key.as_str())));
+        let sent = fields::object_of(members.iter().filter(|(key, _)| END.contains(&key.as_str())));
         let end = fields::part::<EndIn>("", &sent)?.check(at)?;
         let sent = sha256(sent.as_bytes());
         let salt = salts.next_salt();
