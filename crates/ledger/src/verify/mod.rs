@@ -58,12 +58,26 @@ pub struct Question<'a> {
 /// The store cannot answer at all. What is wrong with its content is a finding.
 pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, StoreError> {
     let mut report = Report::new();
-    for finding in store.self_check()? {
-        report.add(finding);
+    std::thread::scope(|scope| {
+        // The database's own structure is looked at beside the records: neither needs the other.
+        let structure = scope.spawn(|| store.self_check());
+        let verified = records(store, question, &mut report);
+        let panicked = |_| Err(StoreError::Unavailable("the look at the database's structure panicked".into()));
+        for finding in structure.join().unwrap_or_else(panicked)? {
+            report.add(finding);
+        }
+        verified
+    })?;
+    report.level = report.ledgers.iter().map(|ledger| ledger.level).min().unwrap_or(Level::ValidSelfSigned);
+    if report.errors > 0 {
+        report.level = Level::Invalid;
     }
+    Ok(report)
+}
+
+fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> Result<(), StoreError> {
     let ledgers = store.ledgers_list()?;
     let mut tenants: Vec<u32> = ledgers.iter().map(|row| row.tenant_no).collect();
-    tenants.dedup();
     tenants.sort_unstable();
     tenants.dedup();
     let mut found = false;
@@ -73,21 +87,17 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
             continue;
         }
         found = true;
-        tenant(store, question, &epochs, &mut report)?;
+        tenant(store, question, &epochs, report)?;
     }
     if question.tenant_id.is_none() {
-        marks_without_ledger(question, &ledgers, &mut report);
+        marks_without_ledger(question, &ledgers, report);
     } else if !found {
         report.undecided.push(format!("there is no tenant {}", question.tenant_id.as_deref().unwrap_or_default()));
     }
     for kept in &question.kept {
-        checkpoints::unused(kept, &ledgers, question, &mut report);
+        checkpoints::unused(kept, &ledgers, question, report);
     }
-    report.level = report.ledgers.iter().map(|ledger| ledger.level).min().unwrap_or(Level::ValidSelfSigned);
-    if report.errors > 0 {
-        report.level = Level::Invalid;
-    }
-    Ok(report)
+    Ok(())
 }
 
 fn tenant(
