@@ -7,7 +7,10 @@ pub(super) struct Dice(u64, u64);
 impl Dice {
     pub(super) fn new(seed: [u8; 16]) -> Self {
         let [low, high] = [0, 8].map(|at| {
-            seed.iter().skip(at).take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
+            seed.iter()
+                .skip(at)
+                .take(8)
+                .fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
         });
         // The state must not be zero, and near seeds must part.
         let mut dice = Self(low ^ 0x9e37_79b9_7f4a_7c15, high | 1);

@@ -1,8 +1,12 @@
 //! The OpenTelemetry GenAI conventions, version 1.41.
 
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value::Value,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode};
+use opentelemetry_proto::tonic::trace::v1::{
+    ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode,
+};
 use serde_json::json;
 
 use super::run::{Run, Step, What};
@@ -23,7 +27,12 @@ fn span(run: &Run, step: &Step) -> Span {
                 text("gen_ai.agent.id", format!("asst_{name}")),
                 text("gen_ai.agent.version", run.agent.version),
                 text("gen_ai.input.messages", message("user", input, None)),
-                text("gen_ai.output.messages", output.as_deref().map_or("[]".into(), |o| message("assistant", o, Some("stop")))),
+                text(
+                    "gen_ai.output.messages",
+                    output
+                        .as_deref()
+                        .map_or("[]".into(), |o| message("assistant", o, Some("stop"))),
+                ),
                 text("user.id", &*run.user),
             ],
         ),
@@ -35,7 +44,10 @@ fn span(run: &Run, step: &Step) -> Span {
                 text("gen_ai.request.model", model.name),
                 double("gen_ai.request.temperature", 0.2),
                 int("gen_ai.request.max_tokens", 4_096),
-                text("gen_ai.system_instructions", json!([{"type": "text", "content": chat.system}]).to_string()),
+                text(
+                    "gen_ai.system_instructions",
+                    json!([{"type": "text", "content": chat.system}]).to_string(),
+                ),
                 text("gen_ai.input.messages", message("user", &chat.input, None)),
             ];
             if let Some(output) = &chat.output {
@@ -47,7 +59,10 @@ fn span(run: &Run, step: &Step) -> Span {
                     int("gen_ai.usage.output_tokens", chat.output_tokens),
                     int("gen_ai.usage.cache_read.input_tokens", chat.cached_tokens),
                     double("gen_ai.usage.cost", chat.cost()),
-                    text("gen_ai.output.messages", message("assistant", output, Some(chat.finish))),
+                    text(
+                        "gen_ai.output.messages",
+                        message("assistant", output, Some(chat.finish)),
+                    ),
                 ]);
                 if chat.reasoning_tokens > 0 {
                     attributes.push(int("gen_ai.usage.reasoning.output_tokens", chat.reasoning_tokens));
@@ -66,7 +81,12 @@ fn span(run: &Run, step: &Step) -> Span {
                 text("gen_ai.input.messages", message("user", input, None)),
             ],
         ),
-        What::Tool { name, call_id, arguments, result } => {
+        What::Tool {
+            name,
+            call_id,
+            arguments,
+            result,
+        } => {
             let mut attributes = vec![
                 text("gen_ai.operation.name", "execute_tool"),
                 text("gen_ai.tool.name", *name),
@@ -74,10 +94,18 @@ fn span(run: &Run, step: &Step) -> Span {
                 text("gen_ai.tool.call.id", &**call_id),
                 text("gen_ai.tool.call.arguments", &**arguments),
             ];
-            attributes.extend(result.as_deref().map(|result| text("gen_ai.tool.call.result", result)));
+            attributes.extend(
+                result
+                    .as_deref()
+                    .map(|result| text("gen_ai.tool.call.result", result)),
+            );
             (format!("execute_tool {name}"), SpanKind::Internal, attributes)
         }
-        What::Guardrail { rule, decision, reason } => (
+        What::Guardrail {
+            rule,
+            decision,
+            reason,
+        } => (
             format!("run_guardrail {rule}"),
             SpanKind::Internal,
             vec![
@@ -103,13 +131,25 @@ fn message(role: &str, content: &str, finish: Option<&str>) -> String {
 }
 
 /// What both vocabularies share: times, ids, error.
-pub(super) fn finished(run: &Run, step: &Step, name: String, kind: SpanKind, mut attributes: Vec<KeyValue>) -> Span {
+pub(super) fn finished(
+    run: &Run,
+    step: &Step,
+    name: String,
+    kind: SpanKind,
+    mut attributes: Vec<KeyValue>,
+) -> Span {
     let status = match &step.error {
         Some((kind, message)) => {
             attributes.push(text("error.type", *kind));
-            Status { code: StatusCode::Error.into(), message: message.clone() }
+            Status {
+                code: StatusCode::Error.into(),
+                message: message.clone(),
+            }
         }
-        None => Status { code: StatusCode::Ok.into(), message: String::new() },
+        None => Status {
+            code: StatusCode::Ok.into(),
+            message: String::new(),
+        },
     };
     Span {
         trace_id: run.trace_id.to_vec(),
@@ -131,21 +171,39 @@ pub(super) fn resource_spans(run: &Run, scope: &str, scope_version: &str, spans:
         text("service.version", run.agent.version),
         text("service.instance.id", &*run.instance),
         text("deployment.environment.name", "production"),
-        text("host.name", format!("node-{}", run.instance.len() + run.agent.name.len())),
+        text(
+            "host.name",
+            format!("node-{}", run.instance.len() + run.agent.name.len()),
+        ),
         text("telemetry.sdk.language", "python"),
         text("telemetry.sdk.name", "opentelemetry"),
         text("telemetry.sdk.version", "1.45.2"),
     ];
-    let scope = InstrumentationScope { name: scope.to_owned(), version: scope_version.to_owned(), ..Default::default() };
+    let scope = InstrumentationScope {
+        name: scope.to_owned(),
+        version: scope_version.to_owned(),
+        ..Default::default()
+    };
     ResourceSpans {
-        resource: Some(Resource { attributes, ..Default::default() }),
-        scope_spans: vec![ScopeSpans { scope: Some(scope), spans, schema_url: String::new() }],
+        resource: Some(Resource {
+            attributes,
+            ..Default::default()
+        }),
+        scope_spans: vec![ScopeSpans {
+            scope: Some(scope),
+            spans,
+            schema_url: String::new(),
+        }],
         schema_url: String::new(),
     }
 }
 
 fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
 }
 
 pub(super) fn text(key: &str, value: impl Into<String>) -> KeyValue {
@@ -161,6 +219,11 @@ pub(super) fn double(key: &str, value: f64) -> KeyValue {
 }
 
 fn texts(key: &str, values: &[&str]) -> KeyValue {
-    let values = values.iter().map(|v| AnyValue { value: Some(Value::StringValue((*v).to_owned())) }).collect();
+    let values = values
+        .iter()
+        .map(|v| AnyValue {
+            value: Some(Value::StringValue((*v).to_owned())),
+        })
+        .collect();
     attribute(key, Value::ArrayValue(ArrayValue { values }))
 }

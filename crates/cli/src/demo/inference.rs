@@ -29,7 +29,10 @@ fn span(run: &Run, step: &Step) -> Span {
                 text("openinference.span.kind", "LLM"),
                 text("llm.provider", model.provider),
                 text("llm.model_name", model.name),
-                text("llm.invocation_parameters", r#"{"temperature":0.2,"max_tokens":4096}"#),
+                text(
+                    "llm.invocation_parameters",
+                    r#"{"temperature":0.2,"max_tokens":4096}"#,
+                ),
                 text("llm.input_messages.0.message.role", "system"),
                 text("llm.input_messages.0.message.content", chat.system),
                 text("llm.input_messages.1.message.role", "user"),
@@ -44,7 +47,10 @@ fn span(run: &Run, step: &Step) -> Span {
                     int("llm.token_count.completion", chat.output_tokens),
                     int("llm.token_count.total", chat.input_tokens + chat.output_tokens),
                     int("llm.token_count.prompt_details.cache_read", chat.cached_tokens),
-                    int("llm.token_count.completion_details.reasoning", chat.reasoning_tokens),
+                    int(
+                        "llm.token_count.completion_details.reasoning",
+                        chat.reasoning_tokens,
+                    ),
                     double("llm.cost.total", chat.cost()),
                 ]);
             }
@@ -54,12 +60,18 @@ fn span(run: &Run, step: &Step) -> Span {
             "Embeddings".to_owned(),
             vec![
                 text("openinference.span.kind", "EMBEDDING"),
+                text("llm.provider", "openai"),
                 text("embedding.model_name", "text-embedding-3-small"),
                 text("embedding.embeddings.0.embedding.text", &**input),
                 int("llm.token_count.prompt", *tokens),
             ],
         ),
-        What::Tool { name, call_id, arguments, result } => {
+        What::Tool {
+            name,
+            call_id,
+            arguments,
+            result,
+        } => {
             let mut attributes = vec![
                 text("openinference.span.kind", "TOOL"),
                 text("tool.name", *name),
@@ -70,7 +82,11 @@ fn span(run: &Run, step: &Step) -> Span {
             attributes.extend(result.as_deref().map(|result| text("output.value", result)));
             ((*name).to_owned(), attributes)
         }
-        What::Guardrail { rule, decision, reason } => (
+        What::Guardrail {
+            rule,
+            decision,
+            reason,
+        } => (
             (*rule).to_owned(),
             vec![
                 text("openinference.span.kind", "GUARDRAIL"),

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,7 +28,10 @@ pub(crate) struct Loaded {
 ///
 /// # Errors
 /// The server cannot be reached, or refuses. Sending the same again is harmless.
-pub(crate) async fn load(listen: SocketAddr, requests: Vec<ExportTraceServiceRequest>) -> anyhow::Result<Loaded> {
+pub(crate) async fn load(
+    listen: SocketAddr,
+    requests: Vec<ExportTraceServiceRequest>,
+) -> anyhow::Result<Loaded> {
     let mut loaded = Loaded { runs: 0, spans: 0 };
     for request in requests {
         let body = request.encode_to_vec();
@@ -35,8 +40,15 @@ pub(crate) async fn load(listen: SocketAddr, requests: Vec<ExportTraceServiceReq
             match post(listen, &body).await {
                 Ok((200, answer)) => {
                     let answer = ExportTraceServiceResponse::decode(answer.as_slice())?;
-                    if let Some(partial) = answer.partial_success.filter(|partial| partial.rejected_spans > 0) {
-                        bail!("{} spans were refused: {}", partial.rejected_spans, partial.error_message);
+                    if let Some(partial) = answer
+                        .partial_success
+                        .filter(|partial| partial.rejected_spans > 0)
+                    {
+                        bail!(
+                            "{} spans were refused: {}",
+                            partial.rejected_spans,
+                            partial.error_message
+                        );
                     }
                     break;
                 }
@@ -49,7 +61,12 @@ pub(crate) async fn load(listen: SocketAddr, requests: Vec<ExportTraceServiceReq
             }
         }
         let spans = |request: &ExportTraceServiceRequest| -> usize {
-            request.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum()
+            request
+                .resource_spans
+                .iter()
+                .flat_map(|r| &r.scope_spans)
+                .map(|s| s.spans.len())
+                .sum()
         };
         loaded.runs += request.resource_spans.len();
         loaded.spans += spans(&request);
@@ -69,8 +86,15 @@ async fn post(listen: SocketAddr, body: &[u8]) -> anyhow::Result<(u16, Vec<u8>)>
     stream.write_all(body).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("no head in the answer")?;
+    let end = answer
+        .windows(4)
+        .position(|bytes| bytes == b"\r\n\r\n")
+        .context("no head in the answer")?;
     let head = std::str::from_utf8(&answer[..end])?;
-    let status = head.split(' ').nth(1).context("no status in the answer")?.parse()?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .context("no status in the answer")?
+        .parse()?;
     Ok((status, answer.split_off(end + 4)))
 }

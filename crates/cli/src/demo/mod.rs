@@ -27,6 +27,9 @@ const RUNS: usize = 300;
 /// How far back the oldest begins: within the day that a silent run has before it is aborted.
 const HOURS: u64 = 8;
 
+/// Runs that would end in the future end within this time before now: half an hour.
+const MOVED_NANOS: u64 = 1_800_000_000_000;
+
 /// Runs in one request: about 60 spans, what an exporter's batch holds.
 const RUNS_A_REQUEST: usize = 8;
 
@@ -35,15 +38,21 @@ pub(crate) fn requests(now: Timestamp, seed: [u8; 16]) -> Vec<ExportTraceService
     let end = u64::try_from(now.as_micros()).unwrap_or(0).saturating_mul(1_000);
     let mut dice = Dice::new(seed);
     let window = HOURS * 3_600 * 1_000_000_000;
-    let mut starts: Vec<u64> = (0..RUNS).map(|_| end.saturating_sub(window) + dice.below(window)).collect();
+    let mut starts: Vec<u64> = (0..RUNS)
+        .map(|_| end.saturating_sub(window) + dice.below(window))
+        .collect();
     starts.sort_unstable();
     let spans: Vec<ResourceSpans> = starts
         .into_iter()
         .map(|start| {
             let run = run::make(&mut dice, start);
-            // A run that would end in the future began as much earlier.
+            // A run that would end in the future ended some time ago.
             let over = run.end().saturating_sub(end);
-            let run = run.moved_back(over);
+            let run = if over > 0 {
+                run.moved_back(over + dice.below(MOVED_NANOS))
+            } else {
+                run
+            };
             match run.dialect {
                 run::Dialect::GenAi => genai::spans(&run),
                 run::Dialect::OpenInference => inference::spans(&run),
@@ -52,7 +61,9 @@ pub(crate) fn requests(now: Timestamp, seed: [u8; 16]) -> Vec<ExportTraceService
         .collect();
     spans
         .chunks(RUNS_A_REQUEST)
-        .map(|chunk| ExportTraceServiceRequest { resource_spans: chunk.to_vec() })
+        .map(|chunk| ExportTraceServiceRequest {
+            resource_spans: chunk.to_vec(),
+        })
         .collect()
 }
 
@@ -69,8 +80,14 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_runs_and_another_gives_none_of_them() {
         let ids = |seed| -> HashSet<Vec<u8>> {
-            let spans = requests(now(), [seed; 16]).into_iter().flat_map(|r| r.resource_spans);
-            spans.flat_map(|r| r.scope_spans).flat_map(|s| s.spans).map(|s| s.trace_id).collect()
+            let spans = requests(now(), [seed; 16])
+                .into_iter()
+                .flat_map(|r| r.resource_spans);
+            spans
+                .flat_map(|r| r.scope_spans)
+                .flat_map(|s| s.spans)
+                .map(|s| s.trace_id)
+                .collect()
         };
         assert_eq!(requests(now(), [1; 16]), requests(now(), [1; 16]));
         assert_eq!(ids(1).len(), RUNS);
@@ -90,14 +107,23 @@ mod tests {
                     assert!(span.end_time_unix_nano <= end);
                     kinds.insert(span.name.split(' ').next().unwrap_or_default().to_owned());
                     if i > 0 {
-                        let parent = spans[..i].iter().find(|p| p.span_id == span.parent_span_id).unwrap();
+                        let parent = spans[..i]
+                            .iter()
+                            .find(|p| p.span_id == span.parent_span_id)
+                            .unwrap();
                         assert!(parent.start_time_unix_nano <= span.start_time_unix_nano);
                         assert!(parent.end_time_unix_nano >= span.end_time_unix_nano);
                     }
                 }
             }
         }
-        for kind in ["invoke_agent", "chat", "execute_tool", "run_guardrail", "embeddings"] {
+        for kind in [
+            "invoke_agent",
+            "chat",
+            "execute_tool",
+            "run_guardrail",
+            "embeddings",
+        ] {
             assert!(kinds.contains(kind), "no {kind}: {kinds:?}");
         }
     }

@@ -37,11 +37,27 @@ pub(super) struct Step {
 
 #[derive(Clone, Debug)]
 pub(super) enum What {
-    Agent { name: &'static str, input: String, output: Option<String> },
+    Agent {
+        name: &'static str,
+        input: String,
+        output: Option<String>,
+    },
     Chat(Box<Chat>),
-    Embeddings { text: String, tokens: u64 },
-    Tool { name: &'static str, call_id: String, arguments: String, result: Option<String> },
-    Guardrail { rule: &'static str, decision: &'static str, reason: String },
+    Embeddings {
+        text: String,
+        tokens: u64,
+    },
+    Tool {
+        name: &'static str,
+        call_id: String,
+        arguments: String,
+        result: Option<String>,
+    },
+    Guardrail {
+        rule: &'static str,
+        decision: &'static str,
+        reason: String,
+    },
 }
 
 /// A call of a model.
@@ -67,7 +83,8 @@ impl Chat {
     #[allow(clippy::cast_precision_loss)] // below 2^32
     pub(super) fn cost(&self) -> f64 {
         let fresh = (self.input_tokens - self.cached_tokens) as f64 + self.cached_tokens as f64 / 10.0;
-        let dollars = (fresh * self.model.input_price + self.output_tokens as f64 * self.model.output_price) / 1e6;
+        let dollars =
+            (fresh * self.model.input_price + self.output_tokens as f64 * self.model.output_price) / 1e6;
         (dollars * 1e6).round() / 1e6
     }
 }
@@ -109,8 +126,19 @@ pub(super) fn make(dice: &mut Dice, start: u64) -> Run {
         91..95 => Fate::ProviderTimeout,
         _ => Fate::Denied,
     };
-    let mut teller = Teller { model: &MODELS[*dice.pick(agent.models)], gaps: Gaps::fill(dice), agent, at: start, steps: Vec::new(), dice };
-    let dialect = if teller.dice.percent(60) { Dialect::GenAi } else { Dialect::OpenInference };
+    let mut teller = Teller {
+        model: &MODELS[*dice.pick(agent.models)],
+        gaps: Gaps::fill(dice),
+        agent,
+        at: start,
+        steps: Vec::new(),
+        dice,
+    };
+    let dialect = if teller.dice.percent(60) {
+        Dialect::GenAi
+    } else {
+        Dialect::OpenInference
+    };
     teller.tell(task, fate);
     let Teller { steps, dice, .. } = teller;
     Run {
@@ -137,11 +165,24 @@ const MILLI: u64 = 1_000_000;
 
 impl Teller<'_> {
     /// Adds a step that lasts `millis`; gives its number.
-    fn step(&mut self, parent: Option<[u8; 8]>, millis: u64, error: Option<(&'static str, String)>, what: What) -> usize {
+    fn step(
+        &mut self,
+        parent: Option<[u8; 8]>,
+        millis: u64,
+        error: Option<(&'static str, String)>,
+        what: What,
+    ) -> usize {
         let start = self.at + self.dice.between(1, 20) * MILLI;
         let end = start + millis * MILLI + self.dice.below(MILLI);
         self.at = end;
-        self.steps.push(Step { span_id: self.dice.bytes(), parent, start, end, error, what });
+        self.steps.push(Step {
+            span_id: self.dice.bytes(),
+            parent,
+            start,
+            end,
+            error,
+            what,
+        });
         self.steps.len() - 1
     }
 
@@ -149,9 +190,6 @@ impl Teller<'_> {
         let ask = self.gaps.text(self.dice, task.ask);
         let root = self.open(None, self.agent.name, &ask);
         let id = Some(self.steps[root].span_id);
-        if task.looks_up {
-            self.step(id, 40, None, What::Embeddings { text: ask.clone(), tokens: ask.len() as u64 / 4 });
-        }
         let rounds = if task.loops { self.dice.between(1, 5) } else { 1 };
         let calls: Vec<&Call> = (0..rounds).flat_map(|_| task.calls).collect();
         let troubled = usize::try_from(self.dice.below(calls.len() as u64)).unwrap_or(0);
@@ -161,7 +199,10 @@ impl Teller<'_> {
         for (n, call) in calls.iter().enumerate() {
             let trouble = if n == troubled { fate } else { Fate::Well };
             if trouble == Fate::RateLimited {
-                let message = format!("429 Too Many Requests: rate limit reached for {}", self.model.name);
+                let message = format!(
+                    "429 Too Many Requests: rate limit reached for {}",
+                    self.model.name
+                );
                 self.chat(id, &said, None, read, Some(("rate_limit_exceeded", message)));
                 self.at += self.dice.between(1_000, 6_000) * MILLI;
             }
@@ -176,22 +217,40 @@ impl Teller<'_> {
             }
             let why = self.gaps.text(self.dice, &[call.why]);
             self.chat(id, &said, Some((&why, "tool_call")), read, None);
-            if let Some(rule) = task.rule.filter(|_| n + 1 == calls.len() || trouble == Fate::Denied) {
+            if task.looks_up && n == 0 {
+                let (text, tokens) = (ask.clone(), ask.len() as u64 / 4);
+                self.step(id, 40, None, What::Embeddings { text, tokens });
+            }
+            if let Some(rule) = task
+                .rule
+                .filter(|_| n + 1 == calls.len() || trouble == Fate::Denied)
+            {
                 let denied = fate == Fate::Denied;
-                let reason = self.gaps.text(self.dice, if denied { rule.denies } else { rule.allows });
+                let reason = self
+                    .gaps
+                    .text(self.dice, if denied { rule.denies } else { rule.allows });
                 let decision = if denied { "deny" } else { "allow" };
-                let what = What::Guardrail { rule: rule.id, decision, reason: reason.clone() };
+                let what = What::Guardrail {
+                    rule: rule.id,
+                    decision,
+                    reason: reason.clone(),
+                };
                 let millis = self.dice.between(2, 30);
                 self.step(id, millis, None, what);
                 if denied {
-                    let told = format!("I cannot do this by myself: {reason}. I have passed it on to a colleague.");
+                    let told =
+                        format!("I cannot do this by myself: {reason}. I have passed it on to a colleague.");
                     self.chat(id, &reason, Some((&told, "stop")), read + 200, None);
                     return self.close(root, None, Some(("policy_denied", reason)));
                 }
             }
             let result = match trouble {
                 Fate::ToolRetried => {
-                    self.tool(id, call, Some(("ToolTimeout", format!("{} did not answer within 10 s", call.tool))));
+                    self.tool(
+                        id,
+                        call,
+                        Some(("ToolTimeout", format!("{} did not answer within 10 s", call.tool))),
+                    );
                     self.tool(id, call, None)
                 }
                 Fate::ToolFailed => {
@@ -200,7 +259,10 @@ impl Teller<'_> {
                     if self.dice.percent(50) {
                         self.tool(id, call, Some(error.clone()));
                     }
-                    let told = format!("The step {} failed ({}), so nothing was changed.", call.tool, error.1);
+                    let told = format!(
+                        "The step {} failed ({}), so nothing was changed.",
+                        call.tool, error.1
+                    );
                     self.chat(id, &error.1, Some((&told, "stop")), read + 150, None);
                     return self.close(root, None, Some(error));
                 }
@@ -216,7 +278,16 @@ impl Teller<'_> {
     }
 
     fn open(&mut self, parent: Option<[u8; 8]>, name: &'static str, input: &str) -> usize {
-        let at = self.step(parent, 0, None, What::Agent { name, input: input.to_owned(), output: None });
+        let at = self.step(
+            parent,
+            0,
+            None,
+            What::Agent {
+                name,
+                input: input.to_owned(),
+                output: None,
+            },
+        );
         self.at = self.steps[at].start;
         at
     }
@@ -231,12 +302,23 @@ impl Teller<'_> {
         }
     }
 
-    fn chat(&mut self, parent: Option<[u8; 8]>, input: &str, answer: Option<(&str, &'static str)>, read: u64, error: Option<(&'static str, String)>) {
+    fn chat(
+        &mut self,
+        parent: Option<[u8; 8]>,
+        input: &str,
+        answer: Option<(&str, &'static str)>,
+        read: u64,
+        error: Option<(&'static str, String)>,
+    ) {
         let input_tokens = read + self.dice.below(60);
         let thinks = self.model.thinks && answer.is_some();
         let reasoning_tokens = if thinks { self.dice.between(60, 900) } else { 0 };
         let output_tokens = answer.map_or(0, |(text, _)| text.len() as u64 / 4 + 12 + reasoning_tokens);
-        let cached_tokens = if read > 1_200 && self.dice.percent(70) { 1_024 } else { 0 };
+        let cached_tokens = if read > 1_200 && self.dice.percent(70) {
+            1_024
+        } else {
+            0
+        };
         let millis = match &error {
             Some(("timeout", _)) => 60_000,
             Some(_) => self.dice.between(80, 400),
@@ -258,7 +340,12 @@ impl Teller<'_> {
     }
 
     /// A tool's call; gives its result.
-    fn tool(&mut self, parent: Option<[u8; 8]>, call: &Call, error: Option<(&'static str, String)>) -> String {
+    fn tool(
+        &mut self,
+        parent: Option<[u8; 8]>,
+        call: &Call,
+        error: Option<(&'static str, String)>,
+    ) -> String {
         let arguments = self.gaps.text(self.dice, &[call.arguments]);
         let result = self.gaps.text(self.dice, call.results);
         let millis = if error.as_ref().is_some_and(|(kind, _)| *kind == "ToolTimeout") {
@@ -268,7 +355,17 @@ impl Teller<'_> {
         };
         let call_id = format!("call_{}", self.dice.hex::<12>());
         let kept = error.is_none().then(|| result.clone());
-        self.step(parent, millis, error, What::Tool { name: call.tool, call_id, arguments, result: kept });
+        self.step(
+            parent,
+            millis,
+            error,
+            What::Tool {
+                name: call.tool,
+                call_id,
+                arguments,
+                result: kept,
+            },
+        );
         result
     }
 
@@ -277,8 +374,21 @@ impl Teller<'_> {
         let input = self.gaps.text(self.dice, &[call.why]);
         let at = self.open(parent, call.tool, &input);
         let id = Some(self.steps[at].span_id);
-        self.chat(id, &input, Some(("I look at the sources first.", "tool_call")), 700, None);
-        let found = self.tool(id, &Call { tool: "search_documents", ..*call }, None);
+        self.chat(
+            id,
+            &input,
+            Some(("I look at the sources first.", "tool_call")),
+            700,
+            None,
+        );
+        let found = self.tool(
+            id,
+            &Call {
+                tool: "search_documents",
+                ..*call
+            },
+            None,
+        );
         self.chat(id, &found, Some((&found, "stop")), 1_000, None);
         self.close(at, Some(found.clone()), None);
         found

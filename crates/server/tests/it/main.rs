@@ -2,6 +2,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod api_logs;
+mod api_runs;
+mod api_traces;
+mod api_vectors;
 mod entry;
 mod health;
 mod ledger;
@@ -10,6 +14,8 @@ mod openapi;
 mod otlp;
 mod otlp_lower;
 mod records;
+mod schema;
 mod serve;
 mod server;
+mod support;
 mod tlog;

@@ -108,9 +108,9 @@ struct StepFoundOut<'a> {
     output_hash: Option<&'a str>,
     record_id: String,
     run_id: &'a str,
-    /// Absent of a span, which is numbered with its run's steps.
-    step_index: Option<u32>,
     status: &'static str,
+    /// Null of a span, which is numbered with its run's steps.
+    step_index: Option<u32>,
     trace_id: Option<&'a str>,
 }
 

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use evidence::{NanoCents, RunState, Timestamp, TraceStatus, hex_string, unhex};
+use evidence::{ExecutionStatus, NanoCents, RunState, Timestamp, TraceStatus, hex_string, unhex};
 use ledger::Ledger;
 use serde::{Deserialize, Serialize};
 use store::RunQuery;
@@ -162,6 +162,7 @@ pub(super) async fn list(
             plan_hash: asked.plan_hash,
             seed: asked.seed,
             status: asked.status.map(|status| status.as_str().to_owned()),
+            execution_status: asked.status.and_then(execution_status),
             created_after: asked.from,
             created_before: asked.to,
             ..RunQuery::default()
@@ -232,6 +233,18 @@ fn answer(
         total,
         total_exact,
     })
+}
+
+/// What follows from a status, where one word does: that column has an index, and few runs of many may be
+/// running or aborted.
+fn execution_status(status: TraceStatus) -> Option<String> {
+    let word = match status {
+        TraceStatus::Running => ExecutionStatus::Running,
+        TraceStatus::Aborted => ExecutionStatus::Aborted,
+        // A timeout may be either.
+        TraceStatus::Completed | TraceStatus::Failed => return None,
+    };
+    Some(word.as_str().to_owned())
 }
 
 fn hash(field: &str, text: &str) -> Result<[u8; 32], ApiError> {

@@ -6,6 +6,7 @@ mod diff;
 mod list;
 mod post;
 mod read;
+mod step;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
