@@ -60,6 +60,7 @@ fn span(run: &Run, step: &Step) -> Span {
             "Embeddings".to_owned(),
             vec![
                 text("openinference.span.kind", "EMBEDDING"),
+                text("llm.provider", "openai"),
                 text("embedding.model_name", "text-embedding-3-small"),
                 text("embedding.embeddings.0.embedding.text", &**input),
                 int("llm.token_count.prompt", *tokens),

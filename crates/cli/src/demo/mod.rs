@@ -27,6 +27,9 @@ const RUNS: usize = 300;
 /// How far back the oldest begins: within the day that a silent run has before it is aborted.
 const HOURS: u64 = 8;
 
+/// Runs that would end in the future end within this time before now: half an hour.
+const MOVED_NANOS: u64 = 1_800_000_000_000;
+
 /// Runs in one request: about 60 spans, what an exporter's batch holds.
 const RUNS_A_REQUEST: usize = 8;
 
@@ -43,9 +46,13 @@ pub(crate) fn requests(now: Timestamp, seed: [u8; 16]) -> Vec<ExportTraceService
         .into_iter()
         .map(|start| {
             let run = run::make(&mut dice, start);
-            // A run that would end in the future began as much earlier.
+            // A run that would end in the future ended some time ago.
             let over = run.end().saturating_sub(end);
-            let run = run.moved_back(over);
+            let run = if over > 0 {
+                run.moved_back(over + dice.below(MOVED_NANOS))
+            } else {
+                run
+            };
             match run.dialect {
                 run::Dialect::GenAi => genai::spans(&run),
                 run::Dialect::OpenInference => inference::spans(&run),

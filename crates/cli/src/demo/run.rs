@@ -190,17 +190,6 @@ impl Teller<'_> {
         let ask = self.gaps.text(self.dice, task.ask);
         let root = self.open(None, self.agent.name, &ask);
         let id = Some(self.steps[root].span_id);
-        if task.looks_up {
-            self.step(
-                id,
-                40,
-                None,
-                What::Embeddings {
-                    text: ask.clone(),
-                    tokens: ask.len() as u64 / 4,
-                },
-            );
-        }
         let rounds = if task.loops { self.dice.between(1, 5) } else { 1 };
         let calls: Vec<&Call> = (0..rounds).flat_map(|_| task.calls).collect();
         let troubled = usize::try_from(self.dice.below(calls.len() as u64)).unwrap_or(0);
@@ -228,6 +217,10 @@ impl Teller<'_> {
             }
             let why = self.gaps.text(self.dice, &[call.why]);
             self.chat(id, &said, Some((&why, "tool_call")), read, None);
+            if task.looks_up && n == 0 {
+                let (text, tokens) = (ask.clone(), ask.len() as u64 / 4);
+                self.step(id, 40, None, What::Embeddings { text, tokens });
+            }
             if let Some(rule) = task
                 .rule
                 .filter(|_| n + 1 == calls.len() || trouble == Fate::Denied)

@@ -348,6 +348,15 @@ impl Ordered {
         }
     }
 
+    /// Forgets what was taken.
+    pub(crate) fn reset(&mut self) {
+        for state in &mut self.states {
+            if *state == State::Taken {
+                *state = State::Kept;
+            }
+        }
+    }
+
     /// The places of attributes in order of keys, without earlier duplicates.
     pub(crate) fn places(&self) -> impl Iterator<Item = usize> {
         self.order

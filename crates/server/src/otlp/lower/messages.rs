@@ -59,7 +59,7 @@ struct Speaker<'s, 'w, 'o> {
 }
 
 /// Members that say nothing that another place does not say.
-const REPEATED: [&str; 6] = [
+pub(crate) const REPEATED: [&str; 6] = [
     "event.name",
     "gen_ai.provider.name",
     "gen_ai.system",

@@ -245,3 +245,68 @@ fn a_price_in_another_currency_or_beyond_reason_is_kept_and_not_counted() {
     ];
     assert_eq!(cost(euros), json!(0));
 }
+
+#[test]
+fn what_the_messages_do_not_say_stays_as_sent_too() {
+    let sent = r#"{"messages":[{"role":"user","content":"hi"}],"temperature":0.2}"#;
+    let body = of(
+        "llm",
+        vec![
+            kv("openinference.span.kind", text("LLM")),
+            kv("input.value", text(sent)),
+        ],
+    );
+    assert_eq!(body["step"]["params"]["messages"][0]["parts"][0]["content"], "hi");
+    assert_eq!(body["otel"]["attributes"]["input.value"], sent);
+
+    let none = chat(vec![kv("gen_ai.output.messages", text("[]"))]);
+    assert_eq!(none["step"]["outcome_data"], Json::Null);
+    assert_eq!(none["otel"]["attributes"]["gen_ai.output.messages"], "[]");
+
+    let mut own = span(1, "chat", vec![kv("gen_ai.operation.name", text("chat"))]);
+    let content = kv("gen_ai.event.content", text(r#"{"content":"hi"}"#));
+    own.events = vec![event("gen_ai.user.message", vec![content, kv("mine", text("x"))])];
+    let body = only(&request(vec![own]));
+    assert_eq!(body["step"]["params"]["messages"][0]["parts"][0]["content"], "hi");
+    assert_eq!(body["otel"]["events"][0]["attributes"]["mine"], "x");
+}
+
+#[test]
+fn spans_of_one_shape_are_mapped_each_by_its_own_values() {
+    let chat = |n: u8, model: &str, tokens: V| {
+        span(
+            n,
+            "chat",
+            vec![
+                kv("gen_ai.operation.name", text("chat")),
+                kv("gen_ai.request.model", text(model)),
+                kv("gen_ai.usage.input_tokens", tokens),
+            ],
+        )
+    };
+    let lowered = lower(&request(vec![
+        chat(1, "a", V::IntValue(1)),
+        chat(2, "b", V::IntValue(-1)),
+        chat(3, "c", V::IntValue(3)),
+    ]));
+    let seen: Vec<_> = steps(&lowered)
+        .iter()
+        .map(|draft| {
+            let body = body(draft);
+            let kept = body["otel"]["attributes"]["gen_ai.usage.input_tokens"].clone();
+            (
+                body["step"]["skill_name"].clone(),
+                body["provider"]["input_tokens"].clone(),
+                kept,
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (json!("a"), json!(1), Json::Null),
+            (json!("b"), Json::Null, json!(-1)),
+            (json!("c"), json!(3), Json::Null),
+        ]
+    );
+}
