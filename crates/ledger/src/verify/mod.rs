@@ -14,6 +14,7 @@ mod compare;
 mod derive;
 mod examine;
 mod incremental;
+mod owners;
 mod pipeline;
 mod report;
 
@@ -58,12 +59,13 @@ pub struct Question<'a> {
 /// The store cannot answer at all. What is wrong with its content is a finding.
 pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, StoreError> {
     let mut report = Report::new();
-    for finding in store.self_check()? {
+    // Before the ledgers: a tenant's ledger is older than its record.
+    let recorded = or_finding(store.tenants_list(), None, &mut report)?;
+    for finding in or_finding(store.self_check(), None, &mut report)? {
         report.add(finding);
     }
-    let ledgers = store.ledgers_list()?;
+    let ledgers = or_finding(store.ledgers_list(), None, &mut report)?;
     let mut tenants: Vec<u32> = ledgers.iter().map(|row| row.tenant_no).collect();
-    tenants.dedup();
     tenants.sort_unstable();
     tenants.dedup();
     let mut found = false;
@@ -73,7 +75,11 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
             continue;
         }
         found = true;
-        tenant(store, question, &epochs, &mut report)?;
+        let verified = tenant(store, question, &epochs, &mut report);
+        or_finding(verified, Some(&epochs[0].tenant_id), &mut report)?;
+    }
+    if !question.only_ledger {
+        owners::check(store, question, &recorded, &ledgers, &mut report)?;
     }
     if question.tenant_id.is_none() {
         marks_without_ledger(question, &ledgers, &mut report);
@@ -88,6 +94,25 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
         report.level = Level::Invalid;
     }
     Ok(report)
+}
+
+/// Damage that ends a read is a finding like others, and what comes after it is verified all the same.
+fn or_finding<T: Default>(
+    result: Result<T, StoreError>,
+    tenant_id: Option<&str>,
+    report: &mut Report,
+) -> Result<T, StoreError> {
+    match result {
+        Err(StoreError::Damaged { place, reason }) => {
+            let finding = Finding::new(FindingCode::Unreadable, place, reason);
+            report.add(match tenant_id {
+                Some(tenant_id) => finding.with_tenant(tenant_id),
+                None => finding,
+            });
+            Ok(T::default())
+        }
+        other => other,
+    }
 }
 
 fn tenant(
