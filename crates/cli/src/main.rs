@@ -23,7 +23,12 @@ const EXIT_UNAVAILABLE: u8 = 69;
 
 /// Keeps sworn, checkable evidence of what AI agents and data pipelines did.
 #[derive(Debug, Parser)]
-#[command(name = "deponent", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "deponent",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -42,7 +47,9 @@ fn main() -> ExitCode {
     match args.command.run(&mut Args::command()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let code = error.downcast_ref::<output::Usage>().map_or(EXIT_UNAVAILABLE, |_| EXIT_USAGE);
+            let code = error
+                .downcast_ref::<output::Usage>()
+                .map_or(EXIT_UNAVAILABLE, |_| EXIT_USAGE);
             output::error(&error);
             ExitCode::from(code)
         }

@@ -78,11 +78,18 @@ pub(crate) struct Settings {
 fn environment() -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
-        let Some(name) = name.to_str().filter(|name| name.starts_with("DEPONENT_")) else { continue };
+        let Some(name) = name.to_str().filter(|name| name.starts_with("DEPONENT_")) else {
+            continue;
+        };
         if !VARIABLES.contains(&name) {
-            bail!(Usage(format!("unknown environment variable {name}; known: {}", VARIABLES.join(", "))));
+            bail!(Usage(format!(
+                "unknown environment variable {name}; known: {}",
+                VARIABLES.join(", ")
+            )));
         }
-        let value = value.into_string().map_err(|_| Usage(format!("{name} is not UTF-8")))?;
+        let value = value
+            .into_string()
+            .map_err(|_| Usage(format!("{name} is not UTF-8")))?;
         found.insert(name.to_owned(), value);
     }
     Ok(found)
@@ -96,42 +103,70 @@ impl Settings {
 
     fn resolve(flags: Flags, environment: &BTreeMap<String, String>) -> Result<Self> {
         let variable = |name: &str| environment.get(name).cloned();
-        let path = flags.config.or_else(|| variable("DEPONENT_CONFIG").map(PathBuf::from));
+        let path = flags
+            .config
+            .or_else(|| variable("DEPONENT_CONFIG").map(PathBuf::from));
         let file = match &path {
             Some(path) => read_file(path)?,
             None if Path::new("deponent.toml").exists() => read_file(Path::new("deponent.toml"))?,
             None => File::default(),
         };
-        if variable("DEPONENT_DATABASE_URL").or(file.database_url).is_some_and(|url| !url.is_empty()) {
+        if variable("DEPONENT_DATABASE_URL")
+            .or(file.database_url)
+            .is_some_and(|url| !url.is_empty())
+        {
             bail!(Usage(
-                "DEPONENT_DATABASE_URL: this version keeps everything in SQLite in the data folder; unset it".into()
+                "DEPONENT_DATABASE_URL: this version keeps everything in SQLite in the data folder; unset it"
+                    .into()
             ));
         }
         let pick = |flag: Option<String>, name: &str, file: Option<String>, default: &str| {
-            flag.or_else(|| variable(name)).or(file).unwrap_or_else(|| default.to_owned())
+            flag.or_else(|| variable(name))
+                .or(file)
+                .unwrap_or_else(|| default.to_owned())
         };
         let listen = pick(flags.listen, "DEPONENT_LISTEN", file.listen, "127.0.0.1:4318");
-        let grpc = pick(flags.grpc_listen, "DEPONENT_GRPC_LISTEN", file.grpc_listen, "127.0.0.1:4317");
+        let grpc = pick(
+            flags.grpc_listen,
+            "DEPONENT_GRPC_LISTEN",
+            file.grpc_listen,
+            "127.0.0.1:4317",
+        );
         let data_dir = flags
             .data_dir
             .or_else(|| variable("DEPONENT_DATA_DIR").map(PathBuf::from))
             .or(file.data_dir)
             .unwrap_or_else(|| "deponent-data".into());
         let mut options = ledger::Options::new(data_dir);
-        options.origin = pick(None, "DEPONENT_LEDGER_ORIGIN", file.ledger.origin, &options.origin);
+        options.origin = pick(
+            None,
+            "DEPONENT_LEDGER_ORIGIN",
+            file.ledger.origin,
+            &options.origin,
+        );
         if !ledger::is_origin(&options.origin) {
-            bail!(Usage(format!("ledger.origin: {:?} is not a schema-less URL without spaces and '+'", options.origin)));
+            bail!(Usage(format!(
+                "ledger.origin: {:?} is not a schema-less URL without spaces and '+'",
+                options.origin
+            )));
         }
         let duration = |name: &str, variable_name: &str, file: Option<String>, default: i64| -> Result<i64> {
             match variable(variable_name).or(file) {
                 None => Ok(default),
                 Some(text) => parse_duration(&text).ok_or_else(|| {
-                    Usage(format!("{name}: {text:?} is no duration; write e.g. 500ms, 30s, 5m, 24h")).into()
+                    Usage(format!(
+                        "{name}: {text:?} is no duration; write e.g. 500ms, 30s, 5m, 24h"
+                    ))
+                    .into()
                 }),
             }
         };
-        options.seal_after_micros =
-            duration("runs.seal_after", "DEPONENT_RUNS_SEAL_AFTER", file.runs.seal_after, options.seal_after_micros)?;
+        options.seal_after_micros = duration(
+            "runs.seal_after",
+            "DEPONENT_RUNS_SEAL_AFTER",
+            file.runs.seal_after,
+            options.seal_after_micros,
+        )?;
         options.abandon_after_micros = duration(
             "runs.abandon_after",
             "DEPONENT_RUNS_ABANDON_AFTER",
@@ -140,7 +175,11 @@ impl Settings {
         )?;
         Ok(Self {
             listen: address("listen", &listen)?,
-            grpc_listen: if grpc == "off" { None } else { Some(address("grpc_listen", &grpc)?) },
+            grpc_listen: if grpc == "off" {
+                None
+            } else {
+                Some(address("grpc_listen", &grpc)?)
+            },
             log: pick(None, "DEPONENT_LOG", file.log, "info"),
             ledger: options,
         })
@@ -150,19 +189,31 @@ impl Settings {
 fn read_file(path: &Path) -> Result<File> {
     let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if metadata.len() > FILE_BYTES_MAX {
-        bail!(Usage(format!("{} is longer than any settings file", path.display())));
+        bail!(Usage(format!(
+            "{} is longer than any settings file",
+            path.display()
+        )));
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).map_err(|error| {
-        Usage(format!("{}: {}", path.display(), error.to_string().trim().replace('\n', " "))).into()
+        Usage(format!(
+            "{}: {}",
+            path.display(),
+            error.to_string().trim().replace('\n', " ")
+        ))
+        .into()
     })
 }
 
 fn address(name: &str, text: &str) -> Result<SocketAddr> {
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|_| Usage(format!("{name}: {text:?} is no address; write e.g. 127.0.0.1:4318")))?;
-    found.next().ok_or_else(|| Usage(format!("{name}: {text:?} has no address")).into())
+    let mut found = text.to_socket_addrs().map_err(|_| {
+        Usage(format!(
+            "{name}: {text:?} is no address; write e.g. 127.0.0.1:4318"
+        ))
+    })?;
+    found
+        .next()
+        .ok_or_else(|| Usage(format!("{name}: {text:?} has no address")).into())
 }
 
 /// `500ms`, `30s`, `5m`, `24h`, `7d`, or bare seconds; microseconds.
@@ -185,7 +236,10 @@ mod tests {
     use super::*;
 
     fn resolve(pairs: &[(&str, &str)]) -> Result<Settings> {
-        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         Settings::resolve(Flags::default(), &environment)
     }
 
@@ -200,7 +254,10 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_environment_and_mistakes_are_named() {
-        let flags = Flags { listen: Some("127.0.0.1:0".into()), ..Flags::default() };
+        let flags = Flags {
+            listen: Some("127.0.0.1:0".into()),
+            ..Flags::default()
+        };
         let environment = BTreeMap::from([("DEPONENT_LISTEN".to_owned(), "127.0.0.1:9".to_owned())]);
         assert_eq!(Settings::resolve(flags, &environment).unwrap().listen.port(), 0);
         for (name, value) in [
@@ -209,7 +266,13 @@ mod tests {
             ("DEPONENT_LEDGER_ORIGIN", "a b"),
             ("DEPONENT_DATABASE_URL", "postgres://x"),
         ] {
-            assert!(resolve(&[(name, value)]).unwrap_err().downcast_ref::<Usage>().is_some(), "{name}");
+            assert!(
+                resolve(&[(name, value)])
+                    .unwrap_err()
+                    .downcast_ref::<Usage>()
+                    .is_some(),
+                "{name}"
+            );
         }
     }
 

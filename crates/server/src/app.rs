@@ -35,7 +35,7 @@ impl Default for Limits {
             body_bytes_max: 16 * 1024 * 1024,
             bodies_in_flight_bytes_max: 64 * 1024 * 1024,
             body_idle: Duration::from_secs(10),
-            body_time: Duration::from_secs(60),
+            body_time: Duration::from_mins(1),
             uri_bytes_max: 8 * 1024,
         }
     }

@@ -210,6 +210,17 @@ async fn discard(body: &mut Body) {
 }
 
 impl Held {
+    /// A body that is held already, plain.
+    #[cfg(test)]
+    pub(crate) fn of(hold: Hold, bytes: Bytes) -> Self {
+        Self {
+            bytes_max: bytes.len(),
+            bytes,
+            gzip: false,
+            hold,
+        }
+    }
+
     /// What remains when the bytes are done with: their place in the budget, held until the handler ends.
     pub(crate) fn into_hold(self) -> Hold {
         self.hold
@@ -283,5 +294,21 @@ impl Write for Sink {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_is_given_back_whole() {
+        let budget = Budget::new(10);
+        let mut first = budget.hold();
+        assert!(first.more(4) && first.more(3) && first.more(0));
+        assert!(!budget.hold().more(4));
+        assert_eq!(budget.free_bytes(), 3);
+        drop(first);
+        assert_eq!(budget.free_bytes(), 10);
     }
 }

@@ -164,6 +164,28 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_panic_before_or_after_a_pause_is_caught() {
+        async fn later() {
+            tokio::task::yield_now().await;
+            panic!("{}", "later")
+        }
+        assert_eq!(
+            panic_text(
+                caught::<()>(async { panic!("at once") })
+                    .await
+                    .unwrap_err()
+                    .as_ref()
+            ),
+            "panic: at once"
+        );
+        assert_eq!(
+            panic_text(caught(later()).await.unwrap_err().as_ref()),
+            "panic: later"
+        );
+        assert_eq!(caught(async { 7 }).await.unwrap(), 7);
+    }
+
     #[test]
     fn only_loopback_names_are_this_host() {
         for good in [

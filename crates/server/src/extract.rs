@@ -95,13 +95,13 @@ fn parse<T: DeserializeOwned>(
 
 fn json_error(bytes: &[u8], error: &JsonError) -> ApiError {
     let before = &bytes[..error.offset().min(bytes.len())];
-    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-    let start = before
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1);
-    // Columns are counted in characters, as editors do.
-    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+    let (line, last) = before
+        .split(|&byte| byte == b'\n')
+        .enumerate()
+        .last()
+        .unwrap_or_default();
+    // Both are counted from 1, columns in characters, as editors do.
+    let (line, column) = (line + 1, String::from_utf8_lossy(last).chars().count() + 1);
     let place = serde_json::json!({ "line": line, "column": column, "pointer": error.path() });
     let message = format!("{} at line {line}, column {column}", error.kind());
     let refusal = match error.class() {
@@ -192,6 +192,81 @@ pub(crate) fn limit(given: Option<u32>, default: u32, max: u32) -> Result<u32, A
         Some(_) => {
             let message = format!("query: limit: must be 1 to {max}");
             Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::body::Budget;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        count: u32,
+        #[serde(default)]
+        inner: Vec<Inner>,
+        params: Option<Box<RawValue>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        name: String,
+    }
+
+    fn read(text: &str) -> Result<JsonBody<Body>, ApiError> {
+        parse(Held::of(Budget::new(0).hold(), text.to_owned().into()), None)
+    }
+
+    #[test]
+    fn a_body_is_read_from_its_canonical_form() {
+        let body = read(r#"{"params": {"b": 1.0, "a": [ ]}, "count": 3, "inner": [{"name": "x"}]}"#).unwrap();
+        assert_eq!((body.value.count, body.value.inner[0].name.as_str()), (3, "x"));
+        assert_eq!(body.value.params.unwrap().get(), r#"{"a":[],"b":1}"#);
+        let same = read(r#"{"inner":[{"name":"\u0078"}],"count":3e0,"params":{"a":[],"b":1}}"#).unwrap();
+        assert_eq!(body.content, same.content);
+        assert_ne!(body.content, read(r#"{"count":4}"#).unwrap().content);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (text, status, part) in [
+            ("", 400, "line 1, column 1"),
+            ("{\n  \"count\": }", 400, "line 2, column 12"),
+            (r#"{"count": 1} x"#, 400, "line 1, column 14"),
+            (r#"{"count": 1, "count": 2}"#, 422, "duplicate key"),
+            (r#"{"count": 9007199254740993}"#, 422, "integer beyond"),
+            (r#"{"count": "\ud800"}"#, 422, "lone surrogate"),
+            (r#"{"count": 1, "colour": 2}"#, 422, "colour"),
+            (r#"{"count": -1}"#, 422, "count: "),
+            (r#"{"count": "1"}"#, 422, "count: "),
+            (r#"{"count": 1, "inner": [{"name": 7}]}"#, 422, "inner[0].name: "),
+            ("{}", 422, "count"),
+            ("[]", 422, "body: "),
+        ] {
+            let error = read(text).unwrap_err();
+            assert_eq!(error.status.as_u16(), status, "{text}: {}", error.message);
+            assert!(error.message.contains(part), "{text}: {}", error.message);
+            assert!(
+                !error.message.contains(" at line 1 column"),
+                "{text}: {}",
+                error.message
+            );
+        }
+    }
+
+    #[test]
+    fn queries_are_percent_encoded_text() {
+        for good in ["", "a=b&c=%C3%A4+x", "a=%25"] {
+            assert!(is_percent_encoded_text(good), "{good}");
+        }
+        for bad in ["a=%", "a=%4", "a=%zz", "a=%+1", "a=%ff"] {
+            assert!(!is_percent_encoded_text(bad), "{bad}");
         }
     }
 }

@@ -19,11 +19,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use tonic::Status;
 
-use crate::api::otlp::{Signal, answer, export, received, rpc_code};
+use crate::api::otlp::{export, received, rpc_code};
 use crate::body::{self, Held};
 use crate::entry::entry;
 use crate::extract::media_type;
-use crate::otlp::Encoding;
+use crate::otlp::{Encoding, Signal};
 use crate::{ApiError, App, Caller, Limits, Received};
 
 /// Before each message: whether it is compressed, and its length.
@@ -92,7 +92,7 @@ async fn call(app: &App, signal: Signal, request: Request) -> Response {
         Ok(export(app, caller, at, signal, Encoding::Protobuf, held).await?)
     };
     match handled.await {
-        Ok(refused) => success(&answer(signal, Encoding::Protobuf, refused)),
+        Ok(answer) => success(&answer.encode(signal, Encoding::Protobuf)),
         Err(Refused(status)) => {
             let mut response: Response = status.into_http();
             response

@@ -17,6 +17,7 @@ use crate::{ApiError, App, api};
         description = "Sworn evidence of AI agents in a Merkle ledger. Errors are RFC 9457 problem+json with a stable `code`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    paths(api::health::openapi_json),
     components(schemas(crate::error::Problem))
 )]
 struct Document;
@@ -26,20 +27,34 @@ fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(api::health::routes())
         .merge(api::ledger::routes())
+        .merge(api::logs::routes())
         .merge(api::otlp::routes())
         .merge(api::records::routes())
+        .merge(api::runs::routes())
+        .merge(api::steps::routes())
         .merge(api::tlog::routes())
+        .merge(api::traces::routes())
 }
 
 /// The OpenAPI document of everything served.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    resources().into_openapi()
+    without_wildcards(resources().into_openapi())
+}
+
+/// OpenAPI has no word for "the rest of the path": a plain parameter comes nearest.
+fn without_wildcards(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths
+        .into_iter()
+        .map(|(path, item)| (path.replace("{*", "{"), item))
+        .collect();
+    document
 }
 
 /// The HTTP service.
 pub fn router(app: App) -> Router {
     let (router, document) = resources().split_for_parts();
-    let document = api::health::Document::new(&document);
+    let document = api::health::Document::new(&without_wildcards(document));
     router
         .route("/api/openapi.json", get(async move || document.clone()))
         .fallback(not_found)

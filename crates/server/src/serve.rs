@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::tasks::{Stop, Tasks, settle};
+use crate::tasks::{Stop, Tasks, settle, verify};
 use crate::{App, grpc, router};
 
 /// Connections at once, on both ports; more wait in the kernel. Each holds at most 64 KiB of header, or of
@@ -67,6 +67,7 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut tasks = Tasks::default();
     tasks.spawn(settle(app.clone(), stopped.clone()));
+    tasks.spawn(verify(app.clone(), stopped.clone()));
     let service = router(app.clone());
     tasks.spawn(port(
         http,

@@ -1,17 +1,26 @@
 //! Tasks: the only place where they are spawned, so that drain can wait for them.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+
+use ledger::Verifier;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::App;
+use crate::{App, Verification};
 
 /// How often runs that are due are looked for: SPEC's `runs.seal_after` is kept to the second. Idle, it is
 /// one look into two indexes.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
+
+/// While runs wait to be settled, it rests twice as long as it works.
+const SETTLE_REST: u32 = 2;
+
+/// How often new leaves are verified; SPEC 2.7 asks for a minute. Idle, it is one look at each head.
+const VERIFY_EVERY: Duration = Duration::from_secs(20);
 
 /// Says when to stop. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -66,22 +75,76 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 /// Settles runs whose root span ended and aborts those that fell silent.
 pub(crate) async fn settle(app: App, mut stop: Stop) {
-    let mut ticks = interval(SETTLE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let started = Instant::now();
+        let mut pause = SETTLE_EVERY;
+        if app.ledger.stopped().is_none() {
+            let at = (app.clock)();
+            match app.blocking(move |service| Ok(service.settle_due(at)?)).await {
+                // More wait: go on after a rest, so that a backlog takes a third of a core and not the ingest's.
+                Ok(more) if more > 0 => pause = (started.elapsed() * SETTLE_REST).min(SETTLE_EVERY),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error = error.message, "cannot settle the runs that are due"),
+            }
+        }
         tokio::select! {
-            _ = ticks.tick() => {}
+            () = sleep(pause) => {}
             () = stop.wait() => return,
         }
-        if app.ledger.stopped().is_some() {
-            continue;
+    }
+}
+
+/// Verifies what is new and, once a day, everything; says in [`App::verification`] how far it is.
+pub(crate) async fn verify(app: App, mut stop: Stop) {
+    let opened = app.blocking(|ledger| Ok(Arc::new(Verifier::open(ledger)?))).await;
+    let verifier = match opened {
+        Ok(verifier) => verifier,
+        Err(error) => {
+            tracing::error!(error = error.message, "verification in the background cannot begin");
+            return;
         }
+    };
+    loop {
         let at = (app.clock)();
-        let settled = app.blocking(move |service| Ok(service.settle_due(at)?)).await;
-        match settled {
-            Ok(0) => {}
-            Ok(runs) => tracing::debug!(runs, "settled"),
-            Err(error) => tracing::warn!(error = error.message, "cannot settle the runs that are due"),
+        let pass = Arc::clone(&verifier);
+        let passed = app
+            .blocking(move |_| {
+                pass.incremental(at);
+                Ok(pass.scrub_due(at))
+            })
+            .await;
+        publish(&app, &verifier);
+        if matches!(passed, Ok(true)) {
+            // Rests nine times as long as it works, on a thread of its own; another does not begin meanwhile.
+            let scrub = Arc::clone(&verifier);
+            let spawned = std::thread::Builder::new().name("scrub".into()).spawn(move || scrub.scrub(at));
+            if let Err(error) = spawned {
+                tracing::error!(%error, "the full verification cannot begin");
+            }
+        }
+        tokio::select! {
+            () = sleep(VERIFY_EVERY) => {}
+            () = stop.wait() => return,
         }
     }
+}
+
+fn publish(app: &App, verifier: &Verifier) {
+    let known = app
+        .ledger
+        .tenants()
+        .iter()
+        .map(|tenant| {
+            let progress = verifier.progress(&tenant.ledger().row.origin);
+            Verification {
+                tenant_id: Arc::clone(&tenant.tenant_id),
+                verified_size: progress.verified_size,
+                verified_at: progress.verified_at,
+                last_full_scrub_at: progress.last_full_scrub_at,
+                damaged: (progress.findings > 0).then(|| format!("verification has {} findings", progress.findings)),
+                pending: progress.verified_at.is_none(),
+            }
+        })
+        .collect();
+    *app.verification.write().unwrap_or_else(std::sync::PoisonError::into_inner) = known;
 }

@@ -30,7 +30,10 @@ impl Hash {
     pub(crate) fn run(self) -> Result<u8> {
         let mut bytes = Vec::new();
         match self.file.as_deref().filter(|path| path.as_os_str() != "-") {
-            None => std::io::stdin().take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes).context("stdin")?,
+            None => std::io::stdin()
+                .take(INPUT_BYTES_MAX + 1)
+                .read_to_end(&mut bytes)
+                .context("stdin")?,
             Some(path) => std::fs::File::open(path)
                 .and_then(|file| file.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes))
                 .with_context(|| format!("cannot read {}", path.display()))?,

@@ -72,16 +72,29 @@ impl LedgerCommand {
                 let answer = ask_or_run(data_dir.existing()?, AdminRequest::Rebuild, crate::clock::now())?;
                 bar.finish_and_clear();
                 match answer {
-                    AdminAnswer::Rebuilt { records } => output::line(format_args!("rebuilt from {records} records")),
+                    AdminAnswer::Rebuilt { records } => {
+                        output::line(format_args!("rebuilt from {records} records"))
+                    }
                     AdminAnswer::Refused { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),
                 }
                 Ok(0)
             }
-            Self::Recover { tenant, reason, data_dir } => {
-                let request = AdminRequest::Recover { tenant_id: tenant, reason };
+            Self::Recover {
+                tenant,
+                reason,
+                data_dir,
+            } => {
+                let request = AdminRequest::Recover {
+                    tenant_id: tenant,
+                    reason,
+                };
                 match ask_or_run(data_dir.existing()?, request, crate::clock::now())? {
-                    AdminAnswer::Recovered { origin, vkey, leaf_index } => output::line(format_args!(
+                    AdminAnswer::Recovered {
+                        origin,
+                        vkey,
+                        leaf_index,
+                    } => output::line(format_args!(
                         "recovered: the ledger goes on as {origin}\nvkey {vkey}\nthe loss is declared in leaf {leaf_index}"
                     )),
                     AdminAnswer::Refused { reason } => bail!(reason),
@@ -120,7 +133,10 @@ fn head(which: &Which) -> Result<u8> {
             "checkpoint_size": checkpoint.as_ref().map(|row| row.size.as_u64()),
         }))?,
         Format::Text => {
-            output::line(format_args!("origin {}\nsize {}\nroot {}\nvkey {}", row.origin, head.size, head.root, row.vkey));
+            output::line(format_args!(
+                "origin {}\nsize {}\nroot {}\nvkey {}",
+                row.origin, head.size, head.root, row.vkey
+            ));
             match checkpoint {
                 Some(checkpoint) => output::text(&format!("\n{}", checkpoint.note)),
                 None => output::line("no checkpoint yet"),
@@ -135,12 +151,19 @@ fn proof(record: &str, which: &Which) -> Result<u8> {
     let index = match (record.parse::<u64>(), RecordId::parse(record)) {
         (Ok(index), _) => index,
         (_, Some(id)) => id.leaf_index().as_u64(),
-        _ => bail!(Usage(format!("{record:?} is neither a record id nor a leaf index"))),
+        _ => bail!(Usage(format!(
+            "{record:?} is neither a record id nor a leaf index"
+        ))),
     };
     let head = store.head_read(row.ledger_no)?;
-    let checkpoint = store.checkpoint_newest(row.ledger_no)?.filter(|checkpoint| index < checkpoint.size.as_u64());
+    let checkpoint = store
+        .checkpoint_newest(row.ledger_no)?
+        .filter(|checkpoint| index < checkpoint.size.as_u64());
     let Some(checkpoint) = checkpoint else {
-        output::note(format_args!("deponent: no checkpoint covers leaf {index} of {} leaves", head.size));
+        output::note(format_args!(
+            "deponent: no checkpoint covers leaf {index} of {} leaves",
+            head.size
+        ));
         return Ok(2);
     };
     let tree = StoredTree::new(&store, row.ledger_no);

@@ -51,7 +51,10 @@ impl Serve {
             data_dir: self.data_dir,
             config: self.config,
         })?;
-        for (name, address) in [("listen", Some(settings.listen)), ("grpc_listen", settings.grpc_listen)] {
+        for (name, address) in [
+            ("listen", Some(settings.listen)),
+            ("grpc_listen", settings.grpc_listen),
+        ] {
             if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
                 bail!(Usage(format!(
                     "{name}: {address} is no loopback address; without API keys the server only listens on loopback"
@@ -76,7 +79,11 @@ impl Serve {
 fn log_to_stderr(filter: &str) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| Usage(format!("log: {filter:?} is no filter: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     Ok(())
 }
 
@@ -91,12 +98,14 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
     let options = settings.ledger;
     let ledger = tokio::task::spawn_blocking(move || -> Result<Ledger> {
         let ledger = Ledger::open(options, clock::now())?;
-        ledger.tenant_create(LOCAL_TENANT, clock::now()).or_else(|error| match error {
-            // A refused ledger is served for reading; every writer is told.
-            ledger::TenantError::Refused(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
-            ledger::TenantError::Submit(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
-            error => Err(error),
-        })?;
+        ledger
+            .tenant_create(LOCAL_TENANT, clock::now())
+            .or_else(|error| match error {
+                // A refused ledger is served for reading; every writer is told.
+                ledger::TenantError::Refused(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
+                ledger::TenantError::Submit(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
+                error => Err(error),
+            })?;
         admin::listen(ledger.clone(), clock::now).context("admin.sock")?;
         Ok(ledger)
     })
@@ -110,12 +119,12 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
     output::line(
         "LOCAL MODE: no API keys. Whoever reaches this port on this machine reads and writes as 'local' of tenant 'default'.",
     );
-    output::line(format_args!("API: http://{listen}/api/docs   runs: http://{listen}/api/v1/logs/llm-runs"));
+    output::line(format_args!(
+        "API: http://{listen}/api/docs   runs: http://{listen}/api/v1/logs/llm-runs"
+    ));
     let app = App::new(ledger, clock::now);
     let demo = async {
-        if with_demo
-            && let Err(error) = load_demo(listen, &data_dir.join(DEMO_MARK)).await
-        {
+        if with_demo && let Err(error) = load_demo(listen, &data_dir.join(DEMO_MARK)).await {
             output::note(format_args!("deponent: the demo could not be loaded: {error:#}"));
         }
         std::future::pending::<()>().await;
@@ -128,12 +137,15 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
 }
 
 async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{name}: cannot listen on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{name}: cannot listen on {address}"))
 }
 
 /// Resolves at the first SIGTERM or SIGINT.
 async fn shutdown() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -149,9 +161,14 @@ async fn load_demo(listen: SocketAddr, mark: &std::path::Path) -> Result<()> {
         output::line("demo: loaded earlier into this data folder");
         return Ok(());
     }
-    let loaded = demo::load(listen, demo::requests(clock::now())).await?;
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+    let loaded = demo::load(listen, demo::requests(clock::now(), seed)).await?;
     std::fs::write(mark, "")?;
-    output::line(format_args!("demo: {} agent runs, {} spans, all acknowledged on disk", loaded.runs, loaded.spans));
+    output::line(format_args!(
+        "demo: {} agent runs, {} spans, all acknowledged on disk",
+        loaded.runs, loaded.spans
+    ));
     output::line(format_args!(
         "try: curl http://{listen}/api/v1/logs/llm-runs?limit=5    deponent verify --data-dir {}",
         mark.parent().unwrap_or(mark).display()

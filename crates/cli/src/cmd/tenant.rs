@@ -36,18 +36,28 @@ pub(crate) enum TenantCommand {
 impl TenantCommand {
     pub(crate) fn run(self) -> Result<u8> {
         match self {
-            Self::Create { name, data_dir, format } => {
+            Self::Create {
+                name,
+                data_dir,
+                format,
+            } => {
                 if !ledger::is_tenant_name(&name) {
                     bail!(Usage(ledger::TenantError::Name.to_string()));
                 }
                 let options = data_dir.settings()?.ledger;
                 let request = AdminRequest::TenantCreate { tenant_id: name };
                 match ask_or_run(options, request, crate::clock::now())? {
-                    AdminAnswer::Tenant { tenant_id, origin, vkey } => match format {
+                    AdminAnswer::Tenant {
+                        tenant_id,
+                        origin,
+                        vkey,
+                    } => match format {
                         Format::Json => {
                             output::json(&json!({ "tenant_id": tenant_id, "origin": origin, "vkey": vkey }))?;
                         }
-                        Format::Text => output::line(format_args!("tenant {tenant_id}\norigin {origin}\nvkey {vkey}")),
+                        Format::Text => {
+                            output::line(format_args!("tenant {tenant_id}\norigin {origin}\nvkey {vkey}"))
+                        }
                     },
                     AdminAnswer::Refused { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),

@@ -115,10 +115,14 @@ fn vkeys(given: &[String]) -> Result<Vec<VerifierKey>> {
             keys.push(key);
             continue;
         }
-        let file = std::fs::read_to_string(text)
-            .map_err(|error| Usage(format!("--vkey {text:?} is neither a verifier key nor a file: {error}")))?;
+        let file = std::fs::read_to_string(text).map_err(|error| {
+            Usage(format!(
+                "--vkey {text:?} is neither a verifier key nor a file: {error}"
+            ))
+        })?;
         for line in file.lines().filter(|line| !line.trim().is_empty()) {
-            let key = VerifierKey::parse(line.trim()).map_err(|error| Usage(format!("--vkey {text}: {error}")))?;
+            let key =
+                VerifierKey::parse(line.trim()).map_err(|error| Usage(format!("--vkey {text}: {error}")))?;
             keys.push(key);
         }
     }
@@ -129,9 +133,14 @@ fn kept(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
     paths
         .iter()
         .map(|path| {
-            let len = std::fs::metadata(path).with_context(|| format!("--checkpoint {}", path.display()))?.len();
+            let len = std::fs::metadata(path)
+                .with_context(|| format!("--checkpoint {}", path.display()))?
+                .len();
             if len > CHECKPOINT_BYTES_MAX {
-                bail!(Usage(format!("--checkpoint {}: longer than any checkpoint", path.display())));
+                bail!(Usage(format!(
+                    "--checkpoint {}: longer than any checkpoint",
+                    path.display()
+                )));
             }
             std::fs::read(path).with_context(|| format!("--checkpoint {}", path.display()))
         })
@@ -154,7 +163,9 @@ fn with_progress<T>(store: &dyn Store, done: &AtomicU64, work: impl FnOnce() -> 
         let (ended, end) = std::sync::mpsc::channel::<()>();
         let bar = &bar;
         scope.spawn(move || {
-            while end.recv_timeout(Duration::from_millis(100)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            while end.recv_timeout(Duration::from_millis(100))
+                == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
                 bar.set_position(done.load(Ordering::Relaxed));
             }
             bar.finish_and_clear();
@@ -175,7 +186,10 @@ fn print(report: &Report, require: Option<Level>, took: Duration) {
             ledger.origin
         ));
         if let Some((first, end)) = ledger.declared_lost {
-            output::line(format_args!("  declared lost by the next epoch: leaves {first} to {}", end - 1));
+            output::line(format_args!(
+                "  declared lost by the next epoch: leaves {first} to {}",
+                end - 1
+            ));
         }
     }
     for finding in report.findings.iter().take(FINDINGS_PRINTED) {

@@ -152,8 +152,12 @@ impl<'o> Writer<'o> {
         self.enter_value();
         self.out.reserve(bytes.len() * 2 + 2);
         self.out.push(b'"');
-        for &byte in bytes {
-            self.out.extend_from_slice(&hex_pair(byte));
+        // Sized at once, so that the loop checks no capacity: a body holds 100 bytes of ids and hashes.
+        let start = self.out.len();
+        self.out.resize(start + bytes.len() * 2, 0);
+        let (pairs, _) = self.out.split_at_mut(start).1.as_chunks_mut::<2>();
+        for (pair, &byte) in pairs.iter_mut().zip(bytes) {
+            *pair = hex_pair(byte);
         }
         self.out.push(b'"');
         self

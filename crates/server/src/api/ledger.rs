@@ -98,6 +98,7 @@ async fn head(app: axum::extract::State<App>, caller: Caller) -> Result<Json<Led
 
 /// One leaf: the record header as it is hashed.
 #[derive(Debug, Serialize, ToSchema)]
+#[allow(clippy::struct_field_names)] // the words of the API
 struct Leaf {
     leaf_index: u64,
     /// SHA-256 of 0x00 and the header's bytes, lower-case hex.

@@ -1,8 +1,16 @@
 //! The REST API, one file a resource. Each gives `routes()`, and the router has a line for it.
 
+mod answer;
+mod fields;
 pub(crate) mod health;
 pub(crate) mod ledger;
+pub(crate) mod logs;
 pub(crate) mod otlp;
 pub(crate) mod records;
 mod records_find;
+mod run_list;
+mod run_steps;
+pub(crate) mod runs;
+pub(crate) mod steps;
 pub(crate) mod tlog;
+pub(crate) mod traces;

@@ -10,13 +10,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evidence::{Kind, Timestamp};
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceResponse,
-};
 use prost::Message;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
@@ -24,26 +17,18 @@ use utoipa_axum::routes;
 
 use crate::body::{self, Held};
 use crate::extract::media_type;
-use crate::otlp::{DecodeError, Encoding, LogsRequest, Lowered, MetricsRequest, Rejections, TraceRequest};
-use crate::otlp::{lower_logs, lower_metrics, lower_traces};
+use crate::otlp::limits::REASONS_MAX;
+use crate::otlp::{
+    DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, Signal, TraceRequest,
+    lower_logs, lower_metrics, lower_traces,
+};
 use crate::{ApiError, App, Caller, Received};
-
-/// Reasons named in a partial success: more say nothing new.
-const REASONS_MAX: usize = 5;
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(traces))
         .routes(routes!(logs))
         .routes(routes!(metrics))
-}
-
-/// What a request carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
-    Traces,
-    Logs,
-    Metrics,
 }
 
 /// Takes spans (OTLP/HTTP, protobuf or JSON, gzip or not).
@@ -106,7 +91,7 @@ async fn http(app: &App, signal: Signal, request: Request) -> Response {
         export(app, caller, at, signal, encoding, held).await
     };
     match handled.await {
-        Ok(refused) => encoded(StatusCode::OK, encoding, answer(signal, encoding, refused)),
+        Ok(answer) => encoded(StatusCode::OK, encoding, answer.encode(signal, encoding)),
         Err(error) => {
             let mut response = encoded(error.status, encoding, status(&error, encoding));
             if let Some(secs) = error.retry_after_secs {
@@ -154,7 +139,7 @@ pub(crate) async fn export(
     signal: Signal,
     encoding: Encoding,
     held: Held,
-) -> Result<Rejections, ApiError> {
+) -> Result<ExportAnswer, ApiError> {
     // The body's place in the budget is kept until the answer: the drafts made from it are as large.
     let (Lowered { drafts, rejected }, _hold) = app
         .blocking(move |_| {
@@ -179,7 +164,7 @@ pub(crate) async fn export(
             }
         }
     }
-    Ok(refused)
+    Ok(ExportAnswer::new(&refused))
 }
 
 fn lower(signal: Signal, bytes: &[u8], encoding: Encoding, at: Timestamp) -> Result<Lowered, DecodeError> {
@@ -189,58 +174,6 @@ fn lower(signal: Signal, bytes: &[u8], encoding: Encoding, at: Timestamp) -> Res
         Signal::Logs => lower_logs(&LogsRequest::decode(bytes, encoding)?, at, &mut salts),
         Signal::Metrics => lower_metrics(&MetricsRequest::decode(bytes, encoding)?, at, &mut salts),
     })
-}
-
-/// The export response. Without refusals it is empty, as OTLP asks.
-pub(crate) fn answer(signal: Signal, encoding: Encoding, refused: Rejections) -> Vec<u8> {
-    let error_message = refused.reasons.join("; ");
-    let partial = refused.count > 0 || !error_message.is_empty();
-    let count = i64::try_from(refused.count).unwrap_or(i64::MAX);
-    if encoding == Encoding::Json {
-        let field = match signal {
-            Signal::Traces => "rejectedSpans",
-            Signal::Logs => "rejectedLogRecords",
-            Signal::Metrics => "rejectedDataPoints",
-        };
-        // 64-bit integers are strings in protobuf's JSON.
-        let body = match partial {
-            true => json!({ "partialSuccess": { field: count.to_string(), "errorMessage": error_message } }),
-            false => json!({}),
-        };
-        return body.to_string().into_bytes();
-    }
-    match signal {
-        Signal::Traces => {
-            let partial = partial.then_some(ExportTracePartialSuccess {
-                rejected_spans: count,
-                error_message,
-            });
-            ExportTraceServiceResponse {
-                partial_success: partial,
-            }
-            .encode_to_vec()
-        }
-        Signal::Logs => {
-            let partial = partial.then_some(ExportLogsPartialSuccess {
-                rejected_log_records: count,
-                error_message,
-            });
-            ExportLogsServiceResponse {
-                partial_success: partial,
-            }
-            .encode_to_vec()
-        }
-        Signal::Metrics => {
-            let partial = partial.then_some(ExportMetricsPartialSuccess {
-                rejected_data_points: count,
-                error_message,
-            });
-            ExportMetricsServiceResponse {
-                partial_success: partial,
-            }
-            .encode_to_vec()
-        }
-    }
 }
 
 /// `google.rpc.Status`, as far as OTLP needs it.

@@ -157,7 +157,7 @@ async fn list(
         }
         let before = LeafKey::new(ledger_no, as_of);
         let found = filter.find(service, tenant, before, from, limit)?;
-        let (items, next) = read_page(service, tenant, found)?;
+        let (items, next) = read_page(service, tenant, &found)?;
         let next_cursor = next.map(|at| cursor::encode(&scope, as_of, &at)).transpose()?;
         Ok(Json(RecordPage {
             items,
@@ -181,7 +181,7 @@ fn bad(name: &str, message: &str) -> ApiError {
 fn read_page(
     service: &Ledger,
     tenant: &std::sync::Arc<Tenant>,
-    found: Found,
+    found: &Found,
 ) -> Result<(Vec<RecordView>, Option<Position>), ApiError> {
     let records = service.records(tenant);
     let mut items = Vec::with_capacity(found.leaves.len());

@@ -75,12 +75,11 @@ async fn vkey(state: State<App>, caller: Caller, Path(tenant): Path<String>) -> 
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn vkeys(state: State<App>, caller: Caller, Path(tenant): Path<String>) -> Result<Response, ApiError> {
     let ledger = ledger_of(&caller, &tenant, None)?;
-    let keys: String = caller
-        .tenant
-        .epochs()
-        .iter()
-        .map(|epoch| format!("{}\n", epoch.row.vkey))
-        .collect();
+    let mut keys = String::new();
+    for epoch in caller.tenant.epochs() {
+        keys.push_str(&epoch.row.vkey);
+        keys.push('\n');
+    }
     Ok(answer(&state, &ledger, TEXT, FRESH, keys))
 }
 

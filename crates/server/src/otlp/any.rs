@@ -211,7 +211,7 @@ impl<'a> Any<'a> {
             Any::Str(text) => w.str(text),
             Any::Bool(truth) => w.bool(truth),
             Any::Int(number) => w.i64(number),
-            Any::Double(number) => return write_f64(w, number),
+            Any::Double(number) => write_f64(w, number),
             Any::Bytes(bytes) => w.str(&STANDARD.encode(bytes)),
             Any::Array(_) => {
                 w.open_array();
@@ -220,7 +220,7 @@ impl<'a> Any<'a> {
             }
             Any::Map(_) => {
                 let members: Vec<_> = self.members().collect();
-                return write_members(w, members);
+                write_members(w, members)
             }
         };
     }
@@ -256,11 +256,11 @@ impl<'a> Any<'a> {
 }
 
 /// Writes a double; what JSON has no number for as the string that OTLP/JSON has.
-pub(crate) fn write_f64(w: &mut Writer<'_>, number: f64) {
+pub(crate) fn write_f64<'w, 'o>(w: &'w mut Writer<'o>, number: f64) -> &'w mut Writer<'o> {
     match Finite::new(number) {
         Some(finite) => w.f64(finite),
         None => w.str(not_finite(number)),
-    };
+    }
 }
 
 const fn not_finite(number: f64) -> &'static str {
@@ -274,7 +274,7 @@ const fn not_finite(number: f64) -> &'static str {
 }
 
 /// Writes a map: an object, or pairs when a key stands twice.
-fn write_members(w: &mut Writer<'_>, mut members: Vec<Attr<'_>>) {
+fn write_members<'w, 'o>(w: &'w mut Writer<'o>, mut members: Vec<Attr<'_>>) -> &'w mut Writer<'o> {
     // Stable, so that pairs of one key keep their order.
     members.sort_by(|a, b| key_order(a.key, b.key));
     if members.array_windows().any(|[a, b]| a.key == b.key) {
@@ -285,14 +285,14 @@ fn write_members(w: &mut Writer<'_>, mut members: Vec<Attr<'_>>) {
             member.value.write(w);
             w.close_array();
         }
-        w.close_array();
+        w.close_array()
     } else {
         w.open_object();
         for member in members {
             w.key_any(member.key);
             member.value.write(w);
         }
-        w.close_object();
+        w.close_object()
     }
 }
 
@@ -345,6 +345,15 @@ impl Ordered {
                 self.duplicates += 1;
             }
             after = Some(place);
+        }
+    }
+
+    /// Forgets what was taken.
+    pub(crate) fn reset(&mut self) {
+        for state in &mut self.states {
+            if *state == State::Taken {
+                *state = State::Kept;
+            }
         }
     }
 

@@ -127,7 +127,7 @@ impl<'a> Request<'a> {
         body: &'a [u8],
         encoding: Encoding,
         message: &'static schema::Message,
-        count: fn(&[u8]) -> Result<usize, Malformed>,
+        count: fn(&[u8]) -> usize,
     ) -> Result<Self, DecodeError> {
         if body.len() > REQUEST_BYTES_MAX {
             return Err(DecodeError::TooLarge(body.len()));
@@ -159,12 +159,12 @@ impl<'a> Request<'a> {
     }
 
     /// Walks the messages around the items, whose fields 1 and 2 must be messages.
-    fn check(&self, count: fn(&[u8]) -> Result<usize, Malformed>) -> Result<(), DecodeError> {
+    fn check(&self, count: fn(&[u8]) -> usize) -> Result<(), DecodeError> {
         let mut items = 0_usize;
         each(&self.bytes, 1, |resource| {
             each(resource, 2, |scope| {
                 each(scope, 2, |item| {
-                    items = items.saturating_add(count(item)?);
+                    items = items.saturating_add(count(item));
                     if items > ITEMS_MAX {
                         Err(DecodeError::TooMany)
                     } else {
@@ -242,9 +242,8 @@ macro_rules! requests {
     )* };
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "counting may fail for metrics")]
-const fn one(_: &[u8]) -> Result<usize, Malformed> {
-    Ok(1)
+const fn one(_: &[u8]) -> usize {
+    1
 }
 
 requests! {

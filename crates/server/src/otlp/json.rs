@@ -149,7 +149,8 @@ impl<'de> DeserializeSeed<'de> for FieldSeed<'_, '_> {
         if self.field.shape == Shape::Around {
             let raw = <Option<&'de RawValue> as serde::Deserialize>::deserialize(deserializer)?;
             if let (Some(raw), Kind::Message(message)) = (raw, self.field.kind) {
-                if alone(raw, message, self.run, self.field, self.out).is_err() {
+                let written = alone(raw, message, self.run, self.field, self.out);
+                if written.is_err() {
                     put_bytes(self.field.number, &UNREADABLE, self.out);
                 }
             }
@@ -206,7 +207,8 @@ impl FieldSeed<'_, '_> {
                 clippy::cast_precision_loss,
                 reason = "JSON has one kind of number; the nearest double is meant"
             )]
-            return self.put_double(number as f64);
+            self.put_double(number as f64);
+            return Ok(());
         }
         if number == 0 && !self.explicit() && self.field.shape != Shape::Packed {
             return Ok(());
@@ -263,13 +265,12 @@ impl FieldSeed<'_, '_> {
         Ok(())
     }
 
-    fn put_double<E>(&mut self, number: f64) -> Result<(), E> {
+    fn put_double(&mut self, number: f64) {
         // Minus zero is another pattern than the default, and is written.
         if number.to_bits() != 0 || self.explicit() {
             self.put_key(1);
             self.out.extend_from_slice(&number.to_le_bytes());
         }
-        Ok(())
     }
 
     fn put_content(&mut self, bytes: &[u8]) {
@@ -316,7 +317,10 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
 
     fn visit_f64<E: Error>(mut self, number: f64) -> Result<(), E> {
         match self.field.kind {
-            Kind::Double => self.put_double(number),
+            Kind::Double => {
+                self.put_double(number);
+                Ok(())
+            }
             _ => Err(self.bad("is no integer")),
         }
     }
@@ -344,7 +348,7 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
                         .filter(|number: &f64| number.is_finite())
                         .ok_or_else(|| self.bad("is no number"))?,
                 };
-                return self.put_double(number);
+                self.put_double(number);
             }
             Kind::Bool | Kind::Message(_) => return Err(self.wrong()),
             _ => {
@@ -359,7 +363,7 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
         let Kind::Message(message) = self.field.kind else {
             return Err(self.wrong());
         };
-        if !matches!(self.field.shape, Shape::Explicit | Shape::List) {
+        if self.field.shape != Shape::Explicit {
             return Err(self.wrong());
         }
         let mut bytes = Vec::new();

@@ -163,12 +163,6 @@ impl<'a> SpanRef<'a> {
         let span = Span::decode(bytes).map_err(|error| format!("not a span: {error}"))?;
         Ok(sha256(&span.encode_to_vec()))
     }
-
-    /// Whether the bytes read were in the one form already.
-    #[cfg(test)]
-    pub(crate) const fn is_plain(&self) -> bool {
-        self.plain
-    }
 }
 
 fn room(len: usize, reason: &'static str) -> Result<(), Malformed> {

@@ -73,7 +73,19 @@ impl<'a> Reader<'a> {
         Ok(Some((number, raw)))
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, Malformed> {
+        // Nearly all keys and lengths are one byte.
+        match self.rest {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.varint_long(),
+        }
+    }
+
+    fn varint_long(&mut self) -> Result<u64, Malformed> {
         let mut value = 0_u64;
         for (place, &byte) in self.rest.iter().enumerate().take(10) {
             if place == 9 && byte > 1 {

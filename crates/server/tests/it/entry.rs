@@ -20,27 +20,53 @@ fn a_request_id_is_echoed_and_made_when_there_is_none() {
 fn only_loopback_hosts_are_answered() {
     let server = TestServer::new();
     let with = |host: &str| server.request(Method::GET, "/healthz", &[("host", host)], Body::empty());
-    for good in ["localhost", "localhost:4318", "127.0.0.1:1", "127.1.2.3", "[::1]:4318"] {
+    for good in [
+        "localhost",
+        "localhost:4318",
+        "127.0.0.1:1",
+        "127.1.2.3",
+        "[::1]:4318",
+    ] {
         assert_eq!(with(good).status, 200, "{good}");
     }
-    for bad in ["evil.example", "127.0.0.1.evil.example", "10.0.0.1:4318", "[::2]", "0.0.0.0:4318"] {
+    for bad in [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.1:4318",
+        "[::2]",
+        "0.0.0.0:4318",
+    ] {
         assert_eq!(with(bad).problem(403), "foreign_host", "{bad}");
     }
     let none = Request::builder().uri("/healthz").body(Body::empty()).unwrap();
     assert_eq!(server.send(none).problem(403), "foreign_host");
     // HTTP/2 names the host in the URI.
     let authority = Request::builder().uri(Uri::from_static("http://evil.example/healthz"));
-    assert_eq!(server.send(authority.body(Body::empty()).unwrap()).problem(403), "foreign_host");
+    assert_eq!(
+        server.send(authority.body(Body::empty()).unwrap()).problem(403),
+        "foreign_host"
+    );
 }
 
 #[test]
 fn only_the_own_origin_is_answered() {
     let server = TestServer::new();
     let with = |origin: &str| {
-        server.request(Method::GET, "/healthz", &[("host", "localhost:4318"), ("origin", origin)], Body::empty())
+        server.request(
+            Method::GET,
+            "/healthz",
+            &[("host", "localhost:4318"), ("origin", origin)],
+            Body::empty(),
+        )
     };
     assert_eq!(with("http://localhost:4318").status, 200);
-    for bad in ["https://evil.example", "null", "http://localhost:4319", "http://localhost:4318.evil.example", ""] {
+    for bad in [
+        "https://evil.example",
+        "null",
+        "http://localhost:4319",
+        "http://localhost:4318.evil.example",
+        "",
+    ] {
         assert_eq!(with(bad).problem(403), "foreign_origin", "{bad}");
     }
 }
@@ -58,5 +84,10 @@ fn unknown_routes_and_methods_are_problems() {
 #[test]
 fn a_uri_that_is_too_long_is_refused() {
     let server = TestServer::new();
-    assert_eq!(server.get(&format!("/healthz?x={}", "a".repeat(9_000))).problem(414), "uri_too_long");
+    assert_eq!(
+        server
+            .get(&format!("/healthz?x={}", "a".repeat(9_000)))
+            .problem(414),
+        "uri_too_long"
+    );
 }

@@ -35,11 +35,17 @@ fn metrics_count_records_and_requests() {
         "deponent_bodies_bytes 0",
         "deponent_stopped 0",
     ] {
-        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} is not in\n{text}"
+        );
     }
     assert!(text.contains("process_resident_memory_bytes "));
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(value.parse::<f64>().is_ok() && name.starts_with(|c: char| c.is_ascii_lowercase()), "{line}");
+        assert!(
+            value.parse::<f64>().is_ok() && name.starts_with(|c: char| c.is_ascii_lowercase()),
+            "{line}"
+        );
     }
 }

@@ -2,13 +2,20 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod api_logs;
+mod api_runs;
+mod api_traces;
+mod api_vectors;
 mod entry;
 mod health;
 mod ledger;
 mod limits;
 mod openapi;
 mod otlp;
+mod otlp_lower;
 mod records;
+mod schema;
 mod serve;
 mod server;
+mod support;
 mod tlog;

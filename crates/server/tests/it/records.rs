@@ -18,18 +18,28 @@ fn filled() -> TestServer {
 
 fn ids(page: &Value) -> Vec<String> {
     let items = page["items"].as_array().unwrap();
-    items.iter().map(|item| item["receipt"]["record_id"].as_str().unwrap().to_owned()).collect()
+    items
+        .iter()
+        .map(|item| item["receipt"]["record_id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn kinds(page: &Value) -> Vec<&str> {
-    page["items"].as_array().unwrap().iter().map(|item| item["header"]["kind"].as_str().unwrap()).collect()
+    page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["header"]["kind"].as_str().unwrap())
+        .collect()
 }
 
 /// All pages of a list, and how many there were.
 fn pages(server: &TestServer, query: &str, limit: u32) -> (Vec<String>, usize) {
     let (mut all, mut count, mut cursor) = (Vec::new(), 0, String::new());
     loop {
-        let page = server.get(&format!("/api/v1/records?{query}&limit={limit}{cursor}")).ok();
+        let page = server
+            .get(&format!("/api/v1/records?{query}&limit={limit}{cursor}"))
+            .ok();
         all.extend(ids(&page));
         count += 1;
         let Some(next) = page["next_cursor"].as_str() else {
@@ -47,19 +57,38 @@ fn records_are_found_by_run_trace_span_and_kind() {
     let list = |query: &str| server.get(&format!("/api/v1/records?{query}")).ok();
     let run = list(&format!("run_id={TRACE}"));
     assert_eq!(kinds(&run)[0], "run.started");
-    assert_eq!(kinds(&run).iter().filter(|kind| **kind == "trace.step").count(), 3);
-    let sequence: Vec<_> = run["items"].as_array().unwrap().iter().map(|item| item["header"]["run_seq"].clone()).collect();
+    assert_eq!(
+        kinds(&run).iter().filter(|kind| **kind == "trace.step").count(),
+        3
+    );
+    let sequence: Vec<_> = run["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["header"]["run_seq"].clone())
+        .collect();
     assert_eq!(sequence, (0..sequence.len()).map(Value::from).collect::<Vec<_>>());
     assert_eq!(ids(&list(&format!("trace_id={TRACE}"))), ids(&run));
-    assert_eq!(kinds(&list(&format!("run_id={TRACE}&kind=trace.step"))), ["trace.step"; 3]);
+    assert_eq!(
+        kinds(&list(&format!("run_id={TRACE}&kind=trace.step"))),
+        ["trace.step"; 3]
+    );
     let one = list(&format!("trace_id={TRACE}&span_id=0000000000000002"));
     assert_eq!(one["items"].as_array().unwrap().len(), 1);
     assert_eq!(one["items"][0]["body"]["otel"]["span_id"], "0000000000000002");
     assert_eq!(kinds(&list("kind=trace.step")), ["trace.step"; 5]);
     assert_eq!(kinds(&list("kind=system.record")), ["system.record"; 2]);
     let head = server.get("/api/v1/ledger/head").ok();
-    assert_eq!(ids(&list("limit=500")).len(), usize::try_from(head["tree_size"].as_u64().unwrap()).unwrap());
-    for none in ["run_id=nobody", "trace_id=nobody", "kind=lineage.evidence", "kind=job.event"] {
+    assert_eq!(
+        ids(&list("limit=500")).len(),
+        usize::try_from(head["tree_size"].as_u64().unwrap()).unwrap()
+    );
+    for none in [
+        "run_id=nobody",
+        "trace_id=nobody",
+        "kind=lineage.evidence",
+        "kind=job.event",
+    ] {
         assert_eq!(ids(&list(none)), Vec::<String>::new(), "{none}");
     }
     assert!(ids(&list(&format!("run_id=nobody&trace_id={TRACE}"))).is_empty());
@@ -69,7 +98,13 @@ fn records_are_found_by_run_trace_span_and_kind() {
 #[test]
 fn pages_add_up_to_the_list_whatever_their_size() {
     let server = filled();
-    for query in [&format!("run_id={TRACE}"), &format!("trace_id={TRACE}&kind=trace.step"), "kind=trace.step", "kind=system.record", "as_of=9"] {
+    for query in [
+        &format!("run_id={TRACE}"),
+        &format!("trace_id={TRACE}&kind=trace.step"),
+        "kind=trace.step",
+        "kind=system.record",
+        "as_of=9",
+    ] {
         let (whole, one) = pages(&server, query, 500);
         assert_eq!(one, 1);
         assert_eq!(whole.iter().collect::<BTreeSet<_>>().len(), whole.len());
@@ -87,10 +122,14 @@ fn a_list_does_not_shift_while_it_is_paged() {
         let (before, _) = pages(&server, query, 500);
         server.spans(&[span(1, 50 + u16::try_from(query.len()).unwrap())]);
         let cursor = first["next_cursor"].as_str().unwrap();
-        let rest = server.get(&format!("/api/v1/records?{query}&cursor={cursor}")).ok();
+        let rest = server
+            .get(&format!("/api/v1/records?{query}&cursor={cursor}"))
+            .ok();
         assert_eq!(rest["as_of"], first["as_of"]);
         assert_eq!([ids(&first), ids(&rest)].concat(), before);
-        let again = server.get(&format!("/api/v1/records?{query}&as_of={}", first["as_of"])).ok();
+        let again = server
+            .get(&format!("/api/v1/records?{query}&as_of={}", first["as_of"]))
+            .ok();
         assert_eq!(ids(&again), before);
     }
 }
@@ -102,33 +141,61 @@ fn cut_changed_and_foreign_cursors_are_refused() {
     let cursor = page["next_cursor"].as_str().unwrap();
     let with = |query: &str, cursor: &str| server.get(&format!("/api/v1/records?{query}&cursor={cursor}"));
     assert_eq!(with("kind=trace.step", cursor).status, 200);
-    assert_eq!(with("kind=trace.step", &cursor[..cursor.len() - 1]).problem(400), "bad_cursor");
-    assert_eq!(with("kind=trace.step", &format!("{cursor}A")).problem(400), "bad_cursor");
+    assert_eq!(
+        with("kind=trace.step", &cursor[..cursor.len() - 1]).problem(400),
+        "bad_cursor"
+    );
+    assert_eq!(
+        with("kind=trace.step", &format!("{cursor}A")).problem(400),
+        "bad_cursor"
+    );
     assert_eq!(with("kind=trace.step", "x").problem(400), "bad_cursor");
     assert_eq!(with("kind=trace.step", "").problem(400), "bad_cursor");
     let flipped = if cursor.as_bytes()[40] == b'A' { "B" } else { "A" };
     let changed = format!("{}{flipped}{}", &cursor[..40], &cursor[41..]);
     assert_eq!(with("kind=trace.step", &changed).problem(400), "bad_cursor");
     assert_eq!(with("kind=system.record", cursor).problem(400), "bad_cursor");
-    assert_eq!(with(&format!("run_id={TRACE}"), cursor).problem(400), "bad_cursor");
-    assert_eq!(with("kind=trace.step&as_of=3", cursor).problem(400), "bad_parameter");
+    assert_eq!(
+        with(&format!("run_id={TRACE}"), cursor).problem(400),
+        "bad_cursor"
+    );
+    assert_eq!(
+        with("kind=trace.step&as_of=3", cursor).problem(400),
+        "bad_parameter"
+    );
 }
 
 #[test]
 fn bad_parameters_are_named() {
     let server = filled();
     for (bad, named) in [
-        ("limit=0", "limit"), ("limit=-1", "limit"), ("limit=1000000000", "limit"), ("limit=501", "limit"),
-        ("limit=x", "limit"), ("limit=", "limit"), ("limit=99999999999999999999", "limit"), ("as_of=999", "as_of"),
-        ("as_of=-1", "as_of"), ("kind=trace.stepp", "kind"), ("colour=red", "colour"),
-        ("span_id=0000000000000002", "trace_id"), ("trace_id=x&span_id=0000000000000002", "trace_id"),
+        ("limit=0", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=1000000000", "limit"),
+        ("limit=501", "limit"),
+        ("limit=x", "limit"),
+        ("limit=", "limit"),
+        ("limit=99999999999999999999", "limit"),
+        ("as_of=999", "as_of"),
+        ("as_of=-1", "as_of"),
+        ("kind=trace.stepp", "kind"),
+        ("colour=red", "colour"),
+        ("span_id=0000000000000002", "trace_id"),
+        ("trace_id=x&span_id=0000000000000002", "trace_id"),
         ("trace_id=01010101010101010101010101010101&span_id=2", "span_id"),
-        ("trace_id=01010101010101010101010101010101&span_id=000000000000000G", "span_id"),
+        (
+            "trace_id=01010101010101010101010101010101&span_id=000000000000000G",
+            "span_id",
+        ),
         ("run_id=a&run_id=b", "run_id"),
     ] {
         let answer = server.get(&format!("/api/v1/records?{bad}"));
         assert_eq!(answer.problem(400), "bad_parameter", "{bad}");
-        assert!(answer.json()["detail"].as_str().unwrap().contains(named), "{bad}: {}", answer.text());
+        assert!(
+            answer.json()["detail"].as_str().unwrap().contains(named),
+            "{bad}: {}",
+            answer.text()
+        );
     }
     assert_eq!(server.get("/api/v1/records?run_id=%ff").problem(400), "malformed");
 }
@@ -146,7 +213,10 @@ fn a_record_is_shown_as_stored() {
         assert!(record.get("erased").is_none());
     }
     for absent in ["019b7d6c-0000-7000-8000-000000000000", "x", "..%2f..%2fetc"] {
-        assert_eq!(server.get(&format!("/api/v1/records/{absent}")).problem(404), "not_found");
+        assert_eq!(
+            server.get(&format!("/api/v1/records/{absent}")).problem(404),
+            "not_found"
+        );
     }
 }
 
@@ -159,11 +229,16 @@ fn every_record_has_a_proof_that_verifies_offline() {
         let id = item["receipt"]["record_id"].as_str().unwrap();
         // Asked for at once: a checkpoint over it is signed first, when there is none.
         let answer = server.get(&format!("/api/v1/records/{id}/proof"));
-        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "text/plain; charset=utf-8"));
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("content-type")),
+            (200, "text/plain; charset=utf-8")
+        );
         let proof = TlogProof::parse(&answer.body).unwrap();
         assert_eq!(proof.index.as_u64(), item["receipt"]["leaf_index"]);
         let leaf = Hash::from_hex(item["receipt"]["leaf_hash"].as_str().unwrap()).unwrap();
-        proof.verify(&leaf, std::slice::from_ref(&key), "deponent.local/default").unwrap();
+        proof
+            .verify(&leaf, std::slice::from_ref(&key), "deponent.local/default")
+            .unwrap();
     }
     assert_eq!(server.get("/api/v1/records/x/proof").problem(404), "not_found");
 }

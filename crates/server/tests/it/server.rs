@@ -1,7 +1,5 @@
 //! A server in a temporary folder, asked in process.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -25,7 +23,7 @@ pub(crate) struct TestServer {
     pub(crate) app: App,
     pub(crate) router: Router,
     pub(crate) runtime: Runtime,
-    pub(crate) folder: TempDir,
+    _folder: TempDir,
 }
 
 pub(crate) struct Answer {
@@ -76,8 +74,17 @@ impl TestServer {
         let ledger = Ledger::open(Options::new(folder.path()), now()).unwrap();
         ledger.tenant_create("default", now()).unwrap();
         let app = App::with_limits(ledger, now, limits);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { router: server::router(app.clone()), app, runtime, folder }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        Self {
+            router: server::router(app.clone()),
+            app,
+            runtime,
+            _folder: folder,
+        }
     }
 
     pub(crate) fn send(&self, request: Request<Body>) -> Answer {
@@ -85,11 +92,21 @@ impl TestServer {
             let response = self.router.clone().oneshot(request).await.unwrap();
             let (parts, body) = response.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            Answer { status: parts.status, headers: parts.headers, body }
+            Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body,
+            }
         })
     }
 
-    pub(crate) fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "localhost:4318");
@@ -105,7 +122,12 @@ impl TestServer {
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
-        self.request(Method::POST, path, &[("content-type", "application/json")], body.to_string())
+        self.request(
+            Method::POST,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
     }
 
     /// Sends spans of one trace to the server's OTLP door.
@@ -122,7 +144,11 @@ impl TestServer {
         (0..count)
             .map(|number| {
                 let drafts = vec![system_record(number)];
-                let outcomes = self.app.ledger.submit_blocking(&tenant, drafts, now(), false).unwrap();
+                let outcomes = self
+                    .app
+                    .ledger
+                    .submit_blocking(&tenant, drafts, now(), false)
+                    .unwrap();
                 outcomes[0].as_ref().unwrap().receipt
             })
             .collect()
@@ -132,11 +158,16 @@ impl TestServer {
     pub(crate) fn fill_at_once(&self, count: u32) {
         let tenant = self.app.ledger.tenant("default").unwrap();
         let drafts = (0..count).map(system_record).collect();
-        self.app.ledger.submit_blocking(&tenant, drafts, now(), false).unwrap();
+        self.app
+            .ledger
+            .submit_blocking(&tenant, drafts, now(), false)
+            .unwrap();
     }
 
     pub(crate) fn sign(&self) {
-        self.app.ledger.checkpoint_now(&self.app.ledger.tenant("default").unwrap());
+        self.app
+            .ledger
+            .checkpoint_now(&self.app.ledger.tenant("default").unwrap());
     }
 }
 
@@ -147,7 +178,10 @@ impl Drop for TestServer {
 }
 
 fn system_record(number: u32) -> Draft {
-    let created = TenantCreated { tenant_id: format!("t{number}"), tenant_no: number };
+    let created = TenantCreated {
+        tenant_id: format!("t{number}"),
+        tenant_no: number,
+    };
     let body = created.to_record().encode();
     Draft {
         kind: Kind::SystemRecord,
@@ -162,7 +196,7 @@ fn system_record(number: u32) -> Draft {
         source_component: "test",
         origin: Origin::System,
         body: SealedBody::seal(Kind::SystemRecord, Salts::default().next_salt(), &body).unwrap(),
-        facts: Facts::None,
+        facts: Facts::Other,
         expect_run_seq: None,
     }
 }
@@ -186,8 +220,4 @@ pub(crate) fn span(trace: u8, span: u16) -> Value {
         "endTimeUnixNano": (1_767_323_001_000_000_000_u64 + u64::from(span)).to_string(),
         "attributes": [{ "key": "gen_ai.tool.name", "value": { "stringValue": "search" } }],
     })
-}
-
-pub(crate) fn shared<T>(value: T) -> Arc<T> {
-    Arc::new(value)
 }

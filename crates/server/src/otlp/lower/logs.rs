@@ -220,7 +220,7 @@ fn lower_log(
         run_id: run_id.as_deref().map(str::to_owned),
     };
     let body = sealer.seal(Kind::SystemRecord, |_, out| {
-        out.extend_from_slice(&record.encode())
+        out.append(&mut record.encode());
     })?;
     let time = [log.time, log.observed].into_iter().find(|time| *time != 0);
     let trace_id = trace_id.map(std::sync::Arc::from);

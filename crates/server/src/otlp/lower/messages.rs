@@ -59,7 +59,7 @@ struct Speaker<'s, 'w, 'o> {
 }
 
 /// Members that say nothing that another place does not say.
-const REPEATED: [&str; 6] = [
+pub(crate) const REPEATED: [&str; 6] = [
     "event.name",
     "gen_ai.provider.name",
     "gen_ai.system",
@@ -108,11 +108,10 @@ impl Speaker<'_, '_, '_> {
             "human" => "user",
             "ai" | "model" => "assistant",
             "function" => "tool",
-            "user" => "user",
-            "assistant" => "assistant",
-            "system" => "system",
-            "tool" => "tool",
-            _ => given,
+            lower => ["assistant", "system", "tool", "user"]
+                .into_iter()
+                .find(|known| *known == lower)
+                .unwrap_or(given),
         };
         self.said.lossy |= role != given;
         role.to_owned()
@@ -123,7 +122,7 @@ impl Speaker<'_, '_, '_> {
             return;
         };
         match (reason.as_str(), &self.said.finish) {
-            (Some(""), _) | (None, _) => {}
+            (Some("") | None, _) => {}
             (Some(reason), None) => self.said.finish = Some(reason.to_owned()),
             (Some(reason), Some(first)) => self.said.lossy |= reason != first,
         }
@@ -156,7 +155,9 @@ impl Speaker<'_, '_, '_> {
             self.reasoning(reasoning);
         }
         if let Some(Value::Array(parts)) = message.get("parts") {
-            parts.iter().for_each(|part| self.part(part));
+            for part in parts {
+                self.part(part);
+            }
         }
         let calls = message.get("tool_calls").map(parsed_value);
         let calls = calls.as_ref().and_then(Value::as_array).unwrap_or_default();

@@ -113,10 +113,10 @@ impl<'a> MetricRef<'a> {
 }
 
 /// The data points of a metric, counted without being read. A metric that cannot be read counts as one.
-pub(crate) fn points_count(metric: &[u8]) -> Result<usize, Malformed> {
-    Ok(MetricRef::read(metric).map_or(1, |metric| {
+pub(crate) fn points_count(metric: &[u8]) -> usize {
+    MetricRef::read(metric).map_or(1, |metric| {
         metric.data.map_or(0, |(_, data)| fields(data, 1).count())
-    }))
+    })
 }
 
 /// Lowers the metrics of a request. A point without a time was measured when it was received.
@@ -126,7 +126,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
     let mut drafts = Vec::new();
     for group in request.groups() {
         let index = group.resource_index;
-        let count = |bytes: &[u8]| u64::try_from(points_count(bytes).unwrap_or(1)).unwrap_or(u64::MAX);
+        let count = |bytes: &[u8]| u64::try_from(points_count(bytes)).unwrap_or(u64::MAX);
         let origin =
             span::Origin::resource(group.resource).and_then(|r| Ok((r, span::Origin::scope(group.scope)?)));
         let (resource, scope) = match origin {
@@ -254,7 +254,7 @@ impl Batch {
 }
 
 /// Checks a point's attributes, and that reading it takes little memory, before it is decoded.
-fn check<'a>(points: Points, bytes: &'a [u8]) -> Result<(Vec<Attr<'a>>, usize), Refusal> {
+fn check(points: Points, bytes: &[u8]) -> Result<(Vec<Attr<'_>>, usize), Refusal> {
     if bytes.len() > POINT_BYTES_MAX {
         return Err(format!(
             "it has {} bytes, at most {POINT_BYTES_MAX} are taken",
@@ -378,13 +378,9 @@ fn write_number(point: &NumberDataPoint, out: &mut Vec<u8>) {
     let mut w = Writer::new(out);
     match point.value {
         Some(number_data_point::Value::AsDouble(number)) => write_f64(&mut w, number),
-        Some(number_data_point::Value::AsInt(number)) => {
-            w.i64(number);
-        }
-        None => {
-            w.null();
-        }
-    }
+        Some(number_data_point::Value::AsInt(number)) => w.i64(number),
+        None => w.null(),
+    };
 }
 
 fn opt_f64(w: &mut Writer<'_>, key: &'static str, number: Option<f64>) {

@@ -12,9 +12,11 @@ mod names;
 mod policy;
 mod provider;
 mod role;
+mod shapes;
 mod sources;
 mod step;
 mod traces;
+mod trail;
 mod usage;
 mod view;
 

@@ -38,8 +38,6 @@ pub(crate) mod dialect {
     pub(crate) const INFERENCE: u8 = 1 << 4;
     /// OpenLLMetry.
     pub(crate) const LOOP: u8 = 1 << 5;
-    /// The proposed agent-audit events.
-    pub(crate) const AUDIT: u8 = 1 << 6;
     /// Names that tell nothing about the vocabulary.
     pub(crate) const NONE: u8 = 0;
 }

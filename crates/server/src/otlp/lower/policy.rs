@@ -5,7 +5,7 @@
 
 use evidence::record::PolicyDecision;
 
-use super::super::any::Attr;
+use super::super::any::{Any, Attr};
 use super::super::span::Event;
 use super::role::Role;
 use super::view::{View, find};
@@ -108,7 +108,7 @@ fn meaning(word: &str) -> Option<&'static str> {
     let known = |known: &&str| known.eq_ignore_ascii_case(word);
     WORDS
         .iter()
-        .find(|(_, words)| words.iter().any(|word| known(word)))
+        .find(|(_, words)| words.iter().any(known))
         .map(|(decision, _)| *decision)
 }
 
@@ -143,7 +143,7 @@ pub(crate) fn decision(view: &View<'_, '_>, role: Role, name: &str, failed: bool
     let attrs = audit.map_or(view.attrs, |event| event.attributes.as_slice());
     let said = DECISION.iter().find_map(|key| meaning(find(attrs, key)?.text()?));
     let operation = find(view.attrs, "gen_ai.operation.name")
-        .and_then(|value| value.text())
+        .and_then(Any::text)
         .unwrap_or(name);
     let policy_type = if audit.is_some() {
         "action"

@@ -2,6 +2,7 @@
 
 use super::names::{Slot, dialect};
 use super::view::View;
+use super::{policy, sources};
 
 /// What a span is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +125,7 @@ fn is_next(operation: &str) -> bool {
 /// The vocabulary and its version, and the version of the mapping here: stored with the record.
 ///
 /// A mapping that gives another step for the same span is another version.
-pub(crate) fn mapping(view: &View<'_, '_>, old_events: bool) -> &'static str {
+pub(crate) fn mapping(view: &View<'_, '_>) -> &'static str {
     let dialects = view.found.dialects;
     let met = |bit: u8| dialects & bit != 0;
     if met(dialect::INFERENCE) {
@@ -137,11 +138,11 @@ pub(crate) fn mapping(view: &View<'_, '_>, old_events: bool) -> &'static str {
         "otel-genai/next;deponent/1"
     } else if met(dialect::CURRENT) {
         "otel-genai/1.41;deponent/1"
-    } else if met(dialect::OLD) || old_events {
+    } else if met(dialect::OLD) || view.events.iter().any(sources::is_old) {
         "otel-genai/pre-1.37;deponent/1"
     } else if met(dialect::OTEL) {
         "otel-genai/1.41;deponent/1"
-    } else if met(dialect::AUDIT) {
+    } else if view.events.iter().any(policy::is_audit) {
         "agent-audit/proposed;deponent/1"
     } else {
         "none;deponent/1"

@@ -8,9 +8,9 @@ use evidence::canonical::Value;
 
 use super::super::any::{Any, Attr};
 use super::super::span::Event;
-use super::flat;
 use super::names::{Flat, Slot};
 use super::view::{Used, View, find, parse_text, parsed};
+use super::{flat, messages};
 
 /// Messages, each with the role it has if it names none.
 pub(crate) type Messages = Vec<(Value, &'static str)>;
@@ -42,7 +42,11 @@ pub(crate) fn is_old(event: &Event<'_>) -> bool {
 
 /// What was sent to the model. The places used go to `used`.
 pub(crate) fn input(view: &View<'_, '_>, used: &mut Used) -> Messages {
-    let today = with_instructions(view.value(Slot::Instructions), view.value(Slot::InputMessages));
+    let today = with_instructions(
+        view.value(Slot::Instructions),
+        view.value(Slot::InputMessages),
+        used,
+    );
     if !today.is_empty() {
         used.attributes.extend(
             [Slot::Instructions, Slot::InputMessages]
@@ -54,7 +58,7 @@ pub(crate) fn input(view: &View<'_, '_>, used: &mut Used) -> Messages {
     }
     if let Some((place, event)) = details(view) {
         let of = |key| find(&event.attributes, key);
-        let messages = with_instructions(of(INSTRUCTIONS), of(INPUT));
+        let messages = with_instructions(of(INSTRUCTIONS), of(INPUT), used);
         if !messages.is_empty() {
             use_details(view, place, event, used);
             return messages;
@@ -89,13 +93,13 @@ pub(crate) fn input(view: &View<'_, '_>, used: &mut Used) -> Messages {
 pub(crate) fn output(view: &View<'_, '_>, used: &mut Used) -> Messages {
     if let Some(value) = view.value(Slot::OutputMessages) {
         used.attributes.extend(view.found.place(Slot::OutputMessages));
-        return messages(&parsed(value), "assistant");
+        return listed(parsed(value), "assistant", used);
     }
-    if let Some((place, event)) = details(view) {
-        if let Some(value) = find(&event.attributes, OUTPUT) {
-            use_details(view, place, event, used);
-            return messages(&parsed(value), "assistant");
-        }
+    let carried =
+        details(view).and_then(|(place, event)| Some((place, event, find(&event.attributes, OUTPUT)?)));
+    if let Some((place, event, value)) = carried {
+        use_details(view, place, event, used);
+        return listed(parsed(value), "assistant", used);
     }
     let events = from_events(view, used, |event| (event.name == CHOICE).then_some("assistant"));
     if !events.is_empty() {
@@ -119,9 +123,9 @@ pub(crate) fn output(view: &View<'_, '_>, used: &mut Used) -> Messages {
 }
 
 /// Instructions, as a first message with the role `system`, and the messages.
-fn with_instructions(instructions: Option<Any<'_>>, sent: Option<Any<'_>>) -> Messages {
+fn with_instructions(instructions: Option<Any<'_>>, sent: Option<Any<'_>>, used: &mut Used) -> Messages {
     let sent = sent
-        .map(|value| messages(&parsed(value), "user"))
+        .map(|value| listed(parsed(value), "user", used))
         .unwrap_or_default();
     let Some(instructions) = instructions.map(parsed).filter(|value| !value.is_null()) else {
         return sent;
@@ -146,15 +150,17 @@ fn with_instructions(instructions: Option<Any<'_>>, sent: Option<Any<'_>>) -> Me
 }
 
 /// The messages that a value holds: a list of them, an object with such a list, one message, or its text.
-fn messages(value: &Value, role: &'static str) -> Messages {
+///
+/// An object that says more than its messages stays as sent too.
+fn listed(mut value: Value, role: &'static str, used: &mut Used) -> Messages {
+    if let Some(Value::Array(_)) = value.get("messages") {
+        used.lossy |= value.as_object().is_none_or(|members| members.len() != 1);
+        value = value.remove("messages").unwrap_or_default();
+    }
     match value {
         Value::Null => Vec::new(),
-        Value::Array(list) => list.iter().map(|message| (message.clone(), role)).collect(),
-        Value::Object(_) => match value.get("messages") {
-            Some(Value::Array(list)) => list.iter().map(|message| (message.clone(), role)).collect(),
-            _ => vec![(value.clone(), role)],
-        },
-        text => vec![(text.clone(), role)],
+        Value::Array(list) => list.into_iter().map(|message| (message, role)).collect(),
+        one => vec![(one, role)],
     }
 }
 
@@ -190,7 +196,8 @@ fn from_events(
     let mut messages = Messages::new();
     for (place, event) in view.events.iter().enumerate() {
         if let Some(role) = role(event) {
-            messages.push((body(event), role));
+            used.lossy |= event.dropped != 0;
+            messages.push((body(event, used), role));
             used.events.push(place);
         }
     }
@@ -198,10 +205,12 @@ fn from_events(
 }
 
 /// The body of an event: the JSON text that carries it, else its attributes.
-fn body(event: &Event<'_>) -> Value {
+fn body(event: &Event<'_>, used: &mut Used) -> Value {
     let carried = ["gen_ai.event.content", "event.body", "body"];
     let text = carried.iter().find_map(|key| find(&event.attributes, key));
     if let Some(body) = text.map(parsed).filter(|body| body.as_object().is_some()) {
+        let known = |key: &str| carried.contains(&key) || messages::REPEATED.contains(&key);
+        used.lossy |= event.attributes.iter().filter(|attr| !known(attr.key)).count() > 0;
         return body;
     }
     // Calls and the message itself stand as JSON text in an attribute; content is text, whatever it looks like.
@@ -224,7 +233,7 @@ fn whole(
     for slot in slots {
         if let Some(value) = view.value(slot) {
             used.attributes.extend(view.found.place(slot));
-            return plain(value, role);
+            return plain(value, role, used);
         }
     }
     let event = view
@@ -237,11 +246,11 @@ fn whole(
         return Vec::new();
     };
     used.events.push(place);
-    plain(value, role)
+    plain(value, role, used)
 }
 
 /// Messages if the value holds some, else its text as one.
-fn plain(value: Any<'_>, role: &'static str) -> Messages {
+fn plain(value: Any<'_>, role: &'static str, used: &mut Used) -> Messages {
     let read = parsed(value);
     let is_message = |value: &Value| value.get("role").is_some() || value.get("message").is_some();
     let holds = match &read {
@@ -250,7 +259,7 @@ fn plain(value: Any<'_>, role: &'static str) -> Messages {
         _ => false,
     };
     if holds {
-        messages(&read, role)
+        listed(read, role, used)
     } else {
         vec![(value.to_value(), role)]
     }

@@ -7,22 +7,21 @@ use evidence::canonical::{Finite, Writer};
 use evidence::record::{Activity, Otel, Provider, Step, StepStatus, TraceStep};
 use evidence::{Timestamp, sha256};
 
-use super::super::any::{Ordered, SCOPE};
-use super::super::span::{Event, Link, SpanRef};
-use super::names::{Found, Slot, dialect};
+use super::super::any::SCOPE;
+use super::super::span::SpanRef;
+use super::names::Slot;
 use super::role::{Role, mapping, role};
+use super::shapes::Shape;
 use super::usage::{Tokens, cost_cents, tokens};
 use super::view::{Used, View, find};
-use super::{io, messages, policy, provider, sources};
+use super::{io, messages, policy, provider, sources, trail};
 
 /// Status code of a span that failed.
 const STATUS_ERROR: i32 = 2;
 
 /// Memory that is used for one span after another.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    pub(crate) ordered: Ordered,
-    pub(crate) found: Found,
     used: Used,
     attributes: Vec<u8>,
     params: Vec<u8>,
@@ -48,25 +47,6 @@ struct Exchange {
 }
 
 impl Scratch {
-    pub(crate) fn new() -> Self {
-        Self {
-            ordered: Ordered::default(),
-            found: Found::new(),
-            used: Used::default(),
-            attributes: Vec::new(),
-            params: Vec::new(),
-        }
-    }
-
-    /// Puts the span's attributes in order and looks them up.
-    pub(crate) fn look_up(&mut self, span: &SpanRef<'_>) {
-        self.ordered.of(&span.attributes);
-        self.found.read(&span.attributes, &self.ordered);
-        if span.events.iter().any(policy::is_audit) {
-            self.found.dialects |= dialect::AUDIT;
-        }
-    }
-
     /// Takes back the memory of a step that was encoded.
     pub(crate) fn reclaim(&mut self, step: TraceStep) {
         self.params = step.step.params;
@@ -77,11 +57,10 @@ impl Scratch {
         }
     }
 
-    /// The step of a span that was looked up before.
-    pub(crate) fn step(&mut self, span: &SpanRef<'_>, scope: &ScopeText) -> TraceStep {
-        let Self {
-            ordered, found, used, ..
-        } = self;
+    /// The step of a span whose attributes were looked up.
+    pub(crate) fn step(&mut self, span: &SpanRef<'_>, scope: &ScopeText, shape: &mut Shape) -> TraceStep {
+        let Shape { ordered, found, .. } = shape;
+        let used = &mut self.used;
         used.clear();
         let view = View {
             attrs: &span.attributes,
@@ -134,7 +113,7 @@ impl Scratch {
             let tokens = tokens(&view, &mut used.attributes);
             let finish = finish_reason(&view, used).or(exchange.finish);
             let error = outcome_code.clone().filter(|_| failed);
-            let section = provider_section(&view, &model, &tokens, used);
+            let section = provider_section(&view, model, &tokens, used);
             if let Some(activity) = &mut activity {
                 activity.model_name = Some(section.model_name.clone());
                 activity.prompt_token_length = tokens.input;
@@ -150,8 +129,7 @@ impl Scratch {
             });
         }
 
-        let old_events = span.events.iter().any(sources::is_old);
-        let mapping = mapping(&view, old_events).to_owned();
+        let mapping = mapping(&view).to_owned();
         let policy = policy::decision(&view, role, span.name, failed);
         for &place in &used.attributes {
             ordered.take(place);
@@ -200,8 +178,8 @@ impl Scratch {
                 status_code: span.status_code,
                 status_message: span.status_message.to_owned(),
                 attributes,
-                events: write_events(&span.events, &used.events),
-                links: write_links(&span.links),
+                events: trail::events(&span.events, &used.events),
+                links: trail::links(&span.links),
                 scope: (scope.name.clone(), scope.version.clone()),
                 dropped: span.dropped,
                 trace_state: span.trace_state.to_owned(),
@@ -257,33 +235,38 @@ fn exchange(view: &View<'_, '_>, role: Role, used: &mut Used, params: &mut Vec<u
 }
 
 fn chat(view: &View<'_, '_>, used: &mut Used, memory: &mut Vec<u8>) -> Exchange {
-    let mut exchange = Exchange::default();
-    let spoken = |messages: &sources::Messages, mark: (usize, usize), used: &mut Used, mut json: Vec<u8>| {
-        let said = messages::write(messages, &mut json);
-        if said.lossy {
-            used.attributes.truncate(mark.0);
-            used.events.truncate(mark.1);
-        }
-        (json, said)
-    };
-    let mark = |used: &Used| (used.attributes.len(), used.events.len());
+    let (params, input) = spoken(view, used, sources::input, std::mem::take(memory));
+    let (outcome, output) = spoken(view, used, sources::output, Vec::with_capacity(512));
+    Exchange {
+        params,
+        outcome,
+        prompt: input.fingerprint,
+        response: output.fingerprint,
+        finish: output.finish,
+    }
+}
 
-    let before = mark(used);
-    let input = sources::input(view, used);
-    if !input.is_empty() {
-        let (json, said) = spoken(&input, before, used, std::mem::take(memory));
-        exchange.prompt = Some(said.fingerprint.unwrap_or_else(|| sha256(&json)));
-        exchange.params = Some(json);
+/// The messages that `source` finds, written. When they do not say all that was sent, or when there are none,
+/// nothing counts as used.
+fn spoken(
+    view: &View<'_, '_>,
+    used: &mut Used,
+    source: fn(&View<'_, '_>, &mut Used) -> sources::Messages,
+    mut json: Vec<u8>,
+) -> (Option<Vec<u8>>, messages::Said) {
+    let (attributes, events) = (used.attributes.len(), used.events.len());
+    used.lossy = false;
+    let found = source(view, used);
+    let mut said = messages::Said::default();
+    if !found.is_empty() {
+        said = messages::write(&found, &mut json);
+        said.fingerprint.get_or_insert_with(|| sha256(&json));
     }
-    let before = mark(used);
-    let output = sources::output(view, used);
-    if !output.is_empty() {
-        let (json, said) = spoken(&output, before, used, Vec::with_capacity(512));
-        exchange.response = Some(said.fingerprint.unwrap_or_else(|| sha256(&json)));
-        exchange.outcome = Some(json);
-        exchange.finish = said.finish;
+    if found.is_empty() || said.lossy || used.lossy {
+        used.attributes.truncate(attributes);
+        used.events.truncate(events);
     }
-    exchange
+    ((!found.is_empty()).then_some(json), said)
 }
 
 /// The model asked for and where it says so. `llm.model_name` is the one served if that is known, else the
@@ -356,7 +339,7 @@ fn finish_reason(view: &View<'_, '_>, used: &mut Used) -> Option<String> {
 
 fn provider_section(
     view: &View<'_, '_>,
-    model: &Option<(&str, Slot)>,
+    model: Option<(&str, Slot)>,
     tokens: &Tokens,
     used: &mut Used,
 ) -> Provider {
@@ -379,10 +362,10 @@ fn provider_section(
         name.clone_into(&mut section.provider_name);
     }
     if let Some((name, slot)) = model {
-        (*name).clone_into(&mut section.model_name);
+        name.clone_into(&mut section.model_name);
         // The name without a side stays as sent, so that nobody takes it for one.
-        if *slot != Slot::EitherModel {
-            used.attributes.extend(view.found.place(*slot));
+        if slot != Slot::EitherModel {
+            used.attributes.extend(view.found.place(slot));
         }
     }
     if let Some((name, place)) = view.text_at(Slot::ResponseModel) {
@@ -394,72 +377,4 @@ fn provider_section(
         used.attributes.push(place);
     }
     section
-}
-
-/// The events that were not used up; none when there are none.
-fn write_events(events: &[Event<'_>], used: &[usize]) -> Option<Vec<u8>> {
-    if events.len() <= used.len() {
-        return None;
-    }
-    let mut out = Vec::new();
-    let mut ordered = Ordered::default();
-    let mut w = Writer::new(&mut out);
-    w.open_array();
-    for (place, event) in events.iter().enumerate() {
-        // Used places were noted in order.
-        if used.binary_search(&place).is_ok() {
-            continue;
-        }
-        w.open_object();
-        w.key("attributes");
-        ordered.of(&event.attributes);
-        ordered.write(&event.attributes, None, &mut w);
-        write_dropped(event.dropped, &mut w);
-        w.key("name");
-        w.str(event.name);
-        w.key("time_unix_nano");
-        w.str(&event.time.to_string());
-        w.close_object();
-    }
-    w.close_array();
-    Some(out)
-}
-
-fn write_links(links: &[Link<'_>]) -> Option<Vec<u8>> {
-    if links.is_empty() {
-        return None;
-    }
-    let mut out = Vec::new();
-    let mut ordered = Ordered::default();
-    let mut w = Writer::new(&mut out);
-    w.open_array();
-    for link in links {
-        w.open_object();
-        w.key("attributes");
-        ordered.of(&link.attributes);
-        ordered.write(&link.attributes, None, &mut w);
-        write_dropped(link.dropped, &mut w);
-        if link.flags != 0 {
-            w.key("flags");
-            w.u64(u64::from(link.flags));
-        }
-        w.key("span_id");
-        w.hex(link.span_id);
-        w.key("trace_id");
-        w.hex(link.trace_id);
-        if !link.trace_state.is_empty() {
-            w.key("trace_state");
-            w.str(link.trace_state);
-        }
-        w.close_object();
-    }
-    w.close_array();
-    Some(out)
-}
-
-fn write_dropped(dropped: u32, w: &mut Writer<'_>) {
-    if dropped != 0 {
-        w.key("dropped_attributes_count");
-        w.u64(u64::from(dropped));
-    }
 }

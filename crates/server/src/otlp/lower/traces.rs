@@ -12,7 +12,8 @@ use ledger::{Bind, Draft, Salts, TraceBind};
 
 use super::super::decode::{Group, TraceRequest};
 use super::super::span::{self, Refusal, SpanRef};
-use super::names::Slot;
+use super::names::{Found, Slot};
+use super::shapes::{Shape, Shapes};
 use super::step::{ScopeText, Scratch};
 use super::view::View;
 use super::{Lowered, Sealer, attributes_json, hex, identifier, scope_rest};
@@ -34,7 +35,8 @@ struct Resource {
 pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: &mut Salts) -> Lowered {
     let mut rejected = request.rejected();
     let mut sealer = Sealer::new(salts);
-    let mut scratch = Scratch::new();
+    let mut scratch = Scratch::default();
+    let mut shapes = Shapes::default();
     let mut span = SpanRef::default();
     let mut traces = Traces::default();
     let mut environments = Environments::default();
@@ -77,10 +79,10 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             let lowered = span.read(bytes).and_then(|()| {
                 let content = span.content(bytes)?;
                 let trace = traces.place(&span.trace_id);
-                scratch.look_up(&span);
-                let draft = lower_span(&span, &scope, content, &mut scratch, &mut sealer)?;
+                let shape = shapes.look_up(&span.attributes);
+                let draft = lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer)?;
                 environments.see(trace, resource, draft.occurred_at, &mut sealer)?;
-                traces.see(trace, &span, &scratch, resource, &draft);
+                traces.see(trace, &span, &shape.found, resource, &draft);
                 steps.push((trace, draft));
                 Ok(())
             });
@@ -111,12 +113,13 @@ fn lower_span(
     span: &SpanRef<'_>,
     scope: &ScopeText,
     content: [u8; 32],
+    shape: &mut Shape,
     scratch: &mut Scratch,
     sealer: &mut Sealer<'_>,
 ) -> Result<Draft, Refusal> {
-    let step = scratch.step(span, scope);
+    let step = scratch.step(span, scope, shape);
     let body = sealer.seal(Kind::TraceStep, |salt, out| {
-        step.encode(&content_mac(salt, &content), out)
+        step.encode(&content_mac(salt, &content), out);
     })?;
     let occurred_at = Timestamp::from_unix_nanos(span.start).0;
     let facts = step.facts(occurred_at);
@@ -158,13 +161,12 @@ impl Environments {
     ) -> Result<(), Refusal> {
         let key = (trace, resource.hash);
         let known = self.last.filter(|(last, _)| *last == key).map(|(_, place)| place);
-        let place = match known.or_else(|| self.places.get(&key).copied()) {
-            Some(place) => place,
-            None => {
-                self.drafts.push((trace, environment(resource, at, sealer)?));
-                self.places.insert(key, self.drafts.len() - 1);
-                self.drafts.len() - 1
-            }
+        let place = if let Some(place) = known.or_else(|| self.places.get(&key).copied()) {
+            place
+        } else {
+            self.drafts.push((trace, environment(resource, at, sealer)?));
+            self.places.insert(key, self.drafts.len() - 1);
+            self.drafts.len() - 1
         };
         self.last = Some((key, place));
         if let Some((_, draft)) = self.drafts.get_mut(place) {
@@ -240,21 +242,14 @@ impl Traces {
 
     /// Takes from a span what counts for its trace. Of several that name a run or a conversation the first
     /// counts; a resource counts before a span.
-    fn see(
-        &mut self,
-        trace: usize,
-        span: &SpanRef<'_>,
-        scratch: &Scratch,
-        resource: &Resource,
-        draft: &Draft,
-    ) {
+    fn see(&mut self, trace: usize, span: &SpanRef<'_>, found: &Found, resource: &Resource, draft: &Draft) {
         let Some(trace) = self.list.get_mut(trace) else {
             return;
         };
         let view = View {
             attrs: &span.attributes,
             events: &span.events,
-            found: &scratch.found,
+            found,
         };
         let named = |slot| view.text(slot).and_then(identifier);
         if trace.run_id.is_none() {

@@ -22,12 +22,15 @@ pub(crate) struct Used {
     pub(crate) attributes: Vec<usize>,
     /// Places of events.
     pub(crate) events: Vec<usize>,
+    /// Something of what was used last stands nowhere in the body.
+    pub(crate) lossy: bool,
 }
 
 impl Used {
     pub(crate) fn clear(&mut self) {
         self.attributes.clear();
         self.events.clear();
+        self.lossy = false;
     }
 }
 

@@ -1,0 +1,512 @@
+//! Every figure against a server of its own on a folder of its own, in one table.
+//!
+//! Limits that depend on the machine are measured here too, in the same run, and given as ratios.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::http::Connection;
+use crate::otlp::Otlp;
+use crate::reads::Reads;
+use crate::rest::Rest;
+use crate::stats::round;
+use crate::{disk, peers};
+
+/// Spans of the peers: enough for a steady rate, a tenth of the time of the server's own.
+const PEER_SPANS: u64 = 100_000;
+
+/// Time for a server to end: it finishes what waits and signs.
+const STOP_TIME: Duration = Duration::from_secs(40);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Ingest,
+    Rest,
+    Verify,
+    Reads,
+    Start,
+    All,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    #[arg(value_enum, default_value = "all")]
+    part: Part,
+    /// The server's program.
+    #[arg(long)]
+    binary: PathBuf,
+    /// An empty folder; the data and bench-results.json stay in it.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Spans sent for ingest, verify, start and reads.
+    #[arg(long, visible_alias = "records", default_value_t = 1_000_000)]
+    spans: u64,
+    /// Seconds of each REST and reads measurement.
+    #[arg(long, default_value_t = 8.0)]
+    seconds: f64,
+    /// Exit 1 when a figure is missed.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// One line of the table.
+struct Figure {
+    name: String,
+    value: f64,
+    target: f64,
+    /// More is better.
+    at_least: bool,
+    unit: &'static str,
+}
+
+impl Figure {
+    fn held(&self) -> bool {
+        if self.at_least {
+            self.value >= self.target
+        } else {
+            self.value < self.target
+        }
+    }
+}
+
+/// A running server, killed if it is dropped.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(binary: &Path, data: &Path) -> Result<Self> {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(data.with_extension("log"))?;
+        let mut child = Command::new(binary)
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--grpc-listen",
+                "off",
+                "--data-dir",
+            ])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut lines = BufReader::new(child.stdout.take().context("no stdout")?);
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            if lines.read_line(&mut line)? == 0 {
+                bail!(
+                    "the server ended before it listened; see {}",
+                    data.with_extension("log").display()
+                );
+            }
+            if let Some(address) = line.trim().strip_prefix("listening on http://") {
+                break address.parse()?;
+            }
+        };
+        // What else it prints must not fill the pipe.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Ok(Self { child, address })
+    }
+
+    /// Highest resident memory so far, in bytes.
+    fn memory_peak(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1_024)
+    }
+
+    fn stop(mut self) -> Result<()> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        let end = Instant::now() + STOP_TIME;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "the server ended with {status}");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the server did not end within {} s", STOP_TIME.as_secs())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Stopped servers are gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Bench {
+    pub(crate) fn run(&self) -> Result<i32> {
+        std::fs::create_dir_all(&self.dir)?;
+        let mut figures = Vec::new();
+        let mut raw = Map::new();
+        let mut failed = false;
+        for part in [Part::Ingest, Part::Start, Part::Verify, Part::Reads, Part::Rest] {
+            if self.part != part && self.part != Part::All {
+                continue;
+            }
+            eprintln!("bench: {part:?} …");
+            let measured = match part {
+                Part::Ingest => self.ingest(&mut figures, &mut raw),
+                Part::Start => self.starting(&mut figures, &mut raw),
+                Part::Verify => self.verify(&mut figures, &mut raw),
+                Part::Reads => self.reads(&mut figures, &mut raw),
+                Part::Rest => self.rest(&mut figures, &mut raw),
+                Part::All => Ok(()),
+            };
+            if let Err(error) = measured {
+                eprintln!("bench: {part:?} could not be measured: {error:#}");
+                raw.insert(
+                    format!("{part:?}").to_lowercase(),
+                    json!({"error": format!("{error:#}")}),
+                );
+                failed = true;
+            }
+        }
+        println!("{:<58} {:>12} {:>12} {:>7}", "figure", "value", "target", "ratio");
+        let mut missed = failed;
+        for figure in &figures {
+            let sign = if figure.at_least { '≥' } else { '<' };
+            let verdict = if figure.held() { "ok" } else { "MISSED" };
+            missed |= !figure.held();
+            println!(
+                "{:<58} {:>12} {sign}{:>11} {:>7.2} {verdict}",
+                format!("{} [{}]", figure.name, figure.unit),
+                number(figure.value),
+                number(figure.target),
+                figure.value / figure.target
+            );
+        }
+        if failed {
+            println!("NOT MEASURED: see above");
+        }
+        let rows: Vec<Value> = figures
+            .iter()
+            .map(|f| json!({"figure": f.name, "unit": f.unit, "value": f.value, "target": f.target, "held": f.held()}))
+            .collect();
+        let results = self.dir.join("bench-results.json");
+        std::fs::write(
+            &results,
+            serde_json::to_vec_pretty(&json!({"figures": rows, "raw": raw}))?,
+        )?;
+        println!("{}", results.display());
+        Ok(i32::from(
+            missed && (self.strict || (failed && figures.is_empty())),
+        ))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// A folder of `spans` spans, made when no earlier part made it.
+    fn filled(&self) -> Result<PathBuf> {
+        let data = self.data();
+        if !data.exists() {
+            let server = Server::start(&self.binary, &data)?;
+            self.otlp(&server, self.spans, 0).run()?;
+            server.stop()?;
+        }
+        Ok(data)
+    }
+
+    fn otlp(&self, server: &Server, spans: u64, rate: u64) -> Otlp {
+        let runs_out = Some(self.dir.join("runs.txt"));
+        Otlp {
+            server: server.address,
+            spans,
+            batch: 500,
+            connections: 4,
+            rate,
+            runs_out,
+        }
+    }
+
+    fn ingest(&self, figures: &mut Vec<Figure>, raw: &mut Map<String, Value>) -> Result<()> {
+        let data = self.data();
+        let _ = std::fs::remove_dir_all(&data);
+        let plain = peers::plain(PEER_SPANS, &self.dir)?;
+        let inserts = peers::raw(2 * PEER_SPANS, &self.dir)?;
+        let server = Server::start(&self.binary, &data)?;
+        let load = self.otlp(&server, self.spans, 0).run()?;
+        let memory = server.memory_peak()?;
+        server.stop()?;
+        let bytes = folder_bytes(&data)?;
+        let spans = number_at(&load, "spans")?;
+        let rate = number_at(&load, "spans_per_sec")?;
+        let tenths = load["tenths"].as_array().context("no tenths")?;
+        let tenth = |n: usize| tenths.get(n).and_then(Value::as_f64).unwrap_or(0.0);
+        figures.extend([
+            at_least("OTLP ingest, acknowledged on disk", "spans/s", rate, 25_000.0),
+            at_least(
+                "… last tenth against the first",
+                "×",
+                tenth(tenths.len() - 1) / tenth(0),
+                0.70,
+            ),
+            below(
+                "… p99 of a request of 500",
+                "ms",
+                number_at(&load["latency_ms"], "p99")?,
+                250.0,
+            ),
+            // Ratios to the peers: shown, no target is set for them.
+            at_least(
+                "… against plain decode, canonicalise, hash, insert",
+                "×",
+                rate / number_at(&plain, "spans_per_sec")?,
+                0.0,
+            ),
+            at_least(
+                "… against raw inserts of the same bytes",
+                "×",
+                rate / number_at(&inserts, "spans_per_sec")?,
+                0.0,
+            ),
+            below("… spans refused", "spans", number_at(&load, "rejected")?, 1.0),
+            below(
+                "server's memory at its highest",
+                "MiB",
+                memory as f64 / f64::from(1 << 20),
+                256.0,
+            ),
+            below(
+                "disk, everything in the folder",
+                "B/span",
+                bytes as f64 / spans,
+                1_200.0,
+            ),
+        ]);
+        raw.insert(
+            "ingest".into(),
+            json!({"load": load, "plain": plain, "raw": inserts, "memory": memory, "bytes": bytes}),
+        );
+        Ok(())
+    }
+
+    /// From starting the process to the first 200 of a POST.
+    fn starting(&self, figures: &mut Vec<Figure>, raw: &mut Map<String, Value>) -> Result<()> {
+        let data = self.filled()?;
+        let body = crate::spans::Factory::new(crate::ids::Random::fresh()).request(1);
+        let mut all = Vec::new();
+        for _ in 0..5 {
+            let mut body = crate::spans::Body::encode(&body);
+            body.renew(&mut crate::ids::Random::fresh(), 1_000_000);
+            let begun = Instant::now();
+            let server = Server::start(&self.binary, &data)?;
+            let mut connection = Connection::new(server.address);
+            let status = connection
+                .post("/v1/traces", "application/x-protobuf", &body.bytes)?
+                .status;
+            ensure!(status == 200, "the first request was answered {status}");
+            all.push(round(begun.elapsed().as_secs_f64() * 1e3, 1));
+            server.stop()?;
+        }
+        let worst = all.iter().copied().fold(0.0, f64::max);
+        figures.push(below(
+            "start to the first acknowledged POST, worst of 5",
+            "ms",
+            worst,
+            300.0,
+        ));
+        raw.insert("start".into(), json!({"ms": all}));
+        Ok(())
+    }
+
+    fn verify(&self, figures: &mut Vec<Figure>, raw: &mut Map<String, Value>) -> Result<()> {
+        let data = self.filled()?;
+        for (name, more, target) in [
+            ("everything", &[][..], 250_000.0),
+            ("--only ledger", &["--only", "ledger"], 500_000.0),
+        ] {
+            let begun = Instant::now();
+            let done = Command::new(&self.binary)
+                .args(["verify", "--format", "json", "--data-dir"])
+                .arg(&data)
+                .args(more)
+                .stderr(Stdio::null())
+                .output()?;
+            let seconds = begun.elapsed().as_secs_f64();
+            ensure!(done.status.success(), "verify ended with {}", done.status);
+            let report: Value = serde_json::from_slice(&done.stdout)?;
+            let leaves = leaves_of(&report).context("no sizes in the report")?;
+            figures.push(at_least(
+                &format!("verify, {name}"),
+                "leaves/s",
+                leaves / seconds,
+                target,
+            ));
+            raw.insert(
+                format!("verify {name}"),
+                json!({"seconds": seconds, "leaves": leaves}),
+            );
+        }
+        Ok(())
+    }
+
+    fn reads(&self, figures: &mut Vec<Figure>, raw: &mut Map<String, Value>) -> Result<()> {
+        let data = self.filled()?;
+        let server = Server::start(&self.binary, &data)?;
+        let runs = Some(self.dir.join("runs.txt"));
+        let reads = Reads {
+            server: server.address,
+            seconds: self.seconds,
+            runs,
+        };
+        let stop = AtomicBool::new(false);
+        let mut otlp = self.otlp(&server, u64::MAX / 2, 0);
+        otlp.runs_out = None;
+        let (reading, load) = std::thread::scope(|scope| {
+            let load = scope.spawn(|| otlp.run_until(&stop));
+            // Not before the bodies are made and the first are sent.
+            std::thread::sleep(Duration::from_secs(3));
+            let reading = reads.run();
+            stop.store(true, Ordering::Relaxed);
+            (reading, load.join().unwrap())
+        });
+        let (reading, load) = (reading?, load?);
+        let memory = server.memory_peak()?;
+        server.stop()?;
+        for (name, latency) in reading["latency_ms"].as_object().context("no latencies")? {
+            let name = format!("read while ingest runs: {name}, p99");
+            figures.push(below(&name, "ms", number_at(latency, "p99")?, 10.0));
+        }
+        figures.push(below(
+            "server's memory, ingest and reads",
+            "MiB",
+            memory as f64 / f64::from(1 << 20),
+            256.0,
+        ));
+        raw.insert(
+            "reads".into(),
+            json!({"reads": reading, "load": load, "memory": memory}),
+        );
+        Ok(())
+    }
+
+    fn rest(&self, figures: &mut Vec<Figure>, raw: &mut Map<String, Value>) -> Result<()> {
+        let data = self.dir.join("rest");
+        let _ = std::fs::remove_dir_all(&data);
+        let before = disk::fdatasync(2.0, &self.dir)?;
+        let server = Server::start(&self.binary, &data)?;
+        let mut rest = Rest {
+            server: server.address,
+            clients: 1,
+            seconds: self.seconds,
+        };
+        let one = rest.run()?;
+        rest.clients = 64;
+        let many = rest.run()?;
+        let memory = server.memory_peak()?;
+        server.stop()?;
+        let after = disk::fdatasync(2.0, &self.dir)?;
+        let syncs = (number_at(&before, "writes_per_sec")? + number_at(&after, "writes_per_sec")?) / 2.0;
+        let rate = number_at(&one, "records_per_sec")?;
+        figures.extend([
+            at_least(
+                &format!("REST, 1 client, against {syncs:.0} fdatasync/s"),
+                "×",
+                rate / syncs,
+                0.5,
+            ),
+            at_least(
+                "REST, 64 clients",
+                "records/s",
+                number_at(&many, "records_per_sec")?,
+                15_000.0,
+            ),
+            below(
+                "server's memory, REST",
+                "MiB",
+                memory as f64 / f64::from(1 << 20),
+                256.0,
+            ),
+        ]);
+        raw.insert(
+            "rest".into(),
+            json!({"one": one, "many": many, "fdatasync": [before, after], "memory": memory}),
+        );
+        Ok(())
+    }
+}
+
+fn at_least(name: &str, unit: &'static str, value: f64, target: f64) -> Figure {
+    Figure {
+        name: name.into(),
+        value,
+        target,
+        at_least: true,
+        unit,
+    }
+}
+
+fn below(name: &str, unit: &'static str, value: f64, target: f64) -> Figure {
+    Figure {
+        name: name.into(),
+        value,
+        target,
+        at_least: false,
+        unit,
+    }
+}
+
+fn number_at(value: &Value, name: &str) -> Result<f64> {
+    value[name].as_f64().with_context(|| format!("no {name}"))
+}
+
+/// Thousands with a narrow gap, small numbers with two digits.
+fn number(value: f64) -> String {
+    if value < 1_000.0 {
+        return format!("{value:.2}");
+    }
+    let digits = format!("{value:.0}");
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|c| std::str::from_utf8(c).unwrap())
+        .collect();
+    groups.join(",")
+}
+
+/// Leaves of all ledgers in a verification's report.
+fn leaves_of(report: &Value) -> Option<f64> {
+    let ledgers = report["ledgers"].as_array()?;
+    let sizes = ledgers
+        .iter()
+        .map(|ledger| ledger["tree_size"].as_f64().or_else(|| ledger["leaves"].as_f64()));
+    sizes.sum()
+}
+
+fn folder_bytes(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() {
+            folder_bytes(&entry.path())?
+        } else {
+            metadata.len()
+        };
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,135 @@
+//! Exit codes and outputs of the binary.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn deponent(args: &[&str]) -> Output {
+    run(args, b"")
+}
+
+fn run(args: &[&str], stdin: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
+        .args(args)
+        .env_clear()
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that refuses its arguments does not read.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn help_lists_the_commands() {
+    let output = deponent(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    insta::assert_snapshot!(stdout(&output), @r"
+    Keeps sworn, checkable evidence of what AI agents and data pipelines did
+
+    Usage: deponent <COMMAND>
+
+    Commands:
+      serve        Serve the API, OTLP/HTTP and OTLP/gRPC
+      verify       Recompute everything that is stored, and say what disagrees
+      ledger       Show, prove, rebuild or recover a tenant's ledger
+      tenant       Make and list tenants
+      hash         Print the canonical SHA-256 of a JSON document, or of raw text
+      openapi      Print the OpenAPI document
+      completions  Print completions for a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+    ");
+}
+
+#[test]
+fn usage_errors_are_64_and_one_line_says_what_is_wrong() {
+    assert_eq!(deponent(&["verfy"]).status.code(), Some(64));
+    assert_eq!(deponent(&["serve", "--listen", "nowhere"]).status.code(), Some(64));
+    let output = deponent(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("loopback"));
+    assert_eq!(deponent(&["tenant", "create", "Not A Name"]).status.code(), Some(64));
+}
+
+#[test]
+fn an_unknown_variable_is_refused_by_name() {
+    let output = Command::new(env!("CARGO_BIN_EXE_deponent"))
+        .args(["serve", "--check-config"])
+        .env_clear()
+        .env("DEPONENT_LISTN", "127.0.0.1:0")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("DEPONENT_LISTN"));
+}
+
+#[test]
+fn a_folder_without_a_ledger_is_unavailable_and_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("absent");
+    let output = deponent(&["verify", "--data-dir", text(&absent)]);
+    assert_eq!(output.status.code(), Some(69));
+    assert!(!absent.exists());
+}
+
+#[test]
+fn hash_is_the_canonical_sha256_and_refuses_what_has_two_readings() {
+    let output = run(&["hash", "--format", "text"], br#"{"b":1.0,"a":[]}"#);
+    // sha256 of {"a":[],"b":1}
+    assert_eq!(stdout(&output).trim(), "1c8f8816506a8ccbc55140d8a7bb70214a8942c7030fc0fc2914cec675cd1c15");
+    assert_eq!(run(&["hash"], br#"{"a":1,"a":2}"#).status.code(), Some(2));
+    let text = run(&["hash", "--text", "--format", "text"], b"abc");
+    assert_eq!(stdout(&text).trim(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+#[test]
+fn a_tenant_is_made_once_listed_proved_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let first = deponent(&["tenant", "create", "acme", "--data-dir", data]);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    let again = deponent(&["tenant", "create", "acme", "--data-dir", data]);
+    assert_eq!((again.status.code(), stdout(&again)), (Some(0), stdout(&first)));
+    let list = deponent(&["tenant", "list", "--data-dir", data, "--format", "json"]);
+    let rows: serde_json::Value = serde_json::from_str(&stdout(&list)).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 2);
+    let head = deponent(&["ledger", "head", "--tenant", "_instance", "--data-dir", data, "--format", "json"]);
+    let head: serde_json::Value = serde_json::from_str(&stdout(&head)).unwrap();
+    assert_eq!((head["tree_size"].as_u64(), head["checkpoint_size"].as_u64()), (Some(1), Some(1)));
+    let proof = deponent(&["ledger", "proof", "0", "--tenant", "_instance", "--data-dir", data]);
+    let proof = tlog::TlogProof::parse(&proof.stdout).unwrap();
+    assert_eq!(proof.index.as_u64(), 0);
+    let verify = deponent(&["verify", "--data-dir", data]);
+    assert_eq!(verify.status.code(), Some(0), "{}", stdout(&verify));
+    let vkey = head["vkey"].as_str().unwrap();
+    let kept = folder.path().join("kept");
+    std::fs::write(&kept, head["checkpoint"].as_str().unwrap()).unwrap();
+    let since = ["verify", "--data-dir", data, "--tenant", "_instance", "--vkey", vkey, "--checkpoint", text(&kept)];
+    let since = deponent(&[&since[..], &["--require", "VALID-SINCE-KEPT-CHECKPOINT"]].concat());
+    assert_eq!(since.status.code(), Some(0), "{}", stdout(&since));
+    assert!(stdout(&since).contains("VALID-SINCE-KEPT-CHECKPOINT"));
+    let rebuilt = deponent(&["ledger", "rebuild", "--data-dir", data]);
+    assert_eq!(rebuilt.status.code(), Some(0), "{}", stderr(&rebuilt));
+    let recover = deponent(&["ledger", "recover", "--tenant", "acme", "--reason", "test", "--data-dir", data]);
+    assert!(stderr(&recover).contains("in order"), "{}", stderr(&recover));
+}

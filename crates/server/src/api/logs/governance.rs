@@ -1,0 +1,181 @@
+//! `get_llm_run_governance` (O3): the policy decisions of a run, in time order.
+//!
+//! Decisions stand in the `policy` section of steps and in records of their own
+//! (`evidence.policy_decision`). Audit events that name the run are not recorded
+//! by this server yet.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use evidence::{Kind, SourceDomain, Timestamp};
+use ledger::{Ledger, Tenant};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use store::{LeafKey, RunRecordRow};
+use utoipa::ToSchema;
+
+use super::metadata::Metadata;
+use crate::api::answer::ReadProblems;
+use crate::api::run_steps::{Run, RunParams, damaged};
+use crate::{ApiError, App, Caller, Path, Query};
+
+/// Records of a run looked through for one answer: most are steps without a decision.
+const PAGE_RECORDS_MAX: u32 = 10_000;
+
+/// Bodies held at once.
+const CHUNK: usize = 256;
+
+/// A decision.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GovernanceEventResult)]
+struct GovernanceEvent {
+    decision: String,
+    /// Why, when said.
+    decision_reason: Option<String>,
+    entity_id: String,
+    entity_type: &'static str,
+    /// The policy's type, e.g. `budget`.
+    event_type: String,
+    leaf_index: u64,
+    policy_id: Option<String>,
+    rule_id: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: Timestamp,
+}
+
+/// The decisions.
+#[derive(Serialize, ToSchema)]
+struct RunGovernance<'a> {
+    as_of: u64,
+    events: Vec<GovernanceEvent>,
+    has_more: bool,
+    next_cursor: Option<String>,
+    run_id: &'a str,
+    /// Events of this answer; all of the run's unless has_more, or this page is not the first.
+    total_events: usize,
+}
+
+/// The same with metadata.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LLMRunGovernanceResult)]
+#[allow(dead_code)] // for the document
+struct RunGovernanceAnswer<'a> {
+    #[serde(flatten)]
+    governance: RunGovernance<'a>,
+    metadata: Metadata,
+}
+
+/// A policy decision as stored, in a step's section or a body of its own.
+#[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names)] // the names in the body
+pub(super) struct Decision {
+    pub(super) policy_type: String,
+    #[serde(default)]
+    policy_rule_id: Option<String>,
+    pub(super) decision: String,
+    #[serde(default)]
+    decision_reason: Option<String>,
+}
+
+/// Reads the policy decisions of a run.
+#[utoipa::path(
+    get, path = "/api/v1/logs/llm-runs/{run_id}/governance", tag = "logs", operation_id = "get_llm_run_governance",
+    params(("run_id" = String, Path, description = "The run")),
+    responses((status = 200, description = "Policy decisions, oldest first", body = RunGovernanceAnswer), ReadProblems),
+)]
+pub(super) async fn governance(
+    State(app): State<App>,
+    caller: Caller,
+    Path(run_id): Path<String>,
+    Query(params): Query<RunParams>,
+) -> Result<Response, ApiError> {
+    const READ: &str = "llm-run-governance";
+    app.blocking(move |ledger| {
+        let tenant = &caller.tenant;
+        let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
+        let mut rows = ledger
+            .store()
+            .run_records(run.row.key, run.from, PAGE_RECORDS_MAX + 1)?;
+        rows.retain(|row| run.sees(tenant, row.leaf));
+        let has_more = rows.len() > PAGE_RECORDS_MAX as usize;
+        let next = if has_more {
+            rows.pop().map(|row| row.run_seq)
+        } else {
+            None
+        };
+        let mut events = Vec::new();
+        each_decision(ledger, tenant, &rows, |row, decision| {
+            let event = GovernanceEvent {
+                decision: decision.decision,
+                decision_reason: decision.decision_reason,
+                entity_id: run.row.state.run_id.clone(),
+                entity_type: "RUN",
+                event_type: decision.policy_type,
+                leaf_index: row.leaf.leaf_index(),
+                policy_id: None,
+                rule_id: decision.policy_rule_id,
+                timestamp: row.occurred_at,
+            };
+            events.push(event);
+        })?;
+        events.sort_by_key(|event| (event.timestamp, event.leaf_index));
+        let metadata = Metadata::of_run(tenant, &run, "AuditLedger", SourceDomain::Policy)?;
+        metadata.answer(&RunGovernance {
+            as_of: run.as_of,
+            has_more,
+            next_cursor: next.map(|seq| run.cursor(tenant, READ, seq)).transpose()?,
+            run_id: &run.row.state.run_id,
+            total_events: events.len(),
+            events,
+        })
+    })
+    .await
+}
+
+/// Calls `each` with the decisions among these records, in their order.
+pub(super) fn each_decision(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    rows: &[RunRecordRow],
+    mut each: impl FnMut(&RunRecordRow, Decision),
+) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    struct Sections<'a> {
+        #[serde(borrow, default)]
+        policy: Option<&'a RawValue>,
+    }
+    let may_decide = |row: &&RunRecordRow| matches!(row.kind, Kind::TraceStep | Kind::EvidencePolicyDecision);
+    let rows: Vec<&RunRecordRow> = rows.iter().filter(may_decide).collect();
+    for chunk in rows.chunks(CHUNK) {
+        let leaves: Vec<LeafKey> = chunk.iter().map(|row| row.leaf).collect();
+        for (row, body) in chunk.iter().zip(bodies(ledger, tenant, &leaves)?) {
+            let Some(body) = body else { continue };
+            let bad = |error: serde_json::Error| damaged(row.leaf.leaf_index(), &error);
+            let decision = if row.kind == Kind::TraceStep {
+                let sections: Sections<'_> = serde_json::from_slice(&body).map_err(bad)?;
+                sections
+                    .policy
+                    .map(|policy| serde_json::from_str(policy.get()))
+                    .transpose()
+                    .map_err(bad)?
+            } else {
+                Some(serde_json::from_slice(&body).map_err(bad)?)
+            };
+            if let Some(decision) = decision {
+                each(row, decision);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bodies at the given leaves; an erased one is `None`.
+fn bodies(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    leaves: &[LeafKey],
+) -> Result<Vec<Option<Vec<u8>>>, ApiError> {
+    let records = ledger.records(tenant).read(leaves)?;
+    Ok(records.into_iter().map(|record| record.body).collect())
+}

@@ -1,0 +1,154 @@
+//! Steps of a run: recorded one by one, found again by their idempotency key.
+//!
+//! Source: SPEC 4.1.
+
+mod step;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use evidence::record::StepView;
+use ledger::Salts;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::answer::{ReadProblems, ReceiptOut, WriteProblems, created, ok, placed};
+use super::records::ReceiptView;
+use super::runs::first;
+use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
+
+pub(crate) use step::{StepIn, StepRun};
+
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(record)).routes(routes!(find))
+}
+
+/// A step was recorded.
+#[derive(Serialize, ToSchema)]
+struct StepRecordedOut<'a> {
+    #[schema(value_type = ReceiptView)]
+    receipt: ReceiptOut,
+    run_id: &'a str,
+    step_index: i64,
+    trace_id: &'a str,
+}
+
+/// Records a step.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{run_id}/steps", tag = "runs", operation_id = "step_record",
+    params(("run_id" = String, Path, description = "The run")), request_body = StepIn,
+    responses(
+        (status = 201, description = "The step is in the ledger", body = StepRecordedOut),
+        (status = 200, description = "It was, with the same content; the first receipt", body = StepRecordedOut),
+        WriteProblems,
+    ),
+)]
+async fn record(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(run_id): Path<String>,
+    body: JsonBody<StepIn>,
+) -> Result<Response, ApiError> {
+    let tenant = Arc::clone(&caller.tenant);
+    let step_index = body.value.index();
+    let (draft, run_id, trace_id) = app
+        .blocking(move |ledger| {
+            // Trace, correlation and agent stand in the header too; a run's do not change but for an agent
+            // or conversation that its spans name later.
+            let run = ledger
+                .store()
+                .run_find(tenant.tenant_no, &run_id)?
+                .ok_or_else(ApiError::not_found)?;
+            let (run_id, trace_id): (Arc<str>, Arc<str>) = (run_id.into(), run.state.trace_id.into());
+            let correlation_id: Option<Arc<str>> = run.state.correlation_id.map(Arc::from);
+            let of = StepRun {
+                run_id: &run_id,
+                trace_id: &trace_id,
+                correlation_id: correlation_id.as_ref(),
+                agent_id: run.state.agent_id.as_deref(),
+            };
+            let (draft, _) = body.value.draft(&of, body.content, at, &mut Salts::default())?;
+            Ok((draft, run_id, trace_id))
+        })
+        .await?;
+    let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
+    let first = first(placed(outcomes)?)?;
+    let receipt = ReceiptOut(first.receipt);
+    created(
+        &first,
+        &StepRecordedOut {
+            receipt,
+            run_id: &run_id,
+            step_index,
+            trace_id: &trace_id,
+        },
+    )
+}
+
+/// Which step.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct StepQuery {
+    /// The caller's key.
+    idempotency_key: String,
+}
+
+/// A step found by its key: what an engine needs to know before it acts again.
+#[derive(Serialize, ToSchema)]
+struct StepFoundOut<'a> {
+    leaf_index: u64,
+    #[schema(value_type = Option<Object>)]
+    outcome_data: Option<&'a RawValue>,
+    output_hash: Option<&'a str>,
+    record_id: String,
+    run_id: &'a str,
+    status: &'static str,
+    /// Null of a span, which is numbered with its run's steps.
+    step_index: Option<u32>,
+    trace_id: Option<&'a str>,
+}
+
+/// Finds the newest step with an idempotency key.
+#[utoipa::path(
+    get, path = "/api/v1/steps", tag = "runs", operation_id = "step_find",
+    responses((status = 200, description = "The step", body = StepFoundOut), ReadProblems),
+)]
+async fn find(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<StepQuery>,
+) -> Result<Response, ApiError> {
+    app.blocking(move |ledger| {
+        let tenant = &caller.tenant;
+        let leaf = ledger
+            .store()
+            .step_key_find(tenant.tenant_no, &query.idempotency_key)?;
+        let leaf = leaf.ok_or_else(ApiError::not_found)?;
+        let record = ledger
+            .records(tenant)
+            .read(&[leaf])?
+            .pop()
+            .ok_or_else(ApiError::not_found)?;
+        let header = record.header()?;
+        // An erased step says nothing any more, its key included.
+        let body = record.body.as_deref().ok_or_else(ApiError::not_found)?;
+        let view = StepView::read(body).map_err(|error| ApiError::internal(&error))?;
+        ok(&StepFoundOut {
+            leaf_index: leaf.leaf_index(),
+            outcome_data: view.step.outcome_data,
+            output_hash: view.step.output_hash.as_deref(),
+            record_id: header.id.to_string(),
+            run_id: header.run.as_ref().map_or("", |run| &run.run_id),
+            step_index: view.step.step_index,
+            status: view.step.status.as_str(),
+            trace_id: header.trace_id.as_deref(),
+        })
+    })
+    .await
+}

@@ -1,0 +1,145 @@
+use std::convert::Infallible;
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::server::Limits;
+use axum::body::{Body, HttpBody};
+use axum::http::Method;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hyper::body::Frame;
+
+use crate::server::{Answer, TestServer, export, span};
+
+const MIB: usize = 1024 * 1024;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn traces(server: &TestServer, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    let mut all = vec![("content-type", "application/json")];
+    all.extend_from_slice(headers);
+    server.request(Method::POST, "/v1/traces", &all, body)
+}
+
+#[test]
+fn a_body_above_the_limit_is_refused_whether_its_length_is_said_or_not() {
+    let server = TestServer::new();
+    let body = vec![b' '; 65 * MIB];
+    assert_eq!(
+        traces(
+            &server,
+            &[("content-length", &body.len().to_string())],
+            body.clone()
+        )
+        .status,
+        413
+    );
+    assert_eq!(traces(&server, &[], body).status, 413);
+    assert_eq!(traces(&server, &[], vec![b' '; 16 * MIB + 1]).status, 413);
+    // What fits is read: it is refused for what it says.
+    assert_eq!(traces(&server, &[], vec![b' '; 16 * MIB]).status, 400);
+}
+
+#[test]
+fn a_gzip_bomb_is_refused() {
+    let server = TestServer::new();
+    let mut inner = gzip(&vec![0; 64 * MIB]);
+    assert!(inner.len() < MIB);
+    assert_eq!(
+        traces(&server, &[("content-encoding", "gzip")], inner.clone()).status,
+        413
+    );
+    // Members end to end count together.
+    inner = gzip(&vec![b' '; 9 * MIB]).repeat(2);
+    assert_eq!(
+        traces(&server, &[("content-encoding", "gzip")], inner).status,
+        413
+    );
+    assert!(
+        server
+            .get("/metrics")
+            .text()
+            .contains("\ndeponent_bodies_bytes 0\n"),
+        "all is given back"
+    );
+}
+
+#[test]
+fn gzip_is_unpacked_and_what_is_none_is_malformed() {
+    let server = TestServer::new();
+    let body = gzip(export(&[span(1, 1)]).to_string().as_bytes());
+    assert_eq!(
+        traces(&server, &[("content-encoding", "gzip")], body.clone()).text(),
+        "{}"
+    );
+    assert_eq!(
+        traces(
+            &server,
+            &[("content-encoding", "gzip")],
+            body[..body.len() - 9].to_vec()
+        )
+        .status,
+        400
+    );
+    assert_eq!(traces(&server, &[("content-encoding", "gzip")], "{}").status, 400);
+    for other in ["deflate", "br", "zstd", "gzip, gzip"] {
+        assert_eq!(
+            traces(&server, &[("content-encoding", other)], "{}").status,
+            415,
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn bodies_in_flight_beyond_the_budget_are_refused_and_may_come_again() {
+    let server = TestServer::with_limits(Limits {
+        bodies_in_flight_bytes_max: MIB,
+        ..Limits::default()
+    });
+    let answer = traces(&server, &[], vec![b' '; MIB + 1]);
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    assert!(answer.text().contains("\"code\":14"), "{}", answer.text());
+    assert_eq!(
+        traces(&server, &[], export(&[span(1, 1)]).to_string()).status,
+        200
+    );
+    // Unpacked bytes count too.
+    let packed = gzip(&vec![b' '; 2 * MIB]);
+    assert_eq!(
+        traces(&server, &[("content-encoding", "gzip")], packed).status,
+        503
+    );
+}
+
+#[test]
+fn a_body_that_stalls_is_given_up() {
+    let limits = Limits {
+        body_idle: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let server = TestServer::with_limits(limits);
+    assert_eq!(traces(&server, &[], Body::new(Stalling)).status, 408);
+}
+
+/// A body that never goes on.
+struct Stalling;
+
+impl HttpBody for Stalling {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}

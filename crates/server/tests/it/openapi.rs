@@ -1,0 +1,85 @@
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::server::TestServer;
+
+#[test]
+fn the_document_is_the_committed_one() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+    let mut document = ::server::openapi().to_pretty_json().unwrap();
+    document.push('\n');
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &document).unwrap();
+    }
+    let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        committed == document,
+        "docs/openapi.json differs: run with UPDATE_GOLDEN=1 and review the difference"
+    );
+}
+
+#[test]
+fn the_document_and_its_page_are_served() {
+    let server = TestServer::new();
+    let document = server.get("/api/openapi.json").ok();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert!(document["paths"]["/api/v1/records/{id}"].is_object());
+    let page = server.get("/api/docs");
+    assert!(page.header("content-type").starts_with("text/html"));
+    let text = page.text();
+    assert!(
+        !text.contains("src=") && !text.contains("//cdn") && !text.contains("https://"),
+        "nothing foreign"
+    );
+}
+
+#[test]
+fn every_reference_in_the_document_leads_somewhere() {
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    let mut references = Vec::new();
+    collect(&document, &mut references);
+    assert!(!references.is_empty());
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+#[test]
+fn every_operation_is_answered_by_the_router() {
+    let server = TestServer::new();
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let path = path
+            .replace("{path}", "0/000")
+            .replace("{tenant}", "default")
+            .replace(['{', '}'], "");
+        for method in item.as_object().unwrap().keys() {
+            let Ok(method) = method.to_uppercase().parse() else {
+                continue;
+            };
+            let answer = server.request(method, &path, &[], "");
+            assert!(
+                answer.status != 405 && answer.status.as_u16() != 500,
+                "{path}: {}",
+                answer.text()
+            );
+        }
+    }
+}
+
+fn collect(value: &Value, references: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (key, member) in members {
+                match member {
+                    Value::String(text) if key == "$ref" => references.push(text.clone()),
+                    member => collect(member, references),
+                }
+            }
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| collect(element, references)),
+        _ => {}
+    }
+}

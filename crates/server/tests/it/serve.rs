@@ -1,0 +1,159 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::codec::CompressionEncoding;
+
+use crate::otlp::request;
+use crate::server::TestServer;
+
+struct Served {
+    server: TestServer,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    fn new() -> Self {
+        let server = TestServer::new();
+        let (http, grpc) = server.runtime.block_on(async {
+            let bind = || TcpListener::bind("127.0.0.1:0");
+            (bind().await.unwrap(), bind().await.unwrap())
+        });
+        let addresses = (http.local_addr().unwrap(), grpc.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = ::server::serve(server.app.clone(), http, Some(grpc), async {
+            let _ = stopped.await;
+        });
+        let serving = server.runtime.handle().spawn(async { serving.await.unwrap() });
+        Self {
+            server,
+            http: addresses.0,
+            grpc: addresses.1,
+            stop: Some(stop),
+            serving: Some(serving),
+        }
+    }
+
+    fn stop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        let served = self.serving.take().unwrap();
+        self.server.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(20), served)
+                .await
+                .expect("drains in time")
+                .unwrap();
+        });
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.http).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// Sends bytes and reads until the server closes.
+    fn exchange(&self, request: &[u8]) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+#[test]
+fn http_1_is_answered_on_the_main_port() {
+    let mut served = Served::new();
+    let answer = served.exchange(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok\n"),
+        "{answer}"
+    );
+    let answer = served.exchange(b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let answer = served.exchange(b"nonsense\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let long = format!(
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
+        "a".repeat(200_000)
+    );
+    let mut stream = served.connect();
+    // The server may stop reading before the end.
+    let _ = stream.write_all(long.as_bytes());
+    let mut answer = [0; 12];
+    if stream.read_exact(&mut answer).is_ok() {
+        assert_eq!(&answer, b"HTTP/1.1 431");
+    }
+    served.stop();
+}
+
+#[test]
+fn a_large_body_gets_its_answer_on_the_wire() {
+    let mut served = Served::new();
+    let mut stream = served.connect();
+    let length = 65 * 1024 * 1024;
+    write!(stream, "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n").unwrap();
+    let part = vec![b' '; 1024 * 1024];
+    for _ in 0..65 {
+        stream.write_all(&part).expect("the server reads on");
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    served.stop();
+}
+
+#[test]
+fn grpc_spans_are_taken_plain_and_gzipped() {
+    let mut served = Served::new();
+    let url = format!("http://{}", served.grpc);
+    served.server.runtime.block_on(async {
+        let plain = TraceServiceClient::connect(url).await.unwrap();
+        let mut zipped = plain.clone().send_compressed(CompressionEncoding::Gzip);
+        let answer = plain.clone().export(request(true)).await.unwrap().into_inner();
+        assert_eq!(answer.partial_success.unwrap().rejected_spans, 1);
+        let answer = zipped.export(request(false)).await.unwrap().into_inner();
+        assert_eq!(answer.partial_success, None);
+        let mut large = request(false);
+        large.resource_spans[0].scope_spans[0].spans[0].name = "x".repeat(17 * 1024 * 1024);
+        let refusal = zipped.export(large.clone()).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+        let refusal = plain.clone().export(large).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+    });
+    let steps = served.server.get("/api/v1/records?kind=trace.step").ok();
+    assert_eq!(steps["items"].as_array().unwrap().len(), 1);
+    served.stop();
+}
+
+#[test]
+fn drain_finishes_the_request_that_is_under_way() {
+    let mut served = Served::new();
+    let mut slow = served.connect();
+    let mut idle = served.connect();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut first = [0; 15];
+    idle.read_exact(&mut first).unwrap();
+    write!(slow, "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let finishing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        slow.write_all(b"}").unwrap();
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    served.stop();
+    let answer = finishing.join().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(TcpStream::connect(served.http).is_err(), "no more is accepted");
+}

@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Makes the writes of a server fail, one at a time, and holds it to what it said.
+
+    python tests/crash/faults.py --binary target/ci/deponent [--only WORD]
+
+Needs strace, and `cryptography` as kill.py does. For each write, sync, rename and open
+on the files that matter, and at several counts: strace lets the n-th such call fail with
+EIO. While serving, the server must then refuse (503 `writes_stopped`), say so in /readyz
+and on stderr, and go on reading; while starting, it must end with a reason. After a start
+without strace everything acknowledged is there and `deponent verify` exits 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from witness import Broken, Client, Gone, Server, Witness, demand, verified
+import tlog_check
+
+# How long a fault may take to come about under load.
+FAULT_SECS_MAX = 25.0
+# How long a server may take to say that it has stopped.
+SAID_SECS_MAX = 5.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of call on one file, and at which counts it fails."""
+
+    name: str
+    syscalls: str
+    path: str
+    counts: tuple[int, ...]
+    # The folder is new: the fault strikes while the server makes its files.
+    starting: bool = False
+
+
+# SQLite writes with pwrite64 and syncs with fdatasync; the small files go through write, fsync and rename.
+# strace counts per thread, so small counts come about in any of them.
+CASES = [
+    Case("write the log of the database", "pwrite64", "deponent.db-wal", (1, 2, 7, 40, 150)),
+    Case("sync the log of the database", "fdatasync,fsync", "deponent.db-wal", (1, 2, 3, 10)),
+    Case("write the database", "pwrite64", "deponent.db", (1, 5, 50)),
+    Case("sync the database", "fdatasync,fsync", "deponent.db", (1, 2)),
+    Case("open the new high-water mark", "openat", "high-water.json.new", (1, 2)),
+    Case("write the new high-water mark", "write", "high-water.json.new", (1, 2)),
+    Case("sync the new high-water mark", "fsync,fdatasync", "high-water.json.new", (1, 2)),
+    Case("rename the high-water mark", "rename,renameat,renameat2", "high-water.json.new", (1, 2)),
+    Case("sync the folder", "fsync,fdatasync", "", (1, 2)),
+    Case("make the database", "openat", "deponent.db", (1,), starting=True),
+    Case("write the first log", "pwrite64", "deponent.db-wal", (1, 3), starting=True),
+    Case("sync the first log", "fdatasync,fsync", "deponent.db-wal", (1, 2), starting=True),
+    Case("make a key", "openat", "keys/default.0.key.new", (1,), starting=True),
+    Case("write a key", "write", "keys/default.0.key.new", (1,), starting=True),
+    Case("sync a key", "fsync,fdatasync", "keys/default.0.key.new", (1,), starting=True),
+    Case("rename a key", "rename,renameat,renameat2", "keys/default.0.key.new", (1,), starting=True),
+    Case("sync the folder of keys", "fsync,fdatasync", "keys", (1, 2), starting=True),
+]
+
+
+def traced(case: Case, count: int, data: Path, log: Path) -> list[str]:
+    path = data / case.path if case.path else data
+    return ["strace", "-f", "-qq", "-o", str(log), "-P", str(path), "-e", f"trace={case.syscalls}",
+            "-e", f"inject={case.syscalls}:error=EIO:when={count}"]
+
+
+def injected(log: Path) -> int:
+    return log.read_text(errors="replace").count("(INJECTED)") if log.exists() else 0
+
+
+def run(binary: str, case: Case, count: int, folder: Path, prepared: Path) -> str:
+    """One fault. Gives what the server did, for the report."""
+    data, log = folder / "data", folder / "strace.log"
+    if not case.starting:
+        shutil.copytree(prepared, data, ignore=shutil.ignore_patterns("admin.sock"))
+    else:
+        # strace resolves -P when it starts.
+        data.mkdir(mode=0o700)
+        if "/" in case.path or case.path == "keys":
+            (data / "keys").mkdir(mode=0o700)
+    rng, witness = random.Random(count), Witness(count)
+    server = Server(binary, data, traced(case, count, data, log))
+    try:
+        did = strike(server, case, witness, log, rng)
+    finally:
+        server.end(signal.SIGKILL)
+    errors = server.errors()
+    demand(injected(log) > 0, "the fault never came about")
+    demand("ERROR" in errors or did.startswith("ended") and "deponent: " in errors, f"no reason on stderr:\n{errors}")
+    # Without strace: all of it, and nothing twice.
+    server = Server(binary, data)
+    try:
+        server.started()
+        client = Client(server.port)
+        witness.check(client, rng, everything=True)
+        witness.send_again(client)
+        witness.check(client, rng, everything=True)
+        witness.check_whole(client)
+    finally:
+        server.end(signal.SIGTERM)
+    verified(binary, data)
+    return f"{did}; {len(witness.receipts)} receipts, {len(witness.traces)} traces kept"
+
+
+def strike(server: Server, case: Case, witness: Witness, log: Path, rng: random.Random) -> str:
+    port = server.listening()
+    if port is None:
+        demand(case.starting or injected(log), f"the server ended:\n{server.errors()}")
+        code = server.process.returncode
+        demand(code != 0, "the server ended at its start as if all were well")
+        return f"ended at its start with {code}"
+    load = witness.load(port, rng, runs=2, traces=1)
+    client = Client(port)
+    end = time.monotonic() + FAULT_SECS_MAX
+    while not injected(log) and time.monotonic() < end and server.process.poll() is None:
+        time.sleep(0.02)
+    # What follows the fault is tried too: writers go on until the server has said that it stopped.
+    end = time.monotonic() + SAID_SECS_MAX
+    ready = 200
+    while injected(log) and time.monotonic() < end:
+        ready, why = client.ask("GET", "/readyz")
+        if ready == 503 and b"writing has stopped" in why and witness.refused.get("writes_stopped"):
+            break
+        time.sleep(0.02)
+    load.finish()
+    if not injected(log):
+        return "no fault"
+    demand(server.process.poll() is None, f"the server died of it:\n{server.errors()}")
+    demand(ready == 503, f"/readyz still says {ready} after the fault")
+    demand(b"writing has stopped" in why, f"/readyz says another thing: {why!r}")
+    demand(witness.refused.get("writes_stopped"), f"no answer was writes_stopped: {witness.refused}")
+    # Reading goes on.
+    demand(client.get("/api/v1/ledger/head")["tree_size"] >= witness.size, "the head is behind the receipts")
+    return "stopped writing and said so"
+
+
+def prepare(binary: str, folder: Path) -> Path:
+    """A folder with a ledger in it, so that cases begin with a server that serves."""
+    data = folder / "data"
+    server, witness = Server(binary, data), Witness(0)
+    load = witness.load(server.started(), random.Random(0))
+    time.sleep(0.7)
+    load.finish()
+    demand(server.end(signal.SIGTERM) == 0, "did not end well")
+    return data
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--only", default="", help="only cases whose name has this in it")
+    options = parser.parse_args()
+    if not shutil.which("strace"):
+        print("strace is not installed", file=sys.stderr)
+        return 2
+    binary = str(Path(options.binary).resolve())
+    passed = failed = 0
+    with tempfile.TemporaryDirectory(prefix="deponent-faults-") as temporary:
+        (Path(temporary) / "prepared").mkdir()
+        prepared = prepare(binary, Path(temporary) / "prepared")
+        for case in (case for case in CASES if options.only in case.name):
+            for count in case.counts:
+                folder = Path(temporary) / f"{CASES.index(case)}-{count}"
+                folder.mkdir()
+                where = "starting" if case.starting else "serving"
+                begun = time.monotonic()
+                try:
+                    said = run(binary, case, count, folder, prepared)
+                    passed += 1
+                    verdict = "ok    "
+                except (Broken, Gone, tlog_check.Refused, subprocess.SubprocessError) as broken:
+                    said, failed = str(broken), failed + 1
+                    verdict = "FAILED"
+                print(f"{verdict} {where}: {case.name}, call {count}: {said} ({time.monotonic() - begun:.1f} s)", flush=True)
+                shutil.rmtree(folder)
+    print(f"faults: {passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
