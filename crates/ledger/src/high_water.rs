@@ -75,6 +75,11 @@ impl HighWater {
         Ok(Self { path: path.to_owned(), marks })
     }
 
+    /// What the file says now.
+    pub(crate) fn reread(&self) -> io::Result<Self> {
+        Self::open(&self.path)
+    }
+
     /// The mark of a ledger.
     pub fn get(&self, origin: &str) -> Option<Mark> {
         self.marks.get(origin).copied()

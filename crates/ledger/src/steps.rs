@@ -49,6 +49,7 @@ pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, Re
         let page = store.run_records(run.key, from, ROWS_READ)?;
         let Some(last) = page.last() else { break };
         from = last.run_seq + 1;
+        let whole = page.len() < ROWS_READ as usize;
         for row in page {
             ended |= matches!(row.kind, Kind::TraceCompleted | Kind::TraceAborted);
             if row.kind == Kind::TraceStep {
@@ -65,6 +66,10 @@ pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, Re
         if rows.len() > RUN_STEPS_MAX {
             let reason = format!("the run has more than {RUN_STEPS_MAX} steps");
             return Err(RecordError::Body { leaf: run.started_leaf.leaf_index(), reason });
+        }
+        // Not by asking once more: a damaged row with the largest run_seq of all would be found for ever.
+        if whole {
+            break;
         }
     }
     rows.sort_by_key(|row| {

@@ -84,6 +84,9 @@ pub trait Store: Send + Sync + 'static {
     fn batch_append(&self, batches: &[Batch]) -> Result<(), AppendError>;
 
     /// Keeps a signed checkpoint, durably. The same again is a success.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when another note over that size is kept.
     fn checkpoint_append(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError>;
 
     /// The newest checkpoint.
@@ -134,7 +137,7 @@ pub trait Store: Send + Sync + 'static {
     fn runs_read(&self, from: RunKey, limit: u32) -> Result<Vec<RunRow>, StoreError>;
 
     /// Runs whose trace has ended but is not settled, silent since before `ended_before`; and runs
-    /// still running, silent since before `running_before`. Oldest first.
+    /// still running, silent since before `running_before`. Oldest first, at most `limit`.
     fn runs_due(
         &self,
         ended_before: evidence::Timestamp,

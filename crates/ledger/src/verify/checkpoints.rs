@@ -11,6 +11,10 @@ use super::{Level, Question, Report};
 /// Checkpoints read at once.
 const CHECKPOINTS_READ: u32 = 1_000;
 
+/// Between mark and checkpoint lie two fsyncs; ten looks in a second are enough for slow disks.
+const SIGNING_WAITS: u32 = 10;
+const SIGNING_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// A root that the tree must have had.
 struct Expected {
     root: Hash,
@@ -78,8 +82,13 @@ impl<'a> Checkpoints<'a> {
             let page = store.checkpoints_read(row.ledger_no, from, CHECKPOINTS_READ)?;
             let Some(last) = page.last() else { break };
             from = TreeSize::new(last.size.as_u64() + 1);
+            let last = page.len() < CHECKPOINTS_READ as usize;
             for stored in &page {
                 this.stored(stored, &keys, report);
+            }
+            // Not by asking once more: a row at the largest size of all would be found for ever.
+            if last {
+                break;
             }
         }
         for kept in &question.kept {
@@ -193,6 +202,46 @@ impl<'a> Checkpoints<'a> {
                 }
             }
         }
+    }
+
+    /// A mark is raised before a checkpoint is signed and never lowered, and a checkpoint is kept right after:
+    /// either one far behind the other was changed, or lost.
+    pub(super) fn against_mark(
+        &self,
+        store: &dyn Store,
+        question: &Question<'_>,
+        head: Head,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let origin = &self.row.origin;
+        let Some((marks, mark)) = question.marks.and_then(|marks| Some((marks, marks.get(origin)?))) else { return Ok(()) };
+        if self.declared_lost.is_some() {
+            return Ok(());
+        }
+        let newest = self.newest.unwrap_or(0);
+        if newest > mark.size.as_u64() {
+            // The mark that is held may be older than the checkpoints that were read after it.
+            let now = marks.reread().ok().and_then(|marks| marks.get(origin)).map_or(0, |mark| mark.size.as_u64());
+            if newest > now {
+                let detail = format!("the mark is over {now} leaves, a checkpoint over {newest} is stored");
+                let finding = Finding::new(FindingCode::RolledBack, "high-water.json", detail);
+                report.add(finding.with_tenant(&self.row.tenant_id).with_leaf(newest.saturating_sub(1)));
+            }
+        }
+        if newest < mark.size.as_u64() && mark.size <= head.size {
+            // A serving process may be about to keep it.
+            for _ in 0..SIGNING_WAITS {
+                let kept = store.checkpoint_newest(self.row.ledger_no)?;
+                if kept.is_some_and(|kept| kept.size >= mark.size) {
+                    return Ok(());
+                }
+                std::thread::sleep(SIGNING_WAIT);
+            }
+            let detail = format!("{} leaves were marked as signed, the newest checkpoint is over {newest}", mark.size);
+            let finding = Finding::new(FindingCode::CheckpointMissing, "checkpoints", detail);
+            report.add(finding.with_tenant(&self.row.tenant_id).with_leaf(mark.size.as_u64() - 1));
+        }
+        Ok(())
     }
 
     /// The tree ends at the head; what is expected beyond it was signed and is gone.

@@ -14,6 +14,7 @@ mod compare;
 mod derive;
 mod examine;
 mod incremental;
+mod owners;
 mod pipeline;
 mod report;
 
@@ -63,7 +64,7 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
         let structure = scope.spawn(|| store.self_check());
         let verified = records(store, question, &mut report);
         let panicked = |_| Err(StoreError::Unavailable("the look at the database's structure panicked".into()));
-        for finding in structure.join().unwrap_or_else(panicked)? {
+        for finding in or_finding(structure.join().unwrap_or_else(panicked), None, &mut report)? {
             report.add(finding);
         }
         verified
@@ -76,7 +77,9 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
 }
 
 fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> Result<(), StoreError> {
-    let ledgers = store.ledgers_list()?;
+    // Before the ledgers: a tenant's ledger is older than its record.
+    let recorded = or_finding(store.tenants_list(), None, report)?;
+    let ledgers = or_finding(store.ledgers_list(), None, report)?;
     let mut tenants: Vec<u32> = ledgers.iter().map(|row| row.tenant_no).collect();
     tenants.sort_unstable();
     tenants.dedup();
@@ -87,7 +90,11 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
             continue;
         }
         found = true;
-        tenant(store, question, &epochs, report)?;
+        let verified = tenant(store, question, &epochs, report);
+        or_finding(verified, Some(&epochs[0].tenant_id), report)?;
+    }
+    if !question.only_ledger {
+        owners::check(store, question, &recorded, &ledgers, report)?;
     }
     if question.tenant_id.is_none() {
         marks_without_ledger(question, &ledgers, report);
@@ -98,6 +105,25 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
         checkpoints::unused(kept, &ledgers, question, report);
     }
     Ok(())
+}
+
+/// Damage that ends a read is a finding like others, and what comes after it is verified all the same.
+fn or_finding<T: Default>(
+    result: Result<T, StoreError>,
+    tenant_id: Option<&str>,
+    report: &mut Report,
+) -> Result<T, StoreError> {
+    match result {
+        Err(StoreError::Damaged { place, reason }) => {
+            let finding = Finding::new(FindingCode::Unreadable, place, reason);
+            report.add(match tenant_id {
+                Some(tenant_id) => finding.with_tenant(tenant_id),
+                None => finding,
+            });
+            Ok(T::default())
+        }
+        other => other,
+    }
 }
 
 fn tenant(

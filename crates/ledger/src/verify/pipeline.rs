@@ -356,6 +356,7 @@ impl<'a, 'q> Fold<'a, 'q> {
             let finding = self.finding(FindingCode::RootMismatch, "tree_nodes", detail);
             self.report.add(finding);
         }
+        self.checkpoints.against_mark(self.store, self.question, self.head, self.report)?;
         let summary = self.checkpoints.finish(self.head, self.broken, self.report);
         Ok(LedgerReport {
             tenant_id: self.row.tenant_id.clone(),

@@ -35,6 +35,14 @@ fn base() -> &'static Path {
                 bed.complete(&tenant, &run_id);
             }
         }
+        let synthetic = evidence::record::RunStarted {
+            source: "SYNTHETIC".into(),
+            is_synthetic: true,
+            synthetic_scenario_id: Some("drill".into()),
+            parent_run_id: Some("r10".into()),
+            ..Default::default()
+        };
+        bed.one(&tenant, crate::bed::run_of("synthetic", synthetic));
         let mut drafts = vec![run("long")];
         drafts.extend((0..300).map(|index| step("long", index)));
         bed.all(&tenant, drafts);
@@ -271,6 +279,11 @@ fn every_value_of_every_column_altered_is_found_and_named() {
     assert!(altered.values().sum::<usize>() > 500);
 }
 
+/// Of the last leaves themselves nothing is left to be named: what stood on them, and what was signed, is.
+fn is_tail(table: &str, finding: &Finding) -> bool {
+    table == "leaf_blocks" && matches!(finding.code, FindingCode::BodyUnexpected | FindingCode::RolledBack)
+}
+
 /// Rows whose absence contradicts nothing, and why.
 const UNSEEN_DELETIONS: &[(&str, &str)] = &[
     // Which sizes were signed stands nowhere else; the newest one proves all that the others did. The newest is
@@ -298,7 +311,7 @@ fn every_row_deleted_or_doubled_is_found_and_named() {
         let mut judge = |what: String| match try_report(copy.path()) {
             Err(error) => complaints.push(format!("{what}: no answer: {error}")),
             Ok(report) if report.exit_code(None) != 1 => complaints.push(format!("{what}: not found")),
-            Ok(report) if table != "ledgers" && !report.findings.iter().any(|f| f.place.starts_with(table.as_str())) => {
+            Ok(report) if !report.findings.iter().any(|finding| is_named(&columns[0], finding) || is_tail(table, finding)) => {
                 complaints.push(format!("{what}: named otherwise:\n{}", lines(&report)));
             }
             Ok(_) => {}
@@ -358,7 +371,7 @@ fn rows_exchanged_between_runs_and_tenants_are_found() {
         ("run_records", "UPDATE run_records SET run = run + 1000 WHERE run = (1 << 40) + 3".into()),
         ("run_records", "UPDATE run_records SET run = (run & ((1 << 40) - 1)) + (2 << 40) + 5000 WHERE run >> 40 = 1".into()),
         ("traces", "UPDATE traces SET run = (2 << 40) WHERE tenant_no = 1".into()),
-        ("traces", "UPDATE traces SET tenant_no = 3 - tenant_no WHERE tenant_no IN (1, 2) AND trace_id LIKE 'trace_r1%'".into()),
+        ("traces", "UPDATE traces SET tenant_no = 2 WHERE tenant_no = 1 AND trace_id = 'trace_r12'".into()),
         ("step_keys", "UPDATE step_keys SET idempotency_key = 'key-' || (1 - substr(idempotency_key, 5))".into()),
         ("checkpoints", "UPDATE checkpoints SET note = (SELECT note FROM checkpoints WHERE ledger_no = 2 LIMIT 1) WHERE ledger_no = 1".into()),
         ("runs", "UPDATE runs SET tenant_no = 2, run_id = run_id || 'y' WHERE run = 1 << 40".into()),
@@ -406,9 +419,9 @@ fn checkpoints_keys_and_marks_altered_are_found() {
     let report = Copy::new().sql(&format!("DELETE FROM checkpoints WHERE {newest}"));
     assert_eq!((report.errors, report.warnings, report.exit_code(None)), (0, 1, 0), "{}", lines(&report));
     assert_eq!(report.findings[0].place, "checkpoints");
-    // More than the newest removed: no crash does that.
+    // Nor all of them: a crash may have come before the first was kept.
     let report = Copy::new().sql("DELETE FROM checkpoints WHERE ledger_no = 1");
-    assert_found(&report, "checkpoints");
+    assert_eq!((report.errors, report.warnings, report.exit_code(None)), (0, 1, 0), "{}", lines(&report));
 
     let marks = |change: fn(&mut serde_json::Value)| {
         let copy = Copy::new();
@@ -419,7 +432,6 @@ fn checkpoints_keys_and_marks_altered_are_found() {
         report_of(&copy)
     };
     const ACME: &str = "deponent.local/acme";
-    let root = tlog::leaf_hash(b"other").to_base64();
     let changes: [fn(&mut serde_json::Value); 6] = [
         |file| file[ACME]["tree_size"] = (file[ACME]["tree_size"].as_u64().unwrap() + 1).into(),
         |file| file[ACME]["tree_size"] = (file[ACME]["tree_size"].as_u64().unwrap() - 1).into(),
@@ -428,7 +440,6 @@ fn checkpoints_keys_and_marks_altered_are_found() {
         |file| file["deponent.local/gone"] = file[ACME].clone(),
         |file| file[ACME] = serde_json::json!({"tree_size": 0, "tree_root": tlog::empty_root().to_base64()}),
     ];
-    drop(root);
     for (n, change) in changes.into_iter().enumerate() {
         let report = marks(change);
         assert_eq!(report.exit_code(None), 1, "change {n}");
@@ -487,6 +498,8 @@ fn a_damaged_file_is_damage_not_an_open_question() {
         std::fs::write(&database, bytes).unwrap();
         match try_report(copy.path()) {
             Ok(report) => assert_eq!(report.exit_code(None), 1, "page {page}"),
+            // The schema itself: nothing can be asked of such a file.
+            Err(store::StoreError::Damaged { .. }) => {}
             Err(error) => panic!("page {page}: {error}"),
         }
     }

@@ -43,7 +43,11 @@ impl SqliteStore {
     pub(super) fn checkpoint_insert(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
         self.small_write(|connection| {
             connection
-                .prepare_cached("INSERT OR IGNORE INTO checkpoints VALUES (?1, ?2, ?3)")?
+                .prepare_cached(
+                    // Another note over the same size breaks the key, and is refused: it would be a fork.
+                    "INSERT INTO checkpoints SELECT ?1, ?2, ?3 WHERE NOT EXISTS
+                     (SELECT 1 FROM checkpoints WHERE (ledger_no, tree_size, note) = (?1, ?2, ?3))",
+                )?
                 .execute((ledger_no, as_i64(checkpoint.size.as_u64()), &checkpoint.note))
         })
     }
@@ -84,6 +88,9 @@ impl SqliteStore {
         &self,
         batches: &mut dyn Iterator<Item = Result<Batch, StoreError>>,
     ) -> Result<(), StoreError> {
+        if self.is_stopped() {
+            return Err(StoreError::Refused("writing has stopped".into()));
+        }
         let mut connection = self.writer();
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unavailable)?;

@@ -39,6 +39,7 @@ impl SqliteStore {
             Ok(connection)
         };
         let writer = connect(WRITER_CACHE_KIB)?;
+        ours(&writer, path)?;
         match access {
             Access::ReadWrite => migrate(&writer, path)?,
             Access::ReadOnly => {
@@ -74,6 +75,12 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
     set("busy_timeout", BUSY_MILLIS)?;
     if access == Access::ReadWrite {
         connection.pragma_update(None, "journal_mode", "wal").map_err(unavailable)?;
+    } else {
+        // What is only read is left as it was found: the last reader to go must not carry the log over.
+        connection
+            .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(unavailable)?;
+        connection.pragma_update(None, "query_only", true).map_err(unavailable)?;
     }
     connection.pragma_update(None, "synchronous", "full").map_err(unavailable)?;
     set("cache_size", -cache_kib)?;
@@ -97,6 +104,15 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
         )));
     }
     Ok(())
+}
+
+/// A version of another program's schema must not be taken for one of ours.
+fn ours(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let id: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(unavailable)?;
+    if user_version(connection)? == 0 || id == APPLICATION_ID {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!("{} is a database of another program", path.display())))
 }
 
 fn user_version(connection: &Connection) -> Result<usize, StoreError> {

@@ -7,10 +7,10 @@ use evidence::{Finding, Identity, Kind, Timestamp};
 use tlog::{Hash, TreeSize};
 
 use super::append::empty_head;
-use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, hash, runs, unavailable};
+use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, hash, runs, thirty_two, unavailable};
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock, LeafKey,
-    LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot, Store, StoreError, TenantRow,
+    LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot, Store, StoreError, TenantRow,
     TraceKey, TraceRow,
 };
 
@@ -18,15 +18,20 @@ impl Store for SqliteStore {
     fn ledgers_list(&self) -> Result<Vec<LedgerRow>, StoreError> {
         self.read(|c| {
             rows(c, "SELECT ledger_no, tenant_no, tenant_id, epoch, origin, vkey FROM ledgers ORDER BY ledger_no", (), |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, i64>(3)?, row.get(4)?, row.get(5)?))
+            })?
+            .into_iter()
+            .map(|(ledger_no, tenant_no, tenant_id, epoch, origin, vkey)| {
                 Ok(LedgerRow {
-                    ledger_no: row.get(0)?,
-                    tenant_no: row.get(1)?,
-                    tenant_id: row.get(2)?,
-                    epoch: row.get(3)?,
-                    origin: row.get(4)?,
-                    vkey: row.get(5)?,
+                    ledger_no: owner("ledgers.ledger_no", ledger_no)?,
+                    tenant_no: owner("ledgers.tenant_no", tenant_no)?,
+                    tenant_id,
+                    epoch: as_u32("ledgers.epoch", epoch)?,
+                    origin,
+                    vkey,
                 })
             })
+            .collect()
         })
     }
 
@@ -37,12 +42,14 @@ impl Store for SqliteStore {
     fn tenants_list(&self) -> Result<Vec<TenantRow>, StoreError> {
         self.read(|c| {
             rows(c, "SELECT tenant_no, tenant_id, leaf FROM tenants ORDER BY tenant_no", (), |row| {
-                Ok(TenantRow {
-                    tenant_no: row.get(0)?,
-                    tenant_id: row.get(1)?,
-                    leaf: LeafKey::from_i64(row.get(2)?),
-                })
+                Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?))
+            })?
+            .into_iter()
+            .map(|(tenant_no, tenant_id, leaf)| {
+                let tenant_no = owner("tenants.tenant_no", tenant_no)?;
+                Ok(TenantRow { tenant_no, tenant_id, leaf: LeafKey::from_i64(leaf) })
             })
+            .collect()
         })
     }
 
@@ -121,7 +128,7 @@ impl Store for SqliteStore {
                 if index != as_i64(expected) {
                     break;
                 }
-                hashes.push(hash("tree_nodes.node_hash", blob(row, 1)?)?);
+                hashes.push(hash(blob(row, 1)?));
             }
             Ok(hashes)
         })
@@ -221,6 +228,8 @@ impl Store for SqliteStore {
             ] {
                 due.extend(run_rows(c, &of_status(condition), &[before.as_micros(), i64::from(limit)])?);
             }
+            due.sort_by_key(|row| row.state.last_recorded_at);
+            due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
             Ok(due)
         })
     }
@@ -339,11 +348,9 @@ pub(super) fn head(c: &Connection, ledger_no: u32) -> Result<Head, StoreError> {
         })
         .map_err(unavailable)?;
     let Some((first, count, root)) = last else { return Ok(empty_head()) };
-    let count = as_u64("leaf_blocks.leaf_count", count)?;
-    Ok(Head {
-        size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + count),
-        root: hash("leaf_blocks.tree_root", &root)?,
-    })
+    // A count that no block has is read as none: the leaves of the block disagree with it.
+    let count = u64::try_from(count).ok().filter(|&count| count <= u64::from(u32::MAX)).unwrap_or(0);
+    Ok(Head { size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + count), root: hash(&root) })
 }
 
 fn lookup(c: &Connection, tenant_no: u32, query: &BatchQuery) -> Result<BatchKnown, StoreError> {
@@ -462,8 +469,8 @@ fn block(row: &Row<'_>) -> Result<LeafBlock, StoreError> {
     let first: i64 = row.get(0).map_err(unavailable)?;
     Ok(LeafBlock {
         first: LeafKey::from_i64(first).leaf_index(),
-        count: as_u32("leaf_blocks.leaf_count", row.get(1).map_err(unavailable)?)?,
-        root: hash("leaf_blocks.tree_root", blob(row, 2)?)?,
+        count: u32::try_from(row.get::<_, i64>(1).map_err(unavailable)?).unwrap_or(0),
+        root: hash(blob(row, 2)?),
         leaves: blob(row, 3)?.to_vec(),
     })
 }
@@ -471,7 +478,7 @@ fn block(row: &Row<'_>) -> Result<LeafBlock, StoreError> {
 fn body(row: &Row<'_>) -> Result<BodyRow, StoreError> {
     Ok(BodyRow {
         leaf: LeafKey::from_i64(row.get(0).map_err(unavailable)?),
-        salt: blob(row, 1)?.try_into().map_err(|_| damaged("bodies.salt", "not 32 bytes"))?,
+        salt: thirty_two(blob(row, 1)?),
         body: blob(row, 2)?.to_vec(),
     })
 }
@@ -503,6 +510,11 @@ fn rows<T>(
     let mut statement = c.prepare_cached(sql).map_err(unavailable)?;
     let found = statement.query_map(params, read).map_err(unavailable)?;
     found.collect::<Result<_, _>>().map_err(unavailable)
+}
+
+/// A ledger's or tenant's number as stored; one that no key has room for is damage.
+fn owner(place: &'static str, number: i64) -> Result<u32, StoreError> {
+    as_u32(place, number).ok().filter(|&number| number <= OWNERS_MAX).ok_or_else(|| damaged(place, "out of range"))
 }
 
 /// The first and last key a ledger's leaves can have.

@@ -11,7 +11,8 @@ use crate::{LeafKey, RunKey, RunPage, RunQuery, RunRow, StoreError};
 pub(super) const COLUMNS: &str = "run, run_id, started_leaf, trace_id, correlation_id, agent_id, parent_run_id, source, \
      is_synthetic, seed, plan_hash, otlp, started_at, created_at, status, execution_status, completed_at, provider, \
      model, input_tokens, output_tokens, cost_nano_cents, total_steps, success_count, failure_count, duration_micros, \
-     root_hash, late_count, record_count, last_recorded_at, first_inference_at, declared, settled";
+     root_hash, late_count, record_count, last_recorded_at, first_inference_at, declared, settled, \
+     tenant_no";
 
 pub(super) fn upsert(transaction: &Transaction<'_>, rows: &[RunRow]) -> rusqlite::Result<()> {
     // What the first record said never changes; the rest is what the records add up to now.
@@ -77,13 +78,24 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
             row.get($i).map_err(get_err)?
         };
     }
+    // Filters and indexes compare with 0 and 1, so nothing else may pass for true.
+    let truth = |place, number: i64| match number {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(damaged(place, "neither 0 nor 1")),
+    };
     let time = |place, micros: i64| Timestamp::from_micros(micros).ok_or_else(|| damaged(place, "no time"));
     let time_opt = |place, micros: Option<i64>| micros.map(|micros| time(place, micros)).transpose();
+    let (key, tenant_no): (i64, i64) = (get!(0), get!(33));
+    let key = RunKey::from_i64(key);
+    if tenant_no != i64::from(key.tenant_no()) {
+        return Err(damaged("runs.tenant_no", format!("tenant {tenant_no}, the key says {}", key.tenant_no())));
+    }
     let status: String = get!(14);
     let execution_status: String = get!(15);
     let root_hash: Option<Vec<u8>> = get!(26);
     Ok(RunRow {
-        key: RunKey::from_i64(get!(0)),
+        key,
         started_leaf: LeafKey::from_i64(get!(2)),
         state: RunState {
             run_id: get!(1),
@@ -92,10 +104,10 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
             agent_id: get!(5),
             parent_run_id: get!(6),
             source: get!(7),
-            is_synthetic: get!(8),
+            is_synthetic: truth("runs.is_synthetic", get!(8))?,
             seed: get!(9),
             plan_hash: get!(10),
-            otlp: get!(11),
+            otlp: truth("runs.otlp", get!(11))?,
             started_at: time("runs.started_at", get!(12))?,
             created_at: time("runs.created_at", get!(13))?,
             status: TraceStatus::parse(&status).ok_or_else(|| damaged("runs.status", &status))?,
@@ -119,7 +131,7 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
             last_recorded_at: time("runs.last_recorded_at", get!(29))?,
             first_inference_at: time_opt("runs.first_inference_at", get!(30))?,
             declared: Declared::from_bits(get!(31)),
-            settled: get!(32),
+            settled: truth("runs.settled", get!(32))?,
         },
     })
 }
