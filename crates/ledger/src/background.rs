@@ -46,7 +46,12 @@ impl Verifier {
                 StateDb::open(&path)?
             }
         };
-        Ok(Self { ledger: ledger.clone(), state, known: Mutex::default(), scrubbing: AtomicBool::new(false) })
+        Ok(Self {
+            ledger: ledger.clone(),
+            state,
+            known: Mutex::default(),
+            scrubbing: AtomicBool::new(false),
+        })
     }
 
     /// How far a ledger has been verified.
@@ -63,7 +68,9 @@ impl Verifier {
             let row = tenant.ledger().row.clone();
             let mut progress = self.progress(&row.origin);
             let head = self.ledger.store().head_read(row.ledger_no);
-            if head.is_ok_and(|head| head.size.as_u64() == progress.verified_size && progress.verified_at.is_some()) {
+            if head.is_ok_and(|head| {
+                head.size.as_u64() == progress.verified_size && progress.verified_at.is_some()
+            }) {
                 continue;
             }
             match incremental(self.ledger.store(), &row, TreeSize::new(progress.verified_size)) {
@@ -119,13 +126,19 @@ impl Verifier {
         for tenant in self.ledger.tenants() {
             let row = tenant.ledger().row.clone();
             // What names no tenant concerns all.
-            let concerns = |finding: &&Finding| finding.tenant_id.as_ref().is_none_or(|id| *id == row.tenant_id);
+            let concerns =
+                |finding: &&Finding| finding.tenant_id.as_ref().is_none_or(|id| *id == row.tenant_id);
             let findings: Vec<Finding> = report.findings.iter().filter(concerns).cloned().collect();
             self.log(&row, &findings);
             let mut progress = self.progress(&row.origin);
             progress.last_full_scrub_at = Some(at);
             // A missing trigger warns; it does not make evidence false.
-            progress.findings = count(&findings.into_iter().filter(|f| f.severity == Severity::Error).collect::<Vec<_>>());
+            progress.findings = count(
+                &findings
+                    .into_iter()
+                    .filter(|f| f.severity == Severity::Error)
+                    .collect::<Vec<_>>(),
+            );
             self.keep(&row, progress);
         }
     }
@@ -142,7 +155,11 @@ impl Verifier {
             tracing::error!(origin = row.origin, %finding, "verification found");
         }
         if findings.len() > FINDINGS_LOGGED {
-            tracing::error!(origin = row.origin, more = findings.len() - FINDINGS_LOGGED, "verification found more");
+            tracing::error!(
+                origin = row.origin,
+                more = findings.len() - FINDINGS_LOGGED,
+                "verification found more"
+            );
         }
     }
 

@@ -63,13 +63,22 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
         // The database's own structure is looked at beside the records: neither needs the other.
         let structure = scope.spawn(|| store.self_check());
         let verified = records(store, question, &mut report);
-        let panicked = |_| Err(StoreError::Unavailable("the look at the database's structure panicked".into()));
+        let panicked = |_| {
+            Err(StoreError::Unavailable(
+                "the look at the database's structure panicked".into(),
+            ))
+        };
         for finding in or_finding(structure.join().unwrap_or_else(panicked), None, &mut report)? {
             report.add(finding);
         }
         verified
     })?;
-    report.level = report.ledgers.iter().map(|ledger| ledger.level).min().unwrap_or(Level::ValidSelfSigned);
+    report.level = report
+        .ledgers
+        .iter()
+        .map(|ledger| ledger.level)
+        .min()
+        .unwrap_or(Level::ValidSelfSigned);
     if report.errors > 0 {
         report.level = Level::Invalid;
     }
@@ -85,8 +94,16 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
     tenants.dedup();
     let mut found = false;
     for tenant_no in tenants {
-        let epochs: Vec<LedgerRow> = ledgers.iter().filter(|row| row.tenant_no == tenant_no).cloned().collect();
-        if question.tenant_id.as_ref().is_some_and(|id| epochs.iter().all(|row| row.tenant_id != *id)) {
+        let epochs: Vec<LedgerRow> = ledgers
+            .iter()
+            .filter(|row| row.tenant_no == tenant_no)
+            .cloned()
+            .collect();
+        if question
+            .tenant_id
+            .as_ref()
+            .is_some_and(|id| epochs.iter().all(|row| row.tenant_id != *id))
+        {
             continue;
         }
         found = true;
@@ -99,7 +116,10 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
     if question.tenant_id.is_none() {
         marks_without_ledger(question, &ledgers, report);
     } else if !found {
-        report.undecided.push(format!("there is no tenant {}", question.tenant_id.as_deref().unwrap_or_default()));
+        report.undecided.push(format!(
+            "there is no tenant {}",
+            question.tenant_id.as_deref().unwrap_or_default()
+        ));
     }
     for kept in &question.kept {
         checkpoints::unused(kept, &ledgers, question, report);
@@ -136,7 +156,8 @@ fn tenant(
     let snapshot = match store.snapshot(tenant_no) {
         Ok(snapshot) => snapshot,
         Err(StoreError::Damaged { place, reason }) => {
-            report.add(Finding::new(FindingCode::Unreadable, place, reason).with_tenant(&epochs[0].tenant_id));
+            report
+                .add(Finding::new(FindingCode::Unreadable, place, reason).with_tenant(&epochs[0].tenant_id));
             Snapshot::default()
         }
         Err(error) => return Err(error),
@@ -146,7 +167,9 @@ fn tenant(
     let mut deferred = compare::Deferred::new();
     for (place, row) in epochs.iter().enumerate() {
         let declared = epochs.get(place + 1).and_then(|next| declared(store, next));
-        let Some((_, head)) = snapshot.heads.iter().find(|(no, _)| *no == row.ledger_no) else { continue };
+        let Some((_, head)) = snapshot.heads.iter().find(|(no, _)| *no == row.ledger_no) else {
+            continue;
+        };
         let ledger = pipeline::ledger(
             store,
             question,
@@ -162,7 +185,16 @@ fn tenant(
     }
     if !question.only_ledger {
         let (late, counts) = deriver.finish(&mut derived);
-        compare::finish(store, &epochs[0].tenant_id, &derived, &late, deferred, counts, &snapshot, report)?;
+        compare::finish(
+            store,
+            &epochs[0].tenant_id,
+            &derived,
+            &late,
+            deferred,
+            counts,
+            &snapshot,
+            report,
+        )?;
     }
     Ok(())
 }
@@ -190,7 +222,10 @@ fn declared(store: &dyn Store, epoch: &LedgerRow) -> Option<checkpoints::Declare
 fn marks_without_ledger(question: &Question<'_>, ledgers: &[LedgerRow], report: &mut Report) {
     for (origin, mark) in question.marks.into_iter().flat_map(HighWater::iter) {
         if mark.size.as_u64() > 0 && ledgers.iter().all(|row| row.origin != origin) {
-            let detail = format!("{} leaves of {origin} were signed, the database has no such ledger", mark.size);
+            let detail = format!(
+                "{} leaves of {origin} were signed, the database has no such ledger",
+                mark.size
+            );
             report.add(Finding::new(FindingCode::RolledBack, "ledgers", detail));
         }
     }
