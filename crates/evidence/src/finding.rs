@@ -54,6 +54,9 @@ pub enum FindingCode {
     StoreDamaged,
     /// A trigger that refuses changes is missing (a warning).
     TriggerMissing,
+    /// More was marked as signed than a checkpoint is kept of: a crash came in between, or the newest was
+    /// removed (a warning).
+    CheckpointMissing,
 }
 
 /// How much a finding weighs.
@@ -94,7 +97,10 @@ pub struct Finding {
 impl Finding {
     /// A finding at a place; the rest is added by the `with_` methods.
     pub fn new(code: FindingCode, place: impl Into<String>, detail: impl Into<String>) -> Self {
-        let severity = if code == FindingCode::TriggerMissing { Severity::Warning } else { Severity::Error };
+        let severity = match code {
+            FindingCode::TriggerMissing | FindingCode::CheckpointMissing => Severity::Warning,
+            _ => Severity::Error,
+        };
         Self {
             code,
             severity,

@@ -23,8 +23,8 @@ use tlog::{Hash, TreeSize};
 pub use fault::{Fault, FaultStore, Hold};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
-    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage,
-    RunQuery, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey, TraceRow,
+    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LateRunRow, LeafBlock, LedgerRow,
+    NodeRow, RunPage, RunQuery, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey, TraceRow,
 };
 
 /// Why a read or a small write failed.
@@ -84,6 +84,9 @@ pub trait Store: Send + Sync + 'static {
     fn batch_append(&self, batches: &[Batch]) -> Result<(), AppendError>;
 
     /// Keeps a signed checkpoint, durably. The same again is a success.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when another note over that size is kept.
     fn checkpoint_append(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError>;
 
     /// The newest checkpoint.
@@ -134,7 +137,7 @@ pub trait Store: Send + Sync + 'static {
     fn runs_read(&self, from: RunKey, limit: u32) -> Result<Vec<RunRow>, StoreError>;
 
     /// Runs whose trace has ended but is not settled, silent since before `ended_before`; and runs
-    /// still running, silent since before `running_before`. Oldest first.
+    /// still running, silent since before `running_before`. Oldest first, at most `limit`.
     fn runs_due(
         &self,
         ended_before: evidence::Timestamp,

@@ -73,35 +73,58 @@ impl SqliteStore {
     }
 
     /// Runs a read in one transaction, so that it sees one state.
-    fn read<T>(
-        &self,
-        body: impl FnOnce(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = loop {
             if let Some(connection) = readers.pop() {
                 break connection;
             }
-            readers = self.reader_back.wait(readers).unwrap_or_else(PoisonError::into_inner);
+            readers = self
+                .reader_back
+                .wait(readers)
+                .unwrap_or_else(PoisonError::into_inner);
         };
         drop(readers);
         let result = (|| {
             let transaction = connection.unchecked_transaction().map_err(unavailable)?;
             body(&transaction)
         })();
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
         self.reader_back.notify_one();
         result
     }
 }
 
+/// What SQLite's error means to the caller: a file or value that cannot be read is damage, which asking
+/// again does not mend.
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn unavailable(error: rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+    use rusqlite::{Error, ErrorCode};
+    let damage = match &error {
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::Utf8Error(..)
+        | Error::InvalidColumnType(..) => true,
+        other => matches!(
+            other.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ),
+    };
+    if damage {
+        damaged("deponent.db", error)
+    } else {
+        StoreError::Unavailable(error.to_string())
+    }
 }
 
 fn damaged(place: &'static str, reason: impl ToString) -> StoreError {
-    StoreError::Damaged { place, reason: reason.to_string() }
+    StoreError::Damaged {
+        place,
+        reason: reason.to_string(),
+    }
 }
 
 /// A count or size as SQLite keeps it.
@@ -118,6 +141,12 @@ fn as_u32(place: &'static str, number: i64) -> Result<u32, StoreError> {
     u32::try_from(number).map_err(|_| damaged(place, "out of range"))
 }
 
-fn hash(place: &'static str, bytes: &[u8]) -> Result<tlog::Hash, StoreError> {
-    <[u8; 32]>::try_from(bytes).map(tlog::Hash::from_bytes).map_err(|_| damaged(place, "not 32 bytes"))
+/// A stored hash or salt. One of another length is read as zeros, which agree with nothing: so verification
+/// names its row and goes on, instead of ending there.
+fn thirty_two(bytes: &[u8]) -> [u8; 32] {
+    bytes.try_into().unwrap_or_default()
+}
+
+fn hash(bytes: &[u8]) -> tlog::Hash {
+    tlog::Hash::from_bytes(thirty_two(bytes))
 }
