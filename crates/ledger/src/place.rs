@@ -5,7 +5,7 @@
 //!
 //! Start at [`Placer`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, Facts, StepFacts};
@@ -552,13 +552,13 @@ impl<'a> Placer<'a> {
 
 fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
     let mut query = BatchQuery::default();
-    let mut ids: HashMap<&str, ()> = HashMap::new();
-    let mut traces: HashMap<TraceKey, ()> = HashMap::new();
+    let mut ids: HashSet<&str> = HashSet::new();
+    let mut traces: HashSet<TraceKey> = HashSet::new();
     for draft in drafts {
         match &draft.bind {
             Bind::None => {}
             Bind::Run(run_id) | Bind::NewRun(run_id) => {
-                if ids.insert(run_id, ()).is_none() {
+                if ids.insert(run_id) {
                     query.run_ids.push(run_id.to_string());
                 }
                 if let Some(identity) = draft.identity {
@@ -566,17 +566,17 @@ fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
                 }
                 if let Facts::RunStarted(facts) = &draft.facts {
                     let trace = TraceKey::parse(&facts.trace_id);
-                    if traces.insert(trace.clone(), ()).is_none() {
+                    if traces.insert(trace.clone()) {
                         query.traces.push(trace);
                     }
                 }
             }
             Bind::Trace(trace) => {
-                if ids.insert(&trace.run_id, ()).is_none() {
+                if ids.insert(&trace.run_id) {
                     query.run_ids.push(trace.run_id.to_string());
                 }
                 let key = TraceKey::W3c(trace.trace_id);
-                if traces.insert(key.clone(), ()).is_none() {
+                if traces.insert(key.clone()) {
                     query.traces.push(key.clone());
                 }
                 if let Some(identity) = draft.identity {

@@ -101,10 +101,12 @@ pub fn unpack_into(packed: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result
                 None => slot.insert(Decompressor::with_prepared_dictionary(&DECODER)?),
             };
             // The frame's own claim of its size is bounded before anything is reserved for it.
-            let claimed = zstd::zstd_safe::get_frame_content_size(frame)
-                .ok()
-                .flatten()
-                .unwrap_or(0);
+            let unclaimed = || std::io::Error::other("not one frame that says its size");
+            let claimed = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten().ok_or_else(unclaimed)?;
+            // One frame and nothing after it: a second, empty one would unpack to the same bytes.
+            if zstd::zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
+                return Err(unclaimed().into());
+            }
             let capacity = usize::try_from(claimed).unwrap_or(usize::MAX);
             if capacity > bytes_max {
                 return Err(std::io::Error::other("frame claims more than its kind may hold").into());

@@ -1,1 +1,683 @@
-//! placeholder
+//! The claims that every backend is held to, each on a fresh store.
+//!
+//! A backend is right when [`CLAIMS`] say so. A claim that does not hold panics.
+//!
+//! Out of scope: what only one backend has (files, pragmas, triggers); see its own tests.
+#![allow(clippy::unwrap_used)] // a claim that does not hold panics, and that is its answer
+
+use evidence::record::RunStartedFacts;
+use evidence::{ExecutionStatus, Identity, Kind, NanoCents, RunState, Timestamp, TraceStatus};
+use tlog::{Frontier, TreeSize};
+
+use crate::{
+    AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, KindRow, LateRunRow, LeafBlock, LeafKey,
+    LedgerRow, NodeRow, RunKey, RunQuery, RunRecordRow, RunRow, StepKeyRow, Store, StoreError, TenantRow, TraceKey,
+    TraceRow, codec,
+};
+
+/// A claim and its name.
+pub type Claim = (&'static str, fn(&dyn Store));
+
+macro_rules! claims {
+    ($($(#[$doc:meta])* $name:ident($store:ident) $body:block)*) => {
+        /// Every claim.
+        pub const CLAIMS: &[Claim] = &[$((stringify!($name), $name)),*];
+        $($(#[$doc])* fn $name($store: &dyn Store) $body)*
+    };
+}
+
+fn at(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros).unwrap()
+}
+
+fn ledger(ledger_no: u32, tenant_no: u32, epoch: u32) -> LedgerRow {
+    LedgerRow {
+        ledger_no,
+        tenant_no,
+        tenant_id: format!("t{tenant_no}"),
+        epoch,
+        origin: format!("log.example/t{tenant_no}/{epoch}"),
+        vkey: format!("key {ledger_no}"),
+    }
+}
+
+/// A ledger that grows by batches.
+struct Grower {
+    ledger_no: u32,
+    frontier: Frontier,
+}
+
+impl Grower {
+    /// Of a ledger of the tenant with the same number.
+    fn new(store: &dyn Store, ledger_no: u32) -> Self {
+        store.ledger_create(&ledger(ledger_no, ledger_no, 0)).unwrap();
+        Self { ledger_no, frontier: Frontier::new() }
+    }
+
+    fn head(&self) -> Head {
+        Head { size: self.frontier.size(), root: self.frontier.root() }
+    }
+
+    fn size(&self) -> u64 {
+        self.frontier.size().as_u64()
+    }
+
+    fn key(&self, index: u64) -> LeafKey {
+        LeafKey::new(self.ledger_no, index)
+    }
+
+    fn run(&self, ordinal: u64) -> RunKey {
+        RunKey::new(self.ledger_no, ordinal)
+    }
+
+    /// The next leaves, one block, a body each.
+    fn batch(&mut self, count: u32) -> Batch {
+        let mut batch = Batch::new(self.ledger_no, self.ledger_no, self.head());
+        let (first, mut entries) = (self.size(), Vec::new());
+        for _ in 0..count {
+            let leaf = format!("leaf {} of {}", self.size(), self.ledger_no).into_bytes();
+            assert!(codec::push_leaf(&mut entries, &leaf));
+            batch.bodies.push(BodyRow { leaf: self.key(self.size()), salt: [3; 32], body: codec::pack(&leaf) });
+            let nodes = &mut batch.nodes;
+            self.frontier.push_with(tlog::leaf_hash(&leaf), |level, index, hash| {
+                if level.is_multiple_of(8) {
+                    nodes.push(NodeRow { level: level / 8, index, hash });
+                }
+            });
+        }
+        let root = self.frontier.root();
+        batch.blocks.push(LeafBlock { first, count, root, leaves: codec::pack_block(&entries) });
+        batch
+    }
+
+    fn grow(&mut self, store: &dyn Store, count: u32) {
+        let batch = self.batch(count);
+        store.batch_append(&[batch]).unwrap();
+    }
+}
+
+fn state(run_id: &str, created: i64) -> RunState {
+    let facts = RunStartedFacts {
+        run_id: run_id.into(),
+        trace_id: format!("trace_{run_id}"),
+        correlation_id: None,
+        agent_id: None,
+        parent_run_id: None,
+        source: "SDK".into(),
+        is_synthetic: false,
+        seed: 42,
+        plan_hash: "plan".into(),
+        started_at: at(created),
+        otlp: false,
+    };
+    RunState::start(&facts, at(created))
+}
+
+/// A state with every column set to something of its own.
+fn full_state(run_id: &str) -> RunState {
+    RunState {
+        correlation_id: Some("c".into()),
+        agent_id: Some("a".into()),
+        parent_run_id: Some("p".into()),
+        source: "SYNTHETIC".into(),
+        is_synthetic: true,
+        seed: -7,
+        otlp: true,
+        started_at: at(-1),
+        status: TraceStatus::Failed,
+        execution_status: ExecutionStatus::Timeout,
+        completed_at: Some(at(5)),
+        provider: Some("openai".into()),
+        model: Some("m".into()),
+        input_tokens: 1,
+        output_tokens: 2,
+        cost: NanoCents::new(i64::MAX),
+        total_steps: u32::MAX,
+        success_count: 4,
+        failure_count: 5,
+        duration_micros: -6,
+        root_hash: Some([9; 32]),
+        late_count: 7,
+        record_count: 8,
+        last_recorded_at: at(99),
+        first_inference_at: Some(at(3)),
+        declared: evidence::Declared::from_bits(31),
+        settled: true,
+        ..state(run_id, 10)
+    }
+}
+
+fn record(run: RunKey, run_seq: u64, leaf: LeafKey) -> RunRecordRow {
+    let identity = (run_seq > 0).then(|| Identity::step(u32::try_from(run_seq).unwrap()));
+    let step_index = (run_seq > 1).then(|| u32::try_from(run_seq).unwrap());
+    let kind = if run_seq == 0 { Kind::RunStarted } else { Kind::TraceStep };
+    RunRecordRow { run, run_seq, leaf, kind, identity, step_index, occurred_at: at(100) }
+}
+
+/// One ledger with runs of differing columns: created at 0, 10, 20 …
+fn with_runs(store: &dyn Store, states: Vec<RunState>) -> Grower {
+    let mut grower = Grower::new(store, 1);
+    let mut batch = grower.batch(u32::try_from(states.len()).unwrap());
+    for (ordinal, state) in (0..).zip(states) {
+        batch.runs.push(RunRow { key: grower.run(ordinal), started_leaf: grower.key(ordinal), state });
+    }
+    store.batch_append(&[batch]).unwrap();
+    grower
+}
+
+fn query() -> RunQuery {
+    RunQuery { tenant_no: 1, limit: 100, ..RunQuery::default() }
+}
+
+fn ids(store: &dyn Store, query: &RunQuery) -> Vec<String> {
+    store.runs_list(query).unwrap().rows.into_iter().map(|row| row.state.run_id).collect()
+}
+
+claims! {
+    a_fresh_store_is_empty(store) {
+        assert_eq!(store.head_read(1).unwrap(), Head { size: TreeSize::new(0), root: tlog::empty_root() });
+        assert!(store.ledgers_list().unwrap().is_empty() && store.tenants_list().unwrap().is_empty());
+        assert_eq!(store.checkpoint_newest(1).unwrap(), None);
+        assert!(store.blocks_read(1, 0, 10).unwrap().is_empty());
+        assert!(store.nodes_read(1, 1, 0, 10).unwrap().is_empty());
+        assert_eq!(store.run_find(1, "r").unwrap(), None);
+        assert_eq!(store.runs_total(1, None).unwrap(), 0);
+        assert!(store.runs_list(&query()).unwrap().rows.is_empty());
+        assert!(store.self_check().unwrap().is_empty());
+        assert!(!store.is_stopped());
+        assert!(store.disk_bytes() > 0);
+    }
+
+    the_same_ledger_again_is_a_success_and_another_in_its_place_is_refused(store) {
+        store.ledger_create(&ledger(1, 1, 0)).unwrap();
+        store.ledger_create(&ledger(1, 1, 0)).unwrap();
+        store.ledger_create(&ledger(3, 1, 1)).unwrap();
+        let taken = [
+            LedgerRow { vkey: "other".into(), ..ledger(1, 1, 0) },
+            LedgerRow { ledger_no: 2, ..ledger(1, 1, 0) },
+            LedgerRow { origin: "log.example/new".into(), ..ledger(2, 1, 1) },
+            LedgerRow { origin: ledger(1, 1, 0).origin, ..ledger(2, 2, 0) },
+        ];
+        for row in taken {
+            assert!(matches!(store.ledger_create(&row), Err(StoreError::Refused(_))), "{row:?}");
+        }
+        assert_eq!(store.ledgers_list().unwrap(), [ledger(1, 1, 0), ledger(3, 1, 1)]);
+        assert!(!store.is_stopped(), "a refusal is no failure of the disk");
+    }
+
+    an_append_moves_the_head_to_the_end_of_its_last_block(store) {
+        let mut grower = Grower::new(store, 1);
+        for count in [1, 3, 256, 7] {
+            grower.grow(store, count);
+            assert_eq!(store.head_read(1).unwrap(), grower.head());
+        }
+        assert_eq!(store.head_read(2).unwrap().size.as_u64(), 0);
+    }
+
+    another_head_than_expected_is_refused_and_nothing_is_written(store) {
+        let mut grower = Grower::new(store, 1);
+        grower.grow(store, 2);
+        let head = grower.head();
+        let mut batch = grower.batch(2);
+        for expected in [
+            Head { size: TreeSize::new(0), root: tlog::empty_root() },
+            Head { root: tlog::leaf_hash(b"other"), ..head },
+            Head { size: TreeSize::new(3), ..head },
+        ] {
+            batch.expected = expected;
+            assert!(matches!(store.batch_append(&[batch.clone()]), Err(AppendError::HeadMoved(1))));
+            assert_eq!(store.head_read(1).unwrap(), head);
+            assert_eq!(store.bodies_read(1, 0, 10).unwrap().len(), 2);
+        }
+        batch.expected = head;
+        store.batch_append(&[batch.clone()]).unwrap();
+        assert!(matches!(store.batch_append(&[batch]), Err(AppendError::HeadMoved(1))), "twice is once");
+        assert!(!store.is_stopped());
+    }
+
+    batches_of_many_ledgers_are_all_or_none(store) {
+        let (mut one, mut two) = (Grower::new(store, 1), Grower::new(store, 2));
+        let (heads, mut batches) = ((one.head(), two.head()), vec![one.batch(3), two.batch(2)]);
+        batches[1].expected.size = TreeSize::new(9);
+        assert!(matches!(store.batch_append(&batches), Err(AppendError::HeadMoved(2))));
+        assert_eq!((store.head_read(1).unwrap(), store.head_read(2).unwrap()), heads);
+        assert!(store.bodies_read(1, 0, 9).unwrap().is_empty());
+        batches[1].expected = heads.1;
+        store.batch_append(&batches).unwrap();
+        assert_eq!((store.head_read(1).unwrap(), store.head_read(2).unwrap()), (one.head(), two.head()));
+        store.batch_append(&[]).unwrap();
+    }
+
+    blocks_read_back_from_the_one_that_holds_the_first_leaf(store) {
+        let (mut grower, mut other) = (Grower::new(store, 1), Grower::new(store, 2));
+        let counts = [3_u32, 1, 5, 2];
+        for count in counts {
+            grower.grow(store, count);
+            other.grow(store, 1);
+        }
+        let firsts = |first, limit| -> Vec<u64> {
+            store.blocks_read(1, first, limit).unwrap().iter().map(|block| block.first).collect()
+        };
+        assert_eq!(firsts(0, 10), [0, 3, 4, 9]);
+        assert_eq!(firsts(2, 10), [0, 3, 4, 9]);
+        assert_eq!(firsts(3, 2), [3, 4]);
+        assert_eq!(firsts(6, 10), [4, 9]);
+        assert_eq!(firsts(10, 1), [9]);
+        assert!(firsts(11, 10).is_empty());
+        let block = store.blocks_read(1, 4, 1).unwrap().remove(0);
+        let leaves = codec::Leaves::unpack(&block.leaves, block.count).unwrap();
+        assert_eq!(leaves.get(2), Some(b"leaf 6 of 1".as_slice()));
+        assert_eq!(block.root, tlog::root_at(TreeSize::new(9), &memory(11)).unwrap());
+    }
+
+    bodies_read_back_by_range_and_by_leaf(store) {
+        let (mut grower, mut other) = (Grower::new(store, 1), Grower::new(store, 2));
+        grower.grow(store, 5);
+        other.grow(store, 5);
+        let places = |rows: Vec<BodyRow>| rows.iter().map(|row| (row.leaf.ledger_no(), row.leaf.leaf_index())).collect::<Vec<_>>();
+        assert_eq!(places(store.bodies_read(1, 1, 4).unwrap()), [(1, 1), (1, 2), (1, 3)]);
+        assert_eq!(places(store.bodies_read(1, 3, 99).unwrap()), [(1, 3), (1, 4)]);
+        assert!(store.bodies_read(1, 2, 2).unwrap().is_empty());
+        let asked = [LeafKey::new(2, 4), LeafKey::new(1, 0), LeafKey::new(1, 77), LeafKey::new(2, 1)];
+        assert_eq!(places(store.bodies_get(&asked).unwrap()), [(2, 4), (1, 0), (2, 1)]);
+        let row = store.bodies_get(&asked[1..2]).unwrap().remove(0);
+        assert_eq!((row.salt, codec::unpack(&row.body, 100).unwrap()), ([3; 32], b"leaf 0 of 1".to_vec()));
+    }
+
+    nodes_read_back_in_order_without_gap(store) {
+        let mut grower = Grower::new(store, 1);
+        for _ in 0..5 {
+            grower.grow(store, 200);
+        }
+        let nodes = store.nodes_read(1, 1, 0, 10).unwrap();
+        assert_eq!(nodes.len(), 3, "of a thousand leaves");
+        assert_eq!(store.nodes_read(1, 1, 1, 1).unwrap(), nodes[1..2]);
+        assert!(store.nodes_read(1, 1, 3, 10).unwrap().is_empty());
+        assert!(store.nodes_read(1, 2, 0, 10).unwrap().is_empty());
+        assert_eq!(nodes[0], tlog::root_at(TreeSize::new(256), &memory(256)).unwrap());
+        let mut gap = grower.batch(1);
+        gap.nodes.push(NodeRow { level: 1, index: 9, hash: nodes[0] });
+        store.batch_append(&[gap]).unwrap();
+        assert_eq!(store.nodes_read(1, 1, 0, 10).unwrap().len(), 3, "what stands beyond a gap is not given");
+    }
+
+    checkpoints_are_kept_once_and_read_by_size(store) {
+        let row = |size: u64, note: &str| CheckpointRow { size: TreeSize::new(size), note: note.into() };
+        for (ledger_no, size) in [(1, 5), (1, 2), (2, 9), (1, 8)] {
+            store.checkpoint_append(ledger_no, &row(size, "note")).unwrap();
+            store.checkpoint_append(ledger_no, &row(size, "note")).unwrap();
+        }
+        assert!(matches!(store.checkpoint_append(1, &row(5, "other")), Err(StoreError::Refused(_))));
+        assert!(!store.is_stopped());
+        let sizes = |from, limit| -> Vec<u64> {
+            let rows = store.checkpoints_read(1, TreeSize::new(from), limit).unwrap();
+            rows.iter().map(|row| row.size.as_u64()).collect()
+        };
+        assert_eq!((sizes(0, 10), sizes(3, 10), sizes(5, 1), sizes(9, 10)), (vec![2, 5, 8], vec![5, 8], vec![5], vec![]));
+        assert_eq!(store.checkpoint_newest(1).unwrap(), Some(row(8, "note")));
+        assert_eq!(store.checkpoint_newest(2).unwrap(), Some(row(9, "note")));
+    }
+
+    a_run_reads_back_as_it_was_written(store) {
+        let grower = with_runs(store, vec![state("r", 10), full_state("full")]);
+        let full = RunRow { key: grower.run(1), started_leaf: grower.key(1), state: full_state("full") };
+        assert_eq!(store.run_find(1, "full").unwrap(), Some(full.clone()));
+        assert_eq!(store.run_read(grower.run(1)).unwrap(), Some(full.clone()));
+        assert_eq!(store.runs_read(grower.run(1), 10).unwrap(), [full]);
+        assert_eq!(store.run_find(2, "full").unwrap(), None);
+        assert_eq!(store.run_find(1, "FULL").unwrap(), None);
+        assert_eq!(store.run_read(grower.run(2)).unwrap(), None);
+    }
+
+    a_changed_run_takes_the_place_of_what_was_known(store) {
+        let mut grower = with_runs(store, vec![state("r", 10)]);
+        let first = state("r", 10);
+        // What the first record said stays, whatever is given later.
+        let changed = RunState { trace_id: first.trace_id.clone(), parent_run_id: None, ..full_state("r") };
+        let kept = RunState {
+            source: first.source, is_synthetic: false, seed: 42, otlp: false, created_at: first.created_at, ..changed.clone()
+        };
+        let mut batch = grower.batch(1);
+        batch.runs.push(RunRow { key: grower.run(0), started_leaf: grower.key(0), state: kept.clone() });
+        store.batch_append(&[batch]).unwrap();
+        assert_eq!(store.run_find(1, "r").unwrap().unwrap().state, kept);
+        assert_eq!(store.runs_total(1, None).unwrap(), 1);
+    }
+
+    runs_are_found_by_each_of_their_traces(store) {
+        let mut grower = with_runs(store, vec![state("r", 0), state("s", 0)]);
+        let w3c = "0af7651916cd43dd8448eb211c80319c";
+        let mut batch = grower.batch(1);
+        for (trace, ordinal) in [("trace_r", 0), (w3c, 0), ("trace_s", 1), ("0AF7651916CD43DD8448EB211C80319C", 1)] {
+            batch.traces.push(TraceRow { trace: TraceKey::parse(trace), run: grower.run(ordinal) });
+        }
+        batch.traces.sort_by(|a, b| a.trace.cmp(&b.trace));
+        store.batch_append(&[batch]).unwrap();
+        let find = |trace: &str| store.run_find_by_trace(1, &TraceKey::parse(trace)).unwrap().map(|row| row.state.run_id);
+        assert_eq!((find("trace_r").as_deref(), find(w3c).as_deref()), (Some("r"), Some("r")));
+        assert_eq!(find(&w3c.to_uppercase()).as_deref(), Some("s"), "another spelling is another trace");
+        assert_eq!(find("trace_x"), None);
+        assert_eq!(store.run_find_by_trace(2, &TraceKey::parse(w3c)).unwrap(), None);
+    }
+
+    records_of_a_run_read_back_in_order_and_by_identity(store) {
+        let mut grower = with_runs(store, vec![state("r", 0), state("s", 0)]);
+        let mut batch = grower.batch(6);
+        for ordinal in 0..2 {
+            for seq in 0..3 {
+                let leaf = grower.key(2 + ordinal * 3 + seq);
+                batch.run_records.push(record(grower.run(ordinal), seq, leaf));
+            }
+        }
+        store.batch_append(&[batch]).unwrap();
+        let row = |seq| record(grower.run(1), seq, grower.key(5 + seq));
+        assert_eq!(store.run_records(grower.run(1), 0, 10).unwrap(), [row(0), row(1), row(2)]);
+        assert_eq!(store.run_records(grower.run(1), 1, 1).unwrap(), [row(1)]);
+        assert_eq!(store.run_record_find(grower.run(1), &Identity::step(2)).unwrap(), Some(row(2)));
+        assert_eq!(store.run_record_find(grower.run(1), &Identity::step(9)).unwrap(), None);
+        let (run, records) = store.run_snapshot(grower.run(1)).unwrap().unwrap();
+        assert_eq!((run.state.run_id.as_str(), records.len()), ("s", 3));
+        assert_eq!(store.run_snapshot(grower.run(9)).unwrap(), None);
+        let keys = store.run_record_keys(1, Some((grower.run(0), 1)), 3).unwrap();
+        let expected = [(0, 2), (1, 0), (1, 1)].map(|(n, seq)| (grower.run(n), seq, grower.key(2 + n * 3 + seq)));
+        assert_eq!(keys, expected);
+        assert_eq!(store.run_record_keys(1, None, 100).unwrap().len(), 6);
+        assert!(store.run_record_keys(2, None, 100).unwrap().is_empty());
+    }
+
+    one_identity_stands_once_in_a_run(store) {
+        let mut grower = with_runs(store, vec![state("r", 0)]);
+        let mut batch = grower.batch(2);
+        let one = record(grower.run(0), 1, grower.key(1));
+        batch.run_records = vec![one, RunRecordRow { run_seq: 2, leaf: grower.key(2), ..one }];
+        let head = store.head_read(1).unwrap();
+        assert!(matches!(store.batch_append(&[batch]), Err(AppendError::Refused(_))));
+        assert_eq!(store.head_read(1).unwrap(), head);
+        assert!(store.is_stopped(), "what the sequencer should have seen must not go on");
+    }
+
+    a_lookup_finds_what_a_batch_is_about_and_nothing_else(store) {
+        let mut grower = with_runs(store, vec![state("r", 0), state("s", 0)]);
+        let (trace, unknown) = (TraceKey::parse("0af7651916cd43dd8448eb211c80319c"), TraceKey::Text("unknown".into()));
+        let mut batch = grower.batch(1);
+        batch.run_records.push(record(grower.run(0), 1, grower.key(2)));
+        batch.traces.push(TraceRow { trace: trace.clone(), run: grower.run(0) });
+        store.batch_append(&[batch]).unwrap();
+        let identities = [Identity::step(1), Identity::step(8)];
+        let query = BatchQuery {
+            run_ids: vec!["r".into(), "s".into(), "unknown".into()],
+            traces: vec![trace.clone(), unknown.clone()],
+            by_run_id: identities.iter().map(|identity| ("r".to_owned(), *identity)).collect(),
+            by_trace: identities.iter().flat_map(|i| [(trace.clone(), *i), (unknown.clone(), *i)]).collect(),
+        };
+        let known = store.batch_lookup(1, &query).unwrap();
+        assert_eq!(known.runs.iter().map(|row| row.state.run_id.as_str()).collect::<Vec<_>>(), ["r", "s"], "each once");
+        assert_eq!(known.traces, [TraceRow { trace: trace.clone(), run: grower.run(0) }]);
+        let found = (grower.run(0), identities[0], grower.key(2));
+        assert!(!known.records.is_empty() && known.records.iter().all(|record| *record == found));
+        let other = store.batch_lookup(2, &query).unwrap();
+        assert!(other.runs.is_empty() && other.traces.is_empty() && other.records.is_empty());
+        let by_trace_alone = BatchQuery { traces: vec![trace], ..BatchQuery::default() };
+        assert_eq!(store.batch_lookup(1, &by_trace_alone).unwrap().runs.len(), 1);
+    }
+
+    lists_are_newest_first_and_each_filter_filters(store) {
+        let with = |run_id: &str, created, change: fn(&mut RunState)| {
+            let mut state = state(run_id, created);
+            change(&mut state);
+            state
+        };
+        with_runs(store, vec![
+            state("plain", 0),
+            with("provider", 10, |s| s.provider = Some("openai".into())),
+            with("model", 20, |s| s.model = Some("gpt".into())),
+            with("status", 30, |s| s.status = TraceStatus::Failed),
+            with("execution", 40, |s| s.execution_status = ExecutionStatus::Timeout),
+            with("synthetic", 50, |s| s.is_synthetic = true),
+            with("agent", 60, |s| s.agent_id = Some("planner".into())),
+            with("root", 70, |s| s.root_hash = Some([1; 32])),
+            with("plan", 80, |s| s.plan_hash = "other".into()),
+            with("seed", 90, |s| s.seed = 7),
+            with("unknown", 100, |s| (s.provider, s.model) = (Some("unknown".into()), Some("unknown".into()))),
+        ]);
+        let all = ["unknown", "seed", "plan", "root", "agent", "synthetic", "execution", "status", "model", "provider", "plain"];
+        assert_eq!(ids(store, &query()), all);
+        let filters: [(RunQuery, &[&str]); 13] = [
+            (RunQuery { run_id: Some("plain".into()), ..query() }, &["plain"]),
+            (RunQuery { provider: Some("openai".into()), ..query() }, &["provider"]),
+            (RunQuery { model: Some("gpt".into()), ..query() }, &["model"]),
+            (RunQuery { status: Some("failed".into()), ..query() }, &["status"]),
+            (RunQuery { execution_status: Some("TIMEOUT".into()), ..query() }, &["execution"]),
+            (RunQuery { is_synthetic: Some(true), ..query() }, &["synthetic"]),
+            (RunQuery { agent_id: Some("planner".into()), ..query() }, &["agent"]),
+            (RunQuery { root_hash: Some([1; 32]), ..query() }, &["root"]),
+            (RunQuery { plan_hash: Some("other".into()), ..query() }, &["plan"]),
+            (RunQuery { seed: Some(7), ..query() }, &["seed"]),
+            (RunQuery { created_after: Some(at(20)), created_before: Some(at(40)), ..query() }, &["status", "model"]),
+            (RunQuery { as_of: Some(LeafKey::new(1, 2)), ..query() }, &["provider", "plain"]),
+            (RunQuery { tenant_no: 2, ..query() }, &[]),
+        ];
+        for (query, expected) in filters {
+            assert_eq!(ids(store, &query), expected, "{query:?}");
+            assert_eq!(store.runs_count(&query, 100).unwrap(), u32::try_from(expected.len()).unwrap());
+        }
+        let without = |query: &RunQuery| ids(store, query).len();
+        assert_eq!(without(&RunQuery { provider: Some("unknown".into()), ..query() }), 10, "absent is shown as unknown");
+        assert_eq!(without(&RunQuery { model: Some("unknown".into()), ..query() }), 10);
+        assert_eq!(without(&RunQuery { seed: Some(42), ..query() }), 10);
+        assert_eq!(without(&RunQuery { is_synthetic: Some(false), ..query() }), 10);
+        assert_eq!(store.runs_count(&query(), 3).unwrap(), 3, "counted no further than asked");
+    }
+
+    pages_follow_each_other_without_gap_or_double(store) {
+        // Some share their moment: the key tells them apart.
+        with_runs(store, (0..23).map(|n| state(&format!("r{n}"), i64::from(n / 4))).collect());
+        let all = ids(store, &query());
+        for limit in [1, 2, 5, 23, 24] {
+            let mut seen = Vec::new();
+            let mut next = RunQuery { limit, ..query() };
+            loop {
+                let page = store.runs_list(&next).unwrap();
+                assert!(page.rows.len() <= limit as usize);
+                let Some(last) = page.rows.last() else { break };
+                next.after = Some((last.state.created_at, last.key));
+                seen.extend(page.rows.iter().map(|row| row.state.run_id.clone()));
+                assert_eq!(page.has_more, seen.len() < all.len());
+                if !page.has_more {
+                    break;
+                }
+            }
+            assert_eq!(seen, all, "limit {limit}");
+        }
+        let offset = store.runs_list(&RunQuery { offset: 20, limit: 5, ..query() }).unwrap();
+        assert_eq!(offset.rows.iter().map(|row| row.state.run_id.clone()).collect::<Vec<_>>(), all[20..]);
+        assert!(!offset.has_more);
+    }
+
+    totals_are_exact_at_every_size(store) {
+        let mut grower = with_runs(store, vec![state("a", 0), state("b", 0)]);
+        grower.grow(store, 10);
+        let mut batch = grower.batch(1);
+        batch.runs.push(RunRow { key: grower.run(2), started_leaf: grower.key(12), state: state("c", 1) });
+        store.batch_append(&[batch]).unwrap();
+        assert_eq!(store.runs_total(1, None).unwrap(), 3);
+        let totals: Vec<u64> =
+            [0, 1, 2, 12, 13].iter().map(|&size| store.runs_total(1, Some(grower.key(size))).unwrap()).collect();
+        assert_eq!(totals, [0, 1, 2, 2, 3]);
+        assert_eq!(store.runs_total(2, Some(grower.key(9))).unwrap(), 0);
+    }
+
+    runs_are_due_when_they_were_silent_long_enough(store) {
+        let with = |run_id: &str, status, settled, last| RunState { status, settled, last_recorded_at: at(last), ..state(run_id, 0) };
+        use TraceStatus::{Completed, Failed, Running};
+        with_runs(store, vec![
+            with("running", Running, false, 10),
+            with("ended", Completed, false, 30),
+            with("failed", Failed, false, 20),
+            with("settled", Completed, true, 1),
+            with("young", Completed, false, 50),
+            with("busy", Running, false, 40),
+        ]);
+        let due = |ended, running, limit| -> Vec<String> {
+            store.runs_due(at(ended), at(running), limit).unwrap().into_iter().map(|row| row.state.run_id).collect()
+        };
+        assert_eq!(due(50, 40, 10), ["running", "failed", "ended"]);
+        assert_eq!(due(51, 41, 10), ["running", "failed", "ended", "busy", "young"]);
+        assert_eq!(due(51, 41, 2), ["running", "failed"]);
+        assert!(due(20, 10, 10).is_empty(), "at the very moment is not before it");
+    }
+
+    kinds_are_listed_newest_first_within_their_ledger(store) {
+        let (mut one, mut two) = (Grower::new(store, 1), Grower::new(store, 2));
+        for grower in [&mut one, &mut two] {
+            let mut batch = grower.batch(6);
+            for index in 0..6 {
+                let kind = if index % 2 == 0 { Kind::SystemRecord } else { Kind::AuditEvent };
+                batch.kinds.push(KindRow { kind, leaf: grower.key(index) });
+            }
+            store.batch_append(&[batch]).unwrap();
+        }
+        let list = |before: Option<u64>, limit| -> Vec<u64> {
+            let found = store.kinds_list(1, Kind::SystemRecord, before.map(|index| one.key(index)), limit).unwrap();
+            assert!(found.iter().all(|leaf| leaf.ledger_no() == 1));
+            found.iter().map(|leaf| leaf.leaf_index()).collect()
+        };
+        assert_eq!((list(None, 10), list(Some(4), 10), list(Some(4), 1), list(Some(0), 10)), (vec![4, 2, 0], vec![2, 0], vec![2], vec![]));
+    }
+
+    a_step_key_finds_its_newest_step(store) {
+        let (mut one, mut two) = (Grower::new(store, 1), Grower::new(store, 2));
+        for grower in [&mut one, &mut two] {
+            let mut batch = grower.batch(3);
+            for (key, index) in [("k", 0), ("k", 2), ("other", 1)] {
+                batch.step_keys.push(StepKeyRow { idempotency_key: key.into(), leaf: grower.key(index) });
+            }
+            store.batch_append(&[batch]).unwrap();
+        }
+        assert_eq!(store.step_key_find(1, "k").unwrap(), Some(one.key(2)));
+        assert_eq!(store.step_key_find(2, "other").unwrap(), Some(two.key(1)));
+        assert_eq!(store.step_key_find(1, "K").unwrap(), None);
+        assert_eq!(store.step_key_find(3, "k").unwrap(), None);
+    }
+
+    expected_rows_are_there_and_each_other_column_is_told(store) {
+        let mut grower = with_runs(store, vec![state("r", 0)]);
+        let leaf = grower.key(1);
+        let good = ExpectedRows {
+            tenant_no: 1,
+            run_records: (1..4).map(|seq| record(grower.run(0), seq, grower.key(seq))).collect(),
+            traces: vec![(TraceRow { trace: TraceKey::Text("t".into()), run: grower.run(0) }, leaf)],
+            kinds: vec![KindRow { kind: Kind::AuditEvent, leaf }],
+            step_keys: vec![StepKeyRow { idempotency_key: "k".into(), leaf }],
+            tenants: vec![TenantRow { tenant_no: 1, tenant_id: "t1".into(), leaf }],
+        };
+        let mut batch = grower.batch(3);
+        batch.run_records.clone_from(&good.run_records);
+        batch.traces = good.traces.iter().map(|(row, _)| row.clone()).collect();
+        batch.kinds.clone_from(&good.kinds);
+        batch.step_keys.clone_from(&good.step_keys);
+        batch.tenants.clone_from(&good.tenants);
+        store.batch_append(&[batch]).unwrap();
+        assert_eq!(store.tenants_list().unwrap(), good.tenants);
+        assert!(store.rows_missing(&good).unwrap().is_empty());
+        assert!(store.rows_missing(&ExpectedRows::default()).unwrap().is_empty());
+        let changes: [(&str, fn(&mut ExpectedRows)); 13] = [
+            ("run_records", |rows| rows.run_records[1].run = RunKey::new(1, 5)),
+            ("run_records", |rows| rows.run_records[2].run_seq = 9),
+            ("run_records.leaf", |rows| rows.run_records[1].leaf = LeafKey::new(1, 7)),
+            ("run_records.kind", |rows| rows.run_records[1].kind = Kind::RunCompleted),
+            ("run_records.identity", |rows| rows.run_records[1].identity = None),
+            ("run_records.step_index", |rows| rows.run_records[1].step_index = Some(70)),
+            ("run_records.occurred_at", |rows| rows.run_records[1].occurred_at = Timestamp::UNIX_EPOCH),
+            ("traces.run", |rows| rows.traces[0].0.run = RunKey::new(1, 5)),
+            ("traces.run", |rows| rows.traces[0].0.trace = TraceKey::Text("u".into())),
+            ("kinds", |rows| rows.kinds[0].kind = Kind::SystemRecord),
+            ("step_keys", |rows| rows.step_keys[0].idempotency_key = "l".into()),
+            ("tenants", |rows| rows.tenants[0].tenant_id = "other".into()),
+            ("tenants", |rows| rows.tenants[0].leaf = LeafKey::new(0, 9)),
+        ];
+        for (place, change) in changes {
+            let mut other = good.clone();
+            change(&mut other);
+            let missing = store.rows_missing(&other).unwrap();
+            assert_eq!(missing.iter().map(|row| row.place).collect::<Vec<_>>(), [place]);
+        }
+    }
+
+    a_snapshot_counts_what_one_tenant_has(store) {
+        let mut grower = with_runs(store, vec![state("r", 0), state("s", 0)]);
+        store.ledger_create(&ledger(5, 1, 1)).unwrap();
+        let mut other = Grower::new(store, 2);
+        other.grow(store, 300);
+        let mut batch = grower.batch(300);
+        batch.kinds.push(KindRow { kind: Kind::AuditEvent, leaf: grower.key(3) });
+        batch.run_records.push(record(grower.run(0), 1, grower.key(4)));
+        batch.traces.push(TraceRow { trace: TraceKey::Text("t".into()), run: grower.run(0) });
+        batch.step_keys.push(StepKeyRow { idempotency_key: "k".into(), leaf: grower.key(4) });
+        batch.bodies.push(BodyRow { leaf: grower.key(999), salt: [0; 32], body: codec::pack(b"beyond") });
+        store.batch_append(&[batch]).unwrap();
+        let snapshot = store.snapshot(1).unwrap();
+        let empty = Head { size: TreeSize::new(0), root: tlog::empty_root() };
+        assert_eq!(snapshot.heads, [(1, grower.head()), (5, empty)]);
+        assert_eq!(snapshot.bodies_beyond, [(1, 999)]);
+        assert_eq!(snapshot.nodes, [(1, 1), (5, 0)]);
+        let rows = snapshot.rows;
+        assert_eq!((rows.runs, rows.run_records, rows.traces, rows.kinds, rows.step_keys, rows.tenants), (2, 1, 1, 1, 1, 0));
+    }
+
+    projections_are_replaced_whole_or_not_at_all(store) {
+        let mut grower = with_runs(store, vec![state("r", 0), state("s", 0)]);
+        let mut batch = grower.batch(1);
+        batch.kinds.push(KindRow { kind: Kind::AuditEvent, leaf: grower.key(2) });
+        batch.traces.push(TraceRow { trace: TraceKey::Text("t".into()), run: grower.run(0) });
+        store.batch_append(&[batch]).unwrap();
+        let fresh = || {
+            let mut batch = Batch::new(0, 1, Head { size: TreeSize::new(0), root: tlog::empty_root() });
+            batch.runs.push(RunRow { key: grower.run(0), started_leaf: grower.key(0), state: full_state("new") });
+            let mut late = Batch::new(0, 1, batch.expected);
+            late.late_runs.push(LateRunRow { key: grower.run(0), record_count: 70, late_count: 60, last_recorded_at: at(50) });
+            vec![Ok(batch), Ok(late)]
+        };
+        let mut failing = fresh();
+        failing.push(Err(StoreError::Unavailable("half way".into())));
+        assert!(store.projections_replace(&mut failing.into_iter()).is_err());
+        assert_eq!(store.runs_total(1, None).unwrap(), 2);
+        store.projections_replace(&mut fresh().into_iter()).unwrap();
+        let state = RunState { record_count: 70, late_count: 60, last_recorded_at: at(50), ..full_state("new") };
+        assert_eq!(store.run_find(1, "new").unwrap().unwrap().state, state);
+        assert_eq!(store.run_find(1, "r").unwrap(), None);
+        assert_eq!(store.run_find_by_trace(1, &TraceKey::Text("t".into())).unwrap(), None);
+        assert!(store.kinds_list(1, Kind::AuditEvent, None, 9).unwrap().is_empty());
+        assert_eq!(store.head_read(1).unwrap(), grower.head(), "leaves stay");
+        assert_eq!(store.bodies_read(1, 0, 99).unwrap().len(), 3);
+    }
+
+    readers_see_whole_commits_beside_a_writer(store) {
+        let mut grower = Grower::new(store, 1);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut last = 0;
+                while last < 60 {
+                    let snapshot = store.snapshot(1).unwrap();
+                    let size = snapshot.heads[0].1.size.as_u64();
+                    assert!(size >= last && size.is_multiple_of(3), "{size} after {last}");
+                    assert!(snapshot.bodies_beyond.is_empty());
+                    last = size;
+                }
+            });
+            for _ in 0..20 {
+                grower.grow(store, 3);
+            }
+            reader.join().unwrap();
+        });
+    }
+}
+
+/// The tree of the first leaves of ledger 1, held in memory.
+fn memory(size: u64) -> tlog::MemoryTree {
+    let mut tree = tlog::MemoryTree::new();
+    for index in 0..size {
+        tree.push(tlog::leaf_hash(format!("leaf {index} of 1").as_bytes()));
+    }
+    tree
+}

@@ -404,14 +404,8 @@ pub(super) fn head(c: &Connection, ledger_no: u32) -> Result<Head, StoreError> {
         return Ok(empty_head());
     };
     // A count that no block has is read as none: the leaves of the block disagree with it.
-    let count = u64::try_from(count)
-        .ok()
-        .filter(|&count| count <= u64::from(u32::MAX))
-        .unwrap_or(0);
-    Ok(Head {
-        size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + count),
-        root: hash(&root),
-    })
+    let count = u32::try_from(count).unwrap_or(0);
+    Ok(Head { size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + u64::from(count)), root: hash(&root) })
 }
 
 fn lookup(c: &Connection, tenant_no: u32, query: &BatchQuery) -> Result<BatchKnown, StoreError> {
