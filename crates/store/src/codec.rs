@@ -102,7 +102,10 @@ pub fn unpack_into(packed: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result
             };
             // The frame's own claim of its size is bounded before anything is reserved for it.
             let unclaimed = || std::io::Error::other("not one frame that says its size");
-            let claimed = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten().ok_or_else(unclaimed)?;
+            let claimed = zstd::zstd_safe::get_frame_content_size(frame)
+                .ok()
+                .flatten()
+                .ok_or_else(unclaimed)?;
             // One frame and nothing after it: a second, empty one would unpack to the same bytes.
             if zstd::zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
                 return Err(unclaimed().into());

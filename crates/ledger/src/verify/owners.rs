@@ -38,9 +38,15 @@ pub(super) fn check(
                 .any(|t| t.tenant_no == row.tenant_no && t.tenant_id == row.tenant_id),
             _ => false,
         };
-        let empty = report.ledgers.iter().any(|ledger| ledger.origin == row.origin && ledger.tree_size == 0);
+        let empty = report
+            .ledgers
+            .iter()
+            .any(|ledger| ledger.origin == row.origin && ledger.tree_size == 0);
         if !known && (!empty || is_instance != (false, false)) {
-            let detail = format!("no record made tenant {} of number {}", row.tenant_id, row.tenant_no);
+            let detail = format!(
+                "no record made tenant {} of number {}",
+                row.tenant_id, row.tenant_no
+            );
             report.add(finding("ledgers.tenant_no", &row.tenant_id, detail));
         }
     }

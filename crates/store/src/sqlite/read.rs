@@ -405,7 +405,10 @@ pub(super) fn head(c: &Connection, ledger_no: u32) -> Result<Head, StoreError> {
     };
     // A count that no block has is read as none: the leaves of the block disagree with it.
     let count = u32::try_from(count).unwrap_or(0);
-    Ok(Head { size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + u64::from(count)), root: hash(&root) })
+    Ok(Head {
+        size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + u64::from(count)),
+        root: hash(&root),
+    })
 }
 
 fn lookup(c: &Connection, tenant_no: u32, query: &BatchQuery) -> Result<BatchKnown, StoreError> {
