@@ -186,7 +186,7 @@ impl<'a> Header<'a> {
         if wire.v != HEADER_VERSION {
             return Err(HeaderError::Version(wire.v));
         }
-        let kind = Kind::parse(&wire.kind).ok_or(HeaderError::Field("kind"))?;
+        let kind = Kind::parse(wire.kind).ok_or(HeaderError::Field("kind"))?;
         let run = match (wire.run_id, wire.run_seq) {
             (Some(run_id), Some(run_seq)) => Some(RunPlace { run_id, run_seq }),
             (None, None) => None,

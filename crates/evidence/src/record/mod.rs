@@ -44,6 +44,7 @@ pub struct BodyError {
 }
 
 impl BodyError {
+    #[allow(clippy::needless_pass_by_value)] // for map_err
     pub(crate) fn new(kind: Kind, reason: impl ToString) -> Self {
         Self {
             kind: kind.as_str(),
