@@ -20,7 +20,7 @@ use crate::{Ledger, OpenError, Options, Receipt};
 const LINE_BYTES_MAX: u64 = 16 * 1024;
 
 /// How long a rebuild may take before the asker gives up waiting (the work goes on).
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
+const ANSWER_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// What a command asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]

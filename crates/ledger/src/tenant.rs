@@ -193,25 +193,24 @@ pub(crate) fn create(
     at: Timestamp,
 ) -> Result<Arc<Tenant>, TenantError> {
     let inner = Arc::clone(sequencer.inner());
-    let tenant = match inner.tenants.find(tenant_id) {
-        Some(tenant) => tenant,
-        None => {
-            let rows = inner.store.ledgers_list().map_err(OpenError::from)?;
-            let next = |number: fn(&LedgerRow) -> u32| rows.iter().map(number).max().map_or(0, |n| n + 1);
-            let row = LedgerRow {
-                ledger_no: next(|row| row.ledger_no),
-                tenant_no: next(|row| row.tenant_no),
-                tenant_id: tenant_id.to_owned(),
-                epoch: 0,
-                origin: origin_of(&inner.options.origin, tenant_id, 0),
-                vkey: String::new(),
-            };
-            let row = open::create_ledger(inner.store.as_ref(), &inner.keys, sequencer.high_water(), row)?;
-            let ledger = Arc::new(LedgerInfo::new(row.clone(), None));
-            let tenant = Arc::new(Tenant::new(row.tenant_no, tenant_id, vec![Arc::clone(&ledger)]));
-            open::take_up(&inner, sequencer, &tenant, &ledger).map_err(TenantError::Refused)?;
-            tenant
-        }
+    let tenant = if let Some(tenant) = inner.tenants.find(tenant_id) {
+        tenant
+    } else {
+        let rows = inner.store.ledgers_list().map_err(OpenError::from)?;
+        let next = |number: fn(&LedgerRow) -> u32| rows.iter().map(number).max().map_or(0, |n| n + 1);
+        let row = LedgerRow {
+            ledger_no: next(|row| row.ledger_no),
+            tenant_no: next(|row| row.tenant_no),
+            tenant_id: tenant_id.to_owned(),
+            epoch: 0,
+            origin: origin_of(&inner.options.origin, tenant_id, 0),
+            vkey: String::new(),
+        };
+        let row = open::create_ledger(inner.store.as_ref(), &inner.keys, sequencer.high_water(), row)?;
+        let ledger = Arc::new(LedgerInfo::new(row.clone(), None));
+        let tenant = Arc::new(Tenant::new(row.tenant_no, tenant_id, vec![Arc::clone(&ledger)]));
+        open::take_up(&inner, sequencer, &tenant, &ledger).map_err(TenantError::Refused)?;
+        tenant
     };
     record(sequencer, &tenant, at)?;
     // Known to others only now, so that no leaf of a tenant is older than the record that made it.

@@ -63,14 +63,13 @@ pub enum UnpackError {
 pub fn pack(bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![0; 1 + zstd::zstd_safe::compress_bound(bytes.len())];
     let packed = COMPRESSOR.with_borrow_mut(|slot| {
-        let compressor = match slot {
-            Some(compressor) => compressor,
-            None => {
-                let mut compressor = Compressor::with_prepared_dictionary(&ENCODER).ok()?;
-                // The first byte says which dictionary; four bytes a record are 5 %.
-                compressor.include_dictid(false).ok()?;
-                slot.insert(compressor)
-            }
+        let compressor = if let Some(compressor) = slot {
+            compressor
+        } else {
+            let mut compressor = Compressor::with_prepared_dictionary(&ENCODER).ok()?;
+            // The first byte says which dictionary; four bytes a record are 5 %.
+            compressor.include_dictid(false).ok()?;
+            slot.insert(compressor)
         };
         compressor.compress_to_buffer(bytes, &mut out[1..]).ok()
     });

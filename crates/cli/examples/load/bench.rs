@@ -419,7 +419,10 @@ impl Bench {
         let memory = server.memory_peak()?;
         server.stop()?;
         let after = disk::fdatasync(2.0, &self.dir)?;
-        let syncs = (number_at(&before, "writes_per_sec")? + number_at(&after, "writes_per_sec")?) / 2.0;
+        let syncs = f64::midpoint(
+            number_at(&before, "writes_per_sec")?,
+            number_at(&after, "writes_per_sec")?,
+        );
         let rate = number_at(&one, "records_per_sec")?;
         figures.extend([
             at_least(

@@ -113,7 +113,7 @@ impl Otlp {
             turn += 1;
             let body = &mut pool[at];
             body.renew(&mut random, 1_000_000_000);
-            if number % 20 == 0 {
+            if number.is_multiple_of(20) {
                 sent.runs.push(body.run_id());
             }
             let mut attempt = 1;

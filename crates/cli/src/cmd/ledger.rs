@@ -73,7 +73,7 @@ impl LedgerCommand {
                 bar.finish_and_clear();
                 match answer {
                     AdminAnswer::Rebuilt { records } => {
-                        output::line(format_args!("rebuilt from {records} records"))
+                        output::line(format_args!("rebuilt from {records} records"));
                     }
                     AdminAnswer::Refused { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),

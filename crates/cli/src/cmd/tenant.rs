@@ -56,7 +56,7 @@ impl TenantCommand {
                             output::json(&json!({ "tenant_id": tenant_id, "origin": origin, "vkey": vkey }))?;
                         }
                         Format::Text => {
-                            output::line(format_args!("tenant {tenant_id}\norigin {origin}\nvkey {vkey}"))
+                            output::line(format_args!("tenant {tenant_id}\norigin {origin}\nvkey {vkey}"));
                         }
                     },
                     AdminAnswer::Refused { reason } => bail!(reason),

@@ -139,7 +139,7 @@ fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, St
         let Some(said) = said else { return Ok(false) };
         match (&mut state, &said.facts) {
             (None, evidence::record::Facts::RunStarted(facts)) => {
-                state = Some(RunState::start(facts, said.recorded_at))
+                state = Some(RunState::start(facts, said.recorded_at));
             }
             (None, _) => return Ok(false),
             (Some(state), facts) => state.apply(facts, said.correlation_id.as_deref(), said.recorded_at),

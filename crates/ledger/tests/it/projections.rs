@@ -12,7 +12,7 @@ pub fn fill(bed: &TestLedger) {
         for n in 0..6_u32 {
             let run_id = format!("r{n}");
             let keyed = step_of(&run_id, 1, |step| {
-                step.step.idempotency_key = Some(format!("key-{}", n % 2))
+                step.step.idempotency_key = Some(format!("key-{}", n % 2));
             });
             bed.all(&tenant, vec![run(&run_id), step(&run_id, 0), keyed]);
             match n {
