@@ -56,7 +56,11 @@ impl NanoCents {
     /// Dollars as an exact decimal without trailing zeros, e.g. `0.0042`.
     pub fn to_usd(self) -> String {
         let size = self.0.unsigned_abs();
-        let mut text = if self.0 < 0 { String::from("-") } else { String::new() };
+        let mut text = if self.0 < 0 {
+            String::from("-")
+        } else {
+            String::new()
+        };
         let _ = write!(text, "{}", size / PER_DOLLAR);
         if !size.is_multiple_of(PER_DOLLAR) {
             let _ = write!(text, ".{:011}", size % PER_DOLLAR);

@@ -205,7 +205,8 @@ impl<'a> Header<'a> {
             source_domain: wire.source_domain,
             source_component: wire.source_component,
             origin: wire.origin,
-            commitment: unhex(wire.body.commitment.as_bytes()).ok_or(HeaderError::Field("body.commitment"))?,
+            commitment: unhex(wire.body.commitment.as_bytes())
+                .ok_or(HeaderError::Field("body.commitment"))?,
         })
     }
 }
@@ -255,10 +256,16 @@ mod tests {
             id: RecordId::new(at, LeafIndex::new(17), 0x0123_4567_89ab).unwrap(),
             tenant_id: "default".into(),
             kind: Kind::TraceStep,
-            run: Some(RunPlace { run_id: "run \"1\"".into(), run_seq: 3 }),
+            run: Some(RunPlace {
+                run_id: "run \"1\"".into(),
+                run_seq: 3,
+            }),
             trace_id: Some("trace_run".into()),
             correlation_id: None,
-            actor: Actor { kind: ActorType::Agent, id: Some("planner".into()) },
+            actor: Actor {
+                kind: ActorType::Agent,
+                id: Some("planner".into()),
+            },
             occurred_at: at,
             recorded_at: at,
             source_domain: SourceDomain::Activity,

@@ -28,7 +28,11 @@ impl Identity {
     /// Of a record that a run has once, by its kind: run.started, run.completed, the end of its trace.
     pub fn once(kind: Kind) -> Self {
         // A trace ends once, however it ends.
-        let kind = if kind == Kind::TraceAborted { Kind::TraceCompleted } else { kind };
+        let kind = if kind == Kind::TraceAborted {
+            Kind::TraceCompleted
+        } else {
+            kind
+        };
         Self::of(&[b"once", kind.as_str().as_bytes()])
     }
 

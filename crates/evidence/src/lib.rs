@@ -23,8 +23,8 @@ pub use commitment::{Salt, commitment, content_mac, hex, hex_string, sha256, unh
 pub use cost::NanoCents;
 pub use finding::{Finding, FindingCode, Severity};
 pub use header::{
-    Actor, ActorType, HEADER_VERSION, Header, HeaderError, IDENTIFIER_BYTES_MAX, LEAF_BYTES_MAX, Origin, RunPlace,
-    SourceDomain,
+    Actor, ActorType, HEADER_VERSION, Header, HeaderError, IDENTIFIER_BYTES_MAX, LEAF_BYTES_MAX, Origin,
+    RunPlace, SourceDomain,
 };
 pub use id::{LEAF_INDEX_BITS, RecordId};
 pub use identity::Identity;

@@ -164,7 +164,9 @@ impl RunState {
         self.last_recorded_at = self.last_recorded_at.max(recorded_at);
         if self.settled {
             // What the end of the trace said stays; what follows is only counted.
-            self.late_count = self.late_count.saturating_add(u32::from(matches!(facts, Facts::Step(_))));
+            self.late_count = self
+                .late_count
+                .saturating_add(u32::from(matches!(facts, Facts::Step(_))));
             return;
         }
         if self.correlation_id.is_none() {
@@ -205,7 +207,14 @@ impl RunState {
             self.duration_micros = self.duration_micros.saturating_add(step.duration_micros);
             if self.otlp && self.status == TraceStatus::Running && step.ended_at.is_some() {
                 let failed = step.status == StepStatus::Failure;
-                self.end(if failed { TraceStatus::Failed } else { TraceStatus::Completed }, step.ended_at);
+                self.end(
+                    if failed {
+                        TraceStatus::Failed
+                    } else {
+                        TraceStatus::Completed
+                    },
+                    step.ended_at,
+                );
             }
         }
     }
@@ -217,7 +226,10 @@ impl RunState {
         if !self.declared.has(Declared::OUTPUT) {
             self.output_tokens = self.output_tokens.saturating_add(step.output_tokens.unwrap_or(0));
         }
-        if self.first_inference_at.is_none_or(|first| step.started_at < first) {
+        if self
+            .first_inference_at
+            .is_none_or(|first| step.started_at < first)
+        {
             self.first_inference_at = Some(step.started_at);
             if !self.declared.has(Declared::PROVIDER) {
                 self.provider.clone_from(&step.provider);
@@ -247,7 +259,14 @@ impl RunState {
         }
         self.declared = Declared(bits);
         if self.status == TraceStatus::Running {
-            self.end(if end.failed { TraceStatus::Failed } else { TraceStatus::Completed }, end.completed_at);
+            self.end(
+                if end.failed {
+                    TraceStatus::Failed
+                } else {
+                    TraceStatus::Completed
+                },
+                end.completed_at,
+            );
             if end.termination_reason.as_deref() == Some("timeout") {
                 self.execution_status = ExecutionStatus::Timeout;
             }
@@ -327,7 +346,11 @@ mod tests {
     #[test]
     fn only_inference_spans_count_and_the_earliest_names_the_provider() {
         let mut run = run(true);
-        for step in [span(40, false, true), span(20, false, true), span(30, false, false)] {
+        for step in [
+            span(40, false, true),
+            span(20, false, true),
+            span(30, false, false),
+        ] {
             run.apply(&Facts::Step(step), None, at(200));
         }
         assert_eq!((run.input_tokens, run.output_tokens, run.cost.get()), (6, 4, 10));
@@ -340,7 +363,10 @@ mod tests {
     fn the_root_spans_end_completes_a_run_of_spans_and_no_other() {
         let mut spans = run(true);
         spans.apply(&Facts::Step(span(10, true, false)), None, at(200));
-        assert_eq!((spans.status, spans.completed_at), (TraceStatus::Completed, Some(at(20))));
+        assert_eq!(
+            (spans.status, spans.completed_at),
+            (TraceStatus::Completed, Some(at(20)))
+        );
         let mut rest = run(false);
         rest.apply(&Facts::Step(span(10, true, false)), None, at(200));
         assert_eq!(rest.status, TraceStatus::Running);
@@ -350,11 +376,18 @@ mod tests {
     fn after_the_recorded_end_steps_are_late_and_totals_stay() {
         let mut run = run(true);
         run.apply(&Facts::Step(span(10, true, true)), None, at(200));
-        let end = TraceEndedFacts { aborted: false, reason: None, root_hash: [7; 32] };
+        let end = TraceEndedFacts {
+            aborted: false,
+            reason: None,
+            root_hash: [7; 32],
+        };
         run.apply(&Facts::TraceEnded(end), None, at(300));
         run.apply(&Facts::Step(span(11, false, true)), None, at(400));
         assert_eq!((run.total_steps, run.late_count, run.input_tokens), (1, 1, 3));
-        assert_eq!((run.root_hash, run.settled, run.record_count), (Some([7; 32]), true, 4));
+        assert_eq!(
+            (run.root_hash, run.settled, run.record_count),
+            (Some([7; 32]), true, 4)
+        );
     }
 
     #[test]
@@ -372,8 +405,15 @@ mod tests {
         };
         run.apply(&Facts::RunCompleted(end), None, at(300));
         assert_eq!(run.execution_status, ExecutionStatus::Timeout);
-        let abort = TraceEndedFacts { aborted: true, reason: None, root_hash: [1; 32] };
+        let abort = TraceEndedFacts {
+            aborted: true,
+            reason: None,
+            root_hash: [1; 32],
+        };
         run.apply(&Facts::TraceEnded(abort), None, at(400));
-        assert_eq!((run.status, run.provider.as_deref(), run.input_tokens), (TraceStatus::Failed, Some("given"), 9));
+        assert_eq!(
+            (run.status, run.provider.as_deref(), run.input_tokens),
+            (TraceStatus::Failed, Some("given"), 9)
+        );
     }
 }

@@ -111,7 +111,9 @@ fn answer(ledger: &Ledger, stream: &UnixStream, clock: fn() -> Timestamp) -> io:
     BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut line)?;
     let answer = match serde_json::from_str(&line) {
         Ok(request) => run(ledger, request, clock()),
-        Err(error) => AdminAnswer::Refused { reason: error.to_string() },
+        Err(error) => AdminAnswer::Refused {
+            reason: error.to_string(),
+        },
     };
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
@@ -140,7 +142,14 @@ pub fn ask(options: &Options, request: &AdminRequest) -> io::Result<Option<Admin
 fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     match UnixStream::connect(path) {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -162,8 +171,14 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
         AdminRequest::Recover { tenant_id, reason } => ledger.recover(&tenant_id, &reason, at).map_or_else(
             |error| Err(error.to_string()),
             |(Receipt { leaf_index, .. }, origin)| {
-                let vkey = ledger.tenant(&tenant_id).map(|tenant| tenant.ledger().row.vkey.clone());
-                Ok(AdminAnswer::Recovered { origin, vkey: vkey.unwrap_or_default(), leaf_index })
+                let vkey = ledger
+                    .tenant(&tenant_id)
+                    .map(|tenant| tenant.ledger().row.vkey.clone());
+                Ok(AdminAnswer::Recovered {
+                    origin,
+                    vkey: vkey.unwrap_or_default(),
+                    leaf_index,
+                })
             },
         ),
         AdminRequest::Rebuild => ledger.rebuild().map(|records| AdminAnswer::Rebuilt { records }),

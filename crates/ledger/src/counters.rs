@@ -30,9 +30,13 @@ pub struct Counts {
 
 impl Counters {
     pub(crate) fn committed(&self, records: usize, took: Duration) {
-        self.records.fetch_add(u64::try_from(records).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.records
+            .fetch_add(u64::try_from(records).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
-        self.commit_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.commit_micros.fetch_add(
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     pub(crate) fn signed(&self) {

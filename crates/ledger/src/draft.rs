@@ -93,7 +93,11 @@ impl SealedBody {
         if body.len() > BODY_BYTES_MAX {
             return Err(BodyTooLarge(body.len()));
         }
-        Ok(Self { salt, commitment: evidence::commitment(&salt, kind, body), packed: codec::pack(body) })
+        Ok(Self {
+            salt,
+            commitment: evidence::commitment(&salt, kind, body),
+            packed: codec::pack(body),
+        })
     }
 }
 

@@ -57,7 +57,9 @@ impl HighWater {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(metadata) => {
-                let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+                let bad = |why: String| {
+                    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+                };
                 if metadata.len() > FILE_BYTES_MAX {
                     return Err(bad("too long".into()));
                 }
@@ -68,11 +70,20 @@ impl HighWater {
                 }
                 for (origin, mark) in file.ledgers {
                     let root = Hash::from_base64(&mark.tree_root).map_err(|error| bad(error.to_string()))?;
-                    marks.insert(origin, Mark { size: TreeSize::new(mark.tree_size), root });
+                    marks.insert(
+                        origin,
+                        Mark {
+                            size: TreeSize::new(mark.tree_size),
+                            root,
+                        },
+                    );
                 }
             }
         }
-        Ok(Self { path: path.to_owned(), marks })
+        Ok(Self {
+            path: path.to_owned(),
+            marks,
+        })
     }
 
     /// What the file says now.
@@ -102,7 +113,10 @@ impl HighWater {
             .marks
             .iter()
             .map(|(origin, mark)| {
-                let wire = WireMark { tree_size: mark.size.as_u64(), tree_root: mark.root.to_base64() };
+                let wire = WireMark {
+                    tree_size: mark.size.as_u64(),
+                    tree_root: mark.root.to_base64(),
+                };
                 (origin.clone(), wire)
             })
             .collect();
@@ -128,7 +142,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("high-water.json");
         let mut marks = HighWater::open(&path).unwrap();
-        let mark = Mark { size: TreeSize::new(3), root: tlog::leaf_hash(b"x") };
+        let mark = Mark {
+            size: TreeSize::new(3),
+            root: tlog::leaf_hash(b"x"),
+        };
         marks.raise(&[("log.example/a".into(), mark)]).unwrap();
         assert_eq!(HighWater::open(&path).unwrap().get("log.example/a"), Some(mark));
         fs::write(&path, b"{\"v\":1,\"ledgers\":{\"a\"").unwrap();

@@ -25,12 +25,16 @@ impl KeyFolder {
         if !path.exists() {
             fs::DirBuilder::new().mode(0o700).recursive(true).create(path)?;
         }
-        Ok(Self { path: path.to_owned() })
+        Ok(Self {
+            path: path.to_owned(),
+        })
     }
 
     /// The folder as it is, for reading.
     pub fn at(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self {
+            path: path.to_owned(),
+        }
     }
 
     /// The file of a ledger's key.
@@ -49,7 +53,8 @@ impl KeyFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(named(&path, &error)),
         };
-        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+        let bad =
+            |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
         if metadata.permissions().mode() & 0o077 != 0 {
             return Err(bad("others can read it; its mode must be 0600"));
         }
@@ -59,7 +64,10 @@ impl KeyFolder {
         let text = fs::read_to_string(&path).map_err(|error| named(&path, &error))?;
         let key = SignerKey::parse(text.trim_end_matches('\n')).map_err(|error| bad(&error.to_string()))?;
         if key.verifier().name() != origin {
-            return Err(bad(&format!("is the key of {}, not of {origin}", key.verifier().name())));
+            return Err(bad(&format!(
+                "is the key of {}, not of {origin}",
+                key.verifier().name()
+            )));
         }
         Ok(Some(key))
     }
@@ -75,7 +83,12 @@ impl KeyFolder {
         let path = self.file(tenant_id, epoch);
         let fresh = path.with_extension("key.new");
         // A crash before the rename leaves only the `.new` file, which the next attempt overwrites.
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
         writeln!(file, "{}", key.to_secret_text())?;
         file.sync_all()?;
         fs::rename(&fresh, &path)?;

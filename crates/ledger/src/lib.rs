@@ -42,11 +42,13 @@ pub use keys::KeyFolder;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
 pub use rebuild::rebuild;
-pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use records::{Record, RecordError, Records};
+pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
-pub use tenant::{INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, origin_of};
+pub use tenant::{
+    INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, origin_of,
+};
 pub use tree::{StoredTree, TreeError};
 
 use queue::{Queue, Submission};
@@ -72,11 +74,17 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn stopped(&self) -> Option<String> {
-        self.stopped.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stopped
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn stop(&self, reason: String) {
-        self.stopped.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.stopped
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(reason);
     }
 }
 
@@ -119,8 +127,15 @@ impl Ledger {
     /// Submits drafts, received `at`; each is judged by itself, in order.
     ///
     /// Returns when they are durable. Dropping the future does not take them back.
-    pub async fn submit(&self, tenant: &Arc<Tenant>, drafts: Vec<Draft>, at: Timestamp) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, false)?.await.map_err(|_| self.unanswered())?
+    pub async fn submit(
+        &self,
+        tenant: &Arc<Tenant>,
+        drafts: Vec<Draft>,
+        at: Timestamp,
+    ) -> Result<Outcomes, SubmitError> {
+        self.enqueue(tenant, drafts, at, false)?
+            .await
+            .map_err(|_| self.unanswered())?
     }
 
     /// Submits drafts of which all or none are written: if the first is rejected, so are the others.
@@ -130,7 +145,9 @@ impl Ledger {
         drafts: Vec<Draft>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, true)?.await.map_err(|_| self.unanswered())?
+        self.enqueue(tenant, drafts, at, true)?
+            .await
+            .map_err(|_| self.unanswered())?
     }
 
     /// The same from a thread that may block.
@@ -141,12 +158,16 @@ impl Ledger {
         at: Timestamp,
         group: bool,
     ) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, group)?.blocking_recv().map_err(|_| self.unanswered())?
+        self.enqueue(tenant, drafts, at, group)?
+            .blocking_recv()
+            .map_err(|_| self.unanswered())?
     }
 
     /// The sequencer ended without an answer: it was closing, or it panicked, perhaps after the commit.
     fn unanswered(&self) -> SubmitError {
-        self.inner.stopped().map_or(SubmitError::Closing, SubmitError::Unknown)
+        self.inner
+            .stopped()
+            .map_or(SubmitError::Closing, SubmitError::Unknown)
     }
 
     fn enqueue(
@@ -165,7 +186,14 @@ impl Ledger {
             return Ok(answer);
         }
         let bytes = drafts.iter().map(Draft::bytes).sum();
-        let submission = Submission { tenant: Arc::clone(tenant), drafts, at, group, reply, bytes };
+        let submission = Submission {
+            tenant: Arc::clone(tenant),
+            drafts,
+            at,
+            group,
+            reply,
+            bytes,
+        };
         self.inner.queue.push(submission).map_err(|(error, _)| {
             self.inner.counters.refused();
             error
@@ -188,7 +216,11 @@ impl Ledger {
             drop(reply.send(tenant::create(sequencer, &name, at)));
         }));
         let closing = || TenantError::Submit(SubmitError::Closing);
-        if queued { answer.recv().map_err(|_| closing())? } else { Err(closing()) }
+        if queued {
+            answer.recv().map_err(|_| closing())?
+        } else {
+            Err(closing())
+        }
     }
 
     /// Makes all projections anew, while nothing else is written. Blocks; gives the records that stand in them.
@@ -203,7 +235,11 @@ impl Ledger {
             let _ = reply.send(rebuild(store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()));
         }));
         let closing = || SubmitError::Closing.to_string();
-        if queued { answer.recv().map_err(|_| closing())? } else { Err(closing()) }
+        if queued {
+            answer.recv().map_err(|_| closing())?
+        } else {
+            Err(closing())
+        }
     }
 
     /// Signs a checkpoint over everything committed so far, now. Blocks.
@@ -222,7 +258,12 @@ impl Ledger {
     pub fn close(&self) {
         self.inner.closing.store(true, Ordering::Release);
         self.inner.queue.close();
-        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .inner
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -241,7 +282,9 @@ impl std::fmt::Debug for Ledger {
 #[derive(Debug, thiserror::Error)]
 pub enum TenantError {
     /// Not `[a-z0-9][a-z0-9._-]*` of at most 63 bytes.
-    #[error("a tenant's name is 1 to 63 characters a-z, 0-9, '.', '_' or '-', and begins with a letter or digit")]
+    #[error(
+        "a tenant's name is 1 to 63 characters a-z, 0-9, '.', '_' or '-', and begins with a letter or digit"
+    )]
     Name,
     /// Its record could not be written.
     #[error(transparent)]

@@ -90,7 +90,10 @@ impl Ledger {
     /// See [`OpenError`]. A ledger that was rolled back is no error: it opens and is refused for writing.
     pub fn open(options: Options, at: Timestamp) -> Result<Self, OpenError> {
         // Keys and evidence: nobody else's to read.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.data_dir)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&options.data_dir)?;
         let lock = lock(&options)?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options.database(), Access::ReadWrite)?);
         Self::open_with(options, store, Some(lock), at)
@@ -131,18 +134,30 @@ impl Ledger {
         let mut sequencer = Sequencer::new(Arc::clone(&inner), high_water);
         take_up_tenants(&inner, &mut sequencer)?;
         crate::tenant::record_missing(&mut sequencer, at);
-        let thread = std::thread::Builder::new().name("sequencer".into()).spawn(move || sequencer.run())?;
-        *inner.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
+        let thread = std::thread::Builder::new()
+            .name("sequencer".into())
+            .spawn(move || sequencer.run())?;
+        *inner
+            .thread
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
         Ok(Self { inner })
     }
 }
 
 /// Takes the folder's lock, which is held while the file is open.
 pub fn lock(options: &Options) -> Result<File, OpenError> {
-    let file = File::options().create(true).truncate(false).write(true).read(true).open(options.lock())?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .read(true)
+        .open(options.lock())?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(options.data_dir.display().to_string())),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(OpenError::Locked(options.data_dir.display().to_string()))
+        }
         Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
     }
 }
@@ -158,7 +173,10 @@ pub(crate) fn create_ledger(
     let signer = keys.read_or_create(&row.tenant_id, row.epoch, &row.origin)?;
     row.vkey = signer.verifier().to_string();
     if high_water.get(&row.origin).is_none() {
-        let mark = Mark { size: TreeSize::new(0), root: tlog::empty_root() };
+        let mark = Mark {
+            size: TreeSize::new(0),
+            root: tlog::empty_root(),
+        };
         high_water.raise(&[(row.origin.clone(), mark)])?;
     }
     store.ledger_create(&row)?;
@@ -169,9 +187,13 @@ pub(crate) fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> 
     let mut rows = inner.store.ledgers_list()?;
     rows.sort_by_key(|row| (row.tenant_no, row.epoch));
     for epochs in rows.chunk_by(|a, b| a.tenant_no == b.tenant_no) {
-        let infos: Vec<Arc<LedgerInfo>> =
-            epochs.iter().map(|row| Arc::new(LedgerInfo::new(row.clone(), None))).collect();
-        let Some(last) = infos.last().cloned() else { continue };
+        let infos: Vec<Arc<LedgerInfo>> = epochs
+            .iter()
+            .map(|row| Arc::new(LedgerInfo::new(row.clone(), None)))
+            .collect();
+        let Some(last) = infos.last().cloned() else {
+            continue;
+        };
         let tenant = Arc::new(Tenant::new(last.row.tenant_no, &last.row.tenant_id, infos));
         if let Err(refusal) = take_up(inner, sequencer, &tenant, &last) {
             tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
@@ -206,26 +228,44 @@ pub(crate) fn take_up(
         .map_err(|error| damaged(&error))?
         .ok_or_else(|| Refusal::Damaged("the ledger's key file is missing".into()))?;
     if signer.verifier().to_string() != row.vkey {
-        return Err(Refusal::Damaged("the key file is not the key that the ledger was made with".into()));
+        return Err(Refusal::Damaged(
+            "the key file is not the key that the ledger was made with".into(),
+        ));
     }
-    if let Some(last) = store.checkpoint_newest(row.ledger_no).map_err(|error| damaged(&error))? {
+    if let Some(last) = store
+        .checkpoint_newest(row.ledger_no)
+        .map_err(|error| damaged(&error))?
+    {
         let keys = [signer.verifier().clone()];
-        let opened = Checkpoint::open(last.note.as_bytes(), &keys, &row.origin).map_err(|error| damaged(&error))?;
+        let opened =
+            Checkpoint::open(last.note.as_bytes(), &keys, &row.origin).map_err(|error| damaged(&error))?;
         let size = opened.checkpoint.size();
         if size > head.size {
-            let detail = format!("the ledger has {} leaves, a checkpoint over {size} is stored", head.size);
+            let detail = format!(
+                "the ledger has {} leaves, a checkpoint over {size} is stored",
+                head.size
+            );
             return Err(Refusal::RolledBack(detail));
         }
-        let root = StoredTree::new(store, row.ledger_no).root(size, head.size).map_err(|error| damaged(&error))?;
+        let root = StoredTree::new(store, row.ledger_no)
+            .root(size, head.size)
+            .map_err(|error| damaged(&error))?;
         if root != opened.checkpoint.root() {
-            return Err(Refusal::Damaged(format!("the last checkpoint, over {size} leaves, has another root")));
+            return Err(Refusal::Damaged(format!(
+                "the last checkpoint, over {size} leaves, has another root"
+            )));
         }
     }
     sequencer.add(tenant, Arc::clone(ledger), signer)
 }
 
 /// Why a ledger is behind, or beside, its mark.
-pub(crate) fn behind_mark(store: &dyn Store, row: &LedgerRow, head: Head, mark: Option<Mark>) -> Option<Refusal> {
+pub(crate) fn behind_mark(
+    store: &dyn Store,
+    row: &LedgerRow,
+    head: Head,
+    mark: Option<Mark>,
+) -> Option<Refusal> {
     let Some(mark) = mark else {
         return (head.size.as_u64() != 0).then(|| {
             Refusal::RolledBack("the high-water mark is missing beside a ledger that has leaves".into())
@@ -240,7 +280,10 @@ pub(crate) fn behind_mark(store: &dyn Store, row: &LedgerRow, head: Head, mark: 
     }
     match StoredTree::new(store, row.ledger_no).root(mark.size, head.size) {
         Ok(root) if root == mark.root => None,
-        Ok(_) => Some(Refusal::RolledBack(format!("another root was signed at {} leaves", mark.size))),
+        Ok(_) => Some(Refusal::RolledBack(format!(
+            "another root was signed at {} leaves",
+            mark.size
+        ))),
         Err(error) => Some(Refusal::Damaged(error.to_string())),
     }
 }

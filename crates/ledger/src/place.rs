@@ -10,20 +10,19 @@ use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, Facts, StepFacts};
 use evidence::{
-    Actor, ActorType, Header, Identity, Kind, LEAF_BYTES_MAX, Origin, RecordId, RunPlace, RunState, SourceDomain,
-    Timestamp,
+    Actor, ActorType, Header, Identity, Kind, LEAF_BYTES_MAX, Origin, RecordId, RunPlace, RunState,
+    SourceDomain, Timestamp,
 };
 use serde::Deserialize;
 use store::{
-    Batch, BatchKnown, BatchQuery, BodyRow, Head, KindRow, LeafBlock, LeafKey, NodeRow, RunKey, RunRecordRow, RunRow,
-    StepKeyRow, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
+    Batch, BatchKnown, BatchQuery, BodyRow, Head, KindRow, LeafBlock, LeafKey, NodeRow, RunKey, RunRecordRow,
+    RunRow, StepKeyRow, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
 };
 use tlog::{Frontier, Hash, LeafIndex};
 
 use crate::draft::{Bind, SealedBody, TraceBind};
 use crate::tree::{StoredTree, TreeError};
 use crate::{Draft, Placed, Receipt, Rejection, Salts};
-
 
 /// What was there before this batch, by identity.
 struct Earlier {
@@ -91,7 +90,15 @@ impl<'a> Placer<'a> {
         random: &'a mut Salts,
         drafts: impl Iterator<Item = &'d Draft> + Clone,
     ) -> Result<Self, PlaceError> {
-        let Place { store, tenant_no, tenant_id, ledger_no, head, frontier, next_run } = place;
+        let Place {
+            store,
+            tenant_no,
+            tenant_id,
+            ledger_no,
+            head,
+            frontier,
+            next_run,
+        } = place;
         let query = query_of(drafts);
         let known = store.batch_lookup(tenant_no, &query)?;
         let mut placer = Self {
@@ -126,8 +133,12 @@ impl<'a> Placer<'a> {
             self.by_trace.insert(row.trace, row.run);
         }
         let leaves: Vec<LeafKey> = known.records.iter().map(|(_, _, leaf)| *leaf).collect();
-        let mut bodies: HashMap<LeafKey, BodyRow> =
-            self.store.bodies_get(&leaves)?.into_iter().map(|row| (row.leaf, row)).collect();
+        let mut bodies: HashMap<LeafKey, BodyRow> = self
+            .store
+            .bodies_get(&leaves)?
+            .into_iter()
+            .map(|row| (row.leaf, row))
+            .collect();
         for (run, identity, leaf) in known.records {
             let body = bodies.remove(&leaf);
             let content_mac = body.as_ref().and_then(|row| content_mac_of(&row.body));
@@ -148,7 +159,11 @@ impl<'a> Placer<'a> {
     /// # Errors
     /// Outer: the store cannot say. Inner: the draft is refused, and nothing of it stays but, of a trace not seen
     /// before, its run.
-    pub(crate) fn place(&mut self, draft: &Draft, at: Timestamp) -> Result<Result<Placed, Rejection>, PlaceError> {
+    pub(crate) fn place(
+        &mut self,
+        draft: &Draft,
+        at: Timestamp,
+    ) -> Result<Result<Placed, Rejection>, PlaceError> {
         let run = match &draft.bind {
             Bind::None => None,
             Bind::Run(run_id) => match self.by_id.get(run_id.as_ref()) {
@@ -205,7 +220,13 @@ impl<'a> Placer<'a> {
         }
         if let Some(row) = self.store.run_record_find(run, &identity)? {
             // Its identity is its content, so nothing of the body is compared.
-            let earlier = Earlier { leaf: row.leaf, receipt: None, salt: [0; 32], content_mac: None, erased: false };
+            let earlier = Earlier {
+                leaf: row.leaf,
+                receipt: None,
+                salt: [0; 32],
+                content_mac: None,
+                erased: false,
+            };
             self.earlier.insert(key, earlier);
         }
         Ok(())
@@ -213,7 +234,10 @@ impl<'a> Placer<'a> {
 
     fn bind_trace(&mut self, trace: TraceKey, run: RunKey) {
         if let std::collections::hash_map::Entry::Vacant(place) = self.by_trace.entry(trace) {
-            self.batch.traces.push(TraceRow { trace: place.key().clone(), run });
+            self.batch.traces.push(TraceRow {
+                trace: place.key().clone(),
+                run,
+            });
             place.insert(run);
         }
     }
@@ -231,9 +255,18 @@ impl<'a> Placer<'a> {
         if let Some((receipt, content)) = self.placed.get(&key) {
             let same = is_content || draft.content == *content;
             let receipt = *receipt;
-            return Ok(Some(if same { Ok(Placed { receipt, fresh: false }) } else { Err(Rejection::Conflict(receipt)) }));
+            return Ok(Some(if same {
+                Ok(Placed {
+                    receipt,
+                    fresh: false,
+                })
+            } else {
+                Err(Rejection::Conflict(receipt))
+            }));
         }
-        let Some(earlier) = self.earlier.get_mut(&key) else { return Ok(None) };
+        let Some(earlier) = self.earlier.get_mut(&key) else {
+            return Ok(None);
+        };
         let receipt = match earlier.receipt {
             Some(receipt) => receipt,
             None => *earlier.receipt.insert(receipt_of(self.store, earlier.leaf)?),
@@ -245,7 +278,14 @@ impl<'a> Placer<'a> {
                 (None, None) => true,
                 _ => false,
             };
-        Ok(Some(if same { Ok(Placed { receipt, fresh: false }) } else { Err(Rejection::Conflict(receipt)) }))
+        Ok(Some(if same {
+            Ok(Placed {
+                receipt,
+                fresh: false,
+            })
+        } else {
+            Err(Rejection::Conflict(receipt))
+        }))
     }
 
     /// Why a run may not take a draft that it does not know.
@@ -260,7 +300,10 @@ impl<'a> Placer<'a> {
         if ended {
             return Some(Rejection::RunEnded);
         }
-        draft.expect_run_seq.filter(|&seq| seq != state.record_count).map(|_| Rejection::RunMoved)
+        draft
+            .expect_run_seq
+            .filter(|&seq| seq != state.record_count)
+            .map(|_| Rejection::RunMoved)
     }
 
     /// The run of a trace, started when new.
@@ -279,8 +322,13 @@ impl<'a> Placer<'a> {
         let body = trace.start.encode(None);
         let body = SealedBody::seal(Kind::RunStarted, self.random.next_salt(), &body)
             .map_err(|_| Rejection::LeafTooLarge)?;
-        let facts =
-            trace.start.facts(&trace.run_id, &trace_id, trace.correlation_id.as_deref(), trace.started_at, true);
+        let facts = trace.start.facts(
+            &trace.run_id,
+            &trace_id,
+            trace.correlation_id.as_deref(),
+            trace.started_at,
+            true,
+        );
         let draft = Draft {
             kind: Kind::RunStarted,
             bind: Bind::NewRun(Arc::clone(&trace.run_id)),
@@ -298,17 +346,32 @@ impl<'a> Placer<'a> {
             expect_run_seq: None,
         };
         self.start_run(&draft, &trace.run_id, at)?;
-        self.by_id.get(trace.run_id.as_ref()).copied().ok_or(Rejection::RunUnknown)
+        self.by_id
+            .get(trace.run_id.as_ref())
+            .copied()
+            .ok_or(Rejection::RunUnknown)
     }
 
     fn start_run(&mut self, draft: &Draft, run_id: &Arc<str>, at: Timestamp) -> Result<Placed, Rejection> {
-        let Facts::RunStarted(facts) = &draft.facts else { return Err(Rejection::RunUnknown) };
+        let Facts::RunStarted(facts) = &draft.facts else {
+            return Err(Rejection::RunUnknown);
+        };
         let key = RunKey::new(self.tenant_no, self.next_run);
         let started_leaf = LeafKey::new(self.ledger_no, self.frontier.size().as_u64());
         // The fold counts this record too; `write` applies it as the first.
         let mut state = RunState::start(facts, at);
         state.record_count = 0;
-        self.slots.insert(key, Slot { row: RunRow { key, started_leaf, state }, touched: true });
+        self.slots.insert(
+            key,
+            Slot {
+                row: RunRow {
+                    key,
+                    started_leaf,
+                    state,
+                },
+                touched: true,
+            },
+        );
         self.by_id.insert(Arc::clone(run_id), key);
         let placed = match self.write(draft, Some(key), at) {
             Ok(placed) => placed,
@@ -334,10 +397,13 @@ impl<'a> Placer<'a> {
         let random = u64::from_le_bytes(first_eight(&evidence::sha256(&salt)));
         let id = RecordId::new(at, index, random).ok_or(Rejection::LeafTooLarge)?;
         let slot = run.and_then(|run| self.slots.get_mut(&run));
-        let run_place = slot.as_ref().filter(|_| draft.kind.is_of_run()).map(|slot| RunPlace {
-            run_id: slot.row.state.run_id.as_str().into(),
-            run_seq: slot.row.state.record_count,
-        });
+        let run_place = slot
+            .as_ref()
+            .filter(|_| draft.kind.is_of_run())
+            .map(|slot| RunPlace {
+                run_id: slot.row.state.run_id.as_str().into(),
+                run_seq: slot.row.state.record_count,
+            });
         let header = Header {
             id,
             tenant_id: self.tenant_id.into(),
@@ -345,7 +411,10 @@ impl<'a> Placer<'a> {
             run: run_place,
             trace_id: draft.trace_id.as_deref().map(Into::into),
             correlation_id: draft.correlation_id.as_deref().map(Into::into),
-            actor: Actor { kind: draft.actor.0, id: draft.actor.1.as_deref().map(Into::into) },
+            actor: Actor {
+                kind: draft.actor.0,
+                id: draft.actor.1.as_deref().map(Into::into),
+            },
             occurred_at: draft.occurred_at,
             recorded_at: at,
             source_domain: draft.source_domain,
@@ -367,7 +436,9 @@ impl<'a> Placer<'a> {
             if run_seq == 0 {
                 slot.row.state.record_count = 1;
             } else {
-                slot.row.state.apply(&draft.facts, draft.correlation_id.as_deref(), at);
+                slot.row
+                    .state
+                    .apply(&draft.facts, draft.correlation_id.as_deref(), at);
             }
             self.batch.run_records.push(RunRecordRow {
                 run: slot.row.key,
@@ -382,19 +453,41 @@ impl<'a> Placer<'a> {
                 occurred_at: draft.occurred_at,
             });
         } else {
-            self.batch.kinds.push(KindRow { kind: draft.kind, leaf: leaf_key });
+            self.batch.kinds.push(KindRow {
+                kind: draft.kind,
+                leaf: leaf_key,
+            });
         }
-        if let Facts::Step(StepFacts { idempotency_key: Some(key), .. }) = &draft.facts {
-            self.batch.step_keys.push(StepKeyRow { idempotency_key: key.clone(), leaf: leaf_key });
+        if let Facts::Step(StepFacts {
+            idempotency_key: Some(key),
+            ..
+        }) = &draft.facts
+        {
+            self.batch.step_keys.push(StepKeyRow {
+                idempotency_key: key.clone(),
+                leaf: leaf_key,
+            });
         }
         if let Facts::TenantCreated(tenant) = &draft.facts {
             let (tenant_no, tenant_id) = (tenant.tenant_no, tenant.tenant_id.clone());
-            self.batch.tenants.push(TenantRow { tenant_no, tenant_id, leaf: leaf_key });
+            self.batch.tenants.push(TenantRow {
+                tenant_no,
+                tenant_id,
+                leaf: leaf_key,
+            });
         }
-        self.batch.bodies.push(BodyRow { leaf: leaf_key, salt, body: draft.body.packed.clone() });
+        self.batch.bodies.push(BodyRow {
+            leaf: leaf_key,
+            salt,
+            body: draft.body.packed.clone(),
+        });
         let leaf_hash = self.push_leaf();
-        let receipt =
-            Receipt { record_id: id, leaf_index: index.as_u64(), leaf_hash, tree_size: index.as_u64() + 1 };
+        let receipt = Receipt {
+            record_id: id,
+            leaf_index: index.as_u64(),
+            leaf_hash,
+            tree_size: index.as_u64() + 1,
+        };
         if let (Some(run), Some(identity)) = (run, draft.identity) {
             self.placed.insert((run, identity), (receipt, draft.content));
         }
@@ -406,7 +499,11 @@ impl<'a> Placer<'a> {
         let nodes = &mut self.batch.nodes;
         self.frontier.push_with(leaf_hash, |level, index, hash| {
             if level.is_multiple_of(8) {
-                nodes.push(NodeRow { level: level / 8, index, hash });
+                nodes.push(NodeRow {
+                    level: level / 8,
+                    index,
+                    hash,
+                });
             }
         });
         codec::push_leaf(&mut self.entries, &self.leaf);
@@ -437,10 +534,17 @@ impl<'a> Placer<'a> {
     /// The batch to append, the tree after it, and the next run's ordinal.
     pub(crate) fn finish(mut self) -> (Batch, Frontier, u64) {
         self.close_block();
-        self.batch.runs = self.slots.into_values().filter(|slot| slot.touched).map(|slot| slot.row).collect();
+        self.batch.runs = self
+            .slots
+            .into_values()
+            .filter(|slot| slot.touched)
+            .map(|slot| slot.row)
+            .collect();
         // Sorted, so that a store writes side by side.
         self.batch.runs.sort_unstable_by_key(|row| row.key);
-        self.batch.run_records.sort_unstable_by_key(|row| (row.run, row.run_seq));
+        self.batch
+            .run_records
+            .sort_unstable_by_key(|row| (row.run, row.run_seq));
         self.batch.traces.sort_unstable_by(|a, b| a.trace.cmp(&b.trace));
         (self.batch, self.frontier, self.next_run)
     }

@@ -79,7 +79,12 @@ impl Queue {
         let full = state.bytes + submission.bytes > QUEUE_BYTES_MAX
             || state.records + submission.drafts.len() > QUEUE_RECORDS_MAX;
         if full && !state.submissions.is_empty() {
-            return Err((SubmitError::Busy { queued: state.records }, submission));
+            return Err((
+                SubmitError::Busy {
+                    queued: state.records,
+                },
+                submission,
+            ));
         }
         state.records += submission.drafts.len();
         state.bytes += submission.bytes;
@@ -135,8 +140,13 @@ impl Queue {
             state = match deadline {
                 None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-                    self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    let left = deadline
+                        .saturating_duration_since(Instant::now())
+                        .max(Duration::from_millis(1));
+                    self.filled
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
                 }
             };
         }

@@ -60,14 +60,19 @@ impl Iterator for Rebuilder<'_> {
             return Some(Ok(last_batch(tenant_no, deriver)));
         }
         let Some(row) = self.ledgers.front().cloned() else {
-            return self.deriver.take().map(|(tenant_no, deriver)| Ok(last_batch(tenant_no, deriver)));
+            return self
+                .deriver
+                .take()
+                .map(|(tenant_no, deriver)| Ok(last_batch(tenant_no, deriver)));
         };
         let tenant_no = row.tenant_no;
         if self.deriver.as_ref().is_some_and(|(no, _)| *no != tenant_no) {
             self.finished = self.deriver.take();
             return self.next();
         }
-        let (_, deriver) = self.deriver.get_or_insert_with(|| (tenant_no, Deriver::new(tenant_no)));
+        let (_, deriver) = self
+            .deriver
+            .get_or_insert_with(|| (tenant_no, Deriver::new(tenant_no)));
         let step = step(self.store, &row, self.at, deriver);
         match step {
             Ok((batch, end, size)) => {
@@ -94,7 +99,10 @@ fn step(
     first: u64,
     deriver: &mut Deriver,
 ) -> Result<(Batch, u64, u64), StoreError> {
-    let damaged = |reason: String| StoreError::Damaged { place: "leaf_blocks", reason };
+    let damaged = |reason: String| StoreError::Damaged {
+        place: "leaf_blocks",
+        reason,
+    };
     let head = store.head_read(row.ledger_no)?;
     let size = head.size.as_u64();
     let end = size.min(first + STEP_LEAVES);
@@ -106,7 +114,12 @@ fn step(
         .leaves(first..end, |index, leaf| {
             let body = bodies.next_if(|row| row.leaf.leaf_index() == index);
             if let Some(said) = examiner.examine(index, leaf, body, &mut findings).said {
-                deriver.push(LeafKey::new(row.ledger_no, index), said, &mut derived, &mut findings);
+                deriver.push(
+                    LeafKey::new(row.ledger_no, index),
+                    said,
+                    &mut derived,
+                    &mut findings,
+                );
             }
             Ok(())
         })
@@ -118,7 +131,14 @@ fn step(
 }
 
 fn batch_of(tenant_no: u32, derived: Derived) -> Batch {
-    let mut batch = Batch::new(0, tenant_no, Head { size: TreeSize::new(0), root: tlog::empty_root() });
+    let mut batch = Batch::new(
+        0,
+        tenant_no,
+        Head {
+            size: TreeSize::new(0),
+            root: tlog::empty_root(),
+        },
+    );
     batch.runs = derived.runs;
     batch.run_records = derived.rows.run_records;
     batch.traces = derived.rows.traces.into_iter().map(|(row, _)| row).collect();

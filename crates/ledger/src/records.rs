@@ -51,8 +51,10 @@ pub enum RecordError {
 impl Record {
     /// The header.
     pub fn header(&self) -> Result<Header<'_>, RecordError> {
-        Header::decode(&self.header)
-            .map_err(|source| RecordError::Header { leaf: self.leaf.leaf_index(), source })
+        Header::decode(&self.header).map_err(|source| RecordError::Header {
+            leaf: self.leaf.leaf_index(),
+            source,
+        })
     }
 
     /// Hash of the leaf.
@@ -82,7 +84,10 @@ pub struct Records {
 impl Ledger {
     /// Reads the records of a tenant.
     pub fn records(&self, tenant: &Arc<Tenant>) -> Records {
-        Records { ledger: self.clone(), tenant: Arc::clone(tenant) }
+        Records {
+            ledger: self.clone(),
+            tenant: Arc::clone(tenant),
+        }
     }
 }
 
@@ -126,7 +131,11 @@ impl Records {
                         })
                     })
                     .transpose()?;
-                Ok(Record { leaf, header: headers.next().unwrap_or_default(), body })
+                Ok(Record {
+                    leaf,
+                    header: headers.next().unwrap_or_default(),
+                    body,
+                })
             })
             .collect()
     }
@@ -145,18 +154,28 @@ impl Records {
                 if !block.as_ref().is_some_and(inside) {
                     block = None;
                     if let Some(found) = self.store().blocks_read(ledger_no, index, 1)?.into_iter().next() {
-                        let damaged = |reason: String| TreeError::Damaged { ledger_no, leaf: found.first, reason };
+                        let damaged = |reason: String| TreeError::Damaged {
+                            ledger_no,
+                            leaf: found.first,
+                            reason,
+                        };
                         let unpacked = codec::Leaves::unpack(&found.leaves, found.count)
                             .map_err(|error| damaged(error.to_string()))?;
                         block = Some((ledger_no, found.first, unpacked));
                     }
                 }
-                let leaf = block.as_ref().filter(|block| inside(block)).and_then(|(_, first, leaves)| {
-                    leaves.get(usize::try_from(index - first).ok()?)
-                });
+                let leaf = block
+                    .as_ref()
+                    .filter(|block| inside(block))
+                    .and_then(|(_, first, leaves)| leaves.get(usize::try_from(index - first).ok()?));
                 leaf.map(<[u8]>::to_vec).ok_or_else(|| {
                     let reason = "the leaf is missing".to_owned();
-                    TreeError::Damaged { ledger_no, leaf: index, reason }.into()
+                    TreeError::Damaged {
+                        ledger_no,
+                        leaf: index,
+                        reason,
+                    }
+                    .into()
                 })
             })
             .collect()
@@ -167,7 +186,9 @@ impl Records {
         if let Some(run) = self.store().run_find(self.tenant.tenant_no, id)? {
             return Ok(Some(run));
         }
-        Ok(self.store().run_find_by_trace(self.tenant.tenant_no, &store::TraceKey::parse(id))?)
+        Ok(self
+            .store()
+            .run_find_by_trace(self.tenant.tenant_no, &store::TraceKey::parse(id))?)
     }
 
     /// Rows of a run's records from `from_seq` on, at most `limit`.

@@ -32,7 +32,12 @@ pub enum RecoverError {
 
 impl Ledger {
     /// Starts the tenant's next epoch: new origin, new key, and a first leaf that declares what is lost. Blocks.
-    pub fn recover(&self, tenant_id: &str, reason: &str, at: Timestamp) -> Result<(Receipt, String), RecoverError> {
+    pub fn recover(
+        &self,
+        tenant_id: &str,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<(Receipt, String), RecoverError> {
         if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
             return Err(RecoverError::Reason);
         }
@@ -44,7 +49,11 @@ impl Ledger {
             let _ = reply.send(next_epoch(sequencer, &task_tenant, reason, at));
         }));
         let closing = || RecoverError::Tenant(TenantError::Submit(SubmitError::Closing));
-        let recovered = if queued { answer.recv().map_err(|_| closing())?? } else { return Err(closing()) };
+        let recovered = if queued {
+            answer.recv().map_err(|_| closing())??
+        } else {
+            return Err(closing());
+        };
         self.checkpoint_now(&tenant);
         Ok(recovered)
     }
@@ -82,9 +91,9 @@ fn next_epoch(
     };
     let ledger = tenant.ledger();
     ledger.accept();
-    let placed = sequencer.submit_now(tenant, draft, at).and_then(|outcome| {
-        outcome.map_err(|rejection| SubmitError::Refused(rejection.to_string()))
-    });
+    let placed = sequencer
+        .submit_now(tenant, draft, at)
+        .and_then(|outcome| outcome.map_err(|rejection| SubmitError::Refused(rejection.to_string())));
     match placed {
         Ok(placed) => Ok((placed.receipt, origin)),
         Err(error) => {
@@ -111,18 +120,31 @@ fn make_epoch(
     let store_error = |error| TenantError::Open(open::OpenError::Store(error));
     let epochs = tenant.epochs();
     let last = tenant.ledger();
-    let size = store.head_read(last.row.ledger_no).map_err(store_error)?.size.as_u64();
+    let size = store
+        .head_read(last.row.ledger_no)
+        .map_err(store_error)?
+        .size
+        .as_u64();
     // An epoch that a crash left without its first leaf is taken up again.
     let undeclared = last.row.epoch > 0 && size == 0;
-    let before = if undeclared { Arc::clone(&epochs[epochs.len() - 2]) } else { Arc::clone(&last) };
+    let before = if undeclared {
+        Arc::clone(&epochs[epochs.len() - 2])
+    } else {
+        Arc::clone(&last)
+    };
     if !undeclared && before.refusal().is_none() {
         return Err(RecoverError::InOrder);
     }
     let head = store.head_read(before.row.ledger_no).map_err(store_error)?;
     let mark = sequencer.high_water().get(&before.row.origin);
-    let checkpoint = store.checkpoint_newest(before.row.ledger_no).map_err(store_error)?;
+    let checkpoint = store
+        .checkpoint_newest(before.row.ledger_no)
+        .map_err(store_error)?;
     let known = mark.map(|mark| (mark.size.as_u64(), mark.root.to_base64()));
-    let lost = known.as_ref().filter(|(size, _)| *size > head.size.as_u64()).map(|(size, _)| (head.size.as_u64(), *size));
+    let lost = known
+        .as_ref()
+        .filter(|(size, _)| *size > head.size.as_u64())
+        .map(|(size, _)| (head.size.as_u64(), *size));
     let recovered = LedgerRecovered {
         reason,
         previous_origin: before.row.origin.clone(),
@@ -135,8 +157,14 @@ fn make_epoch(
     }
     let rows = store.ledgers_list().map_err(store_error)?;
     let epoch = last.row.epoch + 1;
-    let base = last.row.origin.strip_suffix(&format!("/{}", last.row.epoch)).filter(|_| last.row.epoch > 0);
-    let base = base.unwrap_or(&last.row.origin).strip_suffix(&format!("/{}", tenant.tenant_id));
+    let base = last
+        .row
+        .origin
+        .strip_suffix(&format!("/{}", last.row.epoch))
+        .filter(|_| last.row.epoch > 0);
+    let base = base
+        .unwrap_or(&last.row.origin)
+        .strip_suffix(&format!("/{}", tenant.tenant_id));
     let row = LedgerRow {
         ledger_no: rows.iter().map(|row| row.ledger_no).max().map_or(0, |no| no + 1),
         tenant_no: tenant.tenant_no,
@@ -145,10 +173,12 @@ fn make_epoch(
         origin: origin_of(base.unwrap_or(&inner.options.origin), &tenant.tenant_id, epoch),
         vkey: String::new(),
     };
-    let row = open::create_ledger(store.as_ref(), &inner.keys, sequencer.high_water(), row).map_err(TenantError::Open)?;
+    let row = open::create_ledger(store.as_ref(), &inner.keys, sequencer.high_water(), row)
+        .map_err(TenantError::Open)?;
     let origin = row.origin.clone();
     let ledger = Arc::new(LedgerInfo::new(row, None));
-    open::take_up(&inner, sequencer, tenant, &ledger).map_err(|refusal: Refusal| TenantError::Refused(refusal))?;
+    open::take_up(&inner, sequencer, tenant, &ledger)
+        .map_err(|refusal: Refusal| TenantError::Refused(refusal))?;
     tenant.push_epoch(ledger);
     Ok((recovered, origin))
 }

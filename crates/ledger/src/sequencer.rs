@@ -51,7 +51,12 @@ pub(crate) struct Sequencer {
 
 impl Sequencer {
     pub(crate) fn new(inner: Arc<Inner>, high_water: HighWater) -> Self {
-        Self { inner, writers: HashMap::new(), high_water, random: Salts::default() }
+        Self {
+            inner,
+            writers: HashMap::new(),
+            high_water,
+            random: Salts::default(),
+        }
     }
 
     pub(crate) fn high_water(&mut self) -> &mut HighWater {
@@ -59,22 +64,45 @@ impl Sequencer {
     }
 
     /// Takes up a ledger for writing: reads its right edge and checks it against the head.
-    pub(crate) fn add(&mut self, tenant: &Tenant, ledger: Arc<LedgerInfo>, signer: SignerKey) -> Result<(), Refusal> {
+    pub(crate) fn add(
+        &mut self,
+        tenant: &Tenant,
+        ledger: Arc<LedgerInfo>,
+        signer: SignerKey,
+    ) -> Result<(), Refusal> {
         let store = self.inner.store.as_ref();
         let damaged = |error: &dyn std::fmt::Display| Refusal::Damaged(error.to_string());
-        let head = store.head_read(ledger.row.ledger_no).map_err(|error| damaged(&error))?;
+        let head = store
+            .head_read(ledger.row.ledger_no)
+            .map_err(|error| damaged(&error))?;
         let frontier = StoredTree::new(store, ledger.row.ledger_no)
             .frontier(head.size)
             .map_err(|error| damaged(&error))?;
         if frontier.root() != head.root {
-            return Err(Refusal::Damaged("the last leaves do not hash to the head's root".into()));
+            return Err(Refusal::Damaged(
+                "the last leaves do not hash to the head's root".into(),
+            ));
         }
-        let next_run = store.runs_total(tenant.tenant_no, None).map_err(|error| damaged(&error))?;
-        let signed = store.checkpoint_newest(ledger.row.ledger_no).map_err(|error| damaged(&error))?;
+        let next_run = store
+            .runs_total(tenant.tenant_no, None)
+            .map_err(|error| damaged(&error))?;
+        let signed = store
+            .checkpoint_newest(ledger.row.ledger_no)
+            .map_err(|error| damaged(&error))?;
         let covered = signed.map_or(0, |row| row.size.as_u64());
         let due = (covered < head.size.as_u64()).then(Instant::now);
         let no = ledger.row.ledger_no;
-        self.writers.insert(no, Writer { ledger, signer, head, frontier, next_run, due });
+        self.writers.insert(
+            no,
+            Writer {
+                ledger,
+                signer,
+                head,
+                frontier,
+                next_run,
+                due,
+            },
+        );
         Ok(())
     }
 
@@ -104,12 +132,17 @@ impl Sequencer {
             let ledger = submission.tenant.ledger();
             let refusal = match self.inner.stopped() {
                 Some(reason) => Some(SubmitError::Stopped(reason)),
-                None => ledger.refusal().map(|refusal| SubmitError::Refused(refusal.to_string())),
+                None => ledger
+                    .refusal()
+                    .map(|refusal| SubmitError::Refused(refusal.to_string())),
             };
             match refusal {
                 // A sender that has gone does not want its answer; the records stand all the same.
                 Some(error) => drop(submission.reply.send(Err(error))),
-                None => by_ledger.entry(ledger.row.ledger_no).or_default().push(submission),
+                None => by_ledger
+                    .entry(ledger.row.ledger_no)
+                    .or_default()
+                    .push(submission),
             }
         }
         let mut attempts = 0;
@@ -119,7 +152,10 @@ impl Sequencer {
                 Ok(outcomes) => return answer(by_ledger, outcomes),
                 Err(Failure::Again) if attempts < PLACE_ATTEMPTS => {}
                 Err(Failure::Again) => {
-                    return refuse(by_ledger, &SubmitError::Unknown("another writer moves this ledger".into()));
+                    return refuse(
+                        by_ledger,
+                        &SubmitError::Unknown("another writer moves this ledger".into()),
+                    );
                 }
                 Err(Failure::Stop(error)) => {
                     tracing::error!(%error, "a write failed: nothing is written any more until a restart");
@@ -151,9 +187,21 @@ impl Sequencer {
     ) -> Result<Result<crate::Placed, crate::Rejection>, SubmitError> {
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         let bytes = draft.bytes();
-        self.commit(vec![Submission { tenant: Arc::clone(tenant), drafts: vec![draft], at, group: false, reply, bytes }]);
-        let outcomes = answer.try_recv().map_err(|_| SubmitError::Unknown("the commit was not answered".into()))??;
-        outcomes.into_iter().next().ok_or_else(|| SubmitError::Unknown("the commit answered nothing".into()))
+        self.commit(vec![Submission {
+            tenant: Arc::clone(tenant),
+            drafts: vec![draft],
+            at,
+            group: false,
+            reply,
+            bytes,
+        }]);
+        let outcomes = answer
+            .try_recv()
+            .map_err(|_| SubmitError::Unknown("the commit was not answered".into()))??;
+        outcomes
+            .into_iter()
+            .next()
+            .ok_or_else(|| SubmitError::Unknown("the commit answered nothing".into()))
     }
 
     /// One try: place everything, append it in one transaction, move on.
@@ -164,7 +212,10 @@ impl Sequencer {
         let mut outcomes = Vec::new();
         for (&ledger_no, submissions) in by_ledger {
             let Some(writer) = self.writers.get(&ledger_no) else {
-                return Err(Failure::Ledger(ledger_no, Refusal::Damaged("no writer for this ledger".into())));
+                return Err(Failure::Ledger(
+                    ledger_no,
+                    Refusal::Damaged("no writer for this ledger".into()),
+                ));
             };
             let tenant = &submissions[0].tenant;
             let place = Place {
@@ -195,9 +246,14 @@ impl Sequencer {
         for (ledger_no, frontier, next_run) in after {
             if let Some(writer) = self.writers.get_mut(&ledger_no) {
                 if frontier.size() != writer.head.size {
-                    writer.due.get_or_insert_with(|| Instant::now() + CHECKPOINT_DELAY);
+                    writer
+                        .due
+                        .get_or_insert_with(|| Instant::now() + CHECKPOINT_DELAY);
                 }
-                writer.head = Head { size: frontier.size(), root: frontier.root() };
+                writer.head = Head {
+                    size: frontier.size(),
+                    root: frontier.root(),
+                };
                 writer.frontier = frontier;
                 writer.next_run = next_run;
             }
@@ -226,20 +282,30 @@ impl Sequencer {
                 }
                 let mut moved = 0;
                 for batch in batches {
-                    let head = self.inner.store.head_read(batch.ledger_no).map_err(|error| stop(&error))?;
+                    let head = self
+                        .inner
+                        .store
+                        .head_read(batch.ledger_no)
+                        .map_err(|error| stop(&error))?;
                     let expected = after.iter().find(|(ledger_no, ..)| *ledger_no == batch.ledger_no);
                     if expected.is_some_and(|(_, f, _)| f.size() == head.size && f.root() == head.root) {
                         moved += 1;
                     }
                 }
                 // All or none: one transaction carried them.
-                if moved == batches.len() { Ok(()) } else { Err(Failure::Again) }
+                if moved == batches.len() {
+                    Ok(())
+                } else {
+                    Err(Failure::Again)
+                }
             }
         }
     }
 
     fn reload(&mut self, ledger_no: u32) -> Result<(), Failure> {
-        let Some(writer) = self.writers.get_mut(&ledger_no) else { return Ok(()) };
+        let Some(writer) = self.writers.get_mut(&ledger_no) else {
+            return Ok(());
+        };
         let store = self.inner.store.as_ref();
         let head = store.head_read(ledger_no).map_err(|error| stop(&error))?;
         let damaged = |reason: String| Failure::Ledger(ledger_no, Refusal::Damaged(reason));
@@ -250,7 +316,9 @@ impl Sequencer {
             let detail = format!("the ledger has {} leaves, it had {}", head.size, writer.head.size);
             return Err(Failure::Ledger(ledger_no, Refusal::RolledBack(detail)));
         }
-        writer.next_run = store.runs_total(writer.ledger.row.tenant_no, None).map_err(|error| stop(&error))?;
+        writer.next_run = store
+            .runs_total(writer.ledger.row.tenant_no, None)
+            .map_err(|error| stop(&error))?;
         (writer.head, writer.frontier) = (head, frontier);
         Ok(())
     }
@@ -288,13 +356,22 @@ impl Sequencer {
         }
         let marks: Vec<(String, Mark)> = signing
             .iter()
-            .map(|w| (w.ledger.row.origin.clone(), Mark { size: w.head.size, root: w.head.root }))
+            .map(|w| {
+                (
+                    w.ledger.row.origin.clone(),
+                    Mark {
+                        size: w.head.size,
+                        root: w.head.root,
+                    },
+                )
+            })
             .collect();
         // Crash before: nothing signed. Crash after: the mark is ahead of the last signature, and the
         // database holds that much; the next start signs it.
         if let Err(error) = self.high_water.raise(&marks) {
             tracing::error!(%error, "cannot write the high-water file: nothing is written any more until a restart");
-            self.inner.stop(format!("the high-water file cannot be written: {error}"));
+            self.inner
+                .stop(format!("the high-water file cannot be written: {error}"));
             return;
         }
         for writer in signing {
@@ -309,7 +386,10 @@ impl Sequencer {
             let note = checkpoint.sign(&writer.signer);
             // Ed25519 is deterministic: signing the same head again gives the same note, so a crash here
             // re-publishes and never replaces.
-            let stored = CheckpointRow { size: writer.head.size, note };
+            let stored = CheckpointRow {
+                size: writer.head.size,
+                note,
+            };
             if let Err(error) = self.inner.store.checkpoint_append(row.ledger_no, &stored) {
                 tracing::error!(%error, "cannot keep a checkpoint: nothing is written any more until a restart");
                 self.inner.stop(format!("a checkpoint cannot be kept: {error}"));
@@ -348,10 +428,17 @@ impl Drop for Exit {
 }
 
 /// Whether the stored ledger is what this writer believes and not behind the mark.
-fn unsafe_to_sign(store: &dyn Store, writer: &Writer, mark: Option<Mark>) -> Result<Option<Refusal>, StoreError> {
+fn unsafe_to_sign(
+    store: &dyn Store,
+    writer: &Writer,
+    mark: Option<Mark>,
+) -> Result<Option<Refusal>, StoreError> {
     let head = store.head_read(writer.ledger.row.ledger_no)?;
     if head != writer.head {
-        let detail = format!("the stored head has {} leaves, {} were committed", head.size, writer.head.size);
+        let detail = format!(
+            "the stored head has {} leaves, {} were committed",
+            head.size, writer.head.size
+        );
         return Ok(Some(Refusal::RolledBack(detail)));
     }
     Ok(match mark {
@@ -360,9 +447,10 @@ fn unsafe_to_sign(store: &dyn Store, writer: &Writer, mark: Option<Mark>) -> Res
             "the ledger has {} leaves, {} were signed",
             head.size, mark.size
         ))),
-        Some(mark) if head.size == mark.size && head.root != mark.root => {
-            Some(Refusal::RolledBack(format!("another root was signed at {} leaves", mark.size)))
-        }
+        Some(mark) if head.size == mark.size && head.root != mark.root => Some(Refusal::RolledBack(format!(
+            "another root was signed at {} leaves",
+            mark.size
+        ))),
         Some(_) => None,
     })
 }
@@ -401,7 +489,11 @@ fn place_submission(
     let mut outcomes: Outcomes = Vec::with_capacity(submission.drafts.len());
     for draft in &submission.drafts {
         let refused = submission.group && outcomes.first().is_some_and(Result::is_err);
-        outcomes.push(if refused { Err(crate::Rejection::Group) } else { placer.place(draft, submission.at)? });
+        outcomes.push(if refused {
+            Err(crate::Rejection::Group)
+        } else {
+            placer.place(draft, submission.at)?
+        });
         debug_assert!(!matches!(draft.facts, Facts::RunStarted(_)) || draft.identity.is_some());
     }
     Ok(outcomes)

@@ -91,14 +91,27 @@ impl Ledger {
     pub fn settle_due(&self, at: Timestamp) -> Result<usize, SettleError> {
         let options = self.options();
         let before = |micros: i64| at.checked_add_micros(-micros).unwrap_or(Timestamp::MIN);
-        let tenants: Vec<_> =
-            self.tenants().into_iter().filter(|tenant| tenant.ledger().refusal().is_none()).collect();
-        let (ended, running) = (before(options.seal_after_micros), before(options.abandon_after_micros));
+        let tenants: Vec<_> = self
+            .tenants()
+            .into_iter()
+            .filter(|tenant| tenant.ledger().refusal().is_none())
+            .collect();
+        let (ended, running) = (
+            before(options.seal_after_micros),
+            before(options.abandon_after_micros),
+        );
         let mut limit = SETTLE_RUNS;
         let mut due = loop {
-            let mut due = self.store().runs_due(ended, running, limit).map_err(RecordError::from)?;
+            let mut due = self
+                .store()
+                .runs_due(ended, running, limit)
+                .map_err(RecordError::from)?;
             let all = due.len() < usize::try_from(limit).unwrap_or(usize::MAX);
-            due.retain(|run| tenants.iter().any(|tenant| tenant.tenant_no == run.key.tenant_no()));
+            due.retain(|run| {
+                tenants
+                    .iter()
+                    .any(|tenant| tenant.tenant_no == run.key.tenant_no())
+            });
             // Runs of refused ledgers stay due for ever; they must not crowd out the others.
             if all || !due.is_empty() || limit >= SETTLE_LOOK_MAX {
                 break due;
@@ -110,7 +123,10 @@ impl Ledger {
         due.sort_by_key(|run| run.key.tenant_no());
         let mut settled = 0;
         for batch in due.chunk_by(|a, b| a.key.tenant_no() == b.key.tenant_no()) {
-            let Some(tenant) = tenants.iter().find(|tenant| tenant.tenant_no == batch[0].key.tenant_no()) else {
+            let Some(tenant) = tenants
+                .iter()
+                .find(|tenant| tenant.tenant_no == batch[0].key.tenant_no())
+            else {
                 continue;
             };
             settled += self.settle_runs(tenant, batch, at)?;
@@ -119,7 +135,12 @@ impl Ledger {
     }
 
     /// One submission for many runs; each stands by itself.
-    fn settle_runs(&self, tenant: &Arc<Tenant>, runs: &[RunRow], at: Timestamp) -> Result<usize, SettleError> {
+    fn settle_runs(
+        &self,
+        tenant: &Arc<Tenant>,
+        runs: &[RunRow],
+        at: Timestamp,
+    ) -> Result<usize, SettleError> {
         let mut salts = Salts::default();
         let mut drafts = Vec::with_capacity(runs.len());
         for run in runs {
@@ -137,7 +158,10 @@ impl Ledger {
         }
         let outcomes = self.submit_blocking(tenant, drafts, at, false)?;
         // A run that moved is found due again, later.
-        Ok(outcomes.iter().filter(|outcome| outcome.as_ref().is_ok_and(|placed| placed.fresh)).count())
+        Ok(outcomes
+            .iter()
+            .filter(|outcome| outcome.as_ref().is_ok_and(|placed| placed.fresh))
+            .count())
     }
 }
 
@@ -156,8 +180,17 @@ fn end_drafts(
         steps::root_hash(ledger.store(), run)?
     };
     let (status, reason) = match how {
-        EndRun::Completed(end, _) => (if end.failed { TraceStatus::Failed } else { TraceStatus::Completed }, None),
-        EndRun::Aborted(reason, _) | EndRun::Abandoned(reason) => (TraceStatus::Aborted, Some(reason.clone())),
+        EndRun::Completed(end, _) => (
+            if end.failed {
+                TraceStatus::Failed
+            } else {
+                TraceStatus::Completed
+            },
+            None,
+        ),
+        EndRun::Aborted(reason, _) | EndRun::Abandoned(reason) => {
+            (TraceStatus::Aborted, Some(reason.clone()))
+        }
         EndRun::Settled => (state.status, None),
     };
     let by_caller = matches!(how, EndRun::Completed(..) | EndRun::Aborted(..));
@@ -177,7 +210,14 @@ fn end_drafts(
         content,
         trace_id: Some(state.trace_id.as_str().into()),
         correlation_id: state.correlation_id.as_deref().map(Into::into),
-        actor: (if by_caller { ActorType::Agent } else { ActorType::System }, None),
+        actor: (
+            if by_caller {
+                ActorType::Agent
+            } else {
+                ActorType::System
+            },
+            None,
+        ),
         occurred_at: at,
         source_domain: SourceDomain::Activity,
         source_component: if by_caller { "api" } else { "ledger" },
@@ -194,8 +234,13 @@ fn end_drafts(
             let salt = salts.next_salt();
             let body = end.encode(&evidence::content_mac(&salt, sent));
             let sealed = SealedBody::seal(Kind::RunCompleted, salt, &body)?;
-            let mut completed =
-                draft(Kind::RunCompleted, Facts::RunCompleted(end.facts()), Some(*sent), sealed, next_seq);
+            let mut completed = draft(
+                Kind::RunCompleted,
+                Facts::RunCompleted(end.facts()),
+                Some(*sent),
+                sealed,
+                next_seq,
+            );
             completed.occurred_at = end.completed_at.unwrap_or(at);
             drafts.push(completed);
             next_seq += 1;
@@ -206,6 +251,12 @@ fn end_drafts(
     let salt = salts.next_salt();
     let mac = content.map(|content| evidence::content_mac(&salt, &content));
     let sealed = SealedBody::seal(ended.kind(), salt, &ended.encode(mac.as_ref()))?;
-    drafts.push(draft(ended.kind(), Facts::TraceEnded(ended.facts()), content, sealed, next_seq));
+    drafts.push(draft(
+        ended.kind(),
+        Facts::TraceEnded(ended.facts()),
+        content,
+        sealed,
+        next_seq,
+    ));
     Ok(drafts)
 }

@@ -60,12 +60,18 @@ pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, Re
                     occurred_at: row.occurred_at,
                     late: ended,
                 };
-                rows.push(Row { given: row.step_index, place });
+                rows.push(Row {
+                    given: row.step_index,
+                    place,
+                });
             }
         }
         if rows.len() > RUN_STEPS_MAX {
             let reason = format!("the run has more than {RUN_STEPS_MAX} steps");
-            return Err(RecordError::Body { leaf: run.started_leaf.leaf_index(), reason });
+            return Err(RecordError::Body {
+                leaf: run.started_leaf.leaf_index(),
+                reason,
+            });
         }
         // Not by asking once more: a damaged row with the largest run_seq of all would be found for ever.
         if whole {
@@ -75,14 +81,26 @@ pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, Re
     rows.sort_by_key(|row| {
         let place = row.place;
         // Given indexes first, in their order; then by time.
-        (place.late, row.given.is_none(), row.given, place.occurred_at, place.run_seq)
+        (
+            place.late,
+            row.given.is_none(),
+            row.given,
+            place.occurred_at,
+            place.run_seq,
+        )
     });
     let mut first = 0;
     while first < rows.len() {
         let key = |row: &Row| (row.place.late, row.given.is_some(), row.place.occurred_at);
-        let ties = rows[first..].iter().take_while(|row| key(row) == key(&rows[first])).count();
+        let ties = rows[first..]
+            .iter()
+            .take_while(|row| key(row) == key(&rows[first]))
+            .count();
         if ties > 1 && rows[first].given.is_none() {
-            let leaves: Vec<LeafKey> = rows[first..first + ties].iter().map(|row| row.place.leaf).collect();
+            let leaves: Vec<LeafKey> = rows[first..first + ties]
+                .iter()
+                .map(|row| row.place.leaf)
+                .collect();
             let ids = span_ids(store, &leaves)?;
             rows[first..first + ties].sort_by_key(|row| ids.get(&row.place.leaf).copied());
         }
@@ -94,7 +112,10 @@ pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, Re
         .map(|row| {
             let step_index = row.given.unwrap_or(next);
             next = next.max(step_index.saturating_add(1));
-            StepPlace { step_index, ..row.place }
+            StepPlace {
+                step_index,
+                ..row.place
+            }
         })
         .collect())
 }
@@ -131,14 +152,22 @@ pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<([u8; 32], u3
     let mut hashes = Vec::with_capacity(places.len());
     for_each_step(store, &places, |place, body| {
         let leaf = place.leaf.leaf_index();
-        let body = body.ok_or_else(|| RecordError::Body { leaf, reason: "erased".into() })?;
-        let view =
-            StepView::read(body).map_err(|error| RecordError::Body { leaf, reason: error.to_string() })?;
+        let body = body.ok_or_else(|| RecordError::Body {
+            leaf,
+            reason: "erased".into(),
+        })?;
+        let view = StepView::read(body).map_err(|error| RecordError::Body {
+            leaf,
+            reason: error.to_string(),
+        })?;
         hashes.push(evidence::record::step_hash(place.step_index, &view.step));
         Ok(())
     })?;
     let count = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
-    Ok((evidence::record::root_hash(&run.state.plan_hash, run.state.seed, &hashes), count))
+    Ok((
+        evidence::record::root_hash(&run.state.plan_hash, run.state.seed, &hashes),
+        count,
+    ))
 }
 
 fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [u8; 16]>, RecordError> {
@@ -160,7 +189,10 @@ fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [
                 leaf: row.leaf.leaf_index(),
                 reason: error.to_string(),
             })?;
-            let id = wire.otel.and_then(|otel| otel.span_id.as_bytes().try_into().ok()).unwrap_or_default();
+            let id = wire
+                .otel
+                .and_then(|otel| otel.span_id.as_bytes().try_into().ok())
+                .unwrap_or_default();
             ids.insert(row.leaf, id);
         }
     }
@@ -168,6 +200,8 @@ fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [
 }
 
 fn unpack(row: &BodyRow, body: &mut Vec<u8>) -> Result<(), RecordError> {
-    codec::unpack_into(&row.body, BODY_BYTES_MAX, body)
-        .map_err(|error| RecordError::Body { leaf: row.leaf.leaf_index(), reason: error.to_string() })
+    codec::unpack_into(&row.body, BODY_BYTES_MAX, body).map_err(|error| RecordError::Body {
+        leaf: row.leaf.leaf_index(),
+        reason: error.to_string(),
+    })
 }

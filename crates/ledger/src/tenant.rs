@@ -29,7 +29,9 @@ pub fn is_tenant_name(name: &str) -> bool {
     !bytes.is_empty()
         && bytes.len() <= TENANT_BYTES_MAX
         && word(bytes[0])
-        && bytes.iter().all(|&byte| word(byte) || matches!(byte, b'.' | b'_' | b'-'))
+        && bytes
+            .iter()
+            .all(|&byte| word(byte) || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 /// Whether a text may be the base of origins: printable ASCII without space, `+` and control characters.
@@ -43,7 +45,11 @@ pub fn is_origin(origin: &str) -> bool {
 
 /// The origin of an epoch: `<base>/<tenant>`, then `<base>/<tenant>/<epoch>`.
 pub fn origin_of(base: &str, tenant_id: &str, epoch: u32) -> String {
-    if epoch == 0 { format!("{base}/{tenant_id}") } else { format!("{base}/{tenant_id}/{epoch}") }
+    if epoch == 0 {
+        format!("{base}/{tenant_id}")
+    } else {
+        format!("{base}/{tenant_id}/{epoch}")
+    }
 }
 
 /// A tenant.
@@ -86,12 +92,18 @@ impl std::fmt::Display for Refusal {
 
 impl LedgerInfo {
     pub(crate) fn new(row: LedgerRow, refused: Option<Refusal>) -> Self {
-        Self { row, refused: RwLock::new(refused) }
+        Self {
+            row,
+            refused: RwLock::new(refused),
+        }
     }
 
     /// Why the ledger is refused, if it is.
     pub fn refusal(&self) -> Option<Refusal> {
-        self.refused.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.refused
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn accept(&self) {
@@ -105,7 +117,11 @@ impl LedgerInfo {
 
 impl Tenant {
     pub(crate) fn new(tenant_no: u32, tenant_id: &str, ledgers: Vec<Arc<LedgerInfo>>) -> Self {
-        Self { tenant_no, tenant_id: tenant_id.into(), ledgers: RwLock::new(ledgers) }
+        Self {
+            tenant_no,
+            tenant_id: tenant_id.into(),
+            ledgers: RwLock::new(ledgers),
+        }
     }
 
     /// The ledger that is written to.
@@ -120,11 +136,17 @@ impl Tenant {
 
     /// Every ledger of the tenant, by epoch.
     pub fn epochs(&self) -> Vec<Arc<LedgerInfo>> {
-        self.ledgers.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ledgers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn push_epoch(&self, ledger: Arc<LedgerInfo>) {
-        self.ledgers.write().unwrap_or_else(PoisonError::into_inner).push(ledger);
+        self.ledgers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(ledger);
     }
 }
 
@@ -137,23 +159,39 @@ pub(crate) struct Tenants {
 impl Tenants {
     /// A tenant by name.
     pub(crate) fn find(&self, tenant_id: &str) -> Option<Arc<Tenant>> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(tenant_id).cloned()
+        self.by_name
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(tenant_id)
+            .cloned()
     }
 
     /// Every tenant, by name.
     pub(crate) fn all(&self) -> Vec<Arc<Tenant>> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.by_name
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn insert(&self, tenant: Arc<Tenant>) {
-        self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&tenant.tenant_id), tenant);
+        self.by_name
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(Arc::clone(&tenant.tenant_id), tenant);
     }
 }
 
 /// On the sequencer's thread, so that whoever asks at the same time finds it whole: key, mark, row, record.
 ///
 /// A crash in between leaves what the next attempt, or the next start ([`record_missing`]), takes up.
-pub(crate) fn create(sequencer: &mut Sequencer, tenant_id: &str, at: Timestamp) -> Result<Arc<Tenant>, TenantError> {
+pub(crate) fn create(
+    sequencer: &mut Sequencer,
+    tenant_id: &str,
+    at: Timestamp,
+) -> Result<Arc<Tenant>, TenantError> {
     let inner = Arc::clone(sequencer.inner());
     let tenant = match inner.tenants.find(tenant_id) {
         Some(tenant) => tenant,
@@ -198,7 +236,10 @@ fn record(sequencer: &mut Sequencer, tenant: &Tenant, at: Timestamp) -> Result<(
         return Ok(());
     }
     let instance = inner.tenants.find(INSTANCE).ok_or(TenantError::Name)?;
-    let created = TenantCreated { tenant_id: tenant.tenant_id.to_string(), tenant_no: tenant.tenant_no };
+    let created = TenantCreated {
+        tenant_id: tenant.tenant_id.to_string(),
+        tenant_no: tenant.tenant_no,
+    };
     let kind = Kind::SystemRecord;
     let body = SealedBody::seal(kind, Salts::default().next_salt(), &created.to_record().encode())
         .map_err(|_| TenantError::Name)?;
@@ -218,7 +259,10 @@ fn record(sequencer: &mut Sequencer, tenant: &Tenant, at: Timestamp) -> Result<(
         facts: Facts::TenantCreated(created),
         expect_run_seq: None,
     };
-    match sequencer.submit_now(&instance, draft, at).map_err(TenantError::Submit)? {
+    match sequencer
+        .submit_now(&instance, draft, at)
+        .map_err(TenantError::Submit)?
+    {
         Ok(_) => Ok(()),
         Err(rejection) => Err(TenantError::Submit(SubmitError::Refused(rejection.to_string()))),
     }
@@ -233,9 +277,25 @@ mod tests {
         for good in ["default", "a", "acme-2", "a.b_c"] {
             assert!(is_tenant_name(good), "{good}");
         }
-        for bad in ["", "_instance", "A", "a/b", "..", ".a", "a b", "a+b", "ä", &"a".repeat(64)] {
+        for bad in [
+            "",
+            "_instance",
+            "A",
+            "a/b",
+            "..",
+            ".a",
+            "a b",
+            "a+b",
+            "ä",
+            &"a".repeat(64),
+        ] {
             assert!(!is_tenant_name(bad), "{bad}");
         }
-        assert!(is_origin("deponent.local") && is_origin("log.example/x") && !is_origin("a b") && !is_origin("a+b"));
+        assert!(
+            is_origin("deponent.local")
+                && is_origin("log.example/x")
+                && !is_origin("a b")
+                && !is_origin("a+b")
+        );
     }
 }

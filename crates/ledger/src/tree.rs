@@ -100,13 +100,19 @@ impl<'s> StoredTree<'s> {
     }
 
     fn damaged(&self, leaf: u64, reason: &str) -> TreeError {
-        TreeError::Damaged { ledger_no: self.ledger_no, leaf, reason: reason.to_owned() }
+        TreeError::Damaged {
+            ledger_no: self.ledger_no,
+            leaf,
+            reason: reason.to_owned(),
+        }
     }
 
     /// The hashes of a tile, as far as a tree of `size` has them (1 to 256).
     pub fn tile(&self, level: u8, index: u64, size: TreeSize) -> Result<Vec<Hash>, TreeError> {
         let Some(width) = tlog::tile_width(level, index, size) else {
-            return Err(TreeError::OutOfRange(format!("tile {level}/{index} is beyond the tree")));
+            return Err(TreeError::OutOfRange(format!(
+                "tile {level}/{index} is beyond the tree"
+            )));
         };
         let first = index * TILE_WIDTH;
         let hashes = if level == 0 {
@@ -117,10 +123,14 @@ impl<'s> StoredTree<'s> {
             })?;
             hashes
         } else {
-            self.store.nodes_read(self.ledger_no, level, first, u32::from(width.as_u16()))?
+            self.store
+                .nodes_read(self.ledger_no, level, first, u32::from(width.as_u16()))?
         };
         if hashes.len() != width.as_usize() {
-            return Err(self.damaged(first << (8 * u32::from(level)), &format!("tile {level}/{index} is short")));
+            return Err(self.damaged(
+                first << (8 * u32::from(level)),
+                &format!("tile {level}/{index} is short"),
+            ));
         }
         Ok(hashes)
     }
@@ -128,12 +138,18 @@ impl<'s> StoredTree<'s> {
     /// The leaves of an entry bundle, encoded as C2SP has it, as far as a tree of `size` has them.
     pub fn entries(&self, index: u64, size: TreeSize) -> Result<(u16, Vec<u8>), TreeError> {
         let Some(width) = tlog::tile_width(0, index, size) else {
-            return Err(TreeError::OutOfRange(format!("entry bundle {index} is beyond the tree")));
+            return Err(TreeError::OutOfRange(format!(
+                "entry bundle {index} is beyond the tree"
+            )));
         };
         let first = index * TILE_WIDTH;
         let mut bundle = Vec::new();
         self.leaves(first..first + u64::from(width.as_u16()), |index, leaf| {
-            if codec::push_leaf(&mut bundle, leaf) { Ok(()) } else { Err(self.damaged(index, "longer than a leaf")) }
+            if codec::push_leaf(&mut bundle, leaf) {
+                Ok(())
+            } else {
+                Err(self.damaged(index, "longer than a leaf"))
+            }
         })?;
         Ok((width.as_u16(), bundle))
     }

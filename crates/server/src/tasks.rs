@@ -100,7 +100,10 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
     let verifier = match opened {
         Ok(verifier) => verifier,
         Err(error) => {
-            tracing::error!(error = error.message, "verification in the background cannot begin");
+            tracing::error!(
+                error = error.message,
+                "verification in the background cannot begin"
+            );
             return;
         }
     };
@@ -117,7 +120,9 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
         if matches!(passed, Ok(true)) {
             // Rests nine times as long as it works, on a thread of its own; another does not begin meanwhile.
             let scrub = Arc::clone(&verifier);
-            let spawned = std::thread::Builder::new().name("scrub".into()).spawn(move || scrub.scrub(at));
+            let spawned = std::thread::Builder::new()
+                .name("scrub".into())
+                .spawn(move || scrub.scrub(at));
             if let Err(error) = spawned {
                 tracing::error!(%error, "the full verification cannot begin");
             }
@@ -141,10 +146,13 @@ fn publish(app: &App, verifier: &Verifier) {
                 verified_size: progress.verified_size,
                 verified_at: progress.verified_at,
                 last_full_scrub_at: progress.last_full_scrub_at,
-                damaged: (progress.findings > 0).then(|| format!("verification has {} findings", progress.findings)),
+                damaged: (progress.findings > 0)
+                    .then(|| format!("verification has {} findings", progress.findings)),
                 pending: progress.verified_at.is_none(),
             }
         })
         .collect();
-    *app.verification.write().unwrap_or_else(std::sync::PoisonError::into_inner) = known;
+    *app.verification
+        .write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = known;
 }

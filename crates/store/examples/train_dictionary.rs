@@ -16,7 +16,10 @@ const DICTIONARY_BYTES: usize = 32 * 1024;
 
 fn main() {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
-    let (folder, out) = (args.next().expect("the demo folder"), args.next().expect("the file to write"));
+    let (folder, out) = (
+        args.next().expect("the demo folder"),
+        args.next().expect("the file to write"),
+    );
     let store = SqliteStore::open(&folder.join("deponent.db"), Access::ReadOnly).expect("a data folder");
     let mut samples: Vec<Vec<u8>> = Vec::new();
     for ledger in store.ledgers_list().expect("ledgers") {

@@ -31,8 +31,10 @@ pub const DICTIONARY_VERSION: u8 = 1;
 /// Dictionary 1: what bodies and leaves have in common, trained by `examples/train_dictionary.rs` on demo runs.
 pub static DICTIONARY_1: &[u8] = include_bytes!("dictionary_1.zdict");
 
-static ENCODER: LazyLock<EncoderDictionary<'static>> = LazyLock::new(|| EncoderDictionary::copy(DICTIONARY_1, LEVEL));
-static DECODER: LazyLock<DecoderDictionary<'static>> = LazyLock::new(|| DecoderDictionary::copy(DICTIONARY_1));
+static ENCODER: LazyLock<EncoderDictionary<'static>> =
+    LazyLock::new(|| EncoderDictionary::copy(DICTIONARY_1, LEVEL));
+static DECODER: LazyLock<DecoderDictionary<'static>> =
+    LazyLock::new(|| DecoderDictionary::copy(DICTIONARY_1));
 
 thread_local! {
     // Contexts are 100 KiB and more; one a thread instead of one a record.
@@ -100,7 +102,10 @@ pub fn unpack_into(packed: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result
             };
             // The frame's own claim of its size is bounded before anything is reserved for it.
             let unclaimed = || std::io::Error::other("not one frame that says its size");
-            let claimed = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten().ok_or_else(unclaimed)?;
+            let claimed = zstd::zstd_safe::get_frame_content_size(frame)
+                .ok()
+                .flatten()
+                .ok_or_else(unclaimed)?;
             // One frame and nothing after it: a second, empty one would unpack to the same bytes.
             if zstd::zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
                 return Err(unclaimed().into());
@@ -131,7 +136,9 @@ pub fn pack_block(entries: &[u8]) -> Vec<u8> {
 
 /// Appends one leaf to the entries of a block. A leaf is at most 65,535 bytes; `false` when longer.
 pub fn push_leaf(entries: &mut Vec<u8>, leaf: &[u8]) -> bool {
-    let Ok(len) = u16::try_from(leaf.len()) else { return false };
+    let Ok(len) = u16::try_from(leaf.len()) else {
+        return false;
+    };
     entries.extend_from_slice(&len.to_be_bytes());
     entries.extend_from_slice(leaf);
     true
@@ -151,7 +158,9 @@ impl Leaves {
         let mut ends = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(BLOCK_LEAVES_MAX));
         let mut at = 0;
         while at < entries.len() {
-            let Some(&[high, low]) = entries.get(at..at + 2) else { return Err(UnpackError::Block) };
+            let Some(&[high, low]) = entries.get(at..at + 2) else {
+                return Err(UnpackError::Block);
+            };
             at += 2 + usize::from(u16::from_be_bytes([high, low]));
             ends.push(u32::try_from(at).map_err(|_| UnpackError::Block)?);
         }
@@ -211,7 +220,10 @@ mod tests {
         }
         let packed = pack_block(&entries);
         let leaves = Leaves::unpack(&packed, 3).unwrap();
-        assert_eq!(leaves.iter().collect::<Vec<_>>(), [b"one".as_slice(), b"", b"three"]);
+        assert_eq!(
+            leaves.iter().collect::<Vec<_>>(),
+            [b"one".as_slice(), b"", b"three"]
+        );
         assert!(matches!(Leaves::unpack(&packed, 2), Err(UnpackError::Block)));
         assert!(!push_leaf(&mut entries, &vec![0; 65_536]));
     }

@@ -10,9 +10,9 @@ use evidence::{ExecutionStatus, Identity, Kind, NanoCents, RunState, Timestamp, 
 use tlog::{Frontier, TreeSize};
 
 use crate::{
-    AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, KindRow, LateRunRow, LeafBlock, LeafKey,
-    LedgerRow, NodeRow, RunKey, RunQuery, RunRecordRow, RunRow, StepKeyRow, Store, StoreError, TenantRow, TraceKey,
-    TraceRow, codec,
+    AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, KindRow, LateRunRow,
+    LeafBlock, LeafKey, LedgerRow, NodeRow, RunKey, RunQuery, RunRecordRow, RunRow, StepKeyRow, Store,
+    StoreError, TenantRow, TraceKey, TraceRow, codec,
 };
 
 /// A claim and its name.
@@ -51,11 +51,17 @@ impl Grower {
     /// Of a ledger of the tenant with the same number.
     fn new(store: &dyn Store, ledger_no: u32) -> Self {
         store.ledger_create(&ledger(ledger_no, ledger_no, 0)).unwrap();
-        Self { ledger_no, frontier: Frontier::new() }
+        Self {
+            ledger_no,
+            frontier: Frontier::new(),
+        }
     }
 
     fn head(&self) -> Head {
-        Head { size: self.frontier.size(), root: self.frontier.root() }
+        Head {
+            size: self.frontier.size(),
+            root: self.frontier.root(),
+        }
     }
 
     fn size(&self) -> u64 {
@@ -77,16 +83,30 @@ impl Grower {
         for _ in 0..count {
             let leaf = format!("leaf {} of {}", self.size(), self.ledger_no).into_bytes();
             assert!(codec::push_leaf(&mut entries, &leaf));
-            batch.bodies.push(BodyRow { leaf: self.key(self.size()), salt: [3; 32], body: codec::pack(&leaf) });
-            let nodes = &mut batch.nodes;
-            self.frontier.push_with(tlog::leaf_hash(&leaf), |level, index, hash| {
-                if level.is_multiple_of(8) {
-                    nodes.push(NodeRow { level: level / 8, index, hash });
-                }
+            batch.bodies.push(BodyRow {
+                leaf: self.key(self.size()),
+                salt: [3; 32],
+                body: codec::pack(&leaf),
             });
+            let nodes = &mut batch.nodes;
+            self.frontier
+                .push_with(tlog::leaf_hash(&leaf), |level, index, hash| {
+                    if level.is_multiple_of(8) {
+                        nodes.push(NodeRow {
+                            level: level / 8,
+                            index,
+                            hash,
+                        });
+                    }
+                });
         }
         let root = self.frontier.root();
-        batch.blocks.push(LeafBlock { first, count, root, leaves: codec::pack_block(&entries) });
+        batch.blocks.push(LeafBlock {
+            first,
+            count,
+            root,
+            leaves: codec::pack_block(&entries),
+        });
         batch
     }
 
@@ -150,8 +170,20 @@ fn full_state(run_id: &str) -> RunState {
 fn record(run: RunKey, run_seq: u64, leaf: LeafKey) -> RunRecordRow {
     let identity = (run_seq > 0).then(|| Identity::step(u32::try_from(run_seq).unwrap()));
     let step_index = (run_seq > 1).then(|| u32::try_from(run_seq).unwrap());
-    let kind = if run_seq == 0 { Kind::RunStarted } else { Kind::TraceStep };
-    RunRecordRow { run, run_seq, leaf, kind, identity, step_index, occurred_at: at(100) }
+    let kind = if run_seq == 0 {
+        Kind::RunStarted
+    } else {
+        Kind::TraceStep
+    };
+    RunRecordRow {
+        run,
+        run_seq,
+        leaf,
+        kind,
+        identity,
+        step_index,
+        occurred_at: at(100),
+    }
 }
 
 /// One ledger with runs of differing columns: created at 0, 10, 20 …
@@ -159,18 +191,32 @@ fn with_runs(store: &dyn Store, states: Vec<RunState>) -> Grower {
     let mut grower = Grower::new(store, 1);
     let mut batch = grower.batch(u32::try_from(states.len()).unwrap());
     for (ordinal, state) in (0..).zip(states) {
-        batch.runs.push(RunRow { key: grower.run(ordinal), started_leaf: grower.key(ordinal), state });
+        batch.runs.push(RunRow {
+            key: grower.run(ordinal),
+            started_leaf: grower.key(ordinal),
+            state,
+        });
     }
     store.batch_append(&[batch]).unwrap();
     grower
 }
 
 fn query() -> RunQuery {
-    RunQuery { tenant_no: 1, limit: 100, ..RunQuery::default() }
+    RunQuery {
+        tenant_no: 1,
+        limit: 100,
+        ..RunQuery::default()
+    }
 }
 
 fn ids(store: &dyn Store, query: &RunQuery) -> Vec<String> {
-    store.runs_list(query).unwrap().rows.into_iter().map(|row| row.state.run_id).collect()
+    store
+        .runs_list(query)
+        .unwrap()
+        .rows
+        .into_iter()
+        .map(|row| row.state.run_id)
+        .collect()
 }
 
 claims! {

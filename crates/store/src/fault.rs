@@ -10,9 +10,9 @@ use evidence::{Finding, Identity, Kind, Timestamp};
 use tlog::{Hash, TreeSize};
 
 use crate::{
-    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock, LeafKey,
-    LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot, Store, StoreError, TenantRow,
-    TraceKey,
+    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock,
+    LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot, Store,
+    StoreError, TenantRow, TraceKey,
 };
 
 /// What fails, once.
@@ -107,7 +107,8 @@ impl FaultStore {
     }
 
     fn read_fault(&self) -> Result<(), StoreError> {
-        self.take(&[Fault::Read]).map_or(Ok(()), |fault| Err(unavailable(fault)))
+        self.take(&[Fault::Read])
+            .map_or(Ok(()), |fault| Err(unavailable(fault)))
     }
 }
 
@@ -144,7 +145,9 @@ impl Store for FaultStore {
             Fault::HeadMoved,
             Fault::AppendPanic,
         ]);
-        let Some(fault) = fault else { return self.inner.batch_append(batches) };
+        let Some(fault) = fault else {
+            return self.inner.batch_append(batches);
+        };
         let unknown = || AppendError::Unknown(format!("fault: {fault:?}"));
         match fault {
             Fault::AppendLost => Err(unknown()),
@@ -153,7 +156,9 @@ impl Store for FaultStore {
                 self.stopped.store(true, Ordering::Release);
                 self.inner.batch_append(batches).and_then(|()| Err(unknown()))
             }
-            Fault::HeadMoved => Err(AppendError::HeadMoved(batches.first().map_or(0, |batch| batch.ledger_no))),
+            Fault::HeadMoved => Err(AppendError::HeadMoved(
+                batches.first().map_or(0, |batch| batch.ledger_no),
+            )),
             Fault::AppendPanic => panic!("fault: {fault:?}"),
             _ => Err(AppendError::Refused(format!("fault: {fault:?}"))),
         }
@@ -162,9 +167,10 @@ impl Store for FaultStore {
     fn checkpoint_append(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
         match self.take(&[Fault::CheckpointLost, Fault::CheckpointUnacknowledged]) {
             None => self.inner.checkpoint_append(ledger_no, checkpoint),
-            Some(fault @ Fault::CheckpointUnacknowledged) => {
-                self.inner.checkpoint_append(ledger_no, checkpoint).and(Err(unavailable(fault)))
-            }
+            Some(fault @ Fault::CheckpointUnacknowledged) => self
+                .inner
+                .checkpoint_append(ledger_no, checkpoint)
+                .and(Err(unavailable(fault))),
             Some(fault) => Err(unavailable(fault)),
         }
     }
@@ -172,7 +178,9 @@ impl Store for FaultStore {
     fn ledger_create(&self, row: &LedgerRow) -> Result<(), StoreError> {
         match self.take(&[Fault::LedgerLost, Fault::LedgerUnacknowledged]) {
             None => self.inner.ledger_create(row),
-            Some(fault @ Fault::LedgerUnacknowledged) => self.inner.ledger_create(row).and(Err(unavailable(fault))),
+            Some(fault @ Fault::LedgerUnacknowledged) => {
+                self.inner.ledger_create(row).and(Err(unavailable(fault)))
+            }
             Some(fault) => Err(unavailable(fault)),
         }
     }

@@ -23,8 +23,8 @@ use tlog::{Hash, TreeSize};
 pub use fault::{Fault, FaultStore, Hold};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
-    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage,
-    RunQuery, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey, TraceRow,
+    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, Head, KindRow, LateRunRow, LeafBlock, LedgerRow,
+    NodeRow, RunPage, RunQuery, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey, TraceRow,
 };
 
 /// Why a read or a small write failed.

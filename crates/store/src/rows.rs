@@ -146,11 +146,17 @@ impl TraceKey {
         let bytes = text.as_bytes();
         let whole = bytes.len() == 32
             && id.iter_mut().zip(bytes.chunks_exact(2)).all(|(byte, pair)| {
-                let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return false };
+                let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
+                    return false;
+                };
                 *byte = (high << 4) | low;
                 true
             });
-        if whole { Self::W3c(id) } else { Self::Text(text.to_owned()) }
+        if whole {
+            Self::W3c(id)
+        } else {
+            Self::Text(text.to_owned())
+        }
     }
 }
 

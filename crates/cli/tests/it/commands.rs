@@ -63,12 +63,18 @@ fn help_lists_the_commands() {
 #[test]
 fn usage_errors_are_64_and_one_line_says_what_is_wrong() {
     assert_eq!(deponent(&["verfy"]).status.code(), Some(64));
-    assert_eq!(deponent(&["serve", "--listen", "nowhere"]).status.code(), Some(64));
+    assert_eq!(
+        deponent(&["serve", "--listen", "nowhere"]).status.code(),
+        Some(64)
+    );
     let output = deponent(&["serve", "--listen", "0.0.0.0:0"]);
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
     assert!(stderr(&output).contains("loopback"));
-    assert_eq!(deponent(&["tenant", "create", "Not A Name"]).status.code(), Some(64));
+    assert_eq!(
+        deponent(&["tenant", "create", "Not A Name"]).status.code(),
+        Some(64)
+    );
 }
 
 #[test]
@@ -96,10 +102,16 @@ fn a_folder_without_a_ledger_is_unavailable_and_is_not_made() {
 fn hash_is_the_canonical_sha256_and_refuses_what_has_two_readings() {
     let output = run(&["hash", "--format", "text"], br#"{"b":1.0,"a":[]}"#);
     // sha256 of {"a":[],"b":1}
-    assert_eq!(stdout(&output).trim(), "1c8f8816506a8ccbc55140d8a7bb70214a8942c7030fc0fc2914cec675cd1c15");
+    assert_eq!(
+        stdout(&output).trim(),
+        "1c8f8816506a8ccbc55140d8a7bb70214a8942c7030fc0fc2914cec675cd1c15"
+    );
     assert_eq!(run(&["hash"], br#"{"a":1,"a":2}"#).status.code(), Some(2));
     let text = run(&["hash", "--text", "--format", "text"], b"abc");
-    assert_eq!(stdout(&text).trim(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(
+        stdout(&text).trim(),
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
 }
 
 #[test]
@@ -113,10 +125,30 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
     let list = deponent(&["tenant", "list", "--data-dir", data, "--format", "json"]);
     let rows: serde_json::Value = serde_json::from_str(&stdout(&list)).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 2);
-    let head = deponent(&["ledger", "head", "--tenant", "_instance", "--data-dir", data, "--format", "json"]);
+    let head = deponent(&[
+        "ledger",
+        "head",
+        "--tenant",
+        "_instance",
+        "--data-dir",
+        data,
+        "--format",
+        "json",
+    ]);
     let head: serde_json::Value = serde_json::from_str(&stdout(&head)).unwrap();
-    assert_eq!((head["tree_size"].as_u64(), head["checkpoint_size"].as_u64()), (Some(1), Some(1)));
-    let proof = deponent(&["ledger", "proof", "0", "--tenant", "_instance", "--data-dir", data]);
+    assert_eq!(
+        (head["tree_size"].as_u64(), head["checkpoint_size"].as_u64()),
+        (Some(1), Some(1))
+    );
+    let proof = deponent(&[
+        "ledger",
+        "proof",
+        "0",
+        "--tenant",
+        "_instance",
+        "--data-dir",
+        data,
+    ]);
     let proof = tlog::TlogProof::parse(&proof.stdout).unwrap();
     assert_eq!(proof.index.as_u64(), 0);
     let verify = deponent(&["verify", "--data-dir", data]);
@@ -124,12 +156,31 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
     let vkey = head["vkey"].as_str().unwrap();
     let kept = folder.path().join("kept");
     std::fs::write(&kept, head["checkpoint"].as_str().unwrap()).unwrap();
-    let since = ["verify", "--data-dir", data, "--tenant", "_instance", "--vkey", vkey, "--checkpoint", text(&kept)];
+    let since = [
+        "verify",
+        "--data-dir",
+        data,
+        "--tenant",
+        "_instance",
+        "--vkey",
+        vkey,
+        "--checkpoint",
+        text(&kept),
+    ];
     let since = deponent(&[&since[..], &["--require", "VALID-SINCE-KEPT-CHECKPOINT"]].concat());
     assert_eq!(since.status.code(), Some(0), "{}", stdout(&since));
     assert!(stdout(&since).contains("VALID-SINCE-KEPT-CHECKPOINT"));
     let rebuilt = deponent(&["ledger", "rebuild", "--data-dir", data]);
     assert_eq!(rebuilt.status.code(), Some(0), "{}", stderr(&rebuilt));
-    let recover = deponent(&["ledger", "recover", "--tenant", "acme", "--reason", "test", "--data-dir", data]);
+    let recover = deponent(&[
+        "ledger",
+        "recover",
+        "--tenant",
+        "acme",
+        "--reason",
+        "test",
+        "--data-dir",
+        data,
+    ]);
     assert!(stderr(&recover).contains("in order"), "{}", stderr(&recover));
 }

@@ -139,7 +139,11 @@ impl<'o> Writer<'o> {
 
     /// Writes characters that need no escape, e.g. an id's.
     pub(crate) fn text(&mut self, clean: &[u8]) -> &mut Self {
-        debug_assert!(clean.iter().all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\'));
+        debug_assert!(
+            clean
+                .iter()
+                .all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+        );
         self.enter_value();
         self.out.push(b'"');
         self.out.extend_from_slice(clean);

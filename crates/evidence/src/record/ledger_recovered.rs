@@ -25,7 +25,11 @@ impl LedgerRecovered {
     pub fn encode(&self) -> Vec<u8> {
         let int = |n: u64| i64::try_from(n).map_or_else(|_| text(&n.to_string()), Value::Int);
         let mut object = Vec::with_capacity(6);
-        put(&mut object, "last_checkpoint", self.last_checkpoint.as_deref().map(text));
+        put(
+            &mut object,
+            "last_checkpoint",
+            self.last_checkpoint.as_deref().map(text),
+        );
         if let Some((size, root)) = &self.last_known {
             put(&mut object, "last_known_root", Some(text(root)));
             put(&mut object, "last_known_size", Some(int(*size)));

@@ -25,7 +25,8 @@ pub use system_record::{SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCr
 pub use telemetry::{Telemetry, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};
 pub use trace_step::{
-    Activity, Otel, PolicyDecision, Provider, Step, StepFacts, StepStatus, StepView, TraceStep, root_hash, step_hash,
+    Activity, Otel, PolicyDecision, Provider, Step, StepFacts, StepStatus, StepView, TraceStep, root_hash,
+    step_hash,
 };
 
 use crate::canonical::Value;
@@ -44,7 +45,10 @@ pub struct BodyError {
 
 impl BodyError {
     pub(crate) fn new(kind: Kind, reason: impl ToString) -> Self {
-        Self { kind: kind.as_str(), reason: reason.to_string() }
+        Self {
+            kind: kind.as_str(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -75,7 +79,9 @@ impl Facts {
             Kind::RunStarted => Self::RunStarted(RunStartedFacts::read(header, body)?),
             Kind::RunCompleted => Self::RunCompleted(RunCompletedFacts::read(body)?),
             Kind::TraceStep => Self::Step(StepFacts::read(header, body)?),
-            Kind::TraceCompleted | Kind::TraceAborted => Self::TraceEnded(TraceEndedFacts::read(header, body)?),
+            Kind::TraceCompleted | Kind::TraceAborted => {
+                Self::TraceEnded(TraceEndedFacts::read(header, body)?)
+            }
             Kind::SystemRecord => match TenantCreated::read(header, body)? {
                 Some(tenant) => Self::TenantCreated(tenant),
                 None => Self::Other,

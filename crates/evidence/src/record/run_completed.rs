@@ -40,17 +40,33 @@ impl RunCompleted {
     /// The canonical body.
     pub fn encode(&self, content_mac: &[u8; 32]) -> Vec<u8> {
         let mut object = Vec::with_capacity(12);
-        put(&mut object, "completed_at", self.completed_at.map(|at| text(&at.to_string())));
+        put(
+            &mut object,
+            "completed_at",
+            self.completed_at.map(|at| text(&at.to_string())),
+        );
         put(&mut object, "content_mac", Some(text(&hex_string(content_mac))));
         put(&mut object, "cost_cents", self.cost_cents.map(Value::from));
-        put(&mut object, "declared_steps", self.declared_steps.map(|n| Value::Int(i64::from(n))));
+        put(
+            &mut object,
+            "declared_steps",
+            self.declared_steps.map(|n| Value::Int(i64::from(n))),
+        );
         put(&mut object, "input_tokens", self.input_tokens.map(Value::Int));
         put(&mut object, "metadata", self.metadata.clone());
         put(&mut object, "model", self.model.as_deref().map(text));
         put(&mut object, "output_tokens", self.output_tokens.map(Value::Int));
         put(&mut object, "provider", self.provider.as_deref().map(text));
-        put(&mut object, "status", Some(text(if self.failed { "failed" } else { "completed" })));
-        put(&mut object, "termination_reason", self.termination_reason.as_deref().map(text));
+        put(
+            &mut object,
+            "status",
+            Some(text(if self.failed { "failed" } else { "completed" })),
+        );
+        put(
+            &mut object,
+            "termination_reason",
+            self.termination_reason.as_deref().map(text),
+        );
         canonical::to_vec(&Value::Object(object))
     }
 
@@ -62,7 +78,9 @@ impl RunCompleted {
             model: self.model.clone(),
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
-            cost: self.cost_cents.and_then(|cents| NanoCents::from_cents(cents.get())),
+            cost: self
+                .cost_cents
+                .and_then(|cents| NanoCents::from_cents(cents.get())),
             termination_reason: self.termination_reason.clone(),
             completed_at: self.completed_at,
         }
@@ -85,10 +103,12 @@ pub struct RunCompletedFacts {
 
 impl RunCompletedFacts {
     pub(crate) fn read(body: &[u8]) -> Result<Self, BodyError> {
-        let wire: Wire = serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::RunCompleted, error))?;
+        let wire: Wire =
+            serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::RunCompleted, error))?;
         let cost = match wire.cost_cents {
             Some(cents) => Some(
-                NanoCents::from_cents(cents).ok_or_else(|| BodyError::new(Kind::RunCompleted, "cost_cents"))?,
+                NanoCents::from_cents(cents)
+                    .ok_or_else(|| BodyError::new(Kind::RunCompleted, "cost_cents"))?,
             ),
             None => None,
         };

@@ -56,21 +56,53 @@ impl RunStarted {
     pub fn encode(&self, content_mac: Option<&[u8; 32]>) -> Vec<u8> {
         let mut object = Vec::with_capacity(16);
         put(&mut object, "agent_id", self.agent_id.as_deref().map(text));
-        put(&mut object, "content_mac", content_mac.map(|mac| text(&hex_string(mac))));
-        put(&mut object, "frozen_timestamp", self.frozen_timestamp.map(|at| text(&at.to_string())));
+        put(
+            &mut object,
+            "content_mac",
+            content_mac.map(|mac| text(&hex_string(mac))),
+        );
+        put(
+            &mut object,
+            "frozen_timestamp",
+            self.frozen_timestamp.map(|at| text(&at.to_string())),
+        );
         put(&mut object, "goal", self.goal.as_deref().map(text));
         put(&mut object, "incident_id", self.incident_id.as_deref().map(text));
         put(&mut object, "is_synthetic", Some(Value::Bool(self.is_synthetic)));
-        put(&mut object, "parent_run_id", self.parent_run_id.as_deref().map(text));
+        put(
+            &mut object,
+            "parent_run_id",
+            self.parent_run_id.as_deref().map(text),
+        );
         put(&mut object, "plan", Some(Value::Array(self.plan.clone())));
         put(&mut object, "plan_hash", Some(text(&self.plan_hash())));
-        put(&mut object, "policy_snapshot_id", self.policy_snapshot_id.as_deref().map(text));
-        put(&mut object, "replay_artifact_version", self.replay_artifact_version.as_deref().map(text));
-        put(&mut object, "replay_attempt_id", self.replay_attempt_id.as_deref().map(text));
+        put(
+            &mut object,
+            "policy_snapshot_id",
+            self.policy_snapshot_id.as_deref().map(text),
+        );
+        put(
+            &mut object,
+            "replay_artifact_version",
+            self.replay_artifact_version.as_deref().map(text),
+        );
+        put(
+            &mut object,
+            "replay_attempt_id",
+            self.replay_attempt_id.as_deref().map(text),
+        );
         put(&mut object, "replay_mode", self.replay_mode.as_deref().map(text));
-        put(&mut object, "seed", Some(Value::Int(self.seed.unwrap_or(SEED_DEFAULT))));
+        put(
+            &mut object,
+            "seed",
+            Some(Value::Int(self.seed.unwrap_or(SEED_DEFAULT))),
+        );
         put(&mut object, "source", Some(text(&self.source)));
-        put(&mut object, "synthetic_scenario_id", self.synthetic_scenario_id.as_deref().map(text));
+        put(
+            &mut object,
+            "synthetic_scenario_id",
+            self.synthetic_scenario_id.as_deref().map(text),
+        );
         canonical::to_vec(&Value::Object(object))
     }
 
@@ -127,8 +159,12 @@ pub(crate) const OTLP_COMPONENT: &str = "otlp";
 
 impl RunStartedFacts {
     pub(crate) fn read(header: &Header<'_>, body: &[u8]) -> Result<Self, BodyError> {
-        let wire: Wire = serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::RunStarted, error))?;
-        let run = header.run.as_ref().ok_or_else(|| BodyError::new(Kind::RunStarted, "no run_id in the header"))?;
+        let wire: Wire =
+            serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::RunStarted, error))?;
+        let run = header
+            .run
+            .as_ref()
+            .ok_or_else(|| BodyError::new(Kind::RunStarted, "no run_id in the header"))?;
         Ok(Self {
             run_id: run.run_id.to_string(),
             trace_id: header.trace_id.as_deref().unwrap_or_default().to_owned(),

@@ -5,8 +5,8 @@
 use serde::Deserialize;
 
 use super::{BodyError, put, text};
-use crate::{Header, Kind};
 use crate::canonical::{self, Value};
+use crate::{Header, Kind};
 
 /// The event type by which a tenant comes to be, in the ledger of `_instance`.
 pub const TENANT_CREATED: &str = "TENANT_CREATED";
@@ -98,6 +98,8 @@ impl TenantCreated {
         if wire.event_type != TENANT_CREATED {
             return Ok(None);
         }
-        serde_json::from_slice::<Details>(body).map(|wire| Some(wire.details)).map_err(error)
+        serde_json::from_slice::<Details>(body)
+            .map(|wire| Some(wire.details))
+            .map_err(error)
     }
 }

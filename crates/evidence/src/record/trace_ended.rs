@@ -33,25 +33,41 @@ pub struct TraceEnded {
 impl TraceEnded {
     /// The kind of the record.
     pub fn kind(&self) -> Kind {
-        if self.reason.is_some() { Kind::TraceAborted } else { Kind::TraceCompleted }
+        if self.reason.is_some() {
+            Kind::TraceAborted
+        } else {
+            Kind::TraceCompleted
+        }
     }
 
     /// The canonical body. `content_mac` stands only in an abort that a caller asked for.
     pub fn encode(&self, content_mac: Option<&[u8; 32]>) -> Vec<u8> {
         let mut object = Vec::with_capacity(8);
-        put(&mut object, "content_mac", content_mac.map(|mac| text(&hex_string(mac))));
+        put(
+            &mut object,
+            "content_mac",
+            content_mac.map(|mac| text(&hex_string(mac))),
+        );
         put(&mut object, "plan_hash", Some(text(&self.plan_hash)));
         put(&mut object, "reason", self.reason.as_deref().map(text));
         put(&mut object, "root_hash", Some(text(&hex_string(&self.root_hash))));
         put(&mut object, "seed", Some(Value::Int(self.seed)));
         put(&mut object, "status", Some(text(&self.status)));
-        put(&mut object, "total_steps", Some(Value::Int(i64::from(self.total_steps))));
+        put(
+            &mut object,
+            "total_steps",
+            Some(Value::Int(i64::from(self.total_steps))),
+        );
         canonical::to_vec(&Value::Object(object))
     }
 
     /// The facts of this end.
     pub fn facts(&self) -> TraceEndedFacts {
-        TraceEndedFacts { aborted: self.reason.is_some(), reason: self.reason.clone(), root_hash: self.root_hash }
+        TraceEndedFacts {
+            aborted: self.reason.is_some(),
+            reason: self.reason.clone(),
+            root_hash: self.root_hash,
+        }
     }
 }
 
@@ -71,7 +87,11 @@ impl TraceEndedFacts {
         let wire: Wire = serde_json::from_slice(body).map_err(|error| BodyError::new(header.kind, error))?;
         let root_hash =
             unhex(wire.root_hash.as_bytes()).ok_or_else(|| BodyError::new(header.kind, "root_hash"))?;
-        Ok(Self { aborted: header.kind == Kind::TraceAborted, reason: wire.reason, root_hash })
+        Ok(Self {
+            aborted: header.kind == Kind::TraceAborted,
+            reason: wire.reason,
+            root_hash,
+        })
     }
 }
 

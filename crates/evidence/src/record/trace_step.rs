@@ -239,7 +239,10 @@ impl TraceStep {
         StepFacts {
             step_index: self.step.step_index,
             span: self.otel.as_ref().map(|otel| (otel.trace_id, otel.span_id)),
-            root: self.otel.as_ref().is_some_and(|otel| otel.parent_span_id.is_none()),
+            root: self
+                .otel
+                .as_ref()
+                .is_some_and(|otel| otel.parent_span_id.is_none()),
             status: self.step.status,
             started_at: occurred_at,
             ended_at: self.otel.as_ref().and_then(|otel| end_of(otel.end_unix_nano)),
@@ -486,7 +489,11 @@ impl StepFacts {
             None => None,
         };
         let ended_at = match &otel {
-            Some(otel) => end_of(otel.end_unix_nano.parse().map_err(|_| bad("otel.end_unix_nano"))?),
+            Some(otel) => end_of(
+                otel.end_unix_nano
+                    .parse()
+                    .map_err(|_| bad("otel.end_unix_nano"))?,
+            ),
             None => None,
         };
         let (mut input_tokens, mut output_tokens) = (None, None);
@@ -494,7 +501,10 @@ impl StepFacts {
             (input_tokens, output_tokens) = (provider.input_tokens, provider.output_tokens);
         }
         let (provider, model) = match provider {
-            Some(p) => (Some(p.provider_name.into_owned()), Some(p.model_name.into_owned())),
+            Some(p) => (
+                Some(p.provider_name.into_owned()),
+                Some(p.model_name.into_owned()),
+            ),
             None => (None, None),
         };
         Ok(Self {
@@ -728,7 +738,10 @@ fn opt_time(w: &mut Writer<'_>, key: &'static str, value: Option<Timestamp>) {
 
 fn unhex_into(text: &[u8], bytes: &mut [u8]) -> Option<()> {
     fn nibble(byte: u8) -> Option<u8> {
-        char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase()).and_then(|n| u8::try_from(n).ok())
+        char::from(byte)
+            .to_digit(16)
+            .filter(|_| !byte.is_ascii_uppercase())
+            .and_then(|n| u8::try_from(n).ok())
     }
     if text.len() != bytes.len() * 2 {
         return None;

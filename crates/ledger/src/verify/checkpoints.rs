@@ -45,7 +45,9 @@ pub(super) struct Declared {
 
 impl Declared {
     fn covers(&self, size: u64, root: Hash) -> bool {
-        self.last_known.as_ref().is_some_and(|(known, text)| *known == size && *text == root.to_base64())
+        self.last_known
+            .as_ref()
+            .is_some_and(|(known, text)| *known == size && *text == root.to_base64())
     }
 }
 
@@ -102,7 +104,9 @@ impl<'a> Checkpoints<'a> {
             }
         }
         let mark = question.marks.and_then(|marks| marks.get(&row.origin));
-        if let Some(declared) = declared.filter(|d| mark.is_none_or(|mark| d.covers(mark.size.as_u64(), mark.root))) {
+        if let Some(declared) =
+            declared.filter(|d| mark.is_none_or(|mark| d.covers(mark.size.as_u64(), mark.root)))
+        {
             // The next epoch's first leaf says what was signed last and what is lost: declared, not hidden.
             this.declared_lost = declared.lost;
         } else if let Some(mark) = mark {
@@ -119,7 +123,9 @@ impl<'a> Checkpoints<'a> {
     /// The keys that this ledger's checkpoints are opened with: the verifier's for this origin, else the ledger's own.
     fn keys(&mut self, question: &Question<'_>, report: &mut Report) -> Vec<VerifierKey> {
         let row = self.row;
-        let finding = |detail: String| Finding::new(FindingCode::KeyMismatch, "ledgers.vkey", detail).with_tenant(&row.tenant_id);
+        let finding = |detail: String| {
+            Finding::new(FindingCode::KeyMismatch, "ledgers.vkey", detail).with_tenant(&row.tenant_id)
+        };
         let own = VerifierKey::parse(&row.vkey);
         if let Err(error) = &own {
             report.add(finding(format!("is no verifier key: {error}")));
@@ -133,14 +139,19 @@ impl<'a> Checkpoints<'a> {
                 Ok(Some(_)) => report.add(finding("is another key than the key file's".into())),
                 Ok(None) => {
                     let file = folder.file(&row.tenant_id, row.epoch).display().to_string();
-                    let missing = Finding::new(FindingCode::KeyMismatch, file, "the ledger's key file is missing");
+                    let missing =
+                        Finding::new(FindingCode::KeyMismatch, file, "the ledger's key file is missing");
                     report.add(missing.with_tenant(&row.tenant_id));
                 }
                 Err(error) => report.add(finding(error.to_string())),
             }
         }
-        let brought: Vec<VerifierKey> =
-            question.vkeys.iter().filter(|key| key.name() == row.origin).cloned().collect();
+        let brought: Vec<VerifierKey> = question
+            .vkeys
+            .iter()
+            .filter(|key| key.name() == row.origin)
+            .cloned()
+            .collect();
         if brought.is_empty() {
             return own.into_iter().collect();
         }
@@ -160,12 +171,20 @@ impl<'a> Checkpoints<'a> {
         };
         match Checkpoint::open(stored.note.as_bytes(), keys, &self.row.origin) {
             Ok(opened) if opened.checkpoint.size() != stored.size => {
-                let detail = format!("the row is of size {}, the note of {}", stored.size, opened.checkpoint.size());
+                let detail = format!(
+                    "the row is of size {}, the note of {}",
+                    stored.size,
+                    opened.checkpoint.size()
+                );
                 report.add(finding(FindingCode::CheckpointInvalid, detail));
             }
             Ok(opened) => {
                 self.newest = self.newest.max(Some(stored.size.as_u64()));
-                self.expect(stored.size.as_u64(), opened.checkpoint.root(), "a stored checkpoint");
+                self.expect(
+                    stored.size.as_u64(),
+                    opened.checkpoint.root(),
+                    "a stored checkpoint",
+                );
             }
             Err(error) => {
                 let detail = format!("the checkpoint over {} leaves: {error}", stored.size);
@@ -175,7 +194,10 @@ impl<'a> Checkpoints<'a> {
     }
 
     fn expect(&mut self, size: u64, root: Hash, from: &'static str) {
-        self.expected.entry(size).or_default().push(Expected { root, from });
+        self.expected
+            .entry(size)
+            .or_default()
+            .push(Expected { root, from });
     }
 
     /// Whether a root is expected at that size.
@@ -191,7 +213,11 @@ impl<'a> Checkpoints<'a> {
         self.next = self.expected.keys().next().copied().unwrap_or(u64::MAX);
         for (at, expected) in due {
             for Expected { root, from } in expected {
-                let good = if at == 0 { root == tlog::empty_root() } else { at == size && root == frontier.root() };
+                let good = if at == 0 {
+                    root == tlog::empty_root()
+                } else {
+                    at == size && root == frontier.root()
+                };
                 if !good {
                     let detail = format!("{from} over {at} leaves has another root than the leaves");
                     report.add(
@@ -214,18 +240,28 @@ impl<'a> Checkpoints<'a> {
         report: &mut Report,
     ) -> Result<(), StoreError> {
         let origin = &self.row.origin;
-        let Some((marks, mark)) = question.marks.and_then(|marks| Some((marks, marks.get(origin)?))) else { return Ok(()) };
+        let Some((marks, mark)) = question.marks.and_then(|marks| Some((marks, marks.get(origin)?))) else {
+            return Ok(());
+        };
         if self.declared_lost.is_some() {
             return Ok(());
         }
         let newest = self.newest.unwrap_or(0);
         if newest > mark.size.as_u64() {
             // The mark that is held may be older than the checkpoints that were read after it.
-            let now = marks.reread().ok().and_then(|marks| marks.get(origin)).map_or(0, |mark| mark.size.as_u64());
+            let now = marks
+                .reread()
+                .ok()
+                .and_then(|marks| marks.get(origin))
+                .map_or(0, |mark| mark.size.as_u64());
             if newest > now {
                 let detail = format!("the mark is over {now} leaves, a checkpoint over {newest} is stored");
                 let finding = Finding::new(FindingCode::RolledBack, "high-water.json", detail);
-                report.add(finding.with_tenant(&self.row.tenant_id).with_leaf(newest.saturating_sub(1)));
+                report.add(
+                    finding
+                        .with_tenant(&self.row.tenant_id)
+                        .with_leaf(newest.saturating_sub(1)),
+                );
             }
         }
         if newest < mark.size.as_u64() && mark.size <= head.size {
@@ -237,9 +273,16 @@ impl<'a> Checkpoints<'a> {
                 }
                 std::thread::sleep(SIGNING_WAIT);
             }
-            let detail = format!("{} leaves were marked as signed, the newest checkpoint is over {newest}", mark.size);
+            let detail = format!(
+                "{} leaves were marked as signed, the newest checkpoint is over {newest}",
+                mark.size
+            );
             let finding = Finding::new(FindingCode::CheckpointMissing, "checkpoints", detail);
-            report.add(finding.with_tenant(&self.row.tenant_id).with_leaf(mark.size.as_u64() - 1));
+            report.add(
+                finding
+                    .with_tenant(&self.row.tenant_id)
+                    .with_leaf(mark.size.as_u64() - 1),
+            );
         }
         Ok(())
     }
@@ -250,7 +293,8 @@ impl<'a> Checkpoints<'a> {
         let tenant_id = &self.row.tenant_id;
         if self.expected.remove(&u64::MAX).is_some() && size > 0 {
             let detail = "the high-water mark is missing beside a ledger that has leaves";
-            report.add(Finding::new(FindingCode::RolledBack, "high-water.json", detail).with_tenant(tenant_id));
+            report
+                .add(Finding::new(FindingCode::RolledBack, "high-water.json", detail).with_tenant(tenant_id));
         }
         let mut prefix = false;
         let own = self.own_key;
@@ -269,7 +313,9 @@ impl<'a> Checkpoints<'a> {
                 }
                 let detail = format!("{from} speaks of {at} leaves, {size} are there");
                 report.add(
-                    Finding::new(FindingCode::RolledBack, place_of(from), detail).with_tenant(tenant_id).with_leaf(size),
+                    Finding::new(FindingCode::RolledBack, place_of(from), detail)
+                        .with_tenant(tenant_id)
+                        .with_leaf(size),
                 );
             }
         }
@@ -283,7 +329,12 @@ impl<'a> Checkpoints<'a> {
         } else {
             Level::ValidSelfSigned
         };
-        Summary { newest: self.newest, count: self.count, level, declared_lost: self.declared_lost }
+        Summary {
+            newest: self.newest,
+            count: self.count,
+            level,
+            declared_lost: self.declared_lost,
+        }
     }
 }
 
@@ -298,7 +349,12 @@ fn place_of(from: &str) -> &'static str {
 /// A kept checkpoint that opens for no ledger here must not pass in silence.
 pub(super) fn unused(kept: &[u8], ledgers: &[LedgerRow], question: &Question<'_>, report: &mut Report) {
     let opens = ledgers.iter().any(|row| {
-        let mut keys: Vec<VerifierKey> = question.vkeys.iter().filter(|key| key.name() == row.origin).cloned().collect();
+        let mut keys: Vec<VerifierKey> = question
+            .vkeys
+            .iter()
+            .filter(|key| key.name() == row.origin)
+            .cloned()
+            .collect();
         if keys.is_empty() {
             keys.extend(VerifierKey::parse(&row.vkey));
         }
@@ -306,6 +362,10 @@ pub(super) fn unused(kept: &[u8], ledgers: &[LedgerRow], question: &Question<'_>
     });
     if !opens {
         let detail = "the kept checkpoint is no good note of any ledger here: unreadable, another origin, or another key";
-        report.add(Finding::new(FindingCode::CheckpointInvalid, "--checkpoint", detail));
+        report.add(Finding::new(
+            FindingCode::CheckpointInvalid,
+            "--checkpoint",
+            detail,
+        ));
     }
 }

@@ -17,7 +17,9 @@ const ROWS_READ: u32 = 10_000;
 const UNEXPECTED_NAMED: usize = 100;
 
 fn record_of(store: &dyn Store, leaf: LeafKey) -> Option<evidence::RecordId> {
-    let bytes = StoredTree::new(store, leaf.ledger_no()).leaf(leaf.leaf_index()).ok()?;
+    let bytes = StoredTree::new(store, leaf.ledger_no())
+        .leaf(leaf.leaf_index())
+        .ok()?;
     Header::decode(&bytes).ok().map(|header| header.id)
 }
 
@@ -37,10 +39,16 @@ pub(super) fn rows(
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let mut expected = derived.rows.clone();
-    expected.run_records.sort_unstable_by_key(|row| (row.run, row.run_seq));
+    expected
+        .run_records
+        .sort_unstable_by_key(|row| (row.run, row.run_seq));
     for missing in store.rows_missing(&expected)? {
         let finding = if missing.found.is_empty() {
-            Finding::new(FindingCode::ProjectionMissing, missing.place, "no row for this record")
+            Finding::new(
+                FindingCode::ProjectionMissing,
+                missing.place,
+                "no row for this record",
+            )
         } else {
             let detail = format!("stored {} is not what the record says", missing.found);
             Finding::new(FindingCode::ProjectionMismatch, missing.place, detail)
@@ -112,25 +120,35 @@ fn mismatch(store: &dyn Store, tenant_id: &str, stored: &RunRow, row: &RunRow, r
 
 /// Whether a run's row is what all its records add up to, read at one moment.
 fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, StoreError> {
-    let Some((stored, records)) = store.run_snapshot(row.key)? else { return Ok(false) };
+    let Some((stored, records)) = store.run_snapshot(row.key)? else {
+        return Ok(false);
+    };
     let mut deriver = Deriver::new(row.key.tenant_no());
     let mut examiner = Examiner::new(tenant_id.into(), false);
     let (mut derived, mut findings) = (Derived::default(), Vec::new());
     let mut state: Option<RunState> = None;
     for record in records {
         let tree = StoredTree::new(store, record.leaf.ledger_no());
-        let Ok(leaf) = tree.leaf(record.leaf.leaf_index()) else { return Ok(false) };
+        let Ok(leaf) = tree.leaf(record.leaf.leaf_index()) else {
+            return Ok(false);
+        };
         let bodies = store.bodies_get(&[record.leaf])?;
-        let said = examiner.examine(record.leaf.leaf_index(), &leaf, bodies.first(), &mut findings).said;
+        let said = examiner
+            .examine(record.leaf.leaf_index(), &leaf, bodies.first(), &mut findings)
+            .said;
         let Some(said) = said else { return Ok(false) };
         match (&mut state, &said.facts) {
-            (None, evidence::record::Facts::RunStarted(facts)) => state = Some(RunState::start(facts, said.recorded_at)),
+            (None, evidence::record::Facts::RunStarted(facts)) => {
+                state = Some(RunState::start(facts, said.recorded_at))
+            }
             (None, _) => return Ok(false),
             (Some(state), facts) => state.apply(facts, said.correlation_id.as_deref(), said.recorded_at),
         }
         deriver.push(record.leaf, said, &mut derived, &mut findings);
     }
-    Ok(findings.is_empty() && state.is_some_and(|state| state == stored.state) && stored.started_leaf == row.started_leaf)
+    Ok(findings.is_empty()
+        && state.is_some_and(|state| state == stored.state)
+        && stored.started_leaf == row.started_leaf)
 }
 
 /// Columns that disagree: name, stored, derived.
@@ -177,20 +195,41 @@ pub(super) fn finish(
         .iter()
         .map(|(run_id, late)| {
             deferred.remove(run_id);
-            (run_id.clone(), (late.key, late.record_count, late.late_count, late.last_recorded_at))
+            (
+                run_id.clone(),
+                (
+                    late.key,
+                    late.record_count,
+                    late.late_count,
+                    late.last_recorded_at,
+                ),
+            )
         })
         .collect();
     // No late record explains these.
     ended.extend(deferred.into_iter().map(|(run_id, row)| {
-        (run_id, (row.key, row.state.record_count, row.state.late_count, row.state.last_recorded_at))
+        (
+            run_id,
+            (
+                row.key,
+                row.state.record_count,
+                row.state.late_count,
+                row.state.last_recorded_at,
+            ),
+        )
     }));
     for (run_id, (key, record_count, late_count, last_recorded_at)) in ended {
-        let Ok(Some(stored)) = store.run_read(key) else { continue };
+        let Ok(Some(stored)) = store.run_read(key) else {
+            continue;
+        };
         let state = &stored.state;
         let columns = [
             ("runs.record_count", state.record_count == record_count),
             ("runs.late_count", state.late_count == late_count),
-            ("runs.last_recorded_at", state.last_recorded_at == last_recorded_at),
+            (
+                "runs.last_recorded_at",
+                state.last_recorded_at == last_recorded_at,
+            ),
         ];
         if columns.iter().all(|(_, same)| *same)
             || (state.record_count > record_count && is_ahead(store, tenant_id, &stored)?)
@@ -203,7 +242,11 @@ pub(super) fn finish(
                 state.record_count, state.late_count, state.last_recorded_at
             );
             let finding = Finding::new(FindingCode::ProjectionMismatch, *place, detail);
-            report.add(at_leaf(store, finding.with_tenant(tenant_id).with_run(&run_id), stored.started_leaf));
+            report.add(at_leaf(
+                store,
+                finding.with_tenant(tenant_id).with_run(&run_id),
+                stored.started_leaf,
+            ));
         }
     }
     unexpected(store, tenant_id, counts, snapshot, report)
@@ -273,7 +316,11 @@ fn name_unexpected_records(
         }
     }
     if named == 0 {
-        let finding = Finding::new(FindingCode::ProjectionUnexpected, "run_records", "more rows than records");
+        let finding = Finding::new(
+            FindingCode::ProjectionUnexpected,
+            "run_records",
+            "more rows than records",
+        );
         report.add(finding.with_tenant(tenant_id));
     }
     Ok(())

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use evidence::record::Facts;
 use evidence::{Finding, FindingCode, Kind, RunState, Timestamp};
 use store::{
-    ExpectedRows, KindRow, LeafKey, ProjectionCounts, RunKey, RunRecordRow, RunRow, StepKeyRow, TenantRow, TraceKey,
-    TraceRow,
+    ExpectedRows, KindRow, LeafKey, ProjectionCounts, RunKey, RunRecordRow, RunRow, StepKeyRow, TenantRow,
+    TraceKey, TraceRow,
 };
 
 use super::examine::Said;
@@ -65,17 +65,27 @@ impl Deriver {
         out.rows.tenant_no = self.tenant_no;
         if let Facts::TenantCreated(tenant) = &said.facts {
             let (tenant_no, tenant_id) = (tenant.tenant_no, tenant.tenant_id.clone());
-            out.rows.tenants.push(TenantRow { tenant_no, tenant_id, leaf });
+            out.rows.tenants.push(TenantRow {
+                tenant_no,
+                tenant_id,
+                leaf,
+            });
             self.counts.tenants += 1;
         }
         if let Facts::Step(step) = &said.facts
             && let Some(key) = &step.idempotency_key
         {
-            out.rows.step_keys.push(StepKeyRow { idempotency_key: key.clone(), leaf });
+            out.rows.step_keys.push(StepKeyRow {
+                idempotency_key: key.clone(),
+                leaf,
+            });
             self.counts.step_keys += 1;
         }
         let Some((run_id, run_seq)) = said.run.clone() else {
-            out.rows.kinds.push(KindRow { kind: said.kind, leaf });
+            out.rows.kinds.push(KindRow {
+                kind: said.kind,
+                leaf,
+            });
             self.counts.kinds += 1;
             return;
         };
@@ -90,22 +100,34 @@ impl Deriver {
                 );
             }
         };
-        let key = if said.kind == Kind::RunStarted && !self.open.contains_key(&run_id) && !self.ended.contains_key(&run_id)
+        let key = if said.kind == Kind::RunStarted
+            && !self.open.contains_key(&run_id)
+            && !self.ended.contains_key(&run_id)
         {
             gap(0, findings);
-            let Facts::RunStarted(facts) = &said.facts else { return };
+            let Facts::RunStarted(facts) = &said.facts else {
+                return;
+            };
             let key = RunKey::new(self.tenant_no, self.next_run);
             self.next_run += 1;
             self.counts.runs += 1;
             let state = RunState::start(facts, said.recorded_at);
-            self.open.insert(run_id.clone(), RunRow { key, started_leaf: leaf, state });
+            self.open.insert(
+                run_id.clone(),
+                RunRow {
+                    key,
+                    started_leaf: leaf,
+                    state,
+                },
+            );
             if !facts.otlp {
                 self.trace(TraceKey::parse(&facts.trace_id), key, leaf, out);
             }
             key
         } else if let Some(row) = self.open.get_mut(&run_id) {
             gap(row.state.record_count, findings);
-            row.state.apply(&said.facts, said.correlation_id.as_deref(), said.recorded_at);
+            row.state
+                .apply(&said.facts, said.correlation_id.as_deref(), said.recorded_at);
             row.key
         } else if let Some(late) = self.ended.get_mut(&run_id) {
             gap(late.record_count, findings);
@@ -116,14 +138,24 @@ impl Deriver {
             late.key
         } else {
             findings.push(
-                Finding::new(FindingCode::RunSeqGap, "leaf_blocks.leaves", "a record of a run that never started")
-                    .with_leaf(leaf.leaf_index())
-                    .with_record(said.id)
-                    .with_run(&run_id),
+                Finding::new(
+                    FindingCode::RunSeqGap,
+                    "leaf_blocks.leaves",
+                    "a record of a run that never started",
+                )
+                .with_leaf(leaf.leaf_index())
+                .with_record(said.id)
+                .with_run(&run_id),
             );
             return;
         };
-        if let (Facts::Step(evidence::record::StepFacts { span: Some((trace, _)), .. }), _)
+        if let (
+            Facts::Step(evidence::record::StepFacts {
+                span: Some((trace, _)),
+                ..
+            }),
+            _,
+        )
         | (_, Some(trace)) = (&said.facts, trace_of_environment(&said).as_ref())
         {
             self.trace(TraceKey::W3c(*trace), key, leaf, out);
@@ -171,7 +203,10 @@ impl Deriver {
     pub(crate) fn finish(mut self, out: &mut Derived) -> (Vec<(String, Late)>, ProjectionCounts) {
         out.runs.extend(self.open.drain().map(|(_, row)| row));
         out.runs.sort_unstable_by_key(|row| row.key);
-        (self.ended.into_iter().filter(|(_, late)| late.changed).collect(), self.counts)
+        (
+            self.ended.into_iter().filter(|(_, late)| late.changed).collect(),
+            self.counts,
+        )
     }
 }
 

@@ -40,7 +40,11 @@ pub(crate) struct Examiner {
 
 impl Examiner {
     pub(crate) fn new(tenant_id: Arc<str>, only_ledger: bool) -> Self {
-        Self { tenant_id, only_ledger, body: Vec::new() }
+        Self {
+            tenant_id,
+            only_ledger,
+            body: Vec::new(),
+        }
     }
 
     /// Looks at one leaf. Findings name tenant, leaf and, once it is known, the record.
@@ -54,12 +58,18 @@ impl Examiner {
         let hash = tlog::leaf_hash(leaf);
         let tenant_id = Arc::clone(&self.tenant_id);
         let finding = |code, place: &str, detail: String| {
-            Finding::new(code, place, detail).with_tenant(&tenant_id).with_leaf(index)
+            Finding::new(code, place, detail)
+                .with_tenant(&tenant_id)
+                .with_leaf(index)
         };
         let header = match Header::decode(leaf) {
             Ok(header) => header,
             Err(error) => {
-                findings.push(finding(FindingCode::LeafMalformed, "leaf_blocks.leaves", error.to_string()));
+                findings.push(finding(
+                    FindingCode::LeafMalformed,
+                    "leaf_blocks.leaves",
+                    error.to_string(),
+                ));
                 return Examined { hash, said: None };
             }
         };
@@ -92,7 +102,8 @@ impl Examiner {
         let facts = match Facts::read(&header, &self.body) {
             Ok(facts) => facts,
             Err(error) => {
-                findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
+                findings
+                    .push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
                 return Examined { hash, said: None };
             }
         };
@@ -108,6 +119,9 @@ impl Examiner {
             identity,
             facts,
         };
-        Examined { hash, said: Some(said) }
+        Examined {
+            hash,
+            said: Some(said),
+        }
     }
 }

@@ -17,14 +17,21 @@ const BLOCKS_READ: u32 = 64;
 ///
 /// # Errors
 /// The store cannot answer, or the tree before `from` cannot be taken up.
-pub fn incremental(store: &dyn Store, row: &LedgerRow, from: TreeSize) -> Result<(Head, Vec<Finding>), TreeError> {
+pub fn incremental(
+    store: &dyn Store,
+    row: &LedgerRow,
+    from: TreeSize,
+) -> Result<(Head, Vec<Finding>), TreeError> {
     let head = store.head_read(row.ledger_no)?;
     let mut findings = Vec::new();
     let finding =
         |code, place: &str, detail: String| Finding::new(code, place, detail).with_tenant(&row.tenant_id);
     if head.size < from {
         let detail = format!("{} leaves are there, {from} were verified", head.size);
-        return Ok((head, vec![finding(FindingCode::RolledBack, "leaf_blocks", detail)]));
+        return Ok((
+            head,
+            vec![finding(FindingCode::RolledBack, "leaf_blocks", detail)],
+        ));
     }
     let mut frontier = StoredTree::new(store, row.ledger_no).frontier(from)?;
     let mut examiner = Examiner::new(row.tenant_id.as_str().into(), true);
@@ -33,7 +40,14 @@ pub fn incremental(store: &dyn Store, row: &LedgerRow, from: TreeSize) -> Result
         let blocks = store.blocks_read(row.ledger_no, at, BLOCKS_READ)?;
         let end = blocks.last().map_or(at, store::LeafBlock::end);
         if blocks.first().is_none_or(|block| block.first > at) || end <= at {
-            findings.push(finding(FindingCode::LeafGap, "leaf_blocks", format!("leaf {at} is missing")).with_leaf(at));
+            findings.push(
+                finding(
+                    FindingCode::LeafGap,
+                    "leaf_blocks",
+                    format!("leaf {at} is missing"),
+                )
+                .with_leaf(at),
+            );
             break;
         }
         let bodies = store.bodies_read(row.ledger_no, at, end)?;
@@ -42,7 +56,8 @@ pub fn incremental(store: &dyn Store, row: &LedgerRow, from: TreeSize) -> Result
             let leaves = match codec::Leaves::unpack(&block.leaves, block.count) {
                 Ok(leaves) => leaves,
                 Err(error) => {
-                    let unreadable = finding(FindingCode::Unreadable, "leaf_blocks.leaves", error.to_string());
+                    let unreadable =
+                        finding(FindingCode::Unreadable, "leaf_blocks.leaves", error.to_string());
                     findings.push(unreadable.with_leaf(block.first));
                     return Ok((head, findings));
                 }
@@ -57,7 +72,10 @@ pub fn incremental(store: &dyn Store, row: &LedgerRow, from: TreeSize) -> Result
                 frontier.push(examiner.examine(index, leaf, body, &mut findings).hash);
             }
             if frontier.root() != block.root {
-                let detail = format!("the root after {} leaves is another than the block says", frontier.size());
+                let detail = format!(
+                    "the root after {} leaves is another than the block says",
+                    frontier.size()
+                );
                 let mismatch = finding(FindingCode::RootMismatch, "leaf_blocks.tree_root", detail);
                 findings.push(mismatch.with_leaf(block.first));
                 return Ok((head, findings));
@@ -65,5 +83,11 @@ pub fn incremental(store: &dyn Store, row: &LedgerRow, from: TreeSize) -> Result
         }
     }
     // Leaves may have come since the head was read; they were verified with it.
-    Ok((Head { size: frontier.size(), root: frontier.root() }, findings))
+    Ok((
+        Head {
+            size: frontier.size(),
+            root: frontier.root(),
+        },
+        findings,
+    ))
 }

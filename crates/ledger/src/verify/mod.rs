@@ -59,41 +59,72 @@ pub struct Question<'a> {
 /// The store cannot answer at all. What is wrong with its content is a finding.
 pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, StoreError> {
     let mut report = Report::new();
-    // Before the ledgers: a tenant's ledger is older than its record.
-    let recorded = or_finding(store.tenants_list(), None, &mut report)?;
-    for finding in or_finding(store.self_check(), None, &mut report)? {
-        report.add(finding);
+    std::thread::scope(|scope| {
+        // The database's own structure is looked at beside the records: neither needs the other.
+        let structure = scope.spawn(|| store.self_check());
+        let verified = records(store, question, &mut report);
+        let panicked = |_| {
+            Err(StoreError::Unavailable(
+                "the look at the database's structure panicked".into(),
+            ))
+        };
+        for finding in or_finding(structure.join().unwrap_or_else(panicked), None, &mut report)? {
+            report.add(finding);
+        }
+        verified
+    })?;
+    report.level = report
+        .ledgers
+        .iter()
+        .map(|ledger| ledger.level)
+        .min()
+        .unwrap_or(Level::ValidSelfSigned);
+    if report.errors > 0 {
+        report.level = Level::Invalid;
     }
-    let ledgers = or_finding(store.ledgers_list(), None, &mut report)?;
+    Ok(report)
+}
+
+fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> Result<(), StoreError> {
+    // Before the ledgers: a tenant's ledger is older than its record.
+    let recorded = or_finding(store.tenants_list(), None, report)?;
+    let ledgers = or_finding(store.ledgers_list(), None, report)?;
     let mut tenants: Vec<u32> = ledgers.iter().map(|row| row.tenant_no).collect();
     tenants.sort_unstable();
     tenants.dedup();
     let mut found = false;
     for tenant_no in tenants {
-        let epochs: Vec<LedgerRow> = ledgers.iter().filter(|row| row.tenant_no == tenant_no).cloned().collect();
-        if question.tenant_id.as_ref().is_some_and(|id| epochs.iter().all(|row| row.tenant_id != *id)) {
+        let epochs: Vec<LedgerRow> = ledgers
+            .iter()
+            .filter(|row| row.tenant_no == tenant_no)
+            .cloned()
+            .collect();
+        if question
+            .tenant_id
+            .as_ref()
+            .is_some_and(|id| epochs.iter().all(|row| row.tenant_id != *id))
+        {
             continue;
         }
         found = true;
-        let verified = tenant(store, question, &epochs, &mut report);
-        or_finding(verified, Some(&epochs[0].tenant_id), &mut report)?;
+        let verified = tenant(store, question, &epochs, report);
+        or_finding(verified, Some(&epochs[0].tenant_id), report)?;
     }
     if !question.only_ledger {
-        owners::check(store, question, &recorded, &ledgers, &mut report)?;
+        owners::check(store, question, &recorded, &ledgers, report)?;
     }
     if question.tenant_id.is_none() {
-        marks_without_ledger(question, &ledgers, &mut report);
+        marks_without_ledger(question, &ledgers, report);
     } else if !found {
-        report.undecided.push(format!("there is no tenant {}", question.tenant_id.as_deref().unwrap_or_default()));
+        report.undecided.push(format!(
+            "there is no tenant {}",
+            question.tenant_id.as_deref().unwrap_or_default()
+        ));
     }
     for kept in &question.kept {
-        checkpoints::unused(kept, &ledgers, question, &mut report);
+        checkpoints::unused(kept, &ledgers, question, report);
     }
-    report.level = report.ledgers.iter().map(|ledger| ledger.level).min().unwrap_or(Level::ValidSelfSigned);
-    if report.errors > 0 {
-        report.level = Level::Invalid;
-    }
-    Ok(report)
+    Ok(())
 }
 
 /// Damage that ends a read is a finding like others, and what comes after it is verified all the same.
@@ -125,7 +156,8 @@ fn tenant(
     let snapshot = match store.snapshot(tenant_no) {
         Ok(snapshot) => snapshot,
         Err(StoreError::Damaged { place, reason }) => {
-            report.add(Finding::new(FindingCode::Unreadable, place, reason).with_tenant(&epochs[0].tenant_id));
+            report
+                .add(Finding::new(FindingCode::Unreadable, place, reason).with_tenant(&epochs[0].tenant_id));
             Snapshot::default()
         }
         Err(error) => return Err(error),
@@ -135,7 +167,9 @@ fn tenant(
     let mut deferred = compare::Deferred::new();
     for (place, row) in epochs.iter().enumerate() {
         let declared = epochs.get(place + 1).and_then(|next| declared(store, next));
-        let Some((_, head)) = snapshot.heads.iter().find(|(no, _)| *no == row.ledger_no) else { continue };
+        let Some((_, head)) = snapshot.heads.iter().find(|(no, _)| *no == row.ledger_no) else {
+            continue;
+        };
         let ledger = pipeline::ledger(
             store,
             question,
@@ -151,7 +185,16 @@ fn tenant(
     }
     if !question.only_ledger {
         let (late, counts) = deriver.finish(&mut derived);
-        compare::finish(store, &epochs[0].tenant_id, &derived, &late, deferred, counts, &snapshot, report)?;
+        compare::finish(
+            store,
+            &epochs[0].tenant_id,
+            &derived,
+            &late,
+            deferred,
+            counts,
+            &snapshot,
+            report,
+        )?;
     }
     Ok(())
 }
@@ -179,7 +222,10 @@ fn declared(store: &dyn Store, epoch: &LedgerRow) -> Option<checkpoints::Declare
 fn marks_without_ledger(question: &Question<'_>, ledgers: &[LedgerRow], report: &mut Report) {
     for (origin, mark) in question.marks.into_iter().flat_map(HighWater::iter) {
         if mark.size.as_u64() > 0 && ledgers.iter().all(|row| row.origin != origin) {
-            let detail = format!("{} leaves of {origin} were signed, the database has no such ledger", mark.size);
+            let detail = format!(
+                "{} leaves of {origin} were signed, the database has no such ledger",
+                mark.size
+            );
             report.add(Finding::new(FindingCode::RolledBack, "ledgers", detail));
         }
     }

@@ -19,7 +19,10 @@ pub(super) fn check(
         Finding::new(FindingCode::LeafMalformed, place, detail).with_tenant(tenant_id)
     };
     for tenant in recorded.iter().filter(|tenant| asked(&tenant.tenant_id)) {
-        if !ledgers.iter().any(|row| row.tenant_no == tenant.tenant_no && row.tenant_id == tenant.tenant_id) {
+        if !ledgers
+            .iter()
+            .any(|row| row.tenant_no == tenant.tenant_no && row.tenant_id == tenant.tenant_id)
+        {
             let detail = format!("tenant {} was made, its ledger is not there", tenant.tenant_no);
             report.add(finding("ledgers", &tenant.tenant_id, detail).with_leaf(tenant.leaf.leaf_index()));
         }
@@ -30,12 +33,20 @@ pub(super) fn check(
         let is_instance = (row.tenant_no == 0, row.tenant_id == INSTANCE);
         let known = match is_instance {
             (true, true) => true,
-            (false, false) => recorded.iter().any(|t| t.tenant_no == row.tenant_no && t.tenant_id == row.tenant_id),
+            (false, false) => recorded
+                .iter()
+                .any(|t| t.tenant_no == row.tenant_no && t.tenant_id == row.tenant_id),
             _ => false,
         };
-        let empty = report.ledgers.iter().any(|ledger| ledger.origin == row.origin && ledger.tree_size == 0);
+        let empty = report
+            .ledgers
+            .iter()
+            .any(|ledger| ledger.origin == row.origin && ledger.tree_size == 0);
         if !known && (!empty || is_instance != (false, false)) {
-            let detail = format!("no record made tenant {} of number {}", row.tenant_id, row.tenant_no);
+            let detail = format!(
+                "no record made tenant {} of number {}",
+                row.tenant_id, row.tenant_no
+            );
             report.add(finding("ledgers.tenant_no", &row.tenant_id, detail));
         }
     }

@@ -65,7 +65,15 @@ pub(super) fn ledger(
     let chunks_out = Mutex::new(chunks_out);
     let mut fold = Fold::new(store, question, row, head, deriver, deferred, declared, report)?;
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || read(store, row.ledger_no, head.size.as_u64(), question.rest_factor, &chunks_in));
+        let reader = scope.spawn(move || {
+            read(
+                store,
+                row.ledger_no,
+                head.size.as_u64(),
+                question.rest_factor,
+                &chunks_in,
+            )
+        });
         for _ in 0..cores {
             let (chunks, looked) = (&chunks_out, looked_in.clone());
             let examiner = Examiner::new(Arc::clone(&tenant_id), question.only_ledger);
@@ -75,7 +83,9 @@ pub(super) fn ledger(
         let folded = fold.all(&looked_out);
         // Dropping the receiver lets workers and reader end when the fold ended early.
         drop(looked_out);
-        let read = reader.join().unwrap_or_else(|_| Err(StoreError::Unavailable("the reader panicked".into())));
+        let read = reader
+            .join()
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the reader panicked".into())));
         folded.and(read)
     })?;
     fold.finish(snapshot)
@@ -113,7 +123,15 @@ fn read(
         let known_end = blocks.last().map_or(size, LeafBlock::end).max(first + 1);
         next = known_end;
         let bodies = store.bodies_read(ledger_no, first, known_end)?;
-        if chunks.send(Chunk { order, first, blocks, bodies }).is_err() {
+        if chunks
+            .send(Chunk {
+                order,
+                first,
+                blocks,
+                bodies,
+            })
+            .is_err()
+        {
             return Ok(());
         }
         order += 1;
@@ -155,8 +173,15 @@ fn look_at(examiner: &mut Examiner, chunk: Chunk) -> Looked {
                         .with_leaf(block.first),
                 );
                 // Its bodies cannot be looked at without it.
-                while bodies.next_if(|row| row.leaf.leaf_index() < block.end()).is_some() {}
-                blocks.push(LookedBlock { first: block.first, root: block.root, leaves: Vec::new() });
+                while bodies
+                    .next_if(|row| row.leaf.leaf_index() < block.end())
+                    .is_some()
+                {}
+                blocks.push(LookedBlock {
+                    first: block.first,
+                    root: block.root,
+                    leaves: Vec::new(),
+                });
                 continue;
             }
         };
@@ -169,10 +194,18 @@ fn look_at(examiner: &mut Examiner, chunk: Chunk) -> Looked {
             let body = bodies.next_if(|row| row.leaf.leaf_index() == index);
             examined.push(examiner.examine(index, leaf, body, &mut findings));
         }
-        blocks.push(LookedBlock { first: block.first, root: block.root, leaves: examined });
+        blocks.push(LookedBlock {
+            first: block.first,
+            root: block.root,
+            leaves: examined,
+        });
     }
     findings.extend(bodies.map(unexpected));
-    Looked { order: chunk.order, blocks, findings }
+    Looked {
+        order: chunk.order,
+        blocks,
+        findings,
+    }
 }
 
 /// The one thread that knows the order: tree, checkpoints, projections.
@@ -257,8 +290,14 @@ impl<'a, 'q> Fold<'a, 'q> {
         for block in chunk.blocks {
             let at = self.frontier.size().as_u64();
             if block.first != at && !self.broken {
-                let detail = format!("a block begins at leaf {}, the one before it ends at {at}", block.first);
-                findings.push(self.finding(FindingCode::LeafGap, "leaf_blocks", detail).with_leaf(at.min(block.first)));
+                let detail = format!(
+                    "a block begins at leaf {}, the one before it ends at {at}",
+                    block.first
+                );
+                findings.push(
+                    self.finding(FindingCode::LeafGap, "leaf_blocks", detail)
+                        .with_leaf(at.min(block.first)),
+                );
                 self.broken = true;
             }
             if block.leaves.is_empty() {
@@ -270,9 +309,13 @@ impl<'a, 'q> Fold<'a, 'q> {
                 done += 1;
             }
             if !self.broken && self.frontier.root() != block.root {
-                let detail = format!("the root after {} leaves is another than the block says", self.frontier.size());
+                let detail = format!(
+                    "the root after {} leaves is another than the block says",
+                    self.frontier.size()
+                );
                 findings.push(
-                    self.finding(FindingCode::RootMismatch, "leaf_blocks.tree_root", detail).with_leaf(block.first),
+                    self.finding(FindingCode::RootMismatch, "leaf_blocks.tree_root", detail)
+                        .with_leaf(block.first),
                 );
             }
         }
@@ -281,7 +324,13 @@ impl<'a, 'q> Fold<'a, 'q> {
         }
         if !self.question.only_ledger {
             compare::rows(self.store, &self.row.tenant_id, &derived, self.report)?;
-            compare::runs(self.store, &self.row.tenant_id, &derived.runs, self.deferred, self.report)?;
+            compare::runs(
+                self.store,
+                &self.row.tenant_id,
+                &derived.runs,
+                self.deferred,
+                self.report,
+            )?;
         }
         if let Some(progress) = self.question.progress {
             progress.fetch_add(done, Ordering::Relaxed);
@@ -311,28 +360,48 @@ impl<'a, 'q> Fold<'a, 'q> {
             }
         }
         if let Some(said) = leaf.said {
-            self.deriver.push(LeafKey::new(self.row.ledger_no, index), said, derived, findings);
+            self.deriver
+                .push(LeafKey::new(self.row.ledger_no, index), said, derived, findings);
         }
         Ok(())
     }
 
-    fn node(&mut self, level: u8, index: u64, hash: Hash, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-        let covers = |first: u64, len: usize| -> Option<Range<u64>> {
-            Some(first..first + u64::try_from(len).ok()?)
-        };
+    fn node(
+        &mut self,
+        level: u8,
+        index: u64,
+        hash: Hash,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), StoreError> {
+        let covers =
+            |first: u64, len: usize| -> Option<Range<u64>> { Some(first..first + u64::try_from(len).ok()?) };
         let held = self.nodes.held.entry(level).or_default();
         if !covers(held.0, held.1.len()).is_some_and(|range| range.contains(&index)) {
-            *held = (index, self.store.nodes_read(self.row.ledger_no, level, index, NODES_READ)?);
+            *held = (
+                index,
+                self.store
+                    .nodes_read(self.row.ledger_no, level, index, NODES_READ)?,
+            );
         }
-        let stored = usize::try_from(index - held.0).ok().and_then(|place| held.1.get(place)).copied();
+        let stored = usize::try_from(index - held.0)
+            .ok()
+            .and_then(|place| held.1.get(place))
+            .copied();
         if stored.is_some() {
             self.nodes.seen += 1;
         }
         if stored != Some(hash) {
-            let what = if stored.is_some() { "is another than" } else { "is missing beside" };
+            let what = if stored.is_some() {
+                "is another than"
+            } else {
+                "is missing beside"
+            };
             let detail = format!("node {level}/{index} {what} the root of its leaves");
             let leaf = index.checked_shl(8 * u32::from(level)).unwrap_or(u64::MAX);
-            findings.push(self.finding(FindingCode::RootMismatch, "tree_nodes.node_hash", detail).with_leaf(leaf));
+            findings.push(
+                self.finding(FindingCode::RootMismatch, "tree_nodes.node_hash", detail)
+                    .with_leaf(leaf),
+            );
         }
         Ok(())
     }
@@ -341,22 +410,37 @@ impl<'a, 'q> Fold<'a, 'q> {
         let size = self.frontier.size();
         if !self.broken && (size != self.head.size || self.frontier.root() != self.head.root) {
             let detail = format!("{size} leaves are there, the head says {}", self.head.size);
-            let finding = self.finding(FindingCode::LeafGap, "leaf_blocks", detail).with_leaf(size.as_u64());
+            let finding = self
+                .finding(FindingCode::LeafGap, "leaf_blocks", detail)
+                .with_leaf(size.as_u64());
             self.report.add(finding);
             self.broken = true;
         }
-        let of_ledger = |pairs: &[(u32, u64)]| pairs.iter().find(|(no, _)| *no == self.row.ledger_no).map(|(_, n)| *n);
+        let of_ledger = |pairs: &[(u32, u64)]| {
+            pairs
+                .iter()
+                .find(|(no, _)| *no == self.row.ledger_no)
+                .map(|(_, n)| *n)
+        };
         if let Some(leaf) = of_ledger(&snapshot.bodies_beyond) {
-            let finding = self.finding(FindingCode::BodyUnexpected, "bodies", "a body beyond the last leaf");
+            let finding = self.finding(
+                FindingCode::BodyUnexpected,
+                "bodies",
+                "a body beyond the last leaf",
+            );
             self.report.add(finding.with_leaf(leaf));
         }
         let nodes = of_ledger(&snapshot.nodes).unwrap_or(0);
         if !self.broken && nodes != self.nodes.seen {
-            let detail = format!("{nodes} nodes are stored, {} have leaves below them", self.nodes.seen);
+            let detail = format!(
+                "{nodes} nodes are stored, {} have leaves below them",
+                self.nodes.seen
+            );
             let finding = self.finding(FindingCode::RootMismatch, "tree_nodes", detail);
             self.report.add(finding);
         }
-        self.checkpoints.against_mark(self.store, self.question, self.head, self.report)?;
+        self.checkpoints
+            .against_mark(self.store, self.question, self.head, self.report)?;
         let summary = self.checkpoints.finish(self.head, self.broken, self.report);
         Ok(LedgerReport {
             tenant_id: self.row.tenant_id.clone(),
@@ -365,7 +449,11 @@ impl<'a, 'q> Fold<'a, 'q> {
             tree_root: self.frontier.root().to_hex(),
             checkpoint_size: summary.newest,
             checkpoints: summary.count,
-            level: if self.broken { Level::Invalid } else { summary.level },
+            level: if self.broken {
+                Level::Invalid
+            } else {
+                summary.level
+            },
             declared_lost: summary.declared_lost,
         })
     }

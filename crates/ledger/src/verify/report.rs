@@ -37,9 +37,14 @@ impl Level {
 
     /// The level of that word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Invalid, Self::ValidPrefix, Self::ValidSelfSigned, Self::ValidSinceKeptCheckpoint]
-            .into_iter()
-            .find(|level| level.as_str().eq_ignore_ascii_case(text))
+        [
+            Self::Invalid,
+            Self::ValidPrefix,
+            Self::ValidSelfSigned,
+            Self::ValidSinceKeptCheckpoint,
+        ]
+        .into_iter()
+        .find(|level| level.as_str().eq_ignore_ascii_case(text))
     }
 }
 
@@ -107,7 +112,8 @@ impl Report {
     pub fn exit_code(&self, require: Option<Level>) -> u8 {
         if self.errors > 0 || self.level == Level::Invalid {
             1
-        } else if !self.undecided.is_empty() || require.is_some_and(|level| self.level < level && self.level != Level::ValidPrefix)
+        } else if !self.undecided.is_empty()
+            || require.is_some_and(|level| self.level < level && self.level != Level::ValidPrefix)
         {
             2
         } else if self.level == Level::ValidPrefix {

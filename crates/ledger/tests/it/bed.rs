@@ -11,8 +11,8 @@ use evidence::record::{
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, sha256};
 use ledger::verify::{Level, Question, Report, verify};
 use ledger::{
-    Bind, Draft, EndRun, HighWater, KeyFolder, Ledger, Options, Outcomes, Placed, Salts, SealedBody, SettleError,
-    SubmitError, Tenant, TraceBind,
+    Bind, Draft, EndRun, HighWater, KeyFolder, Ledger, Options, Outcomes, Placed, Salts, SealedBody,
+    SettleError, SubmitError, Tenant, TraceBind,
 };
 use store::sqlite::{Access, SqliteStore};
 use store::{FaultStore, Store};
@@ -40,8 +40,14 @@ impl TestLedger {
         let sqlite = SqliteStore::open(&options.database(), Access::ReadWrite).unwrap();
         let fault = Arc::new(FaultStore::new(Arc::new(sqlite)));
         let now = Timestamp::from_micros(clock.load(Ordering::Relaxed)).unwrap();
-        let ledger = Ledger::open_with(options, Arc::clone(&fault) as Arc<dyn Store>, Some(lock), now).unwrap();
-        Self { ledger, fault, clock, folder }
+        let ledger =
+            Ledger::open_with(options, Arc::clone(&fault) as Arc<dyn Store>, Some(lock), now).unwrap();
+        Self {
+            ledger,
+            fault,
+            clock,
+            folder,
+        }
     }
 
     /// Closes and opens again, as a restart does.
@@ -93,7 +99,10 @@ impl TestLedger {
 
     /// Submits drafts that must all be taken.
     pub fn all(&self, tenant: &Arc<Tenant>, drafts: Vec<Draft>) -> Vec<Placed> {
-        self.submit(tenant, drafts).into_iter().map(Result::unwrap).collect()
+        self.submit(tenant, drafts)
+            .into_iter()
+            .map(Result::unwrap)
+            .collect()
     }
 
     pub fn end(&self, tenant: &Arc<Tenant>, run_id: &str, how: &EndRun) -> Result<Placed, SettleError> {
@@ -101,16 +110,26 @@ impl TestLedger {
     }
 
     pub fn complete(&self, tenant: &Arc<Tenant>, run_id: &str) -> Placed {
-        self.end(tenant, run_id, &completed(RunCompleted::default())).unwrap()
+        self.end(tenant, run_id, &completed(RunCompleted::default()))
+            .unwrap()
     }
 
     pub fn run_row(&self, tenant: &Tenant, run_id: &str) -> store::RunRow {
-        self.ledger.store().run_find(tenant.tenant_no, run_id).unwrap().unwrap()
+        self.ledger
+            .store()
+            .run_find(tenant.tenant_no, run_id)
+            .unwrap()
+            .unwrap()
     }
 
     /// Number of leaves.
     pub fn size(&self, tenant: &Tenant) -> u64 {
-        self.ledger.store().head_read(tenant.ledger().row.ledger_no).unwrap().size.as_u64()
+        self.ledger
+            .store()
+            .head_read(tenant.ledger().row.ledger_no)
+            .unwrap()
+            .size
+            .as_u64()
     }
 
     /// The whole auditor, over what is on disk.
@@ -137,7 +156,10 @@ impl Drop for TestLedger {
 pub fn assert_clean(report: &Report) {
     let lines: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     assert!(lines.is_empty(), "{}", lines.join("\n"));
-    assert_eq!((report.errors, report.warnings, report.undecided.len()), (0, 0, 0));
+    assert_eq!(
+        (report.errors, report.warnings, report.undecided.len()),
+        (0, 0, 0)
+    );
     assert_eq!(report.exit_code(None), 0);
 }
 
@@ -151,7 +173,14 @@ pub fn try_report(folder: &Path) -> Result<Report, store::StoreError> {
     let marks = HighWater::open(&options.high_water()).unwrap();
     let keys = KeyFolder::open(&options.keys()).unwrap();
     let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
-    verify(&store, &Question { marks: Some(&marks), keys: Some(&keys), ..Question::default() })
+    verify(
+        &store,
+        &Question {
+            marks: Some(&marks),
+            keys: Some(&keys),
+            ..Question::default()
+        },
+    )
 }
 
 /// Copies a data folder as a backup does, while nothing writes to it.
@@ -260,7 +289,14 @@ fn draft(kind: Kind, bind: Bind, facts: Facts, body: SealedBody) -> Draft {
 
 /// A run started by REST.
 pub fn run(run_id: &str) -> Draft {
-    run_of(run_id, RunStarted { agent_id: Some("planner".into()), source: "SDK".into(), ..RunStarted::default() })
+    run_of(
+        run_id,
+        RunStarted {
+            agent_id: Some("planner".into()),
+            source: "SDK".into(),
+            ..RunStarted::default()
+        },
+    )
 }
 
 /// A run started by REST, as given.
@@ -277,7 +313,12 @@ pub fn run_of(run_id: &str, start: RunStarted) -> Draft {
         content: Some(content),
         trace_id: Some(trace_id.into()),
         correlation_id: Some(run_id.into()),
-        ..draft(Kind::RunStarted, Bind::NewRun(run_id.into()), Facts::RunStarted(facts), body)
+        ..draft(
+            Kind::RunStarted,
+            Bind::NewRun(run_id.into()),
+            Facts::RunStarted(facts),
+            body,
+        )
     }
 }
 
@@ -313,7 +354,13 @@ pub fn step(run_id: &str, index: u32) -> Draft {
 
 /// A REST step, changed.
 pub fn step_of(run_id: &str, index: u32, change: impl FnOnce(&mut TraceStep)) -> Draft {
-    let mut step = TraceStep { step: step_body(), activity: None, provider: None, policy: None, otel: None };
+    let mut step = TraceStep {
+        step: step_body(),
+        activity: None,
+        provider: None,
+        policy: None,
+        otel: None,
+    };
     step.step.step_index = Some(index);
     change(&mut step);
     let mut draft = step_draft(&step, Bind::Run(run_id.into()), time("2026-11-21T09:00:00Z"));
@@ -393,18 +440,27 @@ impl Span {
         Bind::Trace(Arc::new(TraceBind {
             trace_id: self.trace_id(),
             run_id: self.run_id().into(),
-            start: RunStarted { source: "SDK".into(), ..RunStarted::default() },
+            start: RunStarted {
+                source: "SDK".into(),
+                ..RunStarted::default()
+            },
             started_at: self.at(self.start),
             correlation_id: self.correlation_id.as_deref().map(Into::into),
         }))
     }
 
     fn at(&self, millis: u64) -> Timestamp {
-        time("2026-11-21T09:00:00Z").checked_add_micros(i64::try_from(millis).unwrap() * 1_000).unwrap()
+        time("2026-11-21T09:00:00Z")
+            .checked_add_micros(i64::try_from(millis).unwrap() * 1_000)
+            .unwrap()
     }
 
     fn nanos(&self, millis: u64) -> u64 {
-        if millis == 0 { 0 } else { u64::try_from(self.at(millis).as_micros()).unwrap() * 1_000 }
+        if millis == 0 {
+            0
+        } else {
+            u64::try_from(self.at(millis).as_micros()).unwrap() * 1_000
+        }
     }
 
     pub fn draft(&self) -> Draft {
@@ -435,7 +491,13 @@ impl Span {
             mapping: "otel-genai/1.41".into(),
             ..Otel::default()
         };
-        let body = TraceStep { step, activity: None, provider, policy: None, otel: Some(otel) };
+        let body = TraceStep {
+            step,
+            activity: None,
+            provider,
+            policy: None,
+            otel: Some(otel),
+        };
         Draft {
             trace_id: Some(self.trace_hex().into()),
             correlation_id: self.correlation_id.as_deref().map(Into::into),
@@ -460,7 +522,12 @@ impl Span {
             trace_id: Some(self.trace_hex().into()),
             source_component: "otlp",
             occurred_at: self.at(self.start),
-            ..draft(kind, self.bind(), Facts::Other, SealedBody::seal(kind, salt(), &body).unwrap())
+            ..draft(
+                kind,
+                self.bind(),
+                Facts::Other,
+                SealedBody::seal(kind, salt(), &body).unwrap(),
+            )
         }
     }
 }
@@ -482,7 +549,12 @@ pub fn system_of(record: &SystemRecord) -> Draft {
     let kind = Kind::SystemRecord;
     Draft {
         source_domain: SourceDomain::System,
-        ..draft(kind, Bind::None, Facts::Other, SealedBody::seal(kind, salt(), &record.encode()).unwrap())
+        ..draft(
+            kind,
+            Bind::None,
+            Facts::Other,
+            SealedBody::seal(kind, salt(), &record.encode()).unwrap(),
+        )
     }
 }
 

@@ -23,18 +23,27 @@ fn a_checkpoint_follows_a_commit_within_a_second_and_the_mark_is_never_behind_it
         let note = loop {
             let newest = bed.ledger.store().checkpoint_newest(row.ledger_no).unwrap();
             // Read after the checkpoint: the mark was raised before it was signed.
-            let mark = HighWater::open(&Options::new(bed.path()).high_water()).unwrap().get(&row.origin).unwrap();
+            let mark = HighWater::open(&Options::new(bed.path()).high_water())
+                .unwrap()
+                .get(&row.origin)
+                .unwrap();
             if let Some(newest) = newest.filter(|newest| newest.size.as_u64() > size) {
                 assert!(mark.size >= newest.size);
                 break newest;
             }
-            assert!(committed.elapsed() < Duration::from_secs(1), "a second has passed");
+            assert!(
+                committed.elapsed() < Duration::from_secs(1),
+                "a second has passed"
+            );
             std::thread::sleep(Duration::from_millis(5));
         };
         size = note.size.as_u64();
         assert_eq!(size, index + 1);
         let opened = Checkpoint::open(note.note.as_bytes(), std::slice::from_ref(&key), &row.origin).unwrap();
-        assert_eq!(opened.checkpoint.root(), bed.ledger.store().head_read(row.ledger_no).unwrap().root);
+        assert_eq!(
+            opened.checkpoint.root(),
+            bed.ledger.store().head_read(row.ledger_no).unwrap().root
+        );
     }
     bed.check();
 }
@@ -45,7 +54,8 @@ fn an_idle_ledger_signs_nothing() {
     let tenant = bed.tenant("acme");
     bed.one(&tenant, system("x"));
     bed.ledger.checkpoint_now(&tenant);
-    bed.ledger.checkpoint_now(&bed.ledger.tenant("_instance").unwrap());
+    bed.ledger
+        .checkpoint_now(&bed.ledger.tenant("_instance").unwrap());
     let before = bed.ledger.counts().checkpoints;
     bed.ledger.checkpoint_now(&tenant);
     std::thread::sleep(Duration::from_millis(700));
@@ -69,10 +79,22 @@ fn every_checkpoint_ever_signed_is_a_prefix() {
     let row = tenant.ledger().row.clone();
     let head = bed.ledger.store().head_read(row.ledger_no).unwrap();
     let tree = ledger::StoredTree::new(bed.ledger.store(), row.ledger_no);
-    let all = bed.ledger.store().checkpoints_read(row.ledger_no, tlog::TreeSize::new(0), 100).unwrap();
+    let all = bed
+        .ledger
+        .store()
+        .checkpoints_read(row.ledger_no, tlog::TreeSize::new(0), 100)
+        .unwrap();
     assert!(all.len() >= 5);
     for checkpoint in all {
-        let note = Checkpoint::parse(checkpoint.note.split("\n\n").next().map(|text| format!("{text}\n")).unwrap().as_str());
+        let note = Checkpoint::parse(
+            checkpoint
+                .note
+                .split("\n\n")
+                .next()
+                .map(|text| format!("{text}\n"))
+                .unwrap()
+                .as_str(),
+        );
         let note = note.unwrap();
         let proof = tree.consistency(note.size(), head.size).unwrap();
         tlog::verify_consistency(note.size(), head.size, &proof, &note.root(), &head.root).unwrap();
@@ -87,12 +109,24 @@ fn ask(bed: &TestLedger, vkey: bool, kept: Vec<Vec<u8>>, tenant: &str) -> (Level
     let marks = HighWater::open(&options.high_water()).unwrap();
     let keys = KeyFolder::open(&options.keys()).unwrap();
     let vkeys = if vkey {
-        store.ledgers_list().unwrap().iter().map(|row| VerifierKey::parse(&row.vkey).unwrap()).collect()
+        store
+            .ledgers_list()
+            .unwrap()
+            .iter()
+            .map(|row| VerifierKey::parse(&row.vkey).unwrap())
+            .collect()
     } else {
         Vec::new()
     };
     let tenant_id = Some(tenant.to_owned());
-    let question = Question { tenant_id, vkeys, kept, marks: Some(&marks), keys: Some(&keys), ..Question::default() };
+    let question = Question {
+        tenant_id,
+        vkeys,
+        kept,
+        marks: Some(&marks),
+        keys: Some(&keys),
+        ..Question::default()
+    };
     let report = verify(&store, &question).unwrap();
     (report.level, report.exit_code(None))
 }
@@ -104,13 +138,29 @@ fn the_level_says_what_the_verifier_brought() {
     let row = tenant.ledger().row.clone();
     bed.one(&tenant, system("x"));
     bed.ledger.checkpoint_now(&tenant);
-    let kept = bed.ledger.store().checkpoint_newest(row.ledger_no).unwrap().unwrap().note.into_bytes();
+    let kept = bed
+        .ledger
+        .store()
+        .checkpoint_newest(row.ledger_no)
+        .unwrap()
+        .unwrap()
+        .note
+        .into_bytes();
     bed.one(&tenant, system("y"));
     assert_eq!(ask(&bed, false, Vec::new(), "acme"), (Level::ValidSelfSigned, 0));
-    assert_eq!(ask(&bed, true, Vec::new(), "acme"), (Level::ValidSinceKeptCheckpoint, 0));
-    assert_eq!(ask(&bed, true, vec![kept.clone()], "acme"), (Level::ValidSinceKeptCheckpoint, 0));
+    assert_eq!(
+        ask(&bed, true, Vec::new(), "acme"),
+        (Level::ValidSinceKeptCheckpoint, 0)
+    );
+    assert_eq!(
+        ask(&bed, true, vec![kept.clone()], "acme"),
+        (Level::ValidSinceKeptCheckpoint, 0)
+    );
     // Without a key of the verifier's a kept checkpoint was opened with the key that came along.
-    assert_eq!(ask(&bed, false, vec![kept.clone()], "acme"), (Level::ValidSelfSigned, 0));
+    assert_eq!(
+        ask(&bed, false, vec![kept.clone()], "acme"),
+        (Level::ValidSelfSigned, 0)
+    );
     assert_eq!(ask(&bed, true, Vec::new(), "nobody").1, 2);
     // Another ledger's, and a damaged one, do not pass in silence.
     let instance = bed.ledger.tenant("_instance").unwrap();
@@ -128,15 +178,28 @@ fn a_larger_kept_checkpoint_is_a_valid_prefix_and_one_with_another_root_a_contra
     let row = tenant.ledger().row.clone();
     bed.one(&tenant, system("x"));
     bed.ledger.checkpoint_now(&tenant);
-    let signer = KeyFolder::open(&Options::new(bed.path()).keys()).unwrap().read("acme", 0, &row.origin).unwrap().unwrap();
+    let signer = KeyFolder::open(&Options::new(bed.path()).keys())
+        .unwrap()
+        .read("acme", 0, &row.origin)
+        .unwrap()
+        .unwrap();
     let sign = |size: u64, root: tlog::Hash| {
-        Checkpoint::new(&row.origin, tlog::TreeSize::new(size), root).unwrap().sign(&signer).into_bytes()
+        Checkpoint::new(&row.origin, tlog::TreeSize::new(size), root)
+            .unwrap()
+            .sign(&signer)
+            .into_bytes()
     };
     let other = tlog::leaf_hash(b"other");
-    assert_eq!(ask(&bed, true, vec![sign(5, other)], "acme"), (Level::ValidPrefix, 3));
+    assert_eq!(
+        ask(&bed, true, vec![sign(5, other)], "acme"),
+        (Level::ValidPrefix, 3)
+    );
     assert_eq!(ask(&bed, true, vec![sign(1, other)], "acme"), (Level::Invalid, 1));
     assert_eq!(ask(&bed, true, vec![sign(0, other)], "acme"), (Level::Invalid, 1));
     assert_eq!(ask(&bed, true, vec![sign(0, tlog::empty_root())], "acme").1, 0);
-    assert_eq!(report(bed.path()).exit_code(Some(Level::ValidSinceKeptCheckpoint)), 2);
+    assert_eq!(
+        report(bed.path()).exit_code(Some(Level::ValidSinceKeptCheckpoint)),
+        2
+    );
     bed.check();
 }

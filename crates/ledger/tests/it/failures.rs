@@ -12,7 +12,15 @@ use crate::bed::{Span, TestLedger, assert_clean, report, run, step, system};
 fn still_there(bed: &TestLedger, tenant: &Arc<ledger::Tenant>, receipts: &[Receipt]) {
     let records = bed.ledger.records(tenant);
     for receipt in receipts {
-        assert_eq!(records.get(receipt.record_id).unwrap().unwrap().receipt().unwrap(), *receipt);
+        assert_eq!(
+            records
+                .get(receipt.record_id)
+                .unwrap()
+                .unwrap()
+                .receipt()
+                .unwrap(),
+            *receipt
+        );
     }
 }
 
@@ -23,7 +31,11 @@ fn a_lost_acknowledgement_does_not_duplicate_a_record() {
     bed.fault.arm(Fault::AppendUnacknowledged);
     let placed = bed.all(&tenant, vec![run("r"), step("r", 0), system("no identity")]);
     assert_eq!(bed.size(&tenant), 3);
-    still_there(&bed, &tenant, &placed.iter().map(|p| p.receipt).collect::<Vec<_>>());
+    still_there(
+        &bed,
+        &tenant,
+        &placed.iter().map(|p| p.receipt).collect::<Vec<_>>(),
+    );
     bed.fault.arm(Fault::AppendUnacknowledged);
     bed.one(&other, system("x"));
     assert_eq!(bed.size(&other), 1);
@@ -61,7 +73,10 @@ fn a_head_that_never_stands_still_is_an_unknown_outcome_and_writing_goes_on() {
     for _ in 0..3 {
         bed.fault.arm(Fault::HeadMoved);
     }
-    assert!(matches!(bed.try_submit(&tenant, vec![step("r", 0)]), Err(SubmitError::Unknown(_))));
+    assert!(matches!(
+        bed.try_submit(&tenant, vec![step("r", 0)]),
+        Err(SubmitError::Unknown(_))
+    ));
     assert!(bed.one(&tenant, step("r", 0)).fresh);
     bed.check();
 }
@@ -72,13 +87,23 @@ fn a_refused_write_stops_writing_and_loses_nothing_acknowledged() {
     let tenant = bed.tenant("acme");
     let acknowledged = bed.all(&tenant, vec![run("r"), step("r", 0)]);
     bed.fault.arm(Fault::AppendRefused);
-    assert!(matches!(bed.try_submit(&tenant, vec![step("r", 1)]), Err(SubmitError::Stopped(_))));
+    assert!(matches!(
+        bed.try_submit(&tenant, vec![step("r", 1)]),
+        Err(SubmitError::Stopped(_))
+    ));
     assert!(bed.ledger.stopped().is_some());
-    assert!(matches!(bed.try_submit(&tenant, vec![step("r", 2)]), Err(SubmitError::Stopped(_))));
+    assert!(matches!(
+        bed.try_submit(&tenant, vec![step("r", 2)]),
+        Err(SubmitError::Stopped(_))
+    ));
     assert_eq!(bed.size(&tenant), 2);
     let bed = bed.reopen();
     let tenant = bed.ledger.tenant("acme").unwrap();
-    still_there(&bed, &tenant, &acknowledged.iter().map(|p| p.receipt).collect::<Vec<_>>());
+    still_there(
+        &bed,
+        &tenant,
+        &acknowledged.iter().map(|p| p.receipt).collect::<Vec<_>>(),
+    );
     assert!(bed.one(&tenant, step("r", 1)).fresh);
     bed.check();
 }
@@ -89,8 +114,14 @@ fn after_a_failed_fsync_nothing_is_acknowledged_although_it_can_be_read() {
     let tenant = bed.tenant("acme");
     bed.one(&tenant, run("r"));
     bed.fault.arm(Fault::AppendUnsynced);
-    assert!(matches!(bed.try_submit(&tenant, vec![step("r", 0)]), Err(SubmitError::Unknown(_))));
-    assert!(matches!(bed.try_submit(&tenant, vec![step("r", 1)]), Err(SubmitError::Stopped(_))));
+    assert!(matches!(
+        bed.try_submit(&tenant, vec![step("r", 0)]),
+        Err(SubmitError::Unknown(_))
+    ));
+    assert!(matches!(
+        bed.try_submit(&tenant, vec![step("r", 1)]),
+        Err(SubmitError::Stopped(_))
+    ));
     let bed = bed.reopen();
     let tenant = bed.ledger.tenant("acme").unwrap();
     // It was on disk after all: the sender's retry gets the receipt of the one record.
@@ -105,7 +136,10 @@ fn an_unknown_outcome_whose_head_cannot_be_read_stops_writing() {
     bed.one(&tenant, run("r"));
     bed.fault.arm(Fault::AppendUnacknowledged);
     bed.fault.arm(Fault::HeadRead);
-    assert!(matches!(bed.try_submit(&tenant, vec![step("r", 0)]), Err(SubmitError::Unknown(_))));
+    assert!(matches!(
+        bed.try_submit(&tenant, vec![step("r", 0)]),
+        Err(SubmitError::Unknown(_))
+    ));
     assert!(bed.ledger.stopped().is_some());
     let bed = bed.reopen();
     let tenant = bed.ledger.tenant("acme").unwrap();
@@ -120,7 +154,10 @@ fn a_read_that_fails_before_placing_refuses_this_batch_alone() {
     bed.one(&tenant, run("r"));
     bed.ledger.checkpoint_now(&tenant);
     bed.fault.arm(Fault::Read);
-    assert!(matches!(bed.try_submit(&tenant, vec![step("r", 0)]), Err(SubmitError::Unknown(_))));
+    assert!(matches!(
+        bed.try_submit(&tenant, vec![step("r", 0)]),
+        Err(SubmitError::Unknown(_))
+    ));
     assert!(bed.one(&tenant, step("r", 0)).fresh);
     bed.check();
 }
@@ -135,12 +172,19 @@ fn a_checkpoint_that_cannot_be_kept_stops_writing_and_is_signed_after_the_restar
         bed.fault.arm(fault);
         bed.ledger.checkpoint_now(&tenant);
         // Another ledger's checkpoint may have met the fault first.
-        let _ = bed.ledger.checkpoint_now(&bed.ledger.tenant("_instance").unwrap());
+        let _ = bed
+            .ledger
+            .checkpoint_now(&bed.ledger.tenant("_instance").unwrap());
         assert!(bed.ledger.stopped().is_some(), "{fault:?}");
         let bed = bed.reopen();
         let tenant = bed.ledger.tenant("acme").unwrap();
         bed.ledger.checkpoint_now(&tenant);
-        let newest = bed.ledger.store().checkpoint_newest(tenant.ledger().row.ledger_no).unwrap().unwrap();
+        let newest = bed
+            .ledger
+            .store()
+            .checkpoint_newest(tenant.ledger().row.ledger_no)
+            .unwrap()
+            .unwrap();
         assert_eq!(newest.size.as_u64(), 1);
         bed.check();
     }
@@ -166,7 +210,9 @@ fn a_panic_while_writing_answers_everybody_and_stops() {
     std::thread::sleep(Duration::from_millis(100));
     drop(hold);
     for _ in 0..4 {
-        let answer = answers.recv_timeout(Duration::from_secs(10)).expect("every sender is answered");
+        let answer = answers
+            .recv_timeout(Duration::from_secs(10))
+            .expect("every sender is answered");
         assert!(answer.is_err());
     }
     assert!(bed.try_submit(&tenant, vec![step("r", 9)]).is_err());
@@ -203,7 +249,12 @@ fn a_full_queue_answers_busy_and_takes_in_again_when_it_has_emptied() {
     // One is being written, three wait, the others are told at once.
     let wait = Duration::from_secs(20);
     let refused: Vec<_> = (0..2).map(|_| answers.recv_timeout(wait).unwrap()).collect();
-    assert!(refused.iter().all(|answer| matches!(answer, Err(SubmitError::Busy { .. }))), "{refused:?}");
+    assert!(
+        refused
+            .iter()
+            .all(|answer| matches!(answer, Err(SubmitError::Busy { .. }))),
+        "{refused:?}"
+    );
     drop(hold);
     let answers: Vec<_> = (0..4).map(|_| answers.recv_timeout(wait).unwrap()).collect();
     assert!(bed.ledger.counts().refused > before);
@@ -248,23 +299,45 @@ fn many_threads_leave_no_gap_and_nothing_twice() {
                 })
             })
             .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
     });
     for tenant in &tenants {
-        let of_tenant: Vec<_> = receipts.iter().filter(|(no, ..)| *no == tenant.tenant_no).collect();
-        let fresh: BTreeSet<u64> = of_tenant.iter().filter(|(.., fresh)| *fresh).map(|(_, r, _)| r.leaf_index).collect();
+        let of_tenant: Vec<_> = receipts
+            .iter()
+            .filter(|(no, ..)| *no == tenant.tenant_no)
+            .collect();
+        let fresh: BTreeSet<u64> = of_tenant
+            .iter()
+            .filter(|(.., fresh)| *fresh)
+            .map(|(_, r, _)| r.leaf_index)
+            .collect();
         let all: BTreeSet<u64> = of_tenant.iter().map(|(_, r, _)| r.leaf_index).collect();
         assert_eq!(fresh, all, "each leaf was fresh to one sender");
-        assert_eq!(fresh.len(), of_tenant.iter().filter(|(.., fresh)| *fresh).count(), "and to no other");
+        assert_eq!(
+            fresh.len(),
+            of_tenant.iter().filter(|(.., fresh)| *fresh).count(),
+            "and to no other"
+        );
         let mut leaves = BTreeSet::new();
-        let page = bed.ledger.store().runs_read(store::RunKey::new(tenant.tenant_no, 0), 1_000).unwrap();
+        let page = bed
+            .ledger
+            .store()
+            .runs_read(store::RunKey::new(tenant.tenant_no, 0), 1_000)
+            .unwrap();
         for row in page.iter().filter(|row| row.key.tenant_no() == tenant.tenant_no) {
             let records = bed.ledger.store().run_records(row.key, 0, 10_000).unwrap();
             assert!((0..).zip(&records).all(|(seq, record)| record.run_seq == seq));
             assert_eq!(row.state.record_count, u64::try_from(records.len()).unwrap());
             leaves.extend(records.iter().map(|record| record.leaf.leaf_index()));
         }
-        assert_eq!(leaves, (0..bed.size(tenant)).collect(), "every leaf is of a run, none of two");
+        assert_eq!(
+            leaves,
+            (0..bed.size(tenant)).collect(),
+            "every leaf is of a run, none of two"
+        );
     }
     bed.check();
 }
@@ -279,16 +352,29 @@ fn verification_beside_a_writer_finds_nothing() {
             let mut n: u32 = 0;
             while Instant::now() < deadline {
                 let run_id = format!("r{n}");
-                bed.all(&tenant, vec![run(&run_id), step(&run_id, 0), step(&run_id, 1), system("beat")]);
+                bed.all(
+                    &tenant,
+                    vec![run(&run_id), step(&run_id, 0), step(&run_id, 1), system("beat")],
+                );
                 let trace = u8::try_from(n % 250 + 1).unwrap();
                 let span = u8::try_from(n / 250 + 1).unwrap();
-                let span = Span { trace, span, parent: Some(254), inference: n.is_multiple_of(2), ..Span::default() };
+                let span = Span {
+                    trace,
+                    span,
+                    parent: Some(254),
+                    inference: n.is_multiple_of(2),
+                    ..Span::default()
+                };
                 drop(bed.submit(&tenant, vec![span.draft()]));
                 if n.is_multiple_of(3) {
                     bed.complete(&tenant, &run_id);
                 }
                 if n.is_multiple_of(5) {
-                    let root = Span { span: 200, parent: None, ..span.clone() };
+                    let root = Span {
+                        span: 200,
+                        parent: None,
+                        ..span.clone()
+                    };
                     drop(bed.submit(&tenant, vec![root.draft()]));
                     drop(bed.ledger.settle_due(bed.later(31_000)));
                 }
@@ -339,7 +425,10 @@ fn several_tenants_in_one_transaction_are_all_or_none() {
         assert_eq!(outcomes[1], Err(Rejection::RunUnknown));
     }
     assert_eq!(bed.ledger.counts().commits, before + 2);
-    assert_eq!(tenants.iter().map(|tenant| bed.size(tenant)).collect::<Vec<_>>(), [2, 1, 1, 1]);
+    assert_eq!(
+        tenants.iter().map(|tenant| bed.size(tenant)).collect::<Vec<_>>(),
+        [2, 1, 1, 1]
+    );
     bed.check();
 }
 
@@ -349,9 +438,16 @@ fn nothing_is_taken_in_after_closing_and_everything_before_it_is_kept() {
     let tenant = bed.tenant("acme");
     let placed = bed.one(&tenant, run("r"));
     bed.ledger.close();
-    assert_eq!(bed.try_submit(&tenant, vec![step("r", 0)]), Err(SubmitError::Closing));
+    assert_eq!(
+        bed.try_submit(&tenant, vec![step("r", 0)]),
+        Err(SubmitError::Closing)
+    );
     still_there(&bed, &tenant, &[placed.receipt]);
-    let newest = bed.fault.checkpoint_newest(tenant.ledger().row.ledger_no).unwrap().unwrap();
+    let newest = bed
+        .fault
+        .checkpoint_newest(tenant.ledger().row.ledger_no)
+        .unwrap()
+        .unwrap();
     assert_eq!(newest.size.as_u64(), 1, "the last checkpoint covers everything");
     bed.check();
 }

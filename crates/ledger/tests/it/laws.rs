@@ -8,13 +8,37 @@ use crate::bed::{Span, TestLedger, aborted, completed, projections, run, step, s
 #[derive(Clone, Debug)]
 enum Act {
     Run(u8),
-    Step { run: u8, index: u32, other: bool, keyed: bool },
-    Span { trace: u8, span: u8, parent: Option<u8>, run: Option<u8>, start: u64, end: u64, inference: bool },
-    Environment { trace: u8, run: Option<u8>, service: u8 },
+    Step {
+        run: u8,
+        index: u32,
+        other: bool,
+        keyed: bool,
+    },
+    Span {
+        trace: u8,
+        span: u8,
+        parent: Option<u8>,
+        run: Option<u8>,
+        start: u64,
+        end: u64,
+        inference: bool,
+    },
+    Environment {
+        trace: u8,
+        run: Option<u8>,
+        service: u8,
+    },
     System,
-    Complete { run: u8, failed: bool },
-    Abort { run: u8 },
-    Settle { millis: i64 },
+    Complete {
+        run: u8,
+        failed: bool,
+    },
+    Abort {
+        run: u8,
+    },
+    Settle {
+        millis: i64,
+    },
     Checkpoint,
     Submit,
 }

@@ -11,13 +11,19 @@ pub fn fill(bed: &TestLedger) {
         let tenant = bed.tenant(name);
         for n in 0..6_u32 {
             let run_id = format!("r{n}");
-            let keyed = step_of(&run_id, 1, |step| step.step.idempotency_key = Some(format!("key-{}", n % 2)));
+            let keyed = step_of(&run_id, 1, |step| {
+                step.step.idempotency_key = Some(format!("key-{}", n % 2))
+            });
             bed.all(&tenant, vec![run(&run_id), step(&run_id, 0), keyed]);
             match n {
                 0 => _ = bed.complete(&tenant, &run_id),
                 1 => _ = bed.end(&tenant, &run_id, &aborted("stop")).unwrap(),
                 2 => {
-                    let end = RunCompleted { failed: true, provider: Some("x".into()), ..RunCompleted::default() };
+                    let end = RunCompleted {
+                        failed: true,
+                        provider: Some("x".into()),
+                        ..RunCompleted::default()
+                    };
                     {
                         let _ = bed.end(&tenant, &run_id, &completed(end)).unwrap();
                     };
@@ -49,7 +55,13 @@ pub fn fill(bed: &TestLedger) {
         bed.ledger.settle_due(bed.later(31_000)).unwrap();
         // Late ones, with and without steps.
         for trace in 2..4 {
-            let late = Span { trace, span: 99, parent: Some(1), start: 1, ..Span::default() };
+            let late = Span {
+                trace,
+                span: 99,
+                parent: Some(1),
+                start: 1,
+                ..Span::default()
+            };
             bed.all(&tenant, vec![late.draft(), late.environment("late")]);
         }
         bed.ledger.checkpoint_now(&tenant);
@@ -97,7 +109,10 @@ fn rebuilding_mends_whatever_was_done_to_projections() {
 fn damaged_evidence_is_not_rebuilt_from() {
     let bed = TestLedger::new();
     fill(&bed);
-    tamper(bed.path(), "DELETE FROM bodies WHERE leaf = (SELECT max(leaf) - 3 FROM bodies)");
+    tamper(
+        bed.path(),
+        "DELETE FROM bodies WHERE leaf = (SELECT max(leaf) - 3 FROM bodies)",
+    );
     let before = projections(bed.path());
     assert!(ledger::rebuild(bed.ledger.store(), &mut |_| {}).is_err());
     assert_eq!(projections(bed.path()), before, "the old rows stand");

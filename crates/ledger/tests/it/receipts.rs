@@ -16,7 +16,12 @@ fn a_receipts_leaf_is_at_its_index_with_that_hash() {
     let records = bed.ledger.records(&tenant);
     let tree = StoredTree::new(bed.ledger.store(), tenant.ledger().row.ledger_no);
     let size = TreeSize::new(601);
-    let root = bed.ledger.store().head_read(tenant.ledger().row.ledger_no).unwrap().root;
+    let root = bed
+        .ledger
+        .store()
+        .head_read(tenant.ledger().row.ledger_no)
+        .unwrap()
+        .root;
     for (place, placed) in (0_u64..).zip(placed) {
         let receipt = placed.receipt;
         assert!(placed.fresh);
@@ -40,7 +45,10 @@ fn a_receipts_leaf_is_at_its_index_with_that_hash() {
 fn the_same_again_is_the_first_receipt_in_the_same_batch_a_later_one_and_after_reopening() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
-    let span = Span { trace: 7, ..Span::default() };
+    let span = Span {
+        trace: 7,
+        ..Span::default()
+    };
     let make = || vec![run("r"), step("r", 0), span.environment("svc"), span.draft()];
     let mut twice = make();
     twice.extend(make());
@@ -67,18 +75,37 @@ fn other_content_under_the_same_identity_is_a_conflict_and_the_first_stays() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
     let other = || step_of("r", 0, |step| step.step.skill_name = "other".into());
-    let span = Span { trace: 7, ..Span::default() };
-    let other_span = Span { note: "changed".into(), ..span.clone() };
-    let first = bed.submit(&tenant, vec![run("r"), step("r", 0), other(), span.draft(), other_span.draft()]);
+    let span = Span {
+        trace: 7,
+        ..Span::default()
+    };
+    let other_span = Span {
+        note: "changed".into(),
+        ..span.clone()
+    };
+    let first = bed.submit(
+        &tenant,
+        vec![run("r"), step("r", 0), other(), span.draft(), other_span.draft()],
+    );
     let receipt = first[1].as_ref().unwrap().receipt;
     assert_eq!(first[2], Err(Rejection::Conflict(receipt)));
     let of_span = first[3].as_ref().unwrap().receipt;
     assert_eq!(first[4], Err(Rejection::Conflict(of_span)));
     let bed = bed.reopen();
     let tenant = bed.ledger.tenant("acme").unwrap();
-    assert_eq!(bed.submit(&tenant, vec![other()]), vec![Err(Rejection::Conflict(receipt))]);
-    assert_eq!(bed.submit(&tenant, vec![other_span.draft()]), vec![Err(Rejection::Conflict(of_span))]);
-    let goal = evidence::record::RunStarted { goal: Some("x".into()), source: "SDK".into(), ..Default::default() };
+    assert_eq!(
+        bed.submit(&tenant, vec![other()]),
+        vec![Err(Rejection::Conflict(receipt))]
+    );
+    assert_eq!(
+        bed.submit(&tenant, vec![other_span.draft()]),
+        vec![Err(Rejection::Conflict(of_span))]
+    );
+    let goal = evidence::record::RunStarted {
+        goal: Some("x".into()),
+        source: "SDK".into(),
+        ..Default::default()
+    };
     let rejected = bed.submit(&tenant, vec![crate::bed::run_of("r", goal)]).remove(0);
     assert!(matches!(rejected, Err(Rejection::Conflict(receipt)) if receipt.leaf_index == 0));
     bed.check();
@@ -113,14 +140,31 @@ fn a_bad_draft_refuses_itself_and_not_its_neighbours() {
 fn a_span_too_large_for_a_leaf_leaves_nothing_that_verification_cannot_explain() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
-    let mut long = Span { trace: 9, ..Span::default() }.draft();
+    let mut long = Span {
+        trace: 9,
+        ..Span::default()
+    }
+    .draft();
     long.correlation_id = Some("x".repeat(70_000).into());
-    assert_eq!(bed.submit(&tenant, vec![long]), vec![Err(Rejection::LeafTooLarge)]);
+    assert_eq!(
+        bed.submit(&tenant, vec![long]),
+        vec![Err(Rejection::LeafTooLarge)]
+    );
     bed.check();
     // The trace still finds its run afterwards.
-    let span = Span { trace: 9, span: 2, ..Span::default() };
+    let span = Span {
+        trace: 9,
+        span: 2,
+        ..Span::default()
+    };
     assert!(bed.one(&tenant, span.draft()).fresh);
-    assert!(bed.ledger.records(&tenant).run(&span.trace_hex()).unwrap().is_some());
+    assert!(
+        bed.ledger
+            .records(&tenant)
+            .run(&span.trace_hex())
+            .unwrap()
+            .is_some()
+    );
     bed.check();
 }
 
@@ -128,11 +172,22 @@ fn a_span_too_large_for_a_leaf_leaves_nothing_that_verification_cannot_explain()
 fn an_environment_known_to_a_run_is_known_whichever_trace_brings_it() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
-    let of_run = |trace: u8, span: u8, run: &str| Span { trace, span, run_id: Some(run.into()), ..Span::default() };
+    let of_run = |trace: u8, span: u8, run: &str| Span {
+        trace,
+        span,
+        run_id: Some(run.into()),
+        ..Span::default()
+    };
     // The run x has the environment of `svc`, by its first trace.
-    let first = bed.all(&tenant, vec![of_run(1, 1, "x").environment("svc"), of_run(1, 1, "x").draft()]);
+    let first = bed.all(
+        &tenant,
+        vec![of_run(1, 1, "x").environment("svc"), of_run(1, 1, "x").draft()],
+    );
     // In one batch a second trace joins x, and the same trace brings the environment under another run's name.
-    let again = bed.all(&tenant, vec![of_run(2, 2, "x").draft(), of_run(2, 3, "y").environment("svc")]);
+    let again = bed.all(
+        &tenant,
+        vec![of_run(2, 2, "x").draft(), of_run(2, 3, "y").environment("svc")],
+    );
     assert_eq!(again[1].receipt, first[0].receipt);
     assert_eq!(bed.ledger.stopped(), None);
     bed.check();
@@ -142,7 +197,12 @@ fn an_environment_known_to_a_run_is_known_whichever_trace_brings_it() {
 fn an_environment_alone_of_a_known_run_binds_no_trace_that_no_record_names() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
-    let of_run = |trace: u8| Span { trace, span: trace, run_id: Some("x".into()), ..Span::default() };
+    let of_run = |trace: u8| Span {
+        trace,
+        span: trace,
+        run_id: Some("x".into()),
+        ..Span::default()
+    };
     bed.all(&tenant, vec![of_run(1).environment("svc"), of_run(1).draft()]);
     // Known already, so no leaf is written for it, and none names trace 2.
     let placed = bed.all(&tenant, vec![of_run(2).environment("svc"), system("beside it")]);
@@ -164,7 +224,13 @@ fn two_runs_that_name_one_trace_do_not_stop_the_ledger() {
     };
     for trace in ["0af7651916cd43dd8448eb211c80319c", "by-name"] {
         bed.one(&tenant, with_trace(&format!("a{trace}"), trace));
-        drop(bed.submit(&tenant, vec![with_trace(&format!("b{trace}"), trace), with_trace(&format!("c{trace}"), trace)]));
+        drop(bed.submit(
+            &tenant,
+            vec![
+                with_trace(&format!("b{trace}"), trace),
+                with_trace(&format!("c{trace}"), trace),
+            ],
+        ));
         assert_eq!(bed.ledger.stopped(), None);
         let found = bed.ledger.records(&tenant).run(trace).unwrap().unwrap();
         assert_eq!(found.state.run_id, format!("a{trace}"));

@@ -26,9 +26,16 @@ fn rolled_back(then: impl FnOnce(&Path)) -> TestLedger {
 
 fn assert_refused(bed: &TestLedger) {
     let tenant = bed.ledger.tenant("acme").unwrap();
-    assert!(matches!(tenant.ledger().refusal(), Some(Refusal::RolledBack(_))), "{:?}", tenant.ledger().refusal());
+    assert!(
+        matches!(tenant.ledger().refusal(), Some(Refusal::RolledBack(_))),
+        "{:?}",
+        tenant.ledger().refusal()
+    );
     let refused = bed.try_submit(&tenant, vec![system("x")]);
-    assert!(matches!(&refused, Err(SubmitError::Refused(why)) if why.starts_with("rollback detected")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(SubmitError::Refused(why)) if why.starts_with("rollback detected")),
+        "{refused:?}"
+    );
     assert_eq!(bed.report().exit_code(None), 1);
 }
 
@@ -37,10 +44,21 @@ fn an_older_copy_of_the_database_is_refused() {
     let bed = rolled_back(|_| {});
     assert_refused(&bed);
     let report = bed.report();
-    let finding = report.findings.iter().find(|finding| finding.tenant_id.as_deref() == Some("acme")).unwrap();
+    let finding = report
+        .findings
+        .iter()
+        .find(|finding| finding.tenant_id.as_deref() == Some("acme"))
+        .unwrap();
     assert_eq!(finding.code, evidence::FindingCode::RolledBack);
     // The instance's own ledger was not touched in between.
-    assert!(bed.ledger.tenant("_instance").unwrap().ledger().refusal().is_none());
+    assert!(
+        bed.ledger
+            .tenant("_instance")
+            .unwrap()
+            .ledger()
+            .refusal()
+            .is_none()
+    );
 }
 
 #[test]
@@ -70,7 +88,11 @@ fn regrowth_beyond_the_mark_is_refused() {
     let other = ledger::Ledger::open(options, bed.now()).unwrap();
     let tenant = other.tenant("acme").unwrap();
     for same_size in [true, false] {
-        let drafts = if same_size { vec![system("a"), system("b")] } else { vec![system("c"), system("d")] };
+        let drafts = if same_size {
+            vec![system("a"), system("b")]
+        } else {
+            vec![system("c"), system("d")]
+        };
         other.submit_blocking(&tenant, drafts, bed.now(), false).unwrap();
         other.checkpoint_now(&tenant);
         let folder = tempfile::tempdir().unwrap();
@@ -93,7 +115,8 @@ impl<'a> TestCopy<'a> {
     }
 
     fn assert_refused(&self) {
-        let opened = ledger::Ledger::open(Options::new(self.0), crate::bed::time("2026-11-22T00:00:00Z")).unwrap();
+        let opened =
+            ledger::Ledger::open(Options::new(self.0), crate::bed::time("2026-11-22T00:00:00Z")).unwrap();
         let refusal = opened.tenant("acme").unwrap().ledger().refusal();
         assert!(matches!(refusal, Some(Refusal::RolledBack(_))), "{refusal:?}");
         opened.close();
@@ -108,7 +131,10 @@ fn a_database_rolled_back_under_a_running_server_is_seen_before_signing() {
     bed.all(&tenant, vec![run("r"), step("r", 0)]);
     bed.ledger.checkpoint_now(&tenant);
     bed.one(&tenant, step("r", 1));
-    tamper(bed.path(), "DELETE FROM leaf_blocks WHERE first_leaf = (SELECT max(first_leaf) FROM leaf_blocks)");
+    tamper(
+        bed.path(),
+        "DELETE FROM leaf_blocks WHERE first_leaf = (SELECT max(first_leaf) FROM leaf_blocks)",
+    );
     let signed = bed.ledger.counts().checkpoints;
     bed.ledger.checkpoint_now(&tenant);
     assert_eq!(bed.ledger.counts().checkpoints, signed);
@@ -118,11 +144,26 @@ fn a_database_rolled_back_under_a_running_server_is_seen_before_signing() {
 #[test]
 fn recovery_starts_the_next_epoch_and_declares_the_loss() {
     let bed = rolled_back(|_| {});
-    assert!(matches!(bed.ledger.recover("nobody", "why", bed.now()), Err(RecoverError::TenantUnknown)));
-    assert!(matches!(bed.ledger.recover("acme", " ", bed.now()), Err(RecoverError::Reason)));
-    let (receipt, origin) = bed.ledger.recover("acme", "restored last night's backup", bed.now()).unwrap();
-    assert_eq!((receipt.leaf_index, origin.as_str()), (0, "deponent.local/acme/1"));
-    assert!(matches!(bed.ledger.recover("acme", "again", bed.now()), Err(RecoverError::InOrder)));
+    assert!(matches!(
+        bed.ledger.recover("nobody", "why", bed.now()),
+        Err(RecoverError::TenantUnknown)
+    ));
+    assert!(matches!(
+        bed.ledger.recover("acme", " ", bed.now()),
+        Err(RecoverError::Reason)
+    ));
+    let (receipt, origin) = bed
+        .ledger
+        .recover("acme", "restored last night's backup", bed.now())
+        .unwrap();
+    assert_eq!(
+        (receipt.leaf_index, origin.as_str()),
+        (0, "deponent.local/acme/1")
+    );
+    assert!(matches!(
+        bed.ledger.recover("acme", "again", bed.now()),
+        Err(RecoverError::InOrder)
+    ));
     let tenant = bed.ledger.tenant("acme").unwrap();
     assert_eq!(tenant.epochs().len(), 2);
     assert_ne!(tenant.epochs()[0].row.vkey, tenant.epochs()[1].row.vkey);
@@ -134,14 +175,21 @@ fn recovery_starts_the_next_epoch_and_declares_the_loss() {
         let report = bed.report();
         crate::bed::assert_clean(&report);
         assert_eq!(report.level, Level::ValidSelfSigned);
-        let lost: Vec<_> = report.ledgers.iter().filter_map(|ledger| ledger.declared_lost).collect();
+        let lost: Vec<_> = report
+            .ledgers
+            .iter()
+            .filter_map(|ledger| ledger.declared_lost)
+            .collect();
         assert_eq!(lost, [(2, 5)], "shown, not hidden");
     };
     verify(&bed);
     let bed = bed.reopen();
     let tenant = bed.ledger.tenant("acme").unwrap();
     bed.one(&tenant, step("new", 0));
-    assert!(!bed.one(&tenant, step("r", 0)).fresh, "known from the epoch before");
+    assert!(
+        !bed.one(&tenant, step("r", 0)).fresh,
+        "known from the epoch before"
+    );
     verify(&bed);
     let before = crate::bed::projections(bed.path());
     ledger::rebuild(bed.ledger.store(), &mut |_| {}).unwrap();
@@ -178,7 +226,14 @@ fn a_crash_before_the_declaration_leaves_an_epoch_that_takes_nothing_else_first(
     assert_eq!(receipt.leaf_index, 0);
     bed.one(&tenant, system("now"));
     crate::bed::assert_clean(&bed.report());
-    assert_eq!(bed.report().ledgers.iter().filter_map(|ledger| ledger.declared_lost).count(), 1);
+    assert_eq!(
+        bed.report()
+            .ledgers
+            .iter()
+            .filter_map(|ledger| ledger.declared_lost)
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -186,7 +241,10 @@ fn a_ledger_in_order_is_not_recovered() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
     bed.one(&tenant, system("x"));
-    assert!(matches!(bed.ledger.recover("acme", "why not", bed.now()), Err(RecoverError::InOrder)));
+    assert!(matches!(
+        bed.ledger.recover("acme", "why not", bed.now()),
+        Err(RecoverError::InOrder)
+    ));
     bed.check();
 }
 

@@ -21,7 +21,13 @@ fn step_hash(index: u32, skill: &str) -> String {
 fn root_hash(steps: &[String]) -> [u8; 32] {
     let plan = hex_string(&sha256(b"[]"));
     let steps: Vec<String> = steps.iter().map(|hash| format!("\"{hash}\"")).collect();
-    sha256(format!(r#"{{"plan_hash":"{plan}","seed":42,"steps":[{}]}}"#, steps.join(",")).as_bytes())
+    sha256(
+        format!(
+            r#"{{"plan_hash":"{plan}","seed":42,"steps":[{}]}}"#,
+            steps.join(",")
+        )
+        .as_bytes(),
+    )
 }
 
 #[test]
@@ -33,16 +39,25 @@ fn a_completed_runs_root_hash_is_that_of_the_specification() {
         let name = name.to_owned();
         step_of("r", index, move |step| step.step.skill_name = name)
     };
-    bed.all(&tenant, vec![run("r"), named(2, "c"), named(0, "a"), named(1, "b")]);
+    bed.all(
+        &tenant,
+        vec![run("r"), named(2, "c"), named(0, "a"), named(1, "b")],
+    );
     bed.complete(&tenant, "r");
     let expected = root_hash(&[step_hash(0, "a"), step_hash(1, "b"), step_hash(2, "c")]);
     let state = bed.run_row(&tenant, "r").state;
     assert_eq!(state.root_hash, Some(expected));
-    assert_eq!((state.status, state.settled, state.record_count), (TraceStatus::Completed, true, 6));
+    assert_eq!(
+        (state.status, state.settled, state.record_count),
+        (TraceStatus::Completed, true, 6)
+    );
     bed.complete(&tenant, "r");
     bed.one(&tenant, run("empty"));
     bed.complete(&tenant, "empty");
-    assert_eq!(bed.run_row(&tenant, "empty").state.root_hash, Some(root_hash(&[])));
+    assert_eq!(
+        bed.run_row(&tenant, "empty").state.root_hash,
+        Some(root_hash(&[]))
+    );
     bed.check();
 }
 
@@ -50,12 +65,33 @@ fn a_completed_runs_root_hash_is_that_of_the_specification() {
 fn spans_stand_in_the_order_of_start_then_span_id_and_the_root_completes_the_run() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
-    let span = |span: u8, start: u64| Span { span, start, parent: Some(9), ..Span::default() };
-    let root = Span { span: 9, start: 1, end: 90, ..Span::default() };
-    bed.all(&tenant, vec![span(3, 40).draft(), span(2, 20).draft(), span(1, 20).draft(), root.draft()]);
+    let span = |span: u8, start: u64| Span {
+        span,
+        start,
+        parent: Some(9),
+        ..Span::default()
+    };
+    let root = Span {
+        span: 9,
+        start: 1,
+        end: 90,
+        ..Span::default()
+    };
+    bed.all(
+        &tenant,
+        vec![
+            span(3, 40).draft(),
+            span(2, 20).draft(),
+            span(1, 20).draft(),
+            root.draft(),
+        ],
+    );
     let run_id = root.trace_hex();
     let before = bed.run_row(&tenant, &run_id).state;
-    assert_eq!((before.status, before.settled, before.root_hash), (TraceStatus::Completed, false, None));
+    assert_eq!(
+        (before.status, before.settled, before.root_hash),
+        (TraceStatus::Completed, false, None)
+    );
     assert_eq!(bed.ledger.settle_due(bed.later(29_000)).unwrap(), 0);
     assert_eq!(bed.ledger.settle_due(bed.later(2_000)).unwrap(), 1);
     assert_eq!(bed.ledger.settle_due(bed.later(60_000)).unwrap(), 0);
@@ -66,11 +102,22 @@ fn spans_stand_in_the_order_of_start_then_span_id_and_the_root_completes_the_run
     let mut spans = Vec::new();
     for_each_step(bed.ledger.store(), &places, |place, body| {
         let body: serde_json::Value = serde_json::from_slice(body.unwrap()).unwrap();
-        spans.push((place.step_index, body["otel"]["span_id"].as_str().unwrap()[..2].to_owned()));
+        spans.push((
+            place.step_index,
+            body["otel"]["span_id"].as_str().unwrap()[..2].to_owned(),
+        ));
         Ok(())
     })
     .unwrap();
-    assert_eq!(spans, [(0, "09".into()), (1, "01".into()), (2, "02".into()), (3, "03".into())]);
+    assert_eq!(
+        spans,
+        [
+            (0, "09".into()),
+            (1, "01".into()),
+            (2, "02".into()),
+            (3, "03".into())
+        ]
+    );
     bed.check();
 }
 
@@ -78,20 +125,47 @@ fn spans_stand_in_the_order_of_start_then_span_id_and_the_root_completes_the_run
 fn spans_after_the_settled_end_are_late_and_totals_stay() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
-    let root = Span { span: 9, start: 1, inference: true, ..Span::default() };
+    let root = Span {
+        span: 9,
+        start: 1,
+        inference: true,
+        ..Span::default()
+    };
     bed.one(&tenant, root.draft());
     bed.ledger.settle_due(bed.later(31_000)).unwrap();
     let before = bed.run_row(&tenant, &root.trace_hex()).state;
-    let late = Span { span: 1, start: 2, parent: Some(9), inference: true, ..Span::default() };
+    let late = Span {
+        span: 1,
+        start: 2,
+        parent: Some(9),
+        inference: true,
+        ..Span::default()
+    };
     assert!(bed.one(&tenant, late.draft()).fresh);
     let after = bed.run_row(&tenant, &root.trace_hex());
-    assert_eq!((after.state.late_count, after.state.record_count), (1, before.record_count + 1));
     assert_eq!(
-        (after.state.total_steps, after.state.input_tokens, after.state.root_hash, after.state.cost),
-        (before.total_steps, before.input_tokens, before.root_hash, before.cost)
+        (after.state.late_count, after.state.record_count),
+        (1, before.record_count + 1)
+    );
+    assert_eq!(
+        (
+            after.state.total_steps,
+            after.state.input_tokens,
+            after.state.root_hash,
+            after.state.cost
+        ),
+        (
+            before.total_steps,
+            before.input_tokens,
+            before.root_hash,
+            before.cost
+        )
     );
     let places = step_places(bed.ledger.store(), &after).unwrap();
-    assert_eq!(places.iter().map(|place| place.late).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(
+        places.iter().map(|place| place.late).collect::<Vec<_>>(),
+        [false, true]
+    );
     bed.check();
 }
 
@@ -99,11 +173,24 @@ fn spans_after_the_settled_end_are_late_and_totals_stay() {
 fn a_span_before_the_settled_end_still_counts() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
-    let root = Span { span: 9, start: 5, ..Span::default() };
+    let root = Span {
+        span: 9,
+        start: 5,
+        ..Span::default()
+    };
     bed.one(&tenant, root.draft());
     bed.later(20_000);
     // Each record pushes the end out by the waiting time.
-    bed.one(&tenant, Span { span: 1, start: 2, parent: Some(9), ..Span::default() }.draft());
+    bed.one(
+        &tenant,
+        Span {
+            span: 1,
+            start: 2,
+            parent: Some(9),
+            ..Span::default()
+        }
+        .draft(),
+    );
     assert_eq!(bed.ledger.settle_due(bed.later(20_000)).unwrap(), 0);
     assert_eq!(bed.ledger.settle_due(bed.later(11_000)).unwrap(), 1);
     let state = bed.run_row(&tenant, &root.trace_hex()).state;
@@ -118,29 +205,52 @@ fn a_run_ends_once() {
     bed.all(&tenant, vec![run("c"), run("a"), step("a", 0), run("f")]);
     let first = bed.complete(&tenant, "c");
     assert_eq!(bed.complete(&tenant, "c").receipt, first.receipt);
-    let failed = completed(RunCompleted { failed: true, ..RunCompleted::default() });
+    let failed = completed(RunCompleted {
+        failed: true,
+        ..RunCompleted::default()
+    });
     let conflict = |outcome: Result<_, SettleError>| match outcome {
         Err(SettleError::Rejected(rejection @ (Rejection::Conflict(_) | Rejection::RunEnded))) => rejection,
         other => panic!("{other:?}"),
     };
     conflict(bed.end(&tenant, "c", &failed));
     conflict(bed.end(&tenant, "c", &aborted("too late")));
-    assert_eq!(bed.submit(&tenant, vec![step("c", 5)]), vec![Err(Rejection::RunEnded)]);
+    assert_eq!(
+        bed.submit(&tenant, vec![step("c", 5)]),
+        vec![Err(Rejection::RunEnded)]
+    );
     let first = bed.end(&tenant, "a", &aborted("stop")).unwrap();
-    assert_eq!(bed.end(&tenant, "a", &aborted("stop")).unwrap().receipt, first.receipt);
+    assert_eq!(
+        bed.end(&tenant, "a", &aborted("stop")).unwrap().receipt,
+        first.receipt
+    );
     conflict(bed.end(&tenant, "a", &aborted("other")));
     conflict(bed.end(&tenant, "a", &completed(RunCompleted::default())));
-    assert_eq!(bed.submit(&tenant, vec![step("a", 1)]), vec![Err(Rejection::RunEnded)]);
+    assert_eq!(
+        bed.submit(&tenant, vec![step("a", 1)]),
+        vec![Err(Rejection::RunEnded)]
+    );
     // A step that was there already is still a success.
     assert!(!bed.one(&tenant, step("a", 0)).fresh);
-    let timeout = RunCompleted { failed: true, termination_reason: Some("timeout".into()), ..RunCompleted::default() };
+    let timeout = RunCompleted {
+        failed: true,
+        termination_reason: Some("timeout".into()),
+        ..RunCompleted::default()
+    };
     bed.end(&tenant, "f", &completed(timeout)).unwrap();
     let status = |run_id: &str| bed.run_row(&tenant, run_id).state.execution_status;
     assert_eq!(
         (status("c"), status("a"), status("f")),
-        (ExecutionStatus::Succeeded, ExecutionStatus::Aborted, ExecutionStatus::Timeout)
+        (
+            ExecutionStatus::Succeeded,
+            ExecutionStatus::Aborted,
+            ExecutionStatus::Timeout
+        )
     );
-    assert!(matches!(bed.end(&tenant, "nobody", &aborted("x")), Err(SettleError::RunUnknown)));
+    assert!(matches!(
+        bed.end(&tenant, "nobody", &aborted("x")),
+        Err(SettleError::RunUnknown)
+    ));
     bed.check();
 }
 
@@ -164,13 +274,26 @@ fn a_group_is_all_or_none() {
     let mut moved = step("r", 1);
     moved.expect_run_seq = Some(7);
     let group = vec![moved, step("r", 2), system("x")];
-    let outcomes = bed.ledger.submit_blocking(&tenant, group, bed.now(), true).unwrap();
-    assert_eq!(outcomes, [Err(Rejection::RunMoved), Err(Rejection::Group), Err(Rejection::Group)]);
+    let outcomes = bed
+        .ledger
+        .submit_blocking(&tenant, group, bed.now(), true)
+        .unwrap();
+    assert_eq!(
+        outcomes,
+        [
+            Err(Rejection::RunMoved),
+            Err(Rejection::Group),
+            Err(Rejection::Group)
+        ]
+    );
     assert_eq!(bed.size(&tenant), 2);
     let mut good = step("r", 1);
     good.expect_run_seq = Some(2);
     let group = vec![good, step("r", 2)];
-    let outcomes = bed.ledger.submit_blocking(&tenant, group, bed.now(), true).unwrap();
+    let outcomes = bed
+        .ledger
+        .submit_blocking(&tenant, group, bed.now(), true)
+        .unwrap();
     assert!(outcomes.iter().all(Result::is_ok));
     bed.check();
 }
@@ -204,7 +327,10 @@ fn runs_of_a_refused_ledger_do_not_keep_others_from_being_settled() {
         file["ledgers"]["deponent.local/bad"]["tree_size"] = 10_000.into();
         std::fs::write(&marks, file.to_string()).unwrap();
     });
-    let (bad, good) = (bed.ledger.tenant("bad").unwrap(), bed.ledger.tenant("good").unwrap());
+    let (bad, good) = (
+        bed.ledger.tenant("bad").unwrap(),
+        bed.ledger.tenant("good").unwrap(),
+    );
     assert!(bad.ledger().refusal().is_some());
     assert_eq!(bed.ledger.settle_due(bed.later(DAY_MILLIS + 1_000)).unwrap(), 1);
     assert_eq!(bed.run_row(&good, "g").state.status, TraceStatus::Aborted);
@@ -231,10 +357,22 @@ fn one_run_may_have_many_traces_and_each_finds_it() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
     bed.all(&tenant, vec![run("r"), step("r", 0)]);
-    let of_run = |trace: u8| Span { trace, run_id: Some("r".into()), ..Span::default() };
-    bed.all(&tenant, vec![of_run(1).draft(), of_run(2).draft(), of_run(2).environment("svc")]);
+    let of_run = |trace: u8| Span {
+        trace,
+        run_id: Some("r".into()),
+        ..Span::default()
+    };
+    bed.all(
+        &tenant,
+        vec![of_run(1).draft(), of_run(2).draft(), of_run(2).environment("svc")],
+    );
     // Kept for the whole trace, whatever later spans say.
-    let other = Span { span: 5, run_id: Some("other".into()), trace: 1, ..Span::default() };
+    let other = Span {
+        span: 5,
+        run_id: Some("other".into()),
+        trace: 1,
+        ..Span::default()
+    };
     bed.one(&tenant, other.draft());
     let records = bed.ledger.records(&tenant);
     for id in ["r", "trace_r", &of_run(1).trace_hex(), &of_run(2).trace_hex()] {

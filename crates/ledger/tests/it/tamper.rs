@@ -74,26 +74,39 @@ impl Copy {
     fn alter<T>(&self, body: impl FnOnce(&Connection) -> T) -> T {
         let connection = Connection::open(Options::new(self.path()).database()).unwrap();
         connection.pragma_update(None, "synchronous", "off").unwrap();
-        connection.pragma_update(None, "ignore_check_constraints", true).unwrap();
+        connection
+            .pragma_update(None, "ignore_check_constraints", true)
+            .unwrap();
         tamper_on(&connection, body)
     }
 
     fn sql(&self, sql: &str) -> Report {
-        self.alter(|connection| connection.execute_batch(sql)).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        self.alter(|connection| connection.execute_batch(sql))
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
         report(self.path())
     }
 }
 
 fn lines(report: &Report) -> String {
-    report.findings.iter().take(8).map(|finding| format!("    {finding}\n")).collect()
+    report
+        .findings
+        .iter()
+        .take(8)
+        .map(|finding| format!("    {finding}\n"))
+        .collect()
 }
 
 /// Must be found, in the named place.
 #[track_caller]
 fn assert_found(report: &Report, place: &str) -> Finding {
     assert_eq!(report.exit_code(None), 1, "nothing found");
-    let found = report.findings.iter().find(|finding| finding.place.starts_with(place));
-    found.unwrap_or_else(|| panic!("nothing in {place}:\n{}", lines(report))).clone()
+    let found = report
+        .findings
+        .iter()
+        .find(|finding| finding.place.starts_with(place));
+    found
+        .unwrap_or_else(|| panic!("nothing in {place}:\n{}", lines(report)))
+        .clone()
 }
 
 struct Column {
@@ -117,17 +130,29 @@ fn columns() -> Vec<Column> {
     let mut columns = Vec::new();
     for table in tables {
         let info: Vec<(String, String, bool, i64)> = connection
-            .prepare(&format!("SELECT name, type, \"notnull\", pk FROM pragma_table_info('{table}')"))
+            .prepare(&format!(
+                "SELECT name, type, \"notnull\", pk FROM pragma_table_info('{table}')"
+            ))
             .unwrap()
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .unwrap()
             .collect::<Result<_, _>>()
             .unwrap();
-        let keys: Vec<String> = info.iter().filter(|(.., pk)| *pk > 0).map(|(name, ..)| name.clone()).collect();
+        let keys: Vec<String> = info
+            .iter()
+            .filter(|(.., pk)| *pk > 0)
+            .map(|(name, ..)| name.clone())
+            .collect();
         assert!(!keys.is_empty(), "{table} has a key");
         for (name, kind, not_null, pk) in info {
             let nullable = !not_null && pk == 0;
-            columns.push(Column { table: table.clone(), name, kind, nullable, keys: keys.clone() });
+            columns.push(Column {
+                table: table.clone(),
+                name,
+                kind,
+                nullable,
+                keys: keys.clone(),
+            });
         }
     }
     columns
@@ -135,12 +160,16 @@ fn columns() -> Vec<Column> {
 
 /// Key and value of some rows: the first, the last and some between, with a value and without.
 fn rows_of(connection: &Connection, column: &Column) -> Vec<(Vec<Value>, Value)> {
-    let Column { table, name, keys, .. } = column;
+    let Column {
+        table, name, keys, ..
+    } = column;
     let mut rows = Vec::new();
     for condition in ["IS NOT NULL", "IS NULL"] {
         let order = keys.join(", ");
         let all: Vec<(Vec<Value>, Value)> = connection
-            .prepare(&format!("SELECT {order}, {name} FROM {table} WHERE {name} {condition} ORDER BY {order}"))
+            .prepare(&format!(
+                "SELECT {order}, {name} FROM {table} WHERE {name} {condition} ORDER BY {order}"
+            ))
             .unwrap()
             .query_map([], |row| {
                 let key = (0..keys.len()).map(|i| row.get(i)).collect::<Result<_, _>>()?;
@@ -161,7 +190,11 @@ fn rows_of(connection: &Connection, column: &Column) -> Vec<(Vec<Value>, Value)>
 fn others(column: &Column, value: &Value) -> Vec<Value> {
     let mut others = match value {
         Value::Integer(n) => {
-            let mut others = vec![Value::Integer(n + 1), Value::Integer(-1 - n), Value::Integer(i64::MAX)];
+            let mut others = vec![
+                Value::Integer(n + 1),
+                Value::Integer(-1 - n),
+                Value::Integer(i64::MAX),
+            ];
             others.push(Value::Integer(n ^ (1 << 40)));
             others
         }
@@ -177,8 +210,18 @@ fn others(column: &Column, value: &Value) -> Vec<Value> {
             others.into_iter().map(Value::Text).collect()
         }
         Value::Blob(bytes) => {
-            let mut others = vec![Vec::new(), bytes[..bytes.len() - 1].to_vec(), [bytes.as_slice(), &[0]].concat()];
-            for (place, bit) in [(0, 0), (1, 3), (bytes.len() / 2, 7), (bytes.len() - 1, 0), (bytes.len() / 3, 4)] {
+            let mut others = vec![
+                Vec::new(),
+                bytes[..bytes.len() - 1].to_vec(),
+                [bytes.as_slice(), &[0]].concat(),
+            ];
+            for (place, bit) in [
+                (0, 0),
+                (1, 3),
+                (bytes.len() / 2, 7),
+                (bytes.len() - 1, 0),
+                (bytes.len() / 3, 4),
+            ] {
                 let mut other = bytes.clone();
                 if let Some(byte) = other.get_mut(place) {
                     *byte ^= 1 << bit;
@@ -200,9 +243,15 @@ fn others(column: &Column, value: &Value) -> Vec<Value> {
 
 /// Packing is no evidence: bytes that unpack to the same are the same. zstd leaves some bits without meaning.
 fn is_same_when_unpacked(column: &Column, before: &Value, after: &Value) -> bool {
-    let packed = matches!((column.table.as_str(), column.name.as_str()), ("bodies", "body") | ("leaf_blocks", "leaves"));
-    let (Value::Blob(before), Value::Blob(after)) = (before, after) else { return false };
-    packed && codec::unpack(after, 1 << 24).is_ok_and(|after| after == codec::unpack(before, 1 << 24).unwrap())
+    let packed = matches!(
+        (column.table.as_str(), column.name.as_str()),
+        ("bodies", "body") | ("leaf_blocks", "leaves")
+    );
+    let (Value::Blob(before), Value::Blob(after)) = (before, after) else {
+        return false;
+    };
+    packed
+        && codec::unpack(after, 1 << 24).is_ok_and(|after| after == codec::unpack(before, 1 << 24).unwrap())
 }
 
 /// Does `work` for each item, on a few threads; gives back the complaints.
@@ -238,9 +287,18 @@ fn every_value_of_every_column_altered_is_found_and_named() {
         let copy = Copy::new();
         let database = Options::new(copy.path()).database();
         let place = format!("{}.{}", column.table, column.name);
-        let condition: Vec<String> =
-            column.keys.iter().enumerate().map(|(i, key)| format!("{key} = ?{}", i + 2)).collect();
-        let sql = format!("UPDATE {} SET {} = ?1 WHERE {}", column.table, column.name, condition.join(" AND "));
+        let condition: Vec<String> = column
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| format!("{key} = ?{}", i + 2))
+            .collect();
+        let sql = format!(
+            "UPDATE {} SET {} = ?1 WHERE {}",
+            column.table,
+            column.name,
+            condition.join(" AND ")
+        );
         let rows = rows_of(&Connection::open(&database).unwrap(), column);
         let mut complaints = Vec::new();
         for (key, before) in rows {
@@ -256,7 +314,9 @@ fn every_value_of_every_column_altered_is_found_and_named() {
                 *altered.lock().unwrap().entry(place.clone()).or_default() += 1;
                 let complaint = match try_report(copy.path()) {
                     Err(error) => Some(format!("no answer: {error}")),
-                    Ok(report) if report.exit_code(None) != 1 => Some(format!("exit {}", report.exit_code(None))),
+                    Ok(report) if report.exit_code(None) != 1 => {
+                        Some(format!("exit {}", report.exit_code(None)))
+                    }
                     Ok(report) if !report.findings.iter().any(|finding| is_named(column, finding)) => {
                         Some(format!("named otherwise:\n{}", lines(&report)))
                     }
@@ -264,13 +324,22 @@ fn every_value_of_every_column_altered_is_found_and_named() {
                 };
                 if let Some(complaint) = complaint {
                     let short = |value: &Value| format!("{value:?}").chars().take(60).collect::<String>();
-                    complaints.push(format!("{place} {key:?}: {} -> {}: {complaint}", short(&before), short(&after)));
+                    complaints.push(format!(
+                        "{place} {key:?}: {} -> {}: {complaint}",
+                        short(&before),
+                        short(&after)
+                    ));
                 }
             }
         }
         complaints
     });
-    assert!(complaints.is_empty(), "{} alterations:\n{}", complaints.len(), complaints.join("\n"));
+    assert!(
+        complaints.is_empty(),
+        "{} alterations:\n{}",
+        complaints.len(),
+        complaints.join("\n")
+    );
     let altered = altered.into_inner().unwrap();
     for column in &columns {
         let place = format!("{}.{}", column.table, column.name);
@@ -281,7 +350,11 @@ fn every_value_of_every_column_altered_is_found_and_named() {
 
 /// Of the last leaves themselves nothing is left to be named: what stood on them, and what was signed, is.
 fn is_tail(table: &str, finding: &Finding) -> bool {
-    table == "leaf_blocks" && matches!(finding.code, FindingCode::BodyUnexpected | FindingCode::RolledBack)
+    table == "leaf_blocks"
+        && matches!(
+            finding.code,
+            FindingCode::BodyUnexpected | FindingCode::RolledBack
+        )
 }
 
 /// Rows whose absence contradicts nothing, and why.
@@ -305,13 +378,22 @@ fn every_row_deleted_or_doubled_is_found_and_named() {
         let database = Options::new(copy.path()).database();
         let keys = &columns[0].keys;
         let rows = rows_of(&Connection::open(&database).unwrap(), &columns[0]);
-        let condition: Vec<String> = keys.iter().enumerate().map(|(i, key)| format!("{key} = ?{}", i + 1)).collect();
+        let condition: Vec<String> = keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| format!("{key} = ?{}", i + 1))
+            .collect();
         let condition = condition.join(" AND ");
         let mut complaints = Vec::new();
         let mut judge = |what: String| match try_report(copy.path()) {
             Err(error) => complaints.push(format!("{what}: no answer: {error}")),
             Ok(report) if report.exit_code(None) != 1 => complaints.push(format!("{what}: not found")),
-            Ok(report) if !report.findings.iter().any(|finding| is_named(&columns[0], finding) || is_tail(table, finding)) => {
+            Ok(report)
+                if !report
+                    .findings
+                    .iter()
+                    .any(|finding| is_named(&columns[0], finding) || is_tail(table, finding)) =>
+            {
                 complaints.push(format!("{what}: named otherwise:\n{}", lines(&report)));
             }
             Ok(_) => {}
@@ -319,7 +401,8 @@ fn every_row_deleted_or_doubled_is_found_and_named() {
         for (key, _) in &rows {
             std::fs::copy(Options::new(base()).database(), &database).unwrap();
             let parameters = rusqlite::params_from_iter(key.clone());
-            copy.alter(|c| c.execute(&format!("DELETE FROM {table} WHERE {condition}"), parameters)).unwrap();
+            copy.alter(|c| c.execute(&format!("DELETE FROM {table} WHERE {condition}"), parameters))
+                .unwrap();
             if !UNSEEN_DELETIONS.iter().any(|(unseen, _)| unseen == table) {
                 judge(format!("{table} {key:?} deleted"));
             }
@@ -327,10 +410,23 @@ fn every_row_deleted_or_doubled_is_found_and_named() {
             for key_column in columns.iter().filter(|column| column.keys.contains(&column.name)) {
                 let list: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
                 let name = &key_column.name;
-                for other in [format!("{name} + 7"), format!("{name} + (77 << 40)"), format!("{name} || 'x'"), "x'00'".into()] {
+                for other in [
+                    format!("{name} + 7"),
+                    format!("{name} + (77 << 40)"),
+                    format!("{name} || 'x'"),
+                    "x'00'".into(),
+                ] {
                     std::fs::copy(Options::new(base()).database(), &database).unwrap();
-                    let values: Vec<String> =
-                        list.iter().map(|&column| if column == name { other.clone() } else { column.to_owned() }).collect();
+                    let values: Vec<String> = list
+                        .iter()
+                        .map(|&column| {
+                            if column == name {
+                                other.clone()
+                            } else {
+                                column.to_owned()
+                            }
+                        })
+                        .collect();
                     let sql = format!(
                         "INSERT INTO {table} ({}) SELECT {} FROM {table} WHERE {condition}",
                         list.join(", "),
@@ -346,7 +442,12 @@ fn every_row_deleted_or_doubled_is_found_and_named() {
         }
         complaints
     });
-    assert!(complaints.is_empty(), "{} of:\n{}", complaints.len(), complaints.join("\n"));
+    assert!(
+        complaints.is_empty(),
+        "{} of:\n{}",
+        complaints.len(),
+        complaints.join("\n")
+    );
 }
 
 #[test]
@@ -396,15 +497,34 @@ fn a_cut_tail_is_found_though_everything_that_is_left_agrees() {
         )
         .unwrap();
     });
-    let store = store::sqlite::SqliteStore::open(&Options::new(copy.path()).database(), store::sqlite::Access::ReadWrite);
+    let store = store::sqlite::SqliteStore::open(
+        &Options::new(copy.path()).database(),
+        store::sqlite::Access::ReadWrite,
+    );
     ledger::rebuild(&store.unwrap(), &mut |_| {}).unwrap();
     let report = report(copy.path());
     assert_eq!(report.exit_code(None), 1);
-    let codes: Vec<_> = report.findings.iter().map(|finding| (finding.code, finding.place.as_str())).collect();
-    assert_eq!(codes, [(FindingCode::RolledBack, "high-water.json")], "{}", lines(&report));
-    let store = store::sqlite::SqliteStore::open(&Options::new(copy.path()).database(), store::sqlite::Access::ReadOnly);
+    let codes: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| (finding.code, finding.place.as_str()))
+        .collect();
+    assert_eq!(
+        codes,
+        [(FindingCode::RolledBack, "high-water.json")],
+        "{}",
+        lines(&report)
+    );
+    let store = store::sqlite::SqliteStore::open(
+        &Options::new(copy.path()).database(),
+        store::sqlite::Access::ReadOnly,
+    );
     let alone = ledger::verify::verify(&store.unwrap(), &ledger::verify::Question::default()).unwrap();
-    assert_eq!(alone.exit_code(None), 0, "without anything from outside the database a cut tail cannot be seen");
+    assert_eq!(
+        alone.exit_code(None),
+        0,
+        "without anything from outside the database a cut tail cannot be seen"
+    );
 }
 
 #[test]
@@ -414,14 +534,27 @@ fn checkpoints_keys_and_marks_altered_are_found() {
     let report = Copy::new().sql(&format!(
         "UPDATE checkpoints SET note = substr(note, 1, instr(note, char(10) || char(10)) + 1) WHERE {newest}"
     ));
-    assert_eq!(assert_found(&report, "checkpoints.note").code, FindingCode::CheckpointInvalid);
+    assert_eq!(
+        assert_found(&report, "checkpoints.note").code,
+        FindingCode::CheckpointInvalid
+    );
     // The newest removed: a crash may have come before it was kept, so this is no contradiction, but it is said.
     let report = Copy::new().sql(&format!("DELETE FROM checkpoints WHERE {newest}"));
-    assert_eq!((report.errors, report.warnings, report.exit_code(None)), (0, 1, 0), "{}", lines(&report));
+    assert_eq!(
+        (report.errors, report.warnings, report.exit_code(None)),
+        (0, 1, 0),
+        "{}",
+        lines(&report)
+    );
     assert_eq!(report.findings[0].place, "checkpoints");
     // Nor all of them: a crash may have come before the first was kept.
     let report = Copy::new().sql("DELETE FROM checkpoints WHERE ledger_no = 1");
-    assert_eq!((report.errors, report.warnings, report.exit_code(None)), (0, 1, 0), "{}", lines(&report));
+    assert_eq!(
+        (report.errors, report.warnings, report.exit_code(None)),
+        (0, 1, 0),
+        "{}",
+        lines(&report)
+    );
 
     let marks = |change: fn(&mut serde_json::Value)| {
         let copy = Copy::new();
@@ -451,10 +584,19 @@ fn checkpoints_keys_and_marks_altered_are_found() {
     std::fs::remove_file(keys.join("acme.0.key")).unwrap();
     let finding = assert_found(&report_of(&copy), keys.join("acme.0.key").to_str().unwrap());
     assert_eq!(finding.code, FindingCode::KeyMismatch);
-    let other = ledger::KeyFolder::open(&keys).unwrap().read_or_create("acme", 0, ACME).unwrap();
+    let other = ledger::KeyFolder::open(&keys)
+        .unwrap()
+        .read_or_create("acme", 0, ACME)
+        .unwrap();
     assert_found(&report_of(&copy), "ledgers.vkey");
-    let report = copy.sql(&format!("UPDATE ledgers SET vkey = '{}' WHERE ledger_no = 1", other.verifier()));
-    assert_eq!(assert_found(&report, "checkpoints.note").code, FindingCode::CheckpointInvalid);
+    let report = copy.sql(&format!(
+        "UPDATE ledgers SET vkey = '{}' WHERE ledger_no = 1",
+        other.verifier()
+    ));
+    assert_eq!(
+        assert_found(&report, "checkpoints.note").code,
+        FindingCode::CheckpointInvalid
+    );
     // The swapped row's signatures, made anew with the other key: only a key that the verifier kept tells.
     let others_mode = Copy::new();
     let key = Options::new(others_mode.path()).keys().join("acme.0.key");
@@ -473,7 +615,10 @@ fn triggers_indexes_tables_and_dictionaries_that_differ_are_found() {
     connection.execute_batch("DROP TRIGGER bodies_no_update").unwrap();
     drop(connection);
     let report = report_of(&copy);
-    assert_eq!((report.errors, report.warnings, report.exit_code(None)), (0, 1, 0));
+    assert_eq!(
+        (report.errors, report.warnings, report.exit_code(None)),
+        (0, 1, 0)
+    );
     assert_eq!(report.findings[0].code, FindingCode::TriggerMissing);
     for (place, sql) in [
         ("runs_by_created", "DROP INDEX runs_by_created"),
@@ -510,12 +655,15 @@ fn an_older_copy_is_found_alone_and_grown_again() {
     let older: PathBuf = base().to_owned();
     let folder = tempfile::tempdir().unwrap();
     copy_folder(&older, folder.path());
-    let open = |path: &Path| ledger::Ledger::open(Options::new(path), crate::bed::time("2026-11-25T00:00:00Z")).unwrap();
+    let open = |path: &Path| {
+        ledger::Ledger::open(Options::new(path), crate::bed::time("2026-11-25T00:00:00Z")).unwrap()
+    };
     let grow = |path: &Path, text: &str, count: usize| {
         let ledger = open(path);
         let tenant = ledger.tenant("acme").unwrap();
         let drafts = (0..count).map(|_| crate::bed::system(text)).collect();
-        let outcomes = ledger.submit_blocking(&tenant, drafts, crate::bed::time("2026-11-25T00:00:01Z"), false);
+        let outcomes =
+            ledger.submit_blocking(&tenant, drafts, crate::bed::time("2026-11-25T00:00:01Z"), false);
         ledger.close();
         outcomes.unwrap();
     };

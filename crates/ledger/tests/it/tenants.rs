@@ -12,15 +12,34 @@ use crate::bed::{Span, TestLedger, run, step, system, system_of};
 fn nothing_crosses_from_one_tenant_to_another() {
     let bed = TestLedger::new();
     let (a, b) = (bed.tenant("a"), bed.tenant("b"));
-    let span = Span { trace: 5, ..Span::default() };
-    let drafts = || vec![run("same"), step("same", 0), span.environment("svc"), span.draft()];
+    let span = Span {
+        trace: 5,
+        ..Span::default()
+    };
+    let drafts = || {
+        vec![
+            run("same"),
+            step("same", 0),
+            span.environment("svc"),
+            span.draft(),
+        ]
+    };
     let of_a = bed.all(&a, drafts());
     let of_b = bed.all(&b, drafts());
-    assert!(of_b.iter().all(|placed| placed.fresh), "the same ids are other records of another tenant");
+    assert!(
+        of_b.iter().all(|placed| placed.fresh),
+        "the same ids are other records of another tenant"
+    );
     for (one, two) in of_a.iter().zip(&of_b) {
         assert_eq!(one.receipt.leaf_index, two.receipt.leaf_index);
         assert_ne!(one.receipt.leaf_hash, two.receipt.leaf_hash);
-        assert!(bed.ledger.records(&b).get(one.receipt.record_id).unwrap().is_none());
+        assert!(
+            bed.ledger
+                .records(&b)
+                .get(one.receipt.record_id)
+                .unwrap()
+                .is_none()
+        );
     }
     bed.one(&a, run("only-a"));
     assert!(bed.ledger.records(&b).run("only-a").unwrap().is_none());
@@ -46,14 +65,22 @@ fn a_tenant_is_made_once_however_many_ask() {
 fn names_that_are_no_tenants_are_refused() {
     let bed = TestLedger::new();
     for name in ["", "_instance", "Acme", "../x", "a b"] {
-        assert!(matches!(bed.ledger.tenant_create(name, bed.now()), Err(TenantError::Name)), "{name}");
+        assert!(
+            matches!(bed.ledger.tenant_create(name, bed.now()), Err(TenantError::Name)),
+            "{name}"
+        );
     }
     bed.check();
 }
 
 #[test]
 fn a_crash_between_key_mark_row_and_record_is_taken_up_by_the_next_attempt() {
-    for fault in [Fault::LedgerLost, Fault::LedgerUnacknowledged, Fault::AppendRefused, Fault::AppendUnsynced] {
+    for fault in [
+        Fault::LedgerLost,
+        Fault::LedgerUnacknowledged,
+        Fault::AppendRefused,
+        Fault::AppendUnsynced,
+    ] {
         let bed = TestLedger::new();
         bed.fault.arm(fault);
         assert!(bed.ledger.tenant_create("acme", bed.now()).is_err(), "{fault:?}");
@@ -75,10 +102,17 @@ fn a_key_alone_and_a_key_with_its_mark_are_taken_up() {
         let mut vkey = String::new();
         let bed = bed.reopen_after(|folder| {
             let keys = KeyFolder::open(&Options::new(folder).keys()).unwrap();
-            vkey = keys.read_or_create("acme", 0, &origin).unwrap().verifier().to_string();
+            vkey = keys
+                .read_or_create("acme", 0, &origin)
+                .unwrap()
+                .verifier()
+                .to_string();
             if with_mark {
                 let mut marks = ledger::HighWater::open(&Options::new(folder).high_water()).unwrap();
-                let mark = ledger::Mark { size: tlog::TreeSize::new(0), root: tlog::empty_root() };
+                let mark = ledger::Mark {
+                    size: tlog::TreeSize::new(0),
+                    root: tlog::empty_root(),
+                };
                 marks.raise(&[(origin.clone(), mark)]).unwrap();
             }
         });
@@ -97,7 +131,9 @@ fn a_tenant_whose_record_a_crash_took_is_recorded_at_the_next_start() {
     assert!(bed.ledger.tenant_create("acme", bed.now()).is_err());
     let bed = bed.reopen();
     // Nobody asks for it to be made again; it is used as it was found.
-    let Some(tenant) = bed.ledger.tenant("acme") else { panic!("its ledger was made") };
+    let Some(tenant) = bed.ledger.tenant("acme") else {
+        panic!("its ledger was made")
+    };
     bed.one(&tenant, system("x"));
     assert_eq!(bed.ledger.store().tenants_list().unwrap().len(), 1);
     bed.check();
@@ -137,9 +173,20 @@ fn a_refused_ledger_does_not_hold_up_the_others() {
     bed.one(&bad, system("x"));
     bed.one(&good, system("x"));
     let bed = bed.reopen_after(|folder| std::fs::remove_file(folder.join("keys/bad.0.key")).unwrap());
-    let (bad, good) = (bed.ledger.tenant("bad").unwrap(), bed.ledger.tenant("good").unwrap());
-    assert!(matches!(bed.try_submit(&bad, vec![system("y")]), Err(SubmitError::Refused(_))));
+    let (bad, good) = (
+        bed.ledger.tenant("bad").unwrap(),
+        bed.ledger.tenant("good").unwrap(),
+    );
+    assert!(matches!(
+        bed.try_submit(&bad, vec![system("y")]),
+        Err(SubmitError::Refused(_))
+    ));
     bed.one(&good, system("y"));
-    assert!(bed.report().findings.iter().all(|finding| finding.tenant_id.as_deref() == Some("bad")));
+    assert!(
+        bed.report()
+            .findings
+            .iter()
+            .all(|finding| finding.tenant_id.as_deref() == Some("bad"))
+    );
     let _ = good;
 }

@@ -181,7 +181,7 @@ struct InclusionProof {
 
 /// Proves that a leaf is in the tree of a size.
 #[utoipa::path(get, path = "/api/v1/ledger/proofs/inclusion", tag = "ledger",
-    responses((status = 200, body = InclusionProof),
+    params(InclusionQuery), responses((status = 200, body = InclusionProof),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn inclusion(
@@ -240,7 +240,7 @@ struct ConsistencyProof {
 
 /// Proves that the ledger of one size is a prefix of the ledger of another.
 #[utoipa::path(get, path = "/api/v1/ledger/proofs/consistency", tag = "ledger",
-    responses((status = 200, body = ConsistencyProof),
+    params(ConsistencyQuery), responses((status = 200, body = ConsistencyProof),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 async fn consistency(
     app: axum::extract::State<App>,

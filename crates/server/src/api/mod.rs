@@ -1,5 +1,8 @@
 //! The REST API, one file a resource. Each gives `routes()`, and the router has a line for it.
 
+// utoipa writes out the paths of query types.
+#![allow(unused_qualifications)]
+
 mod answer;
 mod fields;
 pub(crate) mod health;

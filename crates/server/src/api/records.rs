@@ -128,7 +128,7 @@ struct RecordPage {
 /// Of a run or trace in ledger order, others newest first. A page may be shorter than its limit, even
 /// empty, while `has_more` is true: follow `next_cursor`.
 #[utoipa::path(get, path = "/api/v1/records", tag = "records",
-    responses((status = 200, body = RecordPage),
+    params(RecordsQuery), responses((status = 200, body = RecordPage),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 async fn list(
     app: State<App>,

@@ -12,6 +12,7 @@ mod decode;
 mod json;
 pub mod limits;
 mod lower;
+mod ordered;
 mod respond;
 mod schema;
 mod span;

@@ -319,7 +319,7 @@ fn a_diff_names_the_first_divergence() {
     store("plan", &|trace| trace["plan"] = json!([]));
     store("seed", &|trace| trace["seed"] = json!(1));
     store("longer", &|trace| {
-        trace["steps"].as_array_mut().unwrap().push(step(2, "success"))
+        trace["steps"].as_array_mut().unwrap().push(step(2, "success"));
     });
     let diff = |right: &str| {
         server

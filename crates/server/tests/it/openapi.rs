@@ -47,6 +47,26 @@ fn every_reference_in_the_document_leads_somewhere() {
 }
 
 #[test]
+fn every_list_documents_its_parameters() {
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    let names = |path: &str| -> Vec<String> {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+        let of_query = parameters.iter().filter(|parameter| parameter["in"] == "query");
+        of_query
+            .map(|parameter| parameter["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    for path in ["/api/v1/records", "/api/v1/traces", "/api/v1/logs/llm-runs"] {
+        let names = names(path);
+        for name in ["limit", "cursor", "as_of"] {
+            assert!(names.iter().any(|found| found == name), "{path}: {name}");
+        }
+    }
+    assert_eq!(names("/api/v1/traces/diff"), ["left", "right"]);
+    assert_eq!(names("/api/v1/steps"), ["idempotency_key"]);
+}
+
+#[test]
 fn every_operation_is_answered_by_the_router() {
     let server = TestServer::new();
     let document = serde_json::to_value(::server::openapi()).unwrap();

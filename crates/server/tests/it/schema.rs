@@ -167,15 +167,14 @@ fn the_committed_form_keeps_every_field_of_the_contract() {
                     .unwrap()
                     .to_owned()
             };
-            let (here, there) = match here.as_array() {
-                Some(element) => (element[0].as_str().unwrap().to_owned(), named(&field["items"])),
-                None => {
-                    let nullable = if field["nullable"] == true { "?" } else { "" };
-                    (
-                        here.as_str().unwrap_or("missing").to_owned(),
-                        named(field) + nullable,
-                    )
-                }
+            let (here, there) = if let Some(element) = here.as_array() {
+                (element[0].as_str().unwrap().to_owned(), named(&field["items"]))
+            } else {
+                let nullable = if field["nullable"] == true { "?" } else { "" };
+                (
+                    here.as_str().unwrap_or("missing").to_owned(),
+                    named(field) + nullable,
+                )
             };
             // A checksum is always made.
             let stricter = name == "EvidenceMetadataResult" && field["name"] == "checksum";

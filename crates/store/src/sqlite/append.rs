@@ -40,7 +40,11 @@ impl SqliteStore {
         AppendError::Refused(error.to_string())
     }
 
-    pub(super) fn checkpoint_insert(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
+    pub(super) fn checkpoint_insert(
+        &self,
+        ledger_no: u32,
+        checkpoint: &CheckpointRow,
+    ) -> Result<(), StoreError> {
         self.small_write(|connection| {
             connection
                 .prepare_cached(
@@ -92,10 +96,13 @@ impl SqliteStore {
             return Err(StoreError::Refused("writing has stopped".into()));
         }
         let mut connection = self.writer();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unavailable)?;
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(unavailable)?;
         for table in ["tenants", "runs", "run_records", "traces", "kinds", "step_keys"] {
-            transaction.execute(&format!("DELETE FROM {table}"), []).map_err(unavailable)?;
+            transaction
+                .execute(&format!("DELETE FROM {table}"), [])
+                .map_err(unavailable)?;
         }
         for batch in batches {
             append_projections(&transaction, &batch?).map_err(unavailable)?;
@@ -108,7 +115,12 @@ fn append_ledger(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Resu
     let mut insert = transaction.prepare_cached("INSERT INTO leaf_blocks VALUES (?1, ?2, ?3, ?4)")?;
     for block in &batch.blocks {
         let first = LeafKey::new(batch.ledger_no, block.first).as_i64();
-        insert.execute((first, block.count, block.root.as_bytes().as_slice(), &block.leaves))?;
+        insert.execute((
+            first,
+            block.count,
+            block.root.as_bytes().as_slice(),
+            &block.leaves,
+        ))?;
     }
     let mut insert = transaction.prepare_cached("INSERT INTO bodies VALUES (?1, ?2, ?3)")?;
     for row in &batch.bodies {
@@ -116,7 +128,12 @@ fn append_ledger(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Resu
     }
     let mut insert = transaction.prepare_cached("INSERT INTO tree_nodes VALUES (?1, ?2, ?3, ?4)")?;
     for node in &batch.nodes {
-        insert.execute((batch.ledger_no, node.level, as_i64(node.index), node.hash.as_bytes().as_slice()))?;
+        insert.execute((
+            batch.ledger_no,
+            node.level,
+            as_i64(node.index),
+            node.hash.as_bytes().as_slice(),
+        ))?;
     }
     Ok(())
 }
@@ -130,14 +147,17 @@ fn append_projections(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite:
         let last = row.last_recorded_at.as_micros();
         update.execute((row.key.as_i64(), as_i64(row.record_count), row.late_count, last))?;
     }
-    let mut insert = transaction.prepare_cached("INSERT INTO run_records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO run_records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
     for row in &batch.run_records {
         insert.execute((
             row.run.as_i64(),
             as_i64(row.run_seq),
             row.leaf.as_i64(),
             row.kind.code(),
-            row.identity.as_ref().map(|identity| identity.as_bytes().as_slice()),
+            row.identity
+                .as_ref()
+                .map(|identity| identity.as_bytes().as_slice()),
             row.step_index,
             row.occurred_at.as_micros(),
         ))?;
@@ -166,5 +186,8 @@ fn append_projections(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite:
 
 /// The empty tree.
 pub(super) fn empty_head() -> Head {
-    Head { size: tlog::TreeSize::new(0), root: tlog::empty_root() }
+    Head {
+        size: tlog::TreeSize::new(0),
+        root: tlog::empty_root(),
+    }
 }

@@ -39,32 +39,82 @@ fn strays(c: &Connection) -> Result<Vec<Finding>, StoreError> {
     };
     let (ledgers, tenants) = (owners("ledger_no")?, owners("tenant_no")?);
     let mut findings = Vec::new();
-    let mut look = |table: &str, code, (word, owners): (&str, &BTreeSet<i64>), bits: u32, sql: &str, kind: Option<i64>| {
+    let mut look = |table: &str,
+                    code,
+                    (word, owners): (&str, &BTreeSet<i64>),
+                    bits: u32,
+                    sql: &str,
+                    kind: Option<i64>| {
         let mut next = c.prepare_cached(sql).map_err(unavailable)?;
         let mut from = Some(i64::MIN);
         while let Some(at) = from {
             let parameters = params_from_iter(std::iter::once(at).chain(kind));
-            let key: Option<i64> = next.query_row(parameters, |row| row.get(0)).optional().map_err(unavailable)?;
+            let key: Option<i64> = next
+                .query_row(parameters, |row| row.get(0))
+                .optional()
+                .map_err(unavailable)?;
             let Some(key) = key else { break };
             let owner = key >> bits;
             if !owners.contains(&owner) {
-                findings.push(Finding::new(code, table, format!("a row of {word} {owner}, which is not there")));
+                findings.push(Finding::new(
+                    code,
+                    table,
+                    format!("a row of {word} {owner}, which is not there"),
+                ));
             }
-            from = owner.checked_add(1).and_then(|owner| owner.checked_mul(1 << bits));
+            from = owner
+                .checked_add(1)
+                .and_then(|owner| owner.checked_mul(1 << bits));
             from = from.filter(|_| findings.len() < STRAYS_NAMED);
         }
         Ok::<(), StoreError>(())
     };
     let (ledgers, tenants) = (("ledger", &ledgers), ("tenant", &tenants));
     for (table, key, bits, owners, code) in [
-        ("leaf_blocks", "first_leaf", PLACE_BITS, ledgers, FindingCode::LeafMalformed),
+        (
+            "leaf_blocks",
+            "first_leaf",
+            PLACE_BITS,
+            ledgers,
+            FindingCode::LeafMalformed,
+        ),
         ("bodies", "leaf", PLACE_BITS, ledgers, FindingCode::BodyUnexpected),
         ("tree_nodes", "ledger_no", 0, ledgers, FindingCode::RootMismatch),
-        ("checkpoints", "ledger_no", 0, ledgers, FindingCode::CheckpointInvalid),
-        ("runs", "run", PLACE_BITS, tenants, FindingCode::ProjectionUnexpected),
-        ("run_records", "run", PLACE_BITS, tenants, FindingCode::ProjectionUnexpected),
-        ("traces", "tenant_no", 0, tenants, FindingCode::ProjectionUnexpected),
-        ("step_keys", "tenant_no", 0, tenants, FindingCode::ProjectionUnexpected),
+        (
+            "checkpoints",
+            "ledger_no",
+            0,
+            ledgers,
+            FindingCode::CheckpointInvalid,
+        ),
+        (
+            "runs",
+            "run",
+            PLACE_BITS,
+            tenants,
+            FindingCode::ProjectionUnexpected,
+        ),
+        (
+            "run_records",
+            "run",
+            PLACE_BITS,
+            tenants,
+            FindingCode::ProjectionUnexpected,
+        ),
+        (
+            "traces",
+            "tenant_no",
+            0,
+            tenants,
+            FindingCode::ProjectionUnexpected,
+        ),
+        (
+            "step_keys",
+            "tenant_no",
+            0,
+            tenants,
+            FindingCode::ProjectionUnexpected,
+        ),
     ] {
         let sql = format!("SELECT {key} FROM {table} WHERE {key} >= ?1 ORDER BY {key} LIMIT 1");
         look(table, code, owners, bits, &sql, None)?;
@@ -72,17 +122,47 @@ fn strays(c: &Connection) -> Result<Vec<Finding>, StoreError> {
     let kinds: Vec<i64> = Kind::ALL.iter().map(|kind| i64::from(kind.code())).collect();
     for &kind in &kinds {
         let sql = "SELECT leaf FROM kinds WHERE kind = ?2 AND leaf >= ?1 ORDER BY leaf LIMIT 1";
-        look("kinds", FindingCode::ProjectionUnexpected, ledgers, PLACE_BITS, sql, Some(kind))?;
+        look(
+            "kinds",
+            FindingCode::ProjectionUnexpected,
+            ledgers,
+            PLACE_BITS,
+            sql,
+            Some(kind),
+        )?;
     }
-    let known = kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let known = kinds
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
     for (table, code, sql) in [
-        ("kinds", FindingCode::ProjectionUnexpected, format!("SELECT 1 FROM kinds WHERE kind NOT IN ({known}) LIMIT 1")),
+        (
+            "kinds",
+            FindingCode::ProjectionUnexpected,
+            format!("SELECT 1 FROM kinds WHERE kind NOT IN ({known}) LIMIT 1"),
+        ),
         // A negative size or sequence is below where reading begins.
-        ("checkpoints", FindingCode::CheckpointInvalid, "SELECT 1 FROM checkpoints WHERE tree_size < 0 LIMIT 1".into()),
-        ("run_records", FindingCode::ProjectionUnexpected, "SELECT 1 FROM run_records WHERE run_seq < 0 LIMIT 1".into()),
+        (
+            "checkpoints",
+            FindingCode::CheckpointInvalid,
+            "SELECT 1 FROM checkpoints WHERE tree_size < 0 LIMIT 1".into(),
+        ),
+        (
+            "run_records",
+            FindingCode::ProjectionUnexpected,
+            "SELECT 1 FROM run_records WHERE run_seq < 0 LIMIT 1".into(),
+        ),
     ] {
-        if c.prepare(&sql).and_then(|mut s| s.exists([])).map_err(unavailable)? {
-            findings.push(Finding::new(code, table, "a row under a key that no row can have"));
+        if c.prepare(&sql)
+            .and_then(|mut s| s.exists([]))
+            .map_err(unavailable)?
+        {
+            findings.push(Finding::new(
+                code,
+                table,
+                "a row under a key that no row can have",
+            ));
         }
     }
     Ok(findings)
@@ -94,7 +174,10 @@ fn structure(c: &Connection) -> Vec<Finding> {
     let damage = |detail: String| Finding::new(FindingCode::StoreDamaged, "deponent.db", detail);
     let lines = c
         .prepare(&format!("PRAGMA integrity_check({DAMAGE_FINDINGS_MAX})"))
-        .and_then(|mut s| s.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>());
+        .and_then(|mut s| {
+            s.query_map([], |row| row.get::<_, String>(0))?
+                .collect::<Result<Vec<_>, _>>()
+        });
     match lines {
         Ok(lines) => findings.extend(lines.into_iter().filter(|line| line != "ok").map(damage)),
         Err(error) => findings.push(damage(error.to_string())),
@@ -111,12 +194,19 @@ fn schema(c: &Connection) -> Result<Vec<Finding>, StoreError> {
     let (expected, found) = (objects(&fresh)?, objects(c)?);
     let mut findings = Vec::new();
     for ((kind, name), sql) in &expected {
-        let code =
-            if kind == "trigger" { FindingCode::TriggerMissing } else { FindingCode::SchemaMismatch };
+        let code = if kind == "trigger" {
+            FindingCode::TriggerMissing
+        } else {
+            FindingCode::SchemaMismatch
+        };
         match found.get(&(kind.clone(), name.clone())) {
             None => findings.push(Finding::new(code, name.clone(), format!("{kind} is missing"))),
             Some(other) if other != sql => {
-                findings.push(Finding::new(code, name.clone(), format!("{kind} is defined otherwise")));
+                findings.push(Finding::new(
+                    code,
+                    name.clone(),
+                    format!("{kind} is defined otherwise"),
+                ));
             }
             Some(_) => {}
         }
@@ -134,7 +224,8 @@ fn schema(c: &Connection) -> Result<Vec<Finding>, StoreError> {
 fn objects(c: &Connection) -> Result<BTreeMap<(String, String), Option<String>>, StoreError> {
     c.prepare("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%'")
         .and_then(|mut s| {
-            s.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?.collect::<Result<_, _>>()
+            s.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?
+                .collect::<Result<_, _>>()
         })
         .map_err(unavailable)
 }
@@ -142,12 +233,21 @@ fn objects(c: &Connection) -> Result<BTreeMap<(String, String), Option<String>>,
 fn dictionaries(c: &Connection) -> Result<Vec<Finding>, StoreError> {
     let stored: Vec<(i64, Vec<u8>)> = c
         .prepare("SELECT version, bytes FROM dictionaries")
-        .and_then(|mut s| s.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>())
+        .and_then(|mut s| {
+            s.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()
+        })
         .map_err(unavailable)?;
     let finding = |detail: String| Finding::new(FindingCode::DictionaryMismatch, "dictionaries", detail);
     let mut findings = Vec::new();
-    if !stored.iter().any(|(version, _)| *version == i64::from(codec::DICTIONARY_VERSION)) {
-        findings.push(finding(format!("version {} is missing", codec::DICTIONARY_VERSION)));
+    if !stored
+        .iter()
+        .any(|(version, _)| *version == i64::from(codec::DICTIONARY_VERSION))
+    {
+        findings.push(finding(format!(
+            "version {} is missing",
+            codec::DICTIONARY_VERSION
+        )));
     }
     for (version, bytes) in stored {
         let known = version == i64::from(codec::DICTIONARY_VERSION);
@@ -156,7 +256,11 @@ fn dictionaries(c: &Connection) -> Result<Vec<Finding>, StoreError> {
             findings.push(finding(format!(
                 "version {version} has SHA-256 {}, expected {}",
                 evidence::hex_string(&found),
-                if known { evidence::hex_string(&expected) } else { "no such version".into() }
+                if known {
+                    evidence::hex_string(&expected)
+                } else {
+                    "no such version".into()
+                }
             )));
         }
     }

@@ -73,23 +73,26 @@ impl SqliteStore {
     }
 
     /// Runs a read in one transaction, so that it sees one state.
-    fn read<T>(
-        &self,
-        body: impl FnOnce(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = loop {
             if let Some(connection) = readers.pop() {
                 break connection;
             }
-            readers = self.reader_back.wait(readers).unwrap_or_else(PoisonError::into_inner);
+            readers = self
+                .reader_back
+                .wait(readers)
+                .unwrap_or_else(PoisonError::into_inner);
         };
         drop(readers);
         let result = (|| {
             let transaction = connection.unchecked_transaction().map_err(unavailable)?;
             body(&transaction)
         })();
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
         self.reader_back.notify_one();
         result
     }
@@ -105,13 +108,23 @@ fn unavailable(error: rusqlite::Error) -> StoreError {
         | Error::IntegralValueOutOfRange(..)
         | Error::Utf8Error(..)
         | Error::InvalidColumnType(..) => true,
-        other => matches!(other.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)),
+        other => matches!(
+            other.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ),
     };
-    if damage { damaged("deponent.db", error) } else { StoreError::Unavailable(error.to_string()) }
+    if damage {
+        damaged("deponent.db", error)
+    } else {
+        StoreError::Unavailable(error.to_string())
+    }
 }
 
 fn damaged(place: &'static str, reason: impl ToString) -> StoreError {
-    StoreError::Damaged { place, reason: reason.to_string() }
+    StoreError::Damaged {
+        place,
+        reason: reason.to_string(),
+    }
 }
 
 /// A count or size as SQLite keeps it.

@@ -6,7 +6,9 @@ use std::sync::{Condvar, Mutex};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Access, CHECKPOINT_PAGES, READER_CACHE_KIB, READERS_MAX, SqliteStore, WRITER_CACHE_KIB, unavailable};
+use super::{
+    Access, CHECKPOINT_PAGES, READER_CACHE_KIB, READERS_MAX, SqliteStore, WRITER_CACHE_KIB, unavailable,
+};
 use crate::{StoreError, codec};
 
 /// Every migration, in order. A database's `user_version` says how many it has had.
@@ -56,7 +58,9 @@ impl SqliteStore {
         let readers = (0..READERS_MAX)
             .map(|_| {
                 let connection = connect(READER_CACHE_KIB)?;
-                connection.pragma_update(None, "query_only", true).map_err(unavailable)?;
+                connection
+                    .pragma_update(None, "query_only", true)
+                    .map_err(unavailable)?;
                 Ok(connection)
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
@@ -74,15 +78,21 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
     let set = |name: &str, value: i64| connection.pragma_update(None, name, value).map_err(unavailable);
     set("busy_timeout", BUSY_MILLIS)?;
     if access == Access::ReadWrite {
-        connection.pragma_update(None, "journal_mode", "wal").map_err(unavailable)?;
+        connection
+            .pragma_update(None, "journal_mode", "wal")
+            .map_err(unavailable)?;
     } else {
         // What is only read is left as it was found: the last reader to go must not carry the log over.
         connection
             .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
             .map_err(unavailable)?;
-        connection.pragma_update(None, "query_only", true).map_err(unavailable)?;
+        connection
+            .pragma_update(None, "query_only", true)
+            .map_err(unavailable)?;
     }
-    connection.pragma_update(None, "synchronous", "full").map_err(unavailable)?;
+    connection
+        .pragma_update(None, "synchronous", "full")
+        .map_err(unavailable)?;
     set("cache_size", -cache_kib)?;
     set("wal_autocheckpoint", CHECKPOINT_PAGES)?;
     // After a checkpoint the log shrinks to what it normally needs.
@@ -96,8 +106,12 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
         set("mmap_size", MAPPED_BYTES)?;
     }
     connection.set_prepared_statement_cache_capacity(64);
-    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(unavailable)?;
-    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(unavailable)?;
+    let synchronous: i64 = connection
+        .pragma_query_value(None, "synchronous", |row| row.get(0))
+        .map_err(unavailable)?;
+    let journal: String = connection
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .map_err(unavailable)?;
     if synchronous < 2 || journal != "wal" {
         return Err(StoreError::Refused(format!(
             "the database would not be durable: journal_mode={journal}, synchronous={synchronous}; needs wal and 2"
@@ -108,15 +122,22 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
 
 /// A version of another program's schema must not be taken for one of ours.
 fn ours(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let id: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(unavailable)?;
+    let id: i64 = connection
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .map_err(unavailable)?;
     if user_version(connection)? == 0 || id == APPLICATION_ID {
         return Ok(());
     }
-    Err(StoreError::Refused(format!("{} is a database of another program", path.display())))
+    Err(StoreError::Refused(format!(
+        "{} is a database of another program",
+        path.display()
+    )))
 }
 
 fn user_version(connection: &Connection) -> Result<usize, StoreError> {
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unavailable)?;
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(unavailable)?;
     usize::try_from(version).map_err(|_| StoreError::Refused("the database has a negative version".into()))
 }
 
@@ -131,10 +152,14 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         )));
     }
     if done == 0 {
-        let tables: i64 =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(unavailable)?;
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(unavailable)?;
         if tables != 0 {
-            return Err(StoreError::Refused(format!("{} is a database of another program", path.display())));
+            return Err(StoreError::Refused(format!(
+                "{} is a database of another program",
+                path.display()
+            )));
         }
     }
     for (before, sql) in MIGRATIONS.iter().enumerate().skip(done) {
@@ -142,11 +167,18 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         transaction.execute_batch(sql).map_err(unavailable)?;
         if before == 0 {
             transaction
-                .execute("INSERT INTO dictionaries VALUES (?1, ?2)", (codec::DICTIONARY_VERSION, codec::DICTIONARY_1))
+                .execute(
+                    "INSERT INTO dictionaries VALUES (?1, ?2)",
+                    (codec::DICTIONARY_VERSION, codec::DICTIONARY_1),
+                )
                 .map_err(unavailable)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(unavailable)?;
+            transaction
+                .pragma_update(None, "application_id", APPLICATION_ID)
+                .map_err(unavailable)?;
         }
-        transaction.pragma_update(None, "user_version", as_version(before + 1)).map_err(unavailable)?;
+        transaction
+            .pragma_update(None, "user_version", as_version(before + 1))
+            .map_err(unavailable)?;
         transaction.commit().map_err(unavailable)?;
     }
     Ok(())

@@ -9,17 +9,29 @@ use tlog::{Hash, TreeSize};
 use super::append::empty_head;
 use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, hash, runs, thirty_two, unavailable};
 use crate::{
-    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock, LeafKey,
-    LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot, Store, StoreError, TenantRow,
-    TraceKey, TraceRow,
+    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock,
+    LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot,
+    Store, StoreError, TenantRow, TraceKey, TraceRow,
 };
 
 impl Store for SqliteStore {
     fn ledgers_list(&self) -> Result<Vec<LedgerRow>, StoreError> {
         self.read(|c| {
-            rows(c, "SELECT ledger_no, tenant_no, tenant_id, epoch, origin, vkey FROM ledgers ORDER BY ledger_no", (), |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, i64>(3)?, row.get(4)?, row.get(5)?))
-            })?
+            rows(
+                c,
+                "SELECT ledger_no, tenant_no, tenant_id, epoch, origin, vkey FROM ledgers ORDER BY ledger_no",
+                (),
+                |row| {
+                    Ok((
+                        row.get::<_, i64>(0)?,
+                        row.get::<_, i64>(1)?,
+                        row.get(2)?,
+                        row.get::<_, i64>(3)?,
+                        row.get(4)?,
+                        row.get(5)?,
+                    ))
+                },
+            )?
             .into_iter()
             .map(|(ledger_no, tenant_no, tenant_id, epoch, origin, vkey)| {
                 Ok(LedgerRow {
@@ -41,13 +53,20 @@ impl Store for SqliteStore {
 
     fn tenants_list(&self) -> Result<Vec<TenantRow>, StoreError> {
         self.read(|c| {
-            rows(c, "SELECT tenant_no, tenant_id, leaf FROM tenants ORDER BY tenant_no", (), |row| {
-                Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?))
-            })?
+            rows(
+                c,
+                "SELECT tenant_no, tenant_id, leaf FROM tenants ORDER BY tenant_no",
+                (),
+                |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?)),
+            )?
             .into_iter()
             .map(|(tenant_no, tenant_id, leaf)| {
                 let tenant_no = owner("tenants.tenant_no", tenant_no)?;
-                Ok(TenantRow { tenant_no, tenant_id, leaf: LeafKey::from_i64(leaf) })
+                Ok(TenantRow {
+                    tenant_no,
+                    tenant_id,
+                    leaf: LeafKey::from_i64(leaf),
+                })
             })
             .collect()
         })
@@ -70,7 +89,8 @@ impl Store for SqliteStore {
     }
 
     fn checkpoint_newest(&self, ledger_no: u32) -> Result<Option<CheckpointRow>, StoreError> {
-        let sql = "SELECT tree_size, note FROM checkpoints WHERE ledger_no = ?1 ORDER BY tree_size DESC LIMIT 1";
+        let sql =
+            "SELECT tree_size, note FROM checkpoints WHERE ledger_no = ?1 ORDER BY tree_size DESC LIMIT 1";
         self.read(|c| Ok(checkpoints(c, sql, [i64::from(ledger_no)].as_slice())?.pop()))
     }
 
@@ -82,7 +102,13 @@ impl Store for SqliteStore {
     ) -> Result<Vec<CheckpointRow>, StoreError> {
         let sql = "SELECT tree_size, note FROM checkpoints WHERE ledger_no = ?1 AND tree_size >= ?2
                    ORDER BY tree_size LIMIT ?3";
-        self.read(|c| checkpoints(c, sql, &[i64::from(ledger_no), as_i64(from.as_u64()), i64::from(limit)]))
+        self.read(|c| {
+            checkpoints(
+                c,
+                sql,
+                &[i64::from(ledger_no), as_i64(from.as_u64()), i64::from(limit)],
+            )
+        })
     }
 
     fn blocks_read(&self, ledger_no: u32, first: u64, limit: u32) -> Result<Vec<LeafBlock>, StoreError> {
@@ -100,7 +126,9 @@ impl Store for SqliteStore {
                      WHERE first_leaf BETWEEN ?1 AND ?2 ORDER BY first_leaf LIMIT ?3",
                 )
                 .map_err(unavailable)?;
-            let mut found = statement.query((start.unwrap_or(low), high, limit)).map_err(unavailable)?;
+            let mut found = statement
+                .query((start.unwrap_or(low), high, limit))
+                .map_err(unavailable)?;
             let mut blocks = Vec::new();
             while let Some(row) = found.next().map_err(unavailable)? {
                 let block = block(row)?;
@@ -135,10 +163,15 @@ impl Store for SqliteStore {
     }
 
     fn bodies_read(&self, ledger_no: u32, first: u64, end: u64) -> Result<Vec<BodyRow>, StoreError> {
-        let (first, end) = (LeafKey::new(ledger_no, first).as_i64(), LeafKey::new(ledger_no, end).as_i64());
+        let (first, end) = (
+            LeafKey::new(ledger_no, first).as_i64(),
+            LeafKey::new(ledger_no, end).as_i64(),
+        );
         self.read(|c| {
             let mut statement = c
-                .prepare_cached("SELECT leaf, salt, body FROM bodies WHERE leaf >= ?1 AND leaf < ?2 ORDER BY leaf")
+                .prepare_cached(
+                    "SELECT leaf, salt, body FROM bodies WHERE leaf >= ?1 AND leaf < ?2 ORDER BY leaf",
+                )
                 .map_err(unavailable)?;
             let mut found = statement.query((first, end)).map_err(unavailable)?;
             let mut bodies = Vec::new();
@@ -151,8 +184,9 @@ impl Store for SqliteStore {
 
     fn bodies_get(&self, leaves: &[LeafKey]) -> Result<Vec<BodyRow>, StoreError> {
         self.read(|c| {
-            let mut statement =
-                c.prepare_cached("SELECT leaf, salt, body FROM bodies WHERE leaf = ?1").map_err(unavailable)?;
+            let mut statement = c
+                .prepare_cached("SELECT leaf, salt, body FROM bodies WHERE leaf = ?1")
+                .map_err(unavailable)?;
             let mut bodies = Vec::with_capacity(leaves.len());
             for leaf in leaves {
                 let mut found = statement.query([leaf.as_i64()]).map_err(unavailable)?;
@@ -182,9 +216,13 @@ impl Store for SqliteStore {
     fn run_record_find(&self, run: RunKey, identity: &Identity) -> Result<Option<RunRecordRow>, StoreError> {
         self.read(|c| {
             let mut statement = c
-                .prepare_cached(&format!("SELECT {RECORD_COLUMNS} FROM run_records WHERE run = ?1 AND identity = ?2"))
+                .prepare_cached(&format!(
+                    "SELECT {RECORD_COLUMNS} FROM run_records WHERE run = ?1 AND identity = ?2"
+                ))
                 .map_err(unavailable)?;
-            let mut found = statement.query((run.as_i64(), identity.as_bytes().as_slice())).map_err(unavailable)?;
+            let mut found = statement
+                .query((run.as_i64(), identity.as_bytes().as_slice()))
+                .map_err(unavailable)?;
             found.next().map_err(unavailable)?.map(run_record).transpose()
         })
     }
@@ -202,7 +240,10 @@ impl Store for SqliteStore {
     }
 
     fn runs_read(&self, from: RunKey, limit: u32) -> Result<Vec<RunRow>, StoreError> {
-        let sql = format!("SELECT {} FROM runs WHERE run >= ?1 ORDER BY run LIMIT ?2", runs::COLUMNS);
+        let sql = format!(
+            "SELECT {} FROM runs WHERE run >= ?1 ORDER BY run LIMIT ?2",
+            runs::COLUMNS
+        );
         self.read(|c| run_rows(c, &sql, &[from.as_i64(), i64::from(limit)]))
     }
 
@@ -226,7 +267,11 @@ impl Store for SqliteStore {
                 ("= 'failed'", ended_before),
                 ("= 'running'", running_before),
             ] {
-                due.extend(run_rows(c, &of_status(condition), &[before.as_micros(), i64::from(limit)])?);
+                due.extend(run_rows(
+                    c,
+                    &of_status(condition),
+                    &[before.as_micros(), i64::from(limit)],
+                )?);
             }
             due.sort_by_key(|row| row.state.last_recorded_at);
             due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -256,7 +301,9 @@ impl Store for SqliteStore {
     fn step_key_find(&self, tenant_no: u32, idempotency_key: &str) -> Result<Option<LeafKey>, StoreError> {
         self.read(|c| {
             c.prepare_cached("SELECT max(leaf) FROM step_keys WHERE tenant_no = ?1 AND idempotency_key = ?2")
-                .and_then(|mut s| s.query_row((tenant_no, idempotency_key), |row| row.get::<_, Option<i64>>(0)))
+                .and_then(|mut s| {
+                    s.query_row((tenant_no, idempotency_key), |row| row.get::<_, Option<i64>>(0))
+                })
                 .map(|leaf| leaf.map(LeafKey::from_i64))
                 .map_err(unavailable)
         })
@@ -276,7 +323,9 @@ impl Store for SqliteStore {
 
     fn run_snapshot(&self, run: RunKey) -> Result<Option<(RunRow, Vec<RunRecordRow>)>, StoreError> {
         self.read(|c| {
-            let Some(row) = run_by_key(c, run)? else { return Ok(None) };
+            let Some(row) = run_by_key(c, run)? else {
+                return Ok(None);
+            };
             Ok(Some((row, records_of(c, run, 0, u32::MAX)?)))
         })
     }
@@ -342,15 +391,24 @@ pub(super) fn head(c: &Connection, ledger_no: u32) -> Result<Head, StoreError> {
         )
         .and_then(|mut s| {
             s.query_row(ledger_range(ledger_no), |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, i64>(1)?,
+                    row.get::<_, Vec<u8>>(2)?,
+                ))
             })
             .optional()
         })
         .map_err(unavailable)?;
-    let Some((first, count, root)) = last else { return Ok(empty_head()) };
+    let Some((first, count, root)) = last else {
+        return Ok(empty_head());
+    };
     // A count that no block has is read as none: the leaves of the block disagree with it.
     let count = u32::try_from(count).unwrap_or(0);
-    Ok(Head { size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + u64::from(count)), root: hash(&root) })
+    Ok(Head {
+        size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + u64::from(count)),
+        root: hash(&root),
+    })
 }
 
 fn lookup(c: &Connection, tenant_no: u32, query: &BatchQuery) -> Result<BatchKnown, StoreError> {
@@ -369,7 +427,10 @@ fn lookup(c: &Connection, tenant_no: u32, query: &BatchQuery) -> Result<BatchKno
     for trace in &query.traces {
         if let Some(key) = run_key_of_trace(c, tenant_no, trace)? {
             keys_by_trace.insert(trace, key);
-            known.traces.push(TraceRow { trace: trace.clone(), run: key });
+            known.traces.push(TraceRow {
+                trace: trace.clone(),
+                run: key,
+            });
             if seen.insert(key) {
                 let row = run_by_key(c, key)?.ok_or_else(|| damaged("traces.run", "names no run"))?;
                 known.runs.push(row);
@@ -379,8 +440,14 @@ fn lookup(c: &Connection, tenant_no: u32, query: &BatchQuery) -> Result<BatchKno
     let mut find = c
         .prepare_cached("SELECT leaf FROM run_records WHERE run = ?1 AND identity = ?2")
         .map_err(unavailable)?;
-    let by_id = query.by_run_id.iter().map(|(id, identity)| (keys_by_id.get(id.as_str()), identity));
-    let by_trace = query.by_trace.iter().map(|(trace, identity)| (keys_by_trace.get(trace), identity));
+    let by_id = query
+        .by_run_id
+        .iter()
+        .map(|(id, identity)| (keys_by_id.get(id.as_str()), identity));
+    let by_trace = query
+        .by_trace
+        .iter()
+        .map(|(trace, identity)| (keys_by_trace.get(trace), identity));
     for (key, identity) in by_id.chain(by_trace) {
         let Some(&key) = key else { continue };
         let leaf: Option<i64> = find
@@ -395,7 +462,10 @@ fn lookup(c: &Connection, tenant_no: u32, query: &BatchQuery) -> Result<BatchKno
 }
 
 fn run_by_id(c: &Connection, tenant_no: u32, run_id: &str) -> Result<Option<RunRow>, StoreError> {
-    let sql = format!("SELECT {} FROM runs WHERE tenant_no = ?1 AND run_id = ?2", runs::COLUMNS);
+    let sql = format!(
+        "SELECT {} FROM runs WHERE tenant_no = ?1 AND run_id = ?2",
+        runs::COLUMNS
+    );
     let mut statement = c.prepare_cached(&sql).map_err(unavailable)?;
     let mut found = statement.query((tenant_no, run_id)).map_err(unavailable)?;
     found.next().map_err(unavailable)?.map(runs::from_row).transpose()
@@ -430,13 +500,20 @@ fn run_key_of_trace(c: &Connection, tenant_no: u32, trace: &TraceKey) -> Result<
     Ok(key.map(RunKey::from_i64))
 }
 
-fn records_of(c: &Connection, run: RunKey, from_seq: u64, limit: u32) -> Result<Vec<RunRecordRow>, StoreError> {
+fn records_of(
+    c: &Connection,
+    run: RunKey,
+    from_seq: u64,
+    limit: u32,
+) -> Result<Vec<RunRecordRow>, StoreError> {
     let mut statement = c
         .prepare_cached(&format!(
             "SELECT {RECORD_COLUMNS} FROM run_records WHERE run = ?1 AND run_seq >= ?2 ORDER BY run_seq LIMIT ?3"
         ))
         .map_err(unavailable)?;
-    let mut found = statement.query((run.as_i64(), as_i64(from_seq), limit)).map_err(unavailable)?;
+    let mut found = statement
+        .query((run.as_i64(), as_i64(from_seq), limit))
+        .map_err(unavailable)?;
     let mut records = Vec::new();
     while let Some(row) = found.next().map_err(unavailable)? {
         records.push(run_record(row)?);
@@ -445,11 +522,16 @@ fn records_of(c: &Connection, run: RunKey, from_seq: u64, limit: u32) -> Result<
 }
 
 pub(super) fn run_record(row: &Row<'_>) -> Result<RunRecordRow, StoreError> {
-    let get = |i: usize| row.get::<_, i64>(i).map_err(|error| damaged("run_records", error));
+    let get = |i: usize| {
+        row.get::<_, i64>(i)
+            .map_err(|error| damaged("run_records", error))
+    };
     let identity = match row.get_ref(4).map_err(unavailable)? {
         ValueRef::Null => None,
         ValueRef::Blob(bytes) => Some(Identity::from_bytes(
-            bytes.try_into().map_err(|_| damaged("run_records.identity", "not 16 bytes"))?,
+            bytes
+                .try_into()
+                .map_err(|_| damaged("run_records.identity", "not 16 bytes"))?,
         )),
         _ => return Err(damaged("run_records.identity", "no blob")),
     };
@@ -460,8 +542,11 @@ pub(super) fn run_record(row: &Row<'_>) -> Result<RunRecordRow, StoreError> {
         leaf: LeafKey::from_i64(get(2)?),
         kind: kind.ok_or_else(|| damaged("run_records.kind", "no kind"))?,
         identity,
-        step_index: row.get(5).map_err(|error| damaged("run_records.step_index", error))?,
-        occurred_at: Timestamp::from_micros(get(6)?).ok_or_else(|| damaged("run_records.occurred_at", "no time"))?,
+        step_index: row
+            .get(5)
+            .map_err(|error| damaged("run_records.step_index", error))?,
+        occurred_at: Timestamp::from_micros(get(6)?)
+            .ok_or_else(|| damaged("run_records.occurred_at", "no time"))?,
     })
 }
 
@@ -484,7 +569,10 @@ fn body(row: &Row<'_>) -> Result<BodyRow, StoreError> {
 }
 
 fn blob<'r>(row: &'r Row<'_>, i: usize) -> Result<&'r [u8], StoreError> {
-    row.get_ref(i).map_err(unavailable)?.as_blob().map_err(|error| damaged("blob column", error))
+    row.get_ref(i)
+        .map_err(unavailable)?
+        .as_blob()
+        .map_err(|error| damaged("blob column", error))
 }
 
 fn checkpoints(c: &Connection, sql: &str, params: &[i64]) -> Result<Vec<CheckpointRow>, StoreError> {
@@ -514,10 +602,16 @@ fn rows<T>(
 
 /// A ledger's or tenant's number as stored; one that no key has room for is damage.
 fn owner(place: &'static str, number: i64) -> Result<u32, StoreError> {
-    as_u32(place, number).ok().filter(|&number| number <= OWNERS_MAX).ok_or_else(|| damaged(place, "out of range"))
+    as_u32(place, number)
+        .ok()
+        .filter(|&number| number <= OWNERS_MAX)
+        .ok_or_else(|| damaged(place, "out of range"))
 }
 
 /// The first and last key a ledger's leaves can have.
 pub(super) fn ledger_range(ledger_no: u32) -> (i64, i64) {
-    (LeafKey::new(ledger_no, 0).as_i64(), LeafKey::new(ledger_no, u64::MAX).as_i64())
+    (
+        LeafKey::new(ledger_no, 0).as_i64(),
+        LeafKey::new(ledger_no, u64::MAX).as_i64(),
+    )
 }

@@ -29,7 +29,12 @@ pub(super) fn upsert(transaction: &Transaction<'_>, rows: &[RunRow]) -> rusqlite
            duration_micros = ?27, root_hash = ?28, late_count = ?29, record_count = ?30, last_recorded_at = ?31,
            first_inference_at = ?32, declared = ?33, settled = ?34",
     )?;
-    for RunRow { key, started_leaf, state } in rows {
+    for RunRow {
+        key,
+        started_leaf,
+        state,
+    } in rows
+    {
         upsert.execute(rusqlite::params![
             key.tenant_no(),
             key.as_i64(),
@@ -89,7 +94,10 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
     let (key, tenant_no): (i64, i64) = (get!(0), get!(33));
     let key = RunKey::from_i64(key);
     if tenant_no != i64::from(key.tenant_no()) {
-        return Err(damaged("runs.tenant_no", format!("tenant {tenant_no}, the key says {}", key.tenant_no())));
+        return Err(damaged(
+            "runs.tenant_no",
+            format!("tenant {tenant_no}, the key says {}", key.tenant_no()),
+        ));
     }
     let status: String = get!(14);
     let execution_status: String = get!(15);
@@ -124,7 +132,10 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
             failure_count: as_u32("runs.failure_count", get!(24))?,
             duration_micros: get!(25),
             root_hash: root_hash
-                .map(|hash| hash.try_into().map_err(|_| damaged("runs.root_hash", "not 32 bytes")))
+                .map(|hash| {
+                    hash.try_into()
+                        .map_err(|_| damaged("runs.root_hash", "not 32 bytes"))
+                })
                 .transpose()?,
             late_count: as_u32("runs.late_count", get!(27))?,
             record_count: as_u64("runs.record_count", get!(28))?,
@@ -159,7 +170,10 @@ fn conditions(query: &RunQuery) -> (String, Vec<Value>) {
     for (column, value) in [("provider", &query.provider), ("model", &query.model)] {
         match value.as_deref() {
             // What an answer shows as `unknown` is absent here.
-            Some("unknown") => add(&format!("({column} IS NULL OR {column} = ?)"), Value::from("unknown".to_owned())),
+            Some("unknown") => add(
+                &format!("({column} IS NULL OR {column} = ?)"),
+                Value::from("unknown".to_owned()),
+            ),
             Some(value) => add(&format!("{column} = ?"), Value::from(value.to_owned())),
             None => {}
         }
@@ -174,7 +188,14 @@ fn conditions(query: &RunQuery) -> (String, Vec<Value>) {
     }
     if let Some(seed) = query.seed {
         // The literal lets the partial index serve every other seed.
-        add(if seed == 42 { "seed = ?" } else { "seed <> 42 AND seed = ?" }, Value::from(seed));
+        add(
+            if seed == 42 {
+                "seed = ?"
+            } else {
+                "seed <> 42 AND seed = ?"
+            },
+            Value::from(seed),
+        );
     }
     if let Some(at) = query.created_after {
         add("created_at >= ?", Value::from(at.as_micros()));
@@ -195,7 +216,9 @@ fn conditions(query: &RunQuery) -> (String, Vec<Value>) {
 
 pub(super) fn list(connection: &Connection, query: &RunQuery) -> Result<RunPage, StoreError> {
     let (conditions, mut values) = conditions(query);
-    let sql = format!("SELECT {COLUMNS} FROM runs WHERE {conditions} ORDER BY created_at DESC, run DESC LIMIT ? OFFSET ?");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM runs WHERE {conditions} ORDER BY created_at DESC, run DESC LIMIT ? OFFSET ?"
+    );
     values.push(Value::from(i64::from(query.limit) + 1));
     values.push(Value::from(query.offset));
     let mut statement = connection.prepare_cached(&sql).map_err(unavailable)?;
@@ -212,7 +235,10 @@ pub(super) fn list(connection: &Connection, query: &RunQuery) -> Result<RunPage,
 }
 
 pub(super) fn count(connection: &Connection, query: &RunQuery, max: u32) -> Result<u32, StoreError> {
-    let (conditions, mut values) = conditions(&RunQuery { after: None, ..query.clone() });
+    let (conditions, mut values) = conditions(&RunQuery {
+        after: None,
+        ..query.clone()
+    });
     let sql = format!("SELECT count(*) FROM (SELECT 1 FROM runs WHERE {conditions} LIMIT ?)");
     values.push(Value::from(max));
     connection
@@ -222,7 +248,11 @@ pub(super) fn count(connection: &Connection, query: &RunQuery, max: u32) -> Resu
 }
 
 /// Runs are numbered without gap, so the total is the last one's ordinal and one; with `as_of`, found by halving.
-pub(super) fn total(connection: &Connection, tenant_no: u32, as_of: Option<LeafKey>) -> Result<u64, StoreError> {
+pub(super) fn total(
+    connection: &Connection,
+    tenant_no: u32,
+    as_of: Option<LeafKey>,
+) -> Result<u64, StoreError> {
     let last: Option<i64> = connection
         .prepare_cached("SELECT max(run) FROM runs WHERE run BETWEEN ?1 AND ?2")
         .and_then(|mut statement| {
@@ -233,8 +263,9 @@ pub(super) fn total(connection: &Connection, tenant_no: u32, as_of: Option<LeafK
     let Some(last) = last else { return Ok(0) };
     let total = RunKey::from_i64(last).ordinal() + 1;
     let Some(as_of) = as_of else { return Ok(total) };
-    let mut started_leaf =
-        connection.prepare_cached("SELECT started_leaf FROM runs WHERE run = ?1").map_err(unavailable)?;
+    let mut started_leaf = connection
+        .prepare_cached("SELECT started_leaf FROM runs WHERE run = ?1")
+        .map_err(unavailable)?;
     let (mut low, mut high) = (0, total);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -252,5 +283,8 @@ pub(super) fn total(connection: &Connection, tenant_no: u32, as_of: Option<LeafK
 
 /// The first and last key a tenant's runs can have.
 pub(super) fn tenant_range(tenant_no: u32) -> (i64, i64) {
-    (RunKey::new(tenant_no, 0).as_i64(), RunKey::new(tenant_no, u64::MAX).as_i64())
+    (
+        RunKey::new(tenant_no, 0).as_i64(),
+        RunKey::new(tenant_no, u64::MAX).as_i64(),
+    )
 }

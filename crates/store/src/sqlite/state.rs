@@ -35,8 +35,12 @@ impl StateDb {
     /// Opens it, making it when absent. One that cannot be read is set aside by the caller.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = Connection::open(path).map_err(unavailable)?;
-        connection.pragma_update(None, "journal_mode", "wal").map_err(unavailable)?;
-        connection.pragma_update(None, "synchronous", "normal").map_err(unavailable)?;
+        connection
+            .pragma_update(None, "journal_mode", "wal")
+            .map_err(unavailable)?;
+        connection
+            .pragma_update(None, "synchronous", "normal")
+            .map_err(unavailable)?;
         connection
             .execute_batch(
                 "CREATE TABLE IF NOT EXISTS verification (
@@ -44,7 +48,9 @@ impl StateDb {
                    last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT",
             )
             .map_err(unavailable)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self {
+            connection: Mutex::new(connection),
+        })
     }
 
     /// How far a ledger has been verified.
@@ -60,7 +66,9 @@ impl StateDb {
             )
             .optional()
             .map_err(|error| damaged("verification", error))?;
-        let Some((size, at, scrub, findings)) = row else { return Ok(LedgerProgress::default()) };
+        let Some((size, at, scrub, findings)) = row else {
+            return Ok(LedgerProgress::default());
+        };
         Ok(LedgerProgress {
             verified_size: as_u64("verification.verified_size", size)?,
             verified_at: time(at),

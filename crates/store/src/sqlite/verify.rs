@@ -7,9 +7,7 @@ use evidence::Kind;
 
 use super::read::{RECORD_COLUMNS, head, ledger_range, run_record};
 use super::{as_i64, as_u64, runs, unavailable};
-use crate::{
-    ExpectedRows, LeafKey, RowMissing, RunRecordRow, Snapshot, StoreError, TraceKey,
-};
+use crate::{ExpectedRows, LeafKey, RowMissing, RunRecordRow, Snapshot, StoreError, TraceKey};
 
 pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, StoreError> {
     let count = |sql: &str, params: &[i64]| -> Result<u64, StoreError> {
@@ -33,9 +31,14 @@ pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, Store
             .and_then(|mut s| s.query_row((low, high), |row| row.get(0)))
             .map_err(unavailable)?;
         if let Some(beyond) = last.filter(|&last| last >= end) {
-            snapshot.bodies_beyond.push((ledger_no, LeafKey::from_i64(beyond).leaf_index()));
+            snapshot
+                .bodies_beyond
+                .push((ledger_no, LeafKey::from_i64(beyond).leaf_index()));
         }
-        let nodes = count("SELECT count(*) FROM tree_nodes WHERE ledger_no = ?1", &[i64::from(ledger_no)])?;
+        let nodes = count(
+            "SELECT count(*) FROM tree_nodes WHERE ledger_no = ?1",
+            &[i64::from(ledger_no)],
+        )?;
         snapshot.nodes.push((ledger_no, nodes));
         // Kind by kind, as the key has it: one scan a ledger would read the whole table for each.
         for kind in Kind::ALL {
@@ -46,9 +49,14 @@ pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, Store
     }
     let (first, last) = runs::tenant_range(tenant_no);
     let tenant = i64::from(tenant_no);
-    snapshot.rows.runs = count("SELECT count(*) FROM runs WHERE run BETWEEN ?1 AND ?2", &[first, last])?;
-    snapshot.rows.run_records =
-        count("SELECT count(*) FROM run_records WHERE run BETWEEN ?1 AND ?2", &[first, last])?;
+    snapshot.rows.runs = count(
+        "SELECT count(*) FROM runs WHERE run BETWEEN ?1 AND ?2",
+        &[first, last],
+    )?;
+    snapshot.rows.run_records = count(
+        "SELECT count(*) FROM run_records WHERE run BETWEEN ?1 AND ?2",
+        &[first, last],
+    )?;
     snapshot.rows.traces = count("SELECT count(*) FROM traces WHERE tenant_no = ?1", &[tenant])?;
     snapshot.rows.step_keys = count("SELECT count(*) FROM step_keys WHERE tenant_no = ?1", &[tenant])?;
     snapshot.rows.tenants = count("SELECT count(*) FROM tenants WHERE ?1 = 0", &[tenant])?;
@@ -74,21 +82,40 @@ pub(super) fn missing(c: &Connection, expected: &ExpectedRows) -> Result<Vec<Row
             Ok(None) => String::new(),
             Err(error) => error.to_string(),
         };
-        missing.push(RowMissing { place: "traces.run", leaf: *leaf, found });
+        missing.push(RowMissing {
+            place: "traces.run",
+            leaf: *leaf,
+            found,
+        });
     }
-    let mut exists = c.prepare_cached("SELECT 1 FROM kinds WHERE kind = ?1 AND leaf = ?2").map_err(unavailable)?;
+    let mut exists = c
+        .prepare_cached("SELECT 1 FROM kinds WHERE kind = ?1 AND leaf = ?2")
+        .map_err(unavailable)?;
     for row in &expected.kinds {
-        if !exists.exists((row.kind.code(), row.leaf.as_i64())).map_err(unavailable)? {
-            missing.push(RowMissing { place: "kinds", leaf: row.leaf, found: String::new() });
+        if !exists
+            .exists((row.kind.code(), row.leaf.as_i64()))
+            .map_err(unavailable)?
+        {
+            missing.push(RowMissing {
+                place: "kinds",
+                leaf: row.leaf,
+                found: String::new(),
+            });
         }
     }
     let mut exists = c
         .prepare_cached("SELECT 1 FROM step_keys WHERE tenant_no = ?1 AND idempotency_key = ?2 AND leaf = ?3")
         .map_err(unavailable)?;
     for row in &expected.step_keys {
-        let there = exists.exists((expected.tenant_no, &row.idempotency_key, row.leaf.as_i64())).map_err(unavailable)?;
+        let there = exists
+            .exists((expected.tenant_no, &row.idempotency_key, row.leaf.as_i64()))
+            .map_err(unavailable)?;
         if !there {
-            missing.push(RowMissing { place: "step_keys", leaf: row.leaf, found: String::new() });
+            missing.push(RowMissing {
+                place: "step_keys",
+                leaf: row.leaf,
+                found: String::new(),
+            });
         }
     }
     let mut find = c
@@ -96,7 +123,9 @@ pub(super) fn missing(c: &Connection, expected: &ExpectedRows) -> Result<Vec<Row
         .map_err(unavailable)?;
     for row in &expected.tenants {
         let found = find
-            .query_row([row.tenant_no], |found| Ok((found.get::<_, String>(0)?, found.get::<_, i64>(1)?)))
+            .query_row([row.tenant_no], |found| {
+                Ok((found.get::<_, String>(0)?, found.get::<_, i64>(1)?))
+            })
             .optional();
         let found = match found {
             Ok(Some((id, leaf))) if id == row.tenant_id && leaf == row.leaf.as_i64() => continue,
@@ -104,13 +133,21 @@ pub(super) fn missing(c: &Connection, expected: &ExpectedRows) -> Result<Vec<Row
             Ok(None) => String::new(),
             Err(error) => error.to_string(),
         };
-        missing.push(RowMissing { place: "tenants", leaf: row.leaf, found });
+        missing.push(RowMissing {
+            place: "tenants",
+            leaf: row.leaf,
+            found,
+        });
     }
     Ok(missing)
 }
 
 /// Neighbours of one run are read in one go.
-fn run_records(c: &Connection, expected: &[RunRecordRow], missing: &mut Vec<RowMissing>) -> Result<(), StoreError> {
+fn run_records(
+    c: &Connection,
+    expected: &[RunRecordRow],
+    missing: &mut Vec<RowMissing>,
+) -> Result<(), StoreError> {
     let mut statement = c
         .prepare_cached(&format!(
             "SELECT {RECORD_COLUMNS} FROM run_records WHERE run = ?1 AND run_seq BETWEEN ?2 AND ?3 ORDER BY run_seq"
@@ -118,7 +155,9 @@ fn run_records(c: &Connection, expected: &[RunRecordRow], missing: &mut Vec<RowM
         .map_err(unavailable)?;
     for rows in expected.chunk_by(|a, b| a.run == b.run && a.run_seq + 1 == b.run_seq) {
         let (first, last) = (rows[0].run_seq, rows[rows.len() - 1].run_seq);
-        let mut found = statement.query((rows[0].run.as_i64(), as_i64(first), as_i64(last))).map_err(unavailable)?;
+        let mut found = statement
+            .query((rows[0].run.as_i64(), as_i64(first), as_i64(last)))
+            .map_err(unavailable)?;
         let mut next = found.next();
         for row in rows {
             // A row that is there in another form is read for its key alone.
@@ -130,7 +169,11 @@ fn run_records(c: &Connection, expected: &[RunRecordRow], missing: &mut Vec<RowM
                 _ => None,
             };
             if seq != Some(row.run_seq) {
-                missing.push(RowMissing { place: "run_records", leaf: row.leaf, found: String::new() });
+                missing.push(RowMissing {
+                    place: "run_records",
+                    leaf: row.leaf,
+                    found: String::new(),
+                });
                 continue;
             }
             if let Ok(Some(at)) = &next {
@@ -142,7 +185,11 @@ fn run_records(c: &Connection, expected: &[RunRecordRow], missing: &mut Vec<RowM
                         found: format!("{there:?}"),
                     }),
                     Err(error) => {
-                        missing.push(RowMissing { place: "run_records", leaf: row.leaf, found: error.to_string() });
+                        missing.push(RowMissing {
+                            place: "run_records",
+                            leaf: row.leaf,
+                            found: error.to_string(),
+                        });
                     }
                 }
             }

@@ -8,8 +8,8 @@ use rusqlite::Connection;
 use store::conformance::CLAIMS;
 use store::sqlite::{Access, SqliteStore};
 use store::{
-    AppendError, Batch, BodyRow, CheckpointRow, Fault, FaultStore, Head, LeafBlock, LeafKey, LedgerRow, Store, StoreError,
-    codec,
+    AppendError, Batch, BodyRow, CheckpointRow, Fault, FaultStore, Head, LeafBlock, LeafKey, LedgerRow,
+    Store, StoreError, codec,
 };
 use tlog::TreeSize;
 
@@ -29,17 +29,40 @@ fn raw(folder: &Path) -> Connection {
 
 fn ledger() -> LedgerRow {
     let text = |text: &str| text.to_owned();
-    LedgerRow { ledger_no: 1, tenant_no: 1, tenant_id: text("t"), epoch: 0, origin: text("log/t"), vkey: text("k") }
+    LedgerRow {
+        ledger_no: 1,
+        tenant_no: 1,
+        tenant_id: text("t"),
+        epoch: 0,
+        origin: text("log/t"),
+        vkey: text("k"),
+    }
 }
 
 /// One leaf with its body, as the first of ledger 1.
 fn first_batch() -> Batch {
-    let mut batch = Batch::new(1, 1, Head { size: TreeSize::new(0), root: tlog::empty_root() });
+    let mut batch = Batch::new(
+        1,
+        1,
+        Head {
+            size: TreeSize::new(0),
+            root: tlog::empty_root(),
+        },
+    );
     let mut entries = Vec::new();
     assert!(codec::push_leaf(&mut entries, b"leaf"));
     let root = tlog::leaf_hash(b"leaf");
-    batch.blocks.push(LeafBlock { first: 0, count: 1, root, leaves: codec::pack_block(&entries) });
-    batch.bodies.push(BodyRow { leaf: LeafKey::new(1, 0), salt: [1; 32], body: codec::pack(b"body") });
+    batch.blocks.push(LeafBlock {
+        first: 0,
+        count: 1,
+        root,
+        leaves: codec::pack_block(&entries),
+    });
+    batch.bodies.push(BodyRow {
+        leaf: LeafKey::new(1, 0),
+        salt: [1; 32],
+        body: codec::pack(b"body"),
+    });
     batch
 }
 
@@ -48,9 +71,21 @@ fn filled() -> (tempfile::TempDir, SqliteStore) {
     let (folder, store) = fresh();
     store.ledger_create(&ledger()).unwrap();
     let mut batch = first_batch();
-    batch.nodes.push(store::NodeRow { level: 1, index: 0, hash: tlog::leaf_hash(b"x") });
+    batch.nodes.push(store::NodeRow {
+        level: 1,
+        index: 0,
+        hash: tlog::leaf_hash(b"x"),
+    });
     store.batch_append(&[batch]).unwrap();
-    store.checkpoint_append(1, &CheckpointRow { size: TreeSize::new(1), note: "note".into() }).unwrap();
+    store
+        .checkpoint_append(
+            1,
+            &CheckpointRow {
+                size: TreeSize::new(1),
+                note: "note".into(),
+            },
+        )
+        .unwrap();
     (folder, store)
 }
 
@@ -79,16 +114,31 @@ fn faults_happen_once_and_leave_what_they_say() {
     store.ledger_create(&ledger()).unwrap();
     let size = |store: &FaultStore| store.head_read(1).unwrap().size.as_u64();
     store.arm(Fault::AppendRefused);
-    assert!(matches!(store.batch_append(&[first_batch()]), Err(AppendError::Refused(_))));
+    assert!(matches!(
+        store.batch_append(&[first_batch()]),
+        Err(AppendError::Refused(_))
+    ));
     store.arm(Fault::AppendLost);
-    assert!(matches!(store.batch_append(&[first_batch()]), Err(AppendError::Unknown(_))));
+    assert!(matches!(
+        store.batch_append(&[first_batch()]),
+        Err(AppendError::Unknown(_))
+    ));
     store.arm(Fault::HeadMoved);
-    assert!(matches!(store.batch_append(&[first_batch()]), Err(AppendError::HeadMoved(1))));
+    assert!(matches!(
+        store.batch_append(&[first_batch()]),
+        Err(AppendError::HeadMoved(1))
+    ));
     assert_eq!(size(&store), 0);
     store.arm(Fault::AppendUnacknowledged);
-    assert!(matches!(store.batch_append(&[first_batch()]), Err(AppendError::Unknown(_))));
+    assert!(matches!(
+        store.batch_append(&[first_batch()]),
+        Err(AppendError::Unknown(_))
+    ));
     assert_eq!(size(&store), 1);
-    let checkpoint = CheckpointRow { size: TreeSize::new(1), note: "note".into() };
+    let checkpoint = CheckpointRow {
+        size: TreeSize::new(1),
+        note: "note".into(),
+    };
     store.arm(Fault::CheckpointLost);
     assert!(store.checkpoint_append(1, &checkpoint).is_err());
     assert_eq!(store.checkpoint_newest(1).unwrap(), None);
@@ -112,7 +162,9 @@ fn ledger_tables_refuse_update_and_delete() {
         ("checkpoints", "note"),
         ("dictionaries", "bytes"),
     ] {
-        let rows: i64 = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+        let rows: i64 = connection
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+            .unwrap();
         assert!(rows > 0, "{table}");
         let update = connection.execute(&format!("UPDATE {table} SET {column} = {column}"), []);
         let delete = connection.execute(&format!("DELETE FROM {table}"), []);
@@ -128,16 +180,29 @@ fn the_database_is_durable_and_says_whose_it_is() {
     let (folder, store) = filled();
     drop(store);
     let connection = raw(folder.path());
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0));
-    assert_eq!(pragma("journal_mode").unwrap(), rusqlite::types::Value::Text("wal".into()));
-    assert_eq!(pragma("application_id").unwrap(), rusqlite::types::Value::Integer(0x4450_4e54));
-    assert_eq!(pragma("user_version").unwrap(), rusqlite::types::Value::Integer(1));
+    let pragma =
+        |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0));
+    assert_eq!(
+        pragma("journal_mode").unwrap(),
+        rusqlite::types::Value::Text("wal".into())
+    );
+    assert_eq!(
+        pragma("application_id").unwrap(),
+        rusqlite::types::Value::Integer(0x4450_4e54)
+    );
+    assert_eq!(
+        pragma("user_version").unwrap(),
+        rusqlite::types::Value::Integer(1)
+    );
 }
 
 #[test]
 fn what_cannot_keep_a_log_beside_it_is_refused() {
     // A database in memory has no log file, so that no commit to it is durable.
-    assert!(matches!(SqliteStore::open(Path::new(":memory:"), Access::ReadWrite), Err(StoreError::Refused(_))));
+    assert!(matches!(
+        SqliteStore::open(Path::new(":memory:"), Access::ReadWrite),
+        Err(StoreError::Refused(_))
+    ));
 }
 
 #[test]
@@ -167,18 +232,28 @@ fn another_programs_database_is_refused_and_left_as_it_is() {
     for version in [0, 1] {
         let folder = tempfile::tempdir().unwrap();
         let connection = raw(folder.path());
-        connection.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)").unwrap();
+        connection
+            .execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)")
+            .unwrap();
         connection.pragma_update(None, "user_version", version).unwrap();
         drop(connection);
         for access in [Access::ReadWrite, Access::ReadOnly] {
-            assert!(matches!(open(folder.path(), access), Err(StoreError::Refused(_))), "version {version}");
+            assert!(
+                matches!(open(folder.path(), access), Err(StoreError::Refused(_))),
+                "version {version}"
+            );
         }
-        let tables: i64 =
-            raw(folder.path()).query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+        let tables: i64 = raw(folder.path())
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .unwrap();
         assert_eq!(tables, 1);
     }
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("deponent.db"), b"no database at all, but long enough to be read as one").unwrap();
+    std::fs::write(
+        folder.path().join("deponent.db"),
+        b"no database at all, but long enough to be read as one",
+    )
+    .unwrap();
     assert!(open(folder.path(), Access::ReadWrite).is_err());
 }
 
@@ -190,15 +265,28 @@ fn reading_beside_a_writer_sees_its_commits_and_writes_nothing() {
     assert_eq!(reader.head_read(1).unwrap().size.as_u64(), 0);
     writer.batch_append(&[first_batch()]).unwrap();
     assert_eq!(reader.head_read(1).unwrap(), writer.head_read(1).unwrap());
-    let checkpoint = CheckpointRow { size: TreeSize::new(1), note: "note".into() };
+    let checkpoint = CheckpointRow {
+        size: TreeSize::new(1),
+        note: "note".into(),
+    };
     assert!(reader.batch_append(&[first_batch()]).is_err());
     assert!(reader.checkpoint_append(1, &checkpoint).is_err());
-    assert!(reader.ledger_create(&LedgerRow { ledger_no: 2, ..ledger() }).is_err());
+    assert!(
+        reader
+            .ledger_create(&LedgerRow {
+                ledger_no: 2,
+                ..ledger()
+            })
+            .is_err()
+    );
     assert!(reader.projections_replace(&mut std::iter::empty()).is_err());
     assert!(writer.checkpoint_newest(1).unwrap().is_none());
     let absent = tempfile::tempdir().unwrap();
     assert!(open(absent.path(), Access::ReadOnly).is_err());
-    assert!(std::fs::read_dir(absent.path()).unwrap().next().is_none(), "reading makes no file");
+    assert!(
+        std::fs::read_dir(absent.path()).unwrap().next().is_none(),
+        "reading makes no file"
+    );
 }
 
 #[test]
@@ -216,7 +304,10 @@ fn reading_leaves_a_crashed_writers_files_as_they_were() {
     let reader = open(copy.path(), Access::ReadOnly).unwrap();
     assert_eq!(reader.head_read(1).unwrap().size.as_u64(), 1);
     drop(reader);
-    assert!(before == (bytes("deponent.db"), bytes("deponent.db-wal")), "evidence is not touched by who looks at it");
+    assert!(
+        before == (bytes("deponent.db"), bytes("deponent.db-wal")),
+        "evidence is not touched by who looks at it"
+    );
 }
 
 #[test]
@@ -237,6 +328,10 @@ fn the_schema_is_this() {
     if dump != expected {
         let found = golden.with_extension("sql.new");
         std::fs::write(&found, &dump).unwrap();
-        panic!("the schema differs from {}; what it is now stands in {}", golden.display(), found.display());
+        panic!(
+            "the schema differs from {}; what it is now stands in {}",
+            golden.display(),
+            found.display()
+        );
     }
 }

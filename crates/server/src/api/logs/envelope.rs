@@ -24,7 +24,7 @@ struct Envelope {
 /// Reads the record of a run.
 #[utoipa::path(
     get, path = "/api/v1/logs/llm-runs/{run_id}/envelope", tag = "logs", operation_id = "get_llm_run_envelope",
-    params(("run_id" = String, Path, description = "The run")),
+    params(("run_id" = String, Path, description = "The run"), RunParams),
     responses((status = 200, description = "The run", body = Envelope), ReadProblems),
 )]
 pub(super) async fn envelope(

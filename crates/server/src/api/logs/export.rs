@@ -37,7 +37,7 @@ struct RunExportAnswer<'a> {
 /// Reads how a run can be exported.
 #[utoipa::path(
     get, path = "/api/v1/logs/llm-runs/{run_id}/export", tag = "logs", operation_id = "get_llm_run_export",
-    params(("run_id" = String, Path, description = "The run")),
+    params(("run_id" = String, Path, description = "The run"), RunParams),
     responses((status = 200, description = "Formats and profiles", body = RunExportAnswer), ReadProblems),
 )]
 pub(super) async fn export(

@@ -81,7 +81,7 @@ pub(super) struct Decision {
 /// Reads the policy decisions of a run.
 #[utoipa::path(
     get, path = "/api/v1/logs/llm-runs/{run_id}/governance", tag = "logs", operation_id = "get_llm_run_governance",
-    params(("run_id" = String, Path, description = "The run")),
+    params(("run_id" = String, Path, description = "The run"), RunParams),
     responses((status = 200, description = "Policy decisions, oldest first", body = RunGovernanceAnswer), ReadProblems),
 )]
 pub(super) async fn governance(

@@ -126,7 +126,7 @@ impl RunRecord {
 /// Lists runs.
 #[utoipa::path(
     get, path = "/api/v1/logs/llm-runs", tag = "logs", operation_id = "list_llm_run_records",
-    responses((status = 200, description = "Runs, newest first", body = RunRecordsAnswer), ReadProblems),
+    params(ListQuery), responses((status = 200, description = "Runs, newest first", body = RunRecordsAnswer), ReadProblems),
 )]
 pub(super) async fn list(
     State(app): State<App>,

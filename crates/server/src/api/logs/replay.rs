@@ -90,7 +90,7 @@ struct RunReplayAnswer<'a> {
 /// Reads the 60 seconds around a run's end, or its first failure.
 #[utoipa::path(
     get, path = "/api/v1/logs/llm-runs/{run_id}/replay", tag = "logs", operation_id = "get_llm_run_replay",
-    params(("run_id" = String, Path, description = "The run")),
+    params(("run_id" = String, Path, description = "The run"), ReplayQuery),
     responses((status = 200, description = "Events in time order", body = RunReplayAnswer), ReadProblems),
 )]
 pub(super) async fn replay(

@@ -63,7 +63,7 @@ struct RunTraceAnswer<'a> {
 /// Reads the steps of a run.
 #[utoipa::path(
     get, path = "/api/v1/logs/llm-runs/{run_id}/trace", tag = "logs", operation_id = "get_llm_run_trace",
-    params(("run_id" = String, Path, description = "The run")),
+    params(("run_id" = String, Path, description = "The run"), RunParams),
     responses((status = 200, description = "The steps in order", body = RunTraceAnswer), ReadProblems),
 )]
 pub(super) async fn trace(

@@ -117,7 +117,7 @@ struct StepFoundOut<'a> {
 /// Finds the newest step with an idempotency key.
 #[utoipa::path(
     get, path = "/api/v1/steps", tag = "runs", operation_id = "step_find",
-    responses((status = 200, description = "The step", body = StepFoundOut), ReadProblems),
+    params(StepQuery), responses((status = 200, description = "The step", body = StepFoundOut), ReadProblems),
 )]
 async fn find(
     State(app): State<App>,

@@ -84,7 +84,7 @@ const FIELDS: [&str; 7] = [
 /// Compares two traces.
 #[utoipa::path(
     get, path = "/api/v1/traces/diff", tag = "traces", operation_id = "trace_diff",
-    responses((status = 200, description = "The first divergence", body = TraceDiff), ReadProblems),
+    params(DiffQuery), responses((status = 200, description = "The first divergence", body = TraceDiff), ReadProblems),
 )]
 pub(super) async fn diff(
     State(app): State<App>,

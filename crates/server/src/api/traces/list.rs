@@ -134,7 +134,7 @@ impl From<RunState> for TraceItem {
 /// Lists traces.
 #[utoipa::path(
     get, path = "/api/v1/traces", tag = "traces", operation_id = "trace_list",
-    responses((status = 200, description = "Traces, newest first", body = TraceList), ReadProblems),
+    params(TraceQuery), responses((status = 200, description = "Traces, newest first", body = TraceList), ReadProblems),
 )]
 pub(super) async fn list(
     State(app): State<App>,
@@ -181,7 +181,7 @@ pub(super) async fn list(
 /// Lists the traces that did the same: those with one root hash.
 #[utoipa::path(
     get, path = "/api/v1/traces/by-root-hash/{hash}", tag = "traces", operation_id = "trace_by_root_hash",
-    params(("hash" = String, Path, description = "SHA-256, lower-case hex")),
+    params(("hash" = String, Path, description = "SHA-256, lower-case hex"), PageQuery),
     responses((status = 200, description = "Traces, newest first", body = TraceList), ReadProblems),
 )]
 pub(super) async fn by_root_hash(

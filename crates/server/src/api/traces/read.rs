@@ -122,7 +122,7 @@ struct EndView<'a> {
 /// Reads a trace, by its id or its run's.
 #[utoipa::path(
     get, path = "/api/v1/traces/{id}", tag = "traces", operation_id = "trace_read",
-    params(("id" = String, Path, description = "trace_id or run_id")),
+    params(("id" = String, Path, description = "trace_id or run_id"), RunParams),
     responses((status = 200, description = "The trace; above 10,000 steps in pages", body = TraceOut), ReadProblems),
 )]
 pub(super) async fn read(

@@ -9,20 +9,19 @@ use evidence::canonical::Writer;
 use evidence::record::{Facts, Telemetry, TelemetryPoint};
 use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
 use ledger::{Bind, Draft, Salts};
-use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
-use opentelemetry_proto::tonic::metrics::v1::number_data_point;
 use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint, SummaryDataPoint,
 };
 use prost::Message as _;
 
-use super::super::any::{Attr, Budget, METRIC, Ordered, read_attr, write_f64};
+use super::super::any::{Attr, Budget, read_attr};
 use super::super::decode::{MetricsRequest, Rejections, fields};
 use super::super::limits::{POINT_BYTES_MAX, TELEMETRY_BYTES_MAX, TIME_UNIX_NANO_MAX};
+use super::super::ordered::{METRIC, Ordered};
 use super::super::span::{self, Refusal};
 use super::super::wire::{Malformed, Raw, Reader};
 use super::traces::SOURCE_COMPONENT;
-use super::{Lowered, Sealer, attributes_json, identifier, scope_rest};
+use super::{Lowered, Sealer, attributes_json, identifier, point_value, scope_rest};
 
 /// What a metric's points are, by the number of the field that holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,32 +283,27 @@ fn read_point(
 ) -> Result<TelemetryPoint, Refusal> {
     let (attributes, exemplars) = check(points, bytes)?;
     let mut value = Vec::new();
-    let start;
     let not_a_point = |error: prost::DecodeError| Refusal::from(format!("not a data point: {error}"));
-    let (time, flags) = match points {
+    let (start, time, flags) = match points {
         Points::Gauge | Points::Sum => {
             let point = NumberDataPoint::decode(bytes).map_err(not_a_point)?;
-            start = point.start_time_unix_nano;
-            write_number(&point, &mut value);
-            (point.time_unix_nano, point.flags)
+            point_value::number(&point, &mut value);
+            (point.start_time_unix_nano, point.time_unix_nano, point.flags)
         }
         Points::Histogram => {
             let point = HistogramDataPoint::decode(bytes).map_err(not_a_point)?;
-            start = point.start_time_unix_nano;
-            write_histogram(&point, &mut value);
-            (point.time_unix_nano, point.flags)
+            point_value::histogram(&point, &mut value);
+            (point.start_time_unix_nano, point.time_unix_nano, point.flags)
         }
         Points::Exponential => {
             let point = ExponentialHistogramDataPoint::decode(bytes).map_err(not_a_point)?;
-            start = point.start_time_unix_nano;
-            write_exponential(&point, &mut value);
-            (point.time_unix_nano, point.flags)
+            point_value::exponential(&point, &mut value);
+            (point.start_time_unix_nano, point.time_unix_nano, point.flags)
         }
         Points::Summary => {
             let point = SummaryDataPoint::decode(bytes).map_err(not_a_point)?;
-            start = point.start_time_unix_nano;
-            write_summary(&point, &mut value);
-            (point.time_unix_nano, point.flags)
+            point_value::summary(&point, &mut value);
+            (point.start_time_unix_nano, point.time_unix_nano, point.flags)
         }
     };
     if time > TIME_UNIX_NANO_MAX {
@@ -372,100 +366,4 @@ fn point_attributes(
     ordered.of(attributes);
     ordered.write(attributes, more, &mut Writer::new(&mut out));
     out
-}
-
-fn write_number(point: &NumberDataPoint, out: &mut Vec<u8>) {
-    let mut w = Writer::new(out);
-    match point.value {
-        Some(number_data_point::Value::AsDouble(number)) => write_f64(&mut w, number),
-        Some(number_data_point::Value::AsInt(number)) => w.i64(number),
-        None => w.null(),
-    };
-}
-
-fn opt_f64(w: &mut Writer<'_>, key: &'static str, number: Option<f64>) {
-    if let Some(number) = number {
-        w.key(key);
-        write_f64(w, number);
-    }
-}
-
-fn write_u64s(w: &mut Writer<'_>, key: &'static str, numbers: &[u64]) {
-    w.key(key);
-    w.open_array();
-    for &number in numbers {
-        w.u64(number);
-    }
-    w.close_array();
-}
-
-fn write_histogram(point: &HistogramDataPoint, out: &mut Vec<u8>) {
-    let mut w = Writer::new(out);
-    w.open_object();
-    write_u64s(&mut w, "bucket_counts", &point.bucket_counts);
-    w.key("count");
-    w.u64(point.count);
-    w.key("explicit_bounds");
-    w.open_array();
-    for &bound in &point.explicit_bounds {
-        write_f64(&mut w, bound);
-    }
-    w.close_array();
-    opt_f64(&mut w, "max", point.max);
-    opt_f64(&mut w, "min", point.min);
-    opt_f64(&mut w, "sum", point.sum);
-    w.close_object();
-}
-
-fn write_buckets(w: &mut Writer<'_>, key: &'static str, buckets: Option<&Buckets>) {
-    if let Some(buckets) = buckets {
-        w.key(key);
-        w.open_object();
-        write_u64s(w, "bucket_counts", &buckets.bucket_counts);
-        w.key("offset");
-        w.i64(i64::from(buckets.offset));
-        w.close_object();
-    }
-}
-
-fn write_exponential(point: &ExponentialHistogramDataPoint, out: &mut Vec<u8>) {
-    let mut w = Writer::new(out);
-    w.open_object();
-    w.key("count");
-    w.u64(point.count);
-    opt_f64(&mut w, "max", point.max);
-    opt_f64(&mut w, "min", point.min);
-    write_buckets(&mut w, "negative", point.negative.as_ref());
-    write_buckets(&mut w, "positive", point.positive.as_ref());
-    w.key("scale");
-    w.i64(i64::from(point.scale));
-    opt_f64(&mut w, "sum", point.sum);
-    w.key("zero_count");
-    w.u64(point.zero_count);
-    opt_f64(
-        &mut w,
-        "zero_threshold",
-        Some(point.zero_threshold).filter(|threshold| *threshold != 0.0),
-    );
-    w.close_object();
-}
-
-fn write_summary(point: &SummaryDataPoint, out: &mut Vec<u8>) {
-    let mut w = Writer::new(out);
-    w.open_object();
-    w.key("count");
-    w.u64(point.count);
-    w.key("quantiles");
-    w.open_array();
-    for quantile in &point.quantile_values {
-        w.open_object();
-        w.key("quantile");
-        write_f64(&mut w, quantile.quantile);
-        w.key("value");
-        write_f64(&mut w, quantile.value);
-        w.close_object();
-    }
-    w.close_array();
-    opt_f64(&mut w, "sum", Some(point.sum));
-    w.close_object();
 }

@@ -1,7 +1,7 @@
 //! From requests to drafts. Pure; nothing that arrives makes it panic.
 //!
 //! Attribute names, roles, messages, tokens and providers have a module each; [`step`] puts a span's body
-//! together, [`traces`] finds the runs. Rules: SPEC 4.3; docs/otel-mapping.md.
+//! together, [`traces`] finds the runs. Rules: SPEC 4.3; docs/otel-steps.md; docs/otel-mapping.md.
 
 mod flat;
 mod io;
@@ -9,6 +9,7 @@ mod logs;
 mod messages;
 pub(crate) mod metrics;
 mod names;
+mod point_value;
 mod policy;
 mod provider;
 mod role;
@@ -30,9 +31,10 @@ pub use logs::lower_logs;
 pub use metrics::lower_metrics;
 pub use traces::lower_traces;
 
-use super::any::{Attr, Ordered};
+use super::any::Attr;
 use super::decode::Rejections;
 use super::limits::BODIES_BYTES_MAX;
+use super::ordered::Ordered;
 use super::span::{self, Refusal};
 
 /// What a request became.

@@ -3,7 +3,8 @@
 //! One line a name: where several say the same, the lowest rank counts and the others are kept as they are.
 //! Source: docs/otel-mapping.md, "Mapping table".
 
-use super::super::any::{Any, Attr, Ordered};
+use super::super::any::{Any, Attr};
+use super::super::ordered::Ordered;
 
 macro_rules! slots {
     ($($name:ident)*) => {

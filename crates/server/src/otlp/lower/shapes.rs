@@ -2,7 +2,8 @@
 //!
 //! SDKs send the same keys in the same order for every span of a kind, so most spans find theirs done.
 
-use super::super::any::{Attr, Ordered};
+use super::super::any::Attr;
+use super::super::ordered::Ordered;
 use super::names::Found;
 
 /// The keys of a span's attributes as sent, and what follows from them alone.

@@ -7,7 +7,7 @@ use evidence::canonical::{Finite, Writer};
 use evidence::record::{Activity, Otel, Provider, Step, StepStatus, TraceStep};
 use evidence::{Timestamp, sha256};
 
-use super::super::any::SCOPE;
+use super::super::ordered::SCOPE;
 use super::super::span::SpanRef;
 use super::names::Slot;
 use super::role::{Role, mapping, role};

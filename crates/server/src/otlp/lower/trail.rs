@@ -2,7 +2,7 @@
 
 use evidence::canonical::Writer;
 
-use super::super::any::Ordered;
+use super::super::ordered::Ordered;
 use super::super::span::{Event, Link};
 
 /// The events that were not used up; none when there are none.
