@@ -9,8 +9,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use ledger::verify::{Level, Question, Report, verify};
 use ledger::{HighWater, KeyFolder};
-use store::{Store, StoreError};
 use store::sqlite::{Access, SqliteStore};
+use store::{Store, StoreError};
 use tlog::VerifierKey;
 
 use super::DataDir;
@@ -63,7 +63,11 @@ impl Verify {
             Ok(store) => store,
             Err(error) => {
                 output::note(format_args!("deponent: {error}"));
-                return Ok(if matches!(error, StoreError::Damaged { .. }) { 1 } else { 2 });
+                return Ok(if matches!(error, StoreError::Damaged { .. }) {
+                    1
+                } else {
+                    2
+                });
             }
         };
         // Marks are read before heads are fixed: a mark never runs ahead of what is committed.
@@ -92,7 +96,11 @@ impl Verify {
             Ok(report) => report,
             Err(error) => {
                 output::note(format_args!("deponent: {error}"));
-                return Ok(if matches!(error, StoreError::Damaged { .. }) { 1 } else { 2 });
+                return Ok(if matches!(error, StoreError::Damaged { .. }) {
+                    1
+                } else {
+                    2
+                });
             }
         };
         let code = report.exit_code(self.require);

@@ -31,6 +31,7 @@ pub(crate) struct Derived {
 pub(crate) struct Late {
     pub(crate) key: RunKey,
     pub(crate) record_count: u64,
+    #[allow(clippy::struct_field_names)] // the name of the column
     pub(crate) late_count: u32,
     pub(crate) last_recorded_at: Timestamp,
     pub(crate) changed: bool,
@@ -67,6 +68,7 @@ impl Deriver {
     }
 
     /// Takes the next record. Findings are about the records themselves: gaps, orphans, doubles.
+    #[allow(clippy::needless_pass_by_value)] // a record is taken in, once
     pub(crate) fn push(&mut self, leaf: LeafKey, said: Said, out: &mut Derived, findings: &mut Vec<Finding>) {
         out.rows.tenant_no = self.tenant_no;
         if let Facts::TenantCreated(tenant) = &said.facts {

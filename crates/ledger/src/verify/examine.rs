@@ -117,7 +117,10 @@ impl Examiner {
             }
         };
         let identity = Identity::of_record(&header, &facts, &self.body);
-        Examined { hash, said: Some(Said::of(header, identity, facts, true)) }
+        Examined {
+            hash,
+            said: Some(Said::of(header, identity, facts, true)),
+        }
     }
 }
 
