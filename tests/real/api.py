@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 
 PAGE = 200
+# `runs.seal_after` is 30 s unless the server was started with less.
+SETTLE_SECS_MAX = 45.0
 CHECKPOINT_SECS_MAX = 5.0
 """A checkpoint is signed at latest one second after a commit; five leave room for a busy machine."""
 POLL_SECS = 0.05
@@ -78,6 +80,14 @@ class Api:
     def run_trace(self, run_id: str) -> dict[str, Any]:
         """The run with its steps in full."""
         return self.get(f"/api/v1/traces/{run_id}")
+
+    def settled_root_hash(self, run_id: str) -> str:
+        """The hash over a run's steps, which the server records a while after the root span."""
+        deadline = time.monotonic() + SETTLE_SECS_MAX
+        while (found := self.run_trace(run_id)["root_hash"]) is None:
+            assert time.monotonic() < deadline, f"run {run_id} was not settled"
+            time.sleep(0.1)
+        return found
 
     def tlog(self, path: str) -> bytes:
         return self.read(f"/tlog/{self.tenant}/{path}")

@@ -61,6 +61,7 @@ def started(binary: str, folder: Path) -> Iterator[Server]:
     """A server on free ports over an empty ledger, ended by SIGTERM."""
     log = folder / "serve.log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DEPONENT_", "OTEL_"))}
+    environment["DEPONENT_RUNS_SEAL_AFTER"] = "500ms"
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(Path(binary).resolve()), "serve", "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0",

@@ -126,9 +126,8 @@ fn answer(ledger: &Ledger, stream: &UnixStream, clock: fn() -> Timestamp) -> io:
 /// # Errors
 /// It is there but did not answer.
 pub fn ask(options: &Options, request: &AdminRequest) -> io::Result<Option<AdminAnswer>> {
-    let mut stream = match connect(&socket(options))? {
-        Some(stream) => stream,
-        None => return Ok(None),
+    let Some(mut stream) = connect(&socket(options))? else {
+        return Ok(None);
     };
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let mut text = serde_json::to_string(request)?;

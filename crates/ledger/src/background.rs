@@ -75,7 +75,7 @@ impl Verifier {
             }
             match incremental(self.ledger.store(), &row, TreeSize::new(progress.verified_size)) {
                 Ok((head, findings)) => {
-                    self.log(&row, &findings);
+                    Self::log(&row, &findings);
                     if findings.is_empty() {
                         progress.verified_size = head.size.as_u64();
                     } else {
@@ -129,7 +129,7 @@ impl Verifier {
             let concerns =
                 |finding: &&Finding| finding.tenant_id.as_ref().is_none_or(|id| *id == row.tenant_id);
             let findings: Vec<Finding> = report.findings.iter().filter(concerns).cloned().collect();
-            self.log(&row, &findings);
+            Self::log(&row, &findings);
             let mut progress = self.progress(&row.origin);
             progress.last_full_scrub_at = Some(at);
             // A missing trigger warns; it does not make evidence false.
@@ -150,7 +150,7 @@ impl Verifier {
         }
     }
 
-    fn log(&self, row: &LedgerRow, findings: &[Finding]) {
+    fn log(row: &LedgerRow, findings: &[Finding]) {
         for finding in findings.iter().take(FINDINGS_LOGGED) {
             tracing::error!(origin = row.origin, %finding, "verification found");
         }

@@ -269,6 +269,7 @@ impl Ledger {
         {
             tracing::error!("the sequencer panicked");
         }
+        self.inner.store.tidy();
     }
 }
 

@@ -204,6 +204,10 @@ impl Store for FaultStore {
         self.stopped.load(Ordering::Acquire) || self.inner.is_stopped()
     }
 
+    fn tidy(&self) {
+        self.inner.tidy();
+    }
+
     fn disk_bytes(&self) -> u64 {
         self.inner.disk_bytes()
     }

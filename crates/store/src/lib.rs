@@ -189,6 +189,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether a write failed in a way after which nothing may be written any more.
     fn is_stopped(&self) -> bool;
 
+    /// Tidies up at a clean stop: what stands in logs goes into the files proper. Nothing depends on it.
+    fn tidy(&self);
+
     /// Bytes on disk, everything included.
     fn disk_bytes(&self) -> u64;
 }

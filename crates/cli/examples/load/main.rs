@@ -10,6 +10,8 @@
 // Figures for people, from counts far below 2^52.
 #![allow(
     clippy::cast_precision_loss,
+    clippy::cast_possible_wrap,
+    clippy::format_collect,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss
 )]

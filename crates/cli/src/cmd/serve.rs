@@ -23,7 +23,7 @@ const DEMO_MARK: &str = "demo-loaded";
 /// Serve the API, OTLP/HTTP and OTLP/gRPC.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// API, console and OTLP/HTTP [env: DEPONENT_LISTEN; default: 127.0.0.1:4318]
+    /// API and OTLP/HTTP [env: DEPONENT_LISTEN; default: 127.0.0.1:4318]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// OTLP/gRPC, or `off` [env: DEPONENT_GRPC_LISTEN; default: 127.0.0.1:4317]
@@ -102,8 +102,9 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
             .tenant_create(LOCAL_TENANT, clock::now())
             .or_else(|error| match error {
                 // A refused ledger is served for reading; every writer is told.
-                ledger::TenantError::Refused(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
-                ledger::TenantError::Submit(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
+                ledger::TenantError::Refused(_) | ledger::TenantError::Submit(_) => {
+                    ledger.tenant(LOCAL_TENANT).ok_or(error)
+                }
                 error => Err(error),
             })?;
         admin::listen(ledger.clone(), clock::now).context("admin.sock")?;

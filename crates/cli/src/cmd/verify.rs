@@ -9,8 +9,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use ledger::verify::{Level, Question, Report, verify};
 use ledger::{HighWater, KeyFolder};
-use store::Store;
 use store::sqlite::{Access, SqliteStore};
+use store::{Store, StoreError};
 use tlog::VerifierKey;
 
 use super::DataDir;
@@ -63,7 +63,11 @@ impl Verify {
             Ok(store) => store,
             Err(error) => {
                 output::note(format_args!("deponent: {error}"));
-                return Ok(2);
+                return Ok(if matches!(error, StoreError::Damaged { .. }) {
+                    1
+                } else {
+                    2
+                });
             }
         };
         // Marks are read before heads are fixed: a mark never runs ahead of what is committed.
@@ -92,7 +96,11 @@ impl Verify {
             Ok(report) => report,
             Err(error) => {
                 output::note(format_args!("deponent: {error}"));
-                return Ok(2);
+                return Ok(if matches!(error, StoreError::Damaged { .. }) {
+                    1
+                } else {
+                    2
+                });
             }
         };
         let code = report.exit_code(self.require);
@@ -214,8 +222,11 @@ fn print(report: &Report, require: Option<Level>, took: Duration) {
         report.warnings,
         took.as_secs_f64()
     ));
-    output::line(
-        "This shows that nothing recorded was changed or left out. It cannot show actions that were never recorded, \
-         nor a rewrite by the key holder before anyone else kept a checkpoint.",
-    );
+    if report.level != Level::Invalid {
+        output::line(
+            "What is recorded agrees with itself, with its signatures and with what you brought to hold it against. \
+             No such check can show actions that were never recorded, nor a rewrite by the key holder before anyone \
+             else kept a checkpoint.",
+        );
+    }
 }

@@ -60,6 +60,7 @@ impl Dice {
     }
 }
 
+#[allow(clippy::format_collect)] // a few hundred, once
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

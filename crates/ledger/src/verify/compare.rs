@@ -186,7 +186,7 @@ pub(super) fn finish(
     derived: &Derived,
     late: &[(String, Late)],
     mut deferred: Deferred,
-    counts: ProjectionCounts,
+    counts: Option<ProjectionCounts>,
     snapshot: &Snapshot,
     report: &mut Report,
 ) -> Result<(), StoreError> {
@@ -249,7 +249,11 @@ pub(super) fn finish(
             ));
         }
     }
-    unexpected(store, tenant_id, counts, snapshot, report)
+    match counts {
+        Some(counts) => unexpected(store, tenant_id, counts, snapshot, report),
+        // A record that cannot be read may stand behind any row.
+        None => Ok(()),
+    }
 }
 
 /// Rows that no record stands behind: more are stored than derived.

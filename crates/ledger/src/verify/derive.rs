@@ -31,6 +31,7 @@ pub(crate) struct Derived {
 pub(crate) struct Late {
     pub(crate) key: RunKey,
     pub(crate) record_count: u64,
+    #[allow(clippy::struct_field_names)] // the name of the column
     pub(crate) late_count: u32,
     pub(crate) last_recorded_at: Timestamp,
     pub(crate) changed: bool,
@@ -45,7 +46,11 @@ pub(crate) struct Deriver {
     ended: HashMap<String, Late>,
     /// Which run each trace of an open run belongs to; a trace is new to a run when it is not here.
     traces: HashMap<TraceKey, RunKey>,
+    /// Runs with a record that could not be read, and their next run_seq: counted, not judged.
+    unread: HashMap<String, u64>,
     pub(crate) counts: ProjectionCounts,
+    /// Every record could be read, so that stored rows beyond the counts are unexpected.
+    pub(crate) all_read: bool,
 }
 
 impl Deriver {
@@ -56,11 +61,14 @@ impl Deriver {
             open: HashMap::new(),
             ended: HashMap::new(),
             traces: HashMap::new(),
+            unread: HashMap::new(),
             counts: ProjectionCounts::default(),
+            all_read: true,
         }
     }
 
     /// Takes the next record. Findings are about the records themselves: gaps, orphans, doubles.
+    #[allow(clippy::needless_pass_by_value)] // a record is taken in, once
     pub(crate) fn push(&mut self, leaf: LeafKey, said: Said, out: &mut Derived, findings: &mut Vec<Finding>) {
         out.rows.tenant_no = self.tenant_no;
         if let Facts::TenantCreated(tenant) = &said.facts {
@@ -82,6 +90,7 @@ impl Deriver {
             self.counts.step_keys += 1;
         }
         let Some((run_id, run_seq)) = said.run.clone() else {
+            self.all_read &= said.readable;
             out.rows.kinds.push(KindRow {
                 kind: said.kind,
                 leaf,
@@ -100,6 +109,18 @@ impl Deriver {
                 );
             }
         };
+        self.all_read &= said.readable;
+        if !said.readable || self.unread.contains_key(&run_id) {
+            let expected = self.unread_seq(&run_id);
+            gap(expected, findings);
+            self.unread.insert(run_id, expected + 1);
+            if said.kind == Kind::RunStarted {
+                self.next_run += 1;
+                self.counts.runs += 1;
+            }
+            self.counts.run_records += 1;
+            return;
+        }
         let key = if said.kind == Kind::RunStarted
             && !self.open.contains_key(&run_id)
             && !self.ended.contains_key(&run_id)
@@ -180,6 +201,17 @@ impl Deriver {
         }
     }
 
+    /// The next run_seq of a run that is no longer judged.
+    fn unread_seq(&mut self, run_id: &str) -> u64 {
+        if let Some(&seq) = self.unread.get(run_id) {
+            return seq;
+        }
+        if let Some(row) = self.open.remove(run_id) {
+            return row.state.record_count;
+        }
+        self.ended.remove(run_id).map_or(0, |late| late.record_count)
+    }
+
     fn trace(&mut self, trace: TraceKey, run: RunKey, leaf: LeafKey, out: &mut Derived) {
         if self.traces.insert(trace.clone(), run).is_none() {
             self.counts.traces += 1;
@@ -199,13 +231,14 @@ impl Deriver {
         out.runs.push(row);
     }
 
-    /// The ledger ends: what is still open is final, and what late records changed.
-    pub(crate) fn finish(mut self, out: &mut Derived) -> (Vec<(String, Late)>, ProjectionCounts) {
+    /// The ledger ends: what is still open is final, and what late records changed. Counts are only given
+    /// when every record could be read.
+    pub(crate) fn finish(mut self, out: &mut Derived) -> (Vec<(String, Late)>, Option<ProjectionCounts>) {
         out.runs.extend(self.open.drain().map(|(_, row)| row));
         out.runs.sort_unstable_by_key(|row| row.key);
         (
             self.ended.into_iter().filter(|(_, late)| late.changed).collect(),
-            self.counts,
+            self.all_read.then_some(self.counts),
         )
     }
 }

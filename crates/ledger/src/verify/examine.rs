@@ -1,5 +1,6 @@
 //! One leaf and its body: hash, commitment, and what they say.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, Facts};
@@ -26,6 +27,8 @@ pub(crate) struct Said {
     pub(crate) occurred_at: Timestamp,
     pub(crate) recorded_at: Timestamp,
     pub(crate) identity: Option<Identity>,
+    /// Whether the body could be read; without it the record is counted, and its run is not judged.
+    pub(crate) readable: bool,
     pub(crate) facts: Facts,
 }
 
@@ -82,19 +85,25 @@ impl Examiner {
             let detail = format!("the record is of tenant {}", header.tenant_id);
             findings.push(finding(FindingCode::LeafMalformed, "leaf_blocks.leaves", detail).with_record(id));
         }
+        // Without its body a record still has its place; its run goes on, unjudged.
+        let only_ledger = self.only_ledger;
+        let counted = |header: Header<'_>| {
+            let said = (!only_ledger).then(|| Said::of(header, None, Facts::Other, false));
+            Examined { hash, said }
+        };
         let Some(row) = body else {
             let detail = "no body, and no record says that it was erased".to_owned();
             findings.push(finding(FindingCode::BodyMissing, "bodies", detail).with_record(id));
-            return Examined { hash, said: None };
+            return counted(header);
         };
         if let Err(error) = codec::unpack_into(&row.body, BODY_BYTES_MAX, &mut self.body) {
             findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-            return Examined { hash, said: None };
+            return counted(header);
         }
         if evidence::commitment(&row.salt, header.kind, &self.body) != header.commitment {
             let detail = "salt and body do not open the leaf's commitment".to_owned();
             findings.push(finding(FindingCode::CommitmentMismatch, "bodies.body", detail).with_record(id));
-            return Examined { hash, said: None };
+            return counted(header);
         }
         if self.only_ledger {
             return Examined { hash, said: None };
@@ -104,24 +113,30 @@ impl Examiner {
             Err(error) => {
                 findings
                     .push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-                return Examined { hash, said: None };
+                return counted(header);
             }
         };
         let identity = Identity::of_record(&header, &facts, &self.body);
-        let said = Said {
-            id,
+        Examined {
+            hash,
+            said: Some(Said::of(header, identity, facts, true)),
+        }
+    }
+}
+
+impl Said {
+    fn of(header: Header<'_>, identity: Option<Identity>, facts: Facts, readable: bool) -> Self {
+        Self {
+            id: header.id,
             kind: header.kind,
             run: header.run.map(|run| (run.run_id.into_owned(), run.run_seq)),
-            trace_id: header.trace_id.map(std::borrow::Cow::into_owned),
-            correlation_id: header.correlation_id.map(std::borrow::Cow::into_owned),
+            trace_id: header.trace_id.map(Cow::into_owned),
+            correlation_id: header.correlation_id.map(Cow::into_owned),
             occurred_at: header.occurred_at,
             recorded_at: header.recorded_at,
             identity,
+            readable,
             facts,
-        };
-        Examined {
-            hash,
-            said: Some(said),
         }
     }
 }

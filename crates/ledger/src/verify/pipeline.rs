@@ -146,13 +146,13 @@ fn look(mut examiner: Examiner, chunks: &Mutex<Receiver<Chunk>>, looked: &SyncSe
     loop {
         let chunk = chunks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(chunk) = chunk else { return };
-        if looked.send(look_at(&mut examiner, chunk)).is_err() {
+        if looked.send(look_at(&mut examiner, &chunk)).is_err() {
             return;
         }
     }
 }
 
-fn look_at(examiner: &mut Examiner, chunk: Chunk) -> Looked {
+fn look_at(examiner: &mut Examiner, chunk: &Chunk) -> Looked {
     let mut findings = Vec::new();
     let mut bodies = chunk.bodies.iter().peekable();
     let mut blocks = Vec::with_capacity(chunk.blocks.len());

@@ -172,8 +172,7 @@ fn a_checkpoint_that_cannot_be_kept_stops_writing_and_is_signed_after_the_restar
         bed.fault.arm(fault);
         bed.ledger.checkpoint_now(&tenant);
         // Another ledger's checkpoint may have met the fault first.
-        let () = bed
-            .ledger
+        bed.ledger
             .checkpoint_now(&bed.ledger.tenant("_instance").unwrap());
         assert!(bed.ledger.stopped().is_some(), "{fault:?}");
         let bed = bed.reopen();

@@ -1,5 +1,11 @@
 //! What the ledger promises, each claim a test, nearly each ending with the whole verification.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::struct_field_names,
+    clippy::unused_self,
+    clippy::format_collect
+)]
 #![allow(clippy::unwrap_used, unreachable_pub)] // a test that cannot go on has failed; its binary has no outside
 
 mod bed;

@@ -9,6 +9,7 @@
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use evidence::record::Facts;
 use evidence::{Kind, Timestamp};
 use prost::Message;
 use serde_json::json;
@@ -149,22 +150,42 @@ pub(crate) async fn export(
         })
         .await?;
     // An environment stands for no item of its own: nobody sent it to be counted.
-    let counted: Vec<bool> = drafts
+    let items: Vec<Option<SpanName>> = drafts
         .iter()
-        .map(|draft| draft.kind != Kind::EvidenceEnvironment)
+        .map(|draft| (draft.kind != Kind::EvidenceEnvironment).then(|| SpanName::of(&draft.facts)))
         .collect();
     let outcomes = app.ledger.submit(&caller.tenant, drafts, at).await?;
     let mut refused = rejected;
-    for (outcome, _) in outcomes.iter().zip(counted).filter(|(_, counted)| *counted) {
-        if let Err(rejection) = outcome {
+    for (outcome, item) in outcomes.iter().zip(items) {
+        if let (Err(rejection), Some(name)) = (outcome, item) {
             refused.count += 1;
-            let reason = rejection.to_string();
-            if refused.reasons.len() < REASONS_MAX && !refused.reasons.contains(&reason) {
-                refused.reasons.push(reason);
+            if refused.reasons.len() < REASONS_MAX {
+                refused.reasons.push(format!("{name}{rejection}"));
             }
         }
     }
     Ok(ExportAnswer::new(&refused))
+}
+
+/// Which span a refusal is about; nothing for what is no span.
+struct SpanName(Option<[u8; 8]>);
+
+impl SpanName {
+    fn of(facts: &Facts) -> Self {
+        match facts {
+            Facts::Step(step) => Self(step.span.map(|(_, span)| span)),
+            _ => Self(None),
+        }
+    }
+}
+
+impl std::fmt::Display for SpanName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(span) => write!(f, "span {:016x}: ", u64::from_be_bytes(span)),
+            None => Ok(()),
+        }
+    }
 }
 
 fn lower(signal: Signal, bytes: &[u8], encoding: Encoding, at: Timestamp) -> Result<Lowered, DecodeError> {

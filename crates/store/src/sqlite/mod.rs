@@ -120,6 +120,7 @@ fn unavailable(error: rusqlite::Error) -> StoreError {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // for map_err
 fn damaged(place: &'static str, reason: impl ToString) -> StoreError {
     StoreError::Damaged {
         place,

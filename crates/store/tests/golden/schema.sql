@@ -92,6 +92,7 @@ CREATE UNIQUE INDEX runs_by_id ON runs (tenant_no, run_id);
 CREATE INDEX runs_by_created ON runs (tenant_no, created_at);
 CREATE INDEX runs_by_provider ON runs (tenant_no, provider, created_at);
 CREATE INDEX runs_by_model ON runs (tenant_no, model, created_at);
+CREATE INDEX runs_by_status ON runs (tenant_no, status, created_at);
 CREATE INDEX runs_by_execution_status ON runs (tenant_no, execution_status, created_at);
 CREATE INDEX runs_by_agent ON runs (tenant_no, agent_id, created_at) WHERE agent_id IS NOT NULL;
 CREATE INDEX runs_by_root_hash ON runs (tenant_no, root_hash, created_at) WHERE root_hash IS NOT NULL;
