@@ -55,7 +55,8 @@ CASES = [
     Case("write the new high-water mark", "write", "high-water.json.new", (1, 2)),
     Case("sync the new high-water mark", "fsync,fdatasync", "high-water.json.new", (1, 2)),
     Case("rename the high-water mark", "rename,renameat,renameat2", "high-water.json.new", (1, 2)),
-    Case("sync the folder", "fsync,fdatasync", "", (1, 2)),
+    # The first sync of the folder while serving is SQLite's own, which it ignores; ours at the start came before it.
+    Case("sync the folder", "fsync,fdatasync", "", (2, 3)),
     Case("make the database", "openat", "deponent.db", (1,), starting=True),
     Case("write the first log", "pwrite64", "deponent.db-wal", (1, 3), starting=True),
     Case("sync the first log", "fdatasync,fsync", "deponent.db-wal", (1, 2), starting=True),

@@ -267,6 +267,11 @@ impl Sequencer {
             Ok(()) => {
                 let records = batches.iter().map(|batch| batch.bodies.len()).sum();
                 self.inner.counters.committed(records, started.elapsed());
+                if self.inner.store.is_stopped() {
+                    // This commit is durable; what the store does after one failed, and no other may follow.
+                    self.inner
+                        .stop("the database's log cannot be carried over into its file".into());
+                }
                 Ok(())
             }
             Err(AppendError::HeadMoved(ledger_no)) => {

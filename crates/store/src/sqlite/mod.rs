@@ -16,7 +16,7 @@ pub use state::{LedgerProgress, StateDb};
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -44,7 +44,7 @@ pub struct SqliteStore {
     readers: Mutex<Vec<Connection>>,
     reader_back: Condvar,
     /// Set when a commit's outcome was unknown: nothing is written after that.
-    stopped: AtomicBool,
+    stopped: Arc<AtomicBool>,
 }
 
 /// How to open a database.

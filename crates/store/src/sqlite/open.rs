@@ -1,9 +1,10 @@
 //! Opening a database: pragmas, the check that it is durable, migrations.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
@@ -40,10 +41,15 @@ impl SqliteStore {
             configure(&connection, cache_kib, access)?;
             Ok(connection)
         };
-        let writer = connect(WRITER_CACHE_KIB)?;
+        let mut writer = connect(WRITER_CACHE_KIB)?;
+        let stopped = Arc::new(AtomicBool::new(access == Access::ReadOnly));
         ours(&writer, path)?;
         match access {
-            Access::ReadWrite => migrate(&writer, path)?,
+            Access::ReadWrite => {
+                migrate(&writer, path)?;
+                carry_over(&mut writer, &stopped)?;
+                sync_folder(path)?;
+            }
             Access::ReadOnly => {
                 let version = user_version(&writer)?;
                 if version != MIGRATIONS.len() {
@@ -69,9 +75,40 @@ impl SqliteStore {
             writer: Mutex::new(writer),
             readers: Mutex::new(readers),
             reader_back: Condvar::new(),
-            stopped: AtomicBool::new(access == Access::ReadOnly),
+            stopped,
         })
     }
+}
+
+/// Carries the log over into the file as it grows, and stops all writing when that fails.
+///
+/// SQLite would do it by itself and keep a failure to itself. But after a failed sync the kernel may have
+/// dropped what it could not write, so that trying again succeeds without the data being there.
+fn carry_over(writer: &mut Connection, stopped: &Arc<AtomicBool>) -> Result<(), StoreError> {
+    let stopped = Arc::clone(stopped);
+    let hook = move |log: &mut Wal, pages: std::ffi::c_int| {
+        if i64::from(pages) >= CHECKPOINT_PAGES
+            && let Err(error) = log.checkpoint()
+            && error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy)
+        {
+            tracing::error!(%error, "the log cannot be carried over into the database");
+            stopped.store(true, Ordering::Release);
+        }
+        // The commit itself is durable: its frames are in the log.
+        Ok(())
+    };
+    writer.wal_hook(Some(hook)).map_err(unavailable)
+}
+
+/// SQLite ignores a failed sync of the folder; after this one its files have names that survive power loss.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    std::fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| StoreError::Refused(format!("cannot sync {}: {error}", folder.display())))
 }
 
 fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<(), StoreError> {
@@ -94,7 +131,8 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
         .pragma_update(None, "synchronous", "full")
         .map_err(unavailable)?;
     set("cache_size", -cache_kib)?;
-    set("wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // See `carry_over`.
+    set("wal_autocheckpoint", 0)?;
     // After a checkpoint the log shrinks to what it normally needs.
     set("journal_size_limit", CHECKPOINT_PAGES * 4096)?;
     set("cell_size_check", 1)?;
