@@ -148,7 +148,7 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
 }
 
 /// The conditions of a query and what they are bound to.
-fn conditions(query: &RunQuery) -> (String, Vec<Value>) {
+fn conditions(query: &RunQuery, end: Option<RunKey>) -> (String, Vec<Value>) {
     let mut sql = String::from("tenant_no = ?");
     let mut values = vec![Value::from(query.tenant_no)];
     let mut add = |condition: &str, value: Value| {
@@ -203,8 +203,9 @@ fn conditions(query: &RunQuery) -> (String, Vec<Value>) {
     if let Some(at) = query.created_before {
         add("created_at < ?", Value::from(at.as_micros()));
     }
-    if let Some(leaf) = query.as_of {
-        add("started_leaf < ?", Value::from(leaf.as_i64()));
+    if let Some(end) = end {
+        // Every index ends with the run's key, so this needs no look into the table.
+        add("run < ?", Value::from(end.as_i64()));
     }
     if let Some((at, key)) = query.after {
         add("(created_at, run) < (?", Value::from(at.as_micros()));
@@ -214,8 +215,15 @@ fn conditions(query: &RunQuery) -> (String, Vec<Value>) {
     (sql, values)
 }
 
+/// The key past the last run that a query's `as_of` lets in; `None`: all are.
+fn end_of(connection: &Connection, query: &RunQuery) -> Result<Option<RunKey>, StoreError> {
+    let Some(as_of) = query.as_of else { return Ok(None) };
+    let total = total(connection, query.tenant_no, Some(as_of))?;
+    Ok(Some(RunKey::new(query.tenant_no, total)))
+}
+
 pub(super) fn list(connection: &Connection, query: &RunQuery) -> Result<RunPage, StoreError> {
-    let (conditions, mut values) = conditions(query);
+    let (conditions, mut values) = conditions(query, end_of(connection, query)?);
     let sql = format!(
         "SELECT {COLUMNS} FROM runs WHERE {conditions} ORDER BY created_at DESC, run DESC LIMIT ? OFFSET ?"
     );
@@ -235,10 +243,11 @@ pub(super) fn list(connection: &Connection, query: &RunQuery) -> Result<RunPage,
 }
 
 pub(super) fn count(connection: &Connection, query: &RunQuery, max: u32) -> Result<u32, StoreError> {
-    let (conditions, mut values) = conditions(&RunQuery {
+    let whole = RunQuery {
         after: None,
         ..query.clone()
-    });
+    };
+    let (conditions, mut values) = conditions(&whole, end_of(connection, query)?);
     let sql = format!("SELECT count(*) FROM (SELECT 1 FROM runs WHERE {conditions} LIMIT ?)");
     values.push(Value::from(max));
     connection
@@ -266,13 +275,20 @@ pub(super) fn total(
     let mut started_leaf = connection
         .prepare_cached("SELECT started_leaf FROM runs WHERE run = ?1")
         .map_err(unavailable)?;
+    let mut is_before = |ordinal: u64| -> Result<bool, StoreError> {
+        let leaf: i64 = started_leaf
+            .query_row([RunKey::new(tenant_no, ordinal).as_i64()], |row| row.get(0))
+            .map_err(unavailable)?;
+        Ok(leaf < as_of.as_i64())
+    };
+    // Most ask for the present.
+    if is_before(total - 1)? {
+        return Ok(total);
+    }
     let (mut low, mut high) = (0, total);
     while low < high {
         let middle = low + (high - low) / 2;
-        let leaf: i64 = started_leaf
-            .query_row([RunKey::new(tenant_no, middle).as_i64()], |row| row.get(0))
-            .map_err(unavailable)?;
-        if leaf < as_of.as_i64() {
+        if is_before(middle)? {
             low = middle + 1;
         } else {
             high = middle;
