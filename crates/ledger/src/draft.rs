@@ -108,14 +108,16 @@ impl Draft {
     }
 }
 
-/// Fresh salts, drawn from the operating system a few hundred at a time.
+/// Fresh salts, drawn from the operating system a few at first, then a few hundred at a time.
 #[derive(Debug, Default)]
 pub struct Salts {
     drawn: Vec<Salt>,
+    /// How many the next draw takes.
+    next_draw: usize,
 }
 
-/// Salts drawn at once: 8 KiB, one system call for half an OTLP request of 500 spans.
-const SALTS_DRAWN: usize = 256;
+/// Salts drawn at once at most: 8 KiB, one system call for half an OTLP request of 500 spans.
+const SALTS_DRAWN_MAX: usize = 256;
 
 impl Salts {
     /// The next salt, never given twice.
@@ -125,7 +127,10 @@ impl Salts {
     #[allow(clippy::expect_used)]
     pub fn next_salt(&mut self) -> Salt {
         if self.drawn.is_empty() {
-            let mut bytes = [0; SALTS_DRAWN * 32];
+            // One record needs one; a request of many is known by its going on.
+            let count = self.next_draw.clamp(1, SALTS_DRAWN_MAX);
+            self.next_draw = count * 8;
+            let mut bytes = vec![0; count * 32];
             getrandom::fill(&mut bytes).expect("the operating system gives randomness");
             self.drawn.extend(bytes.chunks_exact(32).map(|chunk| {
                 let mut salt = [0; 32];
