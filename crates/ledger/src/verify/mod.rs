@@ -208,6 +208,11 @@ fn declared(store: &dyn Store, epoch: &LedgerRow) -> Option<checkpoints::Declare
         lost_end: Option<u64>,
         lost_first: Option<u64>,
     }
+    // Only that kind declares: another record's body may have members of the same names.
+    let header = crate::StoredTree::new(store, epoch.ledger_no).leaf(0).ok()?;
+    if evidence::Header::decode(&header).ok()?.kind != evidence::Kind::LedgerRecovered {
+        return None;
+    }
     let leaf = store::LeafKey::new(epoch.ledger_no, 0);
     let body = store.bodies_get(&[leaf]).ok()?.pop()?;
     let body = store::codec::unpack(&body.body, evidence::record::BODY_BYTES_MAX).ok()?;

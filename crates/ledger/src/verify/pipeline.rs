@@ -29,7 +29,6 @@ const CHUNKS_WAITING: usize = 4;
 
 struct Chunk {
     order: u64,
-    first: u64,
     blocks: Vec<LeafBlock>,
     bodies: Vec<BodyRow>,
 }
@@ -126,7 +125,6 @@ fn read(
         if chunks
             .send(Chunk {
                 order,
-                first,
                 blocks,
                 bodies,
             })
@@ -162,7 +160,6 @@ fn look_at(examiner: &mut Examiner, chunk: &Chunk) -> Looked {
             .with_tenant(&tenant_id)
             .with_leaf(row.leaf.leaf_index())
     };
-    let _ = chunk.first;
     for block in &chunk.blocks {
         let leaves = match codec::Leaves::unpack(&block.leaves, block.count) {
             Ok(leaves) => leaves,
