@@ -233,7 +233,7 @@ impl Store for FaultStore {
         fn runs_due(ended_before: Timestamp, running_before: Timestamp, limit: u32) -> Vec<RunRow>;
         fn kinds_list(ledger_no: u32, kind: Kind, before: Option<LeafKey>, limit: u32) -> Vec<LeafKey>;
         fn step_key_find(tenant_no: u32, idempotency_key: &str) -> Option<LeafKey>;
-        fn self_check() -> Vec<Finding>;
+        fn self_check(only_ledger: bool) -> Vec<Finding>;
         fn snapshot(tenant_no: u32) -> Snapshot;
         fn run_read(run: RunKey) -> Option<RunRow>;
         fn run_snapshot(run: RunKey) -> Option<(RunRow, Vec<RunRecordRow>)>;
