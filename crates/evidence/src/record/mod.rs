@@ -12,6 +12,7 @@ mod environment;
 mod ledger_recovered;
 mod run_completed;
 mod run_started;
+mod step_facts;
 mod system_record;
 mod telemetry;
 mod trace_ended;
@@ -21,12 +22,12 @@ pub use environment::{Environment, environment_identity};
 pub use ledger_recovered::LedgerRecovered;
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
+pub use step_facts::StepFacts;
 pub use system_record::{SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated};
 pub use telemetry::{Telemetry, TelemetryFacts, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};
 pub use trace_step::{
-    Activity, Otel, PolicyDecision, Provider, Step, StepFacts, StepStatus, StepView, TraceStep, root_hash,
-    step_hash,
+    Activity, Otel, PolicyDecision, Provider, Step, StepStatus, StepView, TraceStep, root_hash, step_hash,
 };
 
 use crate::canonical::Value;
