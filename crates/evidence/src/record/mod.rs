@@ -23,8 +23,8 @@ pub use ledger_recovered::LedgerRecovered;
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
 pub use step_facts::StepFacts;
-pub use system_record::{SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated};
-pub use telemetry::{Telemetry, TelemetryPoint};
+pub use system_record::{SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated};
+pub use telemetry::{Telemetry, TelemetryFacts, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};
 pub use trace_step::{
     Activity, Otel, PolicyDecision, Provider, Step, StepStatus, StepView, TraceStep, root_hash, step_hash,
@@ -67,7 +67,11 @@ pub enum Facts {
     TraceEnded(TraceEndedFacts),
     /// A tenant came to be.
     TenantCreated(TenantCreated),
-    /// A record that no projection is about.
+    /// Something happened to the systems around the runs.
+    System(SystemFacts),
+    /// Measurements.
+    Telemetry(TelemetryFacts),
+    /// A record of which projections know the header alone.
     Other,
 }
 
@@ -86,8 +90,9 @@ impl Facts {
             }
             Kind::SystemRecord => match TenantCreated::read(header, body)? {
                 Some(tenant) => Self::TenantCreated(tenant),
-                None => Self::Other,
+                None => Self::System(SystemFacts::read(body)?),
             },
+            Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
             _ => Self::Other,
         })
     }

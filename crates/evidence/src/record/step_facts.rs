@@ -12,6 +12,7 @@ use super::BodyError;
 use super::trace_step::{StepStatus, duration_micros, end_of};
 use crate::canonical::Reader;
 use crate::cost::NanoCents;
+use crate::facet::push_facet;
 use crate::identity::Identity;
 use crate::time::Timestamp;
 use crate::{Header, Kind};
@@ -52,6 +53,12 @@ pub struct StepFacts {
 }
 
 impl StepFacts {
+    pub(crate) fn facets(&self, out: &mut Vec<String>) {
+        if let Some(key) = &self.idempotency_key {
+            push_facet(out, "step.key", key);
+        }
+    }
+
     /// Reads the facts from stored bytes.
     pub(crate) fn read(header: &Header<'_>, body: &[u8]) -> Result<Self, BodyError> {
         match Self::read_written(header, body) {
