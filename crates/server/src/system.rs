@@ -73,7 +73,8 @@ impl Event {
     }
 
     fn draft(&self, at: Timestamp) -> Result<Draft, ledger::BodyTooLarge> {
-        let body = self.record().encode();
+        let record = self.record();
+        let body = record.encode();
         Ok(Draft {
             kind: Kind::SystemRecord,
             bind: Bind::None,
@@ -87,7 +88,7 @@ impl Event {
             source_component: SOURCE_COMPONENT,
             origin: Origin::System,
             body: SealedBody::seal(Kind::SystemRecord, Salts::default().next_salt(), &body)?,
-            facts: Facts::Other,
+            facts: Facts::System(record.facts()),
             expect_run_seq: None,
         })
     }
