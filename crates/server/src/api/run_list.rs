@@ -156,7 +156,7 @@ fn total(ledger: &Ledger, query: &RunQuery, filtered: bool, newest: bool) -> Res
     Ok((u64::from(count.min(TOTAL_EXACT_MAX)), count <= TOTAL_EXACT_MAX))
 }
 
-fn offset(params: &PageParams) -> Result<u32, ApiError> {
+pub(crate) fn offset(params: &PageParams) -> Result<u32, ApiError> {
     let offset = params.offset.unwrap_or(0);
     if offset > OFFSET_MAX {
         let message =

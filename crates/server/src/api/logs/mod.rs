@@ -6,12 +6,14 @@
 //! Source: SPEC 5.
 
 mod audit;
+mod entries;
 mod envelope;
 mod export;
 mod governance;
 mod list;
 mod metadata;
 mod replay;
+mod system;
 mod trace;
 
 use serde::Deserialize;
@@ -30,6 +32,7 @@ pub(crate) struct NoParams {}
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(audit::routes())
+        .merge(system::routes())
         .routes(routes!(list::list))
         .routes(routes!(envelope::envelope))
         .routes(routes!(trace::trace))
