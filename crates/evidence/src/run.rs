@@ -176,7 +176,12 @@ impl RunState {
             Facts::Step(step) => self.apply_step(step),
             Facts::RunCompleted(end) => self.apply_run_completed(end),
             Facts::TraceEnded(end) => self.apply_trace_ended(end, recorded_at),
-            Facts::RunStarted(_) | Facts::TenantCreated(_) | Facts::Other => {}
+            Facts::RunStarted(_)
+            | Facts::TenantCreated(_)
+            | Facts::Audit(_)
+            | Facts::PolicyActivation(_)
+            | Facts::Incident(_)
+            | Facts::Other => {}
         }
     }
 

@@ -8,8 +8,13 @@
 //!
 //! Out of scope: the header ([`crate::header`]) and where a body is kept (store).
 
+mod audit_event;
 mod environment;
+mod incident_event;
 mod ledger_recovered;
+mod policy_activation;
+mod policy_decision;
+mod rule;
 mod run_completed;
 mod run_started;
 mod system_record;
@@ -17,11 +22,18 @@ mod telemetry;
 mod trace_ended;
 mod trace_step;
 
+pub use audit_event::{AuditEntityType, AuditEvent, AuditEventFacts, AuditEventType};
 pub use environment::{Environment, environment_identity};
+pub use incident_event::{
+    IncidentAct, IncidentEvent, IncidentEventFacts, IncidentOpened, IncidentStatus, IncidentStep,
+};
 pub use ledger_recovered::LedgerRecovered;
+pub use policy_activation::{CONFIDENCE_VERSION_DEFAULT, PolicyActivation, PolicyActivationFacts};
+pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEvidence};
+pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
-pub use system_record::{SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated};
+pub use system_record::{CAUSES, SEVERITIES, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated};
 pub use telemetry::{Telemetry, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};
 pub use trace_step::{
@@ -66,6 +78,12 @@ pub enum Facts {
     TraceEnded(TraceEndedFacts),
     /// A tenant came to be.
     TenantCreated(TenantCreated),
+    /// Something was done to a policy, limit, incident or signal.
+    Audit(AuditEventFacts),
+    /// A policy was put into force.
+    PolicyActivation(PolicyActivationFacts),
+    /// An incident was opened, or something was done with it.
+    Incident(IncidentEventFacts),
     /// A record that no projection is about.
     Other,
 }
@@ -87,6 +105,9 @@ impl Facts {
                 Some(tenant) => Self::TenantCreated(tenant),
                 None => Self::Other,
             },
+            Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
+            Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),
+            Kind::IncidentEvent => Self::Incident(IncidentEventFacts::read(body)?),
             _ => Self::Other,
         })
     }
