@@ -10,6 +10,7 @@
 pub mod canonical;
 mod commitment;
 mod cost;
+pub mod facet;
 mod finding;
 mod header;
 mod id;

@@ -176,12 +176,8 @@ impl RunState {
             Facts::Step(step) => self.apply_step(step),
             Facts::RunCompleted(end) => self.apply_run_completed(end),
             Facts::TraceEnded(end) => self.apply_trace_ended(end, recorded_at),
-            Facts::RunStarted(_)
-            | Facts::TenantCreated(_)
-            | Facts::Audit(_)
-            | Facts::PolicyActivation(_)
-            | Facts::Incident(_)
-            | Facts::Other => {}
+            // What is of no run adds nothing to one.
+            _ => {}
         }
     }
 

@@ -136,12 +136,23 @@ fn human(event: AuditEvent, actor_id: &str) -> AuditEvent {
 
 /// A rule of a policy came to be.
 pub fn policy_rule_created(rule_id: &str, rule_state: Value) -> AuditEvent {
-    after(Event::PolicyRuleCreated, Entity::PolicyRule, rule_id, Some(rule_state))
+    after(
+        Event::PolicyRuleCreated,
+        Entity::PolicyRule,
+        rule_id,
+        Some(rule_state),
+    )
 }
 
 /// A rule of a policy was changed.
 pub fn policy_rule_modified(rule_id: &str, before_state: Value, after_state: Value) -> AuditEvent {
-    change(Event::PolicyRuleModified, Entity::PolicyRule, rule_id, before_state, after_state)
+    change(
+        Event::PolicyRuleModified,
+        Entity::PolicyRule,
+        rule_id,
+        before_state,
+        after_state,
+    )
 }
 
 /// A rule of a policy holds no more.
@@ -158,7 +169,12 @@ pub fn policy_proposal_approved(
     actor_id: &str,
     proposal_state: Option<Value>,
 ) -> AuditEvent {
-    let event = after(Event::PolicyProposalApproved, Entity::PolicyProposal, proposal_id, proposal_state);
+    let event = after(
+        Event::PolicyProposalApproved,
+        Entity::PolicyProposal,
+        proposal_id,
+        proposal_state,
+    );
     human(event, actor_id)
 }
 
@@ -168,7 +184,12 @@ pub fn policy_proposal_rejected(
     actor_id: &str,
     proposal_state: Option<Value>,
 ) -> AuditEvent {
-    let event = after(Event::PolicyProposalRejected, Entity::PolicyProposal, proposal_id, proposal_state);
+    let event = after(
+        Event::PolicyProposalRejected,
+        Entity::PolicyProposal,
+        proposal_id,
+        proposal_state,
+    );
     human(event, actor_id)
 }
 
@@ -179,7 +200,13 @@ pub fn limit_created(limit_id: &str, limit_state: Value) -> AuditEvent {
 
 /// A limit was changed.
 pub fn limit_updated(limit_id: &str, before_state: Value, after_state: Value) -> AuditEvent {
-    change(Event::LimitUpdated, Entity::Limit, limit_id, before_state, after_state)
+    change(
+        Event::LimitUpdated,
+        Entity::Limit,
+        limit_id,
+        before_state,
+        after_state,
+    )
 }
 
 /// A limit was passed.
@@ -189,27 +216,55 @@ pub fn limit_breached(limit_id: &str, breach_details: Option<Value>) -> AuditEve
 
 /// A limit was lifted for a while.
 pub fn limit_override_granted(limit_id: &str, override_state: Option<Value>) -> AuditEvent {
-    after(Event::LimitOverrideGranted, Entity::Limit, limit_id, override_state)
+    after(
+        Event::LimitOverrideGranted,
+        Entity::Limit,
+        limit_id,
+        override_state,
+    )
 }
 
 /// A lifted limit holds again.
 pub fn limit_override_revoked(limit_id: &str, override_state: Option<Value>) -> AuditEvent {
-    after(Event::LimitOverrideRevoked, Entity::Limit, limit_id, override_state)
+    after(
+        Event::LimitOverrideRevoked,
+        Entity::Limit,
+        limit_id,
+        override_state,
+    )
 }
 
 /// Somebody has seen an incident.
 pub fn incident_acknowledged(incident_id: &str, before_state: Value, after_state: Value) -> AuditEvent {
-    change(Event::IncidentAcknowledged, Entity::Incident, incident_id, before_state, after_state)
+    change(
+        Event::IncidentAcknowledged,
+        Entity::Incident,
+        incident_id,
+        before_state,
+        after_state,
+    )
 }
 
 /// An incident's cause is gone.
 pub fn incident_resolved(incident_id: &str, before_state: Value, after_state: Value) -> AuditEvent {
-    change(Event::IncidentResolved, Entity::Incident, incident_id, before_state, after_state)
+    change(
+        Event::IncidentResolved,
+        Entity::Incident,
+        incident_id,
+        before_state,
+        after_state,
+    )
 }
 
 /// An incident was closed by hand.
 pub fn incident_manually_closed(incident_id: &str, before_state: Value, after_state: Value) -> AuditEvent {
-    change(Event::IncidentManuallyClosed, Entity::Incident, incident_id, before_state, after_state)
+    change(
+        Event::IncidentManuallyClosed,
+        Entity::Incident,
+        incident_id,
+        before_state,
+        after_state,
+    )
 }
 
 /// Rules are overridden for an entity.
@@ -218,7 +273,12 @@ pub fn emergency_override_activated(
     entity_id: &str,
     override_state: Option<Value>,
 ) -> AuditEvent {
-    after(Event::EmergencyOverrideActivated, entity_type, entity_id, override_state)
+    after(
+        Event::EmergencyOverrideActivated,
+        entity_type,
+        entity_id,
+        override_state,
+    )
 }
 
 /// Rules hold for an entity again.
@@ -227,7 +287,12 @@ pub fn emergency_override_deactivated(
     entity_id: &str,
     override_state: Option<Value>,
 ) -> AuditEvent {
-    after(Event::EmergencyOverrideDeactivated, entity_type, entity_id, override_state)
+    after(
+        Event::EmergencyOverrideDeactivated,
+        entity_type,
+        entity_id,
+        override_state,
+    )
 }
 
 /// A human has seen a signal.
@@ -238,11 +303,21 @@ pub fn signal_acknowledged(signal_id: &str, actor_id: &str, signal_state: Option
 
 /// A human silenced a signal.
 pub fn signal_suppressed(signal_id: &str, actor_id: &str, suppressed_until: Option<Value>) -> AuditEvent {
-    let event = after(Event::SignalSuppressed, Entity::Signal, signal_id, suppressed_until);
+    let event = after(
+        Event::SignalSuppressed,
+        Entity::Signal,
+        signal_id,
+        suppressed_until,
+    );
     human(event, actor_id)
 }
 
 /// A signal was passed on to somebody with more say.
 pub fn signal_escalated(signal_id: &str, escalation_context: Option<Value>) -> AuditEvent {
-    after(Event::SignalEscalated, Entity::Signal, signal_id, escalation_context)
+    after(
+        Event::SignalEscalated,
+        Entity::Signal,
+        signal_id,
+        escalation_context,
+    )
 }

@@ -20,9 +20,7 @@ use store::{FacetQuery, LeafKey};
 
 use crate::audit::{self, AuditError};
 use crate::sequencer::Sequencer;
-use crate::{
-    BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, Salts, SubmitError, Tenant,
-};
+use crate::{BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, Salts, SubmitError, Tenant};
 
 /// Most records of one incident: each of the four steps is taken once.
 const INCIDENT_RECORDS_MAX: u32 = 4;
@@ -238,7 +236,15 @@ impl Ledger {
             let (ledger, of, id) = (self.clone(), Arc::clone(tenant), incident_id.to_owned());
             let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
                 // The asker may have gone; the step stays.
-                let _ = reply.send(write(sequencer, &ledger, &of, &id, (seen.status, step), drafts, at));
+                let _ = reply.send(write(
+                    sequencer,
+                    &ledger,
+                    &of,
+                    &id,
+                    (seen.status, step),
+                    drafts,
+                    at,
+                ));
             }));
             if !queued {
                 return Err(SubmitError::Closing.into());

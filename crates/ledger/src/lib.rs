@@ -46,7 +46,7 @@ pub use keys::KeyFolder;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
 pub use rebuild::rebuild;
-pub use records::{Record, RecordError, Records};
+pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};

@@ -15,8 +15,8 @@ use evidence::{
 };
 use serde::Deserialize;
 use store::{
-    Batch, BatchKnown, BatchQuery, BodyRow, Head, KindRow, LeafBlock, LeafKey, NodeRow, RunKey, RunRecordRow,
-    RunRow, StepKeyRow, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
+    Batch, BatchKnown, BatchQuery, BodyRow, FacetRow, Head, LeafBlock, LeafKey, NodeRow, RunKey,
+    RunRecordRow, RunRow, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
 };
 use tlog::{Frontier, Hash, LeafIndex};
 
@@ -49,6 +49,7 @@ pub(crate) struct Placer<'a> {
     frontier: Frontier,
     random: &'a mut Salts,
     next_run: u64,
+    last_recorded_at: Timestamp,
     batch: Batch,
     entries: Vec<u8>,
     entries_first: u64,
@@ -81,6 +82,15 @@ pub(crate) struct Place<'a> {
     pub(crate) head: Head,
     pub(crate) frontier: Frontier,
     pub(crate) next_run: u64,
+    /// Of the newest leaf: none is recorded before it.
+    pub(crate) last_recorded_at: Timestamp,
+}
+
+/// What a batch leaves behind for the next.
+pub(crate) struct After {
+    pub(crate) frontier: Frontier,
+    pub(crate) next_run: u64,
+    pub(crate) last_recorded_at: Timestamp,
 }
 
 impl<'a> Placer<'a> {
@@ -98,6 +108,7 @@ impl<'a> Placer<'a> {
             head,
             frontier,
             next_run,
+            last_recorded_at,
         } = place;
         let query = query_of(drafts);
         let known = store.batch_lookup(tenant_no, &query)?;
@@ -110,6 +121,7 @@ impl<'a> Placer<'a> {
             frontier,
             random,
             next_run,
+            last_recorded_at,
             batch: Batch::new(ledger_no, tenant_no, head),
             entries: Vec::with_capacity(codec::BLOCK_LEAVES_MAX * 512),
             entries_count: 0,
@@ -164,6 +176,9 @@ impl<'a> Placer<'a> {
         draft: &Draft,
         at: Timestamp,
     ) -> Result<Result<Placed, Rejection>, PlaceError> {
+        // Requests overtake one another on their way here, and clocks are set back: the order of leaves stays
+        // the order of their times.
+        let at = at.max(self.last_recorded_at);
         let run = match &draft.bind {
             Bind::None => None,
             Bind::Run(run_id) => match self.by_id.get(run_id.as_ref()) {
@@ -428,9 +443,15 @@ impl<'a> Placer<'a> {
             return Err(Rejection::LeafTooLarge);
         }
         let run_seq = header.run.as_ref().map(|run| run.run_seq);
+        let leaf_key = LeafKey::new(self.ledger_no, index.as_u64());
+        let facets = draft.facts.facets(&header);
         drop(header);
         // From here on nothing fails.
-        let leaf_key = LeafKey::new(self.ledger_no, index.as_u64());
+        self.last_recorded_at = at;
+        self.batch.facets.extend(facets.into_iter().map(|facet| FacetRow {
+            facet,
+            leaf: leaf_key,
+        }));
         if let (Some(slot), Some(run_seq)) = (slot, run_seq) {
             slot.touched = true;
             if run_seq == 0 {
@@ -451,21 +472,6 @@ impl<'a> Placer<'a> {
                     _ => None,
                 },
                 occurred_at: draft.occurred_at,
-            });
-        } else {
-            self.batch.kinds.push(KindRow {
-                kind: draft.kind,
-                leaf: leaf_key,
-            });
-        }
-        if let Facts::Step(StepFacts {
-            idempotency_key: Some(key),
-            ..
-        }) = &draft.facts
-        {
-            self.batch.step_keys.push(StepKeyRow {
-                idempotency_key: key.clone(),
-                leaf: leaf_key,
             });
         }
         if let Facts::TenantCreated(tenant) = &draft.facts {
@@ -531,8 +537,8 @@ impl<'a> Placer<'a> {
         self.entries_first = self.frontier.size().as_u64();
     }
 
-    /// The batch to append, the tree after it, and the next run's ordinal.
-    pub(crate) fn finish(mut self) -> (Batch, Frontier, u64) {
+    /// The batch to append, and what the next one goes on from.
+    pub(crate) fn finish(mut self) -> (Batch, After) {
         self.close_block();
         self.batch.runs = self
             .slots
@@ -546,7 +552,13 @@ impl<'a> Placer<'a> {
             .run_records
             .sort_unstable_by_key(|row| (row.run, row.run_seq));
         self.batch.traces.sort_unstable_by(|a, b| a.trace.cmp(&b.trace));
-        (self.batch, self.frontier, self.next_run)
+        self.batch.facets.sort_unstable();
+        let after = After {
+            frontier: self.frontier,
+            next_run: self.next_run,
+            last_recorded_at: self.last_recorded_at,
+        };
+        (self.batch, after)
     }
 }
 

@@ -34,7 +34,13 @@ pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, 
     let mut records = 0;
     store.projections_replace(&mut rebuilder.by_ref().inspect(|batch| {
         if let Ok(batch) = batch {
-            records += u64::try_from(batch.run_records.len() + batch.kinds.len()).unwrap_or(0);
+            // A record of no run has one facet of its kind.
+            let of_no_run = batch
+                .facets
+                .iter()
+                .filter(|row| row.facet.starts_with("kind="))
+                .count();
+            records += u64::try_from(batch.run_records.len() + of_no_run).unwrap_or(0);
         }
     }))?;
     Ok(records)
@@ -142,8 +148,8 @@ fn batch_of(tenant_no: u32, derived: Derived) -> Batch {
     batch.runs = derived.runs;
     batch.run_records = derived.rows.run_records;
     batch.traces = derived.rows.traces.into_iter().map(|(row, _)| row).collect();
-    batch.kinds = derived.rows.kinds;
-    batch.step_keys = derived.rows.step_keys;
+    batch.facets = derived.rows.facets;
+    batch.facets.sort_unstable();
     batch.tenants = derived.rows.tenants;
     batch
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evidence::record::BODY_BYTES_MAX;
 use evidence::{Header, HeaderError, RecordId};
-use store::{LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError, codec};
+use store::{FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError, codec};
 use tlog::Hash;
 
 use crate::tree::{StoredTree, TreeError};
@@ -19,6 +19,26 @@ pub struct Record {
     pub header: Vec<u8>,
     /// The body's bytes, canonical JSON; `None`: erased.
     pub body: Option<Vec<u8>>,
+}
+
+/// Records on a page of [`Records::find`] at most: the longest page of the HTTP API.
+pub const FOUND_RECORDS_MAX: u32 = 1_000;
+
+/// Bodies on a page of [`Records::find`], in bytes; the one that passes it is the page's last. With a body of
+/// 16 MiB at most a page stays below 24 MiB.
+pub const FOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Records found by their facets.
+#[derive(Clone, Debug, Default)]
+pub struct FoundRecords {
+    /// In the order asked for.
+    pub records: Vec<Record>,
+    /// More may follow, even after an empty page.
+    pub has_more: bool,
+    /// With `has_more`, where the next page goes on: [`FacetQuery::below`].
+    pub next: Option<LeafKey>,
+    /// The offset of the next page; 0 but after a search that ended early.
+    pub offset: u32,
 }
 
 /// Why a record cannot be read.
@@ -138,6 +158,57 @@ impl Records {
                 })
             })
             .collect()
+    }
+
+    /// Records by their facets, a page of at most [`FOUND_RECORDS_MAX`], less when it is full by bytes.
+    pub fn find(&self, query: &FacetQuery) -> Result<FoundRecords, RecordError> {
+        let page = if query.limit > FOUND_RECORDS_MAX {
+            let query = FacetQuery {
+                limit: FOUND_RECORDS_MAX,
+                ..query.clone()
+            };
+            self.store().facet_find(self.tenant.tenant_no, &query)?
+        } else {
+            self.store().facet_find(self.tenant.tenant_no, query)?
+        };
+        let mut found = FoundRecords {
+            records: Vec::with_capacity(page.leaves.len()),
+            has_more: page.has_more,
+            next: page.next,
+            offset: page.offset,
+        };
+        let mut bytes = 0;
+        for (place, &leaf) in page.leaves.iter().enumerate() {
+            // One at a time: a body may be 16 MiB.
+            let read = self.read(&[leaf])?;
+            bytes += read
+                .iter()
+                .map(|record| record.body.as_ref().map_or(0, Vec::len))
+                .sum::<usize>();
+            found.records.extend(read);
+            if bytes > FOUND_BYTES_MAX && place + 1 < page.leaves.len() {
+                (found.has_more, found.next, found.offset) = (true, Some(leaf), 0);
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The newest record with a facet, before `as_of`.
+    pub fn newest(&self, facet: String, as_of: Option<LeafKey>) -> Result<Option<Record>, RecordError> {
+        let query = FacetQuery {
+            facets: vec![facet],
+            as_of,
+            limit: 1,
+            newest_first: true,
+            ..FacetQuery::default()
+        };
+        Ok(self.find(&query)?.records.pop())
+    }
+
+    /// How many records a query finds, and whether that is exact; see [`Store::facet_count`].
+    pub fn count(&self, query: &FacetQuery, max: u32) -> Result<(u64, bool), RecordError> {
+        Ok(self.store().facet_count(self.tenant.tenant_no, query, max)?)
     }
 
     /// The leaves themselves, in the order given. Neighbours share a block.

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evidence::record::Facts;
+use evidence::{Header, Timestamp};
 use store::{AppendError, Batch, CheckpointRow, Head, Store, StoreError};
 use tlog::{Checkpoint, Frontier, SignerKey};
 
 use crate::high_water::{HighWater, Mark};
-use crate::place::{Place, Placer};
+use crate::place::{After, Place, Placer};
 use crate::queue::{Next, Submission};
 use crate::tenant::{LedgerInfo, Refusal, Tenant};
-use crate::tree::StoredTree;
+use crate::tree::{StoredTree, TreeError};
 use crate::{Inner, Outcomes, Salts, SubmitError};
 
 /// A checkpoint is signed this long after the first commit that it covers: within the second that SPEC 2.4
@@ -29,6 +30,13 @@ const CHECKPOINT_DELAY: Duration = Duration::from_millis(500);
 /// should be none.
 const PLACE_ATTEMPTS: u32 = 3;
 
+/// A clock that is behind the ledger by more is worth a line in the log: requests overtake one another by
+/// seconds at most, as none lives longer.
+const CLOCK_BEHIND_MICROS: i64 = 60 * 1_000_000;
+
+/// One such line a ledger and minute: every batch sees the same clock.
+const CLOCK_WARNING_EVERY: Duration = Duration::from_secs(60);
+
 /// The writing side of one ledger.
 struct Writer {
     ledger: Arc<LedgerInfo>,
@@ -37,6 +45,10 @@ struct Writer {
     frontier: Frontier,
     /// Ordinal of the tenant's next run.
     next_run: u64,
+    /// Of the newest leaf. No leaf is recorded before it.
+    last_recorded_at: Timestamp,
+    /// When it was last said that the clock is behind.
+    warned: Option<Instant>,
     /// When the newest checkpoint must be signed; `None`: it covers everything.
     due: Option<Instant>,
 }
@@ -86,6 +98,8 @@ impl Sequencer {
         let next_run = store
             .runs_total(tenant.tenant_no, None)
             .map_err(|error| damaged(&error))?;
+        let last_recorded_at =
+            last_recorded_at(store, ledger.row.ledger_no, head).map_err(|error| damaged(&error))?;
         let signed = store
             .checkpoint_newest(ledger.row.ledger_no)
             .map_err(|error| damaged(&error))?;
@@ -100,6 +114,8 @@ impl Sequencer {
                 head,
                 frontier,
                 next_run,
+                last_recorded_at,
+                warned: None,
                 due,
             },
         );
@@ -183,7 +199,7 @@ impl Sequencer {
         &mut self,
         tenant: &Arc<Tenant>,
         draft: crate::Draft,
-        at: evidence::Timestamp,
+        at: Timestamp,
     ) -> Result<Result<crate::Placed, crate::Rejection>, SubmitError> {
         self.submit_group_now(tenant, vec![draft], at)?
             .into_iter()
@@ -196,7 +212,7 @@ impl Sequencer {
         &mut self,
         tenant: &Arc<Tenant>,
         drafts: Vec<crate::Draft>,
-        at: evidence::Timestamp,
+        at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         let bytes = drafts.iter().map(crate::Draft::bytes).sum();
@@ -220,12 +236,13 @@ impl Sequencer {
         let mut after = Vec::with_capacity(by_ledger.len());
         let mut outcomes = Vec::new();
         for (&ledger_no, submissions) in by_ledger {
-            let Some(writer) = self.writers.get(&ledger_no) else {
+            let Some(writer) = self.writers.get_mut(&ledger_no) else {
                 return Err(Failure::Ledger(
                     ledger_no,
                     Refusal::Damaged("no writer for this ledger".into()),
                 ));
             };
+            warn_of_clock(writer, submissions);
             let tenant = &submissions[0].tenant;
             let place = Place {
                 store: store.as_ref(),
@@ -235,6 +252,7 @@ impl Sequencer {
                 head: writer.head,
                 frontier: writer.frontier.clone(),
                 next_run: writer.next_run,
+                last_recorded_at: writer.last_recorded_at,
             };
             let drafts = submissions.iter().flat_map(|submission| &submission.drafts);
             let placed = (|| {
@@ -244,15 +262,23 @@ impl Sequencer {
                 }
                 Ok(placer.finish())
             })();
-            let (batch, frontier, next_run) = placed.map_err(|error| place_failure(ledger_no, error))?;
-            after.push((ledger_no, frontier, next_run));
+            let (batch, left) = placed.map_err(|error| place_failure(ledger_no, error))?;
+            after.push((ledger_no, left));
             batches.push(batch);
         }
         batches.retain(|batch: &Batch| !batch.blocks.is_empty());
         if !batches.is_empty() {
             self.append(&batches, &after)?;
         }
-        for (ledger_no, frontier, next_run) in after {
+        for (
+            ledger_no,
+            After {
+                frontier,
+                next_run,
+                last_recorded_at,
+            },
+        ) in after
+        {
             if let Some(writer) = self.writers.get_mut(&ledger_no) {
                 if frontier.size() != writer.head.size {
                     writer
@@ -265,12 +291,13 @@ impl Sequencer {
                 };
                 writer.frontier = frontier;
                 writer.next_run = next_run;
+                writer.last_recorded_at = last_recorded_at;
             }
         }
         Ok(outcomes)
     }
 
-    fn append(&mut self, batches: &[Batch], after: &[(u32, Frontier, u64)]) -> Result<(), Failure> {
+    fn append(&mut self, batches: &[Batch], after: &[(u32, After)]) -> Result<(), Failure> {
         let started = Instant::now();
         match self.inner.store.batch_append(batches) {
             Ok(()) => {
@@ -302,7 +329,9 @@ impl Sequencer {
                         .head_read(batch.ledger_no)
                         .map_err(|error| stop(&error))?;
                     let expected = after.iter().find(|(ledger_no, ..)| *ledger_no == batch.ledger_no);
-                    if expected.is_some_and(|(_, f, _)| f.size() == head.size && f.root() == head.root) {
+                    if expected.is_some_and(|(_, a)| {
+                        a.frontier.size() == head.size && a.frontier.root() == head.root
+                    }) {
                         moved += 1;
                     }
                 }
@@ -333,6 +362,8 @@ impl Sequencer {
         writer.next_run = store
             .runs_total(writer.ledger.row.tenant_no, None)
             .map_err(|error| stop(&error))?;
+        writer.last_recorded_at =
+            last_recorded_at(store, ledger_no, head).map_err(|error| damaged(error.to_string()))?;
         (writer.head, writer.frontier) = (head, frontier);
         Ok(())
     }
@@ -441,6 +472,43 @@ impl Drop for Exit {
     }
 }
 
+/// When the newest leaf was recorded; before all times without leaves.
+fn last_recorded_at(store: &dyn Store, ledger_no: u32, head: Head) -> Result<Timestamp, TreeError> {
+    let Some(last) = head.size.as_u64().checked_sub(1) else {
+        return Ok(Timestamp::MIN);
+    };
+    let leaf = StoredTree::new(store, ledger_no).leaf(last)?;
+    let header = Header::decode(&leaf).map_err(|error| TreeError::Damaged {
+        ledger_no,
+        leaf: last,
+        reason: error.to_string(),
+    })?;
+    Ok(header.recorded_at)
+}
+
+/// Says it when the clock is far behind the ledger, whose records then stand under the time of its last one.
+fn warn_of_clock(writer: &mut Writer, submissions: &[Submission]) {
+    let behind = |submission: &Submission| {
+        writer.last_recorded_at.as_micros() - submission.at.as_micros() > CLOCK_BEHIND_MICROS
+    };
+    let Some(late) = submissions.iter().find(|submission| behind(submission)) else {
+        return;
+    };
+    if writer
+        .warned
+        .is_some_and(|warned| warned.elapsed() < CLOCK_WARNING_EVERY)
+    {
+        return;
+    }
+    writer.warned = Some(Instant::now());
+    tracing::warn!(
+        origin = writer.ledger.row.origin,
+        clock = %late.at,
+        ledger = %writer.last_recorded_at,
+        "the clock is behind the ledger: records stand under the time of the ledger's last one until it has caught up"
+    );
+}
+
 /// Whether the stored ledger is what this writer believes and not behind the mark.
 fn unsafe_to_sign(
     store: &dyn Store,
@@ -486,7 +554,6 @@ fn stop(error: &StoreError) -> Failure {
 
 fn place_failure(ledger_no: u32, error: crate::place::PlaceError) -> Failure {
     use crate::place::PlaceError;
-    use crate::tree::TreeError;
     match error {
         PlaceError::Store(StoreError::Unavailable(reason))
         | PlaceError::Tree(TreeError::Store(StoreError::Unavailable(reason))) => {

@@ -6,13 +6,16 @@
 #![allow(clippy::unwrap_used)] // a claim that does not hold panics, and that is its answer
 
 use evidence::record::RunStartedFacts;
-use evidence::{ExecutionStatus, Identity, Kind, NanoCents, RunState, Timestamp, TraceStatus};
+use evidence::{
+    Actor, ActorType, ExecutionStatus, Header, Identity, Kind, NanoCents, Origin, RecordId, RunState,
+    SourceDomain, Timestamp, TraceStatus,
+};
 use tlog::{Frontier, TreeSize};
 
 use crate::{
-    AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, KindRow, LateRunRow,
-    LeafBlock, LeafKey, LedgerRow, NodeRow, RunKey, RunQuery, RunRecordRow, RunRow, StepKeyRow, Store,
-    StoreError, TenantRow, TraceKey, TraceRow, codec,
+    AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, FACET_SEEKS_MAX, FacetPage,
+    FacetQuery, FacetRow, Head, LateRunRow, LeafBlock, LeafKey, LedgerRow, NodeRow, RunKey, RunQuery,
+    RunRecordRow, RunRow, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
 };
 
 /// A claim and its name.
@@ -78,10 +81,43 @@ impl Grower {
 
     /// The next leaves, one block, a body each.
     fn batch(&mut self, count: u32) -> Batch {
+        let ledger_no = self.ledger_no;
+        self.batch_of(count, |index| format!("leaf {index} of {ledger_no}").into_bytes())
+    }
+
+    /// The next leaves, with headers that say when they were recorded.
+    fn batch_at(&mut self, count: u32, recorded_at: impl Fn(u64) -> i64) -> Batch {
+        self.batch_of(count, |index| {
+            let at = at(recorded_at(index));
+            let header = Header {
+                id: RecordId::new(at, tlog::LeafIndex::new(index), 0).unwrap(),
+                tenant_id: "t".into(),
+                kind: Kind::SystemRecord,
+                run: None,
+                trace_id: None,
+                correlation_id: None,
+                actor: Actor {
+                    kind: ActorType::System,
+                    id: None,
+                },
+                occurred_at: at,
+                recorded_at: at,
+                source_domain: SourceDomain::System,
+                source_component: "test".into(),
+                origin: Origin::System,
+                commitment: [0; 32],
+            };
+            let mut leaf = Vec::new();
+            header.encode(&mut leaf);
+            leaf
+        })
+    }
+
+    fn batch_of(&mut self, count: u32, leaf: impl Fn(u64) -> Vec<u8>) -> Batch {
         let mut batch = Batch::new(self.ledger_no, self.ledger_no, self.head());
         let (first, mut entries) = (self.size(), Vec::new());
         for _ in 0..count {
-            let leaf = format!("leaf {} of {}", self.size(), self.ledger_no).into_bytes();
+            let leaf = leaf(self.size());
             assert!(codec::push_leaf(&mut entries, &leaf));
             batch.bodies.push(BodyRow {
                 leaf: self.key(self.size()),
@@ -114,6 +150,52 @@ impl Grower {
         let batch = self.batch(count);
         store.batch_append(&[batch]).unwrap();
     }
+}
+
+fn facet_row(facet: &str, leaf: LeafKey) -> FacetRow {
+    FacetRow {
+        facet: facet.into(),
+        leaf,
+    }
+}
+
+/// A list of one facet, newest first.
+fn one(facet: &str) -> FacetQuery {
+    FacetQuery {
+        facets: vec![facet.into()],
+        limit: 10,
+        newest_first: true,
+        ..FacetQuery::default()
+    }
+}
+
+/// Leaf indexes of tenant 1.
+fn leaves(store: &dyn Store, query: &FacetQuery) -> Vec<u64> {
+    store
+        .facet_find(1, query)
+        .unwrap()
+        .leaves
+        .iter()
+        .map(|leaf| leaf.leaf_index())
+        .collect()
+}
+
+/// Ledger 1, whose leaf `i` has each facet `every=d` whose `d` divides `i`.
+fn with_facets(store: &dyn Store, count: u32) -> Grower {
+    let mut grower = Grower::new(store, 1);
+    for _ in 0..2 {
+        let first = grower.size();
+        let mut batch = grower.batch(count / 2);
+        for index in first..grower.size() {
+            for every in [1, 2, 3, 7].into_iter().filter(|every| index % every == 0) {
+                batch
+                    .facets
+                    .push(facet_row(&format!("every={every}"), grower.key(index)));
+            }
+        }
+        store.batch_append(&[batch]).unwrap();
+    }
+    grower
 }
 
 fn state(run_id: &str, created: i64) -> RunState {
@@ -573,37 +655,160 @@ claims! {
         assert!(due(20, 10, 10).is_empty(), "at the very moment is not before it");
     }
 
-    kinds_are_listed_newest_first_within_their_ledger(store) {
-        let (mut one, mut two) = (Grower::new(store, 1), Grower::new(store, 2));
-        for grower in [&mut one, &mut two] {
-            let mut batch = grower.batch(6);
-            for index in 0..6 {
-                let kind = if index % 2 == 0 { Kind::SystemRecord } else { Kind::AuditEvent };
-                batch.kinds.push(KindRow { kind, leaf: grower.key(index) });
+    a_facet_is_listed_both_ways_page_by_page(store) {
+        let grower = with_facets(store, 60);
+        let mut other = Grower::new(store, 2);
+        let mut batch = other.batch(3);
+        batch.facets.extend([facet_row("every=7", other.key(0)), facet_row("other", other.key(1))]);
+        store.batch_append(&[batch]).unwrap();
+        for newest_first in [true, false] {
+            let mut all: Vec<u64> = (0..60).step_by(7).collect();
+            if newest_first {
+                all.reverse();
             }
-            store.batch_append(&[batch]).unwrap();
+            let query = FacetQuery { newest_first, ..one("every=7") };
+            assert_eq!(leaves(store, &query), all);
+            let (mut paged, mut below) = (Vec::new(), None);
+            loop {
+                let page = store.facet_find(1, &FacetQuery { limit: 4, below, ..query.clone() }).unwrap();
+                paged.extend(page.leaves.iter().map(|leaf| leaf.leaf_index()));
+                assert_eq!((page.has_more, page.offset), (page.next.is_some(), 0));
+                below = page.next;
+                if !page.has_more {
+                    break;
+                }
+            }
+            assert_eq!(paged, all);
+            for offset in 0..11 {
+                let found = leaves(store, &FacetQuery { offset, limit: 3, ..query.clone() });
+                assert_eq!(found, all.iter().skip(offset as usize).take(3).copied().collect::<Vec<_>>(), "{offset}");
+            }
+            let exact = store.facet_find(1, &FacetQuery { limit: 9, ..query.clone() }).unwrap();
+            assert!(!exact.has_more && exact.leaves.len() == 9);
         }
-        let list = |before: Option<u64>, limit| -> Vec<u64> {
-            let found = store.kinds_list(1, Kind::SystemRecord, before.map(|index| one.key(index)), limit).unwrap();
-            assert!(found.iter().all(|leaf| leaf.ledger_no() == 1));
-            found.iter().map(|leaf| leaf.leaf_index()).collect()
-        };
-        assert_eq!((list(None, 10), list(Some(4), 10), list(Some(4), 1), list(Some(0), 10)), (vec![4, 2, 0], vec![2, 0], vec![2], vec![]));
+        assert_eq!(leaves(store, &FacetQuery { below: Some(grower.key(14)), ..one("every=7") }), [7, 0]);
+        assert_eq!(leaves(store, &FacetQuery { below: Some(grower.key(42)), newest_first: false, ..one("every=7") }), [49, 56]);
+        for nothing in [one("other"), one("every"), FacetQuery { limit: 0, ..one("every=1") }, FacetQuery { facets: vec![], ..one("") }] {
+            assert_eq!(store.facet_find(1, &nothing).unwrap(), FacetPage::default());
+        }
+        assert_eq!(store.facet_find(2, &one("every=7")).unwrap().leaves, [other.key(0)]);
     }
 
-    a_step_key_finds_its_newest_step(store) {
-        let (mut one, mut two) = (Grower::new(store, 1), Grower::new(store, 2));
-        for grower in [&mut one, &mut two] {
-            let mut batch = grower.batch(3);
-            for (key, index) in [("k", 0), ("k", 2), ("other", 1)] {
-                batch.step_keys.push(StepKeyRow { idempotency_key: key.into(), leaf: grower.key(index) });
+    facets_meet_where_all_of_them_are(store) {
+        let grower = with_facets(store, 200);
+        let query = |facets: &[&str]| FacetQuery {
+            facets: facets.iter().map(|&facet| facet.to_owned()).collect(),
+            ..one("")
+        };
+        for facets in [&["every=2", "every=3"][..], &["every=3", "every=2"], &["every=1", "every=2", "every=3"], &["every=3", "every=2", "every=3"]] {
+            let query = query(facets);
+            assert_eq!(leaves(store, &FacetQuery { limit: 3, ..query.clone() }), [198, 192, 186], "{facets:?}");
+            assert_eq!(leaves(store, &FacetQuery { limit: 3, newest_first: false, ..query.clone() }), [0, 6, 12]);
+            assert_eq!(leaves(store, &FacetQuery { limit: 2, offset: 30, ..query.clone() }), [18, 12]);
+            assert_eq!(leaves(store, &FacetQuery { below: Some(grower.key(13)), ..query.clone() }), [12, 6, 0]);
+            assert_eq!(leaves(store, &FacetQuery { as_of: Some(grower.key(12)), ..query.clone() }), [6, 0]);
+            let page = store.facet_find(1, &FacetQuery { limit: 34, ..query.clone() }).unwrap();
+            assert_eq!((page.leaves.len(), page.has_more, page.next), (34, false, None));
+            let page = store.facet_find(1, &FacetQuery { limit: 33, ..query.clone() }).unwrap();
+            assert_eq!((page.leaves.len(), page.has_more, page.next), (33, true, Some(grower.key(6))));
+            assert_eq!(store.facet_count(1, &query, 34).unwrap(), (34, true));
+            assert_eq!(store.facet_count(1, &query, 33).unwrap(), (33, false));
+        }
+        assert_eq!(leaves(store, &query(&["every=2", "every=5"])), [0; 0]);
+        assert_eq!(store.facet_count(1, &query(&["every=2", "every=5"]), 9).unwrap(), (0, true));
+    }
+
+    facets_that_never_meet_are_not_followed_for_ever(store) {
+        let mut grower = Grower::new(store, 1);
+        let mut left = FACET_SEEKS_MAX + 500;
+        while left > 0 {
+            let first = grower.size();
+            let mut batch = grower.batch(left.min(8_192));
+            left -= left.min(8_192);
+            for index in first..grower.size() {
+                batch.facets.push(facet_row(if index % 2 == 0 { "even" } else { "odd" }, grower.key(index)));
             }
+            batch.facets.extend([facet_row("both", grower.key(first))]);
             store.batch_append(&[batch]).unwrap();
         }
-        assert_eq!(store.step_key_find(1, "k").unwrap(), Some(one.key(2)));
-        assert_eq!(store.step_key_find(2, "other").unwrap(), Some(two.key(1)));
-        assert_eq!(store.step_key_find(1, "K").unwrap(), None);
-        assert_eq!(store.step_key_find(3, "k").unwrap(), None);
+        let mut query = FacetQuery { facets: vec!["even".into(), "odd".into()], offset: 1, ..one("") };
+        assert_eq!(store.facet_count(1, &query, 10_000).unwrap(), (0, false));
+        let page = store.facet_find(1, &query).unwrap();
+        assert_eq!((page.leaves.len(), page.has_more, page.offset), (0, true, 1));
+        (query.below, query.offset) = (page.next, page.offset);
+        assert_eq!(store.facet_find(1, &query).unwrap(), FacetPage::default());
+    }
+
+    a_list_of_a_facet_is_as_it_was(store) {
+        let grower = with_facets(store, 60);
+        for size in [0, 1, 7, 8, 29, 30, 31, 60, 99] {
+            let query = FacetQuery { as_of: Some(grower.key(size)), limit: 100, ..one("every=7") };
+            let there = (0..size.min(60)).filter(|index| index % 7 == 0).count();
+            assert_eq!(leaves(store, &query).len(), there, "{size}");
+            assert_eq!(store.facet_count(1, &query, 0).unwrap(), (there as u64, true), "counted whatever the maximum");
+        }
+        assert_eq!(store.facet_count(1, &FacetQuery { offset: 3, below: Some(grower.key(7)), ..one("every=7") }, 9).unwrap(), (9, true));
+        assert_eq!(store.facet_count(1, &one("every=8"), 9).unwrap(), (0, true));
+        assert_eq!(store.facet_count(1, &FacetQuery::default(), 9).unwrap(), (0, true));
+    }
+
+    times_bound_a_list_in_every_epoch(store) {
+        // Leaves recorded at 10, 10, 20, 20, …; the second epoch's clock begins before the first's ended.
+        let mut keys = Vec::new();
+        for (ledger_no, epoch, start) in [(1, 0, 10), (5, 1, 35)] {
+            store.ledger_create(&ledger(ledger_no, 1, epoch)).unwrap();
+            let mut grower = Grower { ledger_no, frontier: Frontier::new() };
+            for count in [1, 3, 4] {
+                let first = grower.size();
+                let mut batch = grower.batch_at(count, |index| start + i64::try_from(index / 2).unwrap() * 10);
+                (batch.tenant_no, batch.ledger_no) = (1, ledger_no);
+                for index in first..grower.size() {
+                    let facets = if index % 2 == 0 { &["all", "even"][..] } else { &["all"] };
+                    batch.facets.extend(facets.iter().map(|facet| facet_row(facet, grower.key(index))));
+                    keys.push((grower.key(index), start + i64::try_from(index / 2).unwrap() * 10, index));
+                }
+                store.batch_append(&[batch]).unwrap();
+            }
+        }
+        for after in [None, Some(0), Some(10), Some(11), Some(30), Some(41), Some(65), Some(66)] {
+            for before in [None, Some(10), Some(20), Some(35), Some(36), Some(60), Some(99)] {
+                for newest_first in [true, false] {
+                    let query = FacetQuery { after: after.map(at), before: before.map(at), newest_first, limit: 99, ..one("all") };
+                    let mut inside: Vec<_> = keys.iter()
+                        .filter(|(_, time, _)| after.is_none_or(|after| *time >= after) && before.is_none_or(|before| *time < before))
+                        .collect();
+                    if newest_first {
+                        inside.reverse();
+                    }
+                    let expected: Vec<LeafKey> = inside.iter().map(|(key, ..)| *key).collect();
+                    let page = store.facet_find(1, &query).unwrap();
+                    assert_eq!(page.leaves, expected, "{after:?} {before:?}");
+                    assert_eq!(store.facet_count(1, &query, 0).unwrap(), (expected.len() as u64, true));
+                    for offset in 0..5 {
+                        let page = store.facet_find(1, &FacetQuery { offset, limit: 3, ..query.clone() }).unwrap();
+                        let rest: Vec<LeafKey> = expected.iter().copied().skip(offset as usize).take(3).collect();
+                        assert_eq!(page.leaves, rest, "{after:?} {before:?} {offset}");
+                    }
+                    let even: Vec<LeafKey> = inside.iter().filter(|(_, _, index)| index % 2 == 0).map(|(key, ..)| *key).collect();
+                    let both = FacetQuery { facets: vec!["all".into(), "even".into()], ..query };
+                    assert_eq!(store.facet_find(1, &both).unwrap().leaves, even);
+                    assert_eq!(store.facet_count(1, &both, 99).unwrap(), (even.len() as u64, true));
+                }
+            }
+        }
+        let as_of = FacetQuery { after: Some(at(30)), as_of: Some(LeafKey::new(5, 1)), ..one("all") };
+        assert_eq!(store.facet_find(1, &as_of).unwrap().leaves, [(5, 0), (1, 7), (1, 6), (1, 5), (1, 4)].map(|(no, index)| LeafKey::new(no, index)));
+    }
+
+    a_batch_may_bring_a_facets_rows_in_any_company(store) {
+        let mut grower = Grower::new(store, 1);
+        let rows: Vec<FacetRow> = [("b", 0), ("a", 0), ("b", 1), ("a", 2), ("b", 2)].map(|(facet, index)| facet_row(facet, LeafKey::new(1, index))).into();
+        let mut batch = grower.batch(3);
+        batch.facets.clone_from(&rows);
+        store.batch_append(&[batch]).unwrap();
+        let expected = ExpectedRows { tenant_no: 1, facets: rows, ..ExpectedRows::default() };
+        assert!(store.rows_missing(&expected).unwrap().is_empty());
+        assert_eq!(store.facet_count(1, &one("b"), 9).unwrap(), (3, true));
     }
 
     expected_rows_are_there_and_each_other_column_is_told(store) {
@@ -613,15 +818,13 @@ claims! {
             tenant_no: 1,
             run_records: (1..4).map(|seq| record(grower.run(0), seq, grower.key(seq))).collect(),
             traces: vec![(TraceRow { trace: TraceKey::Text("t".into()), run: grower.run(0) }, leaf)],
-            kinds: vec![KindRow { kind: Kind::AuditEvent, leaf }],
-            step_keys: vec![StepKeyRow { idempotency_key: "k".into(), leaf }],
+            facets: vec![facet_row("k=1", leaf), facet_row("k=2", leaf), facet_row("k=2", grower.key(2))],
             tenants: vec![TenantRow { tenant_no: 1, tenant_id: "t1".into(), leaf }],
         };
         let mut batch = grower.batch(3);
         batch.run_records.clone_from(&good.run_records);
         batch.traces = good.traces.iter().map(|(row, _)| row.clone()).collect();
-        batch.kinds.clone_from(&good.kinds);
-        batch.step_keys.clone_from(&good.step_keys);
+        batch.facets.clone_from(&good.facets);
         batch.tenants.clone_from(&good.tenants);
         store.batch_append(&[batch]).unwrap();
         assert_eq!(store.tenants_list().unwrap(), good.tenants);
@@ -637,8 +840,8 @@ claims! {
             ("run_records.occurred_at", |rows| rows.run_records[1].occurred_at = Timestamp::UNIX_EPOCH),
             ("traces.run", |rows| rows.traces[0].0.run = RunKey::new(1, 5)),
             ("traces.run", |rows| rows.traces[0].0.trace = TraceKey::Text("u".into())),
-            ("kinds", |rows| rows.kinds[0].kind = Kind::SystemRecord),
-            ("step_keys", |rows| rows.step_keys[0].idempotency_key = "l".into()),
+            ("facets", |rows| rows.facets[0].facet = "k=3".into()),
+            ("facets", |rows| rows.facets[0].leaf = LeafKey::new(1, 2)),
             ("tenants", |rows| rows.tenants[0].tenant_id = "other".into()),
             ("tenants", |rows| rows.tenants[0].leaf = LeafKey::new(0, 9)),
         ];
@@ -656,10 +859,10 @@ claims! {
         let mut other = Grower::new(store, 2);
         other.grow(store, 300);
         let mut batch = grower.batch(300);
-        batch.kinds.push(KindRow { kind: Kind::AuditEvent, leaf: grower.key(3) });
+        batch.facets.push(facet_row("kind=audit.event", grower.key(3)));
         batch.run_records.push(record(grower.run(0), 1, grower.key(4)));
         batch.traces.push(TraceRow { trace: TraceKey::Text("t".into()), run: grower.run(0) });
-        batch.step_keys.push(StepKeyRow { idempotency_key: "k".into(), leaf: grower.key(4) });
+        batch.facets.push(facet_row("step.key=k", grower.key(4)));
         batch.bodies.push(BodyRow { leaf: grower.key(999), salt: [0; 32], body: codec::pack(b"beyond") });
         store.batch_append(&[batch]).unwrap();
         let snapshot = store.snapshot(1).unwrap();
@@ -668,13 +871,13 @@ claims! {
         assert_eq!(snapshot.bodies_beyond, [(1, 999)]);
         assert_eq!(snapshot.nodes, [(1, 1), (5, 0)]);
         let rows = snapshot.rows;
-        assert_eq!((rows.runs, rows.run_records, rows.traces, rows.kinds, rows.step_keys, rows.tenants), (2, 1, 1, 1, 1, 0));
+        assert_eq!((rows.runs, rows.run_records, rows.traces, rows.facets, rows.tenants), (2, 1, 1, 2, 0));
     }
 
     projections_are_replaced_whole_or_not_at_all(store) {
         let mut grower = with_runs(store, vec![state("r", 0), state("s", 0)]);
         let mut batch = grower.batch(1);
-        batch.kinds.push(KindRow { kind: Kind::AuditEvent, leaf: grower.key(2) });
+        batch.facets.push(facet_row("f", grower.key(2)));
         batch.traces.push(TraceRow { trace: TraceKey::Text("t".into()), run: grower.run(0) });
         store.batch_append(&[batch]).unwrap();
         let fresh = || {
@@ -693,7 +896,7 @@ claims! {
         assert_eq!(store.run_find(1, "new").unwrap().unwrap().state, state);
         assert_eq!(store.run_find(1, "r").unwrap(), None);
         assert_eq!(store.run_find_by_trace(1, &TraceKey::Text("t".into())).unwrap(), None);
-        assert!(store.kinds_list(1, Kind::AuditEvent, None, 9).unwrap().is_empty());
+        assert!(leaves(store, &one("f")).is_empty());
         assert_eq!(store.head_read(1).unwrap(), grower.head(), "leaves stay");
         assert_eq!(store.bodies_read(1, 0, 99).unwrap().len(), 3);
     }

@@ -6,13 +6,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use evidence::{Finding, Identity, Kind, Timestamp};
+use evidence::{Finding, Identity, Timestamp};
 use tlog::{Hash, TreeSize};
 
 use crate::{
-    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock,
-    LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot, Store,
-    StoreError, TenantRow, TraceKey,
+    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, FacetPage, FacetQuery,
+    Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow,
+    Snapshot, Store, StoreError, TenantRow, TraceKey,
 };
 
 /// What fails, once.
@@ -231,8 +231,8 @@ impl Store for FaultStore {
         fn runs_total(tenant_no: u32, as_of: Option<LeafKey>) -> u64;
         fn runs_read(from: RunKey, limit: u32) -> Vec<RunRow>;
         fn runs_due(ended_before: Timestamp, running_before: Timestamp, limit: u32) -> Vec<RunRow>;
-        fn kinds_list(ledger_no: u32, kind: Kind, before: Option<LeafKey>, limit: u32) -> Vec<LeafKey>;
-        fn step_key_find(tenant_no: u32, idempotency_key: &str) -> Option<LeafKey>;
+        fn facet_find(tenant_no: u32, query: &FacetQuery) -> FacetPage;
+        fn facet_count(tenant_no: u32, query: &FacetQuery, max: u32) -> (u64, bool);
         fn self_check() -> Vec<Finding>;
         fn snapshot(tenant_no: u32) -> Snapshot;
         fn run_read(run: RunKey) -> Option<RunRow>;

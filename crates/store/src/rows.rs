@@ -169,21 +169,12 @@ pub struct TraceRow {
     pub run: RunKey,
 }
 
-/// A record that is of no run, found by its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KindRow {
-    /// What it is.
-    pub kind: Kind,
-    /// Its leaf.
-    pub leaf: LeafKey,
-}
-
-/// A step found by its caller's idempotency key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepKeyRow {
-    /// The caller's key.
-    pub idempotency_key: String,
-    /// The step's leaf.
+/// A record found by one of its facets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FacetRow {
+    /// The facet ([`evidence::facet`]).
+    pub facet: String,
+    /// The record's leaf.
     pub leaf: LeafKey,
 }
 
@@ -221,10 +212,9 @@ pub struct Batch {
     pub run_records: Vec<RunRecordRow>,
     /// New traces.
     pub traces: Vec<TraceRow>,
-    /// Records of no run.
-    pub kinds: Vec<KindRow>,
-    /// Steps with an idempotency key.
-    pub step_keys: Vec<StepKeyRow>,
+    /// Facets of the records, each of a record once. Within a facet leaves ascend; the store gives the ordinals.
+    /// Sorted by facet a store writes side by side.
+    pub facets: Vec<FacetRow>,
     /// New tenants (only in the ledger of `_instance`).
     pub tenants: Vec<TenantRow>,
 }
@@ -243,8 +233,7 @@ impl Batch {
             late_runs: Vec::new(),
             run_records: Vec::new(),
             traces: Vec::new(),
-            kinds: Vec::new(),
-            step_keys: Vec::new(),
+            facets: Vec::new(),
             tenants: Vec::new(),
         }
     }
@@ -310,4 +299,38 @@ pub struct RunPage {
     pub rows: Vec<RunRow>,
     /// More follow.
     pub has_more: bool,
+}
+
+/// Which records, by facets, and which part of their list.
+#[derive(Clone, Debug, Default)]
+pub struct FacetQuery {
+    /// All must hold; of none there is no list.
+    pub facets: Vec<String>,
+    /// Recorded at this moment or later.
+    pub after: Option<Timestamp>,
+    /// Recorded before this moment.
+    pub before: Option<Timestamp>,
+    /// Leaves before this one: the list as it was.
+    pub as_of: Option<LeafKey>,
+    /// The cursor, a leaf that was given already: only leaves below it, or, oldest first, only those above it.
+    pub below: Option<LeafKey>,
+    /// Records passed over.
+    pub offset: u32,
+    /// Most leaves.
+    pub limit: u32,
+    /// The other way round when false.
+    pub newest_first: bool,
+}
+
+/// A page of leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FacetPage {
+    /// In the order asked for.
+    pub leaves: Vec<LeafKey>,
+    /// More may follow, even after an empty page: the search was ended early.
+    pub has_more: bool,
+    /// With `has_more`, the cursor of the next page.
+    pub next: Option<LeafKey>,
+    /// The offset of the next page: what the search, when it was ended early, had not passed over yet. Else 0.
+    pub offset: u32,
 }

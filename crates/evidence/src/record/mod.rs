@@ -33,8 +33,10 @@ pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEviden
 pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
-pub use system_record::{CAUSES, SEVERITIES, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated};
-pub use telemetry::{Telemetry, TelemetryPoint};
+pub use system_record::{
+    CAUSES, SEVERITIES, SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated,
+};
+pub use telemetry::{Telemetry, TelemetryFacts, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};
 pub use trace_step::{
     Activity, Otel, PolicyDecision, Provider, Step, StepFacts, StepStatus, StepView, TraceStep, root_hash,
@@ -78,13 +80,17 @@ pub enum Facts {
     TraceEnded(TraceEndedFacts),
     /// A tenant came to be.
     TenantCreated(TenantCreated),
+    /// Something happened to the systems around the runs.
+    System(SystemFacts),
+    /// Measurements.
+    Telemetry(TelemetryFacts),
     /// Something was done to a policy, limit, incident or signal.
     Audit(AuditEventFacts),
     /// A policy was put into force.
     PolicyActivation(PolicyActivationFacts),
     /// An incident was opened, or something was done with it.
     Incident(IncidentEventFacts),
-    /// A record that no projection is about.
+    /// A record of which projections know the header alone.
     Other,
 }
 
@@ -103,8 +109,9 @@ impl Facts {
             }
             Kind::SystemRecord => match TenantCreated::read(header, body)? {
                 Some(tenant) => Self::TenantCreated(tenant),
-                None => Self::Other,
+                None => Self::System(SystemFacts::read(body)?),
             },
+            Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
             Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
             Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),
             Kind::IncidentEvent => Self::Incident(IncidentEventFacts::read(body)?),

@@ -10,6 +10,7 @@ use super::rule::{self, RuleBroken};
 use super::{BodyError, put, text};
 use crate::Kind;
 use crate::canonical::{self, Finite, Value};
+use crate::facet::push_facet;
 
 /// How confidence is measured unless said otherwise.
 pub const CONFIDENCE_VERSION_DEFAULT: &str = "CONFIDENCE_V1";
@@ -102,7 +103,7 @@ impl PolicyActivationFacts {
     }
 
     pub(crate) fn facets(&self, out: &mut Vec<String>) {
-        out.push(format!("policy={}", self.policy_id));
+        push_facet(out, "policy", &self.policy_id);
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::rule::{self, RuleBroken};
 use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
+use crate::facet::push_facet;
 use crate::{Header, Kind};
 
 /// The event type by which a tenant comes to be, in the ledger of `_instance`.
@@ -74,6 +75,57 @@ impl SystemRecord {
         put(&mut object, "severity", Some(text(&self.severity)));
         put(&mut object, "summary", Some(text(&self.summary)));
         canonical::to_vec(&Value::Object(object))
+    }
+
+    /// The facts of this record.
+    pub fn facts(&self) -> SystemFacts {
+        SystemFacts {
+            component: self.component.clone(),
+            event_type: self.event_type.clone(),
+            severity: self.severity.clone(),
+            host: self.host.clone(),
+            run_id: self.run_id.clone(),
+        }
+    }
+}
+
+/// What a system record says to projections.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)] // the fields of `SystemRecord`
+pub struct SystemFacts {
+    pub component: String,
+    pub event_type: String,
+    pub severity: String,
+    #[serde(default)]
+    pub host: Option<String>,
+    #[serde(default)]
+    pub run_id: Option<String>,
+}
+
+/// Characters of a time's text up to its minute.
+const MINUTE_CHARS: usize = "2026-11-21T09:30".len();
+
+impl SystemFacts {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, BodyError> {
+        serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::SystemRecord, error))
+    }
+
+    pub(crate) fn facets(&self, header: &Header<'_>, out: &mut Vec<String>) {
+        out.push("system".to_owned());
+        push_facet(out, "system.component", &self.component);
+        push_facet(out, "system.event_type", &self.event_type);
+        push_facet(out, "system.severity", &self.severity);
+        if let Some(correlation_id) = &header.correlation_id {
+            push_facet(out, "system.correlation", correlation_id);
+        }
+        if let Some(host) = &self.host {
+            push_facet(out, "system.host", host);
+        }
+        if let Some(run_id) = &self.run_id {
+            push_facet(out, "system.run", run_id);
+        }
+        let at = header.occurred_at.to_string();
+        push_facet(out, "system.minute", at.get(..MINUTE_CHARS).unwrap_or(&at));
     }
 }
 

@@ -2,8 +2,13 @@
 //!
 //! Source: SPEC 4.3, 5 (get_system_telemetry); docs/formats.md, "system.telemetry".
 
+use serde::Deserialize;
+
+use super::BodyError;
 use crate::canonical::Writer;
+use crate::facet::push_facet;
 use crate::time::Timestamp;
+use crate::{Header, Kind};
 
 /// One measurement.
 #[derive(Clone, Debug)]
@@ -64,5 +69,35 @@ impl Telemetry {
         w.key("source");
         w.str(&self.source);
         w.close_object();
+    }
+
+    /// The facts of these measurements.
+    pub fn facts(&self) -> TelemetryFacts {
+        TelemetryFacts {
+            run_id: self.run_id.clone(),
+        }
+    }
+}
+
+/// What measurements say to projections.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct TelemetryFacts {
+    /// The run, when the resource names one.
+    #[serde(default)]
+    pub run_id: Option<String>,
+}
+
+impl TelemetryFacts {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, BodyError> {
+        serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::SystemTelemetry, error))
+    }
+
+    pub(crate) fn facets(&self, header: &Header<'_>, out: &mut Vec<String>) {
+        if let Some(run_id) = &self.run_id {
+            push_facet(out, "telemetry.run", run_id);
+        }
+        if let Some(trace_id) = &header.trace_id {
+            push_facet(out, "telemetry.trace", trace_id);
+        }
     }
 }

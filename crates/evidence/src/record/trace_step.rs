@@ -17,6 +17,7 @@ use super::BodyError;
 use crate::canonical::{Finite, Value, Writer};
 use crate::commitment::sha256;
 use crate::cost::NanoCents;
+use crate::facet::push_facet;
 use crate::header::words;
 use crate::identity::Identity;
 use crate::time::Timestamp;
@@ -474,6 +475,12 @@ pub struct StepFacts {
 }
 
 impl StepFacts {
+    pub(crate) fn facets(&self, out: &mut Vec<String>) {
+        if let Some(key) = &self.idempotency_key {
+            push_facet(out, "step.key", key);
+        }
+    }
+
     /// Reads the facts from stored bytes.
     pub(crate) fn read(header: &Header<'_>, body: &[u8]) -> Result<Self, BodyError> {
         let wire: WireFacts<'_> =

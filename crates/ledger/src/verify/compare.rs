@@ -268,8 +268,7 @@ fn unexpected(
     for (place, stored, derived) in [
         ("runs", stored.runs, counts.runs),
         ("traces", stored.traces, counts.traces),
-        ("kinds", stored.kinds, counts.kinds),
-        ("step_keys", stored.step_keys, counts.step_keys),
+        ("facets", stored.facets, counts.facets),
         ("tenants", stored.tenants, counts.tenants),
     ] {
         if stored > derived {

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use evidence::record::Facts;
 use evidence::{Finding, FindingCode, Kind, RunState, Timestamp};
 use store::{
-    ExpectedRows, KindRow, LeafKey, ProjectionCounts, RunKey, RunRecordRow, RunRow, StepKeyRow, TenantRow,
-    TraceKey, TraceRow,
+    ExpectedRows, FacetRow, LeafKey, ProjectionCounts, RunKey, RunRecordRow, RunRow, TenantRow, TraceKey,
+    TraceRow,
 };
 
 use super::examine::Said;
@@ -48,6 +48,8 @@ pub(crate) struct Deriver {
     traces: HashMap<TraceKey, RunKey>,
     /// Runs with a record that could not be read, and their next run_seq: counted, not judged.
     unread: HashMap<String, u64>,
+    /// The last record, and when it was recorded.
+    last: Option<(LeafKey, Timestamp)>,
     pub(crate) counts: ProjectionCounts,
     /// Every record could be read, so that stored rows beyond the counts are unexpected.
     pub(crate) all_read: bool,
@@ -62,14 +64,20 @@ impl Deriver {
             ended: HashMap::new(),
             traces: HashMap::new(),
             unread: HashMap::new(),
+            last: None,
             counts: ProjectionCounts::default(),
             all_read: true,
         }
     }
 
     /// Takes the next record. Findings are about the records themselves: gaps, orphans, doubles.
-    #[allow(clippy::needless_pass_by_value)] // a record is taken in, once
-    pub(crate) fn push(&mut self, leaf: LeafKey, said: Said, out: &mut Derived, findings: &mut Vec<Finding>) {
+    pub(crate) fn push(
+        &mut self,
+        leaf: LeafKey,
+        mut said: Said,
+        out: &mut Derived,
+        findings: &mut Vec<Finding>,
+    ) {
         out.rows.tenant_no = self.tenant_no;
         if let Facts::TenantCreated(tenant) = &said.facts {
             let (tenant_no, tenant_id) = (tenant.tenant_no, tenant.tenant_id.clone());
@@ -80,22 +88,13 @@ impl Deriver {
             });
             self.counts.tenants += 1;
         }
-        if let Facts::Step(step) = &said.facts
-            && let Some(key) = &step.idempotency_key
-        {
-            out.rows.step_keys.push(StepKeyRow {
-                idempotency_key: key.clone(),
-                leaf,
-            });
-            self.counts.step_keys += 1;
+        for facet in std::mem::take(&mut said.facets) {
+            out.rows.facets.push(FacetRow { facet, leaf });
+            self.counts.facets += 1;
         }
+        self.time(leaf, &said, findings);
         let Some((run_id, run_seq)) = said.run.clone() else {
             self.all_read &= said.readable;
-            out.rows.kinds.push(KindRow {
-                kind: said.kind,
-                leaf,
-            });
-            self.counts.kinds += 1;
             return;
         };
         let gap = |expected: u64, findings: &mut Vec<Finding>| {
@@ -199,6 +198,22 @@ impl Deriver {
         {
             self.end(run_id, row, out);
         }
+    }
+
+    /// Reads bounded by time rely on it that times do not run backwards within a ledger.
+    fn time(&mut self, leaf: LeafKey, said: &Said, findings: &mut Vec<Finding>) {
+        if let Some((before, last)) = self.last
+            && before.ledger_no() == leaf.ledger_no()
+            && said.recorded_at < last
+        {
+            let detail = format!("recorded at {}, the leaf before it at {last}", said.recorded_at);
+            findings.push(
+                Finding::new(FindingCode::LeafMalformed, "leaf_blocks.leaves", detail)
+                    .with_leaf(leaf.leaf_index())
+                    .with_record(said.id),
+            );
+        }
+        self.last = Some((leaf, said.recorded_at));
     }
 
     /// The next run_seq of a run that is no longer judged.

@@ -30,6 +30,8 @@ pub(crate) struct Said {
     /// Whether the body could be read; without it the record is counted, and its run is not judged.
     pub(crate) readable: bool,
     pub(crate) facts: Facts,
+    /// Without the body only what the header says.
+    pub(crate) facets: Vec<String>,
 }
 
 /// What every leaf of a ledger is held against.
@@ -126,6 +128,7 @@ impl Examiner {
 
 impl Said {
     fn of(header: Header<'_>, identity: Option<Identity>, facts: Facts, readable: bool) -> Self {
+        let facets = facts.facets(&header);
         Self {
             id: header.id,
             kind: header.kind,
@@ -137,6 +140,7 @@ impl Said {
             identity,
             readable,
             facts,
+            facets,
         }
     }
 }

@@ -211,7 +211,7 @@ pub fn copy_database(from: &Path, to: &Path) {
 pub fn projections(folder: &Path) -> Vec<String> {
     let connection = rusqlite::Connection::open(database(folder)).unwrap();
     let mut dump = Vec::new();
-    for table in ["tenants", "runs", "run_records", "traces", "kinds", "step_keys"] {
+    for table in ["tenants", "runs", "run_records", "traces", "facets"] {
         let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
         let columns = statement.column_count();
         let mut rows = statement
@@ -552,7 +552,7 @@ pub fn system_of(record: &SystemRecord) -> Draft {
         ..draft(
             kind,
             Bind::None,
-            Facts::Other,
+            Facts::System(record.facts()),
             SealedBody::seal(kind, salt(), &record.encode()).unwrap(),
         )
     }

@@ -95,7 +95,8 @@ fn rebuilding_mends_whatever_was_done_to_projections() {
         bed.path(),
         "DELETE FROM runs WHERE ordinal IS NULL OR run % 2 = 0; DELETE FROM traces; DELETE FROM tenants;
          UPDATE runs SET status = 'failed', late_count = 9; UPDATE run_records SET occurred_at = 0;
-         INSERT INTO kinds VALUES (12, 99); DELETE FROM step_keys"
+         INSERT INTO facets VALUES (1, 'system', 99, 7); DELETE FROM facets WHERE facet LIKE 'step.key=%';
+         UPDATE facets SET n = n + 1 WHERE facet = 'kind=system.record'"
             .replace("ordinal IS NULL OR ", "")
             .as_str(),
     );

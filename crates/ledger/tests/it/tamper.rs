@@ -473,7 +473,9 @@ fn rows_exchanged_between_runs_and_tenants_are_found() {
         ("run_records", "UPDATE run_records SET run = (run & ((1 << 40) - 1)) + (2 << 40) + 5000 WHERE run >> 40 = 1".into()),
         ("traces", "UPDATE traces SET run = (2 << 40) WHERE tenant_no = 1".into()),
         ("traces", "UPDATE traces SET tenant_no = 2 WHERE tenant_no = 1 AND trace_id = 'trace_r12'".into()),
-        ("step_keys", "UPDATE step_keys SET idempotency_key = 'key-' || (1 - substr(idempotency_key, 5))".into()),
+        ("facets", "UPDATE facets SET facet = 'step.key=key-' || (1 - substr(facet, 14)) WHERE facet LIKE 'step.key=%'".into()),
+        ("facets.n", "UPDATE facets SET n = n + 1 WHERE tenant_no = 1 AND facet = 'system'".into()),
+        ("facets", "UPDATE facets SET tenant_no = 3 - tenant_no WHERE tenant_no IN (1, 2)".into()),
         ("checkpoints", "UPDATE checkpoints SET note = (SELECT note FROM checkpoints WHERE ledger_no = 2 LIMIT 1) WHERE ledger_no = 1".into()),
         ("runs", "UPDATE runs SET tenant_no = 2, run_id = run_id || 'y' WHERE run = 1 << 40".into()),
     ] {

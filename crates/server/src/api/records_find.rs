@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use evidence::facet::facet;
 use evidence::{Header, Identity, Kind};
 use ledger::{Ledger, RecordError, StoredTree, Tenant};
 use serde::{Deserialize, Serialize};
-use store::{LeafKey, RunKey, RunRow, TraceKey};
+use store::{FacetQuery, LeafKey, RunKey, RunRow, TraceKey};
 
 use super::records::kind_of;
 use crate::ApiError;
@@ -105,7 +106,7 @@ impl Filter {
         from: Option<Position>,
         limit: u32,
     ) -> Result<Found, ApiError> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let rows = usize::try_from(limit).unwrap_or(usize::MAX);
         if self.run_id.is_none() && self.trace.is_none() {
             let before = match from {
                 Some(Position::Before(key)) => LeafKey::from_i64(key),
@@ -113,7 +114,7 @@ impl Filter {
             };
             return match self.kind {
                 Some(kind) if !kind.is_of_run() => by_kind(service, tenant, kind, before, limit),
-                kind => scan(service, tenant, kind, before, limit),
+                kind => scan(service, tenant, kind, before, rows),
             };
         }
         let Some(run) = self.run(service, tenant)? else {
@@ -134,7 +135,7 @@ impl Filter {
             Some(Position::Seq(seq)) => seq,
             _ => 0,
         };
-        self.of_run(service, tenant, run.key, before, from, limit)
+        self.of_run(service, tenant, run.key, before, from, rows)
     }
 
     /// The run of both id and trace, as far as they are given.
@@ -232,35 +233,27 @@ fn parts(service: &Ledger, tenant: &Tenant, before: LeafKey) -> Result<Vec<(u32,
     Ok(parts)
 }
 
-/// Records of no run by kind, from the index kept for them.
+/// Records of no run by kind: each has it as a facet.
 fn by_kind(
     service: &Ledger,
     tenant: &Tenant,
     kind: Kind,
     before: LeafKey,
-    limit: usize,
+    limit: u32,
 ) -> Result<Found, ApiError> {
-    let mut leaves = Vec::new();
-    for (ledger_no, end) in parts(service, tenant, before)? {
-        let wanted = u32::try_from(limit + 1 - leaves.len()).unwrap_or(u32::MAX);
-        leaves.extend(service.store().kinds_list(
-            ledger_no,
-            kind,
-            Some(LeafKey::new(ledger_no, end)),
-            wanted,
-        )?);
-        if leaves.len() > limit {
-            break;
-        }
-    }
-    let more = leaves.len() > limit;
-    leaves.truncate(limit);
-    let leaves: Vec<_> = leaves
-        .into_iter()
-        .map(|leaf| (leaf, Position::Before(leaf.as_i64())))
-        .collect();
-    let next = leaves.last().map(|(_, after)| *after).filter(|_| more);
-    Ok(Found { leaves, next })
+    let query = FacetQuery {
+        facets: vec![facet("kind", kind.as_str())],
+        as_of: Some(before),
+        limit,
+        newest_first: true,
+        ..FacetQuery::default()
+    };
+    let page = service.store().facet_find(tenant.tenant_no, &query)?;
+    let at = |leaf: LeafKey| Position::Before(leaf.as_i64());
+    Ok(Found {
+        leaves: page.leaves.into_iter().map(|leaf| (leaf, at(leaf))).collect(),
+        next: page.next.map(at),
+    })
 }
 
 /// Looks through the leaves, newest first; `None`: every kind.

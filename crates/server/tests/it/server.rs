@@ -196,7 +196,7 @@ fn system_record(number: u32) -> Draft {
         source_component: "test",
         origin: Origin::System,
         body: SealedBody::seal(Kind::SystemRecord, Salts::default().next_salt(), &body).unwrap(),
-        facts: Facts::Other,
+        facts: Facts::System(created.to_record().facts()),
         expect_run_seq: None,
     }
 }

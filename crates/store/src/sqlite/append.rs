@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{SqliteStore, as_i64, runs, unavailable};
+use super::{SqliteStore, as_i64, facets, runs, unavailable};
 use crate::{AppendError, Batch, CheckpointRow, Head, LeafKey, LedgerRow, StoreError, TraceKey};
 
 impl SqliteStore {
@@ -99,7 +99,7 @@ impl SqliteStore {
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(unavailable)?;
-        for table in ["tenants", "runs", "run_records", "traces", "kinds", "step_keys"] {
+        for table in ["tenants", "runs", "run_records", "traces", "facets"] {
             transaction
                 .execute(&format!("DELETE FROM {table}"), [])
                 .map_err(unavailable)?;
@@ -169,14 +169,7 @@ fn append_projections(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite:
             TraceKey::Text(id) => insert.execute((batch.tenant_no, id, row.run.as_i64()))?,
         };
     }
-    let mut insert = transaction.prepare_cached("INSERT INTO kinds VALUES (?1, ?2)")?;
-    for row in &batch.kinds {
-        insert.execute((row.kind.code(), row.leaf.as_i64()))?;
-    }
-    let mut insert = transaction.prepare_cached("INSERT INTO step_keys VALUES (?1, ?2, ?3)")?;
-    for row in &batch.step_keys {
-        insert.execute((batch.tenant_no, &row.idempotency_key, row.leaf.as_i64()))?;
-    }
+    facets::insert(transaction, batch.tenant_no, &batch.facets)?;
     let mut insert = transaction.prepare_cached("INSERT INTO tenants VALUES (?1, ?2, ?3)")?;
     for row in &batch.tenants {
         insert.execute((row.tenant_no, &row.tenant_id, row.leaf.as_i64()))?;

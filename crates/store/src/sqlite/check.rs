@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, OptionalExtension};
 
-use evidence::{Finding, FindingCode, Kind};
+use evidence::{Finding, FindingCode};
 
 use super::open::MIGRATIONS;
 use super::unavailable;
@@ -39,18 +39,12 @@ fn strays(c: &Connection) -> Result<Vec<Finding>, StoreError> {
     };
     let (ledgers, tenants) = (owners("ledger_no")?, owners("tenant_no")?);
     let mut findings = Vec::new();
-    let mut look = |table: &str,
-                    code,
-                    (word, owners): (&str, &BTreeSet<i64>),
-                    bits: u32,
-                    sql: &str,
-                    kind: Option<i64>| {
+    let mut look = |table: &str, code, (word, owners): (&str, &BTreeSet<i64>), bits: u32, sql: &str| {
         let mut next = c.prepare_cached(sql).map_err(unavailable)?;
         let mut from = Some(i64::MIN);
         while let Some(at) = from {
-            let parameters = params_from_iter(std::iter::once(at).chain(kind));
             let key: Option<i64> = next
-                .query_row(parameters, |row| row.get(0))
+                .query_row([at], |row| row.get(0))
                 .optional()
                 .map_err(unavailable)?;
             let Some(key) = key else { break };
@@ -109,7 +103,7 @@ fn strays(c: &Connection) -> Result<Vec<Finding>, StoreError> {
             FindingCode::ProjectionUnexpected,
         ),
         (
-            "step_keys",
+            "facets",
             "tenant_no",
             0,
             tenants,
@@ -117,44 +111,22 @@ fn strays(c: &Connection) -> Result<Vec<Finding>, StoreError> {
         ),
     ] {
         let sql = format!("SELECT {key} FROM {table} WHERE {key} >= ?1 ORDER BY {key} LIMIT 1");
-        look(table, code, owners, bits, &sql, None)?;
+        look(table, code, owners, bits, &sql)?;
     }
-    let kinds: Vec<i64> = Kind::ALL.iter().map(|kind| i64::from(kind.code())).collect();
-    for &kind in &kinds {
-        let sql = "SELECT leaf FROM kinds WHERE kind = ?2 AND leaf >= ?1 ORDER BY leaf LIMIT 1";
-        look(
-            "kinds",
-            FindingCode::ProjectionUnexpected,
-            ledgers,
-            PLACE_BITS,
-            sql,
-            Some(kind),
-        )?;
-    }
-    let known = kinds
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
     for (table, code, sql) in [
-        (
-            "kinds",
-            FindingCode::ProjectionUnexpected,
-            format!("SELECT 1 FROM kinds WHERE kind NOT IN ({known}) LIMIT 1"),
-        ),
         // A negative size or sequence is below where reading begins.
         (
             "checkpoints",
             FindingCode::CheckpointInvalid,
-            "SELECT 1 FROM checkpoints WHERE tree_size < 0 LIMIT 1".into(),
+            "SELECT 1 FROM checkpoints WHERE tree_size < 0 LIMIT 1",
         ),
         (
             "run_records",
             FindingCode::ProjectionUnexpected,
-            "SELECT 1 FROM run_records WHERE run_seq < 0 LIMIT 1".into(),
+            "SELECT 1 FROM run_records WHERE run_seq < 0 LIMIT 1",
         ),
     ] {
-        if c.prepare(&sql)
+        if c.prepare(sql)
             .and_then(|mut s| s.exists([]))
             .map_err(unavailable)?
         {

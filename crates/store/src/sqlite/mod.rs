@@ -6,6 +6,7 @@
 
 mod append;
 mod check;
+mod facets;
 mod open;
 mod read;
 mod runs;

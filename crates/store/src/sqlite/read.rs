@@ -7,11 +7,11 @@ use evidence::{Finding, Identity, Kind, Timestamp};
 use tlog::{Hash, TreeSize};
 
 use super::append::empty_head;
-use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, hash, runs, thirty_two, unavailable};
+use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, facets, hash, runs, thirty_two, unavailable};
 use crate::{
-    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, Head, LeafBlock,
-    LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow, Snapshot,
-    Store, StoreError, TenantRow, TraceKey, TraceRow,
+    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, FacetPage, FacetQuery,
+    Head, LeafBlock, LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow,
+    RunRow, Snapshot, Store, StoreError, TenantRow, TraceKey, TraceRow,
 };
 
 impl Store for SqliteStore {
@@ -279,34 +279,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn kinds_list(
-        &self,
-        ledger_no: u32,
-        kind: Kind,
-        before: Option<LeafKey>,
-        limit: u32,
-    ) -> Result<Vec<LeafKey>, StoreError> {
-        let (low, high) = ledger_range(ledger_no);
-        let before = before.map_or(high, |leaf| leaf.as_i64() - 1);
-        self.read(|c| {
-            rows(
-                c,
-                "SELECT leaf FROM kinds WHERE kind = ?1 AND leaf BETWEEN ?2 AND ?3 ORDER BY leaf DESC LIMIT ?4",
-                (kind.code(), low, before, limit),
-                |row| Ok(LeafKey::from_i64(row.get(0)?)),
-            )
-        })
+    fn facet_find(&self, tenant_no: u32, query: &FacetQuery) -> Result<FacetPage, StoreError> {
+        self.read(|c| facets::find(c, tenant_no, query))
     }
 
-    fn step_key_find(&self, tenant_no: u32, idempotency_key: &str) -> Result<Option<LeafKey>, StoreError> {
-        self.read(|c| {
-            c.prepare_cached("SELECT max(leaf) FROM step_keys WHERE tenant_no = ?1 AND idempotency_key = ?2")
-                .and_then(|mut s| {
-                    s.query_row((tenant_no, idempotency_key), |row| row.get::<_, Option<i64>>(0))
-                })
-                .map(|leaf| leaf.map(LeafKey::from_i64))
-                .map_err(unavailable)
-        })
+    fn facet_count(&self, tenant_no: u32, query: &FacetQuery, max: u32) -> Result<(u64, bool), StoreError> {
+        self.read(|c| facets::count(c, tenant_no, query, max))
     }
 
     fn self_check(&self) -> Result<Vec<Finding>, StoreError> {
@@ -560,7 +538,7 @@ pub(super) fn run_record(row: &Row<'_>) -> Result<RunRecordRow, StoreError> {
     })
 }
 
-fn block(row: &Row<'_>) -> Result<LeafBlock, StoreError> {
+pub(super) fn block(row: &Row<'_>) -> Result<LeafBlock, StoreError> {
     let first: i64 = row.get(0).map_err(unavailable)?;
     Ok(LeafBlock {
         first: LeafKey::from_i64(first).leaf_index(),

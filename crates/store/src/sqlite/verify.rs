@@ -3,10 +3,8 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use evidence::Kind;
-
 use super::read::{RECORD_COLUMNS, head, ledger_range, run_record};
-use super::{as_i64, as_u64, runs, unavailable};
+use super::{as_i64, as_u64, facets, runs, unavailable};
 use crate::{ExpectedRows, LeafKey, RowMissing, RunRecordRow, Snapshot, StoreError, TraceKey};
 
 pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, StoreError> {
@@ -40,11 +38,6 @@ pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, Store
             &[i64::from(ledger_no)],
         )?;
         snapshot.nodes.push((ledger_no, nodes));
-        // Kind by kind, as the key has it: one scan a ledger would read the whole table for each.
-        for kind in Kind::ALL {
-            let sql = "SELECT count(*) FROM kinds WHERE kind = ?3 AND leaf BETWEEN ?1 AND ?2";
-            snapshot.rows.kinds += count(sql, &[low, high, i64::from(kind.code())])?;
-        }
         snapshot.heads.push((ledger_no, head));
     }
     let (first, last) = runs::tenant_range(tenant_no);
@@ -58,7 +51,7 @@ pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, Store
         &[first, last],
     )?;
     snapshot.rows.traces = count("SELECT count(*) FROM traces WHERE tenant_no = ?1", &[tenant])?;
-    snapshot.rows.step_keys = count("SELECT count(*) FROM step_keys WHERE tenant_no = ?1", &[tenant])?;
+    snapshot.rows.facets = count("SELECT count(*) FROM facets WHERE tenant_no = ?1", &[tenant])?;
     snapshot.rows.tenants = count("SELECT count(*) FROM tenants WHERE ?1 = 0", &[tenant])?;
     Ok(snapshot)
 }
@@ -88,36 +81,7 @@ pub(super) fn missing(c: &Connection, expected: &ExpectedRows) -> Result<Vec<Row
             found,
         });
     }
-    let mut exists = c
-        .prepare_cached("SELECT 1 FROM kinds WHERE kind = ?1 AND leaf = ?2")
-        .map_err(unavailable)?;
-    for row in &expected.kinds {
-        if !exists
-            .exists((row.kind.code(), row.leaf.as_i64()))
-            .map_err(unavailable)?
-        {
-            missing.push(RowMissing {
-                place: "kinds",
-                leaf: row.leaf,
-                found: String::new(),
-            });
-        }
-    }
-    let mut exists = c
-        .prepare_cached("SELECT 1 FROM step_keys WHERE tenant_no = ?1 AND idempotency_key = ?2 AND leaf = ?3")
-        .map_err(unavailable)?;
-    for row in &expected.step_keys {
-        let there = exists
-            .exists((expected.tenant_no, &row.idempotency_key, row.leaf.as_i64()))
-            .map_err(unavailable)?;
-        if !there {
-            missing.push(RowMissing {
-                place: "step_keys",
-                leaf: row.leaf,
-                found: String::new(),
-            });
-        }
-    }
+    facets::missing(c, expected, &mut missing)?;
     let mut find = c
         .prepare_cached("SELECT tenant_id, leaf FROM tenants WHERE tenant_no = ?1")
         .map_err(unavailable)?;

@@ -118,14 +118,10 @@ CREATE TABLE traces (
   run       INTEGER NOT NULL,
   PRIMARY KEY (tenant_no, trace_id)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE kinds (
-  kind INTEGER NOT NULL,
-  leaf INTEGER NOT NULL,
-  PRIMARY KEY (kind, leaf)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE step_keys (
-  tenant_no       INTEGER NOT NULL,
-  idempotency_key TEXT NOT NULL,
-  leaf            INTEGER NOT NULL,
-  PRIMARY KEY (tenant_no, idempotency_key, leaf)
+CREATE TABLE facets (
+  tenant_no INTEGER NOT NULL,
+  facet     TEXT NOT NULL,
+  leaf      INTEGER NOT NULL,
+  n         INTEGER NOT NULL,
+  PRIMARY KEY (tenant_no, facet, leaf)
 ) STRICT, WITHOUT ROWID;

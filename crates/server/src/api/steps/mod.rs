@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use evidence::facet::facet;
 use evidence::record::StepView;
 use ledger::Salts;
 use serde::{Deserialize, Serialize};
@@ -126,21 +127,16 @@ async fn find(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
-        let leaf = ledger
-            .store()
-            .step_key_find(tenant.tenant_no, &query.idempotency_key)?;
-        let leaf = leaf.ok_or_else(ApiError::not_found)?;
         let record = ledger
             .records(tenant)
-            .read(&[leaf])?
-            .pop()
+            .newest(facet("step.key", &query.idempotency_key), None)?
             .ok_or_else(ApiError::not_found)?;
         let header = record.header()?;
         // An erased step says nothing any more, its key included.
         let body = record.body.as_deref().ok_or_else(ApiError::not_found)?;
         let view = StepView::read(body).map_err(|error| ApiError::internal(&error))?;
         ok(&StepFoundOut {
-            leaf_index: leaf.leaf_index(),
+            leaf_index: record.leaf.leaf_index(),
             outcome_data: view.step.outcome_data,
             output_hash: view.step.output_hash.as_deref(),
             record_id: header.id.to_string(),

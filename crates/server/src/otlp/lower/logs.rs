@@ -237,7 +237,7 @@ fn lower_log(
         source_component: SOURCE_COMPONENT,
         origin: Origin::System,
         body,
-        facts: Facts::Other,
+        facts: Facts::System(record.facts()),
         expect_run_seq: None,
     })
 }

@@ -246,7 +246,7 @@ impl Batch {
             source_component: SOURCE_COMPONENT,
             origin: Origin::System,
             body,
-            facts: Facts::Other,
+            facts: Facts::Telemetry(self.body.facts()),
             expect_run_seq: None,
         });
     }
