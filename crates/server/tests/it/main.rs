@@ -7,6 +7,7 @@ mod api_runs;
 mod api_traces;
 mod api_vectors;
 mod audit_events;
+mod audit_vectors;
 mod entry;
 mod health;
 mod incidents;
