@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::canonical::Writer;
+use crate::canonical::{Reader, Writer};
 use crate::commitment::unhex;
 use crate::time::Timestamp;
 use crate::{Kind, RecordId};
@@ -181,7 +181,81 @@ impl<'a> Header<'a> {
     }
 
     /// Reads a leaf.
+    ///
+    /// # Errors
+    /// [`HeaderError`]: the bytes are no header.
     pub fn decode(leaf: &'a [u8]) -> Result<Self, HeaderError> {
+        match Self::decode_written(leaf) {
+            Some(header) => Ok(header),
+            None => Self::decode_any(leaf),
+        }
+    }
+
+    /// Reads a leaf as [`Self::encode`] writes it, member by member: a tenth of what a general parser takes.
+    fn decode_written(leaf: &'a [u8]) -> Option<Self> {
+        let r = &mut Reader::new(leaf)?;
+        r.eat("{\"actor\":{")?;
+        let id = if r.goes("\"id\":\"") {
+            let id = r.string_to_quote()?;
+            r.eat(",")?;
+            Some(id)
+        } else {
+            None
+        };
+        r.eat("\"type\":")?;
+        let actor = Actor {
+            kind: ActorType::parse(r.plain()?)?,
+            id,
+        };
+        r.eat("},\"body\":{\"commitment\":")?;
+        let commitment = unhex(r.plain()?.as_bytes())?;
+        r.eat("}")?;
+        let correlation_id = optional(r, ",\"correlation_id\":")?;
+        r.eat(",\"id\":")?;
+        let id = RecordId::parse(r.plain()?)?;
+        r.eat(",\"kind\":")?;
+        let kind = Kind::parse(r.plain()?)?;
+        r.eat(",\"occurred_at\":")?;
+        let occurred_at = Timestamp::parse(r.plain()?).ok()?;
+        r.eat(",\"origin\":")?;
+        let origin = Origin::parse(r.plain()?)?;
+        r.eat(",\"recorded_at\":")?;
+        let recorded_at = Timestamp::parse(r.plain()?).ok()?;
+        let run = match optional(r, ",\"run_id\":")? {
+            Some(run_id) => {
+                r.eat(",\"run_seq\":")?;
+                let run_seq = r.number()?.parse().ok()?;
+                Some(RunPlace { run_id, run_seq })
+            }
+            None => None,
+        };
+        r.eat(",\"source_component\":")?;
+        let source_component = r.string()?;
+        r.eat(",\"source_domain\":")?;
+        let source_domain = SourceDomain::parse(r.plain()?)?;
+        r.eat(",\"tenant_id\":")?;
+        let tenant_id = r.string()?;
+        let trace_id = optional(r, ",\"trace_id\":")?;
+        r.eat(",\"v\":1}")?;
+        r.end()?;
+        Some(Self {
+            id,
+            tenant_id,
+            kind,
+            run,
+            trace_id,
+            correlation_id,
+            actor,
+            occurred_at,
+            recorded_at,
+            source_domain,
+            source_component,
+            origin,
+            commitment,
+        })
+    }
+
+    fn decode_any(leaf: &'a [u8]) -> Result<Self, HeaderError> {
         let wire: Wire<'a> = serde_json::from_slice(leaf)?;
         if wire.v != HEADER_VERSION {
             return Err(HeaderError::Version(wire.v));
@@ -208,6 +282,16 @@ impl<'a> Header<'a> {
             commitment: unhex(wire.body.commitment.as_bytes())
                 .ok_or(HeaderError::Field("body.commitment"))?,
         })
+    }
+}
+
+/// A member that may be left out: outside, it is not the writer's form; inside, it is not there.
+#[allow(clippy::option_option)] // the two are different answers
+fn optional<'a>(r: &mut Reader<'a>, key: &str) -> Option<Option<Cow<'a, str>>> {
+    if r.goes(key) {
+        r.string().map(Some)
+    } else {
+        Some(None)
     }
 }
 
@@ -289,6 +373,51 @@ mod tests {
             )
         );
         assert_eq!(Header::decode(&leaf).unwrap(), header());
+    }
+
+    #[test]
+    fn what_is_read_fast_is_what_the_general_parser_reads() {
+        let mut odd = header();
+        odd.correlation_id = Some("\u{e9}\n\u{1}".into());
+        odd.actor.id = None;
+        odd.run = None;
+        odd.trace_id = None;
+        for header in [header(), odd] {
+            let mut leaf = Vec::new();
+            header.encode(&mut leaf);
+            assert_eq!(Header::decode(&leaf).unwrap(), header);
+            // Every byte in turn: taken out, doubled, or another; the fast way never accepts more or otherwise.
+            for at in 0..leaf.len() {
+                for other in [
+                    b'"',
+                    b'\\',
+                    b'0',
+                    b',',
+                    b'}',
+                    b' ',
+                    0x80,
+                    leaf[at] ^ 1,
+                    leaf[at] ^ 32,
+                ] {
+                    let mut changed = leaf.clone();
+                    changed[at] = other;
+                    let (mut short, mut long) = (leaf.clone(), leaf.clone());
+                    short.remove(at);
+                    long.insert(at, other);
+                    for bytes in [&changed, &short, &long] {
+                        if let Some(fast) = Header::decode_written(bytes) {
+                            assert_eq!(Header::decode_any(bytes).ok(), Some(fast));
+                        }
+                    }
+                }
+            }
+        }
+        let mut leaf = Vec::new();
+        header().encode(&mut leaf);
+        assert!(
+            Header::decode_written(&leaf).is_some(),
+            "the writer's form is read fast"
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ const PLACE_ATTEMPTS: u32 = 3;
 const CLOCK_BEHIND_MICROS: i64 = 60 * 1_000_000;
 
 /// One such line a ledger and minute: every batch sees the same clock.
-const CLOCK_WARNING_EVERY: Duration = Duration::from_secs(60);
+const CLOCK_WARNING_EVERY: Duration = Duration::from_mins(1);
 
 /// The writing side of one ledger.
 struct Writer {

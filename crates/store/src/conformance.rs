@@ -311,7 +311,7 @@ claims! {
         assert_eq!(store.run_find(1, "r").unwrap(), None);
         assert_eq!(store.runs_total(1, None).unwrap(), 0);
         assert!(store.runs_list(&query()).unwrap().rows.is_empty());
-        assert!(store.self_check().unwrap().is_empty());
+        assert!(store.self_check(false).unwrap().is_empty());
         assert!(!store.is_stopped());
         assert!(store.disk_bytes() > 0);
     }

@@ -233,7 +233,7 @@ impl Store for FaultStore {
         fn runs_due(ended_before: Timestamp, running_before: Timestamp, limit: u32) -> Vec<RunRow>;
         fn facet_find(tenant_no: u32, query: &FacetQuery) -> FacetPage;
         fn facet_count(tenant_no: u32, query: &FacetQuery, max: u32) -> (u64, bool);
-        fn self_check() -> Vec<Finding>;
+        fn self_check(only_ledger: bool) -> Vec<Finding>;
         fn snapshot(tenant_no: u32) -> Snapshot;
         fn run_read(run: RunKey) -> Option<RunRow>;
         fn run_snapshot(run: RunKey) -> Option<(RunRow, Vec<RunRecordRow>)>;

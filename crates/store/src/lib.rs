@@ -162,7 +162,9 @@ pub trait Store: Send + Sync + 'static {
     fn facet_count(&self, tenant_no: u32, query: &FacetQuery, max: u32) -> Result<(u64, bool), StoreError>;
 
     /// Looks at what verification of records cannot see: the database's own structure, schema, triggers, dictionaries.
-    fn self_check(&self) -> Result<Vec<Finding>, StoreError>;
+    ///
+    /// `only_ledger` leaves out the structure of what is projected.
+    fn self_check(&self, only_ledger: bool) -> Result<Vec<Finding>, StoreError>;
 
     /// The heads of a tenant's ledgers and the rows of its projections at one moment.
     fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError>;

@@ -17,6 +17,7 @@ mod policy_decision;
 mod rule;
 mod run_completed;
 mod run_started;
+mod step_facts;
 mod system_record;
 mod telemetry;
 mod trace_ended;
@@ -33,14 +34,14 @@ pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEviden
 pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
+pub use step_facts::StepFacts;
 pub use system_record::{
     CAUSES, SEVERITIES, SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated,
 };
 pub use telemetry::{Telemetry, TelemetryFacts, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};
 pub use trace_step::{
-    Activity, Otel, PolicyDecision, Provider, Step, StepFacts, StepStatus, StepView, TraceStep, root_hash,
-    step_hash,
+    Activity, Otel, PolicyDecision, Provider, Step, StepStatus, StepView, TraceStep, root_hash, step_hash,
 };
 
 use crate::canonical::Value;

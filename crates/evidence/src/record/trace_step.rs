@@ -13,15 +13,13 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::BodyError;
+use super::{BodyError, StepFacts};
+use crate::Kind;
 use crate::canonical::{Finite, Value, Writer};
 use crate::commitment::sha256;
 use crate::cost::NanoCents;
-use crate::facet::push_facet;
 use crate::header::words;
-use crate::identity::Identity;
 use crate::time::Timestamp;
-use crate::{Header, Kind};
 
 words! {
     /// How a step ended.
@@ -439,157 +437,6 @@ impl Otel {
     }
 }
 
-/// What a step says to projections.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepFacts {
-    /// Of a REST step.
-    pub step_index: Option<u32>,
-    /// Trace and span id, of a span.
-    pub span: Option<([u8; 16], [u8; 8])>,
-    /// A span without parent: its end completes the run.
-    pub root: bool,
-    /// How it ended.
-    pub status: StepStatus,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// When a span ended.
-    pub ended_at: Option<Timestamp>,
-    /// Whole microseconds.
-    pub duration_micros: i64,
-    /// What it cost.
-    pub cost: NanoCents,
-    /// Whether its tokens and cost count for the run.
-    pub inference: bool,
-    /// Of an inference step.
-    pub provider: Option<String>,
-    /// Of an inference step.
-    pub model: Option<String>,
-    /// Of an inference step.
-    pub input_tokens: Option<i64>,
-    /// Of an inference step.
-    pub output_tokens: Option<i64>,
-    /// Who acted.
-    pub agent: Option<String>,
-    /// The caller's key, when not empty.
-    pub idempotency_key: Option<String>,
-}
-
-impl StepFacts {
-    pub(crate) fn facets(&self, out: &mut Vec<String>) {
-        if let Some(key) = &self.idempotency_key {
-            push_facet(out, "step.key", key);
-        }
-    }
-
-    /// Reads the facts from stored bytes.
-    pub(crate) fn read(header: &Header<'_>, body: &[u8]) -> Result<Self, BodyError> {
-        let wire: WireFacts<'_> =
-            serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::TraceStep, error))?;
-        let bad = |what: &str| BodyError::new(Kind::TraceStep, what);
-        let (step, otel) = (wire.step, wire.otel);
-        let provider = wire.provider;
-        let span = match &otel {
-            Some(otel) => Some((
-                unhex16(otel.trace_id).ok_or_else(|| bad("otel.trace_id"))?,
-                unhex8(otel.span_id).ok_or_else(|| bad("otel.span_id"))?,
-            )),
-            None => None,
-        };
-        let ended_at = match &otel {
-            Some(otel) => end_of(
-                otel.end_unix_nano
-                    .parse()
-                    .map_err(|_| bad("otel.end_unix_nano"))?,
-            ),
-            None => None,
-        };
-        let (mut input_tokens, mut output_tokens) = (None, None);
-        if let Some(provider) = provider.as_ref().filter(|_| step.inference) {
-            (input_tokens, output_tokens) = (provider.input_tokens, provider.output_tokens);
-        }
-        let (provider, model) = match provider {
-            Some(p) => (
-                Some(p.provider_name.into_owned()),
-                Some(p.model_name.into_owned()),
-            ),
-            None => (None, None),
-        };
-        Ok(Self {
-            step_index: step.step_index,
-            span,
-            root: otel.is_some_and(|otel| otel.parent_span_id.is_none()),
-            status: step.status,
-            started_at: header.occurred_at,
-            ended_at,
-            duration_micros: duration_micros(step.duration_ms),
-            cost: NanoCents::from_cents(step.cost_cents).ok_or_else(|| bad("step.cost_cents"))?,
-            inference: step.inference,
-            provider,
-            model,
-            input_tokens,
-            output_tokens,
-            agent: step.agent,
-            idempotency_key: step.idempotency_key.filter(|key| !key.is_empty()),
-        })
-    }
-
-    /// The identity of the step: a span's ids, or a REST step's index.
-    pub fn identity(&self) -> Identity {
-        match (self.span, self.step_index) {
-            (Some((trace, span)), _) => Identity::span(&trace, &span),
-            (None, index) => Identity::step(index.unwrap_or(0)),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct WireFacts<'a> {
-    #[serde(borrow)]
-    step: WireStep<'a>,
-    #[serde(borrow, default)]
-    provider: Option<WireProvider<'a>>,
-    #[serde(borrow, default)]
-    otel: Option<WireOtel<'a>>,
-}
-
-#[derive(Deserialize)]
-struct WireStep<'a> {
-    #[serde(default)]
-    agent: Option<String>,
-    cost_cents: f64,
-    duration_ms: f64,
-    #[serde(default)]
-    idempotency_key: Option<String>,
-    #[serde(default)]
-    inference: bool,
-    status: StepStatus,
-    #[serde(default)]
-    step_index: Option<u32>,
-    #[serde(skip)]
-    _lifetime: std::marker::PhantomData<&'a ()>,
-}
-
-#[derive(Deserialize)]
-struct WireProvider<'a> {
-    #[serde(borrow)]
-    provider_name: Cow<'a, str>,
-    #[serde(borrow)]
-    model_name: Cow<'a, str>,
-    #[serde(default)]
-    input_tokens: Option<i64>,
-    #[serde(default)]
-    output_tokens: Option<i64>,
-}
-
-#[derive(Deserialize)]
-struct WireOtel<'a> {
-    trace_id: &'a str,
-    span_id: &'a str,
-    #[serde(default)]
-    parent_span_id: Option<&'a str>,
-    end_unix_nano: &'a str,
-}
-
 /// What an answer shows of a stored step; JSON parts are slices of the stored bytes, so they are canonical.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StepView<'a> {
@@ -705,16 +552,6 @@ pub fn root_hash(plan_hash: &str, seed: i64, steps: &[[u8; 32]]) -> [u8; 32] {
     sha256(&out)
 }
 
-fn end_of(end_unix_nano: u64) -> Option<Timestamp> {
-    (end_unix_nano != 0).then(|| Timestamp::from_unix_nanos(end_unix_nano).0)
-}
-
-/// Whole microseconds of a duration in milliseconds; what does not fit is the nearest bound.
-#[allow(clippy::cast_possible_truncation)] // `as` saturates, which is what is wanted
-fn duration_micros(duration_ms: f64) -> i64 {
-    (duration_ms * 1_000.0).round() as i64
-}
-
 fn opt_str(w: &mut Writer<'_>, key: &'static str, value: Option<&str>) {
     if let Some(value) = value {
         w.key(key);
@@ -743,28 +580,12 @@ fn opt_time(w: &mut Writer<'_>, key: &'static str, value: Option<Timestamp>) {
     }
 }
 
-fn unhex_into(text: &[u8], bytes: &mut [u8]) -> Option<()> {
-    fn nibble(byte: u8) -> Option<u8> {
-        char::from(byte)
-            .to_digit(16)
-            .filter(|_| !byte.is_ascii_uppercase())
-            .and_then(|n| u8::try_from(n).ok())
-    }
-    if text.len() != bytes.len() * 2 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = (nibble(pair[0])? << 4) | nibble(pair[1])?;
-    }
-    Some(())
+pub(super) fn end_of(end_unix_nano: u64) -> Option<Timestamp> {
+    (end_unix_nano != 0).then(|| Timestamp::from_unix_nanos(end_unix_nano).0)
 }
 
-fn unhex16(text: &str) -> Option<[u8; 16]> {
-    let mut bytes = [0; 16];
-    unhex_into(text.as_bytes(), &mut bytes).map(|()| bytes)
-}
-
-fn unhex8(text: &str) -> Option<[u8; 8]> {
-    let mut bytes = [0; 8];
-    unhex_into(text.as_bytes(), &mut bytes).map(|()| bytes)
+/// Whole microseconds of a duration in milliseconds; what does not fit is the nearest bound.
+#[allow(clippy::cast_possible_truncation)] // `as` saturates, which is what is wanted
+pub(super) fn duration_micros(duration_ms: f64) -> i64 {
+    (duration_ms * 1_000.0).round() as i64
 }

@@ -61,7 +61,7 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
     let mut report = Report::new();
     std::thread::scope(|scope| {
         // The database's own structure is looked at beside the records: neither needs the other.
-        let structure = scope.spawn(|| store.self_check());
+        let structure = scope.spawn(|| store.self_check(question.only_ledger));
         let verified = records(store, question, &mut report);
         let panicked = |_| {
             Err(StoreError::Unavailable(

@@ -152,7 +152,8 @@ fn immutable() -> Outcome {
         .iter()
         .filter(|(_, item)| item.put.is_some() || item.delete.is_some() || item.patch.is_some());
     let paths: Vec<_> = writes.map(|(path, _)| path.clone()).collect();
-    let of_records = |path: &&String| path.contains("audit") || path.contains("llm-runs") || path.contains("system");
+    let of_records =
+        |path: &&String| path.contains("audit") || path.contains("llm-runs") || path.contains("system");
     match paths.iter().find(of_records) {
         None => Outcome::Differs("no record can be updated, deleted or truncated".into()),
         Some(path) => panic!("{path} changes records"),
@@ -165,7 +166,8 @@ fn vectors_audit_ledger() {
         return;
     };
     let text = std::fs::read_to_string(Path::new(&folder).join("audit_ledger.jsonl")).unwrap();
-    let (mut agreed, mut explained, mut unexplained) = (0, BTreeMap::<String, Vec<String>>::new(), Vec::new());
+    let (mut agreed, mut explained, mut unexplained) =
+        (0, BTreeMap::<String, Vec<String>>::new(), Vec::new());
     for line in text.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         let (module, case) = (line["module"].as_str().unwrap(), line["case"].as_str().unwrap());

@@ -20,8 +20,25 @@ const STRAYS_NAMED: usize = 100;
 /// Bits of a key below its owner's number.
 const PLACE_BITS: u32 = evidence::LEAF_INDEX_BITS;
 
-pub(super) fn run(c: &Connection) -> Result<Vec<Finding>, StoreError> {
-    let mut findings = structure(c);
+/// The tables that projections are made from.
+const LEDGER_TABLES: [&str; 6] = [
+    "ledgers",
+    "leaf_blocks",
+    "tree_nodes",
+    "bodies",
+    "checkpoints",
+    "dictionaries",
+];
+
+pub(super) fn run(c: &Connection, only_ledger: bool) -> Result<Vec<Finding>, StoreError> {
+    let mut findings = Vec::new();
+    if only_ledger {
+        for table in LEDGER_TABLES {
+            structure(c, table, &mut findings);
+        }
+    } else {
+        structure(c, &DAMAGE_FINDINGS_MAX.to_string(), &mut findings);
+    }
     findings.extend(schema(c)?);
     findings.extend(dictionaries(c)?);
     findings.extend(strays(c)?);
@@ -141,11 +158,11 @@ fn strays(c: &Connection) -> Result<Vec<Finding>, StoreError> {
 }
 
 /// SQLite's own look at its pages and indexes: an index that lacks a row, or orders it wrongly, is seen here.
-fn structure(c: &Connection) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// `what`: how many lines of the whole file at most, or one table (then 100 lines at most).
+fn structure(c: &Connection, what: &str, findings: &mut Vec<Finding>) {
     let damage = |detail: String| Finding::new(FindingCode::StoreDamaged, "deponent.db", detail);
     let lines = c
-        .prepare(&format!("PRAGMA integrity_check({DAMAGE_FINDINGS_MAX})"))
+        .prepare(&format!("PRAGMA integrity_check({what})"))
         .and_then(|mut s| {
             s.query_map([], |row| row.get::<_, String>(0))?
                 .collect::<Result<Vec<_>, _>>()
@@ -154,7 +171,6 @@ fn structure(c: &Connection) -> Vec<Finding> {
         Ok(lines) => findings.extend(lines.into_iter().filter(|line| line != "ok").map(damage)),
         Err(error) => findings.push(damage(error.to_string())),
     }
-    findings
 }
 
 /// Compares the schema with the one the migrations make.

@@ -287,8 +287,8 @@ impl Store for SqliteStore {
         self.read(|c| facets::count(c, tenant_no, query, max))
     }
 
-    fn self_check(&self) -> Result<Vec<Finding>, StoreError> {
-        self.read(super::check::run)
+    fn self_check(&self, only_ledger: bool) -> Result<Vec<Finding>, StoreError> {
+        self.read(|c| super::check::run(c, only_ledger))
     }
 
     fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError> {
