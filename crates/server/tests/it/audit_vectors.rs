@@ -130,7 +130,7 @@ fn activate(line: &Value) -> Outcome {
         let policy = call["policy_id"].as_str().unwrap();
         let current = server.get(&format!("{PATH}?policy_id={policy}&limit=1")).ok();
         if !same(&answer.json()) || !same(&current["items"][0]) {
-            return Outcome::Differs(format!("{answer:?} {current}"));
+            return Outcome::Differs(format!("{} {current}", answer.text()));
         }
     }
     let kept: u64 = servers
