@@ -96,7 +96,7 @@ fn steps_are_found_by_key_and_only_records_of_no_run_by_kind() {
     let tenant = bed.tenant("acme");
     let keyed = |index| {
         step_of("r", index, |step| {
-            step.step.idempotency_key = Some("key-1".into())
+            step.step.idempotency_key = Some("key-1".into());
         })
     };
     bed.all(
