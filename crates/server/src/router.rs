@@ -39,6 +39,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api::system_records::routes())
         .merge(api::tlog::routes())
         .merge(api::traces::routes())
+        .merge(api::verifications::routes())
 }
 
 /// The OpenAPI document of everything served.

@@ -12,6 +12,7 @@ mod audit;
 mod bed;
 
 mod checkpoints;
+mod facets;
 mod failures;
 mod laws;
 mod projections;

@@ -23,3 +23,4 @@ pub(crate) mod steps;
 pub(crate) mod system_records;
 pub(crate) mod tlog;
 pub(crate) mod traces;
+pub(crate) mod verifications;
