@@ -355,7 +355,7 @@ fn panels_agree() {
             }
             // Decided otherwise: `> 0` of what is no number, a rule without id or condition.
             Err(error) if non_numeric(&line) || case.starts_with("rule-without") => {
-                assert!(!error.is_empty())
+                assert!(!error.is_empty());
             }
             Err(error) => wrong.push(format!("{case}: {error}")),
         }
@@ -374,14 +374,12 @@ fn panel_text(line: &Value) -> String {
         #[serde(borrow)]
         input: &'t serde_json::value::RawValue,
     }
-    let input = text
-        .lines()
+    text.lines()
         .map(|line| serde_json::from_str::<Line<'_>>(line).unwrap())
         .filter(|line| line.case == case)
         .map(|line| line.input.get().to_owned())
         .find(|input| serde_json::from_str::<Value>(input).unwrap() == line["input"])
-        .unwrap();
-    input
+        .unwrap()
 }
 
 fn non_numeric(line: &Value) -> bool {

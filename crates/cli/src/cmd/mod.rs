@@ -32,12 +32,20 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
     /// Judge a job against its contract, from a file.
+    ///
+    /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
     Audit(judge::Audit),
     /// Grade how much a run's evidence can carry, from a file.
+    ///
+    /// Exit codes: 0 PASS or WARN, 1 FAIL, 2 the input cannot be judged.
     Integrity(judge::Integrity),
     /// Hold a panel against its rules, from a file.
+    ///
+    /// Exit codes: 0 consistent, 1 not, 2 a rule or the input cannot be evaluated.
     Panel(judge::Panel),
     /// Print when failed attempts would be made again, from a file.
+    ///
+    /// Exit codes: 0 planned, 2 the input cannot be planned.
     RetryPlan(judge::RetryPlan),
     /// Print the canonical SHA-256 of a JSON document, or of raw text.
     Hash(hash::Hash),
