@@ -11,6 +11,7 @@
 mod bed;
 
 mod checkpoints;
+mod facets;
 mod failures;
 mod laws;
 mod projections;
