@@ -101,6 +101,23 @@ impl Settings {
         Self::resolve(flags, &environment()?)
     }
 
+    /// The settings that a start puts on record, where every tenant reads them: no secrets, no paths.
+    pub(crate) fn on_record(&self) -> BTreeMap<String, String> {
+        let millis = |micros: i64| format!("{}ms", micros / 1_000);
+        let grpc = self.grpc_listen.map_or_else(|| "off".into(), |at| at.to_string());
+        [
+            ("grpc_listen", grpc),
+            ("ledger.origin", self.ledger.origin.clone()),
+            ("listen", self.listen.to_string()),
+            ("log", self.log.clone()),
+            ("runs.abandon_after", millis(self.ledger.abandon_after_micros)),
+            ("runs.seal_after", millis(self.ledger.seal_after_micros)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
     fn resolve(flags: Flags, environment: &BTreeMap<String, String>) -> Result<Self> {
         let variable = |name: &str| environment.get(name).cloned();
         let path = flags

@@ -9,8 +9,8 @@ use store::sqlite::{LedgerProgress, StateDb};
 use store::{LedgerRow, StoreError};
 use tlog::TreeSize;
 
-use crate::verify::{Question, incremental, verify};
-use crate::{HighWater, Ledger};
+use crate::verify::{Question, Report, incremental, verify};
+use crate::{HighWater, Ledger, Tenant};
 
 /// At latest this long after a commit its leaves are verified.
 pub const INCREMENTAL_MICROS: i64 = 60 * 1_000_000;
@@ -21,6 +21,12 @@ pub const SCRUB_MICROS: i64 = 24 * 3_600 * 1_000_000;
 /// A full scrub rests nine times as long as it works: a tenth of a core.
 const SCRUB_REST: u32 = 9;
 
+/// A full verification that somebody waits for rests as long as it works: half of each core stays for others.
+const ASKED_REST: u32 = 1;
+
+/// Findings of one ledger that are kept for readers; all are counted.
+pub const FINDINGS_KEPT: usize = 100;
+
 /// Findings logged of one pass; the rest is counted.
 const FINDINGS_LOGGED: usize = 20;
 
@@ -30,6 +36,8 @@ pub struct Verifier {
     ledger: Ledger,
     state: StateDb,
     known: Mutex<HashMap<String, LedgerProgress>>,
+    /// By origin, what the last verification that found anything found first.
+    found: Mutex<HashMap<String, Vec<Finding>>>,
     scrubbing: AtomicBool,
 }
 
@@ -50,6 +58,7 @@ impl Verifier {
             ledger: ledger.clone(),
             state,
             known: Mutex::default(),
+            found: Mutex::default(),
             scrubbing: AtomicBool::new(false),
         })
     }
@@ -60,6 +69,13 @@ impl Verifier {
             return *progress;
         }
         self.state.progress(origin).unwrap_or_default()
+    }
+
+    /// What was found last in a ledger, the first [`FINDINGS_KEPT`]. Empty after a restart, until the next
+    /// full verification: only their number is kept on disk.
+    pub fn findings(&self, origin: &str) -> Vec<Finding> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(origin).cloned().unwrap_or_default()
     }
 
     /// Verifies what is new in every ledger. Blocks; a pass over nothing new costs one read a ledger.
@@ -80,6 +96,7 @@ impl Verifier {
                         progress.verified_size = head.size.as_u64();
                     } else {
                         progress.findings = count(&findings);
+                        self.keep_findings(&row, findings);
                     }
                     progress.verified_at = Some(at);
                     self.keep(&row, progress);
@@ -107,40 +124,67 @@ impl Verifier {
     }
 
     fn scrub_all(&self, at: Timestamp) {
+        match self.full(None, SCRUB_REST) {
+            Ok(report) => {
+                for tenant in self.ledger.tenants() {
+                    self.keep_report(&tenant.ledger().row, &report, at);
+                }
+            }
+            Err(error) => tracing::error!(%error, "full verification failed"),
+        }
+    }
+
+    /// Verifies everything of one tenant, now. Blocks; the caller sees to it that few run at once.
+    ///
+    /// # Errors
+    /// The store cannot answer. What is wrong with its content is a finding.
+    pub fn scrub_tenant(&self, tenant: &Tenant, at: Timestamp) -> Result<Report, StoreError> {
+        let report = self.full(Some(tenant.tenant_id.to_string()), ASKED_REST)?;
+        self.keep_report(&tenant.ledger().row, &report, at);
+        Ok(report)
+    }
+
+    fn full(&self, tenant_id: Option<String>, rest_factor: u32) -> Result<Report, StoreError> {
         let keys = crate::KeyFolder::at(&self.ledger.options().keys());
         // Read before the heads are fixed: a mark never runs ahead of what is committed.
         let marks = HighWater::open(&self.ledger.options().high_water());
         let question = Question {
+            tenant_id,
             marks: marks.as_ref().ok(),
             keys: Some(&keys),
-            rest_factor: SCRUB_REST,
+            rest_factor,
             ..Question::default()
         };
-        let report = match verify(self.ledger.store(), &question) {
-            Ok(report) => report,
-            Err(error) => {
-                tracing::error!(%error, "full verification failed");
-                return;
-            }
-        };
-        for tenant in self.ledger.tenants() {
-            let row = tenant.ledger().row.clone();
-            // What names no tenant concerns all.
-            let concerns =
-                |finding: &&Finding| finding.tenant_id.as_ref().is_none_or(|id| *id == row.tenant_id);
-            let findings: Vec<Finding> = report.findings.iter().filter(concerns).cloned().collect();
-            Self::log(&row, &findings);
-            let mut progress = self.progress(&row.origin);
-            progress.last_full_scrub_at = Some(at);
-            // A missing trigger warns; it does not make evidence false.
-            progress.findings = count(
-                &findings
-                    .into_iter()
-                    .filter(|f| f.severity == Severity::Error)
-                    .collect::<Vec<_>>(),
-            );
-            self.keep(&row, progress);
+        verify(self.ledger.store(), &question)
+    }
+
+    /// What a full verification says of one ledger.
+    fn keep_report(&self, row: &LedgerRow, report: &Report, at: Timestamp) {
+        // What names no tenant concerns all.
+        let concerns = |finding: &&Finding| finding.tenant_id.as_ref().is_none_or(|id| *id == row.tenant_id);
+        let findings: Vec<Finding> = report.findings.iter().filter(concerns).cloned().collect();
+        Self::log(row, &findings);
+        // A missing trigger warns; it does not make evidence false.
+        let errors = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .count();
+        let mut progress = self.progress(&row.origin);
+        progress.last_full_scrub_at = Some(at);
+        progress.findings = u64::try_from(errors).unwrap_or(u64::MAX);
+        let verified = report.ledgers.iter().find(|ledger| ledger.origin == row.origin);
+        if let Some(verified) = verified.filter(|_| errors == 0) {
+            progress.verified_size = progress.verified_size.max(verified.tree_size);
+            progress.verified_at = progress.verified_at.max(Some(at));
         }
+        self.keep(row, progress);
+        self.keep_findings(row, findings);
+    }
+
+    fn keep_findings(&self, row: &LedgerRow, mut findings: Vec<Finding>) {
+        findings.truncate(FINDINGS_KEPT);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.insert(row.origin.clone(), findings);
     }
 
     fn keep(&self, row: &LedgerRow, progress: LedgerProgress) {

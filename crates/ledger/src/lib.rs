@@ -28,13 +28,13 @@ pub mod verify;
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use evidence::Timestamp;
 use store::Store;
 use tokio::sync::oneshot;
 
-pub use background::{INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
+pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
@@ -66,6 +66,7 @@ pub(crate) struct Inner {
     pub(crate) tenants: tenant::Tenants,
     pub(crate) queue: Queue,
     pub(crate) counters: Counters,
+    pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -117,6 +118,11 @@ impl Ledger {
     /// Records that wait for the sequencer.
     pub fn queue_depth(&self) -> usize {
         self.inner.queue.depth()
+    }
+
+    /// The schema version that the opening found (0: a new database), and the one it left, if it migrated.
+    pub fn migrated(&self) -> Option<(usize, usize)> {
+        self.inner.migrated.get().copied()
     }
 
     /// Why nothing is written any more; `None`: it is.

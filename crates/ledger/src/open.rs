@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use evidence::Timestamp;
 use store::sqlite::{Access, SqliteStore};
@@ -95,8 +95,14 @@ impl Ledger {
             .mode(0o700)
             .create(&options.data_dir)?;
         let lock = lock(&options)?;
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options.database(), Access::ReadWrite)?);
-        Self::open_with(options, store, Some(lock), at)
+        let store = SqliteStore::open(&options.database(), Access::ReadWrite)?;
+        let migrated = store.migrated();
+        let ledger = Self::open_with(options, Arc::new(store), Some(lock), at)?;
+        if let Some(versions) = migrated {
+            // Set once, here: nobody else has the ledger yet.
+            let _ = ledger.inner.migrated.set(versions);
+        }
+        Ok(ledger)
     }
 
     /// Opens over a given store: for tests that make it fail.
@@ -126,6 +132,7 @@ impl Ledger {
             tenants: Tenants::default(),
             queue: Queue::default(),
             counters: Counters::default(),
+            migrated: OnceLock::new(),
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),
             thread: Mutex::new(None),

@@ -1,5 +1,6 @@
 //! What every handler is given.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::ApiError;
 use crate::body::Budget;
 use crate::metrics::RequestCounts;
+use crate::verifications::Verifications;
 
 /// Limits of requests, each with its reason.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +54,8 @@ pub struct Verification {
     pub verified_at: Option<Timestamp>,
     /// When the last full scrub ended.
     pub last_full_scrub_at: Option<Timestamp>,
+    /// Findings of the last pass that found any.
+    pub findings: u64,
     /// What a pass found wrong, in a few words; `None`: nothing.
     pub damaged: Option<String>,
     /// The first incremental pass has not ended yet: the server is not ready.
@@ -73,6 +77,9 @@ pub struct App {
     pub verification: Arc<RwLock<Vec<Verification>>>,
     /// Why the server is not ready though its ledger is, e.g. while it drains. Written by [`crate::serve`].
     pub(crate) draining: Arc<std::sync::atomic::AtomicBool>,
+    /// Settings by name, as the server's start puts them on record: nothing secret.
+    pub settings: Arc<BTreeMap<String, String>>,
+    pub(crate) verifications: Arc<Verifications>,
     pub(crate) budget: Budget,
     /// Large JSON bodies are parsed one at a time: 16 MiB of text may take 200 MB as values.
     pub(crate) large_bodies: Arc<Semaphore>,
@@ -94,6 +101,8 @@ impl App {
             local: true,
             verification: Arc::default(),
             draining: Arc::default(),
+            settings: Arc::default(),
+            verifications: Arc::default(),
             budget: Budget::new(limits.bodies_in_flight_bytes_max),
             large_bodies: Arc::new(Semaphore::new(1)),
             requests: Arc::default(),

@@ -16,11 +16,14 @@ mod error;
 mod extract;
 mod grpc;
 mod ids;
+mod lifecycle;
 mod metrics;
 pub mod otlp;
 mod router;
 mod serve;
+mod system;
 mod tasks;
+mod verifications;
 
 pub use app::{App, Limits, Received, RequestId, Verification};
 pub use caller::{Caller, LOCAL_TENANT};

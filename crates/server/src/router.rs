@@ -34,6 +34,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api::steps::routes())
         .merge(api::tlog::routes())
         .merge(api::traces::routes())
+        .merge(api::verifications::routes())
 }
 
 /// The OpenAPI document of everything served.

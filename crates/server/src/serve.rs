@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::lifecycle::{lifecycle, stopping};
 use crate::tasks::{Stop, Tasks, settle, verify};
 use crate::{App, grpc, router};
 
@@ -68,6 +69,7 @@ pub async fn serve(
     let mut tasks = Tasks::default();
     tasks.spawn(settle(app.clone(), stopped.clone()));
     tasks.spawn(verify(app.clone(), stopped.clone()));
+    tasks.spawn(lifecycle(app.clone(), stopped.clone()));
     let service = router(app.clone());
     tasks.spawn(port(
         http,
@@ -93,6 +95,7 @@ pub async fn serve(
     if left > 0 {
         tracing::warn!(left, "cut off what did not end in time");
     }
+    stopping(&app).await;
     let ledger = app.ledger.clone();
     tokio::task::spawn_blocking(move || ledger.close())
         .await

@@ -4,13 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::Verifier;
-
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{App, Verification};
+use crate::App;
 
 /// How often runs that are due are looked for: SPEC's `runs.seal_after` is kept to the second. Idle, it is
 /// one look into two indexes.
@@ -96,8 +94,8 @@ pub(crate) async fn settle(app: App, mut stop: Stop) {
 
 /// Verifies what is new and, once a day, everything; says in [`App::verification`] how far it is.
 pub(crate) async fn verify(app: App, mut stop: Stop) {
-    let opened = app.blocking(|ledger| Ok(Arc::new(Verifier::open(ledger)?))).await;
-    let verifier = match opened {
+    let opener = app.clone();
+    let verifier = match app.blocking(move |_| opener.verifier()).await {
         Ok(verifier) => verifier,
         Err(error) => {
             tracing::error!(
@@ -110,19 +108,21 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
     loop {
         let at = (app.clock)();
         let pass = Arc::clone(&verifier);
+        let publisher = app.clone();
         let passed = app
             .blocking(move |_| {
                 pass.incremental(at);
+                publisher.publish_verification(&pass, at);
                 Ok(pass.scrub_due(at))
             })
             .await;
-        publish(&app, &verifier);
         if matches!(passed, Ok(true)) {
             // Rests nine times as long as it works, on a thread of its own; another does not begin meanwhile.
-            let scrub = Arc::clone(&verifier);
-            let spawned = std::thread::Builder::new()
-                .name("scrub".into())
-                .spawn(move || scrub.scrub(at));
+            let (scrub, publisher) = (Arc::clone(&verifier), app.clone());
+            let spawned = std::thread::Builder::new().name("scrub".into()).spawn(move || {
+                scrub.scrub(at);
+                publisher.publish_verification(&scrub, (publisher.clock)());
+            });
             if let Err(error) = spawned {
                 tracing::error!(%error, "the full verification cannot begin");
             }
@@ -132,27 +132,4 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
             () = stop.wait() => return,
         }
     }
-}
-
-fn publish(app: &App, verifier: &Verifier) {
-    let known = app
-        .ledger
-        .tenants()
-        .iter()
-        .map(|tenant| {
-            let progress = verifier.progress(&tenant.ledger().row.origin);
-            Verification {
-                tenant_id: Arc::clone(&tenant.tenant_id),
-                verified_size: progress.verified_size,
-                verified_at: progress.verified_at,
-                last_full_scrub_at: progress.last_full_scrub_at,
-                damaged: (progress.findings > 0)
-                    .then(|| format!("verification has {} findings", progress.findings)),
-                pending: progress.verified_at.is_none(),
-            }
-        })
-        .collect();
-    *app.verification
-        .write()
-        .unwrap_or_else(std::sync::PoisonError::into_inner) = known;
 }

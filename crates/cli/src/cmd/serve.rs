@@ -89,6 +89,7 @@ fn log_to_stderr(filter: &str) -> Result<()> {
 
 async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
     let data_dir = settings.ledger.data_dir.clone();
+    let on_record = settings.on_record();
     // Ports first: a port in use is said before the folder is touched.
     let http = bind("listen", settings.listen).await?;
     let grpc = match settings.grpc_listen {
@@ -123,7 +124,8 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
     output::line(format_args!(
         "API: http://{listen}/api/docs   runs: http://{listen}/api/v1/logs/llm-runs"
     ));
-    let app = App::new(ledger, clock::now);
+    let mut app = App::new(ledger, clock::now);
+    app.settings = std::sync::Arc::new(on_record);
     let demo = async {
         if with_demo && let Err(error) = load_demo(listen, &data_dir.join(DEMO_MARK)).await {
             output::note(format_args!("deponent: the demo could not be loaded: {error:#}"));

@@ -44,33 +44,40 @@ struct Readiness {
     reasons: Vec<String>,
 }
 
-/// Store and ledgers are in order.
-#[utoipa::path(get, path = "/readyz", tag = "operation",
-    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
-async fn readyz(app: State<App>) -> Response {
-    let mut reasons = Vec::new();
-    if app.draining.load(Ordering::Relaxed) {
-        reasons.push("the server is shutting down".to_owned());
-    }
-    if let Some(stopped) = app.ledger.stopped() {
-        reasons.push(format!("writing has stopped: {stopped}"));
-    }
+/// What is wrong with writing and with the ledgers; empty: nothing.
+pub(crate) fn unhealthy(app: &App) -> Vec<String> {
+    let stopped = app.ledger.stopped();
+    let mut reasons: Vec<String> = stopped
+        .map(|stopped| format!("writing has stopped: {stopped}"))
+        .into_iter()
+        .collect();
     for tenant in app.ledger.tenants() {
         let ledger = tenant.ledger();
         let verification = app.verification_of(&tenant.tenant_id);
         let (status, detail) = status_of(&ledger, verification.as_ref());
         if status != "ok" {
-            reasons.push(format!(
-                "ledger {}: {}",
-                ledger.row.origin,
-                detail.unwrap_or_default()
-            ));
+            let detail = detail.unwrap_or_default();
+            reasons.push(format!("ledger {}: {detail}", ledger.row.origin));
         }
-        if verification.is_some_and(|verification| verification.pending) {
-            reasons.push(format!(
-                "ledger {}: its first verification has not ended",
-                ledger.row.origin
-            ));
+    }
+    reasons
+}
+
+/// Store and ledgers are in order.
+#[utoipa::path(get, path = "/readyz", tag = "operation",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+async fn readyz(app: State<App>) -> Response {
+    let mut reasons = unhealthy(&app);
+    if app.draining.load(Ordering::Relaxed) {
+        reasons.push("the server is shutting down".to_owned());
+    }
+    for tenant in app.ledger.tenants() {
+        if app
+            .verification_of(&tenant.tenant_id)
+            .is_some_and(|verification| verification.pending)
+        {
+            let origin = &tenant.ledger().row.origin;
+            reasons.push(format!("ledger {origin}: its first verification has not ended"));
         }
     }
     let read = app.blocking(|service| Ok(service.store().head_read(0)?));

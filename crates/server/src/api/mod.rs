@@ -17,3 +17,4 @@ pub(crate) mod runs;
 pub(crate) mod steps;
 pub(crate) mod tlog;
 pub(crate) mod traces;
+pub(crate) mod verifications;

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod api_audit;
 mod api_logs;
 mod api_runs;
 mod api_traces;

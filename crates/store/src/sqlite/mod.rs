@@ -46,6 +46,8 @@ pub struct SqliteStore {
     reader_back: Condvar,
     /// Set when a commit's outcome was unknown: nothing is written after that.
     stopped: Arc<AtomicBool>,
+    /// Schema version found and made at the opening, when they differ.
+    migrated: Option<(usize, usize)>,
 }
 
 /// How to open a database.
@@ -66,6 +68,11 @@ impl SqliteStore {
     /// Whether writing has stopped after a commit of unknown outcome.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+
+    /// The schema version that the opening found (0: a new file), and the one it left, if it migrated.
+    pub const fn migrated(&self) -> Option<(usize, usize)> {
+        self.migrated
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {

@@ -44,6 +44,7 @@ impl SqliteStore {
         let mut writer = connect(WRITER_CACHE_KIB)?;
         let stopped = Arc::new(AtomicBool::new(access == Access::ReadOnly));
         ours(&writer, path)?;
+        let found = user_version(&writer)?;
         match access {
             Access::ReadWrite => {
                 migrate(&writer, path)?;
@@ -76,6 +77,7 @@ impl SqliteStore {
             readers: Mutex::new(readers),
             reader_back: Condvar::new(),
             stopped,
+            migrated: (found != MIGRATIONS.len()).then_some((found, MIGRATIONS.len())),
         })
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Source: SPEC 5.
 
+mod audit;
 mod envelope;
 mod export;
 mod governance;
@@ -13,13 +14,22 @@ mod metadata;
 mod replay;
 mod trace;
 
+use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use audit::FindingOut;
+
 use crate::App;
+
+/// A read without parameters: any is refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParams {}
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .merge(audit::routes())
         .routes(routes!(list::list))
         .routes(routes!(envelope::envelope))
         .routes(routes!(trace::trace))

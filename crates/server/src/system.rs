@@ -1,0 +1,125 @@
+//! The server's own system records: what it did and what became of it, in the ledger.
+//!
+//! They go into the instance's ledger, or into that of the tenant they concern,
+//! and are read like others (`/api/v1/logs/system`). Writing one never holds up
+//! what it is about: what cannot be written now is logged and let go.
+//!
+//! Source: SPEC 5.3.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evidence::canonical::Value;
+use evidence::record::{Facts, SystemRecord};
+use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
+use ledger::{Bind, Draft, INSTANCE, Salts, SealedBody, SubmitError, Tenant};
+
+use crate::App;
+
+/// The component that the server's own records name. Callers may use the word too; what they cannot set is
+/// the `source_component` of the header.
+const COMPONENT: &str = "server";
+
+/// The `source_component` of the server's own records.
+const SOURCE_COMPONENT: &str = "server";
+
+/// A value among the details.
+#[derive(Clone, Debug)]
+pub(crate) enum Word {
+    /// A text.
+    Text(String),
+    /// A count.
+    Number(u64),
+    /// Texts by name.
+    Map(BTreeMap<String, String>),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// The event type.
+    pub(crate) name: &'static str,
+    pub(crate) severity: &'static str,
+    pub(crate) summary: String,
+    /// In the order of their names.
+    pub(crate) details: Vec<(&'static str, Word)>,
+}
+
+impl Event {
+    fn record(&self) -> SystemRecord {
+        let value = |word: &Word| match word {
+            Word::Text(text) => Value::from(text.as_str()),
+            Word::Number(number) => Value::from(*number),
+            Word::Map(map) => Value::Object(
+                map.iter()
+                    .map(|(key, text)| (key.clone(), Value::from(text.as_str())))
+                    .collect(),
+            ),
+        };
+        let details = self
+            .details
+            .iter()
+            .map(|(key, word)| ((*key).to_owned(), value(word)))
+            .collect();
+        SystemRecord {
+            component: COMPONENT.into(),
+            event_type: self.name.into(),
+            severity: self.severity.into(),
+            summary: self.summary.clone(),
+            details: Some(Value::Object(details)),
+            caused_by: Some("SYSTEM".into()),
+            ..SystemRecord::default()
+        }
+    }
+
+    fn draft(&self, at: Timestamp) -> Result<Draft, ledger::BodyTooLarge> {
+        let record = self.record();
+        let body = record.encode();
+        Ok(Draft {
+            kind: Kind::SystemRecord,
+            bind: Bind::None,
+            identity: None,
+            content: None,
+            trace_id: None,
+            correlation_id: None,
+            actor: (ActorType::System, Some(COMPONENT.into())),
+            occurred_at: at,
+            source_domain: SourceDomain::System,
+            source_component: SOURCE_COMPONENT,
+            origin: Origin::System,
+            body: SealedBody::seal(Kind::SystemRecord, Salts::default().next_salt(), &body)?,
+            facts: Facts::System(record.facts()),
+            expect_run_seq: None,
+        })
+    }
+}
+
+impl App {
+    /// Writes a record of the server's own into a tenant's ledger. Blocks until it is durable.
+    pub(crate) fn record(&self, tenant: &Arc<Tenant>, event: &Event, at: Timestamp) {
+        let written = event
+            .draft(at)
+            .map_err(|error| error.to_string())
+            .and_then(|draft| {
+                let outcomes = self
+                    .ledger
+                    .submit_blocking(tenant, vec![draft], at, false)
+                    .map_err(|error: SubmitError| error.to_string())?;
+                match outcomes.into_iter().next() {
+                    Some(Err(rejection)) => Err(rejection.to_string()),
+                    _ => Ok(()),
+                }
+            });
+        if let Err(error) = written {
+            let (name, summary) = (event.name, &event.summary);
+            tracing::warn!(name, summary, error, "a system record could not be written");
+        }
+    }
+
+    /// The same into the instance's own ledger.
+    pub(crate) fn record_instance(&self, event: &Event, at: Timestamp) {
+        if let Some(instance) = self.ledger.tenant(INSTANCE) {
+            self.record(&instance, event, at);
+        }
+    }
+}
