@@ -57,6 +57,9 @@ impl Facts {
             Self::System(system) => system.facets(header, &mut out),
             Self::Telemetry(telemetry) => telemetry.facets(header, &mut out),
             Self::TenantCreated(tenant) => tenant.to_record().facts().facets(header, &mut out),
+            Self::Audit(event) => event.facets(header, &mut out),
+            Self::PolicyActivation(activation) => activation.facets(&mut out),
+            Self::Incident(event) => event.facets(&mut out),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::TraceEnded(_) | Self::Other => {}
         }
         // A record stands in a list once, however often its body names the same thing.
@@ -69,6 +72,8 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::canonical::Value;
+    use crate::record::{AuditEntityType, AuditEvent, AuditEventType};
     use crate::record::{SystemRecord, TelemetryFacts, TenantCreated};
     use crate::{Actor, ActorType, Kind, Origin, RecordId, SourceDomain, Timestamp};
     use tlog::LeafIndex;
@@ -177,5 +182,31 @@ mod tests {
             ..header
         };
         assert_eq!(Facts::Other.facets(&other), ["kind=ledger.recovered"]);
+    }
+
+    #[test]
+    fn an_audit_event_is_found_by_its_words_and_the_runs_it_names() {
+        let run = |name: &str| Value::object([("run_id", Value::String(name.into()))]);
+        let event = AuditEvent {
+            actor_type: ActorType::Agent,
+            actor_id: Some("planner".into()),
+            before_state: Some(run("r2")),
+            after_state: Some(run("r1")),
+            ..AuditEvent::new(AuditEventType::LimitUpdated, AuditEntityType::Limit, "l1")
+        };
+        let header = Header {
+            actor: Actor {
+                kind: event.actor_type,
+                id: None,
+            },
+            ..header(Kind::AuditEvent)
+        };
+        let facets = Facts::read(&header, &event.encode()).unwrap().facets(&header);
+        assert_eq!(
+            facets.join(" "),
+            "audit audit.actor_type=AGENT audit.entity_type=LIMIT audit.event_type=LimitUpdated audit.run=r1 \
+             audit.run=r2 kind=audit.event"
+        );
+        assert_eq!(facets, Facts::Audit(event.facts()).facets(&header));
     }
 }

@@ -102,6 +102,32 @@ impl SealedBody {
 }
 
 impl Draft {
+    /// A record of no run and without identity, made by the system `at` that moment.
+    pub fn alone(
+        kind: Kind,
+        facts: Facts,
+        body: &[u8],
+        at: Timestamp,
+        salts: &mut Salts,
+    ) -> Result<Self, BodyTooLarge> {
+        Ok(Self {
+            kind,
+            bind: Bind::None,
+            identity: None,
+            content: None,
+            trace_id: None,
+            correlation_id: None,
+            actor: (ActorType::System, None),
+            occurred_at: at,
+            source_domain: SourceDomain::System,
+            source_component: "api",
+            origin: Origin::System,
+            body: SealedBody::seal(kind, salts.next_salt(), body)?,
+            facts,
+            expect_run_seq: None,
+        })
+    }
+
     /// Bytes that the draft holds in memory while it waits, about.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.body.packed.len()

@@ -7,10 +7,12 @@
 //! Start at [`Ledger`] and [`Draft`].
 
 pub mod admin;
+pub mod audit;
 mod background;
 mod counters;
 mod draft;
 mod high_water;
+pub mod incident;
 mod keys;
 mod open;
 mod outcome;
@@ -34,10 +36,12 @@ use evidence::Timestamp;
 use store::Store;
 use tokio::sync::oneshot;
 
+pub use audit::AuditError;
 pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
+pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use keys::KeyFolder;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};

@@ -201,23 +201,32 @@ impl Sequencer {
         draft: crate::Draft,
         at: Timestamp,
     ) -> Result<Result<crate::Placed, crate::Rejection>, SubmitError> {
-        let (reply, mut answer) = tokio::sync::oneshot::channel();
-        let bytes = draft.bytes();
-        self.commit(vec![Submission {
-            tenant: Arc::clone(tenant),
-            drafts: vec![draft],
-            at,
-            group: false,
-            reply,
-            bytes,
-        }]);
-        let outcomes = answer
-            .try_recv()
-            .map_err(|_| SubmitError::Unknown("the commit was not answered".into()))??;
-        outcomes
+        self.submit_group_now(tenant, vec![draft], at)?
             .into_iter()
             .next()
             .ok_or_else(|| SubmitError::Unknown("the commit answered nothing".into()))
+    }
+
+    /// The same of drafts of which all or none are written.
+    pub(crate) fn submit_group_now(
+        &mut self,
+        tenant: &Arc<Tenant>,
+        drafts: Vec<crate::Draft>,
+        at: Timestamp,
+    ) -> Result<Outcomes, SubmitError> {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        let bytes = drafts.iter().map(crate::Draft::bytes).sum();
+        self.commit(vec![Submission {
+            tenant: Arc::clone(tenant),
+            drafts,
+            at,
+            group: true,
+            reply,
+            bytes,
+        }]);
+        answer
+            .try_recv()
+            .map_err(|_| SubmitError::Unknown("the commit was not answered".into()))?
     }
 
     /// One try: place everything, append it in one transaction, move on.

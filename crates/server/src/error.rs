@@ -8,7 +8,8 @@ use std::fmt::Display;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ledger::{RecordError, Rejection, SettleError, SubmitError};
+use evidence::record::RuleBroken;
+use ledger::{AuditError, RecordError, Rejection, SettleError, SubmitError};
 use serde_json::{Value, json};
 use store::StoreError;
 
@@ -175,6 +176,23 @@ impl From<SettleError> for ApiError {
             SettleError::Submit(error) => error.into(),
             SettleError::Read(error) => error.into(),
             SettleError::Body(error) => error.into(),
+        }
+    }
+}
+
+impl From<RuleBroken> for ApiError {
+    fn from(error: RuleBroken) -> Self {
+        Self::invalid(error.field, error.rule)
+    }
+}
+
+impl From<AuditError> for ApiError {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Rule(error) => error.into(),
+            AuditError::Body(error) => error.into(),
+            AuditError::Rejected(rejection) => rejection.into(),
+            AuditError::Submit(error) => error.into(),
         }
     }
 }

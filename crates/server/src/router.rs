@@ -25,13 +25,18 @@ struct Document;
 /// The resources. One line each.
 fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
+        .merge(api::audit_events::routes())
         .merge(api::health::routes())
+        .merge(api::incidents::routes())
         .merge(api::ledger::routes())
         .merge(api::logs::routes())
         .merge(api::otlp::routes())
+        .merge(api::policy_activations::routes())
+        .merge(api::policy_decisions::routes())
         .merge(api::records::routes())
         .merge(api::runs::routes())
         .merge(api::steps::routes())
+        .merge(api::system_records::routes())
         .merge(api::tlog::routes())
         .merge(api::traces::routes())
         .merge(api::verifications::routes())

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod hash;
+mod judge;
 mod ledger;
 #[cfg(feature = "serve")]
 mod openapi;
@@ -30,6 +31,22 @@ pub(crate) enum Command {
     /// Make and list tenants.
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
+    /// Judge a job against its contract, from a file.
+    ///
+    /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
+    Audit(judge::Audit),
+    /// Grade how much a run's evidence can carry, from a file.
+    ///
+    /// Exit codes: 0 PASS or WARN, 1 FAIL, 2 the input cannot be judged.
+    Integrity(judge::Integrity),
+    /// Hold a panel against its rules, from a file.
+    ///
+    /// Exit codes: 0 consistent, 1 not, 2 a rule or the input cannot be evaluated.
+    Panel(judge::Panel),
+    /// Print when failed attempts would be made again, from a file.
+    ///
+    /// Exit codes: 0 planned, 2 the input cannot be planned.
+    RetryPlan(judge::RetryPlan),
     /// Print the canonical SHA-256 of a JSON document, or of raw text.
     Hash(hash::Hash),
     /// Print the OpenAPI document.
@@ -51,6 +68,10 @@ impl Command {
             Self::Verify(verify) => verify.run(),
             Self::Ledger(ledger) => ledger.run(),
             Self::Tenant(tenant) => tenant.run(),
+            Self::Audit(audit) => audit.run(),
+            Self::Integrity(integrity) => integrity.run(),
+            Self::Panel(panel) => panel.run(),
+            Self::RetryPlan(plan) => plan.run(),
             Self::Hash(hash) => hash.run(),
             #[cfg(feature = "serve")]
             Self::Openapi => openapi::run(),

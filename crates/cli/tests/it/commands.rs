@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-fn deponent(args: &[&str]) -> Output {
+pub(crate) fn deponent(args: &[&str]) -> Output {
     run(args, b"")
 }
 
-fn run(args: &[&str], stdin: &[u8]) -> Output {
+pub(crate) fn run(args: &[&str], stdin: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
         .args(args)
         .env_clear()
@@ -23,11 +23,11 @@ fn run(args: &[&str], stdin: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
@@ -49,6 +49,10 @@ fn help_lists_the_commands() {
       verify       Recompute everything that is stored, and say what disagrees
       ledger       Show, prove, rebuild or recover a tenant's ledger
       tenant       Make and list tenants
+      audit        Judge a job against its contract, from a file
+      integrity    Grade how much a run's evidence can carry, from a file
+      panel        Hold a panel against its rules, from a file
+      retry-plan   Print when failed attempts would be made again, from a file
       hash         Print the canonical SHA-256 of a JSON document, or of raw text
       openapi      Print the OpenAPI document
       completions  Print completions for a shell

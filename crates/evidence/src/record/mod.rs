@@ -8,8 +8,13 @@
 //!
 //! Out of scope: the header ([`crate::header`]) and where a body is kept (store).
 
+mod audit_event;
 mod environment;
+mod incident_event;
 mod ledger_recovered;
+mod policy_activation;
+mod policy_decision;
+mod rule;
 mod run_completed;
 mod run_started;
 mod step_facts;
@@ -18,12 +23,21 @@ mod telemetry;
 mod trace_ended;
 mod trace_step;
 
+pub use audit_event::{AuditEntityType, AuditEvent, AuditEventFacts, AuditEventType};
 pub use environment::{Environment, environment_identity};
+pub use incident_event::{
+    IncidentAct, IncidentEvent, IncidentEventFacts, IncidentOpened, IncidentStatus, IncidentStep,
+};
 pub use ledger_recovered::LedgerRecovered;
+pub use policy_activation::{CONFIDENCE_VERSION_DEFAULT, PolicyActivation, PolicyActivationFacts};
+pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEvidence};
+pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
 pub use step_facts::StepFacts;
-pub use system_record::{SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated};
+pub use system_record::{
+    CAUSES, SEVERITIES, SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated,
+};
 pub use telemetry::{Telemetry, TelemetryFacts, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};
 pub use trace_step::{
@@ -71,6 +85,12 @@ pub enum Facts {
     System(SystemFacts),
     /// Measurements.
     Telemetry(TelemetryFacts),
+    /// Something was done to a policy, limit, incident or signal.
+    Audit(AuditEventFacts),
+    /// A policy was put into force.
+    PolicyActivation(PolicyActivationFacts),
+    /// An incident was opened, or something was done with it.
+    Incident(IncidentEventFacts),
     /// A record of which projections know the header alone.
     Other,
 }
@@ -93,6 +113,9 @@ impl Facts {
                 None => Self::System(SystemFacts::read(body)?),
             },
             Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
+            Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
+            Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),
+            Kind::IncidentEvent => Self::Incident(IncidentEventFacts::read(body)?),
             _ => Self::Other,
         })
     }

@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::rule::{self, RuleBroken};
 use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
 use crate::facet::push_facet;
@@ -14,6 +15,12 @@ pub const TENANT_CREATED: &str = "TENANT_CREATED";
 
 /// The source component, in the header, of the records that make tenants. Callers cannot choose it.
 pub const TENANT_COMPONENT: &str = "ledger";
+
+/// How grave a system record is (SPEC 5.3), least first.
+pub const SEVERITIES: [&str; 5] = ["DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"];
+
+/// Who may have caused a system record (SPEC 5.3).
+pub const CAUSES: [&str; 3] = ["SYSTEM", "HUMAN", "AUTOMATION"];
 
 /// The tenant in whose ledger those records stand.
 const TENANT_LEDGER: &str = "_instance";
@@ -40,6 +47,22 @@ pub struct SystemRecord {
 }
 
 impl SystemRecord {
+    /// Whether it keeps to the rules of SPEC 5.3. What is lowered from logs keeps to rules of its own.
+    ///
+    /// # Errors
+    /// The first rule broken.
+    pub fn check(&self) -> Result<(), RuleBroken> {
+        rule::identifier("component", &self.component)?;
+        rule::identifier("event_type", &self.event_type)?;
+        rule::word("severity", &self.severity, &SEVERITIES)?;
+        rule::prose_given("summary", &self.summary)?;
+        rule::object("details", self.details.as_ref())?;
+        rule::identifiers(&[("host", &self.host), ("run_id", &self.run_id)])?;
+        self.caused_by
+            .as_deref()
+            .map_or(Ok(()), |cause| rule::word("caused_by", cause, &CAUSES))
+    }
+
     /// The canonical body.
     pub fn encode(&self) -> Vec<u8> {
         let mut object = Vec::with_capacity(8);
@@ -159,5 +182,88 @@ impl TenantCreated {
         serde_json::from_slice::<Details>(body)
             .map(|wire| Some(wire.details))
             .map_err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> SystemRecord {
+        SystemRecord {
+            component: "scheduler".into(),
+            event_type: "STARTUP".into(),
+            severity: "INFO".into(),
+            summary: "up".into(),
+            ..SystemRecord::default()
+        }
+    }
+
+    /// Frozen: these bytes are committed to.
+    #[test]
+    fn body_bytes_are_these() {
+        let whole = SystemRecord {
+            details: Some(Value::object([("pid", Value::Int(7))])),
+            host: Some("h1".into()),
+            caused_by: Some("AUTOMATION".into()),
+            run_id: Some("r1".into()),
+            ..record()
+        };
+        whole.check().unwrap();
+        assert_eq!(
+            String::from_utf8(whole.encode()).unwrap(),
+            r#"{"caused_by":"AUTOMATION","component":"scheduler","details":{"pid":7},"event_type":"STARTUP","host":"h1","run_id":"r1","severity":"INFO","summary":"up"}"#
+        );
+    }
+
+    #[test]
+    fn words_of_a_posted_record_are_those_of_the_lists() {
+        record().check().unwrap();
+        for (bad, field) in [
+            (
+                SystemRecord {
+                    severity: "info".into(),
+                    ..record()
+                },
+                "severity",
+            ),
+            (
+                SystemRecord {
+                    caused_by: Some("NATURE".into()),
+                    ..record()
+                },
+                "caused_by",
+            ),
+            (
+                SystemRecord {
+                    component: String::new(),
+                    ..record()
+                },
+                "component",
+            ),
+            (
+                SystemRecord {
+                    event_type: "a\nb".into(),
+                    ..record()
+                },
+                "event_type",
+            ),
+            (
+                SystemRecord {
+                    summary: String::new(),
+                    ..record()
+                },
+                "summary",
+            ),
+            (
+                SystemRecord {
+                    details: Some(Value::Int(1)),
+                    ..record()
+                },
+                "details",
+            ),
+        ] {
+            assert_eq!(bad.check().unwrap_err().field, field);
+        }
     }
 }

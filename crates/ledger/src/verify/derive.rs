@@ -268,3 +268,48 @@ fn trace_of_environment(said: &Said) -> Option<[u8; 16]> {
         TraceKey::Text(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use evidence::RecordId;
+    use tlog::LeafIndex;
+
+    use super::*;
+
+    fn said(micros: i64) -> Said {
+        let at = Timestamp::from_micros(micros).unwrap();
+        Said {
+            id: RecordId::new(at, LeafIndex::new(0), 0).unwrap(),
+            kind: Kind::SystemRecord,
+            run: None,
+            trace_id: None,
+            correlation_id: None,
+            occurred_at: at,
+            recorded_at: at,
+            identity: None,
+            readable: true,
+            facts: Facts::Other,
+            facets: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_time_that_runs_backwards_within_a_ledger_is_found() {
+        let mut deriver = Deriver::new(1);
+        let (mut out, mut findings) = (Derived::default(), Vec::new());
+        // The next epoch may begin earlier.
+        for (ledger_no, index, micros) in [(1, 0, 5), (1, 1, 5), (1, 2, 4), (1, 3, 9), (2, 0, 1)] {
+            deriver.push(
+                LeafKey::new(ledger_no, index),
+                said(micros),
+                &mut out,
+                &mut findings,
+            );
+        }
+        let found: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.code, finding.leaf_index))
+            .collect();
+        assert_eq!(found, [(FindingCode::LeafMalformed, Some(2))]);
+    }
+}

@@ -8,9 +8,11 @@
 )]
 #![allow(clippy::unwrap_used, unreachable_pub)] // a test that cannot go on has failed; its binary has no outside
 
+mod audit;
 mod bed;
 
 mod checkpoints;
+mod facets;
 mod failures;
 mod laws;
 mod projections;

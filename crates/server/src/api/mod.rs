@@ -4,17 +4,23 @@
 #![allow(unused_qualifications)]
 
 mod answer;
+pub(crate) mod audit_events;
+mod facet_list;
 mod fields;
 pub(crate) mod health;
+pub(crate) mod incidents;
 pub(crate) mod ledger;
 pub(crate) mod logs;
 pub(crate) mod otlp;
+pub(crate) mod policy_activations;
+pub(crate) mod policy_decisions;
 pub(crate) mod records;
 mod records_find;
 mod run_list;
 mod run_steps;
 pub(crate) mod runs;
 pub(crate) mod steps;
+pub(crate) mod system_records;
 pub(crate) mod tlog;
 pub(crate) mod traces;
 pub(crate) mod verifications;

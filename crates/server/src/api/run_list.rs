@@ -92,7 +92,7 @@ pub(crate) fn page(
 ) -> Result<Page, ApiError> {
     query.tenant_no = tenant.tenant_no;
     query.limit = extract::limit(params.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
-    query.offset = offset(params)?;
+    query.offset = offset(params.offset, params.cursor.is_some())?;
     let mut filters_applied = Filters::new();
     filters_applied.insert("tenant_id".into(), Value::from(&*tenant.tenant_id));
     let filtered = !filters.is_empty();
@@ -156,14 +156,18 @@ fn total(ledger: &Ledger, query: &RunQuery, filtered: bool, newest: bool) -> Res
     Ok((u64::from(count.min(TOTAL_EXACT_MAX)), count <= TOTAL_EXACT_MAX))
 }
 
-pub(crate) fn offset(params: &PageParams) -> Result<u32, ApiError> {
-    let offset = params.offset.unwrap_or(0);
+/// How many entries are passed over.
+///
+/// # Errors
+/// 400 `use_cursor` beyond [`OFFSET_MAX`]; 400 beside a cursor.
+pub(crate) fn offset(given: Option<u64>, beside_cursor: bool) -> Result<u32, ApiError> {
+    let offset = given.unwrap_or(0);
     if offset > OFFSET_MAX {
         let message =
             format!("query: offset: at most {OFFSET_MAX}; go on with `cursor`, which next_cursor gives");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "use_cursor", message));
     }
-    if offset > 0 && params.cursor.is_some() {
+    if offset > 0 && beside_cursor {
         return Err(bad("query: offset: not beside a cursor"));
     }
     u32::try_from(offset).map_err(|error| ApiError::internal(&error))

@@ -205,3 +205,73 @@ fn empty_lists_of_the_audit_topic_have_their_form() {
         server.get(&format!("{AUDIT}/entries/{id}")).problem(404);
     }
 }
+
+#[test]
+fn audit_events_are_listed_filtered_and_shown_in_full() {
+    let server = TestServer::new();
+    server.run("r");
+    let limit = |event_type: &str, actor: &str| {
+        server.created(
+            "/api/v1/audit-events",
+            &json!({ "event_type": event_type, "entity_type": "LIMIT", "entity_id": "l1", "actor_type": actor,
+                "actor_id": "ada", "action_reason": "why", "before_state": { "max": 1 },
+                "after_state": { "max": 2, "run_id": "r", "policy_id": "p" }, "correlation_id": "c" }),
+        )
+    };
+    limit("LimitUpdated", "HUMAN");
+    let made = limit("LimitOverrideGranted", "AGENT");
+    let all = read(&server, AUDIT, "AuditLedgerListResult");
+    assert_eq!(
+        (&all["total"], &all["items"][1]["actor_id"]),
+        (&json!(2), &json!("ada"))
+    );
+    for (query, total) in [
+        ("?event_type=LimitUpdated", 1),
+        ("?entity_type=LIMIT&actor_type=AGENT", 1),
+        ("?entity_type=POLICY_RULE", 0),
+        ("?event_type=%27%20OR%20%271%27=%271", 0),
+    ] {
+        assert_eq!(
+            server.get(&format!("{AUDIT}{query}")).ok()["total"],
+            total,
+            "{query}"
+        );
+    }
+    let id = all["items"][0]["id"].as_str().unwrap();
+    let entry = read(
+        &server,
+        &format!("{AUDIT}/entries/{id}"),
+        "AuditLedgerDetailResult",
+    );
+    assert_eq!(made["receipt"]["record_id"], id);
+    assert_eq!(
+        (
+            &entry["before_state"],
+            &entry["after_state"]["max"],
+            &entry["correlation_id"]
+        ),
+        (&json!({ "max": 1 }), &json!(2), &json!("c"))
+    );
+    assert_eq!(
+        (
+            &entry["metadata"]["agent_id"],
+            &entry["metadata"]["human_actor_id"]
+        ),
+        (&json!("ada"), &Value::Null)
+    );
+    let run = server.get("/api/v1/logs/llm-runs/r/envelope").ok()["id"].clone();
+    server
+        .get(&format!("{AUDIT}/entries/{}", run.as_str().unwrap()))
+        .problem(404);
+    let governance = read(
+        &server,
+        "/api/v1/logs/llm-runs/r/governance",
+        "LLMRunGovernanceResult",
+    );
+    assert_eq!(governance["total_events"], 2);
+    let granted = &governance["events"][1];
+    assert_eq!(
+        (&granted["decision"], &granted["entity_id"], &granted["policy_id"]),
+        (&json!("GRANTED"), &json!("l1"), &json!("p"))
+    );
+}

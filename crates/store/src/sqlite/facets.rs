@@ -5,7 +5,7 @@
 //! a time becomes a leaf by binary search over blocks, as `recorded_at` never runs
 //! backwards within a ledger.
 
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
 
 use evidence::{Header, Timestamp};
 
@@ -61,6 +61,8 @@ struct Lists<'a> {
     tenant_no: u32,
     facets: &'a [String],
     newest_first: bool,
+    newest: CachedStatement<'a>,
+    oldest: CachedStatement<'a>,
     seeks: u32,
 }
 
@@ -77,7 +79,7 @@ pub(super) fn find(c: &Connection, tenant_no: u32, query: &FacetQuery) -> Result
     if query.newest_first {
         ranges.reverse();
     }
-    let mut lists = Lists::of(c, tenant_no, query);
+    let mut lists = Lists::of(c, tenant_no, query)?;
     match query.facets.len() {
         _ if query.limit == 0 => Ok(FacetPage::default()),
         0 => Ok(FacetPage::default()),
@@ -93,7 +95,7 @@ pub(super) fn count(
     max: u32,
 ) -> Result<(u64, bool), StoreError> {
     let ranges = ranges(c, tenant_no, query, None)?;
-    let mut lists = Lists::of(c, tenant_no, query);
+    let mut lists = Lists::of(c, tenant_no, query)?;
     let mut count = 0_u64;
     if query.facets.len() == 1 {
         for range in ranges {
@@ -221,40 +223,45 @@ fn block_of(c: &Connection, ledger_no: u32, leaf: u64) -> Result<(LeafBlock, cod
 }
 
 impl<'a> Lists<'a> {
-    fn of(c: &'a Connection, tenant_no: u32, query: &'a FacetQuery) -> Self {
-        Self {
+    fn of(c: &'a Connection, tenant_no: u32, query: &'a FacetQuery) -> Result<Self, StoreError> {
+        // Prepared once for all seeks of a query.
+        let seek = |order: &str| {
+            c.prepare_cached(&format!(
+                "SELECT leaf, n FROM facets WHERE tenant_no = ?1 AND facet = ?2 AND leaf BETWEEN ?3 AND ?4
+                 ORDER BY leaf {order} LIMIT 1"
+            ))
+            .map_err(unavailable)
+        };
+        Ok(Self {
             c,
             tenant_no,
             facets: &query.facets,
             newest_first: query.newest_first,
+            newest: seek("DESC")?,
+            oldest: seek("ASC")?,
             seeks: 0,
-        }
+        })
     }
 
     /// The newest, or oldest, row of a facet in a range.
     fn seek(&mut self, facet: usize, range: Range, newest: bool) -> Result<Option<Place>, StoreError> {
         self.seeks += 1;
-        let sql = if newest {
-            "SELECT leaf, n FROM facets WHERE tenant_no = ?1 AND facet = ?2 AND leaf BETWEEN ?3 AND ?4
-             ORDER BY leaf DESC LIMIT 1"
+        let statement = if newest {
+            &mut self.newest
         } else {
-            "SELECT leaf, n FROM facets WHERE tenant_no = ?1 AND facet = ?2 AND leaf BETWEEN ?3 AND ?4
-             ORDER BY leaf LIMIT 1"
+            &mut self.oldest
         };
-        self.c
-            .prepare_cached(sql)
-            .and_then(|mut s| {
-                s.query_row(
-                    (self.tenant_no, &self.facets[facet], range.low, range.high),
-                    |row| {
-                        Ok(Place {
-                            leaf: row.get(0)?,
-                            n: row.get(1)?,
-                        })
-                    },
-                )
-                .optional()
-            })
+        statement
+            .query_row(
+                (self.tenant_no, &self.facets[facet], range.low, range.high),
+                |row| {
+                    Ok(Place {
+                        leaf: row.get(0)?,
+                        n: row.get(1)?,
+                    })
+                },
+            )
+            .optional()
             .map_err(unavailable)
     }
 

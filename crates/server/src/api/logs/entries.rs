@@ -115,7 +115,7 @@ pub(super) fn page<T>(
 ) -> Result<Page<T>, ApiError> {
     let tenant = &sources[0].tenant;
     let limit = extract::limit(asked.page.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
-    let mut skip = offset(&asked.page)?;
+    let mut skip = offset(asked.page.offset, asked.page.cursor.is_some())?;
     let mut filters_applied = Filters::new();
     filters_applied.insert("tenant_id".into(), Value::from(&*tenant.tenant_id));
     filters_applied.extend(filters);

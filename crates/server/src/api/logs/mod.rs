@@ -10,6 +10,7 @@ mod entries;
 mod envelope;
 mod export;
 mod governance;
+mod governance_audit;
 mod list;
 mod metadata;
 mod replay;

@@ -1,0 +1,104 @@
+//! A-002: nothing is worse than before.
+
+use super::{Check, Finding, names, spelled};
+use crate::governance::{AuditInput, Health};
+
+pub(super) const CHECK: Check = Check {
+    id: "A-002",
+    name: "Health Preservation",
+    question: "Is every capability at least as healthy as before?",
+    rule: &[
+        "INCONCLUSIVE if a snapshot is missing (null; `{}` is a snapshot); evidence `health_before_available`, `health_after_available`.",
+        "FAIL if a capability of the first snapshot is absent or null in the second, or ranks lower (HEALTHY > DEGRADED > UNHEALTHY); evidence `degraded_capabilities`, in order of names.",
+        "INCONCLUSIVE if a status changed from or to a word without rank; evidence `unranked_capabilities`. The same word before and after is fine.",
+        "Else PASS. New capabilities are fine.",
+        "A snapshot is {capability: status}, {capability: {status, …}} or {captured_at, system_health, capability_health: [{capability, status}]}.",
+    ],
+    judge,
+};
+
+fn judge(input: &AuditInput) -> Finding {
+    let Some((before, after)) = input.snapshots() else {
+        return Finding::inconclusive("a health snapshot is missing")
+            .with("health_before_available", !input.health_before.is_null())
+            .with("health_after_available", !input.health_after.is_null());
+    };
+    let mut degraded = Vec::new();
+    let mut unranked = Vec::new();
+    for capability in before.capabilities() {
+        let Some(is) = after.status(capability) else {
+            degraded.push(capability);
+            continue;
+        };
+        let was = before.status(capability);
+        if was == Some(is) {
+            continue;
+        }
+        match (was.and_then(Health::rank), Health::rank(is)) {
+            (Some(was), Some(is)) if is < was => degraded.push(capability),
+            (Some(_), Some(_)) => {}
+            _ => unranked.push(capability),
+        }
+    }
+    if !degraded.is_empty() {
+        return Finding::fail(format!(
+            "worse than before: {}",
+            spelled(degraded.iter().copied())
+        ))
+        .with("degraded_capabilities", names(degraded));
+    }
+    if !unranked.is_empty() {
+        return Finding::inconclusive(format!(
+            "changed, and nobody knows for better or worse: {}",
+            spelled(unranked.iter().copied())
+        ))
+        .with("unranked_capabilities", names(unranked));
+    }
+    Finding::pass("nothing is worse than before")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CHECK;
+    use crate::checks::tests::result;
+    use crate::governance::CheckResult::{self, Fail, Inconclusive, Pass};
+
+    fn change(before: &str, after: &str) -> CheckResult {
+        result(
+            &CHECK,
+            &format!(r#"{{"health_before":{before},"health_after":{after}}}"#),
+        )
+    }
+
+    #[test]
+    fn worse_or_gone_fails_and_better_or_new_passes() {
+        assert_eq!(change(r#"{"a":"HEALTHY"}"#, r#"{"a":"DEGRADED"}"#), Fail);
+        assert_eq!(change(r#"{"a":"UNHEALTHY"}"#, r#"{"a":null}"#), Fail);
+        assert_eq!(change(r#"{"a":null}"#, "{}"), Fail);
+        assert_eq!(change("{}", r#"{"a":"UNHEALTHY"}"#), Pass);
+        assert_eq!(change(r#"{"a":"DEGRADED"}"#, r#"{"a":"HEALTHY"}"#), Pass);
+    }
+
+    #[test]
+    fn a_word_without_rank_decides_nothing_unless_it_stayed() {
+        assert_eq!(change(r#"{"a":"odd"}"#, r#"{"a":"odd"}"#), Pass);
+        assert_eq!(change(r#"{"a":"odd"}"#, r#"{"a":"HEALTHY"}"#), Inconclusive);
+        assert_eq!(change(r#"{"a":2}"#, r#"{"a":0}"#), Inconclusive);
+        assert_eq!(change("null", "{}"), Inconclusive);
+    }
+
+    #[test]
+    fn the_structured_forms_are_read() {
+        let structured = |status: &str| {
+            format!(
+                r#"{{"captured_at":"t","system_health":"x","capability_health":[{{"capability":"a","status":"{status}"}}]}}"#
+            )
+        };
+        assert_eq!(change(&structured("HEALTHY"), &structured("DEGRADED")), Fail);
+        assert_eq!(
+            change(&structured("DEGRADED"), r#"{"a":{"status":"UNHEALTHY"}}"#),
+            Fail
+        );
+        assert_eq!(change(&structured("DEGRADED"), &structured("HEALTHY")), Pass);
+    }
+}

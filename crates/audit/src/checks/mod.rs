@@ -1,0 +1,184 @@
+//! The seven checks of a governance audit, one file each: words, rule, tests.
+//!
+//! A check reads the frozen input and nothing else. Register a new one in [`CHECKS`]; `docs/checks.md` is
+//! made of this list, and [`crate::governance::AUDITOR_VERSION`] changes with any rule. Source: SPEC 7.2.
+
+mod execution_fidelity;
+mod health_preservation;
+mod no_unauthorized_mutations;
+mod rollback_availability;
+mod scope_compliance;
+mod signal_consistency;
+mod timing_compliance;
+
+use evidence::canonical::Value;
+
+use crate::governance::{AuditCheck, AuditInput, CheckResult};
+
+/// A check: its words and its rule.
+#[derive(Debug)]
+pub struct Check {
+    /// `A-001` …
+    pub id: &'static str,
+    /// For people.
+    pub name: &'static str,
+    /// What it asks.
+    pub question: &'static str,
+    /// The rule in words, first match first; the lines of `docs/checks.md`.
+    pub rule: &'static [&'static str],
+    judge: fn(&AuditInput) -> Finding,
+}
+
+/// What a check found, why, and what shows it.
+struct Finding {
+    result: CheckResult,
+    reason: String,
+    evidence: Value,
+}
+
+impl Finding {
+    fn pass(reason: impl Into<String>) -> Self {
+        Self::new(CheckResult::Pass, reason)
+    }
+
+    fn fail(reason: impl Into<String>) -> Self {
+        Self::new(CheckResult::Fail, reason)
+    }
+
+    fn inconclusive(reason: impl Into<String>) -> Self {
+        Self::new(CheckResult::Inconclusive, reason)
+    }
+
+    fn new(result: CheckResult, reason: impl Into<String>) -> Self {
+        Self {
+            result,
+            reason: reason.into(),
+            evidence: Value::Object(Vec::new()),
+        }
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.evidence.insert(name, value);
+        self
+    }
+}
+
+/// All of them, in their order.
+pub const CHECKS: [Check; 7] = [
+    scope_compliance::CHECK,
+    health_preservation::CHECK,
+    execution_fidelity::CHECK,
+    timing_compliance::CHECK,
+    rollback_availability::CHECK,
+    signal_consistency::CHECK,
+    no_unauthorized_mutations::CHECK,
+];
+
+impl Check {
+    /// Its answer for an input.
+    pub fn answer(&self, input: &AuditInput) -> AuditCheck {
+        let found = (self.judge)(input);
+        AuditCheck {
+            check_id: self.id,
+            name: self.name,
+            question: self.question,
+            result: found.result,
+            reason: found.reason,
+            evidence: found.evidence,
+        }
+    }
+}
+
+/// A list of texts.
+fn names<'t>(texts: impl IntoIterator<Item = &'t str>) -> Value {
+    Value::from(texts.into_iter().map(Value::from).collect::<Vec<_>>())
+}
+
+/// `a, b and 3 more`: a reason stays short, the evidence holds them all.
+fn spelled<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+    const SPELLED_MAX: usize = 5;
+    let texts: Vec<&str> = texts.into_iter().collect();
+    let mut spelled = texts
+        .iter()
+        .take(SPELLED_MAX)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if texts.len() > SPELLED_MAX {
+        spelled.push_str(" and ");
+        spelled.push_str(&(texts.len() - SPELLED_MAX).to_string());
+        spelled.push_str(" more");
+    }
+    spelled
+}
+
+/// `docs/checks.md`.
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Checks of a governance audit\n\n\
+         Made from `crates/audit/src/checks/`; a test compares. `UPDATE_GOLDEN=1 cargo test -p audit` writes it anew.\n\n",
+    );
+    text.push_str("All seven run, always, in this order. Verdict: any FAIL, else any INCONCLUSIVE, else PASS. Auditor version ");
+    text.push_str(crate::governance::AUDITOR_VERSION);
+    text.push_str(".\n");
+    for check in &CHECKS {
+        text.push_str("\n## ");
+        text.push_str(check.id);
+        text.push(' ');
+        text.push_str(check.name);
+        text.push_str("\n\n*");
+        text.push_str(check.question);
+        text.push_str("*\n\n");
+        for line in check.rule {
+            text.push_str("- ");
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use evidence::canonical::{Limits, parse};
+
+    /// A job that passes every check, with members replaced.
+    pub(crate) fn input(changes: &str) -> AuditInput {
+        let parsed = |text: &str| parse(text.as_bytes(), Limits::default()).unwrap();
+        let mut value = parsed(
+            r#"{"job_id":"j","contract_id":"c","job_status":"COMPLETED","contract_scope":["search","export"],
+            "proposed_changes":{"capability_name":"search"},
+            "step_results":[{"status":"COMPLETED","output":{"target":"search","rollback_action":"restore"}}],
+            "health_before":{"search":"HEALTHY"},"health_after":{"search":"HEALTHY"},
+            "activation_window_start":"2026-03-01T11:00:00Z","activation_window_end":"2026-03-01T13:00:00Z",
+            "job_started_at":"2026-03-01T12:00:00Z","job_completed_at":"2026-03-01T12:05:00Z",
+            "execution_duration_seconds":300,"signals":[]}"#,
+        );
+        for (key, member) in parsed(changes).as_object().unwrap() {
+            value.insert(key.clone(), member.clone());
+        }
+        AuditInput::read(&value).unwrap()
+    }
+
+    pub(crate) fn result(check: &Check, changes: &str) -> CheckResult {
+        check.answer(&input(changes)).result
+    }
+
+    #[test]
+    fn a_job_inside_its_contract_passes_every_check() {
+        for check in &CHECKS {
+            assert_eq!(result(check, "{}"), CheckResult::Pass, "{}", check.id);
+        }
+    }
+
+    #[test]
+    fn the_document_is_made_of_the_checks() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/checks.md");
+        #[allow(clippy::disallowed_methods)] // the switch of every golden test
+        if std::env::var("UPDATE_GOLDEN").is_ok() {
+            std::fs::write(path, document()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), document());
+    }
+}

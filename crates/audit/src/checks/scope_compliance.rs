@@ -1,0 +1,50 @@
+//! A-001: everything that was touched lies inside the contract.
+
+use super::{Check, Finding, names, spelled};
+use crate::governance::AuditInput;
+
+pub(super) const CHECK: Check = Check {
+    id: "A-001",
+    name: "Scope Compliance",
+    question: "Did the job touch only what its contract names?",
+    rule: &[
+        "Executed targets are `output.target` of every step result, whatever the step's status. A null output, a null or an empty target is none; a target that is no text counts as its JSON.",
+        "FAIL if one of them is not in contract_scope (exactly, by bytes); evidence `unauthorized`.",
+        "Else PASS.",
+    ],
+    judge,
+};
+
+fn judge(input: &AuditInput) -> Finding {
+    let executed = input.executed_targets();
+    let outside: Vec<&str> = executed
+        .iter()
+        .copied()
+        .filter(|target| !input.contract_scope.contains(*target))
+        .collect();
+    if outside.is_empty() {
+        return Finding::pass(format!("{} target(s), all in scope", executed.len()));
+    }
+    Finding::fail(format!(
+        "outside the contract: {}",
+        spelled(outside.iter().copied())
+    ))
+    .with("unauthorized", names(outside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CHECK;
+    use crate::checks::tests::result;
+    use crate::governance::CheckResult::{Fail, Pass};
+
+    #[test]
+    fn a_target_outside_fails_even_of_a_failed_step_and_even_if_it_is_no_text() {
+        let step = |output: &str| format!(r#"{{"step_results":[{{"status":"FAILED","output":{output}}}]}}"#);
+        assert_eq!(result(&CHECK, &step(r#"{"target":"billing"}"#)), Fail);
+        assert_eq!(result(&CHECK, &step(r#"{"target":["search"]}"#)), Fail);
+        assert_eq!(result(&CHECK, &step(r#"{"target":"SEARCH"}"#)), Fail);
+        assert_eq!(result(&CHECK, &step(r#"{"target":""}"#)), Pass);
+        assert_eq!(result(&CHECK, &step("null")), Pass);
+    }
+}

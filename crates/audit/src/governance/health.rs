@@ -1,0 +1,113 @@
+//! A snapshot of health, in either of its two forms.
+
+use std::collections::BTreeMap;
+
+use evidence::canonical::{Value, to_vec};
+
+use crate::read::{self, InputError};
+
+/// Most capabilities of one snapshot, as of a contract's scope.
+const CAPABILITIES_MAX: usize = super::SCOPE_ENTRIES_MAX;
+
+/// The known words, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// UNHEALTHY
+    Unhealthy,
+    /// DEGRADED
+    Degraded,
+    /// HEALTHY
+    Healthy,
+}
+
+/// The status of each capability. One whose status is null is not in it: absent and null are the same.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    statuses: BTreeMap<String, Value>,
+    /// Those that were named with null.
+    nulls: Vec<String>,
+}
+
+impl Health {
+    /// Reads a snapshot; `None` for null, which is a missing snapshot. `{}` is one.
+    ///
+    /// # Errors
+    /// Neither an object nor null; a structured form with a capability twice, or without its name.
+    pub fn read(snapshot: &Value, what: &str) -> Result<Option<Self>, InputError> {
+        if snapshot.is_null() {
+            return Ok(None);
+        }
+        let members = snapshot
+            .as_object()
+            .ok_or_else(|| InputError::new(format!("{what} is neither an object nor null")))?;
+        let mut health = Self::default();
+        if snapshot
+            .get("capability_health")
+            .is_some_and(|list| list.as_array().is_some())
+        {
+            for entry in read::list(snapshot, "capability_health", CAPABILITIES_MAX)?.unwrap_or_default() {
+                let capability = read::required_text(entry, "capability")
+                    .map_err(|error| InputError::new(format!("{what}: {error}")))?;
+                if health.statuses.contains_key(&capability) || health.nulls.contains(&capability) {
+                    return Err(InputError::new(format!("{what} names {capability:?} twice")));
+                }
+                health.put(&capability, entry.get("status"));
+            }
+            return Ok(Some(health));
+        }
+        if members.len() > CAPABILITIES_MAX {
+            return Err(InputError::new(format!(
+                "{what} has more than {CAPABILITIES_MAX} capabilities"
+            )));
+        }
+        for (capability, status) in members {
+            // A status may stand in an object of its own, with other things beside it.
+            health.put(capability, Some(status.get("status").unwrap_or(status)));
+        }
+        Ok(Some(health))
+    }
+
+    fn put(&mut self, capability: &str, status: Option<&Value>) {
+        match status.filter(|status| !status.is_null()) {
+            Some(status) => {
+                self.statuses.insert(capability.to_owned(), status.clone());
+            }
+            None => self.nulls.push(capability.to_owned()),
+        }
+    }
+
+    /// The status of a capability.
+    pub fn status(&self, capability: &str) -> Option<&Value> {
+        self.statuses.get(capability)
+    }
+
+    /// Every capability named, null ones too, in order.
+    pub fn capabilities(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self
+            .statuses
+            .keys()
+            .chain(&self.nulls)
+            .map(String::as_str)
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The rank of a status; `None` for a word that is not known.
+    pub fn rank(status: &Value) -> Option<Rank> {
+        match status.as_str()? {
+            "HEALTHY" => Some(Rank::Healthy),
+            "DEGRADED" => Some(Rank::Degraded),
+            "UNHEALTHY" => Some(Rank::Unhealthy),
+            _ => None,
+        }
+    }
+}
+
+/// Text as it is, anything else as JSON: a target that is no text is still named in a finding.
+pub(super) fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(
+        || String::from_utf8_lossy(&to_vec(value)).into_owned(),
+        str::to_owned,
+    )
+}

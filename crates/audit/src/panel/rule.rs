@@ -1,0 +1,341 @@
+//! A rule: CEL, or the older `… implies …`, which is two conditions of CEL.
+//!
+//! A condition sees `signal_a`, `signal_b`, `signals` (all by name) and every signal whose name is an
+//! identifier. There are no loops: the macros of CEL are refused, so the work is linear in the condition.
+
+use std::sync::{Arc, OnceLock};
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::parser::PrattParser;
+use cel::{Context, Env};
+use evidence::canonical::Value;
+
+use super::Firsts;
+
+/// Longest condition.
+pub const CONDITION_BYTES_MAX: usize = 2_000;
+/// Most nodes of a condition: what a person can still read. Times the longest signal, 1 MiB at most is built.
+pub const CONDITION_NODES_MAX: usize = 256;
+/// Deepest nesting of a condition. Parsing and evaluation recurse; 32 levels fit any stack.
+pub const CONDITION_DEPTH_MAX: u16 = 32;
+
+/// How bad a contradiction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The panel is inconsistent.
+    Error,
+    /// It is worth a look.
+    Warning,
+}
+
+impl Severity {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Warning => "WARNING",
+        }
+    }
+}
+
+/// A compiled rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// As given.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// As given.
+    pub condition: String,
+    /// As given.
+    pub severity: Severity,
+    signal_a: Option<String>,
+    signal_b: Option<String>,
+    form: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// `signal_a == signal_b`, or its opposite: as the older form compares, where true is 1 and false is 0.
+    Same(bool),
+    /// If the first holds, the second must.
+    Implies(IdedExpr, IdedExpr),
+    /// Must hold.
+    Cel(IdedExpr),
+}
+
+impl Rule {
+    /// The four built-in rules.
+    pub fn defaults() -> Vec<Self> {
+        const RULES: [(&str, &str, &str, &str, &str); 4] = [
+            (
+                "CONS-001",
+                "Active incidents demand attention",
+                "active_incidents",
+                "attention_required",
+                "signal_a > 0 implies signal_b == True",
+            ),
+            (
+                "CONS-002",
+                "Runs at risk stress the system",
+                "at_risk_runs",
+                "system_state",
+                "signal_a > 0 implies signal_b == 'STRESSED'",
+            ),
+            (
+                "CONS-003",
+                "Active runs are the running ones",
+                "active_runs",
+                "runs.by_status.running",
+                "signal_a == signal_b",
+            ),
+            (
+                "CONS-004",
+                "Active incidents have a severity",
+                "active_incidents",
+                "highest_severity",
+                "signal_a > 0 implies signal_b != 'NONE'",
+            ),
+        ];
+        RULES
+            .iter()
+            .filter_map(|(id, name, a, b, condition)| {
+                let side = |name: &str| Some(name.to_owned());
+                // They compile; a test holds their number.
+                Self::compile(id, name, side(a), side(b), condition, Severity::Error).ok()
+            })
+            .collect()
+    }
+
+    /// Compiles a condition.
+    ///
+    /// # Errors
+    /// Words that say what is wrong with it.
+    pub fn compile(
+        id: &str,
+        name: &str,
+        signal_a: Option<String>,
+        signal_b: Option<String>,
+        condition: &str,
+        severity: Severity,
+    ) -> Result<Self, String> {
+        if condition.trim().is_empty() {
+            return Err("it has no condition".to_owned());
+        }
+        if condition.len() > CONDITION_BYTES_MAX {
+            return Err(format!(
+                "its condition is longer than {CONDITION_BYTES_MAX} bytes"
+            ));
+        }
+        let words: Vec<&str> = condition.split_whitespace().collect();
+        let form = match words.as_slice() {
+            ["signal_a", "==", "signal_b"] if signal_a.is_some() && signal_b.is_some() => Form::Same(true),
+            ["signal_a", "!=", "signal_b"] if signal_a.is_some() && signal_b.is_some() => Form::Same(false),
+            _ => match implication(condition).as_slice() {
+                [only] => Form::Cel(expression(only)?),
+                [left, right] => Form::Implies(expression(&older(left))?, expression(&older(right))?),
+                _ => return Err("more than one `implies`".to_owned()),
+            },
+        };
+        Ok(Self {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            condition: condition.to_owned(),
+            severity,
+            signal_a,
+            signal_b,
+            form,
+        })
+    }
+
+    /// The signals it is about.
+    pub fn signals(&self) -> impl Iterator<Item = &str> {
+        self.signal_a.iter().chain(&self.signal_b).map(String::as_str)
+    }
+
+    /// Whether the signals, in the order of [`Rule::signals`], fulfil it.
+    pub(super) fn holds(&self, sides: &[&Value], all: &Signals<'_>) -> Result<bool, String> {
+        let mut sides = sides.iter().copied();
+        let a = self.signal_a.as_ref().and_then(|_| sides.next());
+        let b = self.signal_b.as_ref().and_then(|_| sides.next());
+        match &self.form {
+            Form::Same(same) => Ok((a.map(as_number) == b.map(as_number)) == *same),
+            Form::Implies(left, right) => Ok(!truth(left, a, b, all)? || truth(right, a, b, all)?),
+            Form::Cel(expression) => truth(expression, a, b, all),
+        }
+    }
+}
+
+fn as_number(value: &Value) -> Value {
+    value
+        .as_bool()
+        .map_or_else(|| value.clone(), |truth| Value::from(i64::from(truth)))
+}
+
+/// All signals, made into values of CEL when the first rule asks.
+pub(super) struct Signals<'p> {
+    firsts: &'p Firsts<'p>,
+    map: OnceLock<cel::Value>,
+}
+
+impl<'p> Signals<'p> {
+    pub(super) fn new(firsts: &'p Firsts<'p>) -> Self {
+        Self {
+            firsts,
+            map: OnceLock::new(),
+        }
+    }
+
+    fn map(&self) -> cel::Value {
+        let make = || {
+            let members = self.firsts.iter().map(|(name, first)| (*name, first.value));
+            object(members)
+        };
+        self.map.get_or_init(make).clone()
+    }
+}
+
+fn truth(
+    expression: &IdedExpr,
+    a: Option<&Value>,
+    b: Option<&Value>,
+    all: &Signals<'_>,
+) -> Result<bool, String> {
+    static STANDARD: OnceLock<Arc<Env>> = OnceLock::new();
+    let env = STANDARD.get_or_init(|| Arc::new(Env::default().with_stdlib()));
+    let mut context = Context::with_env(Arc::clone(env));
+    for name in names(expression)? {
+        let value = match name {
+            "signal_a" => a.map(to_cel),
+            "signal_b" => b.map(to_cel),
+            "signals" => Some(all.map()),
+            name => all.firsts.get(name).map(|first| to_cel(first.value)),
+        };
+        let value = value.ok_or_else(|| format!("unknown name {name:?}"))?;
+        context.add_variable_from_value(name, value);
+    }
+    match cel::Value::resolve(expression, &context) {
+        Ok(cel::Value::Bool(truth)) => Ok(truth),
+        Ok(_) => Err("its condition is neither true nor false".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The condition's parts between ` implies `, outside of quotes.
+fn implication(condition: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut quote) = (0, None);
+    for (at, letter) in condition.char_indices() {
+        match quote {
+            Some(open) if letter == open => quote = None,
+            None if letter == '\'' || letter == '"' => quote = Some(letter),
+            None if condition[at..].starts_with(" implies ") => {
+                parts.push(&condition[start..at]);
+                start = at + " implies ".len();
+            }
+            _ => {}
+        }
+    }
+    parts.push(condition.get(start..).unwrap_or_default());
+    parts
+}
+
+/// The older form writes its truth values with capitals.
+fn older(condition: &str) -> String {
+    condition
+        .split(' ')
+        .map(|word| match word {
+            "True" => "true",
+            "False" => "false",
+            word => word,
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn expression(source: &str) -> Result<IdedExpr, String> {
+    // The parser does not count parentheses as depth. Brackets inside of texts count too: harmless.
+    let mut depth = 0_u16;
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > CONDITION_DEPTH_MAX {
+            return Err(format!(
+                "its condition is nested deeper than {CONDITION_DEPTH_MAX}"
+            ));
+        }
+    }
+    let parser = PrattParser::new()
+        .max_recursion_depth(CONDITION_DEPTH_MAX)
+        .max_expression_node_count(CONDITION_NODES_MAX)
+        .error_reporting_limit(1);
+    let parsed = parser.parse(source).map_err(|errors| {
+        let text = errors.to_string();
+        text.lines().next().unwrap_or("it does not compile").to_owned()
+    })?;
+    names(&parsed)?;
+    Ok(parsed)
+}
+
+/// The free names of an expression; refuses what loops or builds typed objects.
+fn names(expression: &IdedExpr) -> Result<Vec<&str>, String> {
+    let mut found = Vec::new();
+    let mut open = vec![expression];
+    let mut nodes = 0;
+    while let Some(next) = open.pop() {
+        nodes += 1;
+        if nodes > CONDITION_NODES_MAX {
+            return Err(format!("its condition has more than {CONDITION_NODES_MAX} parts"));
+        }
+        match &next.expr {
+            Expr::Ident(name) => {
+                if !found.contains(&name.as_str()) {
+                    found.push(name.as_str());
+                }
+            }
+            Expr::Call(call) => open.extend(call.target.as_deref().into_iter().chain(&call.args)),
+            Expr::List(list) => open.extend(&list.elements),
+            Expr::Select(select) => open.push(&select.operand),
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    if let EntryExpr::MapEntry(entry) = &entry.expr {
+                        open.extend([&entry.key, &entry.value]);
+                    }
+                }
+            }
+            Expr::Literal(_) => {}
+            Expr::Comprehension(_) => return Err("its condition loops".to_owned()),
+            Expr::Struct(_) | Expr::Unspecified => {
+                return Err("its condition has a part that is not supported".to_owned());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn to_cel(value: &Value) -> cel::Value {
+    match value {
+        Value::Null => cel::Value::Null,
+        Value::Bool(truth) => cel::Value::Bool(*truth),
+        Value::Int(number) => cel::Value::Int(*number),
+        Value::Float(number) => cel::Value::Float(number.get()),
+        Value::String(text) => cel::Value::String(Arc::new(text.clone())),
+        Value::Array(elements) => cel::Value::List(Arc::new(elements.iter().map(to_cel).collect())),
+        Value::Object(members) => object(members.iter().map(|(key, member)| (key.as_str(), member))),
+    }
+}
+
+fn object<'v>(members: impl Iterator<Item = (&'v str, &'v Value)>) -> cel::Value {
+    let map = members
+        .map(|(key, member)| {
+            (
+                cel::objects::Key::String(Arc::new(key.to_owned())),
+                to_cel(member),
+            )
+        })
+        .collect();
+    cel::Value::Map(cel::objects::Map { map: Arc::new(map) })
+}

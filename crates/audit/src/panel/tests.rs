@@ -1,0 +1,165 @@
+use super::*;
+
+fn checked(json: &str) -> Result<PanelReport, String> {
+    let panel = Panel::parse(json.as_bytes()).map_err(|error| error.to_string())?;
+    check(&panel).map_err(|error| error.to_string())
+}
+
+fn ruled(signals: &str, condition: &str) -> Result<bool, String> {
+    let condition = serde_json::to_string(condition).unwrap();
+    checked(&format!(
+        r#"{{"panel_id":"p","slots":[{{"slot_id":"s","signals":{signals}}}],
+        "rules":[{{"id":"R","name":"r","signal_a":"a","signal_b":"b","condition":{condition}}}]}}"#
+    ))
+    .map(|report| report.is_consistent())
+}
+
+#[test]
+fn the_built_in_rules_compile() {
+    assert_eq!(Rule::defaults().len(), 4);
+}
+
+#[test]
+fn attention_is_exactly_true() {
+    let attention = |value: &str| {
+        checked(&format!(
+            r#"{{"slots":[{{"slot_id":"s","signals":{{"active_incidents":2,"attention_required":{value}}}}}]}}"#
+        ))
+        .unwrap()
+        .is_consistent()
+    };
+    assert!(attention("true"));
+    assert!(!attention("1"));
+    assert!(!attention("\"true\""));
+    assert!(attention("null"), "a null signal skips the rule");
+}
+
+#[test]
+fn a_signal_with_two_values_is_found_before_the_rules() {
+    let report = checked(
+        r#"{"slots":[{"slot_id":"A","signals":{"active_incidents":1,"x":1}},
+        {"slot_id":"B","signals":{"x":true,"active_incidents":1.0,"attention_required":false}}]}"#,
+    )
+    .unwrap();
+    let ids: Vec<&str> = report
+        .violations
+        .iter()
+        .map(|found| found.rule_id.as_str())
+        .collect();
+    assert_eq!(ids, ["CONS-DUP", "CONS-001"]);
+    assert_eq!(report.violations[0].slots, ["A", "B"]);
+    assert_eq!(report.violations[0].expected, "x = 1");
+}
+
+#[test]
+fn cel_compares_numbers_of_both_kinds_and_texts_with_anything() {
+    assert_eq!(
+        ruled(r#"{"a":3,"b":3.0}"#, "signal_a >= 3 && signal_b < 3.5"),
+        Ok(true)
+    );
+    assert_eq!(
+        ruled(r#"{"a":3,"b":"x"}"#, "signal_b == 'x' && signals['a'] == 3"),
+        Ok(true)
+    );
+    assert_eq!(
+        ruled(r#"{"a":3,"b":"x"}"#, "signal_a == signal_b || a == 4"),
+        Ok(false)
+    );
+    assert_eq!(
+        ruled(r#"{"a":0.5,"b":true}"#, "signal_a > 0 implies signal_b == True"),
+        Ok(true)
+    );
+    assert_eq!(
+        ruled(
+            r#"{"a":11,"b":"C"}"#,
+            "signal_a > 10 implies signal_b == 'A implies B'"
+        ),
+        Ok(false)
+    );
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_an_error_and_no_pass() {
+    let signals = r#"{"a":"0","b":true}"#;
+    for condition in [
+        "signal_a > 0 implies signal_b == True",
+        "signal_a > 0",
+        "unknown == 1",
+        "signals['absent'] == 1",
+        "signal_b + 1 == 2",
+        "size(signal_a)",
+        "signal_a >",
+        "",
+        "[1, 2].exists(x, x == 2)",
+        "[1, 2].all(x, x > 0)",
+        "signal_b == True implies signal_b == True implies signal_b == True",
+        "nothing(signal_a)",
+    ] {
+        assert!(ruled(signals, condition).is_err(), "{condition}");
+    }
+}
+
+#[test]
+fn a_condition_is_bounded_in_length_nodes_and_depth() {
+    let signals = r#"{"a":1,"b":1}"#;
+    let deep = format!("{}signal_a == 1{}", "(".repeat(500), ")".repeat(500));
+    assert!(ruled(signals, &deep).is_err());
+    assert_eq!(
+        ruled(signals, &format!("{}true", "!".repeat(1_500))),
+        Ok(true),
+        "no depth: pairs cancel"
+    );
+    assert!(ruled(signals, &format!("{}1 == 1", "true ? true : ".repeat(140))).is_err());
+    assert!(ruled(signals, &format!("signals{} == 1", ".a".repeat(900))).is_err());
+    assert!(ruled(signals, &vec!["signal_a == 1"; 120].join(" && ")).is_err());
+    assert!(ruled(signals, &" ".repeat(3_000)).is_err());
+    assert!(ruled(&format!(r#"{{"a":"{}","b":1}}"#, "x".repeat(5_000)), "true").is_err());
+}
+
+#[test]
+fn a_warning_leaves_the_panel_consistent() {
+    let report = checked(
+        r#"{"slots":[{"slot_id":"s","signals":{"a":1}}],
+        "rules":[{"id":"W","signal_a":"a","condition":"signal_a == 2","severity":"WARNING"}]}"#,
+    )
+    .unwrap();
+    assert!(report.is_consistent());
+    assert_eq!(report.warnings.len(), 1);
+}
+
+#[test]
+fn rules_without_id_or_with_unknown_members_are_refused_and_no_rules_are_none() {
+    let with = |rules: &str| {
+        checked(&format!(
+            r#"{{"slots":[{{"slot_id":"s","signals":{{"active_incidents":2,"attention_required":false}}}}],"rules":{rules}}}"#
+        ))
+    };
+    assert!(with("[]").unwrap().is_consistent());
+    assert!(!with("null").unwrap().is_consistent());
+    assert!(with(r#"[{"condition":"true"}]"#).is_err());
+    assert!(with(r#"[{"id":"x"}]"#).is_err());
+    assert!(with(r#"[{"id":"x","condition":"true","severity":"FATAL"}]"#).is_err());
+    assert!(with(r#"[{"id":"x","condition":"true","extra":1}]"#).is_err());
+}
+
+proptest::proptest! {
+    /// Whatever is written as a condition, and whatever the signals are, there is an answer.
+    #[test]
+    fn no_condition_panics(
+        words in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "signal_a", "signal_b", "signals", "a", "true", "null", "1", "-9223372036854775808", "0u", "1.5e300",
+                "'x'", "\"é\"", "b'y'", "[", "]", "(", ")", "{", "}", ".", ",", "?", ":", "!", "-", "+", "*", "/", "%",
+                "==", "!=", "<", ">=", "&&", "||", "in", "size", "has", "all", "implies", "True", "string", "int",
+                "matches", "duration", "'\\", "0x", "//", "`",
+            ]),
+            0..24,
+        ),
+        glue in proptest::bool::ANY,
+        text in "\\PC{0,40}",
+    ) {
+        let condition = words.join(if glue { " " } else { "" });
+        let _ = ruled(r#"{"a":1,"b":["x",{"y":null}]}"#, &condition);
+        let _ = ruled(r#"{"a":"x","b":-1.5}"#, &text);
+    }
+}

@@ -1,0 +1,155 @@
+//! The offline engines: one JSON object in, one out, and an exit code.
+
+use serde_json::Value;
+
+use crate::commands::{deponent, run, stderr, stdout};
+
+const JOB: &str = r#"{"job_id":"j","contract_id":"c","job_status":"COMPLETED","contract_scope":["search"],
+  "proposed_changes":{"capability_name":"search"},"activation_window_start":"2026-03-01T11:00:00Z",
+  "activation_window_end":"2026-03-01T13:00:00Z","signals":[],"#;
+const STEPS: &str = r#"[{"status":"COMPLETED","output":{"target":"search","rollback_action":"restore"}}]"#;
+
+fn flat(changes: &str) -> String {
+    format!(
+        r#"{JOB}"step_results":{STEPS},"health_before":{{}},"health_after":{{}},
+        "job_started_at":"2026-03-01T12:00:00Z","job_completed_at":"2026-03-01T12:05:00Z",
+        "execution_duration_seconds":300{changes}}}"#
+    )
+}
+
+fn answer(command: &str, input: &str) -> (Option<i32>, Value) {
+    let output = run(&[command, "-"], input.as_bytes());
+    let text = stdout(&output);
+    let value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    (output.status.code(), value)
+}
+
+#[test]
+fn audit_exits_by_its_verdict_and_both_forms_have_one_hash() {
+    let (code, passed) = answer("audit", &flat(""));
+    assert_eq!(code, Some(0), "{passed}");
+    assert_eq!(passed["verdict"], "PASS");
+    assert_eq!(passed["rollout"]["action"], "proceed");
+    assert_eq!(passed["checks"].as_array().unwrap().len(), 7);
+
+    let execution = format!(
+        r#"{JOB}"execution_result":{{"step_results":{STEPS},"health_observations":{{"before":{{}},"after":{{}}}},
+        "timing":{{"started_at":"2026-03-01T13:00:00+01:00","completed_at":"2026-03-01T12:05:00Z","duration_seconds":300}}}}}}"#
+    );
+    let (code, same) = answer("audit", &execution);
+    assert_eq!(
+        (code, &same["evidence_hash"]),
+        (Some(0), &passed["evidence_hash"])
+    );
+    assert_ne!(same["audit_id"], passed["audit_id"]);
+
+    let outside = flat("").replace("\"target\":\"search\"", "\"target\":\"billing\"");
+    let (code, failed) = answer("audit", &outside);
+    assert_eq!(
+        (code, &failed["rollout"]["action"]),
+        (Some(1), &Value::from("rollback"))
+    );
+    let open = flat("").replace("\"health_after\":{}", "\"health_after\":null");
+    let (code, open) = answer("audit", &open);
+    assert_eq!((code, &open["verdict"]), (Some(2), &Value::from("INCONCLUSIVE")));
+}
+
+#[test]
+fn what_cannot_be_judged_is_2_with_one_line_and_no_answer() {
+    let naive = flat("").replace("12:05:00Z", "12:05:00");
+    let no_steps = format!("{JOB}\"job_started_at\":\"2026-03-01T12:00:00Z\"}}");
+    for (command, input) in [
+        ("audit", naive.as_str()),
+        ("audit", no_steps.as_str()),
+        ("audit", "{"),
+        ("audit", r#"{"a":1,"a":2}"#),
+        ("integrity", r#"{"present":["mystery"]}"#),
+        ("panel", r#"{"slots":[],"rules":[{"id":"x","condition":"1 +"}]}"#),
+        ("retry-plan", r#"{"attempts":[0]}"#),
+        ("retry-plan", r#"{"attempts":[1],"strategy":"random"}"#),
+    ] {
+        let output = run(&[command, "-"], input.as_bytes());
+        assert_eq!(output.status.code(), Some(2), "{command} {input}");
+        assert_eq!(
+            (stdout(&output).as_str(), stderr(&output).lines().count()),
+            ("", 1)
+        );
+    }
+    assert_eq!(deponent(&["audit", "/nowhere/at/all"]).status.code(), Some(69));
+    assert_eq!(deponent(&["audit"]).status.code(), Some(64));
+}
+
+#[test]
+fn integrity_answers_the_grade_and_fails_without_what_is_required() {
+    let all = r#"["environment_evidence","activity_evidence","provider_evidence","policy_decisions","traces","trace_steps"]"#;
+    let (code, answer_all) = answer("integrity", &format!(r#"{{"present":{all},"terminal":false}}"#));
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        (&answer_all["state"], &answer_all["score"]),
+        (&"PENDING".into(), &1.into())
+    );
+    let (code, missing) = answer("integrity", r#"{"present":["traces"]}"#);
+    assert_eq!((code, &missing["status"]), (Some(1), &"FAILED".into()));
+    assert_eq!(missing["missing_reasons"]["trace_steps"], "no_records_found");
+}
+
+#[test]
+fn panel_exits_0_1_or_2() {
+    let panel = |required: &str| {
+        format!(
+            r#"{{"panel_id":"p","slots":[{{"slot_id":"s","signals":{{"active_incidents":1,"attention_required":{required}}}}}]}}"#
+        )
+    };
+    assert_eq!(answer("panel", &panel("true")).0, Some(0));
+    let (code, found) = answer("panel", &panel("false"));
+    assert_eq!(
+        (code, &found["violations"][0]["rule_id"]),
+        (Some(1), &"CONS-001".into())
+    );
+    let text = panel("true").replace(":1,", ":\"1\",");
+    assert_eq!(run(&["panel", "-"], text.as_bytes()).status.code(), Some(2));
+}
+
+#[test]
+fn retry_plan_gives_the_bounds_of_each_wait() {
+    let (code, plan) = answer("retry-plan", r#"{"base_delay_seconds":60,"attempts":[1,2,3]}"#);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        plan["plan"][1],
+        serde_json::json!({"attempt": 2, "min_delay_seconds": 120, "max_delay_seconds": 144, "will_retry": true})
+    );
+    assert_eq!(plan["plan"][2]["will_retry"], false);
+    let text = run(&["retry-plan", "--format", "text", "-"], br#"{"attempts":[1,3]}"#);
+    insta::assert_snapshot!(stdout(&text), @r"
+    attempt 1: again after 60 to 72 s
+    attempt 3: not again
+    ");
+}
+
+#[test]
+fn help_says_the_exit_codes() {
+    insta::assert_snapshot!(stdout(&deponent(&["audit", "--help"])), @r"
+    Judge a job against its contract, from a file.
+
+    Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
+
+    Usage: deponent audit [OPTIONS] <FILE>
+
+    Arguments:
+      <FILE>
+              The file; `-` is stdin
+
+    Options:
+          --format <FORMAT>
+              How to print
+
+              Possible values:
+              - text: For people
+              - json: For programs
+              
+              [default: json]
+
+      -h, --help
+              Print help (see a summary with '-h')
+    ");
+}

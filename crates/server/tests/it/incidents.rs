@@ -1,0 +1,186 @@
+use serde_json::{Value, json};
+
+use crate::server::TestServer;
+use crate::support::{pages, refused, ticking_server};
+
+const PATH: &str = "/api/v1/incidents";
+
+/// Opens an incident; its id.
+fn open(server: &TestServer, source_run_id: &str) -> String {
+    let answer = server.created(
+        PATH,
+        &json!({
+            "source_run_id": source_run_id, "severity": "HIGH", "policy_id": "p1", "policy_name": "Budget",
+            "violation_type": "budget", "violation_step_index": 3, "summary": "over budget",
+        }),
+    );
+    answer["incident_id"].as_str().unwrap().to_owned()
+}
+
+fn by(actor_id: &str) -> Value {
+    json!({ "actor_type": "HUMAN", "actor_id": actor_id, "reason": "seen" })
+}
+
+fn incident(server: &TestServer, id: &str) -> Value {
+    server.get(&format!("{PATH}/{id}")).ok()
+}
+
+#[test]
+fn an_incident_goes_from_open_to_closed_and_each_step_is_an_audit_event_too() {
+    let server = ticking_server();
+    let id = open(&server, "r1");
+    let opened = incident(&server, &id);
+    assert_eq!(
+        (
+            &opened["status"],
+            &opened["severity"],
+            &opened["source_run_id"],
+            &opened["violation_step_index"]
+        ),
+        (&json!("OPEN"), &json!("HIGH"), &json!("r1"), &json!(3))
+    );
+    assert_eq!(
+        (&opened["acknowledged_at"], &opened["closed_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    let mut before = "OPEN";
+    for (step, status, event_type) in [
+        ("acknowledge", "ACKNOWLEDGED", "IncidentAcknowledged"),
+        ("resolve", "RESOLVED", "IncidentResolved"),
+        ("close", "CLOSED", "IncidentManuallyClosed"),
+    ] {
+        let answer = server.created(&format!("{PATH}/{id}/{step}"), &by("ada"));
+        assert_eq!(answer["status"], status);
+        let audit = answer["audit_receipt"]["record_id"].as_str().unwrap();
+        let audit = server.get(&format!("/api/v1/records/{audit}")).ok();
+        assert_eq!(
+            audit["body"],
+            json!({
+                "action_reason": "seen", "actor_id": "ada", "entity_id": id, "entity_type": "INCIDENT",
+                "event_type": event_type, "before_state": { "source_run_id": "r1", "status": before },
+                "after_state": { "source_run_id": "r1", "status": status },
+            })
+        );
+        assert_eq!(audit["header"]["actor"], json!({ "type": "HUMAN" }));
+        before = status;
+        let mut read = incident(&server, &id);
+        for only in ["receipt", "audit_receipt"] {
+            read[only] = answer[only].clone();
+        }
+        assert_eq!(read, answer);
+    }
+    let closed = incident(&server, &id);
+    let steps: Vec<_> = closed["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(steps, ["opened", "acknowledged", "resolved", "closed"]);
+    assert_eq!(closed["history"][3]["at"], closed["closed_at"]);
+    assert_eq!(server.tree_size(), 7);
+}
+
+#[test]
+fn a_step_that_may_not_follow_is_refused_and_writes_nothing() {
+    let server = ticking_server();
+    let id = open(&server, "r1");
+    let step = |name: &str| server.post(&format!("{PATH}/{id}/{name}"), &by("ada"));
+    assert_eq!(step("acknowledge").status, 201);
+    assert_eq!(step("acknowledge").problem(409), "incident_status");
+    assert_eq!(step("resolve").status, 201);
+    assert_eq!(step("acknowledge").problem(409), "incident_status");
+    assert_eq!(step("close").status, 201);
+    let size = server.tree_size();
+    for name in ["acknowledge", "resolve", "close"] {
+        let answer = step(name);
+        assert_eq!(answer.problem(409), "incident_status");
+        assert_eq!(answer.json()["incident_status"], "CLOSED");
+    }
+    let nobody = server.post(&format!("{PATH}/nobody/close"), &by("ada"));
+    assert_eq!(nobody.problem(404), "not_found");
+    assert_eq!(server.get(&format!("{PATH}/nobody")).problem(404), "not_found");
+    assert_eq!(server.tree_size(), size);
+    // Acknowledging and resolving may be passed over.
+    let other = open(&server, "r2");
+    server.created(&format!("{PATH}/{other}/close"), &by("ada"));
+    assert_eq!(incident(&server, &other)["status"], "CLOSED");
+}
+
+#[test]
+fn of_many_who_acknowledge_at_once_one_is_the_first() {
+    let server = TestServer::new();
+    let id = open(&server, "r1");
+    let path = format!("{PATH}/{id}/acknowledge");
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let post = |n: usize| server.post(&path, &by(&format!("u{n}"))).status.as_u16();
+        let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || post(n))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(
+        statuses.iter().filter(|&&status| status == 201).count(),
+        1,
+        "{statuses:?}"
+    );
+    assert_eq!(
+        statuses.iter().filter(|&&status| status == 409).count(),
+        7,
+        "{statuses:?}"
+    );
+    assert_eq!(server.tree_size(), 3);
+}
+
+#[test]
+fn incidents_are_listed_newest_first_by_run_and_as_they_were() {
+    let server = ticking_server();
+    let ids: Vec<String> = ["r1", "r2", "r1"].iter().map(|run| open(&server, run)).collect();
+    let as_of = server.tree_size();
+    server.created(&format!("{PATH}/{}/resolve", ids[0]), &by("ada"));
+    let newest_first: Vec<String> = ids.iter().rev().cloned().collect();
+    for limit in 1..=4 {
+        assert_eq!(pages(&server, PATH, limit, "incident_id"), newest_first);
+        let of_run = pages(&server, &format!("{PATH}?source_run_id=r1"), limit, "incident_id");
+        assert_eq!(of_run, [ids[2].clone(), ids[0].clone()]);
+    }
+    let list = server.get(PATH).ok();
+    assert_eq!(
+        (&list["total"], &list["items"][2]["status"]),
+        (&json!(3), &json!("RESOLVED"))
+    );
+    let past = server.get(&format!("{PATH}?as_of={as_of}")).ok();
+    assert_eq!(past["items"][2]["status"], "OPEN");
+    for bad in ["limit=0", "status=OPEN", "as_of=99"] {
+        assert_eq!(
+            server.get(&format!("{PATH}?{bad}")).problem(400),
+            "bad_parameter",
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn every_broken_rule_of_an_incident_is_named() {
+    let server = TestServer::new();
+    let good = json!({ "severity": "LOW", "summary": "odd" });
+    for (field, value) in [
+        ("severity", json!("")),
+        ("summary", json!("")),
+        ("source_run_id", json!("")),
+        ("policy_id", json!("a\nb")),
+        ("violation_step_index", json!(-1)),
+    ] {
+        let mut bad = good.clone();
+        bad[field] = value;
+        refused(&server.post(PATH, &bad), field);
+    }
+    let answer = server.created(PATH, &good);
+    let path = format!("{PATH}/{}/acknowledge", answer["incident_id"].as_str().unwrap());
+    for (bad, field) in [
+        (json!({ "actor_type": "HUMAN", "reason": "x" }), "actor_id"),
+        (json!({ "actor_type": "SYSTEM", "reason": "" }), "reason"),
+        (json!({ "actor_type": "NOBODY", "reason": "x" }), "actor_type"),
+    ] {
+        refused(&server.post(&path, &bad), field);
+    }
+    server.created(&path, &json!({ "actor_type": "SYSTEM", "reason": "known" }));
+}
