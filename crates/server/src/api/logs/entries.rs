@@ -16,7 +16,7 @@ use store::{FacetQuery, LeafKey};
 
 use super::metadata::Metadata;
 use crate::api::run_list::{
-    Filters, LIMIT_DEFAULT, LIMIT_MAX, PageParams, TOTAL_EXACT_MAX, as_of, bad, offset,
+    Filters, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageParams, TOTAL_EXACT_MAX, as_of, bad, offset,
 };
 use crate::api::run_steps::damaged;
 use crate::{ApiError, cursor, extract};
@@ -121,29 +121,30 @@ pub(super) fn page<T>(
     filters_applied.extend(filters);
     let scope = (list, &filters_applied);
 
-    let (sizes, mut below, counted) = match &asked.page.cursor {
-        Some(cursor) => {
-            let (size, Position(below, left, instance, total, exact)) =
-                cursor::decode::<Position>(&scope, cursor)?;
-            let other = |asked: Option<u64>, made: u64| asked.is_some_and(|asked| asked != made);
-            if other(asked.page.as_of, size) || other(asked.instance_as_of, instance) {
-                return Err(bad("query: as_of: the cursor was made at another tree size"));
-            }
-            skip = left;
-            let below: Vec<Option<LeafKey>> = below
-                .into_iter()
-                .map(|leaf| leaf.map(LeafKey::from_i64))
-                .collect();
-            (vec![size, instance], below, Some((total, exact)))
+    let (sizes, mut below, counted) = if let Some(cursor) = &asked.page.cursor {
+        let (size, Position(below, left, instance, total, exact)) =
+            cursor::decode::<Position>(&scope, cursor)?;
+        let other = |asked: Option<u64>, made: u64| asked.is_some_and(|asked| asked != made);
+        if other(asked.page.as_of, size) || other(asked.instance_as_of, instance) {
+            return Err(bad("query: as_of: the cursor was made at another tree size"));
         }
-        None => {
-            let own = as_of(ledger, tenant, asked.page.as_of)?;
-            let instance = match sources.get(1) {
-                Some(instance) => as_of(ledger, &instance.tenant, asked.instance_as_of)?,
-                None => 0,
-            };
-            (vec![own, instance], vec![None; sources.len()], None)
+        // A cursor is no secret: whoever forges one gets no further than an offset does.
+        if u64::from(left) > OFFSET_MAX {
+            return Err(bad("query: cursor: passes over too many"));
         }
+        skip = left;
+        let below: Vec<Option<LeafKey>> = below
+            .into_iter()
+            .map(|leaf| leaf.map(LeafKey::from_i64))
+            .collect();
+        ([size, instance], below, Some((total, exact)))
+    } else {
+        let own = as_of(ledger, tenant, asked.page.as_of)?;
+        let instance = match sources.get(1) {
+            Some(instance) => as_of(ledger, &instance.tenant, asked.instance_as_of)?,
+            None => 0,
+        };
+        ([own, instance], vec![None; sources.len()], None)
     };
     below.resize(sources.len(), None);
     let query = |place: usize| FacetQuery {
