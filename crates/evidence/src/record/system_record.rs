@@ -111,7 +111,13 @@ impl SystemFacts {
     }
 
     pub(crate) fn facets(&self, header: &Header<'_>, out: &mut Vec<String>) {
-        out.push("system".to_owned());
+        // All tenants read the instance's records under this facet: which tenants there are is not theirs to know.
+        let makes_tenant = header.tenant_id == TENANT_LEDGER
+            && header.source_component == TENANT_COMPONENT
+            && self.event_type == TENANT_CREATED;
+        if !makes_tenant {
+            out.push("system".to_owned());
+        }
         push_facet(out, "system.component", &self.component);
         push_facet(out, "system.event_type", &self.event_type);
         push_facet(out, "system.severity", &self.severity);

@@ -5,6 +5,7 @@
 mod api_audit;
 mod api_logs;
 mod api_runs;
+mod api_system;
 mod api_traces;
 mod api_vectors;
 mod audit_events;

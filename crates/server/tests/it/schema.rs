@@ -50,6 +50,7 @@ impl Schema {
             "integer" => value.is_i64() || value.is_u64(),
             "boolean" => value.is_boolean(),
             "object" => value.is_object(),
+            "any" => true,
             "date-time" => value
                 .as_str()
                 .is_some_and(|text| Timestamp::parse(text).is_ok_and(|at| at.to_string() == text)),

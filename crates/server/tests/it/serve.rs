@@ -157,3 +157,30 @@ fn drain_finishes_the_request_that_is_under_way() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(TcpStream::connect(served.http).is_err(), "no more is accepted");
 }
+
+#[test]
+fn a_start_is_on_record_and_read_by_every_tenant() {
+    let mut served = Served::new();
+    let list = "/api/v1/logs/system?event_type=STARTUP";
+    let found = (0..200).find_map(|_| {
+        let page = served.server.get(list).ok();
+        std::thread::sleep(Duration::from_millis(25));
+        (page["total"] == 1).then_some(page)
+    });
+    let page = found.expect("the start is recorded within seconds");
+    crate::schema::Schema::committed().assert("SystemRecordsResult", &page);
+    let started = &page["items"][0];
+    assert_eq!(
+        (&started["component"], &started["severity"], &started["caused_by"]),
+        (&"server".into(), &"INFO".into(), &"SYSTEM".into())
+    );
+    assert!(started["tenant_id"].is_null(), "it is the instance's");
+    let made = served.server.get("/api/v1/logs/system?event_type=MIGRATION").ok();
+    assert_eq!(made["items"][0]["details"]["from_version"], 0);
+    let tenants = served
+        .server
+        .get("/api/v1/logs/system?event_type=TENANT_CREATED")
+        .ok();
+    assert_eq!(tenants["total"], 0, "which tenants there are is not told");
+    served.stop();
+}

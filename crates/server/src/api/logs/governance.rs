@@ -1,8 +1,8 @@
 //! `get_llm_run_governance` (O3): the policy decisions of a run, in time order.
 //!
 //! Decisions stand in the `policy` section of steps and in records of their own
-//! (`evidence.policy_decision`). Audit events that name the run are not recorded
-//! by this server yet.
+//! (`evidence.policy_decision`). Audit events that name the run stand beside
+//! them, on the first page.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use store::{LeafKey, RunRecordRow};
 use utoipa::ToSchema;
 
+use super::governance_audit::about_run;
 use super::metadata::Metadata;
 use crate::api::answer::ReadProblems;
 use crate::api::run_steps::{Run, RunParams, damaged};
@@ -23,25 +24,28 @@ use crate::{ApiError, App, Caller, Path, Query};
 /// Records of a run looked through for one answer: most are steps without a decision.
 const PAGE_RECORDS_MAX: u32 = 10_000;
 
+/// Audit events of one answer (SPEC 5).
+pub(super) const EVENTS_MAX: u32 = 10_000;
+
 /// Bodies held at once.
 const CHUNK: usize = 256;
 
 /// A decision.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = GovernanceEventResult)]
-struct GovernanceEvent {
-    decision: String,
+pub(super) struct GovernanceEvent {
+    pub(super) decision: String,
     /// Why, when said.
-    decision_reason: Option<String>,
-    entity_id: String,
-    entity_type: &'static str,
+    pub(super) decision_reason: Option<String>,
+    pub(super) entity_id: String,
+    pub(super) entity_type: &'static str,
     /// The policy's type, e.g. `budget`.
-    event_type: String,
-    leaf_index: u64,
-    policy_id: Option<String>,
-    rule_id: Option<String>,
+    pub(super) event_type: String,
+    pub(super) leaf_index: u64,
+    pub(super) policy_id: Option<String>,
+    pub(super) rule_id: Option<String>,
     #[schema(value_type = String, format = DateTime)]
-    timestamp: Timestamp,
+    pub(super) timestamp: Timestamp,
 }
 
 /// The decisions.
@@ -119,6 +123,9 @@ pub(super) async fn governance(
             };
             events.push(event);
         })?;
+        if run.from == 0 {
+            events.extend(about_run(ledger, tenant, &run)?);
+        }
         events.sort_by_key(|event| (event.timestamp, event.leaf_index));
         let metadata = Metadata::of_run(tenant, &run, "AuditLedger", SourceDomain::Policy)?;
         metadata.answer(&RunGovernance {

@@ -6,12 +6,15 @@
 //! Source: SPEC 5.
 
 mod audit;
+mod entries;
 mod envelope;
 mod export;
 mod governance;
+mod governance_audit;
 mod list;
 mod metadata;
 mod replay;
+mod system;
 mod trace;
 
 use serde::Deserialize;
@@ -30,6 +33,7 @@ pub(crate) struct NoParams {}
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(audit::routes())
+        .merge(system::routes())
         .routes(routes!(list::list))
         .routes(routes!(envelope::envelope))
         .routes(routes!(trace::trace))

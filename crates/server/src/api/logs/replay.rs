@@ -1,7 +1,7 @@
 //! `get_llm_run_replay` (O4): what happened within 30 seconds of where it turned.
 //!
-//! Steps and policy decisions of the run, merged in time order. System records
-//! of that time are not among them yet: no index finds them by time.
+//! Steps and policy decisions of the run and the system records of that time,
+//! merged in time order.
 
 use std::sync::Arc;
 
@@ -16,12 +16,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::governance::each_decision;
 use super::metadata::Metadata;
+use super::system::{SystemEvent, Window, in_window, instance_size};
 use crate::api::answer::ReadProblems;
 use crate::api::run_steps::{PAGE_STEPS_MAX, Run, RunParams, each_step};
 use crate::{ApiError, App, Caller, Path, Query};
-
-/// Microseconds shown on each side of the inflection (SPEC 5).
-const HALF_WINDOW_MICROS: i64 = 30 * 1_000_000;
 
 /// Rows of a run's records looked through at once.
 const ROWS_READ: u32 = 10_000;
@@ -49,7 +47,7 @@ enum Around {
 /// An event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReplayEventResult)]
-struct ReplayEvent {
+pub(super) struct ReplayEvent {
     action: String,
     outcome: String,
     /// `llm`, `policy` or `system`.
@@ -59,6 +57,20 @@ struct ReplayEvent {
     timestamp: Timestamp,
     #[serde(skip)]
     order: (u64, u8),
+}
+
+impl ReplayEvent {
+    pub(super) fn system(event: &SystemEvent) -> Self {
+        let (action, outcome) = event.shown();
+        Self {
+            action,
+            outcome,
+            source: "system",
+            step_index: None,
+            timestamp: event.occurred_at(),
+            order: (u64::MAX, 0),
+        }
+    }
 }
 
 /// The window.
@@ -71,6 +83,8 @@ struct RunReplay<'a> {
     inflection_timestamp: Option<Timestamp>,
     next_cursor: Option<String>,
     run_id: &'a str,
+    /// False: there are more than 10,000 system records, of which the newest are among the events.
+    system_complete: bool,
     #[schema(value_type = String, format = DateTime)]
     window_end: Timestamp,
     #[schema(value_type = String, format = DateTime)]
@@ -118,13 +132,9 @@ pub(super) async fn replay(
             None => None,
         };
         let inflection = failure.or(state.completed_at).unwrap_or(state.started_at);
-        let window_start = inflection
-            .checked_add_micros(-HALF_WINDOW_MICROS)
-            .unwrap_or(Timestamp::MIN);
-        let window_end = inflection
-            .checked_add_micros(HALF_WINDOW_MICROS)
-            .unwrap_or(Timestamp::MAX);
-        let inside = |at: Timestamp| window_start <= at && at <= window_end;
+        let window = Window::around(inflection);
+        let (window_start, window_end) = (window.start, window.end);
+        let inside = |at: Timestamp| window.holds(at);
         places.retain(|place| inside(place.occurred_at));
         places.sort_by_key(|place| (place.occurred_at, place.run_seq));
 
@@ -167,6 +177,13 @@ pub(super) async fn replay(
                 order: (row.run_seq, 1),
             });
         })?;
+        let (system, system_complete) = in_window(ledger, tenant, &run, instance_size(ledger)?, window)?;
+        events.extend(
+            system
+                .iter()
+                .filter(|event| on_page((event.occurred_at(), u64::MAX)))
+                .map(ReplayEvent::system),
+        );
         events.sort_by_key(|event| (event.timestamp, event.order));
         let next_cursor = if has_more {
             Some(run.cursor(tenant, read, u64::try_from(next).unwrap_or(u64::MAX))?)
@@ -181,6 +198,7 @@ pub(super) async fn replay(
             inflection_timestamp: Some(inflection),
             next_cursor,
             run_id: &state.run_id,
+            system_complete,
             window_end,
             window_start,
         })

@@ -1,0 +1,424 @@
+//! Lists of records found by facets, of one ledger, or of a tenant's and the instance's merged, newest first.
+//!
+//! A page reads its own rows and no others: the store finds leaves by index, and
+//! two lists are merged by when their records were recorded. The cursor carries
+//! the sizes of both trees and where each list goes on.
+//!
+//! Source: SPEC 5.
+
+use std::sync::Arc;
+
+use evidence::{Header, SourceDomain, Timestamp};
+use ledger::{INSTANCE, Ledger, Record, Tenant};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use store::{FacetQuery, LeafKey};
+
+use super::metadata::Metadata;
+use crate::api::run_list::{
+    Filters, LIMIT_DEFAULT, LIMIT_MAX, PageParams, TOTAL_EXACT_MAX, as_of, bad, offset,
+};
+use crate::api::run_steps::damaged;
+use crate::{ApiError, cursor, extract};
+
+/// Bodies of one page, all together; a page of larger ones is shorter, and goes on by its cursor.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Records read at once.
+const CHUNK: usize = 16;
+
+/// A list to read from.
+pub(super) struct Source {
+    pub(super) tenant: Arc<Tenant>,
+    /// All must hold.
+    pub(super) facets: Vec<String>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) page: PageParams,
+    pub(super) instance_as_of: Option<u64>,
+    pub(super) created_after: Option<Timestamp>,
+    pub(super) created_before: Option<Timestamp>,
+}
+
+/// A record on its way into an answer.
+pub(super) struct Entry {
+    pub(super) record: Record,
+    /// It stands in the instance's ledger, and is of no tenant.
+    pub(super) instance: bool,
+}
+
+impl Entry {
+    pub(super) fn header(&self) -> Result<Header<'_>, ApiError> {
+        Ok(self.record.header()?)
+    }
+
+    /// The body as `T`; `None`: it is erased.
+    pub(super) fn body<'a, T: Deserialize<'a>>(&'a self) -> Result<Option<T>, ApiError> {
+        let read = |body: &'a Vec<u8>| {
+            serde_json::from_slice(body).map_err(|error| damaged(self.record.leaf.leaf_index(), &error))
+        };
+        self.record.body.as_ref().map(read).transpose()
+    }
+}
+
+/// What every list says beside its entries.
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
+    pub(super) as_of: u64,
+    /// Of the instance's ledger, when the list reads it.
+    pub(super) instance_as_of: u64,
+    pub(super) total: u64,
+    pub(super) total_exact: bool,
+    pub(super) has_more: bool,
+    pub(super) next_cursor: Option<String>,
+    pub(super) filters_applied: Filters,
+    pub(super) metadata: Metadata,
+}
+
+/// Where a page ended: each list's last leaf, records still to pass over, the instance's size, and the total.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Position(Vec<Option<i64>>, u32, u64, u64, bool);
+
+/// The tenant's list, and the instance's beside it unless the tenant is the instance.
+pub(super) fn with_instance(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    own: Vec<String>,
+    shared: Vec<String>,
+) -> Vec<Source> {
+    let mut sources = vec![Source {
+        tenant: Arc::clone(tenant),
+        facets: own,
+    }];
+    if let Some(instance) = ledger.tenant(INSTANCE).filter(|_| &*tenant.tenant_id != INSTANCE) {
+        sources.push(Source {
+            tenant: instance,
+            facets: shared,
+        });
+    }
+    sources
+}
+
+/// Reads a page of the list of that name; the first source is the caller's own tenant.
+#[allow(clippy::too_many_arguments)] // one use case, told in full
+pub(super) fn page<T>(
+    ledger: &Ledger,
+    list: &str,
+    sources: &[Source],
+    filters: Filters,
+    asked: &Asked,
+    mut metadata: Metadata,
+    mut each: impl FnMut(&Entry) -> Result<T, ApiError>,
+) -> Result<Page<T>, ApiError> {
+    let tenant = &sources[0].tenant;
+    let limit = extract::limit(asked.page.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
+    let mut skip = offset(asked.page.offset, asked.page.cursor.is_some())?;
+    let mut filters_applied = Filters::new();
+    filters_applied.insert("tenant_id".into(), Value::from(&*tenant.tenant_id));
+    filters_applied.extend(filters);
+    let scope = (list, &filters_applied);
+
+    let (sizes, mut below, counted) = match &asked.page.cursor {
+        Some(cursor) => {
+            let (size, Position(below, left, instance, total, exact)) =
+                cursor::decode::<Position>(&scope, cursor)?;
+            let other = |asked: Option<u64>, made: u64| asked.is_some_and(|asked| asked != made);
+            if other(asked.page.as_of, size) || other(asked.instance_as_of, instance) {
+                return Err(bad("query: as_of: the cursor was made at another tree size"));
+            }
+            skip = left;
+            let below: Vec<Option<LeafKey>> = below
+                .into_iter()
+                .map(|leaf| leaf.map(LeafKey::from_i64))
+                .collect();
+            (vec![size, instance], below, Some((total, exact)))
+        }
+        None => {
+            let own = as_of(ledger, tenant, asked.page.as_of)?;
+            let instance = match sources.get(1) {
+                Some(instance) => as_of(ledger, &instance.tenant, asked.instance_as_of)?,
+                None => 0,
+            };
+            (vec![own, instance], vec![None; sources.len()], None)
+        }
+    };
+    below.resize(sources.len(), None);
+    let query = |place: usize| FacetQuery {
+        facets: sources[place].facets.clone(),
+        after: asked.created_after,
+        before: asked.created_before,
+        as_of: Some(LeafKey::new(
+            sources[place].tenant.ledger().row.ledger_no,
+            sizes[place],
+        )),
+        newest_first: true,
+        ..FacetQuery::default()
+    };
+    let (total, total_exact) = match counted {
+        Some(counted) => counted,
+        None => total(ledger, sources, query)?,
+    };
+
+    // One list passes over in the store; of two nobody knows yet which gives how many.
+    let merged = sources.len() > 1;
+    let mut lists = Vec::with_capacity(sources.len());
+    for place in 0..sources.len() {
+        let wanted = FacetQuery {
+            below: below[place],
+            offset: if merged { 0 } else { skip },
+            limit: limit + 1 + if merged { skip } else { 0 },
+            ..query(place)
+        };
+        let found = ledger
+            .store()
+            .facet_find(sources[place].tenant.tenant_no, &wanted)?;
+        if !merged {
+            skip = found.offset;
+        }
+        lists.push(List {
+            ledger,
+            tenant: &sources[place].tenant,
+            next: found.next.filter(|_| found.has_more),
+            more: found.has_more,
+            leaves: found.leaves,
+            at: 0,
+        });
+    }
+    if merged {
+        skip = pass_over(&mut lists, skip)?;
+    }
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut items = Vec::with_capacity(wanted.min(64));
+    let mut bytes = 0;
+    let mut shared = Shared::default();
+    while skip == 0 && items.len() < wanted && bytes < PAGE_BYTES_MAX {
+        let chosen = choose(&mut lists, CHUNK.min(wanted - items.len()))?;
+        if chosen.is_empty() {
+            break;
+        }
+        for (place, leaf) in chosen {
+            // One at a time when they are large: a body has up to 16 MiB.
+            if bytes >= PAGE_BYTES_MAX {
+                break;
+            }
+            let records = ledger.records(&sources[place].tenant).read(&[leaf])?;
+            let Some(record) = records.into_iter().next() else {
+                break;
+            };
+            bytes += record.body.as_ref().map_or(0, Vec::len) + record.header.len();
+            lists[place].at += 1;
+            below[place] = Some(leaf);
+            let entry = Entry {
+                record,
+                instance: place > 0,
+            };
+            shared.add(&entry, &mut metadata)?;
+            items.push(each(&entry)?);
+        }
+    }
+    shared.finish(&mut metadata);
+    let has_more = lists.iter().any(|list| list.at < list.leaves.len() || list.more);
+    let next_cursor = if has_more {
+        let ends = lists.iter().zip(&below).map(|(list, below)| {
+            // A search that ended early goes on where it was, not at the last it found.
+            let end = list.next.filter(|_| list.at == list.leaves.len());
+            end.or(*below).map(LeafKey::as_i64)
+        });
+        let at = Position(ends.collect(), skip, sizes[1], total, total_exact);
+        Some(cursor::encode(&scope, sizes[0], &at)?)
+    } else {
+        None
+    };
+    Ok(Page {
+        items,
+        as_of: sizes[0],
+        instance_as_of: sizes[1],
+        total,
+        total_exact,
+        has_more,
+        next_cursor,
+        filters_applied,
+        metadata,
+    })
+}
+
+fn total(
+    ledger: &Ledger,
+    sources: &[Source],
+    query: impl Fn(usize) -> FacetQuery,
+) -> Result<(u64, bool), ApiError> {
+    let mut sum = (0, true);
+    for (place, source) in sources.iter().enumerate() {
+        let (count, exact) =
+            ledger
+                .store()
+                .facet_count(source.tenant.tenant_no, &query(place), TOTAL_EXACT_MAX)?;
+        sum = (sum.0 + count, sum.1 && exact);
+    }
+    Ok(sum)
+}
+
+/// One of the lists that are merged.
+struct List<'a> {
+    ledger: &'a Ledger,
+    tenant: &'a Arc<Tenant>,
+    leaves: Vec<LeafKey>,
+    /// Leaves taken.
+    at: usize,
+    more: bool,
+    next: Option<LeafKey>,
+}
+
+impl List<'_> {
+    fn recorded_at(&self, at: usize) -> Result<Timestamp, ApiError> {
+        let headers = self.ledger.records(self.tenant).headers(&self.leaves[at..=at])?;
+        let header = headers.first().map(Vec::as_slice).unwrap_or_default();
+        let header = Header::decode(header).map_err(|error| damaged(self.leaves[at].leaf_index(), &error))?;
+        Ok(header.recorded_at)
+    }
+
+    /// Nothing is left, and what comes after it is not known yet: no other list may go past it.
+    fn is_open_end(&self, at: usize) -> bool {
+        at == self.leaves.len() && self.more
+    }
+
+    /// How many of the next `most` were recorded at `time` or later.
+    fn newer(&self, most: usize, time: Timestamp) -> Result<usize, ApiError> {
+        let (mut low, mut high) = (0, most.min(self.leaves.len() - self.at));
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.recorded_at(self.at + middle)? >= time {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+}
+
+/// Passes over the first `skip` of two merged lists; gives how many are still to be passed over.
+///
+/// The instance's list is short: for each of its records one search in the tenant's.
+fn pass_over(lists: &mut [List<'_>], skip: u32) -> Result<u32, ApiError> {
+    let mut skip = usize::try_from(skip).unwrap_or(usize::MAX);
+    let [own, instance] = lists else { return Ok(0) };
+    while skip > 0 {
+        if instance.at == instance.leaves.len() {
+            if !instance.more {
+                let step = skip.min(own.leaves.len() - own.at);
+                own.at += step;
+                skip -= step;
+            }
+            break;
+        }
+        let step = own.newer(skip, instance.recorded_at(instance.at)?)?;
+        own.at += step;
+        skip -= step;
+        if skip == 0 || own.is_open_end(own.at) {
+            break;
+        }
+        instance.at += 1;
+        skip -= 1;
+    }
+    // Lists that are at their end have nothing more to pass over.
+    let over = lists.iter().any(|list| list.is_open_end(list.at));
+    Ok(if over {
+        u32::try_from(skip).unwrap_or(u32::MAX)
+    } else {
+        0
+    })
+}
+
+/// The next leaves of the lists merged, at most `wanted`, each with its list. They are not taken yet.
+fn choose(lists: &mut [List<'_>], wanted: usize) -> Result<Vec<(usize, LeafKey)>, ApiError> {
+    let mut at: Vec<usize> = lists.iter().map(|list| list.at).collect();
+    let mut chosen = Vec::with_capacity(wanted);
+    while chosen.len() < wanted {
+        if (0..lists.len()).any(|place| lists[place].is_open_end(at[place])) {
+            break;
+        }
+        let left: Vec<usize> = (0..lists.len())
+            .filter(|&place| at[place] < lists[place].leaves.len())
+            .collect();
+        let place = match left.as_slice() {
+            [] => break,
+            [one] => *one,
+            [own, instance, ..] => {
+                if lists[*own].recorded_at(at[*own])? >= lists[*instance].recorded_at(at[*instance])? {
+                    *own
+                } else {
+                    *instance
+                }
+            }
+        };
+        chosen.push((place, lists[place].leaves[at[place]]));
+        at[place] += 1;
+    }
+    Ok(chosen)
+}
+
+/// What all entries share stands in the metadata (SPEC 5.1).
+#[derive(Default)]
+struct Shared {
+    count: u64,
+    correlation_id: Option<String>,
+    trace_id: Option<String>,
+    actor: Option<(evidence::ActorType, String)>,
+    mixed: bool,
+}
+
+impl Shared {
+    fn add(&mut self, entry: &Entry, metadata: &mut Metadata) -> Result<(), ApiError> {
+        let header = entry.header()?;
+        let owned = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
+        let actor = header
+            .actor
+            .id
+            .as_deref()
+            .map(|id| (header.actor.kind, id.to_owned()));
+        if self.count == 0 {
+            metadata.occurred_at = header.occurred_at;
+            metadata.recorded_at = header.recorded_at;
+            metadata.origin = header.origin.as_str();
+            self.correlation_id = owned(&header.correlation_id);
+            self.trace_id = owned(&header.trace_id);
+            self.actor = actor;
+        } else {
+            if self.correlation_id != owned(&header.correlation_id) {
+                self.correlation_id = None;
+            }
+            if self.trace_id != owned(&header.trace_id) {
+                self.trace_id = None;
+            }
+            self.mixed |= self.actor != actor;
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    fn finish(self, metadata: &mut Metadata) {
+        metadata.correlation_id = self.correlation_id;
+        metadata.trace_id = self.trace_id;
+        if let Some((kind, id)) = self.actor.filter(|_| !self.mixed) {
+            match kind {
+                evidence::ActorType::Human => metadata.human_actor_id = Some(id),
+                evidence::ActorType::Agent => metadata.agent_id = Some(id),
+                evidence::ActorType::System => metadata.system_id = Some(id),
+            }
+        }
+    }
+}
+
+/// Metadata of a list, until its entries say more.
+pub(super) fn metadata(
+    tenant: &Tenant,
+    component: &'static str,
+    domain: SourceDomain,
+    at: Timestamp,
+) -> Metadata {
+    Metadata::new(tenant, component, domain, at)
+}

@@ -1,0 +1,115 @@
+//! Audit events about a run, as its governance read shows them.
+//!
+//! Which events are about a run stands in their states, as `run_id` or `source_run_id`; a facet finds them.
+
+use std::sync::Arc;
+
+use evidence::facet::facet;
+use ledger::{Ledger, Tenant};
+use serde::Deserialize;
+use store::{FacetQuery, LeafKey};
+
+use super::governance::{EVENTS_MAX, GovernanceEvent};
+use crate::ApiError;
+use crate::api::run_steps::{Run, damaged};
+
+/// What an event may be about to be shown here (SPEC 5).
+const ENTITIES: [&str; 4] = ["INCIDENT", "LIMIT", "POLICY_PROPOSAL", "POLICY_RULE"];
+
+/// Records read at once.
+const CHUNK: usize = 64;
+
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    action_reason: Option<String>,
+    #[serde(default)]
+    after_state: State,
+    #[serde(default)]
+    before_state: State,
+    entity_id: String,
+    entity_type: String,
+    event_type: String,
+}
+
+/// A state may hold anything under these names; only text names something.
+#[derive(Default, Deserialize)]
+struct State {
+    #[serde(default)]
+    policy_id: serde_json::Value,
+    #[serde(default)]
+    rule_id: serde_json::Value,
+}
+
+impl Body {
+    fn named(&self, pick: impl Fn(&State) -> &serde_json::Value) -> Option<String> {
+        let text = |state| pick(state).as_str().map(str::to_owned);
+        text(&self.after_state).or_else(|| text(&self.before_state))
+    }
+}
+
+/// The audit events about a run, the newest [`EVENTS_MAX`].
+pub(super) fn about_run(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    run: &Run,
+) -> Result<Vec<GovernanceEvent>, ApiError> {
+    let query = FacetQuery {
+        facets: vec![facet("audit.run", &run.row.state.run_id)],
+        as_of: Some(LeafKey::new(tenant.ledger().row.ledger_no, run.as_of)),
+        limit: EVENTS_MAX,
+        newest_first: true,
+        ..FacetQuery::default()
+    };
+    let found = ledger.store().facet_find(tenant.tenant_no, &query)?;
+    let mut events = Vec::with_capacity(found.leaves.len());
+    for chunk in found.leaves.chunks(CHUNK) {
+        for record in ledger.records(tenant).read(chunk)? {
+            let leaf_index = record.leaf.leaf_index();
+            let Some(body) = &record.body else { continue };
+            let body: Body = serde_json::from_slice(body).map_err(|error| damaged(leaf_index, &error))?;
+            let Some(entity_type) = ENTITIES.into_iter().find(|entity| *entity == body.entity_type) else {
+                continue;
+            };
+            let is_rule = entity_type == "POLICY_RULE";
+            let rule_id = body.named(|state| &state.rule_id);
+            events.push(GovernanceEvent {
+                decision: last_word(&body.event_type),
+                policy_id: body.named(|state| &state.policy_id),
+                rule_id: rule_id.or_else(|| is_rule.then(|| body.entity_id.clone())),
+                decision_reason: body.action_reason,
+                entity_id: body.entity_id,
+                entity_type,
+                event_type: body.event_type,
+                leaf_index,
+                timestamp: record.header()?.occurred_at,
+            });
+        }
+    }
+    Ok(events)
+}
+
+/// `LimitOverrideGranted` says `GRANTED`.
+fn last_word(event_type: &str) -> String {
+    let begin = event_type
+        .rfind(|letter: char| letter.is_ascii_uppercase())
+        .unwrap_or(0);
+    event_type[begin..].to_ascii_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_word;
+
+    #[test]
+    fn a_decision_is_the_last_word_in_capitals() {
+        for (event_type, decision) in [
+            ("LimitOverrideGranted", "GRANTED"),
+            ("IncidentManuallyClosed", "CLOSED"),
+            ("x", "X"),
+            ("", ""),
+        ] {
+            assert_eq!(last_word(event_type), decision);
+        }
+    }
+}

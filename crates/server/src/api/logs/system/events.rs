@@ -1,0 +1,64 @@
+//! `get_system_events` (O3): system records of a run.
+
+use axum::extract::State;
+use axum::response::Response;
+use evidence::SourceDomain;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::metadata::Metadata;
+use super::window::{instance_size, of_run};
+use super::{COMPONENT, SystemEvent, SystemRecordOut};
+use crate::api::answer::ReadProblems;
+use crate::api::run_steps::{Run, RunParams};
+use crate::{ApiError, App, Caller, Path, Query};
+
+/// The records, by when they happened.
+#[derive(Serialize, ToSchema)]
+struct SystemEvents<'a> {
+    as_of: u64,
+    /// False: there are more than 10,000, of which these are the newest.
+    complete: bool,
+    events: Vec<SystemRecordOut>,
+    run_id: &'a str,
+    total_events: usize,
+}
+
+/// The same with metadata.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SystemEventsResult)]
+#[allow(dead_code)] // for the document
+struct SystemEventsAnswer<'a> {
+    #[serde(flatten)]
+    events: SystemEvents<'a>,
+    metadata: Metadata,
+}
+
+/// Reads the system records under a run's name, or on its hosts while it ran.
+#[utoipa::path(
+    get, path = "/api/v1/logs/system/{run_id}/events", tag = "logs", operation_id = "get_system_events",
+    params(("run_id" = String, Path, description = "The run"), RunParams),
+    responses((status = 200, description = "System records, oldest first", body = SystemEventsAnswer), ReadProblems),
+)]
+pub(super) async fn events(
+    State(app): State<App>,
+    caller: Caller,
+    Path(run_id): Path<String>,
+    Query(params): Query<RunParams>,
+) -> Result<Response, ApiError> {
+    app.blocking(move |ledger| {
+        let tenant = &caller.tenant;
+        let run = Run::open(ledger, tenant, "system-events", &run_id, &params)?;
+        let (events, complete) = of_run(ledger, tenant, &run, instance_size(ledger)?)?;
+        let events: Vec<SystemRecordOut> = events.into_iter().map(SystemEvent::into_record).collect();
+        let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
+        metadata.answer(&SystemEvents {
+            as_of: run.as_of,
+            complete,
+            run_id: &run.row.state.run_id,
+            total_events: events.len(),
+            events,
+        })
+    })
+    .await
+}

@@ -1,0 +1,70 @@
+//! `get_system_replay` (O4): system records within 30 seconds of a run's end.
+
+use axum::extract::State;
+use axum::response::Response;
+use evidence::{SourceDomain, Timestamp};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::metadata::Metadata;
+use super::super::replay::ReplayEvent;
+use super::COMPONENT;
+use super::window::{Window, in_window, instance_size};
+use crate::api::answer::ReadProblems;
+use crate::api::run_steps::{Run, RunParams};
+use crate::{ApiError, App, Caller, Path, Query};
+
+/// The window.
+#[derive(Serialize, ToSchema)]
+struct SystemReplay<'a> {
+    as_of: u64,
+    /// False: there are more than 10,000, of which these are the newest.
+    complete: bool,
+    events: Vec<ReplayEvent>,
+    run_id: &'a str,
+    #[schema(value_type = String, format = DateTime)]
+    window_end: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    window_start: Timestamp,
+}
+
+/// The same with metadata.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SystemReplayResult)]
+#[allow(dead_code)] // for the document
+struct SystemReplayAnswer<'a> {
+    #[serde(flatten)]
+    replay: SystemReplay<'a>,
+    metadata: Metadata,
+}
+
+/// Reads the system records of the 60 seconds around a run's end.
+#[utoipa::path(
+    get, path = "/api/v1/logs/system/{run_id}/replay", tag = "logs", operation_id = "get_system_replay",
+    params(("run_id" = String, Path, description = "The run"), RunParams),
+    responses((status = 200, description = "Events in time order", body = SystemReplayAnswer), ReadProblems),
+)]
+pub(super) async fn replay(
+    State(app): State<App>,
+    caller: Caller,
+    Path(run_id): Path<String>,
+    Query(params): Query<RunParams>,
+) -> Result<Response, ApiError> {
+    app.blocking(move |ledger| {
+        let tenant = &caller.tenant;
+        let run = Run::open(ledger, tenant, "system-replay", &run_id, &params)?;
+        let state = &run.row.state;
+        let window = Window::around(state.completed_at.unwrap_or(state.started_at));
+        let (events, complete) = in_window(ledger, tenant, &run, instance_size(ledger)?, window)?;
+        let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
+        metadata.answer(&SystemReplay {
+            as_of: run.as_of,
+            complete,
+            events: events.iter().map(ReplayEvent::system).collect(),
+            run_id: &state.run_id,
+            window_end: window.end,
+            window_start: window.start,
+        })
+    })
+    .await
+}

@@ -1,0 +1,105 @@
+//! `get_system_snapshot` (O1): what a run ran in.
+
+use axum::extract::State;
+use axum::response::Response;
+use evidence::{Kind, SourceDomain, Timestamp};
+use ledger::Record;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use store::LeafKey;
+use utoipa::ToSchema;
+
+use super::super::metadata::{LedgerPlace, Metadata};
+use super::COMPONENT;
+use super::window::environments;
+use crate::api::answer::{self, ReadProblems};
+use crate::api::run_steps::{Run, RunParams};
+use crate::{ApiError, App, Caller, Path, Query};
+
+/// The environment of a run.
+#[derive(Serialize, ToSchema)]
+struct SystemSnapshot<'a> {
+    as_of: u64,
+    component: &'static str,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// The environment evidence; of several the first.
+    #[schema(value_type = Option<Object>)]
+    details: Option<Box<RawValue>>,
+    /// The records that say it: one for each resource that took part.
+    environment_ids: Vec<String>,
+    event_type: &'static str,
+    run_id: &'a str,
+    severity: &'static str,
+    summary: &'static str,
+}
+
+/// The same with metadata.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SystemSnapshotResult)]
+#[allow(dead_code)] // for the document
+struct SystemSnapshotAnswer<'a> {
+    #[serde(flatten)]
+    snapshot: SystemSnapshot<'a>,
+    metadata: Metadata,
+}
+
+/// Reads the environment of a run.
+#[utoipa::path(
+    get, path = "/api/v1/logs/system/{run_id}/snapshot", tag = "logs", operation_id = "get_system_snapshot",
+    params(("run_id" = String, Path, description = "The run"), RunParams),
+    responses((status = 200, description = "The environment", body = SystemSnapshotAnswer), ReadProblems),
+)]
+pub(super) async fn snapshot(
+    State(app): State<App>,
+    caller: Caller,
+    Path(run_id): Path<String>,
+    Query(params): Query<RunParams>,
+) -> Result<Response, ApiError> {
+    app.blocking(move |ledger| {
+        let tenant = &caller.tenant;
+        let run = Run::open(ledger, tenant, "system-snapshot", &run_id, &params)?;
+        let leaves: Vec<LeafKey> = environments(ledger, tenant, &run)?;
+        let records: Vec<Record> = ledger.records(tenant).read(&leaves)?;
+        let mut metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
+        let mut snapshot = SystemSnapshot {
+            as_of: run.as_of,
+            component: "environment",
+            created_at: run.row.state.started_at,
+            details: None,
+            environment_ids: Vec::with_capacity(records.len()),
+            event_type: "SNAPSHOT",
+            run_id: &run.row.state.run_id,
+            severity: "INFO",
+            summary: "no environment evidence was recorded",
+        };
+        for record in &records {
+            let header = record.header()?;
+            debug_assert_eq!(header.kind, Kind::EvidenceEnvironment);
+            snapshot.environment_ids.push(header.id.to_string());
+        }
+        if let Some(first) = records.first() {
+            let header = first.header()?;
+            snapshot.created_at = header.recorded_at;
+            snapshot.summary = "the environment of the run, as recorded";
+            snapshot.details = match &first.body {
+                Some(body) => Some(answer::raw(body.clone())?),
+                None => Some(answer::raw(
+                    br#"{"note":"the environment evidence is erased"}"#.to_vec(),
+                )?),
+            };
+            metadata.occurred_at = header.occurred_at;
+            metadata.recorded_at = header.recorded_at;
+            metadata.origin = header.origin.as_str();
+            metadata.ledger = Some(LedgerPlace {
+                leaf_index: first.leaf.leaf_index(),
+                tree_size: run.as_of,
+            });
+        } else {
+            let note = br#"{"note":"no environment evidence was recorded for this run"}"#;
+            snapshot.details = Some(answer::raw(note.to_vec())?);
+        }
+        metadata.answer(&snapshot)
+    })
+    .await
+}
