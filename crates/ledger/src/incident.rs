@@ -224,7 +224,7 @@ impl Ledger {
         tenant: &Arc<Tenant>,
         incident_id: &str,
         step: IncidentStep,
-        act: IncidentAct,
+        act: &IncidentAct,
         at: Timestamp,
     ) -> Result<IncidentReceipts, IncidentError> {
         // A status only rises, so that it cannot move more often than there are steps.

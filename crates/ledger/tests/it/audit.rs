@@ -138,7 +138,7 @@ fn steps_of_an_incident_write_their_audit_events_and_survive_a_restart() {
     let size = bed.size(&tenant);
     let done = bed
         .ledger
-        .incident_act(&tenant, "i1", IncidentStep::Acknowledged, act(), bed.now())
+        .incident_act(&tenant, "i1", IncidentStep::Acknowledged, &act(), bed.now())
         .unwrap();
     assert_eq!((done.event.leaf_index, done.audit.leaf_index), (size, size + 1));
     // The run that the incident stems from is shown the decision about it.
@@ -153,7 +153,7 @@ fn steps_of_an_incident_write_their_audit_events_and_survive_a_restart() {
     assert_eq!(incident.history[1].actor_id.as_deref(), Some("ada"));
     let again = bed
         .ledger
-        .incident_act(&tenant, "i1", IncidentStep::Acknowledged, act(), bed.now());
+        .incident_act(&tenant, "i1", IncidentStep::Acknowledged, &act(), bed.now());
     assert!(matches!(
         again,
         Err(IncidentError::Step {
@@ -175,7 +175,7 @@ fn an_incident_of_another_tenant_is_none() {
     assert!(bed.ledger.incident(&theirs, "i1", None).unwrap().is_none());
     let foreign = bed
         .ledger
-        .incident_act(&theirs, "i1", IncidentStep::Closed, act(), bed.now());
+        .incident_act(&theirs, "i1", IncidentStep::Closed, &act(), bed.now());
     assert!(matches!(foreign, Err(IncidentError::Unknown)));
     bed.check();
 }

@@ -289,7 +289,7 @@ async fn act(
             actor_id: body.value.actor_id,
             reason: body.value.reason,
         };
-        let receipts = ledger.incident_act(&caller.tenant, &incident_id, step, act, at)?;
+        let receipts = ledger.incident_act(&caller.tenant, &incident_id, step, &act, at)?;
         let incident = ledger
             .incident(&caller.tenant, &incident_id, None)?
             .ok_or_else(ApiError::not_found)?;

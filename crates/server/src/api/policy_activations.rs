@@ -69,7 +69,8 @@ impl ActivationIn {
 
 /// The policy is in force.
 #[derive(Serialize, ToSchema)]
-struct Activated<'a> {
+#[schema(as = Activated)]
+struct PolicyActivatedOut<'a> {
     #[schema(value_type = String, format = DateTime)]
     activated_at: Timestamp,
     approval_path: &'a str,
@@ -89,7 +90,7 @@ struct Activated<'a> {
 #[utoipa::path(
     post, path = "/api/v1/policy-activations", tag = "policies", operation_id = "policy_activate",
     request_body = ActivationIn,
-    responses((status = 201, description = "The activation is in the ledger", body = Activated), WriteProblems),
+    responses((status = 201, description = "The activation is in the ledger", body = PolicyActivatedOut), WriteProblems),
 )]
 async fn activate(
     State(app): State<App>,
@@ -102,7 +103,7 @@ async fn activate(
     let first = first(placed(outcomes)?)?;
     created(
         &first,
-        &Activated {
+        &PolicyActivatedOut {
             activated_at: at,
             approval_path: &activation.approval_path,
             confidence_at_activation: Number(activation.confidence_at_activation.get()),
