@@ -121,29 +121,26 @@ pub(super) fn page<T>(
     filters_applied.extend(filters);
     let scope = (list, &filters_applied);
 
-    let (sizes, mut below, counted) = match &asked.page.cursor {
-        Some(cursor) => {
-            let (size, Position(below, left, instance, total, exact)) =
-                cursor::decode::<Position>(&scope, cursor)?;
-            let other = |asked: Option<u64>, made: u64| asked.is_some_and(|asked| asked != made);
-            if other(asked.page.as_of, size) || other(asked.instance_as_of, instance) {
-                return Err(bad("query: as_of: the cursor was made at another tree size"));
-            }
-            skip = left;
-            let below: Vec<Option<LeafKey>> = below
-                .into_iter()
-                .map(|leaf| leaf.map(LeafKey::from_i64))
-                .collect();
-            (vec![size, instance], below, Some((total, exact)))
+    let (sizes, mut below, counted) = if let Some(cursor) = &asked.page.cursor {
+        let (size, Position(below, left, instance, total, exact)) =
+            cursor::decode::<Position>(&scope, cursor)?;
+        let other = |asked: Option<u64>, made: u64| asked.is_some_and(|asked| asked != made);
+        if other(asked.page.as_of, size) || other(asked.instance_as_of, instance) {
+            return Err(bad("query: as_of: the cursor was made at another tree size"));
         }
-        None => {
-            let own = as_of(ledger, tenant, asked.page.as_of)?;
-            let instance = match sources.get(1) {
-                Some(instance) => as_of(ledger, &instance.tenant, asked.instance_as_of)?,
-                None => 0,
-            };
-            (vec![own, instance], vec![None; sources.len()], None)
-        }
+        skip = left;
+        let below: Vec<Option<LeafKey>> = below
+            .into_iter()
+            .map(|leaf| leaf.map(LeafKey::from_i64))
+            .collect();
+        (vec![size, instance], below, Some((total, exact)))
+    } else {
+        let own = as_of(ledger, tenant, asked.page.as_of)?;
+        let instance = match sources.get(1) {
+            Some(instance) => as_of(ledger, &instance.tenant, asked.instance_as_of)?,
+            None => 0,
+        };
+        (vec![own, instance], vec![None; sources.len()], None)
     };
     below.resize(sources.len(), None);
     let query = |place: usize| FacetQuery {
