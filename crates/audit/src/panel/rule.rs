@@ -229,7 +229,8 @@ fn implication(condition: &str) -> Vec<&str> {
         match quote {
             Some(open) if letter == open => quote = None,
             None if letter == '\'' || letter == '"' => quote = Some(letter),
-            None if condition[at..].starts_with(" implies ") => {
+            // Two words may share the space between them: the second then begins inside of the first.
+            None if at >= start && condition[at..].starts_with(" implies ") => {
                 parts.push(&condition[start..at]);
                 start = at + " implies ".len();
             }

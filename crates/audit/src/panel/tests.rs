@@ -142,6 +142,11 @@ fn rules_without_id_or_with_unknown_members_are_refused_and_no_rules_are_none() 
     assert!(with(r#"[{"id":"x","condition":"true","extra":1}]"#).is_err());
 }
 
+#[test]
+fn two_implies_that_share_a_space_are_an_error() {
+    assert!(ruled(r#"{"a":1}"#, "signal_a implies implies signal_a").is_err());
+}
+
 proptest::proptest! {
     /// Whatever is written as a condition, and whatever the signals are, there is an answer.
     #[test]

@@ -137,14 +137,14 @@ pub(super) fn page<T>(
             .into_iter()
             .map(|leaf| leaf.map(LeafKey::from_i64))
             .collect();
-        ([size, instance], below, Some((total, exact)))
+        (vec![size, instance], below, Some((total, exact)))
     } else {
         let own = as_of(ledger, tenant, asked.page.as_of)?;
         let instance = match sources.get(1) {
             Some(instance) => as_of(ledger, &instance.tenant, asked.instance_as_of)?,
             None => 0,
         };
-        ([own, instance], vec![None; sources.len()], None)
+        (vec![own, instance], vec![None; sources.len()], None)
     };
     below.resize(sources.len(), None);
     let query = |place: usize| FacetQuery {
