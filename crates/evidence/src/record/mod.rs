@@ -8,8 +8,11 @@
 //!
 //! Out of scope: the header ([`crate::header`]) and where a body is kept (store).
 
+mod access_event;
 mod audit_event;
+mod authorization_decision;
 mod environment;
+mod identity_event;
 mod incident_event;
 mod ledger_recovered;
 mod policy_activation;
@@ -23,8 +26,11 @@ mod telemetry;
 mod trace_ended;
 mod trace_step;
 
+pub use access_event::{AccessEvent, AccessEventType};
 pub use audit_event::{AuditEntityType, AuditEvent, AuditEventFacts, AuditEventType};
+pub use authorization_decision::{AuthorizationDecision, Decision};
 pub use environment::{Environment, environment_identity};
+pub use identity_event::{IdentityEvent, IdentityEventType, Role};
 pub use incident_event::{
     IncidentAct, IncidentEvent, IncidentEventFacts, IncidentOpened, IncidentStatus, IncidentStep,
 };
@@ -81,6 +87,12 @@ pub enum Facts {
     TraceEnded(TraceEndedFacts),
     /// A tenant came to be.
     TenantCreated(TenantCreated),
+    /// A credential or principal came, changed or went; somebody signed in or was refused.
+    Identity(IdentityEvent),
+    /// Something was allowed or denied.
+    Authorization(AuthorizationDecision),
+    /// Evidence was read or taken away.
+    Access(AccessEvent),
     /// Something happened to the systems around the runs.
     System(SystemFacts),
     /// Measurements.
@@ -112,6 +124,9 @@ impl Facts {
                 Some(tenant) => Self::TenantCreated(tenant),
                 None => Self::System(SystemFacts::read(body)?),
             },
+            Kind::IdentityEvent => Self::Identity(IdentityEvent::read(body)?),
+            Kind::AuthorizationDecision => Self::Authorization(AuthorizationDecision::read(body)?),
+            Kind::AccessEvent => Self::Access(AccessEvent::read(body)?),
             Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
             Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
             Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),
