@@ -1,3 +1,4 @@
 //! Tests of the crate from outside, as one binary.
 
 mod corpus;
+mod job_vectors;
