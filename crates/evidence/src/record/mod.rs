@@ -8,12 +8,15 @@
 //!
 //! Out of scope: the header ([`crate::header`]) and where a body is kept (store).
 
+mod access_event;
 mod audit_event;
+mod authorization_decision;
 mod environment;
 mod governance_audit;
 mod governance_contract;
 mod governance_resolution;
 mod governance_signal;
+mod identity_event;
 mod incident_event;
 mod job_event;
 mod ledger_recovered;
@@ -28,12 +31,15 @@ mod telemetry;
 mod trace_ended;
 mod trace_step;
 
+pub use access_event::{AccessEvent, AccessEventType};
 pub use audit_event::{AuditEntityType, AuditEvent, AuditEventFacts, AuditEventType};
+pub use authorization_decision::{AuthorizationDecision, Decision};
 pub use environment::{Environment, environment_identity};
 pub use governance_audit::{GovernanceAudit, GovernanceAuditFacts};
 pub use governance_contract::{CONTRACT_SCOPE_MAX, GovernanceContract, GovernanceContractFacts};
 pub use governance_resolution::{GovernanceResolution, ResolutionDecision};
 pub use governance_signal::{GovernanceSignal, SignalDecision};
+pub use identity_event::{IdentityEvent, IdentityEventType, Role};
 pub use incident_event::{
     IncidentAct, IncidentEvent, IncidentEventFacts, IncidentOpened, IncidentStatus, IncidentStep,
 };
@@ -91,6 +97,12 @@ pub enum Facts {
     TraceEnded(TraceEndedFacts),
     /// A tenant came to be.
     TenantCreated(TenantCreated),
+    /// A credential or principal came, changed or went; somebody signed in or was refused.
+    Identity(IdentityEvent),
+    /// Something was allowed or denied.
+    Authorization(AuthorizationDecision),
+    /// Evidence was read or taken away.
+    Access(AccessEvent),
     /// Something happened to the systems around the runs.
     System(SystemFacts),
     /// Measurements.
@@ -132,6 +144,9 @@ impl Facts {
                 Some(tenant) => Self::TenantCreated(tenant),
                 None => Self::System(SystemFacts::read(body)?),
             },
+            Kind::IdentityEvent => Self::Identity(IdentityEvent::read(body)?),
+            Kind::AuthorizationDecision => Self::Authorization(AuthorizationDecision::read(body)?),
+            Kind::AccessEvent => Self::Access(AccessEvent::read(body)?),
             Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
             Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
             Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),

@@ -9,6 +9,7 @@ mod facet_list;
 mod fields;
 pub(crate) mod health;
 pub(crate) mod incidents;
+pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod logs;
 pub(crate) mod otlp;
