@@ -96,9 +96,8 @@ impl Progress {
             self.percentage = given.clamp(0.0, 100.0).max(self.percentage);
         }
         self.stage = match (update.stage, self.stage) {
-            (Some(stage), _) => stage,
             (None, Stage::Starting) => Stage::Running,
-            (None, stage) => stage,
+            (Some(stage), _) | (None, stage) => stage,
         };
         if let Some(message) = &update.message {
             self.message = Some(message.clone());

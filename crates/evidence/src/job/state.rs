@@ -62,6 +62,8 @@ pub struct JobState {
     pub history: Vec<Attempt>,
     /// By attempt and index.
     pub steps: BTreeMap<(u32, u32), KeptStep>,
+    /// How many there are.
+    pub steps_total: u32,
     /// Of them, those of the current attempt.
     pub attempt_steps: u32,
     /// Before the first attempt; never replaced.
@@ -119,6 +121,7 @@ impl JobState {
             ended_at: None,
             history: Vec::new(),
             steps: BTreeMap::new(),
+            steps_total: 0,
             attempt_steps: 0,
             health_before: None,
             health_after: None,
@@ -225,6 +228,7 @@ impl JobState {
             let kept = KeptStep { text, place };
             if self.steps.insert((event.attempt_number, index), kept).is_none() {
                 self.attempt_steps += 1;
+                self.steps_total += 1;
             }
             // A step is progress: as many are done as were recorded, unless more were said to be.
             let update = ProgressUpdate {
