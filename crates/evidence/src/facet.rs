@@ -63,6 +63,11 @@ impl Facts {
             Self::Audit(event) => event.facets(header, &mut out),
             Self::PolicyActivation(activation) => activation.facets(&mut out),
             Self::Incident(event) => event.facets(&mut out),
+            Self::Job(event) => event.facets(&mut out),
+            Self::Contract(contract) => contract.facets(&mut out),
+            Self::Signal(signal) => signal.facets(&mut out),
+            Self::GovernanceAudit(audit) => audit.facets(&mut out),
+            Self::Resolution(resolution) => resolution.facets(&mut out),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::TraceEnded(_) | Self::Other => {}
         }
         // A record stands in a list once, however often its body names the same thing.
