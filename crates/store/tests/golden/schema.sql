@@ -89,11 +89,7 @@ CREATE TABLE runs (
   settled            INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX runs_by_id ON runs (tenant_no, run_id);
-CREATE INDEX runs_by_created ON runs (tenant_no, created_at);
-CREATE INDEX runs_by_provider ON runs (tenant_no, provider, created_at);
-CREATE INDEX runs_by_model ON runs (tenant_no, model, created_at);
 CREATE INDEX runs_by_status ON runs (tenant_no, status, created_at);
-CREATE INDEX runs_by_execution_status ON runs (tenant_no, execution_status, created_at);
 CREATE INDEX runs_by_agent ON runs (tenant_no, agent_id, created_at) WHERE agent_id IS NOT NULL;
 CREATE INDEX runs_by_root_hash ON runs (tenant_no, root_hash, created_at) WHERE root_hash IS NOT NULL;
 CREATE INDEX runs_by_plan_hash ON runs (tenant_no, plan_hash, created_at)
@@ -125,3 +121,7 @@ CREATE TABLE facets (
   n         INTEGER NOT NULL,
   PRIMARY KEY (tenant_no, facet, leaf)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX runs_by_created ON runs (tenant_no, created_at, run, is_synthetic);
+CREATE INDEX runs_by_provider ON runs (tenant_no, provider, created_at, run, execution_status, is_synthetic);
+CREATE INDEX runs_by_model ON runs (tenant_no, model, created_at, run, execution_status, provider, is_synthetic);
+CREATE INDEX runs_by_execution_status ON runs (tenant_no, execution_status, created_at, run, is_synthetic);

@@ -1,0 +1,12 @@
+-- Filters of lists come together: what stands in the index is compared there, not looked up in the table.
+-- run stands before the rest, so that lists still come in the order of (created_at, run) without sorting.
+
+DROP INDEX runs_by_created;
+DROP INDEX runs_by_provider;
+DROP INDEX runs_by_model;
+DROP INDEX runs_by_execution_status;
+
+CREATE INDEX runs_by_created ON runs (tenant_no, created_at, run, is_synthetic);
+CREATE INDEX runs_by_provider ON runs (tenant_no, provider, created_at, run, execution_status, is_synthetic);
+CREATE INDEX runs_by_model ON runs (tenant_no, model, created_at, run, execution_status, provider, is_synthetic);
+CREATE INDEX runs_by_execution_status ON runs (tenant_no, execution_status, created_at, run, is_synthetic);
