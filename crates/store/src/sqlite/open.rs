@@ -57,8 +57,14 @@ impl SqliteStore {
             Access::ReadOnly => {
                 let version = user_version(&writer)?;
                 if version != MIGRATIONS.len() {
+                    // Reading must not change it, so that it is brought up to date by who writes.
+                    let hint = if version < MIGRATIONS.len() {
+                        "; `deponent serve` brings it up to date"
+                    } else {
+                        ""
+                    };
                     return Err(StoreError::Refused(format!(
-                        "{} has schema version {version}, this program reads version {}",
+                        "{} has schema version {version}, this program reads version {}{hint}",
                         path.display(),
                         MIGRATIONS.len()
                     )));
