@@ -16,7 +16,7 @@ pub(super) const COLUMNS: &str = "run, run_id, started_leaf, trace_id, correlati
 
 pub(super) fn upsert(transaction: &Transaction<'_>, rows: &[RunRow]) -> rusqlite::Result<()> {
     // Most records only add to a run. SQLite writes every index that an UPDATE names a column of, also when
-    // its value stays: six pages for each step of a run. So this one names none but the one of silent runs.
+    // its value stays: six pages for each step of a run. So this one names none.
     let mut add = transaction.prepare_cached(
         "UPDATE runs SET correlation_id = ?2, started_at = ?3, completed_at = ?4, input_tokens = ?5, output_tokens = ?6,
            cost_nano_cents = ?7, total_steps = ?8, success_count = ?9, failure_count = ?10, duration_micros = ?11,
