@@ -14,6 +14,7 @@ mod counters;
 mod draft;
 mod high_water;
 pub mod incident;
+mod jobs;
 mod keys;
 mod open;
 mod outcome;
@@ -47,6 +48,11 @@ pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
+pub use jobs::{
+    AuditRead, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX, JOB_EVENTS_MAX,
+    JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobDone, JobError, JobVerdict, JobView, Moment, NewJob,
+    PROGRESS_METADATA_BYTES_MAX, ProgressWatch, ResolutionRead, RolloutRead, STEP_BYTES_MAX,
+};
 pub use keys::KeyFolder;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
@@ -76,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) api_keys: ApiKeys,
     pub(crate) queue: Queue,
     pub(crate) counters: Counters,
+    pub(crate) jobs: jobs::Jobs,
     pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,

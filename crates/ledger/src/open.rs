@@ -133,6 +133,7 @@ impl Ledger {
             api_keys: crate::ApiKeys::default(),
             queue: Queue::default(),
             counters: Counters::default(),
+            jobs: crate::jobs::Jobs::default(),
             migrated: OnceLock::new(),
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),
