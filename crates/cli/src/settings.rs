@@ -16,7 +16,7 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 16] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
@@ -27,6 +27,8 @@ const VARIABLES: [&str; 14] = [
     "DEPONENT_RUNS_SEAL_AFTER",
     "DEPONENT_RUNS_ABANDON_AFTER",
     "DEPONENT_URL",
+    "DEPONENT_API_KEY",
+    "DEPONENT_API_KEY_FILE",
     "DEPONENT_POLICIES",
     "DEPONENT_RATE_LIMIT",
     "DEPONENT_RECORD_READS",
@@ -116,6 +118,24 @@ fn environment() -> Result<BTreeMap<String, String>> {
         found.insert(name.to_owned(), value);
     }
     Ok(found)
+}
+
+/// What the environment says to a client of a server.
+#[derive(Debug, Default)]
+pub(crate) struct ClientEnvironment {
+    pub(crate) url: Option<String>,
+    pub(crate) api_key: Option<String>,
+    pub(crate) api_key_file: Option<PathBuf>,
+}
+
+/// Reads the environment for a client of a server.
+pub(crate) fn client_environment() -> Result<ClientEnvironment> {
+    let mut found = environment()?;
+    Ok(ClientEnvironment {
+        url: found.remove("DEPONENT_URL"),
+        api_key: found.remove("DEPONENT_API_KEY"),
+        api_key_file: found.remove("DEPONENT_API_KEY_FILE").map(PathBuf::from),
+    })
 }
 
 impl Settings {
@@ -278,7 +298,7 @@ fn address(name: &str, text: &str) -> Result<SocketAddr> {
 }
 
 /// `500ms`, `30s`, `5m`, `24h`, `7d`, or bare seconds; microseconds.
-fn parse_duration(text: &str) -> Option<i64> {
+pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let micros = match unit.trim() {

@@ -49,9 +49,10 @@ pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use jobs::{
-    AuditRead, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX, JOB_EVENTS_MAX,
-    JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobDone, JobError, JobVerdict, JobView, Moment, NewJob,
-    PROGRESS_METADATA_BYTES_MAX, ProgressWatch, ResolutionRead, RolloutRead, STEP_BYTES_MAX,
+    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX,
+    JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone, JobError, JobGlance, JobGuard,
+    JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob, PROGRESS_METADATA_BYTES_MAX, ProgressWatch,
+    ResolutionRead, RolloutRead, STEP_BYTES_MAX, rollout,
 };
 pub use keys::KeyFolder;
 pub use open::{OpenError, Options, lock};

@@ -51,6 +51,7 @@ fn help_lists_the_commands() {
       tenant       Make and list tenants
       key          Make, list, rotate and revoke API keys
       audit        Judge a job against its contract, from a file
+      gate         Ask whether the change that a job made may go on
       integrity    Grade how much a run's evidence can carry, from a file
       panel        Hold a panel against its rules, from a file
       retry-plan   Print when failed attempts would be made again, from a file

@@ -1,21 +1,22 @@
 //! Audits of jobs: evidence gathered, judged, kept; resolved by a human; asked for by the gate.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use audit::governance::{AuditInput, Verdict, audit, audit_result_to_record};
-use audit::rollout::{self, Action, Resolution};
+use audit::rollout::{Action, Resolution, decide};
 use evidence::canonical::{Finite, Limits, Value, parse, sha256_hex, to_vec};
 use evidence::facet::facet;
 use evidence::job::{JobState, Stage};
 use evidence::record::{
-    Facts, GovernanceAudit, GovernanceResolution, IncidentOpened, JobEvent, JobEventType, ResolutionDecision,
+    Facts, GovernanceAudit, GovernanceResolution, IncidentOpened, JobEvent, ResolutionDecision,
 };
 use evidence::{ActorType, Kind, Timestamp};
-use store::{FacetQuery, LeafKey};
+use store::{FacetQuery, LeafKey, Store};
 
 use super::contracts::{of_policy, unreadable};
+use super::slots::JobGuard;
 use super::turn::{Turn, Verdict as Given};
 use super::{JobError, Moment};
 use crate::audit::{draft as audit_event_draft, limit_breached};
@@ -24,9 +25,6 @@ use crate::{Draft, Ledger, Placed, Receipt, Record, RecordError, Salts, Tenant, 
 
 /// How bad a job is that broke its contract, as its incident says.
 const SEVERITY: &str = "HIGH";
-
-/// Jobs that say more are gathered and judged one at a time: their audit holds it ten times over.
-const LARGE_BYTES: usize = 512 * 1024;
 
 /// What the end of a job says beside itself.
 #[derive(Debug, Default)]
@@ -81,6 +79,19 @@ pub struct EvidenceRead {
     pub matches: bool,
 }
 
+/// Where a job stands, as lists show it.
+#[derive(Clone, Debug)]
+pub struct JobGlance {
+    /// Where it stands.
+    pub stage: Stage,
+    /// Its newest event.
+    pub updated_at: Timestamp,
+    /// The attempt that the event is of.
+    pub attempt_number: u32,
+    /// PASS, FAIL, INCONCLUSIVE.
+    pub verdict: Option<String>,
+}
+
 /// The gate's answer.
 #[derive(Clone, Debug)]
 pub struct RolloutRead {
@@ -119,7 +130,6 @@ impl Ledger {
         if state.contract_id.is_none() {
             return Ok(Ended::default());
         }
-        let gathering = (state.bytes > LARGE_BYTES).then(|| self.inner.jobs.gathering.lock());
         let began = Instant::now();
         let ledger_no = turn.tenant.ledger().row.ledger_no;
         let tree_size = self.store().head_read(ledger_no)?.size.as_u64();
@@ -142,7 +152,6 @@ impl Ledger {
             turn.at,
             &mut turn.salts,
         )?;
-        drop(gathering);
         turn.beside.push(of_policy(draft));
         let incident_id = (result.verdict == Verdict::Fail).then(|| turn.new_id());
         if let Some(incident_id) = &incident_id {
@@ -239,43 +248,16 @@ impl Ledger {
     /// # Errors
     /// Its records cannot be read.
     pub fn job_audit(&self, tenant: &Tenant, job_id: &str) -> Result<Option<AuditRead>, JobError> {
-        let query = FacetQuery {
-            facets: vec![facet("job.audit", job_id)],
-            // One of each.
-            limit: 2,
-            ..FacetQuery::default()
-        };
-        let leaves = self.store().facet_find(tenant.tenant_no, &query)?.leaves;
-        let mut read: Option<AuditRead> = None;
-        for record in records::read(self.store(), &leaves)? {
-            let Some(body) = &record.body else { continue };
-            let kind = record.header()?.kind;
-            match (&mut read, kind) {
-                (None, Kind::GovernanceAudit) => {
-                    let audit = GovernanceAudit::read(body).map_err(|error| unreadable(&record, &error))?;
-                    read = Some(AuditRead {
-                        result: audit.result,
-                        receipt: record.receipt()?,
-                        resolution: None,
-                    });
-                }
-                (Some(read), Kind::GovernanceResolution) if read.resolution.is_none() => {
-                    read.resolution = Some(resolution_of(&record, body)?);
-                }
-                _ => {}
-            }
-        }
-        Ok(read)
+        job_audit(self.store(), tenant.tenant_no, job_id)
     }
 
-    /// The frozen evidence of a job's audit, put together again from records. Blocks, one at a time.
+    /// The frozen evidence of a job's audit, put together again from records. Blocks, and may hold
+    /// a hundred MiB: the caller sees to it that few run at once.
     ///
     /// # Errors
     /// [`JobError::Unknown`] without a verdict.
     pub fn job_audit_evidence(&self, tenant: &Tenant, job_id: &str) -> Result<EvidenceRead, JobError> {
         let audit = self.job_audit(tenant, job_id)?.ok_or(JobError::Unknown)?;
-        let gathering = &self.inner.jobs.gathering;
-        let _gathering = gathering.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.job_fold(tenant, job_id, true)?.ok_or(JobError::Unknown)?;
         let ended_at = state.ended_at.ok_or(JobError::Unknown)?;
         // Tree sizes are counted within the ledger that the end stands in.
@@ -306,52 +288,8 @@ impl Ledger {
         reason: &str,
         moment: &Moment,
     ) -> Result<(Placed, AuditRead), JobError> {
-        // The job's lock: of two who resolve it at once, one is told that it is resolved.
-        self.with_job(tenant, job_id, |held| {
-            if held.state.is_none() {
-                return Err(JobError::Unknown);
-            }
-            let mut audit = self.job_audit(tenant, job_id)?.ok_or(JobError::Unknown)?;
-            if audit.verdict() != Verdict::Inconclusive.as_str() {
-                return Err(JobError::Final(audit.verdict().to_owned()));
-            }
-            let resolution = GovernanceResolution {
-                audit_id: audit.text("audit_id").to_owned(),
-                job_id: job_id.to_owned(),
-                decision,
-                actor_id: actor_id.to_owned(),
-                reason: reason.to_owned(),
-            };
-            if let Some(first) = &audit.resolution {
-                let receipt = first.receipt;
-                if first.resolution != resolution {
-                    return Err(JobError::Conflict(receipt));
-                }
-                return Ok((
-                    Placed {
-                        receipt,
-                        fresh: false,
-                    },
-                    audit,
-                ));
-            }
-            resolution.check()?;
-            let draft = Draft::alone(
-                Kind::GovernanceResolution,
-                Facts::Resolution(resolution.clone()),
-                &resolution.encode(),
-                moment.at,
-                &mut Salts::default(),
-            )?;
-            let draft = of_policy(draft).by(ActorType::Human, Some(actor_id));
-            let placed = self.one(tenant, draft, moment.at)?;
-            audit.resolution = Some(ResolutionRead {
-                resolution,
-                at: moment.at,
-                receipt: placed.receipt,
-            });
-            Ok((placed, audit))
-        })
+        self.job_guard(tenant, job_id)?
+            .resolve(decision, actor_id, reason, moment)
     }
 
     /// Whether the change that a job made may go on: the one question of a pipeline. Blocks.
@@ -359,82 +297,217 @@ impl Ledger {
     /// # Errors
     /// [`JobError::Unknown`].
     pub fn rollout(&self, tenant: &Tenant, job_id: &str) -> Result<RolloutRead, JobError> {
-        if let Some(audit) = self.job_audit(tenant, job_id)? {
-            let verdict = Verdict::parse(audit.verdict());
-            let resolution = audit.resolution.as_ref().map(|read| Resolution {
-                proceed: read.resolution.decision == ResolutionDecision::Proceed,
-                actor_id: &read.resolution.actor_id,
-                reason: &read.resolution.reason,
-            });
-            let decided = rollout::decide(verdict, resolution);
-            return Ok(RolloutRead {
-                verdict: Some(audit.verdict().to_owned()),
-                authorized: decided.authorized,
-                action: decided.action.as_str(),
-                reason: decided.reason,
-                resolution: audit.resolution,
-            });
-        }
-        // First and last event say what is missing, without folding the job.
-        let first = self
-            .job_event_at(tenant, job_id, false)?
-            .ok_or(JobError::Unknown)?;
-        let last = self
-            .job_event_at(tenant, job_id, true)?
-            .ok_or(JobError::Unknown)?;
-        let escalate = |reason: &str| RolloutRead {
-            verdict: None,
-            authorized: false,
-            action: Action::Escalate.as_str(),
-            reason: reason.to_owned(),
-            resolution: None,
-        };
-        if first.metadata.get("contract_id").is_none() {
-            return Ok(escalate(
-                "the job has no contract, so nothing judges it; a human must decide",
-            ));
-        }
-        if last.event_type == JobEventType::Cancelled {
-            return Ok(escalate(
-                "the job was cancelled, so nothing judges it; a human must decide",
-            ));
-        }
-        let decided = rollout::decide(None, None);
-        Ok(RolloutRead {
-            verdict: Some("PENDING".to_owned()),
-            authorized: decided.authorized,
-            action: decided.action.as_str(),
-            reason: decided.reason,
-            resolution: None,
-        })
+        rollout(self.store(), tenant.tenant_no, job_id)
     }
 
-    /// The first or the newest event of a job.
-    fn job_event_at(
+    /// Where a job stands by its newest records, without folding it; `None`: there is no such job. Blocks.
+    ///
+    /// # Errors
+    /// Its records cannot be read.
+    pub fn job_glance(
         &self,
         tenant: &Tenant,
         job_id: &str,
-        newest: bool,
-    ) -> Result<Option<JobEvent>, JobError> {
-        let query = FacetQuery {
-            facets: vec![facet("job", job_id)],
-            // A verdict and its resolution may stand after the newest.
-            limit: 3,
-            newest_first: newest,
-            ..FacetQuery::default()
+        as_of: Option<LeafKey>,
+    ) -> Result<Option<JobGlance>, JobError> {
+        job_glance(self.store(), tenant.tenant_no, job_id, as_of)
+    }
+}
+
+impl JobGuard {
+    /// See [`Ledger::audit_resolve`]. Under the job's lock: of two who resolve it at once, one is told that it is
+    /// resolved. Blocks.
+    ///
+    /// # Errors
+    /// [`JobError::Final`] for any other verdict; [`JobError::Conflict`] when it was resolved otherwise.
+    pub fn resolve(
+        &mut self,
+        decision: ResolutionDecision,
+        actor_id: &str,
+        reason: &str,
+        moment: &Moment,
+    ) -> Result<(Placed, AuditRead), JobError> {
+        let (ledger, tenant, job_id) = (&self.ledger, &self.tenant, &*self.key.1);
+        let mut audit = ledger.job_audit(tenant, job_id)?.ok_or(JobError::Unknown)?;
+        if audit.verdict() != Verdict::Inconclusive.as_str() {
+            return Err(JobError::Final(audit.verdict().to_owned()));
+        }
+        let resolution = GovernanceResolution {
+            audit_id: audit.text("audit_id").to_owned(),
+            job_id: job_id.to_owned(),
+            decision,
+            actor_id: actor_id.to_owned(),
+            reason: reason.to_owned(),
         };
-        for leaf in self.store().facet_find(tenant.tenant_no, &query)?.leaves {
-            for record in records::read(self.store(), &[leaf])? {
-                if record.header()?.kind != Kind::JobEvent {
-                    continue;
+        if let Some(first) = &audit.resolution {
+            let receipt = first.receipt;
+            if first.resolution != resolution {
+                return Err(JobError::Conflict(receipt));
+            }
+            return Ok((
+                Placed {
+                    receipt,
+                    fresh: false,
+                },
+                audit,
+            ));
+        }
+        resolution.check()?;
+        let draft = Draft::alone(
+            Kind::GovernanceResolution,
+            Facts::Resolution(resolution.clone()),
+            &resolution.encode(),
+            moment.at,
+            &mut Salts::default(),
+        )?;
+        let draft = of_policy(draft).by(ActorType::Human, Some(actor_id));
+        let placed = ledger.one(tenant, draft, moment.at)?;
+        audit.resolution = Some(ResolutionRead {
+            resolution,
+            at: moment.at,
+            receipt: placed.receipt,
+        });
+        Ok((placed, audit))
+    }
+}
+
+/// See [`Ledger::job_audit`].
+fn job_audit(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<AuditRead>, JobError> {
+    let query = FacetQuery {
+        facets: vec![facet("job.audit", job_id)],
+        // One of each.
+        limit: 2,
+        ..FacetQuery::default()
+    };
+    let leaves = store.facet_find(tenant_no, &query)?.leaves;
+    let mut read: Option<AuditRead> = None;
+    for record in records::read(store, &leaves)? {
+        let Some(body) = &record.body else { continue };
+        let kind = record.header()?.kind;
+        match (&mut read, kind) {
+            (None, Kind::GovernanceAudit) => {
+                let audit = GovernanceAudit::read(body).map_err(|error| unreadable(&record, &error))?;
+                read = Some(AuditRead {
+                    result: audit.result,
+                    receipt: record.receipt()?,
+                    resolution: None,
+                });
+            }
+            (Some(read), Kind::GovernanceResolution) if read.resolution.is_none() => {
+                read.resolution = Some(resolution_of(&record, body)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(read)
+}
+
+/// What [`Ledger::rollout`] says, of a store that nobody needs to serve.
+///
+/// # Errors
+/// [`JobError::Unknown`].
+pub fn rollout(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<RolloutRead, JobError> {
+    if let Some(audit) = job_audit(store, tenant_no, job_id)? {
+        let verdict = Verdict::parse(audit.verdict());
+        let resolution = audit.resolution.as_ref().map(|read| Resolution {
+            proceed: read.resolution.decision == ResolutionDecision::Proceed,
+            actor_id: &read.resolution.actor_id,
+            reason: &read.resolution.reason,
+        });
+        let decided = decide(verdict, resolution);
+        return Ok(RolloutRead {
+            verdict: Some(audit.verdict().to_owned()),
+            authorized: decided.authorized,
+            action: decided.action.as_str(),
+            reason: decided.reason,
+            resolution: audit.resolution,
+        });
+    }
+    // First and last event say what is missing, without folding the job.
+    let first = job_first(store, tenant_no, job_id)?.ok_or(JobError::Unknown)?;
+    let last = job_glance(store, tenant_no, job_id, None)?.ok_or(JobError::Unknown)?;
+    let escalate = |reason: &str| RolloutRead {
+        verdict: None,
+        authorized: false,
+        action: Action::Escalate.as_str(),
+        reason: reason.to_owned(),
+        resolution: None,
+    };
+    if first.metadata.get("contract_id").is_none() {
+        return Ok(escalate(
+            "the job has no contract, so nothing judges it; a human must decide",
+        ));
+    }
+    if last.stage == Stage::Cancelled {
+        return Ok(escalate(
+            "the job was cancelled, so nothing judges it; a human must decide",
+        ));
+    }
+    let decided = decide(None, None);
+    Ok(RolloutRead {
+        verdict: Some("PENDING".to_owned()),
+        authorized: decided.authorized,
+        action: decided.action.as_str(),
+        reason: decided.reason,
+        resolution: None,
+    })
+}
+
+/// The first event of a job.
+fn job_first(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<JobEvent>, JobError> {
+    let query = FacetQuery {
+        facets: vec![facet("job", job_id)],
+        limit: 1,
+        ..FacetQuery::default()
+    };
+    let leaves = store.facet_find(tenant_no, &query)?.leaves;
+    let record = records::read(store, &leaves)?.pop();
+    let Some((record, body)) = record.as_ref().and_then(|it| Some((it, it.body.as_ref()?))) else {
+        return Ok(None);
+    };
+    let (event, _) = JobEvent::read(body).map_err(|error| unreadable(record, &error))?;
+    Ok(Some(event))
+}
+
+/// See [`Ledger::job_glance`].
+fn job_glance(
+    store: &dyn Store,
+    tenant_no: u32,
+    job_id: &str,
+    as_of: Option<LeafKey>,
+) -> Result<Option<JobGlance>, JobError> {
+    let query = FacetQuery {
+        facets: vec![facet("job", job_id)],
+        as_of,
+        // A verdict and its resolution may stand after the newest event.
+        limit: 3,
+        newest_first: true,
+        ..FacetQuery::default()
+    };
+    let mut verdict = None;
+    for leaf in store.facet_find(tenant_no, &query)?.leaves {
+        for record in records::read(store, &[leaf])? {
+            let Some(body) = &record.body else { continue };
+            match record.header()?.kind {
+                Kind::GovernanceAudit => {
+                    let audit = GovernanceAudit::read(body).and_then(|audit| audit.facts());
+                    verdict = Some(audit.map_err(|error| unreadable(&record, &error))?.verdict);
                 }
-                let Some(body) = &record.body else { continue };
-                let (event, _) = JobEvent::read(body).map_err(|error| unreadable(&record, &error))?;
-                return Ok(Some(event));
+                Kind::JobEvent => {
+                    let (event, _) = JobEvent::read(body).map_err(|error| unreadable(&record, &error))?;
+                    let stage = event.metadata.get("stage").and_then(Value::as_str);
+                    return Ok(Some(JobGlance {
+                        stage: stage.and_then(Stage::parse).unwrap_or(Stage::Queued),
+                        updated_at: event.timestamp,
+                        attempt_number: event.attempt_number,
+                        verdict,
+                    }));
+                }
+                _ => {}
             }
         }
-        Ok(None)
     }
+    Ok(None)
 }
 
 fn resolution_of(record: &Record, body: &[u8]) -> Result<ResolutionRead, RecordError> {

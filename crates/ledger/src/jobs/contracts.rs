@@ -1,7 +1,7 @@
 //! Contracts and signals: what a job may do, and what was said about it meanwhile.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use audit::governance::{SIGNALS_MAX, Signal};
 use evidence::facet::facet;
@@ -9,6 +9,7 @@ use evidence::record::{Facts, GovernanceContract, GovernanceSignal, SignalDecisi
 use evidence::{Kind, SourceDomain, Timestamp};
 use store::{FacetQuery, LeafKey};
 
+use super::slots::ContractGuard;
 use super::{JobError, Moment};
 use crate::{Draft, Ledger, Placed, Receipt, Record, RecordError, Salts, SubmitError, Tenant, records};
 
@@ -31,6 +32,21 @@ impl Ledger {
         contract: &GovernanceContract,
         moment: &Moment,
     ) -> Result<Placed, JobError> {
+        let guard = self.contract_guard(tenant, &contract.contract_id);
+        self.contract_record_under(&guard, tenant, contract, moment)
+    }
+
+    /// The same, by who holds [`Ledger::contract_lock`] already.
+    ///
+    /// # Errors
+    /// As [`Ledger::contract_record`].
+    pub fn contract_record_under(
+        &self,
+        _: &ContractGuard,
+        tenant: &Arc<Tenant>,
+        contract: &GovernanceContract,
+        moment: &Moment,
+    ) -> Result<Placed, JobError> {
         contract.check()?;
         let body = contract.encode();
         let facts = Facts::Contract(contract.facts());
@@ -41,9 +57,7 @@ impl Ledger {
             moment.at,
             &mut Salts::default(),
         )?;
-        // Between the look and the commit nobody else writes a contract.
-        let writing = &self.inner.jobs.contract_writing;
-        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Between the look and the commit nobody else writes a contract of that id.
         if let Some(first) = self.contract_record_of(tenant, &contract.contract_id)? {
             let receipt = first.receipt()?;
             return if first.body.is_none_or(|first| first == body) {

@@ -1,4 +1,5 @@
-//! The life of a job: created, started, going on, ended. Each step blocks until it is durable.
+//! The life of a job: created, started, going on, ended. What an act comes to is decided here, given where the job
+//! stands; the commit is in `turn.rs`.
 
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use evidence::record::{JobEventType, RuleBroken};
 use evidence::{Timestamp, canonical};
 use store::LeafKey;
 
-use super::slots::Held;
-use super::turn::Turn;
+use super::slots::JobGuard;
+use super::turn::{Next, Turn};
 use super::{
     HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobDone, JobError,
     JobView, Moment, PROGRESS_METADATA_BYTES_MAX, STEP_BYTES_MAX, policy_of,
@@ -104,14 +105,8 @@ fn short(field: &'static str, text: &str) -> Result<(), JobError> {
     Ok(())
 }
 
-/// The state of a job that is there.
-fn known(held: &Held) -> Result<&JobState, JobError> {
-    held.state.as_ref().ok_or(JobError::Unknown)
-}
-
 /// The state of a job of which an attempt is under way.
-fn under_way(held: &Held) -> Result<&JobState, JobError> {
-    let state = known(held)?;
+fn under_way(state: &JobState) -> Result<&JobState, JobError> {
     if state.stage().is_under_way() {
         Ok(state)
     } else {
@@ -124,137 +119,157 @@ fn millis(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.micros_since(from) / 1_000).unwrap_or(0)
 }
 
-impl Ledger {
-    /// Creates a job. The same again gives the first receipt.
+/// Something to be done with a job.
+#[derive(Clone, Debug)]
+pub enum JobAct {
+    /// It comes to be. The same again gives the first receipt; an id that is another job's is a conflict.
+    Create(NewJob),
+    /// An attempt begins; of a queued job.
+    Start,
+    /// It went on.
+    Progress(ProgressUpdate),
+    /// A step was done, or not. The same again gives the first receipt; another under its index, in the same attempt,
+    /// is a conflict.
+    Step {
+        /// From 0, in any order.
+        step_index: u32,
+        /// COMPLETED, FAILED, SKIPPED.
+        status: String,
+        /// An object, or null.
+        output: Value,
+    },
+    /// Snapshots of health; null is none. `before` is recorded once a job, `after` once an attempt.
+    Health {
+        /// Before the job.
+        before: Value,
+        /// After the attempt.
+        after: Value,
+    },
+    /// It is done. Under a contract it is judged, in the same commit.
+    Complete(Value),
+    /// The attempt failed, and why. With an attempt left the job is queued again; else it has failed and, under a
+    /// contract, is judged in the same commit.
+    Fail(String),
+    /// It is called off, and why; it is not judged.
+    Cancel(String),
+}
+
+impl JobGuard {
+    /// What an act comes to, given where the job stands. Blocks; the job must be loaded.
     ///
     /// # Errors
-    /// [`JobError::Conflict`] when the id is another job's; [`JobError::Rule`].
-    pub fn job_create(
-        &self,
-        tenant: &Arc<Tenant>,
-        new: &NewJob,
-        moment: &Moment,
-    ) -> Result<JobDone, JobError> {
+    /// [`JobError`]; nothing was written.
+    pub fn decide(&self, act: &JobAct, moment: &Moment) -> Result<Next, JobError> {
+        if let JobAct::Create(new) = act {
+            return self.create(new, moment);
+        }
+        let state = self.state().ok_or(JobError::Unknown)?;
+        match act {
+            JobAct::Create(_) => Err(JobError::Unknown),
+            JobAct::Start => self.start(state, moment),
+            JobAct::Progress(update) => self.progress(state, update, moment),
+            JobAct::Step {
+                step_index,
+                status,
+                output,
+            } => self.step(state, (*step_index, status, output), moment),
+            JobAct::Health { before, after } => self.health(state, (before, after), moment),
+            JobAct::Complete(result) => self.complete(state, result, moment),
+            JobAct::Fail(error) => self.fail(state, error, moment),
+            JobAct::Cancel(reason) => self.cancel(state, reason, moment),
+        }
+    }
+
+    fn turn(&self, state: &JobState, moment: &Moment) -> Turn {
+        Turn::of(&self.tenant, state, moment)
+    }
+
+    fn create(&self, new: &NewJob, moment: &Moment) -> Result<Next, JobError> {
         new.check()?;
         let contract = match &new.contract_id {
             None => None,
-            Some(contract_id) => Some(
-                self.contract_of(tenant, contract_id)?
-                    .ok_or_else(|| broken("contract_id", "there is no such contract"))?,
-            ),
+            Some(contract_id) => {
+                let contract = self.ledger.contract_of(&self.tenant, contract_id)?;
+                Some(contract.ok_or_else(|| broken("contract_id", "there is no such contract"))?)
+            }
         };
-        self.with_job(tenant, &new.job_id, |held| {
-            let payload_hash = hash_of(&new.payload);
-            if let Some(state) = &held.state {
-                let receipt = self.receipt_at(LeafKey::from_i64(state.created_place))?;
-                let same = state.handler == new.handler
-                    && state.contract_id == new.contract_id
-                    && state.payload_hash == payload_hash
-                    && state.progress.total_steps == new.total_steps
-                    && state.retry == new.retry;
-                return if same {
-                    Ok(again(receipt, state))
-                } else {
-                    Err(JobError::Conflict(receipt))
-                };
+        let payload_hash = hash_of(&new.payload);
+        if let Some(state) = self.state() {
+            let receipt = self.ledger.receipt_at(LeafKey::from_i64(state.created_place))?;
+            let same = state.handler == new.handler
+                && state.contract_id == new.contract_id
+                && state.payload_hash == payload_hash
+                && state.progress.total_steps == new.total_steps
+                && state.retry == new.retry;
+            return if same {
+                Ok(again(receipt, state))
+            } else {
+                Err(JobError::Conflict(receipt))
+            };
+        }
+        let mut turn = Turn::first(&self.tenant, &new.job_id, moment);
+        turn.event(JobEventType::Created, Stage::Queued, |event| {
+            event.handler = Some(new.handler.clone());
+            event.payload_hash = payload_hash;
+            if let Some(contract_id) = &new.contract_id {
+                event.metadata.insert("contract_id", contract_id.as_str());
             }
-            let mut turn = Turn::first(tenant, &new.job_id, moment);
-            turn.event(JobEventType::Created, Stage::Queued, |event| {
-                event.handler = Some(new.handler.clone());
-                event.payload_hash = payload_hash;
-                if let Some(contract_id) = &new.contract_id {
-                    event.metadata.insert("contract_id", contract_id.as_str());
-                }
-                if !new.retry.is_null() {
-                    event.metadata.insert("retry", new.retry.clone());
-                }
-                if let Some(total) = new.total_steps {
-                    event.metadata.insert("total_steps", i64::from(total));
-                }
+            if !new.retry.is_null() {
+                event.metadata.insert("retry", new.retry.clone());
+            }
+            if let Some(total) = new.total_steps {
+                event.metadata.insert("total_steps", i64::from(total));
+            }
+        })?;
+        let window = contract.and_then(|contract| contract.activation_window_start);
+        if let Some(start) = window.filter(|start| *start > turn.at) {
+            turn.event(JobEventType::Scheduled, Stage::Queued, |event| {
+                event
+                    .metadata
+                    .insert("activation_window_start", start.to_string());
             })?;
-            let window = contract.and_then(|contract| contract.activation_window_start);
-            if let Some(start) = window.filter(|start| *start > turn.at) {
-                turn.event(JobEventType::Scheduled, Stage::Queued, |event| {
-                    event
-                        .metadata
-                        .insert("activation_window_start", start.to_string());
-                })?;
-            }
-            self.job_commit(held, turn)
-        })
+        }
+        Ok(write(turn))
     }
 
-    /// Begins an attempt.
-    ///
-    /// # Errors
-    /// [`JobError::Stage`] unless the job is queued.
-    pub fn job_start(
-        &self,
-        tenant: &Arc<Tenant>,
-        job_id: &str,
-        moment: &Moment,
-    ) -> Result<JobDone, JobError> {
-        self.with_job(tenant, job_id, |held| {
-            let state = known(held)?;
-            if state.stage() != Stage::Queued {
-                return Err(JobError::Stage(state.stage()));
-            }
-            let handler = state.handler.clone();
-            let mut turn = Turn::of(tenant, state, moment);
-            turn.event(JobEventType::Started, Stage::Starting, |event| {
-                event.handler = Some(handler);
-            })?;
-            self.job_commit(held, turn)
-        })
+    fn start(&self, state: &JobState, moment: &Moment) -> Result<Next, JobError> {
+        if state.stage() != Stage::Queued {
+            return Err(JobError::Stage(state.stage()));
+        }
+        let mut turn = self.turn(state, moment);
+        turn.event(JobEventType::Started, Stage::Starting, |event| {
+            event.handler = Some(state.handler.clone());
+        })?;
+        Ok(write(turn))
     }
 
-    /// Records progress.
-    ///
-    /// # Errors
-    /// [`JobError::Stage`] unless an attempt is under way; a terminal stage has its own call.
-    pub fn job_progress(
-        &self,
-        tenant: &Arc<Tenant>,
-        job_id: &str,
-        update: &ProgressUpdate,
-        moment: &Moment,
-    ) -> Result<JobDone, JobError> {
+    fn progress(&self, state: &JobState, update: &ProgressUpdate, moment: &Moment) -> Result<Next, JobError> {
         if update.stage.is_some_and(|stage| !stage.is_under_way()) {
             return Err(broken("stage", "must be one of starting, running, completing"));
         }
         short("message", update.message.as_deref().unwrap_or_default())?;
-        self.with_job(tenant, job_id, |held| {
-            let state = under_way(held)?;
-            let mut after = state.progress.clone();
-            after
-                .update(update, moment.at.max(state.last_at))
-                .map_err(|ended| JobError::Stage(ended.0))?;
-            if to_vec(&after.metadata).len() > PROGRESS_METADATA_BYTES_MAX {
-                let rule = format!("must have at most {PROGRESS_METADATA_BYTES_MAX} bytes, merged");
-                return Err(broken("metadata", rule));
-            }
-            let mut turn = Turn::of(tenant, state, moment);
-            turn.event(JobEventType::Progress, after.stage, |event| {
-                event.metadata.insert("progress", update.to_value());
-            })?;
-            self.job_commit(held, turn)
-        })
+        let state = under_way(state)?;
+        let mut turn = self.turn(state, moment);
+        let mut after = state.progress.clone();
+        after
+            .update(update, turn.at)
+            .map_err(|ended| JobError::Stage(ended.0))?;
+        if to_vec(&after.metadata).len() > PROGRESS_METADATA_BYTES_MAX {
+            let rule = format!("must have at most {PROGRESS_METADATA_BYTES_MAX} bytes, merged");
+            return Err(broken("metadata", rule));
+        }
+        turn.event(JobEventType::Progress, after.stage, |event| {
+            event.metadata.insert("progress", update.to_value());
+        })?;
+        Ok(write(turn))
     }
 
-    /// Records a step. The same step again gives the first receipt.
-    ///
-    /// # Errors
-    /// [`JobError::Stage`] unless an attempt is under way; [`JobError::Conflict`] when the index was recorded with
-    /// other content in this attempt.
-    pub fn job_step(
+    fn step(
         &self,
-        tenant: &Arc<Tenant>,
-        job_id: &str,
-        step_index: u32,
-        status: &str,
-        output: &Value,
+        state: &JobState,
+        (step_index, status, output): (u32, &str, &Value),
         moment: &Moment,
-    ) -> Result<JobDone, JobError> {
+    ) -> Result<Next, JobError> {
         if !STEP_STATUSES.contains(&status) {
             return Err(broken(
                 "status",
@@ -267,50 +282,41 @@ impl Ledger {
         let mut step = Value::object([("output", output.clone())]);
         step.insert("status", status);
         step.insert("step_index", i64::from(step_index));
-        self.with_job(tenant, job_id, |held| {
-            let state = under_way(held)?;
-            let mut kept = step.clone();
-            kept.insert("attempt_number", i64::from(state.attempt_number));
-            let text = to_vec(&kept);
-            if text.len() > STEP_BYTES_MAX {
-                return Err(broken(
-                    "output",
-                    format!("must have at most {STEP_BYTES_MAX} bytes"),
-                ));
-            }
-            if let Some(first) = state.steps.get(&(state.attempt_number, step_index)) {
-                let receipt = self.receipt_at(LeafKey::from_i64(first.place))?;
-                return if first.text.as_bytes() == text {
-                    Ok(again(receipt, state))
-                } else {
-                    Err(JobError::Conflict(receipt))
-                };
-            }
-            if state.steps_total >= JOB_STEPS_MAX {
-                return Err(JobError::Full("the job has as many steps as it may"));
-            }
-            fits(state, text.len())?;
-            let stage = going_on(state.stage());
-            let mut turn = Turn::of(tenant, state, moment);
-            turn.event(JobEventType::Progress, stage, |event| {
-                event.metadata.insert("step", step);
-            })?;
-            self.job_commit(held, turn)
-        })
+        let state = under_way(state)?;
+        let mut kept = step.clone();
+        kept.insert("attempt_number", i64::from(state.attempt_number));
+        let text = to_vec(&kept);
+        if text.len() > STEP_BYTES_MAX {
+            return Err(broken(
+                "output",
+                format!("must have at most {STEP_BYTES_MAX} bytes"),
+            ));
+        }
+        if let Some(first) = state.steps.get(&(state.attempt_number, step_index)) {
+            let receipt = self.ledger.receipt_at(LeafKey::from_i64(first.place))?;
+            return if first.text.as_bytes() == text {
+                Ok(again(receipt, state))
+            } else {
+                Err(JobError::Conflict(receipt))
+            };
+        }
+        if state.steps_total >= JOB_STEPS_MAX {
+            return Err(JobError::Full("the job has as many steps as it may"));
+        }
+        fits(state, text.len())?;
+        let mut turn = self.turn(state, moment);
+        turn.event(JobEventType::Progress, going_on(state.stage()), |event| {
+            event.metadata.insert("step", step);
+        })?;
+        Ok(write(turn))
     }
 
-    /// Records snapshots of health, before and after; null is none. The same again gives what was recorded first.
-    ///
-    /// # Errors
-    /// [`JobError::Conflict`] when another one was recorded: `before` once a job, `after` once an attempt.
-    pub fn job_health(
+    fn health(
         &self,
-        tenant: &Arc<Tenant>,
-        job_id: &str,
-        before: &Value,
-        after: &Value,
+        state: &JobState,
+        (before, after): (&Value, &Value),
         moment: &Moment,
-    ) -> Result<JobDone, JobError> {
+    ) -> Result<Next, JobError> {
         for (field, snapshot) in [("before", before), ("after", after)] {
             if to_vec(snapshot).len() > HEALTH_BYTES_MAX {
                 return Err(broken(
@@ -323,152 +329,128 @@ impl Ledger {
         if before.is_null() && after.is_null() {
             return Err(broken("before", "or after must be given"));
         }
-        self.with_job(tenant, job_id, |held| {
-            let state = known(held)?;
-            if state.stage().is_terminal() {
-                return Err(JobError::Stage(state.stage()));
+        if state.stage().is_terminal() {
+            return Err(JobError::Stage(state.stage()));
+        }
+        let first_receipt = || self.ledger.receipt_at(LeafKey::from_i64(state.health_place));
+        let mut health = Value::Object(Vec::new());
+        for (name, given, first) in [
+            ("before", before, &state.health_before),
+            ("after", after, &state.health_after),
+        ] {
+            match first {
+                _ if given.is_null() => {}
+                None => drop(health.insert(name, given.clone())),
+                Some(first) if first == given => {}
+                Some(_) => return Err(JobError::Conflict(first_receipt()?)),
             }
-            let mut health = Value::Object(Vec::new());
-            for (name, given, first) in [
-                ("before", before, &state.health_before),
-                ("after", after, &state.health_after),
-            ] {
-                match first {
-                    _ if given.is_null() => {}
-                    None => drop(health.insert(name, given.clone())),
-                    Some(first) if first == given => {}
-                    Some(_) => {
-                        return Err(JobError::Conflict(
-                            self.receipt_at(LeafKey::from_i64(state.health_place))?,
-                        ));
-                    }
-                }
-            }
-            if health.as_object().is_none_or(<[_]>::is_empty) {
-                return Ok(again(
-                    self.receipt_at(LeafKey::from_i64(state.health_place))?,
-                    state,
-                ));
-            }
-            fits(state, to_vec(&health).len())?;
-            let mut turn = Turn::of(tenant, state, moment);
-            turn.event(JobEventType::Progress, state.stage(), |event| {
-                event.metadata.insert("health", health);
-            })?;
-            self.job_commit(held, turn)
-        })
+        }
+        if health.as_object().is_none_or(<[_]>::is_empty) {
+            return Ok(again(first_receipt()?, state));
+        }
+        fits(state, to_vec(&health).len())?;
+        let mut turn = self.turn(state, moment);
+        turn.event(JobEventType::Progress, state.stage(), |event| {
+            event.metadata.insert("health", health);
+        })?;
+        Ok(write(turn))
     }
 
-    /// Completes a job and, under a contract, judges it: one commit.
-    ///
-    /// # Errors
-    /// [`JobError::Stage`] unless an attempt is under way: a second completion is told so.
-    pub fn job_complete(
-        &self,
-        tenant: &Arc<Tenant>,
-        job_id: &str,
-        result: &Value,
-        moment: &Moment,
-    ) -> Result<JobDone, JobError> {
-        self.with_job(tenant, job_id, |held| {
-            let state = under_way(held)?;
-            let mut turn = Turn::of(tenant, state, moment);
-            let ended = self.job_judged(&mut turn, state, Stage::Completed)?;
-            let began = state.progress.started_at.unwrap_or(turn.at);
-            let duration = millis(began, turn.at);
-            turn.event(JobEventType::Completed, Stage::Completed, |event| {
-                event.duration_ms = Some(duration);
-                event.result_hash = hash_of(result);
-                ended.note(&mut event.metadata);
-            })?;
-            self.job_commit(held, turn)
-        })
+    fn complete(&self, state: &JobState, result: &Value, moment: &Moment) -> Result<Next, JobError> {
+        let state = under_way(state)?;
+        let mut turn = self.turn(state, moment);
+        let ended = self.ledger.job_judged(&mut turn, state, Stage::Completed)?;
+        let duration = millis(state.progress.started_at.unwrap_or(turn.at), turn.at);
+        turn.event(JobEventType::Completed, Stage::Completed, |event| {
+            event.duration_ms = Some(duration);
+            event.result_hash = hash_of(result);
+            ended.note(&mut event.metadata);
+        })?;
+        Ok(write(turn))
     }
 
-    /// Ends an attempt that failed. With an attempt left the job is queued again; else it has failed and, under a
-    /// contract, is judged: one commit.
-    ///
-    /// # Errors
-    /// [`JobError::Stage`] unless an attempt is under way.
-    pub fn job_fail(
-        &self,
-        tenant: &Arc<Tenant>,
-        job_id: &str,
-        error: &str,
-        moment: &Moment,
-    ) -> Result<JobDone, JobError> {
+    fn fail(&self, state: &JobState, error: &str, moment: &Moment) -> Result<Next, JobError> {
         short("error", error)?;
-        self.with_job(tenant, job_id, |held| {
-            let state = under_way(held)?;
-            let mut turn = Turn::of(tenant, state, moment);
-            let policy = policy_of(&state.retry);
-            // Attempts count from 1.
-            let will_retry = policy.should_retry(state.attempt_number, error).unwrap_or(false);
-            let delay = policy
-                .delay_seconds(state.attempt_number, moment.draw)
-                .unwrap_or(0.0);
-            let delay_seconds = Finite::new(delay).unwrap_or_default();
-            #[allow(clippy::cast_possible_truncation)] // whole seconds of at most a year
-            let next = turn
-                .at
-                .checked_add_micros(delay as i64 * 1_000_000)
-                .unwrap_or(Timestamp::MAX);
-            let next_attempt_at = next.to_string();
-            let began = state.progress.started_at.unwrap_or(turn.at);
-            let duration = millis(began, turn.at);
-            let after = if will_retry { Stage::Queued } else { Stage::Failed };
-            turn.event(JobEventType::Failed, after, |event| {
-                event.error = Some(error.to_owned());
-                event.duration_ms = Some(duration);
-                event.metadata.insert("delay_seconds", delay_seconds);
-                event.metadata.insert("will_retry", will_retry);
-                if will_retry {
-                    event.metadata.insert("next_attempt_at", next_attempt_at.as_str());
-                }
-            })?;
+        let state = under_way(state)?;
+        let mut turn = self.turn(state, moment);
+        let policy = policy_of(&state.retry);
+        // Attempts count from 1.
+        let will_retry = policy.should_retry(state.attempt_number, error).unwrap_or(false);
+        let delay = policy
+            .delay_seconds(state.attempt_number, moment.draw)
+            .unwrap_or(0.0);
+        let delay_seconds = Finite::new(delay).unwrap_or_default();
+        #[allow(clippy::cast_possible_truncation)] // whole seconds of at most a year
+        let next = turn.at.checked_add_micros(delay as i64 * 1_000_000);
+        let next_attempt_at = next.unwrap_or(Timestamp::MAX).to_string();
+        let duration = millis(state.progress.started_at.unwrap_or(turn.at), turn.at);
+        let after = if will_retry { Stage::Queued } else { Stage::Failed };
+        turn.event(JobEventType::Failed, after, |event| {
+            event.error = Some(error.to_owned());
+            event.duration_ms = Some(duration);
+            event.metadata.insert("delay_seconds", delay_seconds);
+            event.metadata.insert("will_retry", will_retry);
             if will_retry {
-                turn.event(JobEventType::Retried, Stage::Queued, |event| {
-                    event.error = Some(error.to_owned());
-                    event.metadata.insert("delay_seconds", delay_seconds);
-                    event.metadata.insert("next_attempt_at", next_attempt_at.as_str());
-                })?;
-            } else {
-                let ended = self.job_judged(&mut turn, state, Stage::Failed)?;
-                turn.event(JobEventType::DeadLettered, Stage::Failed, |event| {
-                    event.error = Some(error.to_owned());
-                    ended.note(&mut event.metadata);
-                })?;
+                event.metadata.insert("next_attempt_at", next_attempt_at.as_str());
             }
-            self.job_commit(held, turn)
-        })
+        })?;
+        if will_retry {
+            turn.event(JobEventType::Retried, Stage::Queued, |event| {
+                event.error = Some(error.to_owned());
+                event.metadata.insert("delay_seconds", delay_seconds);
+                event.metadata.insert("next_attempt_at", next_attempt_at);
+            })?;
+            return Ok(write(turn));
+        }
+        let ended = self.ledger.job_judged(&mut turn, state, Stage::Failed)?;
+        turn.event(JobEventType::DeadLettered, Stage::Failed, |event| {
+            event.error = Some(error.to_owned());
+            ended.note(&mut event.metadata);
+        })?;
+        Ok(write(turn))
     }
 
-    /// Calls a job off; it is not judged.
-    ///
-    /// # Errors
-    /// [`JobError::Stage`] when it has ended.
-    pub fn job_cancel(
-        &self,
-        tenant: &Arc<Tenant>,
-        job_id: &str,
-        reason: &str,
-        moment: &Moment,
-    ) -> Result<JobDone, JobError> {
+    fn cancel(&self, state: &JobState, reason: &str, moment: &Moment) -> Result<Next, JobError> {
         if reason.is_empty() {
             return Err(broken("reason", "must not be empty"));
         }
         short("reason", reason)?;
-        self.with_job(tenant, job_id, |held| {
-            let state = known(held)?;
-            if state.stage().is_terminal() {
-                return Err(JobError::Stage(state.stage()));
-            }
-            let mut turn = Turn::of(tenant, state, moment);
-            turn.event(JobEventType::Cancelled, Stage::Cancelled, |event| {
-                event.metadata.insert("reason", reason);
-            })?;
-            self.job_commit(held, turn)
-        })
+        if state.stage().is_terminal() {
+            return Err(JobError::Stage(state.stage()));
+        }
+        let mut turn = self.turn(state, moment);
+        turn.event(JobEventType::Cancelled, Stage::Cancelled, |event| {
+            event.metadata.insert("reason", reason);
+        })?;
+        Ok(write(turn))
+    }
+
+    /// The job as it is shown.
+    ///
+    /// # Errors
+    /// [`JobError::Unknown`].
+    pub fn view(&self) -> Result<JobView, JobError> {
+        self.state().map(JobView::of).ok_or(JobError::Unknown)
+    }
+}
+
+impl Ledger {
+    /// Does something with a job. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`JobError::Stage`] where it may not follow; then nothing was written.
+    pub fn job_act(
+        &self,
+        tenant: &Arc<Tenant>,
+        job_id: &str,
+        act: &JobAct,
+        moment: &Moment,
+    ) -> Result<JobDone, JobError> {
+        let mut guard = self.job_guard(tenant, job_id)?;
+        match guard.decide(act, moment)? {
+            Next::Write(turn) => guard.commit_blocking(*turn),
+            Next::Done(done) => Ok(*done),
+        }
     }
 
     /// A job as it is now. Blocks.
@@ -476,7 +458,7 @@ impl Ledger {
     /// # Errors
     /// [`JobError::Unknown`].
     pub fn job(&self, tenant: &Arc<Tenant>, job_id: &str) -> Result<JobView, JobError> {
-        self.with_job(tenant, job_id, |held| Ok(JobView::of(known(held)?)))
+        self.job_guard(tenant, job_id)?.view()
     }
 
     /// The receipt of a record that is there.
@@ -489,15 +471,19 @@ impl Ledger {
 }
 
 /// What was recorded before.
-fn again(receipt: Receipt, state: &JobState) -> JobDone {
-    JobDone {
+fn again(receipt: Receipt, state: &JobState) -> Next {
+    Next::Done(Box::new(JobDone {
         placed: Placed {
             receipt,
             fresh: false,
         },
         job: JobView::of(state),
         verdict: None,
-    }
+    }))
+}
+
+fn write(turn: Turn) -> Next {
+    Next::Write(Box::new(turn))
 }
 
 /// A step sets a starting job running, as any word of progress does.

@@ -13,7 +13,7 @@
 //! Out of scope: judging (audit), HTTP (server), the clock and the die, which are
 //! arguments ([`Moment`]).
 //!
-//! Start at [`Ledger::job_create`] in `life.rs`. Source: SPEC 7.
+//! Start at [`JobAct`] in `life.rs`. Source: SPEC 7.
 
 mod audits;
 mod contracts;
@@ -28,10 +28,11 @@ use evidence::canonical::Value;
 use evidence::job::{Attempt, JobState, Progress, Stage};
 use evidence::record::RuleBroken;
 
-pub use audits::{AuditRead, EvidenceRead, ResolutionRead, RolloutRead};
-pub use life::NewJob;
+pub use audits::{AuditRead, EvidenceRead, JobGlance, ResolutionRead, RolloutRead, rollout};
+pub use life::{JobAct, NewJob};
 pub(crate) use slots::Jobs;
-pub use slots::ProgressWatch;
+pub use slots::{ContractGuard, JobGuard, ProgressWatch};
+pub use turn::{Next as JobNext, Turn as JobTurn};
 
 use crate::audit::AuditError;
 use crate::{BodyTooLarge, IncidentError, Placed, Receipt, RecordError, Rejection, SubmitError};

@@ -8,7 +8,7 @@ use evidence::facet::facet;
 use evidence::job::{JobState, Progress};
 use evidence::record::{GovernanceContract, JobEvent};
 use store::FacetQuery;
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::JobError;
 use crate::{Ledger, RecordError, Tenant, records};
@@ -19,8 +19,8 @@ const SLOTS_MAX: usize = 20_000;
 /// Most bytes of all jobs held, about: with the queue and the caches the server stays below 256 MiB.
 const SLOTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Most requests that wait for one job: each holds a thread. More are told to come again.
-const WAITERS_MAX: usize = 32;
+/// Most requests that wait for one job: each holds what it was sent. More are told to come again.
+const WAITERS_MAX: usize = 64;
 
 /// Slots looked at for one to let go, each time: those in use or watched stay.
 const TRIM_LOOKS: usize = 16;
@@ -31,13 +31,13 @@ const FOLD_RECORDS: u32 = 256;
 /// Most bytes of contracts held: a scope of 10,000 entries is near 1 MiB.
 const CONTRACTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Jobs that say more are judged a few at a time: an audit holds it ten times over.
+const LARGE_BYTES: usize = 512 * 1024;
+
 type Key = (u32, Arc<str>);
 
-/// A job in use.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    held: Mutex<Held>,
-}
+/// A job in use, with its lock. Each clone is somebody who holds it or waits for it.
+type Slot = Arc<tokio::sync::Mutex<Held>>;
 
 /// What a slot holds.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ pub(super) struct Held {
 
 #[derive(Debug, Default)]
 struct Slots {
-    by_key: HashMap<Key, Arc<Slot>>,
+    by_key: HashMap<Key, Slot>,
     /// Jobs that are held, the longest first.
     order: VecDeque<Key>,
     bytes: usize,
@@ -69,18 +69,23 @@ struct Contracts {
 pub(crate) struct Jobs {
     slots: Mutex<Slots>,
     contracts: Mutex<Contracts>,
-    /// One at a time writes a contract: the same id twice is one record.
-    pub(super) contract_writing: Mutex<()>,
-    /// Evidence is put together one job at a time: each may be 100 MiB for a moment.
-    pub(super) gathering: Mutex<()>,
+    /// Contracts of one id are written one after the other: the same id twice is one record.
+    contract_writing: [Arc<tokio::sync::Mutex<()>>; CONTRACT_LOCKS],
 }
+
+/// Contracts that are written at once: each waits for its commit on a thread of its own.
+const CONTRACT_LOCKS: usize = 8;
+
+/// While it lives nobody else writes a contract of the same id.
+#[derive(Debug)]
+pub struct ContractGuard(#[allow(dead_code)] OwnedMutexGuard<()>); // held, not looked at
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Jobs {
-    fn slot(&self, key: &Key) -> Result<Arc<Slot>, JobError> {
+    fn slot(&self, key: &Key) -> Result<Slot, JobError> {
         let mut slots = lock(&self.slots);
         let slot = slots.by_key.entry(key.clone()).or_default();
         if Arc::strong_count(slot) > WAITERS_MAX {
@@ -89,32 +94,35 @@ impl Jobs {
         Ok(Arc::clone(slot))
     }
 
-    /// Counts what a slot holds now, and lets go of it when that is nothing. Slots are taken under the same lock,
+    /// Counts what a job holds now, and lets go of it when that is nothing. Slots are taken under the same lock,
     /// so that a job never has two.
-    fn give_back(&self, key: Key, slot: Arc<Slot>) {
+    fn give_back(&self, key: &Key, mut held: OwnedMutexGuard<Held>) {
         let mut slots = lock(&self.slots);
-        // Ours and the map's: nobody else can hold it or wait for it.
-        let alone = Arc::strong_count(&slot) == 2;
-        if !alone {
-            // The last one counts.
-            return;
-        }
-        let mut held = lock(&slot.held);
-        if let Some(state) = &held.state {
-            let bytes = state.bytes;
-            if held.counted == 0 {
-                slots.order.push_back(key);
+        // Ours and the map's: nobody else waits for it.
+        let alone = Arc::strong_count(OwnedMutexGuard::mutex(&held)) == 2;
+        match &held.state {
+            Some(state) => {
+                let bytes = state.bytes;
+                if held.counted == 0 {
+                    slots.order.push_back(key.clone());
+                }
+                slots.bytes = slots.bytes + bytes - held.counted;
+                held.counted = bytes;
             }
-            slots.bytes = slots.bytes + bytes - held.counted;
-            held.counted = bytes;
-        } else {
-            slots.bytes -= held.counted;
-            held.counted = 0;
-            slots.by_key.remove(&key);
+            None if alone => {
+                slots.bytes -= held.counted;
+                slots.by_key.remove(key);
+            }
+            None => {}
         }
         drop(held);
-        drop(slot);
         slots.trim();
+    }
+
+    fn contract_writing(&self, tenant: &Tenant, contract_id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let hash = evidence::sha256(contract_id.as_bytes());
+        let place = usize::from(hash[0]) + usize::try_from(tenant.tenant_no).unwrap_or(0);
+        Arc::clone(&self.contract_writing[place % CONTRACT_LOCKS])
     }
 
     pub(super) fn contract(&self, key: &Key) -> Option<Arc<GovernanceContract>> {
@@ -143,11 +151,15 @@ impl Slots {
             let Some(slot) = self.by_key.get(&key) else {
                 continue;
             };
-            if Arc::strong_count(slot) > 1 || lock(&slot.held).is_watched() {
-                self.order.push_back(key);
-                continue;
-            }
-            self.bytes -= lock(&slot.held).counted;
+            let alone = Arc::strong_count(slot) == 1;
+            let counted = match slot.try_lock() {
+                Ok(held) if alone && !held.is_watched() => held.counted,
+                _ => {
+                    self.order.push_back(key);
+                    continue;
+                }
+            };
+            self.bytes -= counted;
             self.by_key.remove(&key);
         }
     }
@@ -172,7 +184,7 @@ impl Held {
         }
     }
 
-    fn subscribe(&mut self) -> Option<ProgressWatch> {
+    pub(super) fn subscribe(&mut self) -> Option<ProgressWatch> {
         let state = self.state.as_ref()?;
         let sender = self
             .watch
@@ -208,33 +220,112 @@ impl ProgressWatch {
     }
 }
 
-impl Ledger {
-    /// Does something with a job under its lock; its state is folded before.
-    pub(super) fn with_job<T>(
-        &self,
-        tenant: &Tenant,
-        job_id: &str,
-        act: impl FnOnce(&mut Held) -> Result<T, JobError>,
-    ) -> Result<T, JobError> {
-        let key: Key = (tenant.tenant_no, job_id.into());
-        let slot = self.inner.jobs.slot(&key)?;
-        let result = (|| {
-            let mut held = lock(&slot.held);
-            if held.state.is_none() {
-                held.state = self.job_fold(tenant, job_id, false)?;
-            }
-            act(&mut held)
-        })();
-        self.inner.jobs.give_back(key, slot);
-        result
+/// A job that nobody else does anything with until it is dropped.
+#[derive(Debug)]
+pub struct JobGuard {
+    pub(super) ledger: Ledger,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) key: Key,
+    /// `None` only while it is dropped.
+    held: Option<OwnedMutexGuard<Held>>,
+}
+
+impl Drop for JobGuard {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.ledger.inner.jobs.give_back(&self.key, held);
+        }
+    }
+}
+
+impl JobGuard {
+    fn new(ledger: &Ledger, tenant: &Arc<Tenant>, key: Key, held: OwnedMutexGuard<Held>) -> Self {
+        Self {
+            ledger: ledger.clone(),
+            tenant: Arc::clone(tenant),
+            key,
+            held: Some(held),
+        }
     }
 
-    /// Looks at the progress of a job, now and as it changes. A slow one never holds the job. Blocks.
+    pub(super) fn held(&mut self) -> Option<&mut Held> {
+        self.held.as_deref_mut()
+    }
+
+    /// The job as it is now; `None`: there is none.
+    pub(super) fn state(&self) -> Option<&JobState> {
+        self.held.as_ref()?.state.as_ref()
+    }
+
+    /// Folds the job from its records unless it is held already. Blocks.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn load(&mut self) -> Result<(), JobError> {
+        if self.state().is_none() {
+            let state = self.ledger.job_fold(&self.tenant, &self.key.1, false)?;
+            if let Some(held) = self.held() {
+                held.state = state;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether judging the job takes memory that few may take at once.
+    pub fn is_large(&self) -> bool {
+        self.state().is_some_and(|state| state.bytes > LARGE_BYTES)
+    }
+
+    /// Looks at the progress of the job, now and as it changes. A slow one never holds the job.
     ///
     /// # Errors
     /// [`JobError::Unknown`].
-    pub fn progress_subscribe(&self, tenant: &Tenant, job_id: &str) -> Result<ProgressWatch, JobError> {
-        self.with_job(tenant, job_id, |held| held.subscribe().ok_or(JobError::Unknown))
+    pub fn subscribe(&mut self) -> Result<ProgressWatch, JobError> {
+        self.held().and_then(Held::subscribe).ok_or(JobError::Unknown)
+    }
+}
+
+impl Ledger {
+    /// Waits until nobody else writes a contract of that id.
+    pub async fn contract_lock(&self, tenant: &Tenant, contract_id: &str) -> ContractGuard {
+        let writing = self.inner.jobs.contract_writing(tenant, contract_id);
+        ContractGuard(writing.lock_owned().await)
+    }
+
+    /// The same from a thread that may block.
+    pub(super) fn contract_guard(&self, tenant: &Tenant, contract_id: &str) -> ContractGuard {
+        let writing = self.inner.jobs.contract_writing(tenant, contract_id);
+        ContractGuard(writing.blocking_lock_owned())
+    }
+
+    /// Waits for a job and holds it. Who holds it must see it through: a guard that is dropped between a turn's
+    /// submission and its answer would let another one in before.
+    ///
+    /// # Errors
+    /// [`JobError::Busy`] when too many wait.
+    pub async fn job_lock(&self, tenant: &Arc<Tenant>, job_id: &str) -> Result<JobGuard, JobError> {
+        let key: Key = (tenant.tenant_no, job_id.into());
+        let slot = self.inner.jobs.slot(&key)?;
+        let held = slot.lock_owned().await;
+        Ok(JobGuard::new(self, tenant, key, held))
+    }
+
+    /// The same from a thread that may block, with the job folded.
+    pub(super) fn job_guard(&self, tenant: &Arc<Tenant>, job_id: &str) -> Result<JobGuard, JobError> {
+        let key: Key = (tenant.tenant_no, job_id.into());
+        let slot = self.inner.jobs.slot(&key)?;
+        let held = slot.blocking_lock_owned();
+        let mut guard = JobGuard::new(self, tenant, key, held);
+        guard.load()?;
+        Ok(guard)
+    }
+
+    /// Looks at the progress of a job, now and as it changes. Blocks; a slow look never holds the job.
+    ///
+    /// # Errors
+    /// [`JobError::Unknown`].
+    pub fn progress_subscribe(&self, tenant: &Arc<Tenant>, job_id: &str) -> Result<ProgressWatch, JobError> {
+        self.job_guard(tenant, job_id)?.subscribe()
     }
 
     /// A job from its records.

@@ -8,12 +8,13 @@ use evidence::record::{Facts, JobEvent, JobEventType};
 use evidence::{Kind, SourceDomain, Timestamp};
 use store::LeafKey;
 
-use super::slots::Held;
+use super::slots::JobGuard;
 use super::{JOB_EVENTS_MAX, JobDone, JobError, JobVerdict, JobView, Moment};
-use crate::{Draft, Ledger, Placed, Salts, SubmitError, Tenant};
+use crate::{Draft, Outcomes, Placed, Salts, SubmitError, Tenant};
 
 /// What is about to be written of one job.
-pub(super) struct Turn {
+#[derive(Debug)]
+pub struct Turn {
     pub(super) tenant: Arc<Tenant>,
     pub(super) moment: Moment,
     /// Now, but not before the job's last event.
@@ -30,6 +31,7 @@ pub(super) struct Turn {
 }
 
 /// A verdict that stands beside the events.
+#[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) audit_id: String,
     pub(super) word: &'static str,
@@ -106,34 +108,69 @@ impl Turn {
     }
 }
 
-impl Ledger {
-    /// Commits a turn: all of it or nothing. Blocks, with the job's lock held, so that nothing comes in between.
-    pub(super) fn job_commit(&self, held: &mut Held, turn: Turn) -> Result<JobDone, JobError> {
+/// What comes of an act.
+#[derive(Debug)]
+pub enum Next {
+    /// It is to be written: [`JobGuard::commit`].
+    Write(Box<Turn>),
+    /// It was recorded before.
+    Done(Box<JobDone>),
+}
+
+impl JobGuard {
+    /// Commits a turn: all of it or nothing.
+    ///
+    /// # Errors
+    /// Nothing was written, as far as is known.
+    pub async fn commit(&mut self, turn: Turn) -> Result<JobDone, JobError> {
+        let (tenant, ledger) = (Arc::clone(&self.tenant), self.ledger.clone());
+        let at = turn.moment.at;
+        let (drafts, written, state) = self.begin(turn)?;
+        let outcomes = ledger.submit_group(&tenant, drafts, at).await;
+        self.finish(outcomes, written, state)
+    }
+
+    /// The same; blocks.
+    pub(super) fn commit_blocking(&mut self, turn: Turn) -> Result<JobDone, JobError> {
+        let (tenant, ledger) = (Arc::clone(&self.tenant), self.ledger.clone());
+        let at = turn.moment.at;
+        let (drafts, written, state) = self.begin(turn)?;
+        let outcomes = ledger.submit_blocking(&tenant, drafts, at, true);
+        self.finish(outcomes, written, state)
+    }
+
+    /// Takes the state out: whatever happens from here on but success leaves the job to be folded again from what
+    /// is stored, which alone says whether the commit happened.
+    fn begin(&mut self, turn: Turn) -> Result<(Vec<Draft>, Written, Option<JobState>), JobError> {
         let Turn {
-            tenant,
-            moment,
             mut drafts,
             events,
             beside,
             verdict,
             ..
         } = turn;
-        if held
-            .state
-            .as_ref()
-            .is_some_and(|state| state.events >= JOB_EVENTS_MAX)
-            && events
-                .iter()
-                .all(|(event, _)| event.event_type == JobEventType::Progress)
-        {
+        let goes_on = |(event, _): &(JobEvent, String)| event.event_type == JobEventType::Progress;
+        if self.state().is_some_and(|state| state.events >= JOB_EVENTS_MAX) && events.iter().all(goes_on) {
             return Err(JobError::Full("the job has as many events as it may"));
         }
         drafts.extend(beside);
-        let ledger_no = tenant.ledger().row.ledger_no;
-        // Taken out: whatever happens from here on but success leaves the job to be folded again from what is
-        // stored, which alone says whether the commit happened.
-        let state = held.state.take();
-        let outcomes = match self.submit_blocking(&tenant, drafts, moment.at, true) {
+        let written = Written {
+            events,
+            verdict,
+            ledger_no: self.tenant.ledger().row.ledger_no,
+        };
+        let state = self.held().and_then(|held| held.state.take());
+        Ok((drafts, written, state))
+    }
+
+    fn finish(
+        &mut self,
+        outcomes: Result<Outcomes, SubmitError>,
+        written: Written,
+        mut state: Option<JobState>,
+    ) -> Result<JobDone, JobError> {
+        let held = self.held().ok_or(JobError::Unknown)?;
+        let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 if matches!(error, SubmitError::Busy { .. } | SubmitError::Refused(_)) {
@@ -143,9 +180,8 @@ impl Ledger {
             }
         };
         let placed: Vec<Placed> = outcomes.into_iter().collect::<Result<_, _>>()?;
-        let mut state = state;
-        for ((event, hash), placed) in events.iter().zip(&placed) {
-            let place = LeafKey::new(ledger_no, placed.receipt.leaf_index).as_i64();
+        for ((event, hash), placed) in written.events.iter().zip(&placed) {
+            let place = LeafKey::new(written.ledger_no, placed.receipt.leaf_index).as_i64();
             match &mut state {
                 Some(state) => state.apply(event, hash, place),
                 None => state = JobState::begin(event, hash, place),
@@ -158,13 +194,13 @@ impl Ledger {
         held.state = state;
         held.show();
         let unanswered = || SubmitError::Unknown("the commit answered nothing".into());
-        let verdict = match verdict {
+        let verdict = match written.verdict {
             None => None,
             Some(verdict) => Some(JobVerdict {
                 audit_id: verdict.audit_id,
                 verdict: verdict.word,
                 incident_id: verdict.incident_id,
-                receipt: placed.get(events.len()).ok_or_else(unanswered)?.receipt,
+                receipt: placed.get(written.events.len()).ok_or_else(unanswered)?.receipt,
             }),
         };
         Ok(JobDone {
@@ -173,4 +209,11 @@ impl Ledger {
             verdict,
         })
     }
+}
+
+/// What is known of a turn while its commit is waited for.
+struct Written {
+    events: Vec<(JobEvent, String)>,
+    verdict: Option<Verdict>,
+    ledger_no: u32,
 }

@@ -11,7 +11,7 @@ use evidence::record::{
     SignalDecision,
 };
 use evidence::{FindingCode, Kind, Timestamp};
-use ledger::{Draft, JobDone, JobError, Moment, NewJob, Salts, SubmitError, Tenant};
+use ledger::{Draft, JobAct, JobDone, JobError, Moment, NewJob, Salts, SubmitError, Tenant};
 use store::{FacetQuery, Fault};
 
 use crate::bed::{TestLedger, report, time};
@@ -68,7 +68,13 @@ impl Bed {
     }
 
     fn create(&self, new: &NewJob) -> Result<JobDone, JobError> {
-        self.bed.ledger.job_create(&self.tenant, new, &self.moment())
+        self.act(&new.job_id, JobAct::Create(new.clone()))
+    }
+
+    fn act(&self, job_id: &str, act: JobAct) -> Result<JobDone, JobError> {
+        self.bed
+            .ledger
+            .job_act(&self.tenant, job_id, &act, &self.moment())
     }
 
     /// A started job under the contract.
@@ -78,20 +84,25 @@ impl Bed {
     }
 
     fn start(&self, job_id: &str) -> Result<JobDone, JobError> {
-        self.bed.ledger.job_start(&self.tenant, job_id, &self.moment())
+        self.act(job_id, JobAct::Start)
     }
 
     fn step(&self, job_id: &str, index: u32, target: &str) -> Result<JobDone, JobError> {
         let output = json(&format!(r#"{{"target":"{target}","rollback_action":"restore"}}"#));
-        self.bed
-            .ledger
-            .job_step(&self.tenant, job_id, index, "COMPLETED", &output, &self.moment())
+        let step = JobAct::Step {
+            step_index: index,
+            status: "COMPLETED".into(),
+            output,
+        };
+        self.act(job_id, step)
     }
 
     fn health(&self, job_id: &str, before: &str, after: &str) -> Result<JobDone, JobError> {
-        self.bed
-            .ledger
-            .job_health(&self.tenant, job_id, &json(before), &json(after), &self.moment())
+        let health = JobAct::Health {
+            before: json(before),
+            after: json(after),
+        };
+        self.act(job_id, health)
     }
 
     fn progress(&self, job_id: &str, percentage: f64) -> Result<JobDone, JobError> {
@@ -99,21 +110,15 @@ impl Bed {
             percentage: Finite::new(percentage),
             ..ProgressUpdate::default()
         };
-        self.bed
-            .ledger
-            .job_progress(&self.tenant, job_id, &update, &self.moment())
+        self.act(job_id, JobAct::Progress(update))
     }
 
     fn complete(&self, job_id: &str) -> Result<JobDone, JobError> {
-        self.bed
-            .ledger
-            .job_complete(&self.tenant, job_id, &json(r#"{"ok":true}"#), &self.moment())
+        self.act(job_id, JobAct::Complete(json(r#"{"ok":true}"#)))
     }
 
     fn fail(&self, job_id: &str, error: &str) -> Result<JobDone, JobError> {
-        self.bed
-            .ledger
-            .job_fail(&self.tenant, job_id, error, &self.moment())
+        self.act(job_id, JobAct::Fail(error.into()))
     }
 
     fn signal(&self, scope: &str, decision: SignalDecision, at: Timestamp) {
@@ -417,10 +422,7 @@ fn what_may_not_follow_is_refused_and_writes_nothing() {
     assert_eq!(stage(bed.start("j1")), Stage::Starting);
     bed.complete("j1").unwrap();
     let size = bed.bed.size(&bed.tenant);
-    let cancelled = bed
-        .bed
-        .ledger
-        .job_cancel(&bed.tenant, "j1", "late", &bed.moment());
+    let cancelled = bed.act("j1", JobAct::Cancel("late".into()));
     for result in [
         bed.complete("j1"),
         bed.fail("j1", "x"),
@@ -521,23 +523,21 @@ fn rules_are_kept_before_anything_is_written() {
         stage: Some(Stage::Completed),
         ..ProgressUpdate::default()
     };
-    let progress = |update| {
-        bed.bed
-            .ledger
-            .job_progress(&bed.tenant, "j1", update, &bed.moment())
-    };
-    assert_eq!(field(progress(&ended)), "stage");
+    let progress = |update| bed.act("j1", JobAct::Progress(update));
+    assert_eq!(field(progress(ended)), "stage");
     let metadata = ProgressUpdate {
         metadata: Some(json(&format!(r#"{{"x":"{}"}}"#, "x".repeat(70_000)))),
         ..ProgressUpdate::default()
     };
-    assert_eq!(field(progress(&metadata)), "metadata");
+    assert_eq!(field(progress(metadata)), "metadata");
     assert_eq!(field(bed.fail("j1", &"x".repeat(5_000))), "error");
     let step = |status: &str, output: &str| {
-        let moment = bed.moment();
-        bed.bed
-            .ledger
-            .job_step(&bed.tenant, "j1", 0, status, &json(output), &moment)
+        let step = JobAct::Step {
+            step_index: 0,
+            status: status.into(),
+            output: json(output),
+        };
+        bed.act("j1", step)
     };
     assert_eq!(field(step("DONE", "null")), "status");
     assert_eq!(field(step("COMPLETED", "[]")), "output");
@@ -621,10 +621,7 @@ fn a_job_without_contract_or_cancelled_has_no_verdict_and_escalates() {
     assert_eq!(bed.complete("free").unwrap().verdict, None);
     assert_eq!(bed.action("free"), "escalate");
     bed.started("off");
-    bed.bed
-        .ledger
-        .job_cancel(&bed.tenant, "off", "not today", &bed.moment())
-        .unwrap();
+    bed.act("off", JobAct::Cancel("not today".into())).unwrap();
     assert_eq!(bed.action("off"), "escalate");
     assert!(bed.bed.ledger.job_audit(&bed.tenant, "off").unwrap().is_none());
     assert!(matches!(

@@ -14,6 +14,7 @@ mod audit_vectors;
 mod entry;
 mod health;
 mod incidents;
+mod jobs;
 mod ledger;
 mod limits;
 mod matrix;
