@@ -16,6 +16,7 @@ mod high_water;
 pub mod incident;
 mod jobs;
 mod keys;
+mod names;
 mod open;
 mod outcome;
 mod place;
@@ -55,6 +56,7 @@ pub use jobs::{
     ResolutionRead, RolloutRead, STEP_BYTES_MAX, rollout,
 };
 pub use keys::KeyFolder;
+pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
 pub use rebuild::rebuild;
@@ -84,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Queue,
     pub(crate) counters: Counters,
     pub(crate) jobs: jobs::Jobs,
+    pub(crate) names: names::Names,
     pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
@@ -146,6 +149,28 @@ impl Ledger {
     /// Why nothing is written any more; `None`: it is.
     pub fn stopped(&self) -> Option<String> {
         self.inner.stopped()
+    }
+
+    /// What each record of a run repeats of it, when that is at hand.
+    pub fn run_names_at_hand(&self, tenant: &Tenant, run_id: &Arc<str>) -> Option<RunNames> {
+        self.inner.names.get(tenant.tenant_no, run_id)
+    }
+
+    /// The same from the store, which blocks; none of a run that is not there.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub fn run_names(
+        &self,
+        tenant: &Tenant,
+        run_id: &Arc<str>,
+    ) -> Result<Option<RunNames>, store::StoreError> {
+        let row = self.store().run_find(tenant.tenant_no, run_id)?;
+        Ok(row.map(|row| {
+            let names = RunNames::of(&row);
+            self.inner.names.keep(tenant.tenant_no, run_id, names.clone());
+            names
+        }))
     }
 
     /// Submits drafts, received `at`; each is judged by itself, in order.

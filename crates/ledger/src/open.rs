@@ -134,6 +134,7 @@ impl Ledger {
             queue: Queue::default(),
             counters: Counters::default(),
             jobs: crate::jobs::Jobs::default(),
+            names: crate::names::Names::default(),
             migrated: OnceLock::new(),
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),
