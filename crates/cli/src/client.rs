@@ -1,13 +1,14 @@
 //! A client of a running server: one GET at a time.
 //!
-//! Plain HTTP; a server behind TLS is reached through a proxy beside the client, as the
-//! server itself speaks none yet.
+//! https trusts what this machine trusts; `SSL_CERT_FILE` names other roots.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::output::Usage;
 use crate::settings;
@@ -53,13 +54,10 @@ impl ServerArgs {
         let environment = settings::client_environment()?;
         let base = self.server.clone().or(environment.url);
         let base = base.unwrap_or_else(|| SERVER_DEFAULT.to_owned());
-        if base.starts_with("https://") {
-            bail!(Usage(
-                "--server: this version speaks plain HTTP; put a proxy that speaks TLS beside it".into()
-            ));
-        }
-        if !base.starts_with("http://") {
-            bail!(Usage(format!("--server: {base:?} does not begin with http://")));
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            bail!(Usage(format!(
+                "--server: {base:?} begins neither with http:// nor with https://"
+            )));
         }
         let key_file = self.key_file.clone();
         let key = match (key_file, environment.api_key, environment.api_key_file) {
@@ -75,19 +73,37 @@ impl ServerArgs {
         if key.as_ref().is_some_and(|key| !printable(key)) {
             bail!(Usage("the API key is no key: one line, dpn_…".into()));
         }
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(ANSWER_TIME))
-            .http_status_as_error(false)
-            // A key must not follow to another host.
-            .max_redirects(0)
-            .proxy(None)
-            .build();
         Ok(Client {
-            agent: agent.into(),
+            agent: agent(&base),
             base: base.trim_end_matches('/').to_owned(),
             key: key.filter(|key| !key.is_empty()),
         })
     }
+}
+
+fn agent(base: &str) -> ureq::Agent {
+    let mut config = ureq::Agent::config_builder()
+        .timeout_global(Some(ANSWER_TIME))
+        .http_status_as_error(false)
+        // A key must not follow to another host.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None);
+    if base.starts_with("https://") {
+        // Roots that cannot be read are not trusted; without any, the request says what is wrong.
+        let roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
+            .certs
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect();
+        config = config.tls_config(
+            TlsConfig::builder()
+                .root_certs(RootCerts::from(roots))
+                .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .build(),
+        );
+    }
+    config.build().new_agent()
 }
 
 impl Client {

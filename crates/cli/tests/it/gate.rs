@@ -218,7 +218,6 @@ fn a_server_that_is_not_there_is_69_and_nonsense_is_64() {
         &["gate", "--job", "j", "--wait", "soon"],
         &["gate", "--job", "j", "--wait", "25h"],
         &["gate", "--job", "j", "--server", "ftp://x"],
-        &["gate", "--job", "j", "--server", "https://x"],
         &["gate", "--job", "j", "--tenant", "acme"],
     ] {
         assert_eq!(deponent(args).status.code(), Some(64), "{args:?}");
