@@ -691,6 +691,8 @@ fn jobs_of_another_tenant_are_nobodys_and_only_an_admin_resolves() {
     let new = json!({ "job_id": "j1", "handler": "x", "contract_id": "c1" });
     assert_eq!(post("writer", "/api/v1/jobs", &new).status, 201);
     assert_eq!(post("writer", "/api/v1/jobs/j1/start", &json!({})).status, 201);
+    let step = json!({ "step_index": 0, "status": "COMPLETED", "output": { "target": "search" } });
+    assert_eq!(post("writer", "/api/v1/jobs/j1/steps", &step).status, 201);
     assert_eq!(post("writer", "/api/v1/jobs/j1/complete", &json!({})).status, 201);
     for path in [
         "/api/v1/jobs/j1",
