@@ -12,6 +12,7 @@ mod app;
 mod body;
 mod caller;
 mod cursor;
+mod document;
 mod entry;
 mod error;
 mod extract;
