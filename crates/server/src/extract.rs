@@ -27,7 +27,14 @@ pub struct JsonBody<T> {
     /// SHA-256 of its canonical JSON: what "the same content again" means.
     pub content: [u8; 32],
     /// Counts the body until the handler is done with it.
-    pub(crate) _held: (body::Hold, Option<OwnedSemaphorePermit>),
+    pub(crate) held: (body::Hold, Option<OwnedSemaphorePermit>),
+}
+
+impl<T> JsonBody<T> {
+    /// Whether it takes long to work on: that belongs on a thread that may block.
+    pub(crate) const fn is_large(&self) -> bool {
+        self.held.1.is_some()
+    }
 }
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
@@ -89,7 +96,7 @@ fn parse<T: DeserializeOwned>(
     Ok(JsonBody {
         value,
         content,
-        _held: (held.into_hold(), permit),
+        held: (held.into_hold(), permit),
     })
 }
 

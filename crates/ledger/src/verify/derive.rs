@@ -99,7 +99,7 @@ impl Deriver {
         }
         self.time(leaf, &said, findings);
         self.job(leaf, &said, findings);
-        let Some((run_id, run_seq)) = said.run.clone() else {
+        let Some((run_id, run_seq)) = said.run.take() else {
             self.all_read &= said.readable;
             return;
         };
@@ -182,7 +182,7 @@ impl Deriver {
             }),
             _,
         )
-        | (_, Some(trace)) = (&said.facts, trace_of_environment(&said).as_ref())
+        | (_, Some(trace)) = (&said.facts, &said.environment_of)
         {
             self.trace(TraceKey::W3c(*trace), key, leaf, out);
         }
@@ -281,17 +281,6 @@ impl Deriver {
     }
 }
 
-/// An environment that came with spans belongs to their trace, and may come before the first of them.
-fn trace_of_environment(said: &Said) -> Option<[u8; 16]> {
-    if said.kind != Kind::EvidenceEnvironment {
-        return None;
-    }
-    match TraceKey::parse(said.trace_id.as_deref()?) {
-        TraceKey::W3c(id) => Some(id),
-        TraceKey::Text(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use evidence::RecordId;
@@ -305,7 +294,7 @@ mod tests {
             id: RecordId::new(at, LeafIndex::new(0), 0).unwrap(),
             kind: Kind::SystemRecord,
             run: None,
-            trace_id: None,
+            environment_of: None,
             correlation_id: None,
             occurred_at: at,
             recorded_at: at,

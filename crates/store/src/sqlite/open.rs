@@ -137,7 +137,7 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
     set("wal_autocheckpoint", 0)?;
     // After a checkpoint the log shrinks to what it normally needs.
     set("journal_size_limit", CHECKPOINT_PAGES * 4096)?;
-    // A writer looks at each page it takes in; a verifier has `integrity_check` look at all of them once, and
+    // A writer looks at each page it takes in; a verifier reads every row, or has `integrity_check` do so, and
     // mapped pages would be looked at again at every visit, 1 µs a leaf.
     set("cell_size_check", i64::from(access == Access::ReadWrite))?;
     // Untrusted file: no function of ours may be reached from its schema.
