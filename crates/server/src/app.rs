@@ -8,6 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use evidence::Timestamp;
 use ledger::Ledger;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
 use crate::ApiError;
@@ -80,6 +81,8 @@ pub struct App {
     pub access: Arc<Access>,
     /// Whose tokens let people in; `None`: only keys do.
     pub oidc: Option<Arc<Oidc>>,
+    /// `/tlog` needs no key, of any tenant but the instance.
+    pub tlog_public: bool,
     /// What ports speak TLS by; `None`: clear text.
     pub tls: Option<Tls>,
     /// Verification by tenant, written by the background verifier; empty while there is none.
@@ -116,6 +119,7 @@ impl App {
             local: true,
             oidc: None,
             tls: None,
+            tlog_public: false,
             verification: Arc::default(),
             draining: Arc::default(),
             settings: Arc::default(),
@@ -155,6 +159,15 @@ impl App {
         &self,
         work: impl FnOnce(&Ledger) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        let multi =
+            Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if multi {
+            // On this thread, while another takes over what else it has to do: going to another thread and back
+            // costs two waits for a processor, which on a busy machine are longer than most reads.
+            let work = std::panic::AssertUnwindSafe(|| work(&self.ledger));
+            return tokio::task::block_in_place(|| std::panic::catch_unwind(work))
+                .unwrap_or_else(|_| Err(ApiError::internal(&"a handler panicked")));
+        }
         let ledger = self.ledger.clone();
         match tokio::task::spawn_blocking(move || work(&ledger)).await {
             Ok(result) => result,

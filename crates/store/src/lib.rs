@@ -161,7 +161,7 @@ pub trait Store: Send + Sync + 'static {
     fn runs_read(&self, from: RunKey, limit: u32) -> Result<Vec<RunRow>, StoreError>;
 
     /// Runs whose trace has ended but is not settled, silent since before `ended_before`; and runs
-    /// still running, silent since before `running_before`. Oldest first, at most `limit`.
+    /// still running, silent since before `running_before`. At most `limit`, of those that began first.
     fn runs_due(
         &self,
         ended_before: evidence::Timestamp,

@@ -23,7 +23,7 @@ use crate::otlp::{
     DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, Signal, TraceRequest,
     lower_logs, lower_metrics, lower_traces,
 };
-use crate::{ApiError, App, Caller, Received};
+use crate::{ApiError, App, Caller, Received, bulk};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -142,13 +142,12 @@ pub(crate) async fn export(
     held: Held,
 ) -> Result<ExportAnswer, ApiError> {
     // The body's place in the budget is kept until the answer: the drafts made from it are as large.
-    let (Lowered { drafts, rejected }, _hold) = app
-        .blocking(move |_| {
-            let held = held.inflate()?;
-            let lowered = lower(signal, &held.bytes, encoding, at)?;
-            Ok((lowered, held.into_hold()))
-        })
-        .await?;
+    let (Lowered { drafts, rejected }, _hold) = bulk::run(move || {
+        let held = held.inflate()?;
+        let lowered = lower(signal, &held.bytes, encoding, at)?;
+        Ok((lowered, held.into_hold()))
+    })
+    .await?;
     // An environment stands for no item of its own: nobody sent it to be counted.
     let items: Vec<Option<SpanName>> = drafts
         .iter()

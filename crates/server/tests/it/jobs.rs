@@ -629,7 +629,7 @@ fn jobs_and_contracts_are_listed_newest_first_as_they_were() {
         let job = items.iter().find(|item| item["job_id"] == "j1").unwrap();
         (job["stage"].clone(), job["verdict"].clone())
     };
-    assert_eq!(stage("limit=50"), (json!("completed"), json!("INCONCLUSIVE")));
+    assert_eq!(stage("limit=50"), (json!("completed"), json!("FAIL")));
     assert_eq!(stage(&format!("as_of={before}")), (json!("queued"), Value::Null));
     server.created("/api/v1/contracts", &contract("c2"));
     assert_eq!(

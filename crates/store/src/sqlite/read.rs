@@ -268,8 +268,8 @@ impl Store for SqliteStore {
     ) -> Result<Vec<RunRow>, StoreError> {
         let of_status = |condition: &str| {
             format!(
-                "SELECT {} FROM runs WHERE settled = 0 AND status {condition} AND last_recorded_at < ?1
-                 ORDER BY last_recorded_at LIMIT ?2",
+                "SELECT {} FROM runs WHERE settled = 0 AND status {condition} AND created_at < ?1 AND last_recorded_at < ?1
+                 ORDER BY created_at LIMIT ?2",
                 runs::COLUMNS
             )
         };

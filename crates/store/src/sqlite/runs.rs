@@ -16,7 +16,7 @@ pub(super) const COLUMNS: &str = "run, run_id, started_leaf, trace_id, correlati
 
 pub(super) fn upsert(transaction: &Transaction<'_>, rows: &[RunRow]) -> rusqlite::Result<()> {
     // Most records only add to a run. SQLite writes every index that an UPDATE names a column of, also when
-    // its value stays: six pages for each step of a run. So this one names none but the one of silent runs.
+    // its value stays: six pages for each step of a run. So this one names none.
     let mut add = transaction.prepare_cached(
         "UPDATE runs SET correlation_id = ?2, started_at = ?3, completed_at = ?4, input_tokens = ?5, output_tokens = ?6,
            cost_nano_cents = ?7, total_steps = ?8, success_count = ?9, failure_count = ?10, duration_micros = ?11,
@@ -193,9 +193,19 @@ fn conditions(query: &RunQuery, end: Option<RunKey>) -> (String, Vec<Value>) {
         sql.push_str(condition);
         values.push(value);
     };
+    // Of several filters the one that lets through least should choose the index; a plus keeps the others out
+    // of the choice. There are many models, few providers and five states.
+    let by_model = query.model.is_some();
     for (column, value) in [
         ("run_id = ?", &query.run_id),
-        ("execution_status = ?", &query.execution_status),
+        (
+            if by_model || query.provider.is_some() {
+                "+execution_status = ?"
+            } else {
+                "execution_status = ?"
+            },
+            &query.execution_status,
+        ),
         ("status = ?", &query.status),
         ("agent_id = ?", &query.agent_id),
         ("plan_hash = ?", &query.plan_hash),
@@ -204,7 +214,8 @@ fn conditions(query: &RunQuery, end: Option<RunKey>) -> (String, Vec<Value>) {
             add(column, Value::from(value.clone()));
         }
     }
-    for (column, value) in [("provider", &query.provider), ("model", &query.model)] {
+    let provider = if by_model { "+provider" } else { "provider" };
+    for (column, value) in [(provider, &query.provider), ("model", &query.model)] {
         match value.as_deref() {
             // What an answer shows as `unknown` is absent here.
             Some("unknown") => add(
