@@ -215,7 +215,9 @@ fn keys_are_made_listed_rotated_and_revoked_and_let_the_server_off_loopback() {
     assert!(list.contains(id) && !list.contains(key) && !list.contains(stdout(&rotated).trim()));
     assert_eq!(run(&["key", "revoke", id]).status.code(), Some(0));
     assert!(stdout(&run(&["key", "list"])).contains("revoked"));
-    assert_eq!(run(&["key", "revoke", "nosuch"]).status.code(), Some(1));
+    let absent = run(&["key", "revoke", "nosuch"]);
+    assert_eq!(absent.status.code(), Some(69));
+    assert!(stderr(&absent).contains("no such key"), "{}", stderr(&absent));
     let operator = ["key", "create", "--tenant", "acme", "--role", "operator"];
     assert_eq!(run(&operator).status.code(), Some(64));
     assert_eq!(run(&["verify"]).status.code(), Some(0));

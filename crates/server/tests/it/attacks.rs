@@ -433,3 +433,32 @@ fn a_cursor_that_was_cut_changed_or_given_to_another_query_is_refused() {
         );
     }
 }
+
+#[test]
+fn no_answer_lets_a_page_of_another_origin_read_it() {
+    let keyed = Keyed::new();
+    let bearer = format!("Bearer {}", keyed.keys[3].1);
+    for method in [Method::OPTIONS, Method::GET] {
+        for path in ["/api/v1/me", "/api/v1/runs", "/v1/traces", "/healthz", "/nosuch"] {
+            let headers = [
+                ("origin", "https://evil.example"),
+                ("access-control-request-method", "POST"),
+                ("access-control-request-headers", "authorization"),
+                ("authorization", bearer.as_str()),
+            ];
+            let answer = keyed
+                .server
+                .request(method.clone(), path, &headers, axum::body::Body::empty());
+            let allows = answer
+                .headers
+                .keys()
+                .any(|name| name.as_str().starts_with("access-control-"));
+            assert!(!allows, "{method} {path}");
+            assert!(
+                method == Method::GET || !answer.status.is_success(),
+                "{method} {path}: {}",
+                answer.status
+            );
+        }
+    }
+}
