@@ -8,8 +8,8 @@ const TABLE: [(&str, &[&str]); 7] = [
     ("evidence", &["tlog"]),
     ("audit", &["evidence"]),
     ("store", &["tlog", "evidence"]),
-    ("ledger", &["tlog", "evidence", "store"]),
-    ("server", &["tlog", "evidence", "store", "ledger"]),
+    ("ledger", &["tlog", "evidence", "audit", "store"]),
+    ("server", &["tlog", "evidence", "audit", "store", "ledger"]),
     ("cli", &["tlog", "evidence", "audit", "store", "ledger", "server"]),
 ];
 

@@ -5,14 +5,18 @@
 
 mod answer;
 pub(crate) mod audit_events;
+pub(crate) mod audits;
+pub(crate) mod contracts;
 mod facet_list;
 mod fields;
 pub(crate) mod health;
 pub(crate) mod incidents;
+pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod logs;
 pub(crate) mod otlp;
+pub(crate) mod panels;
 pub(crate) mod policy_activations;
 pub(crate) mod policy_decisions;
 pub(crate) mod records;
@@ -20,6 +24,7 @@ mod records_find;
 mod run_list;
 mod run_steps;
 pub(crate) mod runs;
+pub(crate) mod signals;
 pub(crate) mod steps;
 pub(crate) mod system_records;
 pub(crate) mod tlog;
