@@ -17,6 +17,7 @@ mod id;
 mod identity;
 mod kind;
 pub mod record;
+pub mod redact;
 mod run;
 pub mod time;
 

@@ -444,7 +444,8 @@ impl<'a> Placer<'a> {
         }
         let run_seq = header.run.as_ref().map(|run| run.run_seq);
         let leaf_key = LeafKey::new(self.ledger_no, index.as_u64());
-        let facets = draft.facts.facets(&header);
+        let facts = draft.facts(&header)?;
+        let facets = facts.facets(&header);
         drop(header);
         // From here on nothing fails.
         self.last_recorded_at = at;
@@ -457,9 +458,7 @@ impl<'a> Placer<'a> {
             if run_seq == 0 {
                 slot.row.state.record_count = 1;
             } else {
-                slot.row
-                    .state
-                    .apply(&draft.facts, draft.correlation_id.as_deref(), at);
+                slot.row.state.apply(&facts, draft.correlation_id.as_deref(), at);
             }
             self.batch.run_records.push(RunRecordRow {
                 run: slot.row.key,
@@ -467,14 +466,14 @@ impl<'a> Placer<'a> {
                 leaf: leaf_key,
                 kind: draft.kind,
                 identity: draft.identity,
-                step_index: match &draft.facts {
+                step_index: match &*facts {
                     Facts::Step(step) => step.step_index,
                     _ => None,
                 },
                 occurred_at: draft.occurred_at,
             });
         }
-        if let Facts::TenantCreated(tenant) = &draft.facts {
+        if let Facts::TenantCreated(tenant) = &*facts {
             let (tenant_no, tenant_id) = (tenant.tenant_no, tenant.tenant_id.clone());
             self.batch.tenants.push(TenantRow {
                 tenant_no,

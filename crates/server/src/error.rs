@@ -162,6 +162,8 @@ impl From<Rejection> for ApiError {
             Rejection::RunUnknown => Self::not_found(),
             Rejection::RunEnded => Self::conflict("run_ended", message),
             Rejection::RunMoved => Self::unavailable("run_moved", message),
+            Rejection::RunSealed => Self::conflict("run_sealed", message),
+            Rejection::Redacted => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
             Rejection::LeafTooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "header_too_large", message),
             Rejection::Group => Self::conflict("conflict", message),
         }

@@ -28,6 +28,6 @@ mod verifications;
 pub use app::{App, Limits, Received, RequestId, Verification};
 pub use caller::{Caller, LOCAL_TENANT};
 pub use error::ApiError;
-pub use extract::{JsonBody, Path, Query};
+pub use extract::{ExactJsonBody, JsonBody, Path, Query};
 pub use router::{openapi, router};
 pub use serve::{ServeError, serve};

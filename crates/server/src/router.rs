@@ -26,6 +26,7 @@ struct Document;
 fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(api::audit_events::routes())
+        .merge(api::fingerprint::routes())
         .merge(api::health::routes())
         .merge(api::incidents::routes())
         .merge(api::ledger::routes())

@@ -7,6 +7,7 @@ mod answer;
 pub(crate) mod audit_events;
 mod facet_list;
 mod fields;
+pub(crate) mod fingerprint;
 pub(crate) mod health;
 pub(crate) mod incidents;
 pub(crate) mod ledger;

@@ -142,10 +142,11 @@ pub(crate) async fn export(
     held: Held,
 ) -> Result<ExportAnswer, ApiError> {
     // The body's place in the budget is kept until the answer: the drafts made from it are as large.
+    let mut salts = caller.tenant.salts();
     let (Lowered { drafts, rejected }, _hold) = app
         .blocking(move |_| {
             let held = held.inflate()?;
-            let lowered = lower(signal, &held.bytes, encoding, at)?;
+            let lowered = lower(signal, &held.bytes, encoding, at, &mut salts)?;
             Ok((lowered, held.into_hold()))
         })
         .await?;
@@ -188,12 +189,17 @@ impl std::fmt::Display for SpanName {
     }
 }
 
-fn lower(signal: Signal, bytes: &[u8], encoding: Encoding, at: Timestamp) -> Result<Lowered, DecodeError> {
-    let mut salts = ledger::Salts::default();
+fn lower(
+    signal: Signal,
+    bytes: &[u8],
+    encoding: Encoding,
+    at: Timestamp,
+    salts: &mut ledger::Salts,
+) -> Result<Lowered, DecodeError> {
     Ok(match signal {
-        Signal::Traces => lower_traces(&TraceRequest::decode(bytes, encoding)?, at, &mut salts),
-        Signal::Logs => lower_logs(&LogsRequest::decode(bytes, encoding)?, at, &mut salts),
-        Signal::Metrics => lower_metrics(&MetricsRequest::decode(bytes, encoding)?, at, &mut salts),
+        Signal::Traces => lower_traces(&TraceRequest::decode(bytes, encoding)?, at, salts),
+        Signal::Logs => lower_logs(&LogsRequest::decode(bytes, encoding)?, at, salts),
+        Signal::Metrics => lower_metrics(&MetricsRequest::decode(bytes, encoding)?, at, salts),
     })
 }
 

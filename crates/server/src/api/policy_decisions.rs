@@ -88,15 +88,14 @@ impl DecisionIn {
     }
 }
 
-fn draft(decision: &PolicyDecisionEvidence, run: &RunRow, at: Timestamp) -> Result<Draft, ApiError> {
+fn draft(
+    decision: &PolicyDecisionEvidence,
+    run: &RunRow,
+    at: Timestamp,
+    salts: &mut Salts,
+) -> Result<Draft, ApiError> {
     let body = decision.encode();
-    let draft = Draft::alone(
-        Kind::EvidencePolicyDecision,
-        Facts::Other,
-        &body,
-        at,
-        &mut Salts::default(),
-    )?;
+    let draft = Draft::alone(Kind::EvidencePolicyDecision, Facts::Other, &body, at, salts)?;
     Ok(Draft {
         bind: Bind::Run(run.state.run_id.as_str().into()),
         trace_id: Some(run.state.trace_id.as_str().into()),
@@ -143,7 +142,12 @@ async fn record(
         .blocking(move |ledger| {
             let decision = body.value.decision()?;
             let run = ledger.store().run_find(tenant.tenant_no, &id)?;
-            draft(&decision, &run.ok_or_else(|| no_run(&id))?, at)
+            draft(
+                &decision,
+                &run.ok_or_else(|| no_run(&id))?,
+                at,
+                &mut tenant.salts(),
+            )
         })
         .await?;
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;

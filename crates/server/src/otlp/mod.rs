@@ -13,6 +13,7 @@ mod json;
 pub mod limits;
 mod lower;
 mod ordered;
+mod redact;
 mod respond;
 mod schema;
 mod span;

@@ -20,6 +20,7 @@ mod otlp;
 mod otlp_lower;
 mod policy_activations;
 mod records;
+mod redaction;
 mod schema;
 mod serve;
 mod server;

@@ -10,7 +10,6 @@ use axum::extract::State;
 use axum::response::Response;
 use evidence::facet::facet;
 use evidence::record::StepView;
-use ledger::Salts;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -73,7 +72,7 @@ async fn record(
                 correlation_id: correlation_id.as_ref(),
                 agent_id: run.state.agent_id.as_deref(),
             };
-            let (draft, _) = body.value.draft(&of, body.content, at, &mut Salts::default())?;
+            let (draft, _) = body.value.draft(&of, body.content, at, &mut tenant.salts())?;
             Ok((draft, run_id, trace_id))
         })
         .await?;

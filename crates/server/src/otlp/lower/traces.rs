@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use evidence::record::{Environment, Facts, RunStarted};
+use evidence::redact::Redactor;
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac, sha256};
 use ledger::{Bind, Draft, Salts, TraceBind};
 
 use super::super::decode::{Group, TraceRequest};
+use super::super::redact;
 use super::super::span::{self, Refusal, SpanRef};
 use super::names::{Found, Slot};
 use super::shapes::{Shape, Shapes};
@@ -53,7 +55,10 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             .as_ref()
             .is_none_or(|(index, _)| *index != group.resource_index)
         {
-            resource = Some((group.resource_index, read_resource(group.resource)));
+            resource = Some((
+                group.resource_index,
+                read_resource(sealer.rules(), group.resource),
+            ));
         }
         let resource = match &resource {
             Some((_, Ok(resource))) => resource,
@@ -65,7 +70,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             }
             None => continue,
         };
-        let scope = match read_scope(&group) {
+        let scope = match read_scope(sealer.rules(), &group) {
             Ok(scope) => scope,
             Err(reason) => {
                 let index = group.resource_index;
@@ -76,15 +81,28 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             }
         };
         for (place, bytes) in group.items().enumerate() {
-            let lowered = span.read(bytes).and_then(|()| {
-                let content = span.content(bytes)?;
+            let mut take = |span: &SpanRef<'_>, found: &Found, draft: Draft, sealer: &mut Sealer<'_>| {
                 let trace = traces.place(&span.trace_id);
-                let shape = shapes.look_up(&span.attributes);
-                let draft = lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer)?;
-                environments.see(trace, resource, draft.occurred_at, &mut sealer)?;
-                traces.see(trace, &span, &shape.found, resource, &draft);
+                environments.see(trace, resource, draft.occurred_at, sealer)?;
+                traces.see(trace, span, found, resource, &draft);
                 steps.push((trace, draft));
                 Ok(())
+            };
+            let lowered = span.read(bytes).and_then(|()| {
+                let content = span.content(bytes)?;
+                let shape = shapes.look_up(&span.attributes);
+                let lowered = lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer, false)?;
+                if let Some(draft) = lowered {
+                    return take(&span, &shape.found, draft, &mut sealer);
+                }
+                // There may be secrets in it: they are taken out of what was sent, and of what it becomes.
+                let bytes = redact::span(sealer.rules(), bytes)?;
+                let mut span = SpanRef::default();
+                span.read(&bytes)?;
+                let content = span.content(&bytes)?;
+                let shape = shapes.look_up(&span.attributes);
+                let lowered = lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer, true)?;
+                lowered.map_or(Ok(()), |draft| take(&span, &shape.found, draft, &mut sealer))
             });
             if let Err(reason) = lowered {
                 rejected.add(1, || {
@@ -108,7 +126,8 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     Lowered { drafts, rejected }
 }
 
-/// One span as a draft; its trace's part is put in when all spans were seen.
+/// One span as a draft; its trace's part is put in when all spans were seen. None when there may be secrets in
+/// it, unless it was `redacted`.
 fn lower_span(
     span: &SpanRef<'_>,
     scope: &ScopeText,
@@ -116,15 +135,20 @@ fn lower_span(
     shape: &mut Shape,
     scratch: &mut Scratch,
     sealer: &mut Sealer<'_>,
-) -> Result<Draft, Refusal> {
+    redacted: bool,
+) -> Result<Option<Draft>, Refusal> {
     let step = scratch.step(span, scope, shape);
-    let body = sealer.seal(Kind::TraceStep, |salt, out| {
-        step.encode(&content_mac(salt, &content), out);
-    })?;
+    let encode = |salt: &evidence::Salt, out: &mut Vec<u8>| step.encode(&content_mac(salt, &content), out);
+    let sealed = if redacted {
+        Some(sealer.seal(Kind::TraceStep, encode)?)
+    } else {
+        sealer.seal_clean(Kind::TraceStep, encode)?
+    };
     let occurred_at = Timestamp::from_unix_nanos(span.start).0;
     let facts = step.facts(occurred_at);
     scratch.reclaim(step);
-    Ok(Draft {
+    let Some(body) = sealed else { return Ok(None) };
+    Ok(Some(Draft {
         kind: Kind::TraceStep,
         bind: Bind::None,
         identity: Some(Identity::span(&span.trace_id, &span.span_id)),
@@ -139,7 +163,7 @@ fn lower_span(
         body,
         facts: Facts::Step(facts),
         expect_run_seq: None,
-    })
+    }))
 }
 
 /// The environments of a request's traces: one for each trace and resource that has a span.
@@ -289,9 +313,10 @@ impl Traces {
     }
 }
 
-fn read_resource(bytes: &[u8]) -> Result<Resource, Refusal> {
+fn read_resource(rules: &Redactor, bytes: &[u8]) -> Result<Resource, Refusal> {
     let read = span::Origin::resource(bytes)?;
-    let json = attributes_json(&read.attributes);
+    let json = redacted_json(rules, attributes_json(&read.attributes))?;
+    let text = |text: &str| rules.text(text).unwrap_or_else(|| text.to_owned());
     let sdk = [
         "telemetry.sdk.name",
         "telemetry.sdk.language",
@@ -304,18 +329,29 @@ fn read_resource(bytes: &[u8]) -> Result<Resource, Refusal> {
     Ok(Resource {
         hash: sha256(&json),
         run_id: read.text("deponent.run.id").and_then(identifier),
-        environment: environment.map(str::to_owned),
-        sdk_version: (!sdk.is_empty()).then(|| sdk.join(" ")),
+        environment: environment.map(text),
+        sdk_version: (!sdk.is_empty()).then(|| text(&sdk.join(" "))),
         dropped: read.dropped,
         json,
     })
 }
 
-fn read_scope(group: &Group<'_>) -> Result<ScopeText, Refusal> {
+fn read_scope(rules: &Redactor, group: &Group<'_>) -> Result<ScopeText, Refusal> {
     let scope = span::Origin::scope(group.scope)?;
+    let text = |text: &str| rules.text(text).unwrap_or_else(|| text.to_owned());
     Ok(ScopeText {
-        name: scope.name.to_owned(),
-        version: scope.version.to_owned(),
-        rest: scope_rest(&scope),
+        name: text(scope.name),
+        version: text(scope.version),
+        rest: scope_rest(&scope)
+            .map(|rest| redacted_json(rules, rest))
+            .transpose()?,
     })
+}
+
+/// Canonical JSON that a sender has put together, with secrets replaced.
+fn redacted_json(rules: &Redactor, json: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+    let redacted = rules
+        .free(&json)
+        .map_err(|error| Refusal::from(error.to_string()))?;
+    Ok(redacted.unwrap_or(json))
 }
