@@ -16,7 +16,7 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 14] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
@@ -27,6 +27,10 @@ const VARIABLES: [&str; 10] = [
     "DEPONENT_RUNS_SEAL_AFTER",
     "DEPONENT_RUNS_ABANDON_AFTER",
     "DEPONENT_URL",
+    "DEPONENT_POLICIES",
+    "DEPONENT_RATE_LIMIT",
+    "DEPONENT_RECORD_READS",
+    "DEPONENT_RECORD_WRITES",
 ];
 
 /// The file as written.
@@ -40,6 +44,9 @@ struct File {
     log: Option<String>,
     ledger: LedgerTable,
     runs: RunsTable,
+    policies: Option<PathBuf>,
+    rate_limit: Option<u32>,
+    record: RecordTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +60,13 @@ struct LedgerTable {
 struct RunsTable {
     seal_after: Option<String>,
     abandon_after: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RecordTable {
+    reads: Option<String>,
+    writes: Option<String>,
 }
 
 /// What flags say.
@@ -72,6 +86,15 @@ pub(crate) struct Settings {
     pub(crate) grpc_listen: Option<SocketAddr>,
     pub(crate) log: String,
     pub(crate) ledger: ledger::Options,
+    /// The operator's own policies, a file or folder.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) policies: Option<PathBuf>,
+    /// Requests a second and key; `None`: any number.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) rate_limit: Option<u32>,
+    /// Whether allowed reads, and writes, are left on record.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) record: (bool, bool),
 }
 
 /// The environment as far as it concerns us. Read here and nowhere else.
@@ -190,7 +213,28 @@ impl Settings {
             file.runs.abandon_after,
             options.abandon_after_micros,
         )?;
+        let record = |name: &str, variable_name: &str, file: Option<String>| -> Result<bool> {
+            match variable(variable_name).or(file).as_deref() {
+                None | Some("metadata") => Ok(true),
+                Some("none") => Ok(false),
+                Some(other) => Err(Usage(format!("{name}: {other:?} is neither metadata nor none")).into()),
+            }
+        };
+        let record = (
+            record("record.reads", "DEPONENT_RECORD_READS", file.record.reads)?,
+            record("record.writes", "DEPONENT_RECORD_WRITES", file.record.writes)?,
+        );
+        let rate_limit = match variable("DEPONENT_RATE_LIMIT") {
+            None => file.rate_limit,
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|_| Usage(format!("rate_limit: {text:?} is no number of requests a second")))?,
+            ),
+        };
         Ok(Self {
+            policies: variable("DEPONENT_POLICIES").map(PathBuf::from).or(file.policies),
+            rate_limit: rate_limit.filter(|&rate| rate > 0),
+            record,
             listen: address("listen", &listen)?,
             grpc_listen: if grpc == "off" {
                 None

@@ -56,10 +56,18 @@ impl Facts {
             Self::Step(step) => step.facets(&mut out),
             Self::System(system) => system.facets(header, &mut out),
             Self::Telemetry(telemetry) => telemetry.facets(header, &mut out),
+            Self::Identity(event) => event.facets(&mut out),
+            Self::Authorization(decision) => decision.facets(&mut out),
+            Self::Access(event) => event.facets(&mut out),
             Self::TenantCreated(tenant) => tenant.to_record().facts().facets(header, &mut out),
             Self::Audit(event) => event.facets(header, &mut out),
             Self::PolicyActivation(activation) => activation.facets(&mut out),
             Self::Incident(event) => event.facets(&mut out),
+            Self::Job(event) => event.facets(&mut out),
+            Self::Contract(contract) => contract.facets(&mut out),
+            Self::Signal(signal) => signal.facets(&mut out),
+            Self::GovernanceAudit(audit) => audit.facets(&mut out),
+            Self::Resolution(resolution) => resolution.facets(&mut out),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::TraceEnded(_) | Self::Other => {}
         }
         // A record stands in a list once, however often its body names the same thing.

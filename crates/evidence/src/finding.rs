@@ -44,6 +44,8 @@ pub enum FindingCode {
     ProjectionMismatch,
     /// The same identity stands in two records.
     IdentityDoubled,
+    /// A job's events are not the chain that they claim to be.
+    JobChainBroken,
     /// A dictionary's bytes are not those of its version.
     DictionaryMismatch,
     /// The schema has another table, column, index or trigger than this version makes.

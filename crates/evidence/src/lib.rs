@@ -15,6 +15,7 @@ mod finding;
 mod header;
 mod id;
 mod identity;
+pub mod job;
 mod kind;
 pub mod record;
 pub mod redact;

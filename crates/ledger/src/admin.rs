@@ -9,12 +9,14 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use evidence::Timestamp;
+use evidence::record::Role;
 use serde::{Deserialize, Serialize};
 
-use crate::{Ledger, OpenError, Options, Receipt};
+use crate::{ApiKey, Changer, KeyError, Ledger, NewKey, OpenError, Options, Receipt};
 
 /// Longest line either way: a reason of 1,000 bytes and room.
 const LINE_BYTES_MAX: u64 = 16 * 1024;
@@ -40,6 +42,27 @@ pub enum AdminRequest {
     },
     /// Make all projections anew.
     Rebuild,
+    /// Make an API key.
+    KeyCreate {
+        /// Whose.
+        tenant_id: String,
+        /// What it may do.
+        role: Role,
+        /// For people.
+        name: Option<String>,
+        /// When it ends by itself.
+        expires_at: Option<Timestamp>,
+    },
+    /// Give an API key another secret.
+    KeyRotate {
+        /// Which.
+        key_id: String,
+    },
+    /// Make an API key worth nothing.
+    KeyRevoke {
+        /// Which.
+        key_id: String,
+    },
 }
 
 /// What it gets.
@@ -68,6 +91,25 @@ pub enum AdminAnswer {
     Rebuilt {
         /// Records that stand in them.
         records: u64,
+    },
+    /// The API key as it is now.
+    Key {
+        /// Which.
+        key_id: String,
+        /// The key itself, when it is new: it is never known again.
+        key: Option<String>,
+        /// Whose.
+        tenant_id: String,
+        /// What it may do.
+        role: Role,
+        /// For people.
+        name: Option<String>,
+        /// When it came to be.
+        created_at: Timestamp,
+        /// When it ends by itself.
+        expires_at: Option<Timestamp>,
+        /// Since when it is worth nothing.
+        revoked_at: Option<Timestamp>,
     },
     /// It was not done; why.
     Refused {
@@ -181,8 +223,50 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
             },
         ),
         AdminRequest::Rebuild => ledger.rebuild().map(|records| AdminAnswer::Rebuilt { records }),
+        AdminRequest::KeyCreate {
+            tenant_id,
+            role,
+            name,
+            expires_at,
+        } => {
+            let new = NewKey {
+                tenant_id,
+                role,
+                name,
+                expires_at,
+            };
+            key_answer(
+                ledger
+                    .key_create(&new, &Changer::local(), at)
+                    .map(|given| (given.key, Some(given.text))),
+            )
+        }
+        AdminRequest::KeyRotate { key_id } => key_answer(
+            ledger
+                .key_rotate(None, &key_id, &Changer::local(), at)
+                .map(|given| (given.key, Some(given.text))),
+        ),
+        AdminRequest::KeyRevoke { key_id } => key_answer(
+            ledger
+                .key_revoke(None, &key_id, &Changer::local(), at)
+                .map(|key| (key, None)),
+        ),
     };
     done.unwrap_or_else(|reason| AdminAnswer::Refused { reason })
+}
+
+fn key_answer(done: Result<(Arc<ApiKey>, Option<String>), KeyError>) -> Result<AdminAnswer, String> {
+    let (key, text) = done.map_err(|error| error.to_string())?;
+    Ok(AdminAnswer::Key {
+        key_id: key.key_id.to_string(),
+        key: text,
+        tenant_id: key.tenant_id.to_string(),
+        role: key.role,
+        name: key.name.clone(),
+        created_at: key.created_at,
+        expires_at: key.expires_at,
+        revoked_at: key.revoked_at,
+    })
 }
 
 /// Does it over the socket when the folder is served, else here.

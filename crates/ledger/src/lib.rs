@@ -7,6 +7,7 @@
 //! Start at [`Ledger`] and [`Draft`].
 
 pub mod admin;
+mod api_keys;
 pub mod audit;
 mod background;
 mod counters;
@@ -36,6 +37,10 @@ use evidence::Timestamp;
 use store::Store;
 use tokio::sync::oneshot;
 
+pub use api_keys::{
+    ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
+    KeyRefused, LoadError, NewKey, read_keys,
+};
 pub use audit::AuditError;
 pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use counters::{Counters, Counts};
@@ -68,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: KeyFolder,
     pub(crate) tenants: tenant::Tenants,
+    pub(crate) api_keys: ApiKeys,
     pub(crate) queue: Queue,
     pub(crate) counters: Counters,
     pub(crate) migrated: OnceLock<(usize, usize)>,

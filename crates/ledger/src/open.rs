@@ -130,6 +130,7 @@ impl Ledger {
             store,
             keys,
             tenants: Tenants::default(),
+            api_keys: crate::ApiKeys::default(),
             queue: Queue::default(),
             counters: Counters::default(),
             migrated: OnceLock::new(),
@@ -140,6 +141,7 @@ impl Ledger {
         });
         let mut sequencer = Sequencer::new(Arc::clone(&inner), high_water);
         take_up_tenants(&inner, &mut sequencer)?;
+        load_api_keys(&inner);
         crate::tenant::record_missing(&mut sequencer, at);
         let thread = std::thread::Builder::new()
             .name("sequencer".into())
@@ -212,6 +214,19 @@ pub(crate) fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> 
         inner.tenants.insert(tenant);
     }
     Ok(())
+}
+
+/// Folds the keys of every tenant. A tenant whose identity records cannot be read has no keys at all:
+/// what is missing may be a revocation.
+fn load_api_keys(inner: &Inner) {
+    for tenant in inner.tenants.all() {
+        let loaded = inner
+            .api_keys
+            .load(inner.store.as_ref(), tenant.tenant_no, &tenant.tenant_id);
+        if let Err(error) = loaded {
+            tracing::error!(tenant_id = %tenant.tenant_id, %error, "the tenant's API keys are not accepted");
+        }
+    }
 }
 
 /// Takes up one ledger for writing, if its head, mark, key and last checkpoint agree.

@@ -137,27 +137,7 @@ impl Records {
 
     /// The records at the given leaves, in their order.
     pub fn read(&self, leaves: &[LeafKey]) -> Result<Vec<Record>, RecordError> {
-        let mut bodies = self.store().bodies_get(leaves)?.into_iter().peekable();
-        let mut headers = self.headers(leaves)?.into_iter();
-        leaves
-            .iter()
-            .map(|&leaf| {
-                let body = bodies
-                    .next_if(|row| row.leaf == leaf)
-                    .map(|row| {
-                        codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| RecordError::Body {
-                            leaf: leaf.leaf_index(),
-                            reason: error.to_string(),
-                        })
-                    })
-                    .transpose()?;
-                Ok(Record {
-                    leaf,
-                    header: headers.next().unwrap_or_default(),
-                    body,
-                })
-            })
-            .collect()
+        read(self.store(), leaves)
     }
 
     /// Records by their facets, a page of at most [`FOUND_RECORDS_MAX`], less when it is full by bytes.
@@ -213,43 +193,7 @@ impl Records {
 
     /// The leaves themselves, in the order given. Neighbours share a block.
     pub fn headers(&self, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
-        let mut block: Option<(u32, u64, codec::Leaves)> = None;
-        leaves
-            .iter()
-            .map(|&leaf| {
-                let (ledger_no, index) = (leaf.ledger_no(), leaf.leaf_index());
-                let inside = |(no, first, leaves): &(u32, u64, codec::Leaves)| {
-                    let count = u64::try_from(leaves.len()).unwrap_or(0);
-                    *no == ledger_no && (*first..*first + count).contains(&index)
-                };
-                if !block.as_ref().is_some_and(inside) {
-                    block = None;
-                    if let Some(found) = self.store().blocks_read(ledger_no, index, 1)?.into_iter().next() {
-                        let damaged = |reason: String| TreeError::Damaged {
-                            ledger_no,
-                            leaf: found.first,
-                            reason,
-                        };
-                        let unpacked = codec::Leaves::unpack(&found.leaves, found.count)
-                            .map_err(|error| damaged(error.to_string()))?;
-                        block = Some((ledger_no, found.first, unpacked));
-                    }
-                }
-                let leaf = block
-                    .as_ref()
-                    .filter(|block| inside(block))
-                    .and_then(|(_, first, leaves)| leaves.get(usize::try_from(index - first).ok()?));
-                leaf.map(<[u8]>::to_vec).ok_or_else(|| {
-                    let reason = "the leaf is missing".to_owned();
-                    TreeError::Damaged {
-                        ledger_no,
-                        leaf: index,
-                        reason,
-                    }
-                    .into()
-                })
-            })
-            .collect()
+        headers(self.store(), leaves)
     }
 
     /// A run, by its id or one of its trace ids.
@@ -271,4 +215,70 @@ impl Records {
     pub fn tree(&self) -> StoredTree<'_> {
         StoredTree::new(self.store(), self.tenant.ledger().row.ledger_no)
     }
+}
+
+/// The records at the given leaves, in their order.
+pub(crate) fn read(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Record>, RecordError> {
+    let mut bodies = store.bodies_get(leaves)?.into_iter().peekable();
+    let mut headers = headers(store, leaves)?.into_iter();
+    leaves
+        .iter()
+        .map(|&leaf| {
+            let body = bodies
+                .next_if(|row| row.leaf == leaf)
+                .map(|row| {
+                    codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| RecordError::Body {
+                        leaf: leaf.leaf_index(),
+                        reason: error.to_string(),
+                    })
+                })
+                .transpose()?;
+            Ok(Record {
+                leaf,
+                header: headers.next().unwrap_or_default(),
+                body,
+            })
+        })
+        .collect()
+}
+
+/// The leaves themselves, in the order given. Neighbours share a block.
+fn headers(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
+    let mut block: Option<(u32, u64, codec::Leaves)> = None;
+    leaves
+        .iter()
+        .map(|&leaf| {
+            let (ledger_no, index) = (leaf.ledger_no(), leaf.leaf_index());
+            let inside = |(no, first, leaves): &(u32, u64, codec::Leaves)| {
+                let count = u64::try_from(leaves.len()).unwrap_or(0);
+                *no == ledger_no && (*first..*first + count).contains(&index)
+            };
+            if !block.as_ref().is_some_and(inside) {
+                block = None;
+                if let Some(found) = store.blocks_read(ledger_no, index, 1)?.into_iter().next() {
+                    let damaged = |reason: String| TreeError::Damaged {
+                        ledger_no,
+                        leaf: found.first,
+                        reason,
+                    };
+                    let unpacked = codec::Leaves::unpack(&found.leaves, found.count)
+                        .map_err(|error| damaged(error.to_string()))?;
+                    block = Some((ledger_no, found.first, unpacked));
+                }
+            }
+            let leaf = block
+                .as_ref()
+                .filter(|block| inside(block))
+                .and_then(|(_, first, leaves)| leaves.get(usize::try_from(index - first).ok()?));
+            leaf.map(<[u8]>::to_vec).ok_or_else(|| {
+                let reason = "the leaf is missing".to_owned();
+                TreeError::Damaged {
+                    ledger_no,
+                    leaf: index,
+                    reason,
+                }
+                .into()
+            })
+        })
+        .collect()
 }

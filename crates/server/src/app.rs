@@ -11,6 +11,7 @@ use ledger::Ledger;
 use tokio::sync::Semaphore;
 
 use crate::ApiError;
+use crate::access::{Access, Levels, Policies};
 use crate::body::Budget;
 use crate::metrics::RequestCounts;
 use crate::verifications::Verifications;
@@ -71,8 +72,10 @@ pub struct App {
     pub limits: Limits,
     /// Reads the clock: called once a request, at its entry.
     pub clock: fn() -> Timestamp,
-    /// Local mode: no keys, and only requests that name a loopback host.
+    /// Only loopback addresses are listened on: while there are no keys this is local mode.
     pub local: bool,
+    /// What decides and notes.
+    pub access: Arc<Access>,
     /// Verification by tenant, written by the background verifier; empty while there is none.
     pub verification: Arc<RwLock<Vec<Verification>>>,
     /// Why the server is not ready though its ledger is, e.g. while it drains. Written by [`crate::serve`].
@@ -93,8 +96,14 @@ impl App {
     }
 
     /// An app in local mode over a ledger.
+    ///
+    /// # Panics
+    /// Never: the shipped policies are valid, which a test sees to.
+    #[allow(clippy::expect_used)]
     pub fn with_limits(ledger: Ledger, clock: fn() -> Timestamp, limits: Limits) -> Self {
+        let policies = Policies::load(None).expect("the shipped policies are valid");
         Self {
+            access: Access::new(policies, Levels::default(), None),
             ledger,
             limits,
             clock,
@@ -113,6 +122,21 @@ impl App {
     pub fn verification_of(&self, tenant_id: &str) -> Option<Verification> {
         let all = self.verification.read().unwrap_or_else(PoisonError::into_inner);
         all.iter().find(|one| &*one.tenant_id == tenant_id).cloned()
+    }
+
+    /// Local mode: no keys were ever made, and only a loopback host is answered.
+    pub fn is_local(&self) -> bool {
+        self.local && !self.ledger.api_keys().any()
+    }
+
+    /// Makes records of what the recorder has noted so far.
+    ///
+    /// # Errors
+    /// 503: the ledger takes nothing now.
+    pub async fn flush_access(&self) -> Result<(), ApiError> {
+        let (access, at) = (Arc::clone(&self.access), (self.clock)());
+        self.blocking(move |ledger| Ok(access.recorder.flush(ledger, at, false)?))
+            .await
     }
 
     /// Runs something that blocks (the store, hashing) beside the async threads.

@@ -1,18 +1,46 @@
-//! Who calls: the one seam where authentication and authorization come in.
+//! Who calls: the one seam of authentication and authorization.
 //!
-//! Every handler that touches a tenant takes a [`Caller`]. In local mode (no
-//! keys, loopback only) it is always the principal `local` of tenant `default`.
+//! [`guard`] stands before every handler, finds out who calls, has the policies
+//! decide, notes both, and hands the [`Caller`] on. OTLP handlers call
+//! [`Caller::of`] themselves, because their refusals have a form of their own.
+//! In local mode (no keys, loopback only) it is always the principal `local` of
+//! tenant `default`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use ledger::Tenant;
+use axum::http::{StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use evidence::Timestamp;
+use evidence::record::{Decision, Role};
+use ledger::{INSTANCE, Tenant};
 
-use crate::{ApiError, App};
+use crate::access::Level;
+use crate::access::operation::{self, Operation, Trail};
+use crate::access::policy::{Asker, Decided};
+use crate::access::recorder::{Detail, Listed, Who};
+use crate::{ApiError, App, Received, RequestId};
 
 /// The tenant of local mode.
 pub const LOCAL_TENANT: &str = "default";
+
+/// Filters noted with a read, at most; a list has a dozen parameters.
+const FILTERS_MAX: usize = 32;
+
+/// Longest name or value of a filter that is noted; what is longer stands there cut.
+const FILTER_BYTES_MAX: usize = 256;
+
+/// Longest path noted with a read.
+const PATH_BYTES_MAX: usize = 1_024;
+
+/// The name of a caller without a credential that names one.
+const ANONYMOUS: &str = "anonymous";
+
+/// Not counted by the handler: one row was answered with.
+const ROWS_UNSET: u64 = u64::MAX;
 
 /// Who calls, and for which tenant.
 #[derive(Clone, Debug)]
@@ -21,29 +49,367 @@ pub struct Caller {
     pub tenant: Arc<Tenant>,
     /// The principal.
     pub principal: Arc<str>,
+    /// `key` or `local`.
+    pub(crate) kind: &'static str,
+    pub(crate) roles: Arc<[Role]>,
+    rows: Arc<AtomicU64>,
 }
 
 impl Caller {
-    /// Decides who calls.
+    /// Decides who calls, and whether it may; notes both.
     ///
     /// # Errors
-    /// None in local mode but an internal one when its tenant is missing.
-    pub fn of(app: &App, _parts: &Parts) -> Result<Self, ApiError> {
-        let tenant = app
-            .ledger
-            .tenant(LOCAL_TENANT)
-            .ok_or_else(|| ApiError::internal(&"no tenant for local mode"))?;
-        Ok(Self {
+    /// 401 without a good credential, 403 when the role is too small, 404 for another tenant's, 429 too often.
+    pub fn of(app: &App, parts: &Parts) -> Result<Self, ApiError> {
+        let template = parts
+            .extensions
+            .get::<MatchedPath>()
+            .map_or_else(|| parts.uri.path(), MatchedPath::as_str);
+        match operation::access_of(&parts.method, template) {
+            operation::Access::Decided(operation) | operation::Access::InHandler(operation) => {
+                Self::decided(app, parts, &operation)
+            }
+            operation::Access::Public => Err(ApiError::internal(&"a public operation asks who calls")),
+        }
+    }
+
+    fn decided(app: &App, parts: &Parts, operation: &Operation) -> Result<Self, ApiError> {
+        Judged::new(app, parts, operation)?.noted(app, parts, operation)
+    }
+
+    fn new(tenant: Arc<Tenant>, principal: Arc<str>, kind: &'static str, roles: &[Role]) -> Self {
+        Self {
             tenant,
-            principal: "local".into(),
+            principal,
+            kind,
+            roles: roles.into(),
+            rows: Arc::new(AtomicU64::new(ROWS_UNSET)),
+        }
+    }
+
+    fn authenticate(
+        app: &App,
+        parts: &Parts,
+        operation: &Operation,
+        at: Timestamp,
+    ) -> Result<Self, ApiError> {
+        if app.is_local() {
+            let tenant = app
+                .ledger
+                .tenant(LOCAL_TENANT)
+                .ok_or_else(|| ApiError::internal(&"no tenant for local mode"))?;
+            return Ok(Self::new(
+                tenant,
+                "local".into(),
+                "local",
+                &[Role::Admin, Role::Operator],
+            ));
+        }
+        let mut given = parts.headers.get_all(header::AUTHORIZATION).iter();
+        let token = match (given.next(), given.next()) {
+            (Some(value), None) => value.to_str().ok().and_then(bearer),
+            _ => None,
+        };
+        let Some(token) = token else {
+            note_refused(app, parts, operation, None, "no_key", at);
+            return Err(unauthorized());
+        };
+        match app.ledger.api_keys().check(token, at) {
+            Ok(key) => {
+                let tenant = app.ledger.tenant(&key.tenant_id).ok_or_else(unauthorized)?;
+                Ok(Self::new(tenant, key.principal().into(), "key", &[key.role]))
+            }
+            Err(refused) => {
+                let of = refused
+                    .key
+                    .as_ref()
+                    .and_then(|key| Some((app.ledger.tenant(&key.tenant_id)?, Arc::clone(&key.key_id))));
+                note_refused(app, parts, operation, of, refused.reason, at);
+                Err(unauthorized())
+            }
+        }
+    }
+
+    fn ask(&self, app: &App, action: &str, tenant: &str, topic: &str) -> Decided {
+        let asker = Asker {
+            principal: &self.principal,
+            kind: self.kind,
+            tenant: &self.tenant.tenant_id,
+            roles: &self.roles,
+        };
+        app.access.policies.decide(asker, action, tenant, topic)
+    }
+
+    /// Whether it may read a topic of its tenant; noted nowhere: for handlers that leave out what it may not.
+    pub(crate) fn may_read(&self, app: &App, topic: &str) -> bool {
+        self.ask(app, "read", &self.tenant.tenant_id, topic).decision == Decision::Allow
+    }
+
+    /// Who changes something, for records of it.
+    pub(crate) fn changer(&self, request_id: &RequestId) -> ledger::Changer {
+        ledger::Changer {
+            principal: Arc::clone(&self.principal),
+            human: false,
+            request_id: Some(Arc::clone(&request_id.0)),
+        }
+    }
+
+    /// Says how many rows of evidence are answered with; one, when nothing is said.
+    pub(crate) fn answered(&self, rows: usize) {
+        self.rows
+            .store(u64::try_from(rows).unwrap_or(u64::MAX - 1), Ordering::Relaxed);
+    }
+
+    fn who(&self) -> Who {
+        Who {
+            principal: Arc::clone(&self.principal),
+            human: false,
+        }
+    }
+}
+
+/// A caller, and what was decided about it; not noted yet.
+struct Judged {
+    caller: Caller,
+    /// The tenant that is asked for, when it is not the caller's.
+    foreign: Option<String>,
+    decided: Decided,
+    at: Timestamp,
+}
+
+impl Judged {
+    fn new(app: &App, parts: &Parts, operation: &Operation) -> Result<Self, ApiError> {
+        let at = parts
+            .extensions
+            .get::<Received>()
+            .ok_or_else(|| ApiError::internal(&"no entry layer"))?
+            .0;
+        let caller = Caller::authenticate(app, parts, operation, at)?;
+        if let Err(secs) = app.access.rates.take(&caller.principal, at) {
+            let message = "this key has made too many requests";
+            let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
+            error.retry_after_secs = Some(secs);
+            return Err(error);
+        }
+        let tenant = match operation::tenant_of_path(parts.uri.path()) {
+            // A name that no tenant can have is nobody's: it must not fill records either.
+            Some(tenant) if !ledger::is_tenant_name(tenant) && tenant != INSTANCE => "-",
+            Some(tenant) => tenant,
+            // Tenants are the instance's.
+            None if operation.topic == "tenants" => INSTANCE,
+            None => &caller.tenant.tenant_id,
+        };
+        let decided = caller.ask(app, operation.action.as_str(), tenant, operation.topic);
+        let foreign = (*tenant != *caller.tenant.tenant_id).then(|| tenant.to_owned());
+        Ok(Self {
+            caller,
+            foreign,
+            decided,
+            at,
         })
     }
+
+    fn allows(&self) -> bool {
+        self.decided.decision == Decision::Allow
+    }
+
+    /// Notes the decision; the caller, if it is allowed.
+    fn noted(self, app: &App, parts: &Parts, operation: &Operation) -> Result<Caller, ApiError> {
+        let allowed = self.allows();
+        let caller = self.caller;
+        let level = match operation.trail {
+            Trail::Counted => app.access.levels.writes,
+            _ => app.access.levels.reads,
+        };
+        let listed = match operation.trail {
+            _ if !allowed => Some(Listed::Each),
+            Trail::Nothing => None,
+            Trail::Counted => Some(Listed::First),
+            Trail::Hourly => Some(Listed::Hourly),
+            Trail::Read | Trail::Export | Trail::Decision => Some(Listed::Each),
+        };
+        let role = caller.roles.first().map(|role| role.as_str());
+        let is_foreign = self.foreign.is_some();
+        if let Some(listed) = listed.filter(|_| !allowed || level == Level::Metadata) {
+            app.access.recorder.decision(
+                &caller.tenant,
+                caller.who(),
+                (operation.action.as_str(), operation.topic),
+                (self.decided.decision, self.decided.policy_ids),
+                role,
+                None,
+                Detail {
+                    resource: self.foreign,
+                    ..detail(parts, operation)
+                },
+                self.at,
+                listed,
+            );
+        }
+        if allowed {
+            return Ok(caller);
+        }
+        if is_foreign && operation.topic != "tenants" {
+            return Err(ApiError::not_found());
+        }
+        let message = format!(
+            "the role {} does not allow {} on {}",
+            role.unwrap_or("none"),
+            operation.action.as_str(),
+            operation.topic
+        );
+        Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+    }
+}
+
+/// `Bearer <token>`; the scheme in any case (RFC 9110).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_matches(' '))
+        .filter(|token| !token.is_empty())
+}
+
+/// The same for every reason: who tries keys learns nothing.
+fn unauthorized() -> ApiError {
+    let message = "a valid API key is needed: Authorization: Bearer dpn_…";
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+}
+
+/// A credential that names a key is refused in the ledger of that key's tenant, any other in the instance's.
+fn note_refused(
+    app: &App,
+    parts: &Parts,
+    operation: &Operation,
+    key: Option<(Arc<Tenant>, Arc<str>)>,
+    reason: &'static str,
+    at: Timestamp,
+) {
+    let recorder = &app.access.recorder;
+    let (tenant, principal) = match key {
+        Some((tenant, key_id)) => {
+            let principal: Arc<str> = format!("key:{key_id}").into();
+            let who = Who {
+                principal: Arc::clone(&principal),
+                human: false,
+            };
+            recorder.refused(&tenant, who, key_id, reason, detail(parts, operation), at);
+            (tenant, principal)
+        }
+        None => match app.ledger.tenant(INSTANCE) {
+            Some(tenant) => (tenant, ANONYMOUS.into()),
+            None => return,
+        },
+    };
+    recorder.decision(
+        &tenant,
+        Who {
+            principal,
+            human: false,
+        },
+        (operation.action.as_str(), operation.topic),
+        (Decision::Deny, Arc::default()),
+        None,
+        Some(reason),
+        detail(parts, operation),
+        at,
+        Listed::First,
+    );
+}
+
+fn detail(parts: &Parts, operation: &Operation) -> Detail {
+    Detail {
+        operation: Some(operation.name),
+        request_id: parts
+            .extensions
+            .get::<RequestId>()
+            .map(|RequestId(id)| Arc::clone(id)),
+        ..Detail::default()
+    }
+}
+
+/// The query's parameters by rising name; of equal names the last.
+fn filters(uri: &Uri) -> Vec<(String, String)> {
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+    let mut filters: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
+    for (name, value) in pairs.map(|pairs| pairs.0).unwrap_or_default() {
+        if filters.len() < FILTERS_MAX {
+            filters.insert(cut(&name, FILTER_BYTES_MAX), cut(&value, FILTER_BYTES_MAX));
+        }
+    }
+    filters.into_iter().collect()
+}
+
+fn cut(text: &str, bytes_max: usize) -> String {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// The caller, with what earlier callers left in the buffer committed where the operation reads it; the decision over
+/// this request is not part of what it reads.
+async fn admitted(app: &App, parts: &Parts, operation: &Operation) -> Result<Caller, ApiError> {
+    let judged = Judged::new(app, parts, operation)?;
+    if operation.flush_first && judged.allows() {
+        app.flush_access().await?;
+    }
+    judged.noted(app, parts, operation)
+}
+
+/// Stands before every route: see the module.
+pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let template = parts
+        .extensions
+        .get::<MatchedPath>()
+        .map_or("", MatchedPath::as_str);
+    let operation = match operation::access_of(&parts.method, template) {
+        operation::Access::Public | operation::Access::InHandler(_) => {
+            return next.run(Request::from_parts(parts, body)).await;
+        }
+        operation::Access::Decided(operation) => operation,
+    };
+    let caller = match admitted(&app, &parts, &operation).await {
+        Ok(caller) => caller,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let event = matches!(operation.trail, Trail::Read | Trail::Export)
+        .then(|| app.access.levels.reads)
+        .filter(|level| *level == Level::Metadata)
+        .and_then(|_| Some((parts.extensions.get::<Received>()?.0, detail(&parts, &operation))));
+    let uri = parts.uri.clone();
+    parts.extensions.insert(caller.clone());
+    let response = next.run(Request::from_parts(parts, body)).await;
+    if let Some((at, mut detail)) = event
+        && response.status().is_success()
+    {
+        detail.operation = None;
+        detail.filters = filters(&uri);
+        detail.resource = Some(cut(uri.path(), PATH_BYTES_MAX));
+        detail.rows = match caller.rows.load(Ordering::Relaxed) {
+            ROWS_UNSET => 1,
+            rows => rows,
+        };
+        let exported = operation.trail == Trail::Export;
+        let who = caller.who();
+        app.access
+            .recorder
+            .access(&caller.tenant, who, operation.name, exported, detail, at);
+    }
+    response
 }
 
 impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        Self::of(app, parts)
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| ApiError::internal(&"a handler without guard"))
     }
 }

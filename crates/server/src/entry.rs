@@ -76,7 +76,7 @@ fn admit(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         );
         return Err(ApiError::new(StatusCode::URI_TOO_LONG, "uri_too_long", message));
     }
-    if app.local {
+    if app.is_local() {
         local_only(uri, headers)
     } else {
         Ok(())

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evidence::record::RuleBroken;
-use ledger::{AuditError, RecordError, Rejection, SettleError, SubmitError};
+use ledger::{AuditError, KeyError, RecordError, Rejection, SettleError, SubmitError};
 use serde_json::{Value, json};
 use store::StoreError;
 
@@ -26,7 +26,7 @@ pub struct ApiError {
     /// For people: what was wrong and where.
     pub message: String,
     /// Further members of the problem document.
-    pub more: Option<Value>,
+    pub more: Option<Box<Value>>,
     /// `Retry-After`, seconds.
     pub retry_after_secs: Option<u32>,
 }
@@ -104,7 +104,7 @@ impl ApiError {
     /// Adds members to the problem document.
     #[must_use]
     pub fn with(mut self, more: Value) -> Self {
-        self.more = Some(more);
+        self.more = Some(Box::new(more));
         self
     }
 
@@ -117,7 +117,7 @@ impl ApiError {
             "code": self.code,
             "detail": self.message,
         });
-        if let (Some(problem), Some(Value::Object(more))) = (problem.as_object_mut(), &self.more) {
+        if let (Some(problem), Some(Value::Object(more))) = (problem.as_object_mut(), self.more.as_deref()) {
             problem.extend(more.clone());
         }
         problem
@@ -132,6 +132,9 @@ impl IntoResponse for ApiError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(secs) = self.retry_after_secs {
             headers.insert(header::RETRY_AFTER, secs.into());
         }
@@ -166,6 +169,21 @@ impl From<Rejection> for ApiError {
             Rejection::Redacted => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
             Rejection::LeafTooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "header_too_large", message),
             Rejection::Group => Self::conflict("conflict", message),
+        }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        let message = error.to_string();
+        match error {
+            KeyError::TenantUnknown | KeyError::KeyUnknown => Self::not_found(),
+            KeyError::Invalid(..) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
+            KeyError::Revoked => Self::conflict("key_revoked", message),
+            KeyError::TooMany => Self::conflict("too_many_keys", message),
+            KeyError::Submit(error) => error.into(),
+            KeyError::Rejected(rejection) => rejection.into(),
+            KeyError::Body(error) => error.into(),
         }
     }
 }

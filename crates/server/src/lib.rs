@@ -6,6 +6,7 @@
 //!
 //! Start at [`App`] and [`router`].
 
+mod access;
 mod api;
 mod app;
 mod body;
@@ -25,6 +26,7 @@ mod system;
 mod tasks;
 mod verifications;
 
+pub use access::{Access, Level, Levels, Policies, PolicyError, Rate};
 pub use app::{App, Limits, Received, RequestId, Verification};
 pub use caller::{Caller, LOCAL_TENANT};
 pub use error::ApiError;

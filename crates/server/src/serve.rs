@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::lifecycle::{lifecycle, stopping};
-use crate::tasks::{Stop, Tasks, settle, verify};
+use crate::tasks::{Stop, Tasks, record, settle, verify};
 use crate::{App, grpc, router};
 
 /// Connections at once, on both ports; more wait in the kernel. Each holds at most 64 KiB of header, or of
@@ -69,6 +69,7 @@ pub async fn serve(
     let mut tasks = Tasks::default();
     tasks.spawn(settle(app.clone(), stopped.clone()));
     tasks.spawn(verify(app.clone(), stopped.clone()));
+    tasks.spawn(record(app.clone(), stopped.clone()));
     tasks.spawn(lifecycle(app.clone(), stopped.clone()));
     let service = router(app.clone());
     tasks.spawn(port(
@@ -96,10 +97,16 @@ pub async fn serve(
         tracing::warn!(left, "cut off what did not end in time");
     }
     stopping(&app).await;
-    let ledger = app.ledger.clone();
-    tokio::task::spawn_blocking(move || ledger.close())
-        .await
-        .map_err(io::Error::other)?;
+    let at = (app.clock)();
+    tokio::task::spawn_blocking(move || {
+        // Nobody calls any more: what is noted now is all there will be.
+        if let Err(error) = app.access.recorder.flush(&app.ledger, at, true) {
+            tracing::error!(%error, "what was noted about callers could not be written");
+        }
+        app.ledger.close();
+    })
+    .await
+    .map_err(io::Error::other)?;
     Ok(())
 }
 

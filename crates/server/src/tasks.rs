@@ -20,6 +20,10 @@ const SETTLE_REST: u32 = 2;
 /// How often new leaves are verified; SPEC 2.7 asks for a minute. Idle, it is one look at each head.
 const VERIFY_EVERY: Duration = Duration::from_secs(20);
 
+/// How often what was noted about callers is written: a crash takes at most a second's worth (SPEC 5.4), half of
+/// it for the commit.
+const RECORD_EVERY: Duration = Duration::from_millis(500);
+
 /// Says when to stop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(watch::Receiver<bool>);
@@ -88,6 +92,24 @@ pub(crate) async fn settle(app: App, mut stop: Stop) {
         tokio::select! {
             () = sleep(pause) => {}
             () = stop.wait() => return,
+        }
+    }
+}
+
+/// Writes what was noted about callers. The last of it is written by [`crate::serve`], when nobody calls any more.
+pub(crate) async fn record(app: App, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = sleep(RECORD_EVERY) => {}
+            () = stop.wait() => return,
+        }
+        if app.ledger.stopped().is_none()
+            && let Err(error) = app.flush_access().await
+        {
+            tracing::warn!(
+                error = error.message,
+                "what was noted about callers cannot be written now"
+            );
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod hash;
 mod judge;
+mod key;
 mod ledger;
 #[cfg(feature = "serve")]
 mod openapi;
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     /// Make and list tenants.
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
+    /// Make, list, rotate and revoke API keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Judge a job against its contract, from a file.
     ///
     /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
@@ -68,6 +72,7 @@ impl Command {
             Self::Verify(verify) => verify.run(),
             Self::Ledger(ledger) => ledger.run(),
             Self::Tenant(tenant) => tenant.run(),
+            Self::Key(key) => key.run(),
             Self::Audit(audit) => audit.run(),
             Self::Integrity(integrity) => integrity.run(),
             Self::Panel(panel) => panel.run(),

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ledger::{Ledger, admin};
-use server::{App, LOCAL_TENANT};
+use server::{Access, App, LOCAL_TENANT, Level, Levels, Policies, Rate};
+use store::sqlite::SqliteStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -51,16 +53,22 @@ impl Serve {
             data_dir: self.data_dir,
             config: self.config,
         })?;
-        for (name, address) in [
+        let addresses = [
             ("listen", Some(settings.listen)),
             ("grpc_listen", settings.grpc_listen),
-        ] {
-            if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
-                bail!(Usage(format!(
-                    "{name}: {address} is no loopback address; without API keys the server only listens on loopback"
-                )));
-            }
+        ];
+        let open = addresses
+            .iter()
+            .find_map(|(name, address)| Some((name, address.filter(|address| !address.ip().is_loopback())?)));
+        if let Some((name, address)) = open
+            && !has_keys(&settings.ledger)?
+        {
+            bail!(Usage(format!(
+                "{name}: {address} is no loopback address; without API keys the server only listens on loopback. \
+                 Make one first: deponent key create --tenant T --role R --data-dir D"
+            )));
         }
+        let access = access(&settings)?;
         if self.check_config {
             output::line("the settings are in order");
             return Ok(0);
@@ -71,7 +79,7 @@ impl Serve {
             .max_blocking_threads(BLOCKING_THREADS)
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(serve(settings, self.demo))?;
+        runtime.block_on(serve(settings, access, open.is_none(), self.demo))?;
         Ok(0)
     }
 }
@@ -87,7 +95,32 @@ fn log_to_stderr(filter: &str) -> Result<()> {
     Ok(())
 }
 
-async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
+/// Whether keys were ever made in the folder.
+fn has_keys(options: &ledger::Options) -> Result<bool> {
+    if !options.database().exists() {
+        return Ok(false);
+    }
+    let store = SqliteStore::open(&options.database(), store::sqlite::Access::ReadOnly)?;
+    Ok(ledger::read_keys(&store)?.any())
+}
+
+/// What decides and notes, as the settings say.
+fn access(settings: &Settings) -> Result<Arc<Access>> {
+    let policies = Policies::load(settings.policies.as_deref()).map_err(|error| Usage(error.to_string()))?;
+    let level = |on| if on { Level::Metadata } else { Level::None };
+    let levels = Levels {
+        reads: level(settings.record.0),
+        writes: level(settings.record.1),
+    };
+    // Two seconds' worth at once: exporters send in bursts.
+    let rate = settings.rate_limit.map(|per_second| Rate {
+        per_second,
+        burst: per_second.saturating_mul(2),
+    });
+    Ok(Access::new(policies, levels, rate))
+}
+
+async fn serve(settings: Settings, access: Arc<Access>, local: bool, with_demo: bool) -> Result<()> {
     let data_dir = settings.ledger.data_dir.clone();
     let on_record = settings.on_record();
     // Ports first: a port in use is said before the folder is touched.
@@ -118,14 +151,22 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<()> {
         output::line(format_args!("grpc on {}", grpc.local_addr()?));
     }
     output::line(format_args!("data in {}", data_dir.display()));
-    output::line(
-        "LOCAL MODE: no API keys. Whoever reaches this port on this machine reads and writes as 'local' of tenant 'default'.",
-    );
+    let mut app = App::new(ledger, clock::now);
+    (app.local, app.access) = (local, access);
+    app.settings = Arc::new(on_record);
+    if app.is_local() {
+        output::line(
+            "LOCAL MODE: no API keys. Whoever reaches this port on this machine reads and writes as 'local' of tenant 'default'.",
+        );
+    } else {
+        output::line("API keys are demanded: Authorization: Bearer dpn_…");
+        if !local {
+            output::note("deponent: keys travel in clear text; put a proxy that speaks TLS before this port");
+        }
+    }
     output::line(format_args!(
         "API: http://{listen}/api/docs   runs: http://{listen}/api/v1/logs/llm-runs"
     ));
-    let mut app = App::new(ledger, clock::now);
-    app.settings = std::sync::Arc::new(on_record);
     let demo = async {
         if with_demo && let Err(error) = load_demo(listen, &data_dir.join(DEMO_MARK)).await {
             output::note(format_args!("deponent: the demo could not be loaded: {error:#}"));

@@ -49,6 +49,7 @@ fn help_lists_the_commands() {
       verify       Recompute everything that is stored, and say what disagrees
       ledger       Show, prove, rebuild or recover a tenant's ledger
       tenant       Make and list tenants
+      key          Make, list, rotate and revoke API keys
       audit        Judge a job against its contract, from a file
       integrity    Grade how much a run's evidence can carry, from a file
       panel        Hold a panel against its rules, from a file

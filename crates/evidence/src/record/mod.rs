@@ -8,9 +8,17 @@
 //!
 //! Out of scope: the header ([`crate::header`]) and where a body is kept (store).
 
+mod access_event;
 mod audit_event;
+mod authorization_decision;
 mod environment;
+mod governance_audit;
+mod governance_contract;
+mod governance_resolution;
+mod governance_signal;
+mod identity_event;
 mod incident_event;
+mod job_event;
 mod ledger_recovered;
 mod policy_activation;
 mod policy_decision;
@@ -23,11 +31,19 @@ mod telemetry;
 mod trace_ended;
 mod trace_step;
 
+pub use access_event::{AccessEvent, AccessEventType};
 pub use audit_event::{AuditEntityType, AuditEvent, AuditEventFacts, AuditEventType};
+pub use authorization_decision::{AuthorizationDecision, Decision};
 pub use environment::{Environment, environment_identity};
+pub use governance_audit::{GovernanceAudit, GovernanceAuditFacts};
+pub use governance_contract::{CONTRACT_SCOPE_MAX, GovernanceContract, GovernanceContractFacts};
+pub use governance_resolution::{GovernanceResolution, ResolutionDecision};
+pub use governance_signal::{GovernanceSignal, SignalDecision};
+pub use identity_event::{IdentityEvent, IdentityEventType, Role};
 pub use incident_event::{
     IncidentAct, IncidentEvent, IncidentEventFacts, IncidentOpened, IncidentStatus, IncidentStep,
 };
+pub use job_event::{JobEvent, JobEventFacts, JobEventType};
 pub use ledger_recovered::LedgerRecovered;
 pub use policy_activation::{CONFIDENCE_VERSION_DEFAULT, PolicyActivation, PolicyActivationFacts};
 pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEvidence};
@@ -81,6 +97,12 @@ pub enum Facts {
     TraceEnded(TraceEndedFacts),
     /// A tenant came to be.
     TenantCreated(TenantCreated),
+    /// A credential or principal came, changed or went; somebody signed in or was refused.
+    Identity(IdentityEvent),
+    /// Something was allowed or denied.
+    Authorization(AuthorizationDecision),
+    /// Evidence was read or taken away.
+    Access(AccessEvent),
     /// Something happened to the systems around the runs.
     System(SystemFacts),
     /// Measurements.
@@ -91,6 +113,16 @@ pub enum Facts {
     PolicyActivation(PolicyActivationFacts),
     /// An incident was opened, or something was done with it.
     Incident(IncidentEventFacts),
+    /// Something happened to a job.
+    Job(JobEventFacts),
+    /// What a job may change.
+    Contract(GovernanceContractFacts),
+    /// Something about a capability was allowed or blocked.
+    Signal(GovernanceSignal),
+    /// The verdict over a job.
+    GovernanceAudit(GovernanceAuditFacts),
+    /// A human decided what a verdict left open.
+    Resolution(GovernanceResolution),
     /// A record of which projections know the header alone.
     Other,
 }
@@ -112,10 +144,18 @@ impl Facts {
                 Some(tenant) => Self::TenantCreated(tenant),
                 None => Self::System(SystemFacts::read(body)?),
             },
+            Kind::IdentityEvent => Self::Identity(IdentityEvent::read(body)?),
+            Kind::AuthorizationDecision => Self::Authorization(AuthorizationDecision::read(body)?),
+            Kind::AccessEvent => Self::Access(AccessEvent::read(body)?),
             Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
             Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
             Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),
             Kind::IncidentEvent => Self::Incident(IncidentEventFacts::read(body)?),
+            Kind::JobEvent => Self::Job(JobEventFacts::read(header, body)?),
+            Kind::GovernanceContract => Self::Contract(GovernanceContractFacts::read(body)?),
+            Kind::GovernanceSignal => Self::Signal(GovernanceSignal::read(body)?),
+            Kind::GovernanceAudit => Self::GovernanceAudit(GovernanceAuditFacts::read(body)?),
+            Kind::GovernanceResolution => Self::Resolution(GovernanceResolution::read(body)?),
             _ => Self::Other,
         })
     }

@@ -3,12 +3,14 @@
 //! [`Deriver`] is fed a tenant's records in ledger order and gives rows back as
 //! soon as they are final: record rows at once, a run when its trace has ended
 //! or when the ledger has. It holds the open runs, and of ended ones what late
-//! records may still change (about 200 bytes each: 200 MB for a million runs).
+//! records may still change (about 200 bytes each: 200 MB for a million runs), and
+//! the last event of each job (about 100 bytes each).
 //!
 //! Verification holds the rows against the stored ones; rebuild stores them.
 
 use std::collections::HashMap;
 
+use evidence::job::JobChains;
 use evidence::record::Facts;
 use evidence::{Finding, FindingCode, Kind, RunState, Timestamp};
 use store::{
@@ -48,6 +50,8 @@ pub(crate) struct Deriver {
     traces: HashMap<TraceKey, RunKey>,
     /// Runs with a record that could not be read, and their next run_seq: counted, not judged.
     unread: HashMap<String, u64>,
+    /// Where each job's chain of events stands.
+    jobs: JobChains,
     /// The last record, and when it was recorded.
     last: Option<(LeafKey, Timestamp)>,
     pub(crate) counts: ProjectionCounts,
@@ -64,6 +68,7 @@ impl Deriver {
             ended: HashMap::new(),
             traces: HashMap::new(),
             unread: HashMap::new(),
+            jobs: JobChains::default(),
             last: None,
             counts: ProjectionCounts::default(),
             all_read: true,
@@ -93,6 +98,7 @@ impl Deriver {
             self.counts.facets += 1;
         }
         self.time(leaf, &said, findings);
+        self.job(leaf, &said, findings);
         let Some((run_id, run_seq)) = said.run.clone() else {
             self.all_read &= said.readable;
             return;
@@ -214,6 +220,23 @@ impl Deriver {
             );
         }
         self.last = Some((leaf, said.recorded_at));
+    }
+
+    /// A job's events are a chain of their own within the ledger.
+    fn job(&mut self, leaf: LeafKey, said: &Said, findings: &mut Vec<Finding>) {
+        match &said.facts {
+            Facts::Job(event) => {
+                if let Some(detail) = self.jobs.push(event) {
+                    findings.push(
+                        Finding::new(FindingCode::JobChainBroken, "bodies.body", detail)
+                            .with_leaf(leaf.leaf_index())
+                            .with_record(said.id),
+                    );
+                }
+            }
+            _ if said.kind == Kind::JobEvent => self.jobs.push_unread(),
+            _ => {}
+        }
     }
 
     /// The next run_seq of a run that is no longer judged.

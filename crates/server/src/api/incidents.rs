@@ -383,6 +383,7 @@ async fn list(
         let page = facet_list::page(ledger, tenant, params)?;
         let as_of = LeafKey::new(tenant.ledger().row.ledger_no, page.as_of);
         let incidents = incidents_at(ledger, tenant, &page.leaves, as_of)?;
+        caller.answered(incidents.len());
         ok(&Page {
             as_of: page.as_of,
             filters_applied: page.filters_applied,

@@ -64,7 +64,7 @@ pub(crate) fn status_of(
 }
 
 /// The head of the ledger.
-#[utoipa::path(get, path = "/api/v1/ledger/head", tag = "ledger",
+#[utoipa::path(get, path = "/api/v1/ledger/head", operation_id = "ledger_head", tag = "ledger",
     responses((status = 200, body = LedgerHead), (status = 503, body = Problem, content_type = "application/problem+json")))]
 async fn head(app: axum::extract::State<App>, caller: Caller) -> Result<Json<LedgerHead>, ApiError> {
     let verification = app.verification_of(&caller.tenant.tenant_id);
@@ -110,7 +110,7 @@ struct Leaf {
 }
 
 /// A leaf by its index.
-#[utoipa::path(get, path = "/api/v1/ledger/leaves/{index}", tag = "ledger",
+#[utoipa::path(get, path = "/api/v1/ledger/leaves/{index}", operation_id = "ledger_leaf", tag = "ledger",
     params(("index" = u64, Path, description = "0-based")),
     responses((status = 200, body = Leaf),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -180,7 +180,7 @@ struct InclusionProof {
 }
 
 /// Proves that a leaf is in the tree of a size.
-#[utoipa::path(get, path = "/api/v1/ledger/proofs/inclusion", tag = "ledger",
+#[utoipa::path(get, path = "/api/v1/ledger/proofs/inclusion", operation_id = "ledger_inclusion", tag = "ledger",
     params(InclusionQuery), responses((status = 200, body = InclusionProof),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -239,7 +239,7 @@ struct ConsistencyProof {
 }
 
 /// Proves that the ledger of one size is a prefix of the ledger of another.
-#[utoipa::path(get, path = "/api/v1/ledger/proofs/consistency", tag = "ledger",
+#[utoipa::path(get, path = "/api/v1/ledger/proofs/consistency", operation_id = "ledger_consistency", tag = "ledger",
     params(ConsistencyQuery), responses((status = 200, body = ConsistencyProof),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 async fn consistency(

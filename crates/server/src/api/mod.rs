@@ -10,6 +10,7 @@ mod fields;
 pub(crate) mod fingerprint;
 pub(crate) mod health;
 pub(crate) mod incidents;
+pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod logs;
 pub(crate) mod otlp;

@@ -33,7 +33,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Takes spans (OTLP/HTTP, protobuf or JSON, gzip or not).
-#[utoipa::path(post, path = "/v1/traces", tag = "otlp",
+#[utoipa::path(post, path = "/v1/traces", operation_id = "otlp_traces", tag = "otlp",
     request_body(content((serde_json::Value = "application/json"), (Vec<u8> = "application/x-protobuf")),
         description = "ExportTraceServiceRequest"),
     responses((status = 200, description = "ExportTraceServiceResponse; partial_success counts what was refused"),
@@ -46,7 +46,7 @@ async fn traces(app: State<App>, request: Request) -> Response {
 }
 
 /// Takes log records (OTLP/HTTP, protobuf or JSON, gzip or not).
-#[utoipa::path(post, path = "/v1/logs", tag = "otlp",
+#[utoipa::path(post, path = "/v1/logs", operation_id = "otlp_logs", tag = "otlp",
     request_body(content((serde_json::Value = "application/json"), (Vec<u8> = "application/x-protobuf")),
         description = "ExportLogsServiceRequest"),
     responses((status = 200, description = "ExportLogsServiceResponse; partial_success counts what was refused"),
@@ -59,7 +59,7 @@ async fn logs(app: State<App>, request: Request) -> Response {
 }
 
 /// Takes metrics (OTLP/HTTP, protobuf or JSON, gzip or not).
-#[utoipa::path(post, path = "/v1/metrics", tag = "otlp",
+#[utoipa::path(post, path = "/v1/metrics", operation_id = "otlp_metrics", tag = "otlp",
     request_body(content((serde_json::Value = "application/json"), (Vec<u8> = "application/x-protobuf")),
         description = "ExportMetricsServiceRequest"),
     responses((status = 200, description = "ExportMetricsServiceResponse; partial_success counts what was refused"),

@@ -232,6 +232,7 @@ async fn list(
         };
         let page = facet_list::page(ledger, tenant, params)?;
         let records = ledger.records(tenant).read(&page.leaves)?;
+        caller.answered(records.len());
         ok(&Page {
             as_of: page.as_of,
             filters_applied: page.filters_applied,

@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 
 use super::ledger::raw;
 use super::records_find::{Filter, Found, Position};
+use crate::access::operation::is_audit;
 use crate::error::Problem;
 use crate::extract::limit;
 use crate::{ApiError, App, Caller, Path, Query, cursor};
@@ -147,7 +148,7 @@ struct RecordPage {
 ///
 /// Of a run or trace in ledger order, others newest first. A page may be shorter than its limit, even
 /// empty, while `has_more` is true: follow `next_cursor`.
-#[utoipa::path(get, path = "/api/v1/records", tag = "records",
+#[utoipa::path(get, path = "/api/v1/records", operation_id = "list_records", tag = "records",
     params(RecordsQuery), responses((status = 200, body = RecordPage),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 async fn list(
@@ -157,6 +158,7 @@ async fn list(
 ) -> Result<Json<RecordPage>, ApiError> {
     let limit = limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let filter = Filter::new(query.run_id, query.trace_id, query.span_id, query.kind.as_deref())?;
+    let sees_audit = caller.may_read(&app, "audit");
     app.blocking(move |service| {
         let tenant = &caller.tenant;
         let ledger_no = tenant.ledger().row.ledger_no;
@@ -177,7 +179,8 @@ async fn list(
         }
         let before = LeafKey::new(ledger_no, as_of);
         let found = filter.find(service, tenant, before, from, limit)?;
-        let (items, next) = read_page(service, tenant, &found)?;
+        let (items, next) = read_page(service, tenant, &found, sees_audit)?;
+        caller.answered(items.len());
         let next_cursor = next.map(|at| cursor::encode(&scope, as_of, &at)).transpose()?;
         Ok(Json(RecordPage {
             items,
@@ -197,22 +200,27 @@ fn bad(name: &str, message: &str) -> ApiError {
     )
 }
 
-/// Reads the records found, until the page is full by bytes.
+/// Reads the records found, until the page is full by bytes; without those of the audit topic for who may not
+/// read that.
 fn read_page(
     service: &Ledger,
     tenant: &std::sync::Arc<Tenant>,
     found: &Found,
+    sees_audit: bool,
 ) -> Result<(Vec<RecordView>, Option<Position>), ApiError> {
     let records = service.records(tenant);
     let mut items = Vec::with_capacity(found.leaves.len());
     let mut bytes = 0;
-    for &(leaf, after) in &found.leaves {
+    for (place, &(leaf, after)) in found.leaves.iter().enumerate() {
         // One at a time: a body may be 16 MiB.
         for record in records.read(&[leaf])? {
+            if !sees_audit && is_audit(record.header()?.kind) {
+                continue;
+            }
             bytes += record.body.as_ref().map_or(0, Vec::len);
             items.push(RecordView::of(record)?);
         }
-        let last = items.len() == found.leaves.len();
+        let last = place + 1 == found.leaves.len();
         if bytes > PAGE_BYTES && !last {
             return Ok((items, Some(after)));
         }
@@ -221,16 +229,20 @@ fn read_page(
 }
 
 /// A record by its id.
-#[utoipa::path(get, path = "/api/v1/records/{id}", tag = "records", params(("id" = String, Path, description = "Record id")),
+#[utoipa::path(get, path = "/api/v1/records/{id}", operation_id = "get_record", tag = "records", params(("id" = String, Path, description = "Record id")),
     responses((status = 200, body = RecordView),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn get(app: State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<RecordView>, ApiError> {
     let id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let sees_audit = caller.may_read(&app, "audit");
     app.blocking(move |service| {
         let record = service
             .records(&caller.tenant)
             .get(id)?
             .ok_or_else(ApiError::not_found)?;
+        if !sees_audit && is_audit(record.header()?.kind) {
+            return Err(ApiError::not_found());
+        }
         Ok(Json(RecordView::of(record)?))
     })
     .await
@@ -239,7 +251,7 @@ async fn get(app: State<App>, caller: Caller, Path(id): Path<String>) -> Result<
 /// The proof that a record is in the ledger, to be checked offline (C2SP `.tlog-proof`).
 ///
 /// It leads to the newest checkpoint; if none covers the record yet, one is signed first.
-#[utoipa::path(get, path = "/api/v1/records/{id}/proof", tag = "records", params(("id" = String, Path, description = "Record id")),
+#[utoipa::path(get, path = "/api/v1/records/{id}/proof", operation_id = "get_record_proof", tag = "records", params(("id" = String, Path, description = "Record id")),
     responses((status = 200, body = str, content_type = "text/plain"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]

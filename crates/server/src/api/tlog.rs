@@ -42,7 +42,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 }
 
 /// The newest signed checkpoint.
-#[utoipa::path(get, path = "/tlog/{tenant}/checkpoint", tag = "tlog", params(("tenant" = String, Path)),
+#[utoipa::path(get, path = "/tlog/{tenant}/checkpoint", operation_id = "tlog_checkpoint", tag = "tlog", params(("tenant" = String, Path)),
     responses((status = 200, body = str, content_type = "text/plain"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn checkpoint(
@@ -55,7 +55,7 @@ async fn checkpoint(
 }
 
 /// The verifier key of the log.
-#[utoipa::path(get, path = "/tlog/{tenant}/vkey", tag = "tlog", params(("tenant" = String, Path)),
+#[utoipa::path(get, path = "/tlog/{tenant}/vkey", operation_id = "tlog_vkey", tag = "tlog", params(("tenant" = String, Path)),
     responses((status = 200, body = str, content_type = "text/plain"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn vkey(state: State<App>, caller: Caller, Path(tenant): Path<String>) -> Result<Response, ApiError> {
@@ -70,7 +70,7 @@ async fn vkey(state: State<App>, caller: Caller, Path(tenant): Path<String>) -> 
 }
 
 /// The verifier keys of all epochs, one a line.
-#[utoipa::path(get, path = "/tlog/{tenant}/vkeys", tag = "tlog", params(("tenant" = String, Path)),
+#[utoipa::path(get, path = "/tlog/{tenant}/vkeys", operation_id = "tlog_vkeys", tag = "tlog", params(("tenant" = String, Path)),
     responses((status = 200, body = str, content_type = "text/plain"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 async fn vkeys(state: State<App>, caller: Caller, Path(tenant): Path<String>) -> Result<Response, ApiError> {
@@ -86,7 +86,7 @@ async fn vkeys(state: State<App>, caller: Caller, Path(tenant): Path<String>) ->
 /// A tile of hashes, `tile/<L>/<N>[.p/<W>]`, or an entry bundle, `tile/entries/<N>[.p/<W>]`.
 ///
 /// Every partial width up to the tile's present width is served.
-#[utoipa::path(get, path = "/tlog/{tenant}/tile/{*path}", tag = "tlog",
+#[utoipa::path(get, path = "/tlog/{tenant}/tile/{*path}", operation_id = "tlog_tile", tag = "tlog",
     params(("tenant" = String, Path), ("path" = String, Path, description = "C2SP tlog-tiles")),
     responses((status = 200, content_type = "application/octet-stream"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -106,7 +106,7 @@ async fn tile(
 }
 
 /// The newest signed checkpoint of an epoch.
-#[utoipa::path(get, path = "/tlog/{tenant}/{epoch}/checkpoint", tag = "tlog",
+#[utoipa::path(get, path = "/tlog/{tenant}/{epoch}/checkpoint", operation_id = "tlog_epoch_checkpoint", tag = "tlog",
     params(("tenant" = String, Path), ("epoch" = u32, Path)),
     responses((status = 200, body = str, content_type = "text/plain"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -120,7 +120,7 @@ async fn epoch_checkpoint(
 }
 
 /// The verifier key of an epoch.
-#[utoipa::path(get, path = "/tlog/{tenant}/{epoch}/vkey", tag = "tlog",
+#[utoipa::path(get, path = "/tlog/{tenant}/{epoch}/vkey", operation_id = "tlog_epoch_vkey", tag = "tlog",
     params(("tenant" = String, Path), ("epoch" = u32, Path)),
     responses((status = 200, body = str, content_type = "text/plain"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -140,7 +140,7 @@ async fn epoch_vkey(
 }
 
 /// A tile or entry bundle of an epoch.
-#[utoipa::path(get, path = "/tlog/{tenant}/{epoch}/tile/{*path}", tag = "tlog",
+#[utoipa::path(get, path = "/tlog/{tenant}/{epoch}/tile/{*path}", operation_id = "tlog_epoch_tile", tag = "tlog",
     params(("tenant" = String, Path), ("epoch" = u32, Path), ("path" = String, Path, description = "C2SP tlog-tiles")),
     responses((status = 200, content_type = "application/octet-stream"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]

@@ -187,18 +187,23 @@ fn a_snapshot_is_the_environment_evidence() {
 }
 
 #[test]
-fn empty_lists_of_the_audit_topic_have_their_form() {
+fn lists_of_the_audit_topic_begin_empty_but_for_earlier_reads_of_them() {
     let server = TestServer::new();
-    for (list, form, name) in [
-        ("", "AuditLedgerListResult", "items"),
-        ("/identity", "AuditIdentityResult", "events"),
-        ("/authorization", "AuditAuthorizationResult", "decisions"),
-        ("/access", "AuditAccessResult", "events"),
+    for (list, form, name, total) in [
+        ("", "AuditLedgerListResult", "items", 0),
+        ("/identity", "AuditIdentityResult", "events", 0),
+        ("/authorization", "AuditAuthorizationResult", "decisions", 2),
+        ("/access", "AuditAccessResult", "events", 3),
     ] {
         let page = read(&server, &format!("{AUDIT}{list}"), form);
         assert_eq!(
-            (&page[name], &page["total"], &page["has_more"]),
-            (&json!([]), &json!(0), &json!(false))
+            (
+                page[name].as_array().unwrap().len(),
+                &page["total"],
+                &page["has_more"]
+            ),
+            (total, &json!(total), &json!(false)),
+            "{list}"
         );
     }
     for id in ["x", "01900000-0000-7000-8000-000000000000", "%27"] {

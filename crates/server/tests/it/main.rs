@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod access;
 mod api_audit;
 mod api_logs;
 mod api_runs;
@@ -15,6 +16,7 @@ mod health;
 mod incidents;
 mod ledger;
 mod limits;
+mod matrix;
 mod openapi;
 mod otlp;
 mod otlp_lower;

@@ -128,6 +128,7 @@ pub(super) async fn governance(
         }
         events.sort_by_key(|event| (event.timestamp, event.leaf_index));
         let metadata = Metadata::of_run(tenant, &run, "AuditLedger", SourceDomain::Policy)?;
+        caller.answered(events.len());
         metadata.answer(&RunGovernance {
             as_of: run.as_of,
             has_more,

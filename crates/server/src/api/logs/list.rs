@@ -192,6 +192,7 @@ pub(super) async fn list(
         metadata.trace_id = shared(states().map(|state| Some(&state.trace_id)));
         metadata.agent_id = shared(states().map(|state| state.agent_id.as_ref()));
         metadata.correlation_id = shared(states().map(|state| state.correlation_id.as_ref()));
+        caller.answered(items.len());
         metadata.answer(&RunRecords {
             as_of,
             filters_applied,

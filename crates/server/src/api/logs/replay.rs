@@ -191,6 +191,7 @@ pub(super) async fn replay(
             None
         };
         let metadata = Metadata::of_run(tenant, &run, "ReplayService", SourceDomain::Activity)?;
+        caller.answered(events.len());
         metadata.answer(&RunReplay {
             as_of: run.as_of,
             events,

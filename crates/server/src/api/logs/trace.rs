@@ -91,6 +91,7 @@ pub(super) async fn trace(
             None
         };
         let metadata = Metadata::of_run(tenant, &run, "TraceStore", SourceDomain::Activity)?;
+        caller.answered(steps.len());
         metadata.answer(&RunTrace {
             as_of: run.as_of,
             has_more,

@@ -113,6 +113,7 @@ fn answer(ledger: &Ledger, caller: &Caller, query: &DiffQuery) -> Result<Respons
         None if !same_hash => of_steps(ledger, caller, &left_steps, &right_steps)?,
         divergence => divergence,
     };
+    caller.answered(left_steps.len() + right_steps.len());
     ok(&TraceDiff {
         equal: divergence.is_none(),
         divergence,

@@ -223,6 +223,7 @@ fn answer(
         next_cursor,
         filters_applied,
     } = page(ledger, &caller.tenant, "traces", query, filters, params)?;
+    caller.answered(rows.len());
     let items = rows.into_iter().map(|row| TraceItem::from(row.state)).collect();
     ok(&TraceList {
         as_of,

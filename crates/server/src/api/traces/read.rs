@@ -176,6 +176,7 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
     } else {
         None
     };
+    caller.answered(written);
     ok(&TraceOut {
         abort_reason: end.reason,
         agent_id: state.agent_id.as_deref(),

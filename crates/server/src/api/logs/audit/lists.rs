@@ -434,6 +434,7 @@ pub(in super::super) async fn list(
         };
         let about = metadata(&caller.tenant, COMPONENT, SourceDomain::Logs, at);
         let entries = page(ledger, "audit", &sources, filters, &part, about, AuditItem::read)?;
+        caller.answered(entries.items.len());
         Entries::answer(entries)
     })
     .await
@@ -469,7 +470,9 @@ fn of_kind<T>(
         created_before: asked.created_before,
     };
     let about = metadata(&caller.tenant, COMPONENT, SourceDomain::Logs, at);
-    page(ledger, list, &sources, filters, &part, about, read)
+    let page = page(ledger, list, &sources, filters, &part, about, read)?;
+    caller.answered(page.items.len());
+    Ok(page)
 }
 
 /// Lists what happened to credentials and principals.

@@ -52,6 +52,7 @@ pub(super) async fn events(
         let (events, complete) = of_run(ledger, tenant, &run, instance_size(ledger)?)?;
         let events: Vec<SystemRecordOut> = events.into_iter().map(SystemEvent::into_record).collect();
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
+        caller.answered(events.len());
         metadata.answer(&SystemEvents {
             as_of: run.as_of,
             complete,

@@ -143,15 +143,10 @@ pub(super) async fn list(
         };
         let about = metadata(&caller.tenant, COMPONENT, SourceDomain::System, at);
         let sources = sources(ledger, &caller.tenant, &facets);
-        answer(page(
-            ledger,
-            "system",
-            &sources,
-            filters,
-            &part,
-            about,
-            SystemRecordOut::read,
-        )?)
+        let read = SystemRecordOut::read;
+        let page = page(ledger, "system", &sources, filters, &part, about, read)?;
+        caller.answered(page.items.len());
+        answer(page)
     })
     .await
 }
@@ -181,15 +176,10 @@ pub(super) async fn audit(
         let about = metadata(&caller.tenant, COMPONENT, SourceDomain::System, at);
         let sources = sources(ledger, &caller.tenant, &[]);
         let filters = Filters::new();
-        answer(page(
-            ledger,
-            "system-audit",
-            &sources,
-            filters,
-            &part,
-            about,
-            SystemRecordOut::read,
-        )?)
+        let read = SystemRecordOut::read;
+        let page = page(ledger, "system-audit", &sources, filters, &part, about, read)?;
+        caller.answered(page.items.len());
+        answer(page)
     })
     .await
 }

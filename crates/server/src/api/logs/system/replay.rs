@@ -57,6 +57,7 @@ pub(super) async fn replay(
         let window = Window::around(state.completed_at.unwrap_or(state.started_at));
         let (events, complete) = in_window(ledger, tenant, &run, instance_size(ledger)?, window)?;
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
+        caller.answered(events.len());
         metadata.answer(&SystemReplay {
             as_of: run.as_of,
             complete,

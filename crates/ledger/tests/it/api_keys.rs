@@ -1,0 +1,197 @@
+//! API keys: what the ledger says of them is what counts, before and after a restart.
+
+use evidence::record::Role;
+use ledger::{Changer, INSTANCE, KEYS_LIVE_MAX, KeyError, NewKey};
+use store::Fault;
+
+use crate::bed::TestLedger;
+
+fn new(tenant_id: &str, role: Role) -> NewKey {
+    NewKey {
+        tenant_id: tenant_id.into(),
+        role,
+        name: None,
+        expires_at: None,
+    }
+}
+
+fn reason(bed: &TestLedger, text: &str) -> &'static str {
+    bed.ledger
+        .api_keys()
+        .check(text, bed.now())
+        .map_or_else(|refused| refused.reason, |_| "let in")
+}
+
+#[test]
+fn keys_are_what_their_records_say_also_after_a_restart() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    assert!(!bed.ledger.api_keys().any());
+    let by = Changer::local();
+    let create = |role| bed.ledger.key_create(&new("acme", role), &by, bed.now()).unwrap();
+    let (reader, writer, admin) = (create(Role::Reader), create(Role::Writer), create(Role::Admin));
+    let rotated = bed
+        .ledger
+        .key_rotate(Some("acme"), &writer.key.key_id, &by, bed.later(1))
+        .unwrap();
+    bed.ledger
+        .key_revoke(Some("acme"), &admin.key.key_id, &by, bed.later(1))
+        .unwrap();
+    let judge = |bed: &TestLedger| {
+        [&reader.text, &writer.text, &rotated.text, &admin.text].map(|text| reason(bed, text))
+    };
+    let expected = ["let in", "wrong_secret", "let in", "revoked"];
+    assert_eq!(judge(&bed), expected);
+    let before = bed.ledger.api_keys().list(None);
+    let bed = bed.reopen();
+    assert_eq!(judge(&bed), expected);
+    assert_eq!(bed.ledger.api_keys().list(None), before);
+    assert!(bed.ledger.api_keys().any());
+    let read = ledger::read_keys(bed.ledger.store()).unwrap();
+    assert_eq!(read.list(Some("acme")), before);
+    bed.check();
+}
+
+#[test]
+fn a_key_is_nowhere_but_with_whom_it_was_given_to() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    let given = bed
+        .ledger
+        .key_create(&new("acme", Role::Admin), &Changer::local(), bed.now())
+        .unwrap();
+    let secret = given.text.rsplit('_').next().unwrap().to_owned();
+    assert!(secret.len() >= 52, "256 bits and more");
+    assert!(!format!("{given:?}").contains(&secret));
+    for entry in std::fs::read_dir(bed.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            let found = bytes
+                .windows(secret.len())
+                .any(|window| window == secret.as_bytes());
+            assert!(!found, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn what_is_no_key_of_ours_is_refused() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    let given = bed
+        .ledger
+        .key_create(
+            &NewKey {
+                expires_at: bed.now().checked_add_micros(10_000_000),
+                ..new("acme", Role::Reader)
+            },
+            &Changer::local(),
+            bed.now(),
+        )
+        .unwrap();
+    let id = &given.key.key_id;
+    assert_eq!(reason(&bed, "dpn_nobody_secret"), "unknown");
+    assert_eq!(
+        reason(&bed, &format!("dpn_{id}_{}", "a".repeat(52))),
+        "wrong_secret"
+    );
+    assert_eq!(reason(&bed, &given.text[..given.text.len() - 1]), "wrong_secret");
+    assert_eq!(reason(&bed, "password"), "malformed");
+    let keys = bed.ledger.api_keys();
+    assert!(keys.check(&given.text, bed.later(0)).is_ok());
+    let at = given.key.expires_at.unwrap();
+    assert_eq!(keys.check(&given.text, at).unwrap_err().reason, "expired");
+}
+
+#[test]
+fn a_key_of_another_tenant_is_as_absent_as_none() {
+    let bed = TestLedger::new();
+    bed.tenant("a");
+    bed.tenant("b");
+    let by = Changer::local();
+    let given = bed
+        .ledger
+        .key_create(&new("a", Role::Admin), &by, bed.now())
+        .unwrap();
+    for id in [&*given.key.key_id, "nosuchkey"] {
+        assert!(matches!(
+            bed.ledger.key_revoke(Some("b"), id, &by, bed.now()),
+            Err(KeyError::KeyUnknown)
+        ));
+        assert!(matches!(
+            bed.ledger.key_rotate(Some("b"), id, &by, bed.now()),
+            Err(KeyError::KeyUnknown)
+        ));
+    }
+    assert_eq!(reason(&bed, &given.text), "let in");
+}
+
+#[test]
+fn rules_of_keys_are_kept() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    let by = Changer::local();
+    let create = |new: &NewKey| bed.ledger.key_create(new, &by, bed.now());
+    assert!(matches!(
+        create(&new("nobody", Role::Reader)),
+        Err(KeyError::TenantUnknown)
+    ));
+    for bad in [
+        new("acme", Role::Operator),
+        new(INSTANCE, Role::Admin),
+        NewKey {
+            name: Some("a\nb".into()),
+            ..new("acme", Role::Reader)
+        },
+        NewKey {
+            expires_at: Some(bed.now()),
+            ..new("acme", Role::Reader)
+        },
+    ] {
+        assert!(matches!(create(&bad), Err(KeyError::Invalid(..))), "{bad:?}");
+    }
+    let operator = create(&new(INSTANCE, Role::Operator)).unwrap();
+    let id = &operator.key.key_id;
+    bed.ledger.key_revoke(None, id, &by, bed.now()).unwrap();
+    let size = bed.size(&bed.ledger.tenant(INSTANCE).unwrap());
+    bed.ledger.key_revoke(None, id, &by, bed.now()).unwrap();
+    assert_eq!(
+        bed.size(&bed.ledger.tenant(INSTANCE).unwrap()),
+        size,
+        "revoked again: nothing happens"
+    );
+    assert!(matches!(
+        bed.ledger.key_rotate(None, id, &by, bed.now()),
+        Err(KeyError::Revoked)
+    ));
+}
+
+#[test]
+fn a_tenant_has_so_many_live_keys_and_no_more() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    let by = Changer::local();
+    let create = || bed.ledger.key_create(&new("acme", Role::Reader), &by, bed.now());
+    let first = create().unwrap();
+    for _ in 1..KEYS_LIVE_MAX {
+        create().unwrap();
+    }
+    assert!(matches!(create(), Err(KeyError::TooMany)));
+    bed.ledger
+        .key_revoke(None, &first.key.key_id, &by, bed.now())
+        .unwrap();
+    create().unwrap();
+}
+
+#[test]
+fn a_key_whose_record_is_not_durable_lets_nobody_in() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    bed.fault.arm(Fault::AppendRefused);
+    let given = bed
+        .ledger
+        .key_create(&new("acme", Role::Admin), &Changer::local(), bed.now());
+    assert!(given.is_err());
+    assert!(!bed.ledger.api_keys().any());
+}

@@ -1,0 +1,379 @@
+//! Every operation, and what it takes to be allowed: the one table from routes to actions and topics.
+//!
+//! A route without a row is for admins alone (topic `unlisted`), and the route matrix fails for it.
+
+use axum::http::Method;
+
+/// What an operation does, in the words of policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Action {
+    Read,
+    Write,
+    Verify,
+    Export,
+    Manage,
+}
+
+impl Action {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Verify => "verify",
+            Self::Export => "export",
+            Self::Manage => "manage",
+        }
+    }
+}
+
+/// What is left on record when the operation is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trail {
+    /// The decision, and that evidence was read.
+    Read,
+    /// The decision, and that evidence was taken away.
+    Export,
+    /// The decision.
+    Decision,
+    /// Decisions, counted by the minute.
+    Counted,
+    /// Decisions, counted by the hour.
+    Hourly,
+    /// Nothing.
+    Nothing,
+}
+
+/// An operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    pub(crate) action: Action,
+    pub(crate) topic: &'static str,
+    pub(crate) trail: Trail,
+    /// What earlier requests left in the recorder's buffer is committed first.
+    pub(crate) flush_first: bool,
+}
+
+/// What a route needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Access {
+    /// No key.
+    Public,
+    /// A decision, made before the handler runs.
+    Decided(Operation),
+    /// A decision that the handler asks for itself: its refusals have a form of their own.
+    InHandler(Operation),
+}
+
+const fn op(name: &'static str, action: Action, topic: &'static str, trail: Trail) -> Operation {
+    Operation {
+        name,
+        action,
+        topic,
+        trail,
+        flush_first: false,
+    }
+}
+
+const fn read(name: &'static str, topic: &'static str) -> Access {
+    Access::Decided(op(name, Action::Read, topic, Trail::Read))
+}
+
+/// Of the ledger itself: no record unless denied.
+const fn quiet(name: &'static str, topic: &'static str) -> Access {
+    Access::Decided(op(name, Action::Read, topic, Trail::Nothing))
+}
+
+const fn tile(name: &'static str) -> Access {
+    Access::Decided(op(name, Action::Read, "tlog", Trail::Hourly))
+}
+
+const fn write(name: &'static str) -> Access {
+    Access::Decided(op(name, Action::Write, "evidence", Trail::Counted))
+}
+
+const fn otlp(name: &'static str) -> Access {
+    Access::InHandler(op(name, Action::Write, "evidence", Trail::Counted))
+}
+
+const fn manage(name: &'static str, topic: &'static str) -> Access {
+    Access::Decided(op(name, Action::Manage, topic, Trail::Decision))
+}
+
+/// Reads of what the recorder writes.
+const fn trail(name: &'static str) -> Access {
+    let mut operation = op(name, Action::Read, "audit", Trail::Read);
+    operation.flush_first = true;
+    Access::Decided(operation)
+}
+
+/// Every route, by path.
+const TABLE: &[(&str, &str, Access)] = &[
+    ("GET", "/api/docs", Access::Public),
+    ("GET", "/api/openapi.json", Access::Public),
+    ("POST", "/api/v1/audit-events", write("audit_event_record")),
+    (
+        "POST",
+        "/api/v1/exports",
+        Access::Decided(op("export_request", Action::Export, "exports", Trail::Decision)),
+    ),
+    (
+        "GET",
+        "/api/v1/exports/{export_id}",
+        read("get_export", "exports"),
+    ),
+    (
+        "GET",
+        "/api/v1/exports/{export_id}/download",
+        Access::Decided(op("export_download", Action::Export, "exports", Trail::Export)),
+    ),
+    ("GET", "/api/v1/incidents", read("incidents_list", "runs")),
+    ("POST", "/api/v1/incidents", write("incident_open")),
+    ("GET", "/api/v1/incidents/{id}", read("incident_get", "runs")),
+    (
+        "POST",
+        "/api/v1/incidents/{id}/acknowledge",
+        write("incident_acknowledge"),
+    ),
+    ("POST", "/api/v1/incidents/{id}/close", write("incident_close")),
+    (
+        "POST",
+        "/api/v1/incidents/{id}/resolve",
+        write("incident_resolve"),
+    ),
+    (
+        "GET",
+        "/api/v1/keys",
+        Access::Decided(op("key_list", Action::Read, "keys", Trail::Decision)),
+    ),
+    ("POST", "/api/v1/keys", manage("key_create", "keys")),
+    ("POST", "/api/v1/keys/{id}/revoke", manage("key_revoke", "keys")),
+    ("POST", "/api/v1/keys/{id}/rotate", manage("key_rotate", "keys")),
+    ("GET", "/api/v1/ledger/head", quiet("ledger_head", "receipts")),
+    (
+        "GET",
+        "/api/v1/ledger/leaves/{index}",
+        quiet("ledger_leaf", "ledger"),
+    ),
+    (
+        "GET",
+        "/api/v1/ledger/proofs/consistency",
+        quiet("ledger_consistency", "receipts"),
+    ),
+    (
+        "GET",
+        "/api/v1/ledger/proofs/inclusion",
+        quiet("ledger_inclusion", "receipts"),
+    ),
+    ("GET", "/api/v1/logs/audit", read("list_audit_entries", "audit")),
+    ("GET", "/api/v1/logs/audit/access", trail("get_audit_access")),
+    (
+        "GET",
+        "/api/v1/logs/audit/authorization",
+        trail("get_audit_authorization"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/audit/entries/{entry_id}",
+        read("get_audit_entry", "audit"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/audit/exports",
+        read("get_audit_exports", "audit"),
+    ),
+    ("GET", "/api/v1/logs/audit/identity", trail("get_audit_identity")),
+    (
+        "GET",
+        "/api/v1/logs/audit/integrity",
+        read("get_audit_integrity", "audit"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/llm-runs",
+        read("list_llm_run_records", "runs"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/llm-runs/{run_id}/envelope",
+        read("get_llm_run_envelope", "runs"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/llm-runs/{run_id}/export",
+        read("get_llm_run_export", "runs"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/llm-runs/{run_id}/governance",
+        read("get_llm_run_governance", "runs"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/llm-runs/{run_id}/replay",
+        read("get_llm_run_replay", "runs"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/llm-runs/{run_id}/trace",
+        read("get_llm_run_trace", "runs"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/system",
+        read("list_system_records", "system"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/system/audit",
+        read("get_system_audit", "system"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/system/{run_id}/events",
+        read("get_system_events", "system"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/system/{run_id}/replay",
+        read("get_system_replay", "system"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/system/{run_id}/snapshot",
+        read("get_system_snapshot", "system"),
+    ),
+    (
+        "GET",
+        "/api/v1/logs/system/{run_id}/telemetry",
+        read("get_system_telemetry", "system"),
+    ),
+    ("GET", "/api/v1/me", quiet("whoami", "self")),
+    (
+        "GET",
+        "/api/v1/policy-activations",
+        read("policy_activations_list", "runs"),
+    ),
+    ("POST", "/api/v1/policy-activations", write("policy_activate")),
+    ("GET", "/api/v1/records", read("list_records", "records")),
+    ("GET", "/api/v1/records/{id}", read("get_record", "records")),
+    (
+        "GET",
+        "/api/v1/records/{id}/proof",
+        read("get_record_proof", "records"),
+    ),
+    ("POST", "/api/v1/runs", write("run_start")),
+    ("POST", "/api/v1/runs/{run_id}/abort", write("run_abort")),
+    ("POST", "/api/v1/runs/{run_id}/complete", write("run_complete")),
+    (
+        "POST",
+        "/api/v1/runs/{run_id}/evidence/policy-decision",
+        write("evidence_policy_decision"),
+    ),
+    ("POST", "/api/v1/runs/{run_id}/steps", write("step_record")),
+    ("GET", "/api/v1/steps", read("step_find", "runs")),
+    ("POST", "/api/v1/system-records", write("system_record_record")),
+    ("GET", "/api/v1/traces", read("trace_list", "runs")),
+    ("POST", "/api/v1/traces", write("trace_store")),
+    (
+        "GET",
+        "/api/v1/traces/by-root-hash/{hash}",
+        read("trace_by_root_hash", "runs"),
+    ),
+    ("GET", "/api/v1/traces/diff", read("trace_diff", "runs")),
+    ("GET", "/api/v1/traces/{id}", read("trace_read", "runs")),
+    (
+        "POST",
+        "/api/v1/verifications",
+        Access::Decided(op(
+            "begin_verification",
+            Action::Verify,
+            "verifications",
+            Trail::Decision,
+        )),
+    ),
+    (
+        "GET",
+        "/api/v1/verifications/{verification_id}",
+        read("get_verification", "verifications"),
+    ),
+    ("GET", "/healthz", Access::Public),
+    ("GET", "/metrics", Access::Public),
+    (
+        "POST",
+        "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        otlp("otlp_logs"),
+    ),
+    (
+        "POST",
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        otlp("otlp_metrics"),
+    ),
+    (
+        "POST",
+        "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        otlp("otlp_traces"),
+    ),
+    ("GET", "/readyz", Access::Public),
+    (
+        "GET",
+        "/tlog/{tenant}/checkpoint",
+        quiet("tlog_checkpoint", "receipts"),
+    ),
+    ("GET", "/tlog/{tenant}/tile/{*path}", tile("tlog_tile")),
+    ("GET", "/tlog/{tenant}/vkey", quiet("tlog_vkey", "receipts")),
+    ("GET", "/tlog/{tenant}/vkeys", quiet("tlog_vkeys", "receipts")),
+    (
+        "GET",
+        "/tlog/{tenant}/{epoch}/checkpoint",
+        quiet("tlog_epoch_checkpoint", "receipts"),
+    ),
+    (
+        "GET",
+        "/tlog/{tenant}/{epoch}/tile/{*path}",
+        tile("tlog_epoch_tile"),
+    ),
+    (
+        "GET",
+        "/tlog/{tenant}/{epoch}/vkey",
+        quiet("tlog_epoch_vkey", "receipts"),
+    ),
+    ("POST", "/v1/logs", otlp("otlp_logs")),
+    ("POST", "/v1/metrics", otlp("otlp_metrics")),
+    ("POST", "/v1/traces", otlp("otlp_traces")),
+];
+
+/// What the route of that method and path template needs; `HEAD` is `GET`.
+pub(crate) fn access_of(method: &Method, template: &str) -> Access {
+    let method = if method == Method::HEAD {
+        "GET"
+    } else {
+        method.as_str()
+    };
+    TABLE
+        .iter()
+        .find(|(row_method, path, _)| *row_method == method && *path == template)
+        .map_or(
+            Access::Decided(op("unlisted", Action::Manage, "unlisted", Trail::Decision)),
+            |(_, _, access)| *access,
+        )
+}
+
+/// The tenant that a path names; of others it is the caller's.
+pub(crate) fn tenant_of_path(path: &str) -> Option<&str> {
+    path.strip_prefix("/tlog/")?.split('/').next()
+}
+
+/// Kinds of records that belong to the audit topic: who may not read it does not find them among records.
+pub(crate) fn is_audit(kind: evidence::Kind) -> bool {
+    use evidence::Kind;
+    matches!(
+        kind,
+        Kind::AuditEvent
+            | Kind::IdentityEvent
+            | Kind::AuthorizationDecision
+            | Kind::AccessEvent
+            | Kind::ExportRequested
+            | Kind::ExportCompleted
+    )
+}

@@ -1,0 +1,439 @@
+//! Keys, roles and what is left on record of them, through HTTP.
+
+use axum::body::Body;
+use axum::http::Method;
+use evidence::record::Role;
+use ledger::{Changer, INSTANCE, NewKey};
+use serde_json::{Value, json};
+
+use crate::server::{Answer, TestServer, now};
+
+/// A server with tenants `acme` and `other` and a key of each role in both.
+pub(crate) struct Keyed {
+    pub(crate) server: TestServer,
+    pub(crate) keys: Vec<(&'static str, String)>,
+}
+
+pub(crate) fn key(server: &TestServer, tenant_id: &str, role: Role) -> String {
+    let new = NewKey {
+        tenant_id: tenant_id.into(),
+        role,
+        name: None,
+        expires_at: None,
+    };
+    server
+        .app
+        .ledger
+        .key_create(&new, &Changer::local(), now())
+        .unwrap()
+        .text
+}
+
+impl Keyed {
+    pub(crate) fn new() -> Self {
+        let server = TestServer::new();
+        let mut keys = Vec::new();
+        for tenant in ["acme", "other"] {
+            server.app.ledger.tenant_create(tenant, now()).unwrap();
+        }
+        for (name, tenant, role) in [
+            ("reader", "acme", Role::Reader),
+            ("writer", "acme", Role::Writer),
+            ("auditor", "acme", Role::Auditor),
+            ("admin", "acme", Role::Admin),
+            ("operator", INSTANCE, Role::Operator),
+            ("foreign", "other", Role::Admin),
+        ] {
+            keys.push((name, key(&server, tenant, role)));
+        }
+        Self { server, keys }
+    }
+
+    pub(crate) fn as_(&self, who: &str, method: Method, path: &str, body: &Value) -> Answer {
+        let key = self
+            .keys
+            .iter()
+            .find(|(name, _)| *name == who)
+            .map(|(_, key)| key);
+        let bearer = key.map(|key| format!("Bearer {key}")).unwrap_or_default();
+        let mut headers = vec![("content-type", "application/json")];
+        if !bearer.is_empty() {
+            headers.push(("authorization", bearer.as_str()));
+        }
+        let body = if body.is_null() {
+            Body::empty()
+        } else {
+            body.to_string().into()
+        };
+        self.server.request(method, path, &headers, body)
+    }
+
+    pub(crate) fn get_as(&self, who: &str, path: &str) -> Answer {
+        self.as_(who, Method::GET, path, &Value::Null)
+    }
+
+    /// Bodies of records of a kind, as the tenant's admin finds them, newest first.
+    pub(crate) fn noted(&self, who: &str, kind: &str) -> Vec<Value> {
+        self.server
+            .runtime
+            .block_on(self.server.app.flush_access())
+            .unwrap();
+        let found = self
+            .get_as(who, &format!("/api/v1/records?kind={kind}&limit=100"))
+            .ok();
+        found["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["body"].clone())
+            .collect()
+    }
+}
+
+#[test]
+fn without_a_good_key_nothing_is_answered() {
+    let keyed = Keyed::new();
+    let good = keyed.keys[0].1.clone();
+    for bad in [
+        String::new(),
+        good.clone(),
+        format!("Basic {good}"),
+        format!("Bearer {good}x"),
+        format!("Bearer {}", &good[..good.len() - 1]),
+        format!("Bearer dpn_nobody_{}", "a".repeat(52)),
+        "Bearer ".into(),
+        "Bearer eyJhbGciOiJub25lIn0.e30.".into(),
+    ] {
+        let headers = [("authorization", bad.as_str())];
+        let answer = keyed
+            .server
+            .request(Method::GET, "/api/v1/me", &headers, Body::empty());
+        assert_eq!(answer.problem(401), "unauthorized", "{bad}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    }
+    let bearer = format!("Bearer {good}");
+    let twice = [
+        ("authorization", bearer.as_str()),
+        ("authorization", bearer.as_str()),
+    ];
+    let answer = keyed
+        .server
+        .request(Method::GET, "/api/v1/me", &twice, Body::empty());
+    assert_eq!(answer.problem(401), "unauthorized");
+    assert_eq!(keyed.get_as("reader", "/api/v1/me").ok()["tenant_id"], "acme");
+}
+
+#[test]
+fn the_tenant_is_the_keys_whatever_the_request_says() {
+    let keyed = Keyed::new();
+    let run = json!({ "run_id": "r-1" });
+    assert_eq!(
+        keyed.as_("writer", Method::POST, "/api/v1/runs", &run).status,
+        201
+    );
+    let foreign = keyed.keys[5].1.clone();
+    let bearer = format!("Bearer {foreign}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("x-tenant-id", "acme"),
+        ("x-scope-orgid", "acme"),
+        ("deponent-tenant", "acme"),
+    ];
+    let get = |path: &str| keyed.server.request(Method::GET, path, &headers, Body::empty());
+    assert_eq!(get("/api/v1/me").ok()["tenant_id"], "other");
+    let (present, absent) = (get("/api/v1/traces/r-1"), get("/api/v1/traces/r-2"));
+    assert_eq!((present.status.as_u16(), &present.body), (404, &absent.body));
+    assert_eq!(get("/api/v1/traces?tenant_id=acme").problem(400), "bad_parameter");
+    let (present, absent) = (get("/tlog/acme/checkpoint"), get("/tlog/nobody/checkpoint"));
+    assert_eq!((present.status.as_u16(), &present.body), (404, &absent.body));
+    assert_eq!(get("/tlog/%61cme/checkpoint").status, 404);
+    assert_eq!(keyed.get_as("reader", "/api/v1/traces/r-1").status, 200);
+}
+
+#[test]
+fn a_rotated_and_a_revoked_key_let_nobody_in() {
+    let keyed = Keyed::new();
+    let id = |who: &str| {
+        let key = &keyed.keys.iter().find(|(name, _)| *name == who).unwrap().1;
+        key.split('_').nth(1).unwrap().to_owned()
+    };
+    let post = |who: &str, path: &str| keyed.as_(who, Method::POST, path, &Value::Null);
+    let rotated = post("admin", &format!("/api/v1/keys/{}/rotate", id("reader"))).ok();
+    assert_eq!(keyed.get_as("reader", "/api/v1/me").status, 401);
+    let bearer = format!("Bearer {}", rotated["key"].as_str().unwrap());
+    let get = || {
+        let headers = [("authorization", bearer.as_str())];
+        keyed
+            .server
+            .request(Method::GET, "/api/v1/me", &headers, Body::empty())
+            .status
+    };
+    assert_eq!(get(), 200);
+    post("admin", &format!("/api/v1/keys/{}/revoke", id("reader"))).ok();
+    assert_eq!(get(), 401);
+    // Another tenant's key is as absent as none; an operator reaches all.
+    let foreign = post("foreign", &format!("/api/v1/keys/{}/revoke", id("writer")));
+    let absent = post("foreign", "/api/v1/keys/nosuchkey/revoke");
+    assert_eq!((foreign.status.as_u16(), foreign.body), (404, absent.body));
+    assert_eq!(
+        post("auditor", &format!("/api/v1/keys/{}/revoke", id("writer"))).problem(403),
+        "forbidden"
+    );
+    post("operator", &format!("/api/v1/keys/{}/revoke", id("writer"))).ok();
+    let events = keyed.noted("admin", "identity.event");
+    let refused = events
+        .iter()
+        .find(|event| event["event_type"] == "signin.refused")
+        .unwrap();
+    assert_eq!(refused["subject_id"], id("reader"));
+    let types: Vec<&str> = events
+        .iter()
+        .map(|event| event["event_type"].as_str().unwrap())
+        .collect();
+    assert!(types.contains(&"key.rotated") && types.contains(&"key.revoked"));
+}
+
+#[test]
+fn keys_are_made_over_http_and_shown_once() {
+    let keyed = Keyed::new();
+    let body = json!({ "role": "reader", "name": "ci" });
+    let made = keyed.as_("admin", Method::POST, "/api/v1/keys", &body);
+    assert_eq!(
+        (made.status.as_u16(), made.header("cache-control")),
+        (201, "no-store")
+    );
+    let made = made.json();
+    assert!(made["key"].as_str().unwrap().starts_with("dpn_"));
+    assert!(made["receipt"]["leaf_index"].is_u64());
+    let listed = keyed.get_as("admin", "/api/v1/keys");
+    assert!(!listed.text().contains(made["key"].as_str().unwrap()));
+    let listed = listed.ok();
+    let tenants: Vec<&Value> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| &key["tenant_id"])
+        .collect();
+    assert!(tenants.len() == 5 && tenants.iter().all(|tenant| *tenant == "acme"));
+    let foreign = json!({ "role": "admin", "tenant_id": "other" });
+    let refused = keyed.as_("admin", Method::POST, "/api/v1/keys", &foreign);
+    let absent = json!({ "role": "admin", "tenant_id": "nobody" });
+    let nobody = keyed.as_("admin", Method::POST, "/api/v1/keys", &absent);
+    assert_eq!((refused.status.as_u16(), refused.body), (404, nobody.body));
+    assert_eq!(
+        keyed
+            .as_("operator", Method::POST, "/api/v1/keys", &foreign)
+            .status,
+        201
+    );
+    for bad in [
+        json!({ "role": "operator" }),
+        json!({ "role": "god" }),
+        json!({ "role": "reader", "colour": 1 }),
+    ] {
+        assert_eq!(
+            keyed
+                .as_("admin", Method::POST, "/api/v1/keys", &bad)
+                .problem(422),
+            "invalid"
+        );
+    }
+}
+
+#[test]
+fn decisions_and_reads_are_on_record_with_policies_and_requests() {
+    let keyed = Keyed::new();
+    keyed.as_(
+        "writer",
+        Method::POST,
+        "/api/v1/runs",
+        &json!({ "run_id": "r-1" }),
+    );
+    for _ in 0..5 {
+        keyed.as_("writer", Method::POST, "/api/v1/runs", &json!({}));
+    }
+    keyed.get_as("auditor", "/api/v1/logs/llm-runs?limit=3").ok();
+    assert_eq!(
+        keyed
+            .get_as("reader", "/api/v1/logs/audit/access")
+            .status
+            .as_u16()
+            / 100,
+        4
+    );
+    keyed.get_as("foreign", "/tlog/acme/checkpoint");
+    keyed.get_as("reader", "/api/v1/ledger/head").ok();
+    let decisions = keyed.noted("admin", "authorization.decision");
+    let find = |action: &str, decision: &str| {
+        decisions
+            .iter()
+            .filter(|body| body["action"] == action && body["decision"] == decision)
+            .collect::<Vec<_>>()
+    };
+    let writes = find("write", "ALLOW");
+    assert_eq!(writes.len(), 1, "the first of the minute; the rest when it ends");
+    assert_eq!(
+        (&writes[0]["policy_ids"], &writes[0]["count"]),
+        (&json!(["writer"]), &json!(1))
+    );
+    let reads = find("read", "ALLOW");
+    assert_eq!(
+        (reads.len(), &reads[0]["policy_ids"]),
+        (1, &json!(["auditor"])),
+        "the head leaves no record"
+    );
+    assert_eq!(reads[0]["operation"], "list_llm_run_records");
+    let access = keyed.noted("admin", "access.event");
+    let read = access
+        .iter()
+        .find(|body| body["operation"] == "list_llm_run_records")
+        .unwrap();
+    assert_eq!(
+        (&read["row_count"], &read["filters"]),
+        (&json!(3), &json!({ "limit": "3" }))
+    );
+    assert!(read["request_id"].is_string());
+    let denied = keyed.noted("foreign", "authorization.decision");
+    let denied: Vec<_> = denied.iter().filter(|body| body["decision"] == "DENY").collect();
+    assert_eq!(denied[0]["policy_ids"], json!(["tenant-boundary"]));
+}
+
+#[test]
+fn a_flood_over_made_up_tenants_is_counted_not_listed() {
+    let keyed = Keyed::new();
+    for n in 0..700 {
+        let path = format!("/tlog/t{n}/checkpoint");
+        assert_eq!(keyed.get_as("reader", &path).status, 404);
+    }
+    let list = "/api/v1/logs/audit/authorization?limit=500";
+    let page = keyed.get_as("auditor", list).ok();
+    assert_eq!(page["total"], 600);
+    let first = keyed.get_as("auditor", &format!("{list}&offset=590")).ok();
+    let named = |n: usize| json!(format!("t{n}/receipts"));
+    let decisions = first["decisions"].as_array().unwrap();
+    assert!(decisions.iter().any(|one| one["entity_id"] == named(0)));
+    assert!(
+        decisions
+            .iter()
+            .all(|one| one["policy_ids"] == json!(["tenant-boundary"]))
+    );
+}
+
+#[test]
+fn what_was_counted_stands_there_when_the_minute_is_over() {
+    fn later() -> evidence::Timestamp {
+        evidence::Timestamp::from_micros(now().as_micros() + 60_000_000).unwrap()
+    }
+    let mut keyed = Keyed::new();
+    for _ in 0..5 {
+        keyed.as_("writer", Method::POST, "/api/v1/runs", &json!({}));
+    }
+    keyed.server.app.clock = later;
+    let decisions = keyed.noted("admin", "authorization.decision");
+    let writes: Vec<_> = decisions
+        .iter()
+        .filter(|body| body["action"] == "write")
+        .map(|body| (&body["count"], body["since"].is_string()))
+        .collect();
+    assert_eq!(writes, [(&json!(4), true), (&json!(1), false)]);
+}
+
+#[test]
+fn an_unknown_key_is_noted_with_the_instance_once_and_then_counted() {
+    let keyed = Keyed::new();
+    for n in 0..20 {
+        let bearer = format!("Bearer dpn_nobody{n}_x");
+        keyed.server.request(
+            Method::GET,
+            "/api/v1/me",
+            &[("authorization", &bearer)],
+            Body::empty(),
+        );
+    }
+    let noted = keyed.noted("operator", "authorization.decision");
+    let unknown: Vec<_> = noted.iter().filter(|body| body["reason"] == "unknown").collect();
+    assert_eq!(unknown.len(), 1);
+    assert_eq!(
+        (&unknown[0]["principal"], &unknown[0]["decision"]),
+        (&json!("anonymous"), &json!("DENY"))
+    );
+}
+
+#[test]
+fn what_belongs_to_the_audit_topic_is_absent_for_a_reader() {
+    let keyed = Keyed::new();
+    let page = keyed
+        .get_as("auditor", "/api/v1/records?kind=identity.event")
+        .ok();
+    let items = page["items"].as_array().unwrap();
+    assert_eq!(items.len(), 4);
+    let id = items[0]["record_id"]
+        .as_str()
+        .or(items[0]["header"]["id"].as_str())
+        .unwrap();
+    let path = format!("/api/v1/records/{id}");
+    assert_eq!(keyed.get_as("auditor", &path).status, 200);
+    assert_eq!(keyed.get_as("reader", &path).problem(404), "not_found");
+    let page = keyed.get_as("reader", "/api/v1/records?kind=identity.event").ok();
+    assert_eq!(page["items"], json!([]));
+}
+
+#[test]
+fn local_mode_is_over_when_the_first_key_is_made() {
+    let server = TestServer::new();
+    assert_eq!(server.get("/api/v1/me").ok()["principal"], "local");
+    let key = key(&server, "default", Role::Reader);
+    assert_eq!(server.get("/api/v1/me").problem(401), "unauthorized");
+    let id = key.split('_').nth(1).unwrap();
+    server
+        .app
+        .ledger
+        .key_revoke(None, id, &Changer::local(), now())
+        .unwrap();
+    assert_eq!(
+        server.get("/api/v1/me").problem(401),
+        "unauthorized",
+        "and stays over"
+    );
+}
+
+#[test]
+fn a_key_that_calls_too_often_waits_and_no_other_does() {
+    let mut keyed = Keyed::new();
+    let rate = ::server::Rate {
+        per_second: 1,
+        burst: 2,
+    };
+    let policies = ::server::Policies::load(None).unwrap();
+    keyed.server.app.access = ::server::Access::new(policies, ::server::Levels::default(), Some(rate));
+    keyed.server.router = ::server::router(keyed.server.app.clone());
+    for _ in 0..2 {
+        assert_eq!(keyed.get_as("reader", "/api/v1/me").status, 200);
+    }
+    let refused = keyed.get_as("reader", "/api/v1/me");
+    assert_eq!(
+        (refused.problem(429).as_str(), refused.header("retry-after")),
+        ("rate_limited", "1")
+    );
+    assert_eq!(keyed.get_as("admin", "/api/v1/me").status, 200);
+}
+
+#[test]
+fn otlp_takes_a_writers_key_and_refuses_in_its_own_form() {
+    let keyed = Keyed::new();
+    let spans = crate::server::export(&[crate::server::span(1, 1)]);
+    assert_eq!(
+        keyed.as_("writer", Method::POST, "/v1/traces", &spans).ok(),
+        json!({})
+    );
+    let refused = keyed.as_("reader", Method::POST, "/v1/traces", &spans);
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json()["code"]),
+        (403, &json!(7))
+    );
+    let refused = keyed.as_("nobody", Method::POST, "/v1/traces", &spans);
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json()["code"]),
+        (401, &json!(16))
+    );
+}
