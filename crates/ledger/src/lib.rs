@@ -10,10 +10,12 @@ pub mod admin;
 mod api_keys;
 pub mod audit;
 mod background;
+mod capture;
 mod counters;
 mod draft;
 mod high_water;
 pub mod incident;
+mod integrity;
 mod keys;
 mod open;
 mod outcome;
@@ -23,6 +25,7 @@ mod rebuild;
 mod records;
 mod recover;
 mod sequencer;
+mod settings;
 mod settle;
 mod steps;
 mod tenant;
@@ -43,16 +46,19 @@ pub use api_keys::{
 };
 pub use audit::AuditError;
 pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
+pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
+pub use integrity::{IntegrityError, RunIntegrity};
 pub use keys::KeyFolder;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
 pub use rebuild::rebuild;
 pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
+pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
 pub use tenant::{
@@ -79,6 +85,8 @@ pub(crate) struct Inner {
     pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
+    pub(crate) settings: Mutex<()>,
+    pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Option<File>,
 }

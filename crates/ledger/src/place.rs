@@ -265,8 +265,9 @@ impl<'a> Placer<'a> {
         draft: &Draft,
     ) -> Result<Option<Result<Placed, Rejection>>, PlaceError> {
         let key = (run, identity);
-        // An environment's identity is its content.
-        let is_content = draft.kind == Kind::EvidenceEnvironment;
+        // The identity of an environment that came with spans is its content.
+        let is_content =
+            draft.kind == Kind::EvidenceEnvironment && draft.identity != Some(Identity::once(draft.kind));
         if let Some((receipt, content)) = self.placed.get(&key) {
             let same = is_content || draft.content == *content;
             let receipt = *receipt;
@@ -314,6 +315,12 @@ impl<'a> Placer<'a> {
         };
         if ended {
             return Some(Rejection::RunEnded);
+        }
+        if is_posted_evidence(draft) {
+            let seal = (run, Identity::once(Kind::EvidenceIntegrity));
+            if self.placed.contains_key(&seal) || self.earlier.contains_key(&seal) {
+                return Some(Rejection::RunSealed);
+            }
         }
         draft
             .expect_run_seq
@@ -561,6 +568,20 @@ impl<'a> Placer<'a> {
     }
 }
 
+/// Evidence that stands by itself and that a sealed run takes no more (SPEC 6.1). What came with spans is late.
+fn is_posted_evidence(draft: &Draft) -> bool {
+    matches!(draft.bind, Bind::Run(_))
+        && draft.source_component != "otlp"
+        && matches!(
+            draft.kind,
+            Kind::EvidenceEnvironment
+                | Kind::EvidenceActivity
+                | Kind::EvidenceProvider
+                | Kind::EvidencePolicyDecision
+                | Kind::EvidenceCaptureFailure
+        )
+}
+
 fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
     let mut query = BatchQuery::default();
     let mut ids: HashSet<&str> = HashSet::new();
@@ -574,6 +595,10 @@ fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
                 }
                 if let Some(identity) = draft.identity {
                     query.by_run_id.push((run_id.to_string(), identity));
+                }
+                if is_posted_evidence(draft) {
+                    let seal = Identity::once(Kind::EvidenceIntegrity);
+                    query.by_run_id.push((run_id.to_string(), seal));
                 }
                 if let Facts::RunStarted(facts) = &draft.facts {
                     let trace = TraceKey::parse(&facts.trace_id);

@@ -142,6 +142,10 @@ impl Tenant {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    pub(crate) fn set_rules(&self, rules: Arc<Redactor>) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
     /// What its bodies are sealed with.
     pub fn salts(&self) -> Salts {
         Salts::of(self.rules())

@@ -217,6 +217,16 @@ impl From<AuditError> for ApiError {
     }
 }
 
+impl From<ledger::SettingError> for ApiError {
+    fn from(error: ledger::SettingError) -> Self {
+        match error {
+            ledger::SettingError::Rule { field, rule } => Self::invalid(field, rule),
+            ledger::SettingError::Read(error) => error.into(),
+            ledger::SettingError::Audit(error) => error.into(),
+        }
+    }
+}
+
 impl From<ledger::BodyTooLarge> for ApiError {
     fn from(error: ledger::BodyTooLarge) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", error.to_string())

@@ -8,7 +8,7 @@ const TABLE: [(&str, &[&str]); 7] = [
     ("evidence", &["tlog"]),
     ("audit", &["evidence"]),
     ("store", &["tlog", "evidence"]),
-    ("ledger", &["tlog", "evidence", "store"]),
+    ("ledger", &["tlog", "evidence", "audit", "store"]),
     ("server", &["tlog", "evidence", "store", "ledger"]),
     ("cli", &["tlog", "evidence", "audit", "store", "ledger", "server"]),
 ];

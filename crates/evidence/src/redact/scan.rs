@@ -39,6 +39,10 @@ pub(super) fn suspects(names: &Names, json: &[u8]) -> bool {
 /// Whether nothing that is looked for begins in the first [`STRETCH`] bytes. No branches, so that the compiler
 /// takes sixteen places at once.
 #[inline]
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "branches would keep the compiler from it"
+)]
 fn is_quiet(window: &[u8; STRETCH + AHEAD]) -> bool {
     let mut loud = false;
     for at in 0..STRETCH {

@@ -163,7 +163,7 @@ fn a_tenant_adds_names_and_patterns_and_takes_patterns_away() {
 fn settings_that_cannot_hold_are_refused() {
     let long = "x".repeat(PATTERN_BYTES_MAX + 1);
     for (json, part) in [
-        (r#"[]"#.to_owned(), "object"),
+        ("[]".to_owned(), "object"),
         (r#"{"more":1}"#.to_owned(), "unknown field"),
         (r#"{"fields":["a b"]}"#.to_owned(), "without spaces"),
         (r#"{"fields":[""]}"#.to_owned(), "1 to 64"),

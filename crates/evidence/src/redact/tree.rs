@@ -70,7 +70,7 @@ impl Walk<'_> {
         }
     }
 
-    fn members(&self, members: &mut Vec<(String, Value)>, place: Place) -> bool {
+    fn members(&self, members: &mut [(String, Value)], place: Place) -> bool {
         let (mut changed, mut renamed) = (false, false);
         for (name, value) in members.iter_mut() {
             if place.ours && names::is_exempt(name) && is_text(value) {
@@ -103,7 +103,7 @@ fn is_text(value: &Value) -> bool {
 }
 
 /// Puts renamed members in order; names that have become the same get a number, so that none is lost.
-fn make_unique(members: &mut Vec<(String, Value)>) {
+fn make_unique(members: &mut [(String, Value)]) {
     members.sort_by(|a, b| canonical::key_order(&a.0, &b.0));
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     let all: std::collections::HashSet<String> = members.iter().map(|(name, _)| name.clone()).collect();

@@ -5,11 +5,13 @@
 
 mod answer;
 pub(crate) mod audit_events;
+pub(crate) mod evidence;
 mod facet_list;
 mod fields;
 pub(crate) mod fingerprint;
 pub(crate) mod health;
 pub(crate) mod incidents;
+pub(crate) mod integrity;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod logs;
@@ -18,6 +20,7 @@ pub(crate) mod policy_activations;
 pub(crate) mod policy_decisions;
 pub(crate) mod records;
 mod records_find;
+pub(crate) mod redaction;
 mod run_list;
 mod run_steps;
 pub(crate) mod runs;

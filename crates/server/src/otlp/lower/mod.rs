@@ -45,6 +45,19 @@ pub struct Lowered {
     pub drafts: Vec<Draft>,
     /// Items that cannot be evidence, and why.
     pub rejected: Rejections,
+    /// Of them the first spans that name their trace: their run is told that they are missing.
+    pub refused: Vec<RefusedSpan>,
+}
+
+/// A span that is not taken, as far as it can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedSpan {
+    /// Its trace.
+    pub trace_id: [u8; 16],
+    /// Its id, in hex.
+    pub span_id: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Seals the bodies of one request and watches how many bytes they have.

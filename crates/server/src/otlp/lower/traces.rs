@@ -3,10 +3,10 @@
 //! A trace is a run. Its run is named by the resource, else by the first span that names one, else it is the
 //! trace itself. That holds for a trace not seen before; which run a known trace has, the ledger knows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use evidence::record::{Environment, Facts, RunStarted};
+use evidence::record::{CaptureFailure, Environment, EvidenceClass, Facts, RunStarted};
 use evidence::redact::Redactor;
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac, sha256};
 use ledger::{Bind, Draft, Salts, TraceBind};
@@ -14,11 +14,12 @@ use ledger::{Bind, Draft, Salts, TraceBind};
 use super::super::decode::{Group, TraceRequest};
 use super::super::redact;
 use super::super::span::{self, Refusal, SpanRef};
+use super::super::wire::Reader;
 use super::names::{Found, Slot};
 use super::shapes::{Shape, Shapes};
 use super::step::{ScopeText, Scratch};
 use super::view::View;
-use super::{Lowered, Sealer, attributes_json, hex, identifier, scope_rest};
+use super::{Lowered, RefusedSpan, Sealer, attributes_json, hex, identifier, scope_rest};
 
 /// Stands in the header of every record made from OTLP.
 pub(super) const SOURCE_COMPONENT: &str = "otlp";
@@ -45,6 +46,8 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     // Each with the place of its trace.
     let mut steps: Vec<(usize, Draft)> = Vec::new();
     let mut resource: Option<(usize, Result<Resource, Refusal>)> = None;
+    let mut failures = Failures::default();
+    let mut refused = Vec::new();
 
     for group in request.groups() {
         let count = || u64::try_from(group.items().count()).unwrap_or(u64::MAX);
@@ -84,6 +87,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             let mut take = |span: &SpanRef<'_>, found: &Found, draft: Draft, sealer: &mut Sealer<'_>| {
                 let trace = traces.place(&span.trace_id);
                 environments.see(trace, resource, draft.occurred_at, sealer)?;
+                failures.see(trace, span, resource, sealer)?;
                 traces.see(trace, span, found, resource, &draft);
                 steps.push((trace, draft));
                 Ok(())
@@ -105,6 +109,9 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
                 lowered.map_or(Ok(()), |draft| take(&span, &shape.found, draft, &mut sealer))
             });
             if let Err(reason) = lowered {
+                if refused.len() < REFUSED_MAX {
+                    refused.extend(refused_span(bytes, &reason));
+                }
                 rejected.add(1, || {
                     format!("span {place} of resource {}: {reason}", group.resource_index)
                 });
@@ -113,8 +120,14 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     }
 
     let binds = traces.binds();
-    let mut drafts = Vec::with_capacity(environments.drafts.len() + steps.len());
-    for (trace, mut draft) in environments.drafts.into_iter().chain(steps) {
+    let mut drafts = Vec::with_capacity(environments.drafts.len() + steps.len() + failures.drafts.len());
+    // Failures last: a trace's steps bind it to its run.
+    let all = environments
+        .drafts
+        .into_iter()
+        .chain(steps)
+        .chain(failures.drafts);
+    for (trace, mut draft) in all {
         let Some((hex, bind)) = binds.get(trace) else {
             continue;
         };
@@ -123,7 +136,11 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
         draft.bind = Bind::Trace(Arc::clone(bind));
         drafts.push(draft);
     }
-    Lowered { drafts, rejected }
+    Lowered {
+        drafts,
+        rejected,
+        refused,
+    }
 }
 
 /// One span as a draft; its trace's part is put in when all spans were seen. None when there may be secrets in
@@ -226,6 +243,91 @@ fn environment(resource: &Resource, at: Timestamp, sealer: &mut Sealer<'_>) -> R
         facts: Facts::Other,
         expect_run_seq: None,
     })
+}
+
+/// Refused spans of one request that their runs are told of: each is a record, and more of them say nothing new.
+const REFUSED_MAX: usize = 100;
+
+/// What of a refused span can be read: its ids.
+fn refused_span(bytes: &[u8], reason: &Refusal) -> Option<RefusedSpan> {
+    let (mut trace_id, mut span_id) = (None, String::new());
+    let mut reader = Reader::new(bytes, u32::MAX);
+    while let Ok(Some((number, raw))) = reader.field() {
+        match (number, span::as_message(raw)) {
+            (1, Some(id)) => trace_id = <[u8; 16]>::try_from(id).ok(),
+            (2, Some(id)) => span_id = hex(id.get(..id.len().min(8)).unwrap_or_default()),
+            _ => {}
+        }
+    }
+    Some(RefusedSpan {
+        trace_id: trace_id.filter(|id| *id != [0; 16])?,
+        span_id,
+        reason: reason.to_string(),
+    })
+}
+
+/// What the sender says that he dropped, noted once a trace: of its spans, of its resource.
+#[derive(Default)]
+struct Failures {
+    drafts: Vec<(usize, Draft)>,
+    noted: HashSet<(usize, EvidenceClass)>,
+}
+
+impl Failures {
+    fn see(
+        &mut self,
+        trace: usize,
+        span: &SpanRef<'_>,
+        resource: &Resource,
+        sealer: &mut Sealer<'_>,
+    ) -> Result<(), Refusal> {
+        let (attributes, events, links) = span.dropped;
+        if attributes | events | links != 0 {
+            let message = "the sender dropped attributes, events or links of spans";
+            self.note(trace, span, EvidenceClass::TraceSteps, message, sealer)?;
+        }
+        if resource.dropped != 0 {
+            let message = "the sender dropped attributes of the resource";
+            self.note(trace, span, EvidenceClass::Environment, message, sealer)?;
+        }
+        Ok(())
+    }
+
+    fn note(
+        &mut self,
+        trace: usize,
+        span: &SpanRef<'_>,
+        class: EvidenceClass,
+        message: &str,
+        sealer: &mut Sealer<'_>,
+    ) -> Result<(), Refusal> {
+        if !self.noted.insert((trace, class)) {
+            return Ok(());
+        }
+        // Traces of one run note it each: which run a trace has is not known here.
+        let about = format!("trace {}: dropped by the sender", hex(&span.trace_id));
+        let failure = CaptureFailure::noted(class, &about, message);
+        let kind = Kind::EvidenceCaptureFailure;
+        let body = sealer.seal(kind, |_, out| out.append(&mut failure.encode()))?;
+        let draft = Draft {
+            kind,
+            bind: Bind::None,
+            identity: failure.identity(),
+            content: None,
+            trace_id: None,
+            correlation_id: None,
+            actor: (ActorType::System, None),
+            occurred_at: Timestamp::from_unix_nanos(span.start).0,
+            source_domain: SourceDomain::Activity,
+            source_component: SOURCE_COMPONENT,
+            origin: Origin::System,
+            body,
+            facts: Facts::Other,
+            expect_run_seq: None,
+        };
+        self.drafts.push((trace, draft));
+        Ok(())
+    }
 }
 
 /// What the spans of one trace have in common, as far as this request shows it.
