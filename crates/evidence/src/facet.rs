@@ -68,6 +68,7 @@ impl Facts {
             Self::Signal(signal) => signal.facets(&mut out),
             Self::GovernanceAudit(audit) => audit.facets(&mut out),
             Self::Resolution(resolution) => resolution.facets(&mut out),
+            Self::Provenance(log) => log.facets(header, &mut out),
             Self::TraceEnded(_) => out.push("ended".to_owned()),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::Seal(_) | Self::Other => {}
         }

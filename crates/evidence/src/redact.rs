@@ -52,6 +52,11 @@ const LIMITS: Limits = Limits {
     nodes_max: u32::MAX,
 };
 
+/// The markers that stand in a value: {`count`, `patterns`}.
+pub fn tally(value: &Value) -> Value {
+    tree::tally(value).to_value()
+}
+
 /// A body that is nested too deep to be looked through, and so is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nested too deep to be looked through for secrets")]

@@ -20,6 +20,7 @@ mod keys;
 mod open;
 mod outcome;
 mod place;
+pub mod provenance;
 mod queue;
 mod rebuild;
 mod records;

@@ -24,6 +24,7 @@ mod job_event;
 mod ledger_recovered;
 mod policy_activation;
 mod policy_decision;
+mod provenance_log;
 mod provider_call;
 mod rule;
 mod run_completed;
@@ -58,6 +59,9 @@ pub use job_event::{JobEvent, JobEventFacts, JobEventType};
 pub use ledger_recovered::LedgerRecovered;
 pub use policy_activation::{CONFIDENCE_VERSION_DEFAULT, PolicyActivation, PolicyActivationFacts};
 pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEvidence};
+pub use provenance_log::{
+    COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceFacts, ProvenanceLog, ProvenanceView,
+};
 pub use provider_call::ProviderEvidence;
 pub(crate) use provider_call::provider_identity;
 pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
@@ -138,6 +142,8 @@ pub enum Facts {
     GovernanceAudit(GovernanceAuditFacts),
     /// A human decided what a verdict left open.
     Resolution(GovernanceResolution),
+    /// What went into a model and what came out.
+    Provenance(ProvenanceFacts),
     /// A run's evidence was judged and closed.
     Seal(SealFacts),
     /// A record of which projections know the header alone.
@@ -165,6 +171,7 @@ impl Facts {
             Kind::AuthorizationDecision => Self::Authorization(AuthorizationDecision::read(body)?),
             Kind::AccessEvent => Self::Access(AccessEvent::read(body)?),
             Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
+            Kind::ProvenanceLog => Self::Provenance(ProvenanceFacts::read(body)?),
             Kind::EvidenceIntegrity => Self::Seal(SealFacts::read(body)?),
             Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
             Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),

@@ -266,6 +266,13 @@ const TABLE: &[(&str, &str, Access)] = &[
         read("policy_activations_list", "runs"),
     ),
     ("POST", "/api/v1/policy-activations", write("policy_activate")),
+    ("GET", "/api/v1/provenance", read("provenance_list", "runs")),
+    ("POST", "/api/v1/provenance", write("provenance_log")),
+    (
+        "GET",
+        "/api/v1/provenance/drift",
+        read("provenance_drift", "runs"),
+    ),
     ("GET", "/api/v1/records", read("list_records", "records")),
     ("GET", "/api/v1/records/{id}", read("get_record", "records")),
     (

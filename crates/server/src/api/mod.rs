@@ -18,6 +18,7 @@ pub(crate) mod logs;
 pub(crate) mod otlp;
 pub(crate) mod policy_activations;
 pub(crate) mod policy_decisions;
+pub(crate) mod provenance;
 pub(crate) mod records;
 mod records_find;
 pub(crate) mod redaction;

@@ -23,6 +23,7 @@ mod openapi;
 mod otlp;
 mod otlp_lower;
 mod policy_activations;
+mod provenance;
 mod records;
 mod redaction;
 mod schema;
