@@ -8,6 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use evidence::record::Role;
 use serde::Deserialize;
 
 use crate::output::Usage;
@@ -16,7 +17,7 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 22] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
@@ -31,6 +32,14 @@ const VARIABLES: [&str; 14] = [
     "DEPONENT_RATE_LIMIT",
     "DEPONENT_RECORD_READS",
     "DEPONENT_RECORD_WRITES",
+    "DEPONENT_OIDC_ISSUER",
+    "DEPONENT_OIDC_AUDIENCE",
+    "DEPONENT_OIDC_JWKS",
+    "DEPONENT_OIDC_TENANT",
+    "DEPONENT_OIDC_TENANT_CLAIM",
+    "DEPONENT_OIDC_ROLE_CLAIM",
+    "DEPONENT_TLS_CERT",
+    "DEPONENT_TLS_KEY",
 ];
 
 /// The file as written.
@@ -47,6 +56,8 @@ struct File {
     policies: Option<PathBuf>,
     rate_limit: Option<u32>,
     record: RecordTable,
+    oidc: OidcTable,
+    tls: TlsTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,6 +78,89 @@ struct RunsTable {
 struct RecordTable {
     reads: Option<String>,
     writes: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct OidcTable {
+    issuer: Option<String>,
+    audience: Option<String>,
+    jwks: Option<String>,
+    tenant: Option<String>,
+    tenant_claim: Option<String>,
+    role_claim: Option<String>,
+    roles: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TlsTable {
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+/// Sign-in by the tokens of an issuer.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "serve"), allow(dead_code))]
+pub(crate) struct OidcSettings {
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    /// An address, or a file; `None`: where the issuer says.
+    pub(crate) jwks: Option<String>,
+    pub(crate) tenant: Option<String>,
+    pub(crate) tenant_claim: String,
+    pub(crate) role_claim: String,
+    pub(crate) roles: BTreeMap<String, Role>,
+}
+
+impl OidcTable {
+    /// `None`: nobody signs in by token.
+    fn resolve(self, variable: impl Fn(&str) -> Option<String>) -> Result<Option<OidcSettings>> {
+        let pick = |name: &str, file: Option<String>| {
+            let value = variable(&format!("DEPONENT_OIDC_{name}")).or(file);
+            value.filter(|value| !value.is_empty())
+        };
+        let (issuer, audience) = (pick("ISSUER", self.issuer), pick("AUDIENCE", self.audience));
+        let (jwks, tenant) = (pick("JWKS", self.jwks), pick("TENANT", self.tenant));
+        let Some(issuer) = issuer else {
+            if audience.is_some() || jwks.is_some() {
+                bail!(Usage(
+                    "oidc.issuer: is missing; tokens are those of one issuer".into()
+                ));
+            }
+            return Ok(None);
+        };
+        // Else a token that the issuer made for another program would let its bearer in here.
+        let Some(audience) = audience else {
+            bail!(Usage(
+                "oidc.audience: is missing; it says which tokens are meant for this server".into()
+            ));
+        };
+        if let Some(tenant) = &tenant
+            && !ledger::is_tenant_name(tenant)
+            && tenant != ledger::INSTANCE
+        {
+            bail!(Usage(format!("oidc.tenant: {tenant:?} is no tenant's name")));
+        }
+        let mut roles = BTreeMap::new();
+        for (said, role) in self.roles {
+            let Some(known) = Role::parse(&role) else {
+                bail!(Usage(format!(
+                    "oidc.roles: {role:?} is none of reader, writer, auditor, admin, operator"
+                )));
+            };
+            roles.insert(said, known);
+        }
+        Ok(Some(OidcSettings {
+            issuer,
+            audience,
+            jwks,
+            tenant,
+            tenant_claim: pick("TENANT_CLAIM", self.tenant_claim).unwrap_or_else(|| "tenant".into()),
+            role_claim: pick("ROLE_CLAIM", self.role_claim).unwrap_or_else(|| "role".into()),
+            roles,
+        }))
+    }
 }
 
 /// What flags say.
@@ -95,6 +189,12 @@ pub(crate) struct Settings {
     /// Whether allowed reads, and writes, are left on record.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) record: (bool, bool),
+    /// Sign-in by token.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) oidc: Option<OidcSettings>,
+    /// Certificate chain and key, both in PEM files.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// The environment as far as it concerns us. Read here and nowhere else.
@@ -133,8 +233,15 @@ impl Settings {
             ("ledger.origin", self.ledger.origin.clone()),
             ("listen", self.listen.to_string()),
             ("log", self.log.clone()),
+            (
+                "oidc.issuer",
+                self.oidc
+                    .as_ref()
+                    .map_or_else(|| "none".into(), |oidc| oidc.issuer.clone()),
+            ),
             ("runs.abandon_after", millis(self.ledger.abandon_after_micros)),
             ("runs.seal_after", millis(self.ledger.seal_after_micros)),
+            ("tls", if self.tls.is_some() { "on" } else { "off" }.into()),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -224,6 +331,17 @@ impl Settings {
             record("record.reads", "DEPONENT_RECORD_READS", file.record.reads)?,
             record("record.writes", "DEPONENT_RECORD_WRITES", file.record.writes)?,
         );
+        let path = |name: &str, file: Option<PathBuf>| variable(name).map(PathBuf::from).or(file);
+        let tls = match (
+            path("DEPONENT_TLS_CERT", file.tls.cert),
+            path("DEPONENT_TLS_KEY", file.tls.key),
+        ) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => bail!(Usage(
+                "tls: cert and key belong together, one of them is missing".into()
+            )),
+        };
         let rate_limit = match variable("DEPONENT_RATE_LIMIT") {
             None => file.rate_limit,
             Some(text) => Some(
@@ -235,6 +353,8 @@ impl Settings {
             policies: variable("DEPONENT_POLICIES").map(PathBuf::from).or(file.policies),
             rate_limit: rate_limit.filter(|&rate| rate > 0),
             record,
+            tls,
+            oidc: file.oidc.resolve(variable)?,
             listen: address("listen", &listen)?,
             grpc_listen: if grpc == "off" {
                 None
@@ -326,6 +446,9 @@ mod tests {
             ("DEPONENT_RUNS_SEAL_AFTER", "soon"),
             ("DEPONENT_LEDGER_ORIGIN", "a b"),
             ("DEPONENT_DATABASE_URL", "postgres://x"),
+            ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),
+            ("DEPONENT_OIDC_AUDIENCE", "deponent"),
+            ("DEPONENT_TLS_CERT", "cert.pem"),
         ] {
             assert!(
                 resolve(&[(name, value)])
@@ -335,6 +458,30 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn an_issuer_needs_an_audience_and_its_roles_are_ours() {
+        assert!(resolve(&[]).unwrap().oidc.is_none());
+        let both = [
+            ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),
+            ("DEPONENT_OIDC_AUDIENCE", "deponent"),
+        ];
+        let oidc = resolve(&both).unwrap().oidc.unwrap();
+        assert_eq!(
+            (oidc.tenant_claim.as_str(), oidc.role_claim.as_str()),
+            ("tenant", "role")
+        );
+        let table: File = toml::from_str(
+            "[oidc]\nissuer = \"https://i\"\naudience = \"a\"\n[oidc.roles]\nauditors = \"auditor\"",
+        )
+        .unwrap();
+        let oidc = table.oidc.resolve(|_| None).unwrap().unwrap();
+        assert_eq!(oidc.roles["auditors"], Role::Auditor);
+        let table: File =
+            toml::from_str("[oidc]\nissuer = \"https://i\"\naudience = \"a\"\nroles = { x = \"god\" }")
+                .unwrap();
+        assert!(table.oidc.resolve(|_| None).is_err());
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::ApiError;
 use crate::access::{Access, Levels, Policies};
 use crate::body::Budget;
 use crate::metrics::RequestCounts;
+use crate::oidc::Oidc;
+use crate::tls::Tls;
 use crate::verifications::Verifications;
 
 /// Limits of requests, each with its reason.
@@ -76,6 +78,10 @@ pub struct App {
     pub local: bool,
     /// What decides and notes.
     pub access: Arc<Access>,
+    /// Whose tokens let people in; `None`: only keys do.
+    pub oidc: Option<Arc<Oidc>>,
+    /// What ports speak TLS by; `None`: clear text.
+    pub tls: Option<Tls>,
     /// Verification by tenant, written by the background verifier; empty while there is none.
     pub verification: Arc<RwLock<Vec<Verification>>>,
     /// Why the server is not ready though its ledger is, e.g. while it drains. Written by [`crate::serve`].
@@ -108,6 +114,8 @@ impl App {
             limits,
             clock,
             local: true,
+            oidc: None,
+            tls: None,
             verification: Arc::default(),
             draining: Arc::default(),
             settings: Arc::default(),
@@ -124,9 +132,9 @@ impl App {
         all.iter().find(|one| &*one.tenant_id == tenant_id).cloned()
     }
 
-    /// Local mode: no keys were ever made, and only a loopback host is answered.
+    /// Local mode: no keys were ever made, nobody signs in by token, and only a loopback host is answered.
     pub fn is_local(&self) -> bool {
-        self.local && !self.ledger.api_keys().any()
+        self.local && self.oidc.is_none() && !self.ledger.api_keys().any()
     }
 
     /// Makes records of what the recorder has noted so far.

@@ -22,6 +22,7 @@ use crate::access::Level;
 use crate::access::operation::{self, Operation, Trail};
 use crate::access::policy::{Asker, Decided};
 use crate::access::recorder::{Detail, Listed, Who};
+use crate::oidc::{NoSignIn, Oidc, SignedIn, TokenRefused};
 use crate::{ApiError, App, Received, RequestId};
 
 /// The tenant of local mode.
@@ -39,6 +40,9 @@ const PATH_BYTES_MAX: usize = 1_024;
 /// The name of a caller without a credential that names one.
 const ANONYMOUS: &str = "anonymous";
 
+/// Why a request without a credential is refused.
+const NO_KEY: &str = "no_key";
+
 /// Not counted by the handler: one row was answered with.
 const ROWS_UNSET: u64 = u64::MAX;
 
@@ -49,7 +53,7 @@ pub struct Caller {
     pub tenant: Arc<Tenant>,
     /// The principal.
     pub principal: Arc<str>,
-    /// `key` or `local`.
+    /// `key`, `user` or `local`.
     pub(crate) kind: &'static str,
     pub(crate) roles: Arc<[Role]>,
     rows: Arc<AtomicU64>,
@@ -60,21 +64,19 @@ impl Caller {
     ///
     /// # Errors
     /// 401 without a good credential, 403 when the role is too small, 404 for another tenant's, 429 too often.
-    pub fn of(app: &App, parts: &Parts) -> Result<Self, ApiError> {
+    pub async fn of(app: &App, parts: &Parts) -> Result<Self, ApiError> {
         let template = parts
             .extensions
             .get::<MatchedPath>()
             .map_or_else(|| parts.uri.path(), MatchedPath::as_str);
         match operation::access_of(&parts.method, template) {
             operation::Access::Decided(operation) | operation::Access::InHandler(operation) => {
-                Self::decided(app, parts, &operation)
+                Judged::new(app, parts, &operation)
+                    .await?
+                    .noted(app, parts, &operation)
             }
             operation::Access::Public => Err(ApiError::internal(&"a public operation asks who calls")),
         }
-    }
-
-    fn decided(app: &App, parts: &Parts, operation: &Operation) -> Result<Self, ApiError> {
-        Judged::new(app, parts, operation)?.noted(app, parts, operation)
     }
 
     fn new(tenant: Arc<Tenant>, principal: Arc<str>, kind: &'static str, roles: &[Role]) -> Self {
@@ -87,7 +89,7 @@ impl Caller {
         }
     }
 
-    fn authenticate(
+    async fn authenticate(
         app: &App,
         parts: &Parts,
         operation: &Operation,
@@ -111,23 +113,73 @@ impl Caller {
             _ => None,
         };
         let Some(token) = token else {
-            note_refused(app, parts, operation, None, "no_key", at);
+            note_refused(app, parts, operation, None, NO_KEY, at);
             return Err(unauthorized());
         };
+        if let Some(oidc) = app.oidc.as_ref().filter(|_| !token.starts_with("dpn_")) {
+            return Self::signed_in(app, parts, operation, oidc, token, at).await;
+        }
         match app.ledger.api_keys().check(token, at) {
             Ok(key) => {
                 let tenant = app.ledger.tenant(&key.tenant_id).ok_or_else(unauthorized)?;
                 Ok(Self::new(tenant, key.principal().into(), "key", &[key.role]))
             }
             Err(refused) => {
-                let of = refused
-                    .key
-                    .as_ref()
-                    .and_then(|key| Some((app.ledger.tenant(&key.tenant_id)?, Arc::clone(&key.key_id))));
+                let of = refused.key.as_ref().and_then(|key| {
+                    let who = Who {
+                        principal: key.principal().into(),
+                        human: false,
+                    };
+                    Some((app.ledger.tenant(&key.tenant_id)?, who, Arc::clone(&key.key_id)))
+                });
                 note_refused(app, parts, operation, of, refused.reason, at);
                 Err(unauthorized())
             }
         }
+    }
+
+    async fn signed_in(
+        app: &App,
+        parts: &Parts,
+        operation: &Operation,
+        oidc: &Oidc,
+        token: &str,
+        at: Timestamp,
+    ) -> Result<Self, ApiError> {
+        let mut refused = match oidc.check(token, at).await {
+            Ok(SignedIn { user, first }) => {
+                let principal: Arc<str> = user.principal.as_str().into();
+                match app.ledger.tenant(&user.tenant_id) {
+                    Some(tenant) => {
+                        let caller = Self::new(tenant, principal, "user", &user.roles);
+                        if first {
+                            let detail = detail(parts, operation);
+                            let role = user.roles.first().copied();
+                            app.access
+                                .recorder
+                                .signed_in(&caller.tenant, caller.who(), role, detail, at);
+                        }
+                        return Ok(caller);
+                    }
+                    None => TokenRefused::from("no_tenant"),
+                }
+            }
+            Err(NoSignIn::Refused(refused)) => refused,
+            Err(NoSignIn::NoKeys) => {
+                let message = "the issuer's keys cannot be had now";
+                return Err(ApiError::unavailable("signin_unavailable", message));
+            }
+        };
+        let of = refused.whose.take().and_then(|(tenant_id, principal)| {
+            let principal: Arc<str> = principal.into();
+            let who = Who {
+                principal: Arc::clone(&principal),
+                human: true,
+            };
+            Some((app.ledger.tenant(&tenant_id)?, who, principal))
+        });
+        note_refused(app, parts, operation, of, refused.reason, at);
+        Err(unauthorized())
     }
 
     fn ask(&self, app: &App, action: &str, tenant: &str, topic: &str) -> Decided {
@@ -149,7 +201,7 @@ impl Caller {
     pub(crate) fn changer(&self, request_id: &RequestId) -> ledger::Changer {
         ledger::Changer {
             principal: Arc::clone(&self.principal),
-            human: false,
+            human: self.is_human(),
             request_id: Some(Arc::clone(&request_id.0)),
         }
     }
@@ -160,10 +212,15 @@ impl Caller {
             .store(u64::try_from(rows).unwrap_or(u64::MAX - 1), Ordering::Relaxed);
     }
 
+    /// A token's subject may be a person: its name stays out of headers.
+    fn is_human(&self) -> bool {
+        self.kind == "user"
+    }
+
     fn who(&self) -> Who {
         Who {
             principal: Arc::clone(&self.principal),
-            human: false,
+            human: self.is_human(),
         }
     }
 }
@@ -178,13 +235,13 @@ struct Judged {
 }
 
 impl Judged {
-    fn new(app: &App, parts: &Parts, operation: &Operation) -> Result<Self, ApiError> {
+    async fn new(app: &App, parts: &Parts, operation: &Operation) -> Result<Self, ApiError> {
         let at = parts
             .extensions
             .get::<Received>()
             .ok_or_else(|| ApiError::internal(&"no entry layer"))?
             .0;
-        let caller = Caller::authenticate(app, parts, operation, at)?;
+        let caller = Caller::authenticate(app, parts, operation, at).await?;
         if let Err(secs) = app.access.rates.take(&caller.principal, at) {
             let message = "this key has made too many requests";
             let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
@@ -273,41 +330,38 @@ fn bearer(value: &str) -> Option<&str> {
 
 /// The same for every reason: who tries keys learns nothing.
 fn unauthorized() -> ApiError {
-    let message = "a valid API key is needed: Authorization: Bearer dpn_…";
+    let message = "a valid API key or token is needed: Authorization: Bearer …";
     ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
 }
 
-/// A credential that names a key is refused in the ledger of that key's tenant, any other in the instance's.
+/// A credential that is known to be somebody's is refused in the ledger of his tenant, any other in the instance's.
 fn note_refused(
     app: &App,
     parts: &Parts,
     operation: &Operation,
-    key: Option<(Arc<Tenant>, Arc<str>)>,
+    whose: Option<(Arc<Tenant>, Who, Arc<str>)>,
     reason: &'static str,
     at: Timestamp,
 ) {
     let recorder = &app.access.recorder;
-    let (tenant, principal) = match key {
-        Some((tenant, key_id)) => {
-            let principal: Arc<str> = format!("key:{key_id}").into();
-            let who = Who {
-                principal: Arc::clone(&principal),
-                human: false,
-            };
-            recorder.refused(&tenant, who, key_id, reason, detail(parts, operation), at);
-            (tenant, principal)
-        }
-        None => match app.ledger.tenant(INSTANCE) {
-            Some(tenant) => (tenant, ANONYMOUS.into()),
-            None => return,
-        },
+    let anonymous = || {
+        let who = Who {
+            principal: ANONYMOUS.into(),
+            human: false,
+        };
+        Some((app.ledger.tenant(INSTANCE)?, who, ANONYMOUS.into()))
     };
+    let Some((tenant, who, subject_id)) = whose.or_else(anonymous) else {
+        return;
+    };
+    // Without a credential nobody tried to sign in.
+    if reason != NO_KEY {
+        let who = who.clone();
+        recorder.refused(&tenant, who, subject_id, reason, detail(parts, operation), at);
+    }
     recorder.decision(
         &tenant,
-        Who {
-            principal,
-            human: false,
-        },
+        who,
         (operation.action.as_str(), operation.topic),
         (Decision::Deny, Arc::default()),
         None,
@@ -352,7 +406,7 @@ fn cut(text: &str, bytes_max: usize) -> String {
 /// The caller, with what earlier callers left in the buffer committed where the operation reads it; the decision over
 /// this request is not part of what it reads.
 async fn admitted(app: &App, parts: &Parts, operation: &Operation) -> Result<Caller, ApiError> {
-    let judged = Judged::new(app, parts, operation)?;
+    let judged = Judged::new(app, parts, operation).await?;
     if operation.flush_first && judged.allows() {
         app.flush_access().await?;
     }

@@ -118,7 +118,7 @@ fn local_only(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// `localhost`, 127.0.0.0/8 or `[::1]`, with any port or none.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => {
             if port.is_empty() || port.parse::<u16>().is_err() {

@@ -78,7 +78,7 @@ async fn call(app: &App, signal: Signal, request: Request) -> Response {
     }
     let (parts, body) = request.into_parts();
     let handled = async {
-        let caller = Caller::of(app, &parts)?;
+        let caller = Caller::of(app, &parts).await?;
         let Received(at) = received(&parts)?;
         let bytes_max = app.limits.body_bytes_max + PREFIX_BYTES;
         let limits = Limits {

@@ -1,6 +1,6 @@
 //! Serving: ports, connections, their limits, and the way down.
 //!
-//! The main port speaks HTTP/1.1 and HTTP/2 in clear text, the other one gRPC.
+//! The main port speaks HTTP/1.1 and HTTP/2, the other one gRPC; both in clear text, or both by TLS.
 //! The way down: accept no more, let each connection finish what it is at, cut
 //! what takes too long, then close the ledger, which signs the last checkpoints.
 
@@ -8,26 +8,30 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::lifecycle::{lifecycle, stopping};
-use crate::tasks::{Stop, Tasks, record, settle, verify};
-use crate::{App, grpc, router};
+use crate::tasks::{Stop, Tasks, issuer_keys, record, settle, verify};
+use crate::{App, Tls, grpc, router};
 
 /// Connections at once, on both ports; more wait in the kernel. Each holds at most 64 KiB of header, or of
 /// HTTP/2 a window of 1 MiB that is counted once it is read.
 const CONNECTIONS_MAX: usize = 1_024;
 
-/// Longest wait for a request's head, and so for the next request on an idle HTTP/1.1 connection.
+/// Longest wait for a request's head, and so for the next request on an idle HTTP/1.1 connection; for a TLS handshake, and
+/// for the first request after it.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// Longest head. A bearer key, a cursor and a dozen headers are below 4 KiB.
@@ -70,18 +74,23 @@ pub async fn serve(
     tasks.spawn(settle(app.clone(), stopped.clone()));
     tasks.spawn(verify(app.clone(), stopped.clone()));
     tasks.spawn(record(app.clone(), stopped.clone()));
+    if let Some(oidc) = app.oidc.clone() {
+        tasks.spawn(issuer_keys(app.clone(), oidc, stopped.clone()));
+    }
     tasks.spawn(lifecycle(app.clone(), stopped.clone()));
     let service = router(app.clone());
     tasks.spawn(port(
         http,
         service,
         Protocol::Http,
+        app.tls.as_ref().map(Tls::http),
         Arc::clone(&slots),
         stopped.clone(),
     ));
     if let Some(grpc) = grpc {
         let service = grpc::router(app.clone());
-        tasks.spawn(port(grpc, service, Protocol::Grpc, slots, stopped.clone()));
+        let tls = app.tls.as_ref().map(Tls::grpc);
+        tasks.spawn(port(grpc, service, Protocol::Grpc, tls, slots, stopped.clone()));
     }
     drop(stopped);
     shutdown.await;
@@ -121,6 +130,7 @@ async fn port(
     listener: TcpListener,
     service: Router,
     protocol: Protocol,
+    tls: Option<TlsAcceptor>,
     slots: Arc<Semaphore>,
     mut stop: Stop,
 ) {
@@ -141,6 +151,7 @@ async fn port(
         };
         connections.spawn(connection(
             stream,
+            tls.clone(),
             slot,
             builder.clone(),
             service.clone(),
@@ -188,6 +199,7 @@ fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
 
 async fn connection(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
     slot: OwnedSemaphorePermit,
     builder: Builder<TokioExecutor>,
     service: Router,
@@ -195,26 +207,69 @@ async fn connection(
 ) {
     // Small answers must not wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
-    // Before the first bytes no timer of the protocol runs.
-    let begun = tokio::select! {
-        begun = timeout(HEAD_TIME, first_bytes(&stream)) => begun.is_ok(),
-        () = stop.wait() => false,
-    };
-    if begun {
-        let mut connection =
-            pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.wait() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+    // Before the first bytes no timer of the protocol runs, nor during a handshake.
+    match tls {
+        None => {
+            let begun = tokio::select! {
+                begun = timeout(HEAD_TIME, first_bytes(&stream)) => begun.is_ok(),
+                () = stop.wait() => false,
+            };
+            if begun {
+                requests(stream, &builder, service, true, stop).await;
             }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error, "a connection ended early");
+        }
+        Some(tls) => {
+            let shaken = tokio::select! {
+                shaken = timeout(HEAD_TIME, tls.accept(stream)) => shaken,
+                () = stop.wait() => return,
+            };
+            match shaken {
+                Ok(Ok(stream)) => requests(stream, &builder, service, false, stop).await,
+                Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
         }
     }
     drop(slot);
+}
+
+/// Answers requests until the peer or the server ends. What has `begun` has shown its first bytes; else the first
+/// request must come soon, because what is within TLS cannot be looked at beforehand.
+async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    builder: &Builder<TokioExecutor>,
+    service: Router,
+    begun: bool,
+    mut stop: Stop,
+) {
+    let begun = Arc::new(AtomicBool::new(begun));
+    let (seen, service) = (Arc::clone(&begun), TowerToHyperService::new(service));
+    let service = service_fn(move |request| {
+        seen.store(true, Ordering::Relaxed);
+        service.call(request)
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut silence = pin!(sleep(HEAD_TIME));
+    let mut listening = true;
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = stop.wait() => {
+                connection.as_mut().graceful_shutdown();
+                break connection.await;
+            }
+            () = silence.as_mut(), if listening => {
+                listening = false;
+                if !begun.load(Ordering::Relaxed) {
+                    tracing::debug!("a connection without a request");
+                    return;
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection ended early");
+    }
 }
 
 /// Waits until it can be told which protocol is spoken: the builder itself would wait for ever.

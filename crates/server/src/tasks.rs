@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::App;
+use crate::oidc::Oidc;
 
 /// How often runs that are due are looked for: SPEC's `runs.seal_after` is kept to the second. Idle, it is
 /// one look into two indexes.
@@ -111,6 +112,23 @@ pub(crate) async fn record(app: App, mut stop: Stop) {
                 error = error.message,
                 "what was noted about callers cannot be written now"
             );
+        }
+    }
+}
+
+/// How often the issuer's keys are fetched again: a key that the issuer takes back is good for that much longer.
+const ISSUER_KEYS_EVERY: Duration = Duration::from_mins(5);
+
+/// Keeps the issuer's keys fresh, so that requests need not wait for them.
+pub(crate) async fn issuer_keys(app: App, oidc: Arc<Oidc>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = oidc.refresh((app.clock)()) => {}
+            () = stop.wait() => return,
+        }
+        tokio::select! {
+            () = sleep(ISSUER_KEYS_EVERY) => {}
+            () = stop.wait() => return,
         }
     }
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ledger::{Ledger, admin};
-use server::{Access, App, LOCAL_TENANT, Level, Levels, Policies, Rate};
+use server::{Access, App, Claims, KeySource, LOCAL_TENANT, Level, Levels, Oidc, Policies, Rate, Tls};
 use store::sqlite::SqliteStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::{self, Usage};
-use crate::settings::{Flags, Settings};
+use crate::settings::{Flags, OidcSettings, Settings};
 use crate::{clock, demo};
 
 /// Threads for what blocks: reads, lowering, hashing. More than a few wait for the same two cores.
@@ -60,7 +60,9 @@ impl Serve {
         let open = addresses
             .iter()
             .find_map(|(name, address)| Some((name, address.filter(|address| !address.ip().is_loopback())?)));
+        let oidc = oidc(settings.oidc.as_ref())?;
         if let Some((name, address)) = open
+            && oidc.is_none()
             && !has_keys(&settings.ledger)?
         {
             bail!(Usage(format!(
@@ -69,6 +71,12 @@ impl Serve {
             )));
         }
         let access = access(&settings)?;
+        let tls = tls(settings.tls.as_ref())?;
+        if tls.is_some() && self.demo {
+            bail!(Usage(
+                "--demo: its runs are sent in clear text; load them without tls first".into()
+            ));
+        }
         if self.check_config {
             output::line("the settings are in order");
             return Ok(0);
@@ -79,7 +87,13 @@ impl Serve {
             .max_blocking_threads(BLOCKING_THREADS)
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(serve(settings, access, open.is_none(), self.demo))?;
+        let who = Who {
+            access,
+            oidc,
+            tls,
+            local: open.is_none(),
+        };
+        runtime.block_on(serve(settings, who, self.demo))?;
         Ok(0)
     }
 }
@@ -120,7 +134,50 @@ fn access(settings: &Settings) -> Result<Arc<Access>> {
     Ok(Access::new(policies, levels, rate))
 }
 
-async fn serve(settings: Settings, access: Arc<Access>, local: bool, with_demo: bool) -> Result<()> {
+/// Whose tokens let people in, as the settings say.
+fn oidc(settings: Option<&OidcSettings>) -> Result<Option<Arc<Oidc>>> {
+    let Some(settings) = settings else {
+        return Ok(None);
+    };
+    let claims = Claims {
+        issuer: settings.issuer.clone(),
+        audience: settings.audience.clone(),
+        tenant: settings.tenant.clone(),
+        tenant_claim: settings.tenant_claim.clone(),
+        role_claim: settings.role_claim.clone(),
+        roles: settings.roles.clone(),
+    };
+    let source = match &settings.jwks {
+        None => KeySource::Discovery,
+        Some(url) if url.starts_with("https://") || url.starts_with("http://") => KeySource::Url(url.clone()),
+        Some(path) => KeySource::File(path.into()),
+    };
+    let oidc = Oidc::new(claims, source, clock::now()).map_err(|error| Usage(format!("oidc: {error}")))?;
+    Ok(Some(Arc::new(oidc)))
+}
+
+/// What the ports speak TLS by, as the settings say.
+fn tls(paths: Option<&(PathBuf, PathBuf)>) -> Result<Option<Tls>> {
+    let Some((cert, key)) = paths else {
+        return Ok(None);
+    };
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| Usage(format!("tls: {}: {error}", path.display())))
+    };
+    let tls = Tls::new(&read(cert)?, &read(key)?).map_err(|error| Usage(format!("tls: {error}")))?;
+    Ok(Some(tls))
+}
+
+/// Who may call, and how.
+struct Who {
+    access: Arc<Access>,
+    oidc: Option<Arc<Oidc>>,
+    tls: Option<Tls>,
+    /// Only loopback addresses are listened on.
+    local: bool,
+}
+
+async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
     let data_dir = settings.ledger.data_dir.clone();
     let on_record = settings.on_record();
     // Ports first: a port in use is said before the folder is touched.
@@ -146,26 +203,35 @@ async fn serve(settings: Settings, access: Arc<Access>, local: bool, with_demo: 
     })
     .await??;
     let listen = http.local_addr()?;
-    output::line(format_args!("listening on http://{listen}"));
+    let scheme = if who.tls.is_some() { "https" } else { "http" };
+    output::line(format_args!("listening on {scheme}://{listen}"));
     if let Some(grpc) = &grpc {
         output::line(format_args!("grpc on {}", grpc.local_addr()?));
     }
     output::line(format_args!("data in {}", data_dir.display()));
     let mut app = App::new(ledger, clock::now);
-    (app.local, app.access) = (local, access);
+    (app.local, app.access, app.oidc, app.tls) = (who.local, who.access, who.oidc, who.tls);
     app.settings = Arc::new(on_record);
     if app.is_local() {
         output::line(
             "LOCAL MODE: no API keys. Whoever reaches this port on this machine reads and writes as 'local' of tenant 'default'.",
         );
     } else {
-        output::line("API keys are demanded: Authorization: Bearer dpn_…");
-        if !local {
-            output::note("deponent: keys travel in clear text; put a proxy that speaks TLS before this port");
+        output::line(match settings.oidc {
+            Some(oidc) => format!(
+                "API keys or tokens of {} are demanded: Authorization: Bearer …",
+                oidc.issuer
+            ),
+            None => "API keys are demanded: Authorization: Bearer dpn_…".into(),
+        });
+        if !app.local && app.tls.is_none() {
+            output::note(
+                "deponent: keys travel in clear text; set tls.cert and tls.key, or put a proxy that speaks TLS before this port",
+            );
         }
     }
     output::line(format_args!(
-        "API: http://{listen}/api/docs   runs: http://{listen}/api/v1/logs/llm-runs"
+        "API: {scheme}://{listen}/api/docs   runs: {scheme}://{listen}/api/v1/logs/llm-runs"
     ));
     let demo = async {
         if with_demo && let Err(error) = load_demo(listen, &data_dir.join(DEMO_MARK)).await {

@@ -51,7 +51,7 @@ fn help_lists_the_commands() {
       tenant       Make and list tenants
       key          Make, list, rotate and revoke API keys
       provenance   Write provenance logs into files, and make records of such files
-          audit        Judge a job against its contract, from a file
+      audit        Judge a job against its contract, from a file
       integrity    Grade how much a run's evidence can carry, from a file
       panel        Hold a panel against its rules, from a file
       retry-plan   Print when failed attempts would be made again, from a file

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evidence::record::{
     AccessEvent, AccessEventType, AuthorizationDecision, Decision, Facts, IdentityEvent, IdentityEventType,
+    Role,
 };
 use evidence::{ActorType, Kind, Timestamp};
 use ledger::{Draft, Ledger, Salts, SubmitError, Tenant};
@@ -80,6 +81,9 @@ enum What {
     Refused {
         subject_id: Arc<str>,
         reason: &'static str,
+    },
+    SignedIn {
+        role: Option<Role>,
     },
 }
 
@@ -215,6 +219,18 @@ impl Recorder {
             at,
             Listed::First,
         );
+    }
+
+    /// Notes that a token was seen for the first time, and let somebody in.
+    pub(crate) fn signed_in(
+        &self,
+        tenant: &Arc<Tenant>,
+        who: Who,
+        role: Option<Role>,
+        detail: Detail,
+        at: Timestamp,
+    ) {
+        self.note(tenant, who, What::SignedIn { role }, detail, at, Listed::Each);
     }
 
     fn note(
@@ -424,6 +440,16 @@ fn draft(noted: &Noted, salts: &mut Salts) -> Option<Draft> {
                 count: (*count > 1).then_some(*count),
                 request_id,
                 ..IdentityEvent::new(IdentityEventType::SigninRefused, &**subject_id, principal)
+            };
+            let body = event.encode();
+            (Kind::IdentityEvent, Facts::Identity(event), body)
+        }
+        What::SignedIn { role } => {
+            let event = IdentityEvent {
+                role: *role,
+                count: (*count > 1).then_some(*count),
+                request_id,
+                ..IdentityEvent::new(IdentityEventType::Signin, principal.clone(), principal)
             };
             let body = event.encode();
             (Kind::IdentityEvent, Facts::Identity(event), body)

@@ -89,7 +89,7 @@ async fn http(app: &App, signal: Signal, request: Request) -> Response {
     };
     let handled = async {
         let (parts, body) = request.into_parts();
-        let caller = Caller::of(app, &parts)?;
+        let caller = Caller::of(app, &parts).await?;
         let Received(at) = received(&parts)?;
         let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
         export(app, caller, at, signal, encoding, held).await
