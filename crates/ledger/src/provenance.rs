@@ -146,7 +146,9 @@ impl ProvenanceQuery {
             return true;
         }
         // What cannot be read is shown rather than hidden.
-        let Ok(header) = Header::decode(header) else { return true };
+        let Ok(header) = Header::decode(header) else {
+            return true;
+        };
         self.start.is_none_or(|start| header.occurred_at >= start)
             && self.end.is_none_or(|end| header.occurred_at <= end)
     }
@@ -203,7 +205,9 @@ impl Ledger {
                 Some((run.state.run_id, run.state.trace_id))
             }
         };
-        let run = run.as_ref().map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
+        let run = run
+            .as_ref()
+            .map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
         let (draft, log) = draft(log, run, timestamp, &mut tenant.salts())?;
         let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
         let receipt = outcome.ok_or(SubmitError::Closing)??.receipt;
@@ -237,7 +241,10 @@ impl Ledger {
             page.next = Some(leaf);
             if query.takes(header) {
                 let record = records.read(&[leaf])?.pop();
-                bytes += record.as_ref().and_then(|record| record.body.as_ref()).map_or(0, Vec::len);
+                bytes += record
+                    .as_ref()
+                    .and_then(|record| record.body.as_ref())
+                    .map_or(0, Vec::len);
                 page.records.extend(record);
             }
             Ok(true)
@@ -252,7 +259,11 @@ impl Ledger {
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn provenance_drift(&self, tenant: &Arc<Tenant>, query: &ProvenanceQuery) -> Result<Drift, RecordError> {
+    pub fn provenance_drift(
+        &self,
+        tenant: &Arc<Tenant>,
+        query: &ProvenanceQuery,
+    ) -> Result<Drift, RecordError> {
         type Key = (String, String, String);
         type Seen = (u64, Timestamp, Timestamp);
         let records = self.records(tenant);
@@ -266,7 +277,9 @@ impl Ledger {
             if !query.takes(header) {
                 return Ok(true);
             }
-            let Some(record) = records.read(&[leaf])?.pop() else { return Ok(true) };
+            let Some(record) = records.read(&[leaf])?.pop() else {
+                return Ok(true);
+            };
             let (at, Some(body)) = (record.header()?.occurred_at, &record.body) else {
                 return Ok(true);
             };
@@ -295,13 +308,15 @@ impl Ledger {
             .map(|(input, outputs)| {
                 let mut outputs: Vec<DriftOutput> = outputs
                     .into_iter()
-                    .map(|((output_hash, model_version, adapter_version), (count, first, last))| DriftOutput {
-                        output_hash,
-                        model_version,
-                        adapter_version,
-                        count,
-                        between: (first, last),
-                    })
+                    .map(
+                        |((output_hash, model_version, adapter_version), (count, first, last))| DriftOutput {
+                            output_hash,
+                            model_version,
+                            adapter_version,
+                            count,
+                            between: (first, last),
+                        },
+                    )
                     .collect();
                 outputs.sort_by_key(|output| output.between);
                 (input, outputs)

@@ -79,7 +79,11 @@ impl ProvenanceCommand {
                     .with_context(|| format!("there is no tenant {tenant}"))?;
                 let of = (row.tenant_no, tenant.as_str());
                 let exported = file::export(&store, of, &out, (start, end), &mut |_| {})?;
-                let files: Vec<String> = exported.files.iter().map(|file| file.display().to_string()).collect();
+                let files: Vec<String> = exported
+                    .files
+                    .iter()
+                    .map(|file| file.display().to_string())
+                    .collect();
                 match format {
                     Format::Json => output::json(
                         &json!({ "logs": exported.logs, "erased": exported.erased, "files": files }),

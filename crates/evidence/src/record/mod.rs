@@ -60,7 +60,8 @@ pub use ledger_recovered::LedgerRecovered;
 pub use policy_activation::{CONFIDENCE_VERSION_DEFAULT, PolicyActivation, PolicyActivationFacts};
 pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEvidence};
 pub use provenance_log::{
-    COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceFacts, ProvenanceLog, ProvenanceView,
+    COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceFacts, ProvenanceLog,
+    ProvenanceView,
 };
 pub use provider_call::ProviderEvidence;
 pub(crate) use provider_call::provider_identity;

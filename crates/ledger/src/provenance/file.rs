@@ -141,7 +141,9 @@ pub fn export(
     loop {
         let page = store.facet_find(tenant_no, &query)?;
         for leaf in &page.leaves {
-            let Some(record) = records::read(store, &[*leaf])?.pop() else { continue };
+            let Some(record) = records::read(store, &[*leaf])?.pop() else {
+                continue;
+            };
             let header = record.header()?;
             let at = header.occurred_at;
             if start.is_some_and(|start| at < start) || end.is_some_and(|end| at > end) {
@@ -155,7 +157,8 @@ pub fn export(
                 leaf: leaf.leaf_index(),
                 reason: error.to_string(),
             })?;
-            let mut line = serde_json::to_vec(&line_of(&header, tenant_id, &log)?).map_err(io::Error::from)?;
+            let mut line =
+                serde_json::to_vec(&line_of(&header, tenant_id, &log)?).map_err(io::Error::from)?;
             line.push(b'\n');
             let day = at.to_string()[..10].to_owned();
             write_line(out, day, &line, &mut files, &mut exported.files)?;
@@ -412,7 +415,13 @@ mod tests {
         let good = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
         let (log, _, disagrees) = read_line(line(good).as_bytes()).unwrap();
         assert_eq!((log.model_version.as_str(), disagrees), ("2.0.0", None));
-        assert!(read_line(line("x").as_bytes()).unwrap().2.unwrap().contains("input_hash is x"));
+        assert!(
+            read_line(line("x").as_bytes())
+                .unwrap()
+                .2
+                .unwrap()
+                .contains("input_hash is x")
+        );
         assert!(read_line(br#"{"id":"p"}"#).unwrap_err().contains("missing field"));
     }
 }

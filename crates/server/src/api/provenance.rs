@@ -31,7 +31,9 @@ use crate::{ApiError, App, Caller, JsonBody, Query, Received, cursor};
 const LIMIT_DEFAULT: u32 = 100;
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(log, list)).routes(routes!(drift))
+    OpenApiRouter::new()
+        .routes(routes!(log, list))
+        .routes(routes!(drift))
 }
 
 impl From<ProvenanceError> for ApiError {
@@ -219,7 +221,9 @@ impl LogView {
         let record_id = header.id.to_string();
         let log = log.as_ref();
         Ok(Self {
-            id: log.and_then(|log| log.id.clone()).unwrap_or_else(|| record_id.clone()),
+            id: log
+                .and_then(|log| log.id.clone())
+                .unwrap_or_else(|| record_id.clone()),
             timestamp: header.occurred_at.to_string(),
             input_hash: log.map(|log| log.input_hash.to_owned()),
             output_hash: log.map(|log| log.output_hash.to_owned()),

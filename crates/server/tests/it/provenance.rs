@@ -53,9 +53,19 @@ fn a_log_is_seen_by_the_next_query_with_all_its_fields() {
 #[test]
 fn hashes_are_over_what_is_stored_and_redactions_are_told() {
     let server = TestServer::new();
-    let written = log(&server, &json!({ "to": "ada@example.com", "token": "x" }), &json!(null));
-    assert_eq!(written["input_hash"], sha256(r#"{"to":"<REDACTED_EMAIL>","token":"<REDACTED>"}"#));
-    assert_eq!(written["redactions"], json!({ "count": 2, "patterns": ["email", "field"] }));
+    let written = log(
+        &server,
+        &json!({ "to": "ada@example.com", "token": "x" }),
+        &json!(null),
+    );
+    assert_eq!(
+        written["input_hash"],
+        sha256(r#"{"to":"<REDACTED_EMAIL>","token":"<REDACTED>"}"#)
+    );
+    assert_eq!(
+        written["redactions"],
+        json!({ "count": 2, "patterns": ["email", "field"] })
+    );
 }
 
 #[test]
@@ -71,11 +81,18 @@ fn filters_and_pages_find_what_they_should() {
     }
     let find = |query: &str| server.get(&format!("{PATH}?{query}")).ok();
     let expect = |wanted: &dyn Fn(usize) -> bool| -> Vec<String> {
-        (0..25).rev().filter(|n| wanted(*n)).map(|n| written[n].clone()).collect()
+        (0..25)
+            .rev()
+            .filter(|n| wanted(*n))
+            .map(|n| written[n].clone())
+            .collect()
     };
     assert_eq!(ids(&find("limit=100")), expect(&|_| true));
     assert_eq!(ids(&find("status=error")), expect(&|n| n % 3 == 0));
-    assert_eq!(ids(&find("model_version=m1&status=error")), expect(&|n| n % 2 == 1 && n % 3 == 0));
+    assert_eq!(
+        ids(&find("model_version=m1&status=error")),
+        expect(&|n| n % 2 == 1 && n % 3 == 0)
+    );
     assert_eq!(ids(&find("run_id=r")), expect(&|n| n == 7));
     let hash = sha256(r#"{"n":2}"#);
     assert_eq!(ids(&find(&format!("input_hash={hash}"))), expect(&|n| n % 5 == 2));
@@ -88,12 +105,24 @@ fn filters_and_pages_find_what_they_should() {
     loop {
         let page = find(&query);
         paged.extend(ids(&page));
-        let Some(next) = page["next_cursor"].as_str() else { break };
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
         query = format!("limit=7&status=success&cursor={next}");
     }
     assert_eq!(paged, expect(&|n| n % 3 != 0));
-    for bad in ["status=fine", "limit=0", "limit=1001", "colour=red", "start=yesterday"] {
-        assert_eq!(server.get(&format!("{PATH}?{bad}")).problem(400), "bad_parameter", "{bad}");
+    for bad in [
+        "status=fine",
+        "limit=0",
+        "limit=1001",
+        "colour=red",
+        "start=yesterday",
+    ] {
+        assert_eq!(
+            server.get(&format!("{PATH}?{bad}")).problem(400),
+            "bad_parameter",
+            "{bad}"
+        );
     }
     let run = server.get("/api/v1/records?run_id=r&kind=provenance.log").ok();
     assert_eq!(run["items"].as_array().unwrap().len(), 1);
@@ -105,7 +134,10 @@ fn filters_and_pages_find_what_they_should() {
 fn drift_names_inputs_whose_outputs_changed_by_version() {
     let server = TestServer::new();
     let send = |input: i64, output: i64, version: &str| {
-        server.created(PATH, &json!({ "input": input, "output": output, "model_version": version }));
+        server.created(
+            PATH,
+            &json!({ "input": input, "output": output, "model_version": version }),
+        );
     };
     send(1, 10, "a");
     send(1, 10, "a");
@@ -114,14 +146,23 @@ fn drift_names_inputs_whose_outputs_changed_by_version() {
     send(2, 20, "b");
     let drift = server.get(&format!("{PATH}/drift")).ok();
     assert_eq!((&drift["logs"], &drift["complete"]), (&json!(5), &json!(true)));
-    assert_eq!(drift["items"].as_array().unwrap().len(), 1, "the same output by another version is no drift");
+    assert_eq!(
+        drift["items"].as_array().unwrap().len(),
+        1,
+        "the same output by another version is no drift"
+    );
     let item = &drift["items"][0];
     assert_eq!(item["input_hash"], sha256("1"));
     let mut counts: Vec<_> = item["outputs"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|output| (output["model_version"].as_str().unwrap(), output["count"].as_u64().unwrap()))
+        .map(|output| {
+            (
+                output["model_version"].as_str().unwrap(),
+                output["count"].as_u64().unwrap(),
+            )
+        })
         .collect();
     counts.sort_unstable();
     assert_eq!(counts, [("a", 2), ("b", 1)]);
@@ -191,7 +232,8 @@ fn logs_of_the_older_implementation_agree() {
                 let written = log(&server, &value, &json!(0));
                 let page = server.get(&format!("{PATH}?limit=1")).ok();
                 assert_eq!(page["items"][0]["id"], written["id"], "{name}");
-                let back: Value = serde_json::from_str(page["items"][0]["input_json"].as_str().unwrap()).unwrap();
+                let back: Value =
+                    serde_json::from_str(page["items"][0]["input_json"].as_str().unwrap()).unwrap();
                 assert_eq!(back, value, "{name}: payloads come back whole");
             }
             "provenance.decompress" => {
