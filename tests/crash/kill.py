@@ -3,6 +3,9 @@
 
     python tests/crash/kill.py --binary target/ci/deponent [--rounds 50] [--seed N]
 
+With --lose it tests itself: before the last start an old copy of the folder is put back, marks and all, so that
+what was acknowledged since is gone and the server cannot know. That must be noticed here.
+
 Needs `cryptography` (tests/real/requirements.txt) for the signatures of checkpoints.
 Each round, on one data folder: start, load, SIGKILL at a random moment, start again,
 hold the server to every acknowledgement, send again what got no answer. Some rounds
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,7 +33,8 @@ KILLED_STARTING = 0.15
 LONG = 0.15
 
 
-def rounds(binary: str, data: Path, count: int, seed: int) -> Witness:
+def rounds(binary: str, data: Path, count: int, seed: int, lose: bool = False) -> Witness:
+    old = data.with_name("old")
     rng, witness = random.Random(seed), Witness(seed)
     server = Server(binary, data)
     server.started()
@@ -40,6 +45,11 @@ def rounds(binary: str, data: Path, count: int, seed: int) -> Witness:
             time.sleep(rng.uniform(0.5, 0.8) if rng.random() < LONG else rng.uniform(0.03, 0.25))
             server.end(signal.SIGKILL)
             load.finish()
+            if lose and n == 1:
+                shutil.copytree(data, old, ignore=shutil.ignore_patterns("*.sock"))
+            if lose and n == count:
+                shutil.rmtree(data)
+                old.rename(data)
             while rng.random() < KILLED_STARTING:
                 server = Server(binary, data)
                 time.sleep(rng.uniform(0, 0.08))
@@ -71,19 +81,30 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--dir", help="keep the data folder here")
+    parser.add_argument("--lose", action="store_true", help="test this test: lose what was acknowledged")
     options = parser.parse_args()
+    if options.lose and options.rounds < 2:
+        parser.error("--lose needs two rounds")
     binary = str(Path(options.binary).resolve())
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="deponent-crash-") as temporary:
         folder = Path(options.dir or temporary)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            witness = rounds(binary, folder / "data", options.rounds, options.seed)
+            witness = rounds(binary, folder / "data", options.rounds, options.seed, options.lose)
             verified(binary, folder / "data")
         except (Broken, tlog_check.Refused) as broken:
+            if options.lose:
+                print(f"what was lost was noticed: {broken}")
+                print("crash: 1 passed, 0 failed")
+                return 0
             print(f"FAILED (seed {options.seed}): {broken}", file=sys.stderr)
             print("crash: 0 passed, 1 failed")
             return 1
+    if options.lose:
+        print(f"FAILED (seed {options.seed}): acknowledged records were lost, and nobody noticed", file=sys.stderr)
+        print("crash: 0 passed, 1 failed")
+        return 1
     print(f"{options.rounds} kills, {len(witness.receipts)} receipts, {len(witness.traces)} traces, "
           f"{witness.size} leaves, {len(witness.checkpoints)} checkpoints: nothing lost, nothing twice "
           f"({time.monotonic() - begun:.0f} s, seed {options.seed})")

@@ -227,7 +227,11 @@ impl Ledger {
             .zip(self.records(tenant).headers(&page.leaves)?)
         {
             match self.seal_if_due(tenant, &header, due, &policy, at, &mut salts) {
-                Ok(Due::Draft(draft)) => drafts.push(*draft),
+                Ok(Due::Draft(draft)) => {
+                    drafts.push(*draft);
+                    // Done when its seal is found the next time: a late span may come in between.
+                    all_done = false;
+                }
                 Ok(Due::Done) => {}
                 Ok(Due::Later) => all_done = false,
                 // One damaged run must not keep the others from being sealed.

@@ -17,6 +17,7 @@ mod high_water;
 pub mod incident;
 mod integrity;
 mod keys;
+mod names;
 mod open;
 mod outcome;
 mod place;
@@ -54,6 +55,7 @@ pub use high_water::{HighWater, Mark};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use integrity::{IntegrityError, RunIntegrity};
 pub use keys::KeyFolder;
+pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
 pub use rebuild::rebuild;
@@ -83,6 +85,7 @@ pub(crate) struct Inner {
     pub(crate) api_keys: ApiKeys,
     pub(crate) queue: Queue,
     pub(crate) counters: Counters,
+    pub(crate) names: names::Names,
     pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
@@ -147,6 +150,28 @@ impl Ledger {
     /// Why nothing is written any more; `None`: it is.
     pub fn stopped(&self) -> Option<String> {
         self.inner.stopped()
+    }
+
+    /// What each record of a run repeats of it, when that is at hand.
+    pub fn run_names_at_hand(&self, tenant: &Tenant, run_id: &Arc<str>) -> Option<RunNames> {
+        self.inner.names.get(tenant.tenant_no, run_id)
+    }
+
+    /// The same from the store, which blocks; none of a run that is not there.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub fn run_names(
+        &self,
+        tenant: &Tenant,
+        run_id: &Arc<str>,
+    ) -> Result<Option<RunNames>, store::StoreError> {
+        let row = self.store().run_find(tenant.tenant_no, run_id)?;
+        Ok(row.map(|row| {
+            let names = RunNames::of(&row);
+            self.inner.names.keep(tenant.tenant_no, run_id, names.clone());
+            names
+        }))
     }
 
     /// Submits drafts, received `at`; each is judged by itself, in order.

@@ -133,6 +133,7 @@ impl Ledger {
             api_keys: crate::ApiKeys::default(),
             queue: Queue::default(),
             counters: Counters::default(),
+            names: crate::names::Names::default(),
             migrated: OnceLock::new(),
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),

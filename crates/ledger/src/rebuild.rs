@@ -119,7 +119,10 @@ fn step(
     StoredTree::new(store, row.ledger_no)
         .leaves(first..end, |index, leaf| {
             let body = bodies.next_if(|row| row.leaf.leaf_index() == index);
-            if let Some(said) = examiner.examine(index, leaf, body, &mut findings).said {
+            if let Some(said) = examiner
+                .examine(index, leaf, body.map(store::BodyRow::as_ref), &mut findings)
+                .said
+            {
                 deriver.push(
                     LeafKey::new(row.ledger_no, index),
                     said,

@@ -269,6 +269,9 @@ impl Sequencer {
         batches.retain(|batch: &Batch| !batch.blocks.is_empty());
         if !batches.is_empty() {
             self.append(&batches, &after)?;
+            for batch in &batches {
+                self.inner.names.changed(&batch.runs);
+            }
         }
         for (
             ledger_no,

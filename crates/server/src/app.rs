@@ -8,6 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use evidence::Timestamp;
 use ledger::Ledger;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
 use crate::ApiError;
@@ -155,6 +156,15 @@ impl App {
         &self,
         work: impl FnOnce(&Ledger) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        let multi =
+            Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if multi {
+            // On this thread, while another takes over what else it has to do: going to another thread and back
+            // costs two waits for a processor, which on a busy machine are longer than most reads.
+            let work = std::panic::AssertUnwindSafe(|| work(&self.ledger));
+            return tokio::task::block_in_place(|| std::panic::catch_unwind(work))
+                .unwrap_or_else(|_| Err(ApiError::internal(&"a handler panicked")));
+        }
         let ledger = self.ledger.clone();
         match tokio::task::spawn_blocking(move || work(&ledger)).await {
             Ok(result) => result,

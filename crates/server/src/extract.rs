@@ -31,7 +31,14 @@ pub struct JsonBody<T> {
     /// SHA-256 of its canonical JSON: what "the same content again" means.
     pub content: [u8; 32],
     /// Counts the body until the handler is done with it.
-    pub(crate) _held: (body::Hold, Option<OwnedSemaphorePermit>),
+    pub(crate) held: (body::Hold, Option<OwnedSemaphorePermit>),
+}
+
+impl<T> JsonBody<T> {
+    /// Whether it takes long to work on: that belongs on a thread that may block.
+    pub(crate) const fn is_large(&self) -> bool {
+        self.held.1.is_some()
+    }
 }
 
 /// A JSON body of which nothing is put on record as it is: the same without redaction.
@@ -125,7 +132,7 @@ fn parse<T: DeserializeOwned>(
     Ok(JsonBody {
         value,
         content,
-        _held: (held.into_hold(), permit),
+        held: (held.into_hold(), permit),
     })
 }
 

@@ -10,6 +10,7 @@ mod access;
 mod api;
 mod app;
 mod body;
+mod bulk;
 mod caller;
 mod cursor;
 mod entry;

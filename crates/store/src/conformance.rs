@@ -5,10 +5,12 @@
 //! Out of scope: what only one backend has (files, pragmas, triggers); see its own tests.
 #![allow(clippy::unwrap_used)] // a claim that does not hold panics, and that is its answer
 
+use std::ops::ControlFlow;
+
 use evidence::record::RunStartedFacts;
 use evidence::{
-    Actor, ActorType, ExecutionStatus, Header, Identity, Kind, NanoCents, Origin, RecordId, RunState,
-    SourceDomain, Timestamp, TraceStatus,
+    Actor, ActorType, Declared, ExecutionStatus, Header, Identity, Kind, NanoCents, Origin, RecordId,
+    RunState, SourceDomain, Timestamp, TraceStatus,
 };
 use tlog::{Frontier, TreeSize};
 
@@ -243,7 +245,7 @@ fn full_state(run_id: &str) -> RunState {
         record_count: 8,
         last_recorded_at: at(99),
         first_inference_at: Some(at(3)),
-        declared: evidence::Declared::from_bits(31),
+        declared: Declared::from_bits(31),
         settled: true,
         ..state(run_id, 10)
     }
@@ -412,6 +414,21 @@ claims! {
         assert_eq!((row.salt, codec::unpack(&row.body, 100).unwrap()), ([3; 32], b"leaf 0 of 1".to_vec()));
     }
 
+    a_visit_of_bodies_ends_where_the_visitor_breaks_off(store) {
+        let mut grower = Grower::new(store, 1);
+        grower.grow(store, 5);
+        let mut seen = Vec::new();
+        store
+            .bodies_visit(1, 1, 5, &mut |body| {
+                seen.push(body.to_row());
+                if seen.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        assert_eq!(seen, store.bodies_read(1, 1, 3).unwrap());
+        // The reader that it used is free again.
+        assert_eq!(store.bodies_read(1, 0, 5).unwrap().len(), 5);
+    }
+
     nodes_read_back_in_order_without_gap(store) {
         let mut grower = Grower::new(store, 1);
         for _ in 0..5 {
@@ -455,6 +472,9 @@ claims! {
         assert_eq!(store.run_find(2, "full").unwrap(), None);
         assert_eq!(store.run_find(1, "FULL").unwrap(), None);
         assert_eq!(store.run_read(grower.run(2)).unwrap(), None);
+        let runs = store.runs_get(&[grower.run(2), grower.run(1), grower.run(0), grower.run(1)]).unwrap();
+        let ids: Vec<_> = runs.into_iter().map(|run| run.unwrap().map(|row| row.state.run_id)).collect();
+        assert_eq!(ids, [None, Some("full".into()), Some("r".into()), Some("full".into())]);
     }
 
     a_changed_run_takes_the_place_of_what_was_known(store) {
@@ -470,6 +490,29 @@ claims! {
         store.batch_append(&[batch]).unwrap();
         assert_eq!(store.run_find(1, "r").unwrap().unwrap().state, kept);
         assert_eq!(store.runs_total(1, None).unwrap(), 1);
+        // What a record only adds to is taken over too, and alone.
+        let more = RunState {
+            correlation_id: Some("another".into()),
+            started_at: first.created_at,
+            completed_at: Some(first.created_at),
+            input_tokens: 41,
+            output_tokens: 42,
+            cost: NanoCents::new(43),
+            total_steps: 44,
+            success_count: 45,
+            failure_count: 46,
+            duration_micros: 47,
+            late_count: 48,
+            record_count: 49,
+            last_recorded_at: first.created_at,
+            first_inference_at: Some(first.created_at),
+            declared: Declared::from_bits(5),
+            ..kept
+        };
+        let mut batch = grower.batch(1);
+        batch.runs.push(RunRow { key: grower.run(0), started_leaf: grower.key(0), state: more.clone() });
+        store.batch_append(&[batch]).unwrap();
+        assert_eq!(store.run_find(1, "r").unwrap().unwrap().state, more);
     }
 
     runs_are_found_by_each_of_their_traces(store) {

@@ -3,6 +3,7 @@
 //! Every write is to be tested in both failures, lost and lost-but-persisted.
 //! What is not armed passes through to the store behind.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -10,9 +11,9 @@ use evidence::{Finding, Identity, Timestamp};
 use tlog::{Hash, TreeSize};
 
 use crate::{
-    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, FacetPage, FacetQuery,
-    Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow, RunRow,
-    Snapshot, Store, StoreError, TenantRow, TraceKey,
+    AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
+    FacetQuery, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow,
+    RunRow, Snapshot, Store, StoreError, TenantRow, TraceKey,
 };
 
 /// What fails, once.
@@ -220,7 +221,12 @@ impl Store for FaultStore {
         fn checkpoints_read(ledger_no: u32, from: TreeSize, limit: u32) -> Vec<CheckpointRow>;
         fn blocks_read(ledger_no: u32, first: u64, limit: u32) -> Vec<LeafBlock>;
         fn nodes_read(ledger_no: u32, level: u8, first: u64, limit: u32) -> Vec<Hash>;
-        fn bodies_read(ledger_no: u32, first: u64, end: u64) -> Vec<BodyRow>;
+        fn bodies_visit(
+            ledger_no: u32,
+            first: u64,
+            end: u64,
+            visit: &mut dyn FnMut(BodyRef<'_>) -> ControlFlow<()>
+        ) -> ();
         fn bodies_get(leaves: &[LeafKey]) -> Vec<BodyRow>;
         fn run_find(tenant_no: u32, run_id: &str) -> Option<RunRow>;
         fn run_find_by_trace(tenant_no: u32, trace: &TraceKey) -> Option<RunRow>;
@@ -235,7 +241,7 @@ impl Store for FaultStore {
         fn facet_count(tenant_no: u32, query: &FacetQuery, max: u32) -> (u64, bool);
         fn self_check(only_ledger: bool) -> Vec<Finding>;
         fn snapshot(tenant_no: u32) -> Snapshot;
-        fn run_read(run: RunKey) -> Option<RunRow>;
+        fn runs_get(keys: &[RunKey]) -> Vec<Result<Option<RunRow>, StoreError>>;
         fn run_snapshot(run: RunKey) -> Option<(RunRow, Vec<RunRecordRow>)>;
         fn rows_missing(expected: &ExpectedRows) -> Vec<RowMissing>;
         fn run_record_keys(tenant_no: u32, after: Option<(RunKey, u64)>, limit: u32) -> Vec<(RunKey, u64, LeafKey)>;

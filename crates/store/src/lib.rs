@@ -17,14 +17,17 @@ mod keys;
 mod rows;
 pub mod sqlite;
 
+use std::ops::ControlFlow;
+
 use evidence::{Finding, Identity};
 use tlog::{Hash, TreeSize};
 
 pub use fault::{Fault, FaultStore, Hold};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
-    Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, FacetPage, FacetQuery, FacetRow, Head, LateRunRow,
-    LeafBlock, LedgerRow, NodeRow, RunPage, RunQuery, RunRecordRow, RunRow, TenantRow, TraceKey, TraceRow,
+    Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, FacetPage, FacetQuery, FacetRow, Head,
+    LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage, RunQuery, RunRecordRow, RunRow, TenantRow, TraceKey,
+    TraceRow,
 };
 
 /// Most seeks for one page or count of records that share several facets: near 0.1 s. Facets that hardly
@@ -110,8 +113,25 @@ pub trait Store: Send + Sync + 'static {
     /// Node roots of a tile level from `first` on, in order without gap, at most `limit`.
     fn nodes_read(&self, ledger_no: u32, level: u8, first: u64, limit: u32) -> Result<Vec<Hash>, StoreError>;
 
+    /// Shows the bodies of leaves `first..end` where they lie, ascending, until `visit` breaks off; erased ones
+    /// are absent. It is one read: whoever looks long breaks off in between and comes again.
+    fn bodies_visit(
+        &self,
+        ledger_no: u32,
+        first: u64,
+        end: u64,
+        visit: &mut dyn FnMut(BodyRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+
     /// Bodies of leaves `first..end`, ascending; erased ones are absent.
-    fn bodies_read(&self, ledger_no: u32, first: u64, end: u64) -> Result<Vec<BodyRow>, StoreError>;
+    fn bodies_read(&self, ledger_no: u32, first: u64, end: u64) -> Result<Vec<BodyRow>, StoreError> {
+        let mut bodies = Vec::new();
+        self.bodies_visit(ledger_no, first, end, &mut |body| {
+            bodies.push(body.to_row());
+            ControlFlow::Continue(())
+        })?;
+        Ok(bodies)
+    }
 
     /// Bodies of the given leaves, in their order; erased ones are absent.
     fn bodies_get(&self, leaves: &[LeafKey]) -> Result<Vec<BodyRow>, StoreError>;
@@ -141,7 +161,7 @@ pub trait Store: Send + Sync + 'static {
     fn runs_read(&self, from: RunKey, limit: u32) -> Result<Vec<RunRow>, StoreError>;
 
     /// Runs whose trace has ended but is not settled, silent since before `ended_before`; and runs
-    /// still running, silent since before `running_before`. Oldest first, at most `limit`.
+    /// still running, silent since before `running_before`. At most `limit`, of those that began first.
     fn runs_due(
         &self,
         ended_before: evidence::Timestamp,
@@ -169,8 +189,13 @@ pub trait Store: Send + Sync + 'static {
     /// The heads of a tenant's ledgers and the rows of its projections at one moment.
     fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError>;
 
+    /// Runs by their keys, in that order: each by itself, so that one that cannot be read hides no other.
+    fn runs_get(&self, keys: &[RunKey]) -> Result<Vec<Result<Option<RunRow>, StoreError>>, StoreError>;
+
     /// A run by its key.
-    fn run_read(&self, run: RunKey) -> Result<Option<RunRow>, StoreError>;
+    fn run_read(&self, run: RunKey) -> Result<Option<RunRow>, StoreError> {
+        self.runs_get(&[run])?.pop().unwrap_or(Ok(None))
+    }
 
     /// A run and all its record rows at one moment.
     fn run_snapshot(&self, run: RunKey) -> Result<Option<(RunRow, Vec<RunRecordRow>)>, StoreError>;

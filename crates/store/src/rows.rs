@@ -73,6 +73,39 @@ pub struct BodyRow {
     pub body: Vec<u8>,
 }
 
+impl BodyRow {
+    /// The same, looked at.
+    pub fn as_ref(&self) -> BodyRef<'_> {
+        BodyRef {
+            leaf: self.leaf,
+            salt: self.salt,
+            body: &self.body,
+        }
+    }
+}
+
+/// A body where it lies, see [`BodyRow`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyRef<'a> {
+    /// Its leaf.
+    pub leaf: LeafKey,
+    /// Key of its commitment.
+    pub salt: [u8; 32],
+    /// The packed body ([`crate::codec`]).
+    pub body: &'a [u8],
+}
+
+impl BodyRef<'_> {
+    /// A copy to keep.
+    pub fn to_row(&self) -> BodyRow {
+        BodyRow {
+            leaf: self.leaf,
+            salt: self.salt,
+            body: self.body.to_vec(),
+        }
+    }
+}
+
 /// A signed checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointRow {

@@ -69,8 +69,9 @@ pub(super) fn runs(
     deferred: &mut Deferred,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    for row in derived {
-        let stored = match store.run_read(row.key) {
+    let keys: Vec<RunKey> = derived.iter().map(|row| row.key).collect();
+    for (row, stored) in derived.iter().zip(store.runs_get(&keys)?) {
+        let stored = match stored {
             Ok(stored) => stored,
             Err(StoreError::Damaged { place, reason }) => {
                 let finding = Finding::new(FindingCode::ProjectionMismatch, place, reason);
@@ -134,7 +135,12 @@ fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, St
         };
         let bodies = store.bodies_get(&[record.leaf])?;
         let said = examiner
-            .examine(record.leaf.leaf_index(), &leaf, bodies.first(), &mut findings)
+            .examine(
+                record.leaf.leaf_index(),
+                &leaf,
+                bodies.first().map(store::BodyRow::as_ref),
+                &mut findings,
+            )
             .said;
         let Some(said) = said else { return Ok(false) };
         match (&mut state, &said.facts) {

@@ -103,7 +103,7 @@ impl Deriver {
         }
         self.time(leaf, &said, findings);
         self.job(leaf, &said, findings);
-        let Some((run_id, run_seq)) = said.run.clone() else {
+        let Some((run_id, run_seq)) = said.run.take() else {
             self.all_read &= said.readable;
             return;
         };
@@ -187,7 +187,7 @@ impl Deriver {
             }),
             _,
         )
-        | (_, Some(trace)) = (&said.facts, trace_of_environment(&said).as_ref())
+        | (_, Some(trace)) = (&said.facts, &said.environment_of)
         {
             self.trace(TraceKey::W3c(*trace), key, leaf, out);
         }
@@ -204,7 +204,8 @@ impl Deriver {
             occurred_at: said.occurred_at,
         });
         self.counts.run_records += 1;
-        if matches!(said.facts, Facts::TraceEnded(_))
+        // The seal is what an ended run is waiting for, and the last that is not late.
+        if matches!(said.facts, Facts::Seal(_))
             && let Some(row) = self.open.remove(&run_id)
         {
             self.end(run_id, row, out);
@@ -308,17 +309,6 @@ impl Deriver {
     }
 }
 
-/// An environment that came with spans belongs to their trace, and may come before the first of them.
-fn trace_of_environment(said: &Said) -> Option<[u8; 16]> {
-    if said.kind != Kind::EvidenceEnvironment {
-        return None;
-    }
-    match TraceKey::parse(said.trace_id.as_deref()?) {
-        TraceKey::W3c(id) => Some(id),
-        TraceKey::Text(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use evidence::RecordId;
@@ -333,7 +323,7 @@ mod tests {
             leaf_hash: tlog::leaf_hash(b""),
             kind: Kind::SystemRecord,
             run: None,
-            trace_id: None,
+            environment_of: None,
             correlation_id: None,
             occurred_at: at,
             recorded_at: at,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, Facts};
 use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Timestamp};
-use store::{BodyRow, codec};
+use store::{BodyRef, TraceKey, codec};
 use tlog::Hash;
 
 /// A leaf after it was looked at.
@@ -23,7 +23,8 @@ pub(crate) struct Said {
     pub(crate) leaf_hash: Hash,
     pub(crate) kind: Kind,
     pub(crate) run: Option<(String, u64)>,
-    pub(crate) trace_id: Option<String>,
+    /// Of an environment that came with spans: it belongs to their trace, and may come before the first of them.
+    pub(crate) environment_of: Option<[u8; 16]>,
     pub(crate) correlation_id: Option<String>,
     pub(crate) occurred_at: Timestamp,
     pub(crate) recorded_at: Timestamp,
@@ -58,7 +59,7 @@ impl Examiner {
         &mut self,
         index: u64,
         leaf: &[u8],
-        body: Option<&BodyRow>,
+        body: Option<BodyRef<'_>>,
         findings: &mut Vec<Finding>,
     ) -> Examined {
         let hash = tlog::leaf_hash(leaf);
@@ -99,7 +100,7 @@ impl Examiner {
             findings.push(finding(FindingCode::BodyMissing, "bodies", detail).with_record(id));
             return counted(header);
         };
-        if let Err(error) = codec::unpack_into(&row.body, BODY_BYTES_MAX, &mut self.body) {
+        if let Err(error) = codec::unpack_into(row.body, BODY_BYTES_MAX, &mut self.body) {
             findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
             return counted(header);
         }
@@ -136,12 +137,20 @@ impl Said {
         readable: bool,
     ) -> Self {
         let facets = facts.facets(&header);
+        let trace = header
+            .trace_id
+            .as_deref()
+            .filter(|_| header.kind == Kind::EvidenceEnvironment);
+        let environment_of = match trace.map(TraceKey::parse) {
+            Some(TraceKey::W3c(id)) => Some(id),
+            _ => None,
+        };
         Self {
             id: header.id,
             leaf_hash,
             kind: header.kind,
             run: header.run.map(|run| (run.run_id.into_owned(), run.run_seq)),
-            trace_id: header.trace_id.map(Cow::into_owned),
+            environment_of,
             correlation_id: header.correlation_id.map(Cow::into_owned),
             occurred_at: header.occurred_at,
             recorded_at: header.recorded_at,

@@ -69,7 +69,11 @@ pub fn incremental(
                 }
                 while bodies.next_if(|row| row.leaf.leaf_index() < index).is_some() {}
                 let body = bodies.next_if(|row| row.leaf.leaf_index() == index);
-                frontier.push(examiner.examine(index, leaf, body, &mut findings).hash);
+                frontier.push(
+                    examiner
+                        .examine(index, leaf, body.map(store::BodyRow::as_ref), &mut findings)
+                        .hash,
+                );
             }
             if frontier.root() != block.root {
                 let detail = format!(

@@ -10,6 +10,7 @@
 //! Start at [`verify`].
 
 mod checkpoints;
+mod chunk;
 mod compare;
 mod derive;
 mod examine;

@@ -1,49 +1,41 @@
-//! One ledger, block by block: one thread reads, all cores look, one thread folds.
+//! One ledger, chunk by chunk: all cores read and look, one thread folds.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evidence::{Finding, FindingCode};
-use store::{BodyRow, Head, LeafBlock, LeafKey, LedgerRow, Snapshot, Store, StoreError, codec};
+use store::codec::BLOCK_LEAVES_MAX;
+use store::{Head, LeafBlock, LeafKey, LedgerRow, Snapshot, Store, StoreError};
 use tlog::{Frontier, Hash};
 
 use super::checkpoints::{Checkpoints, Declared};
+use super::chunk::{Looked, Looking};
 use super::compare::{self, Deferred};
 use super::derive::{Derived, Deriver};
 use super::examine::{Examined, Examiner};
 use super::{LedgerReport, Level, Question, Report};
 
-/// Leaves of one chunk, about: 4,096 leaves and bodies are 4 MiB, read in a few milliseconds.
+/// Leaves of one chunk, about: long enough that reading it whole pays, short enough that all cores are busy
+/// until the end.
 const CHUNK_LEAVES: u64 = 4_096;
 
-/// Blocks read at once; an idle ledger has one leaf a block.
-const CHUNK_BLOCKS: u32 = 512;
+/// Blocks read at first: as many as make a chunk when they are full, and the one that holds its first leaf.
+const BLOCKS_FIRST: u32 = 17;
 
-/// Chunks that wait for a core: enough that none idles, and 40 MiB at most.
-const CHUNKS_WAITING: usize = 4;
+/// Blocks read at once at most; an idle ledger has one leaf a block.
+const BLOCKS_MAX: u32 = 512;
 
-struct Chunk {
-    order: u64,
-    blocks: Vec<LeafBlock>,
-    bodies: Vec<BodyRow>,
-}
+/// Chunks under way for each core: one being looked at, one looked at and not yet folded, and one that comes
+/// late must not hold the others up. A chunk's leaves are about 2 MiB after they were looked at.
+const CHUNKS_EACH: usize = 3;
 
-struct Looked {
-    order: u64,
-    blocks: Vec<LookedBlock>,
-    findings: Vec<Finding>,
-}
-
-struct LookedBlock {
-    first: u64,
-    root: Hash,
-    leaves: Vec<Examined>,
-}
+/// A read lasts at most about this long, so that the log of a busy database can be carried over: bodies of
+/// 16 MiB are looked at in many reads.
+const READ_MAX: Duration = Duration::from_millis(250);
 
 /// Verifies one ledger as of its fixed head, and feeds its records to the deriver.
 pub(super) fn ledger(
@@ -57,152 +49,109 @@ pub(super) fn ledger(
     declared: Option<&Declared>,
     report: &mut Report,
 ) -> Result<LedgerReport, StoreError> {
-    let tenant_id: Arc<str> = row.tenant_id.as_str().into();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (chunks_in, chunks_out) = sync_channel::<Chunk>(CHUNKS_WAITING);
-    let (looked_in, looked_out) = sync_channel::<Looked>(CHUNKS_WAITING);
-    let chunks_out = Mutex::new(chunks_out);
+    let chunks = head.size.as_u64().div_ceil(CHUNK_LEAVES);
+    let cores = if question.rest_factor > 0 {
+        // Who rests in between wants a part of one core.
+        1
+    } else {
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    };
+    let (ticket_in, ticket_out) = channel::<u64>();
+    let (looked_in, looked_out) = channel();
+    let tickets = Mutex::new(ticket_out);
     let mut fold = Fold::new(store, question, row, head, deriver, deferred, declared, report)?;
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || {
-            read(
-                store,
-                row.ledger_no,
-                head.size.as_u64(),
-                question.rest_factor,
-                &chunks_in,
-            )
-        });
-        for _ in 0..cores {
-            let (chunks, looked) = (&chunks_out, looked_in.clone());
-            let examiner = Examiner::new(Arc::clone(&tenant_id), question.only_ledger);
-            scope.spawn(move || look(examiner, chunks, &looked));
+        for _ in 0..cores.min(usize::try_from(chunks).unwrap_or(usize::MAX)) {
+            let (tickets, looked) = (&tickets, looked_in.clone());
+            let examiner = Examiner::new(row.tenant_id.as_str().into(), question.only_ledger);
+            scope.spawn(move || look(store, row.ledger_no, head, question, examiner, tickets, &looked));
         }
         drop(looked_in);
-        let folded = fold.all(&looked_out);
-        // Dropping the receiver lets workers and reader end when the fold ended early.
-        drop(looked_out);
-        let read = reader
-            .join()
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("the reader panicked".into())));
-        folded.and(read)
+        // Tickets bound what is under way: a new one is given when a chunk has been folded.
+        let first = chunks.min((cores * CHUNKS_EACH) as u64);
+        for order in 0..first {
+            let _ = ticket_in.send(order);
+        }
+        fold.all(chunks, first, ticket_in, &looked_out)
     })?;
     fold.finish(snapshot)
 }
 
-/// Reads chunks of whole blocks up to `size`, each in transactions of a few milliseconds.
-fn read(
+/// Looks at the chunks whose tickets it draws, until there are none.
+fn look(
     store: &dyn Store,
     ledger_no: u32,
-    size: u64,
-    rest_factor: u32,
-    chunks: &SyncSender<Chunk>,
-) -> Result<(), StoreError> {
-    let (mut next, mut order) = (0, 0);
-    while next < size {
-        let started = Instant::now();
-        let mut blocks = Vec::new();
-        let mut end = next;
-        // Full blocks hold 256 leaves; sixteen of them make a chunk.
-        while end < size && end - next < CHUNK_LEAVES {
-            let limit = if blocks.is_empty() { 16 } else { CHUNK_BLOCKS };
-            let more = store.blocks_read(ledger_no, end, limit)?;
-            let Some(last) = more.last() else { break };
-            let last_end = last.end();
-            // A block that ends where it begins would never let the reader pass.
-            if last_end <= end {
-                break;
-            }
-            end = last_end;
-            blocks.extend(more);
-        }
-        // Blocks that begin at or beyond the fixed head came later.
-        blocks.retain(|block| block.first < size);
-        let first = next;
-        let known_end = blocks.last().map_or(size, LeafBlock::end).max(first + 1);
-        next = known_end;
-        let bodies = store.bodies_read(ledger_no, first, known_end)?;
-        if chunks
-            .send(Chunk {
-                order,
-                blocks,
-                bodies,
-            })
-            .is_err()
-        {
-            return Ok(());
-        }
-        order += 1;
-        if rest_factor > 0 {
-            std::thread::sleep(started.elapsed() * rest_factor);
-        }
-    }
-    Ok(())
-}
-
-fn look(mut examiner: Examiner, chunks: &Mutex<Receiver<Chunk>>, looked: &SyncSender<Looked>) {
+    head: Head,
+    question: &Question<'_>,
+    mut examiner: Examiner,
+    tickets: &Mutex<Receiver<u64>>,
+    looked: &Sender<(u64, Result<Looked, StoreError>)>,
+) {
     loop {
-        let chunk = chunks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(chunk) = chunk else { return };
-        if looked.send(look_at(&mut examiner, &chunk)).is_err() {
+        let ticket = tickets.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(order) = ticket else { return };
+        let started = Instant::now();
+        let first = order * CHUNK_LEAVES;
+        let chunk = look_at(
+            store,
+            ledger_no,
+            first..head.size.as_u64().min(first + CHUNK_LEAVES),
+            &mut examiner,
+        );
+        if looked.send((order, chunk)).is_err() {
             return;
         }
+        if question.rest_factor > 0 {
+            std::thread::sleep(started.elapsed() * question.rest_factor);
+        }
     }
 }
 
-fn look_at(examiner: &mut Examiner, chunk: &Chunk) -> Looked {
-    let mut findings = Vec::new();
-    let mut bodies = chunk.bodies.iter().peekable();
-    let mut blocks = Vec::with_capacity(chunk.blocks.len());
-    let tenant_id = Arc::clone(&examiner.tenant_id);
-    let unexpected = |row: &BodyRow| {
-        Finding::new(FindingCode::BodyUnexpected, "bodies", "a body where no leaf is")
-            .with_tenant(&tenant_id)
-            .with_leaf(row.leaf.leaf_index())
-    };
-    for block in &chunk.blocks {
-        let leaves = match codec::Leaves::unpack(&block.leaves, block.count) {
-            Ok(leaves) => leaves,
-            Err(error) => {
-                findings.push(
-                    Finding::new(FindingCode::Unreadable, "leaf_blocks.leaves", error.to_string())
-                        .with_tenant(&tenant_id)
-                        .with_leaf(block.first),
-                );
-                // Its bodies cannot be looked at without it.
-                while bodies
-                    .next_if(|row| row.leaf.leaf_index() < block.end())
-                    .is_some()
-                {}
-                blocks.push(LookedBlock {
-                    first: block.first,
-                    root: block.root,
-                    leaves: Vec::new(),
-                });
-                continue;
-            }
-        };
-        let mut examined = Vec::with_capacity(leaves.len());
-        for (place, leaf) in leaves.iter().enumerate() {
-            let index = block.first + u64::try_from(place).unwrap_or(u64::MAX);
-            while let Some(row) = bodies.next_if(|row| row.leaf.leaf_index() < index) {
-                findings.push(unexpected(row));
-            }
-            let body = bodies.next_if(|row| row.leaf.leaf_index() == index);
-            examined.push(examiner.examine(index, leaf, body, &mut findings));
+/// Looks at the blocks that begin in `range`, whole.
+fn look_at(
+    store: &dyn Store,
+    ledger_no: u32,
+    range: Range<u64>,
+    examiner: &mut Examiner,
+) -> Result<Looked, StoreError> {
+    let mut blocks: Vec<LeafBlock> = Vec::new();
+    let (mut at, mut limit) = (range.start, BLOCKS_FIRST);
+    while at < range.end {
+        let more = store.blocks_read(ledger_no, at, limit)?;
+        let Some(last) = more.last() else { break };
+        // A block that ends where it begins would never let the reader pass.
+        if last.end() <= at {
+            break;
         }
-        blocks.push(LookedBlock {
-            first: block.first,
-            root: block.root,
-            leaves: examined,
-        });
+        at = last.end();
+        blocks.extend(more);
+        // Few are left when they are nearly full, and many when they are not.
+        limit = if (at - range.start) * 4 > CHUNK_LEAVES {
+            BLOCKS_FIRST
+        } else {
+            BLOCKS_MAX
+        };
     }
-    findings.extend(bodies.map(unexpected));
-    Looked {
-        order: chunk.order,
-        blocks,
-        findings,
+    // A block belongs to the chunk that it begins in; one that begins at or beyond the fixed head came later.
+    blocks.retain(|block| range.contains(&block.first));
+    let mut looking = Looking::new(&blocks, examiner);
+    // A block that claims more leaves than one can have is not read: its bodies are not looked for either.
+    let most = range.end + BLOCK_LEAVES_MAX as u64;
+    let end = blocks.last().map_or(range.start, LeafBlock::end).min(most);
+    let mut next = blocks.first().map_or(end, |block| block.first);
+    while next < end {
+        let (from, started) = (next, Instant::now());
+        next = end;
+        store.bodies_visit(ledger_no, from, end, &mut |body| {
+            looking.body(body);
+            if started.elapsed() < READ_MAX {
+                return ControlFlow::Continue(());
+            }
+            next = body.leaf.leaf_index() + 1;
+            ControlFlow::Break(())
+        })?;
     }
+    Ok(looking.finish())
 }
 
 /// The one thread that knows the order: tree, checkpoints, projections.
@@ -259,15 +208,34 @@ impl<'a, 'q> Fold<'a, 'q> {
         })
     }
 
-    fn all(&mut self, looked: &Receiver<Looked>) -> Result<(), StoreError> {
+    fn all(
+        &mut self,
+        chunks: u64,
+        mut given: u64,
+        tickets: Sender<u64>,
+        looked: &Receiver<(u64, Result<Looked, StoreError>)>,
+    ) -> Result<(), StoreError> {
+        let mut tickets = Some(tickets);
         // Workers finish out of order; what is early waits.
         let mut early: BTreeMap<u64, Looked> = BTreeMap::new();
         let mut next = 0;
-        for chunk in looked {
-            early.insert(chunk.order, chunk);
+        while next < chunks {
+            if given == chunks {
+                // Whoever waits for a ticket now goes home.
+                tickets = None;
+            }
+            // Workers only end before the last chunk when one panicked.
+            let Ok((order, chunk)) = looked.recv() else {
+                return Err(StoreError::Unavailable("a worker panicked".into()));
+            };
+            early.insert(order, chunk?);
             while let Some(chunk) = early.remove(&next) {
                 self.chunk(chunk)?;
                 next += 1;
+                if let Some(tickets) = tickets.as_ref().filter(|_| given < chunks) {
+                    let _ = tickets.send(given);
+                    given += 1;
+                }
             }
         }
         Ok(())

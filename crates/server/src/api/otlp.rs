@@ -26,7 +26,7 @@ use crate::otlp::{
     DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, RefusedSpan, Signal,
     TraceRequest, lower_logs, lower_metrics, lower_traces,
 };
-use crate::{ApiError, App, Caller, Received};
+use crate::{ApiError, App, Caller, Received, bulk};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -146,13 +146,12 @@ pub(crate) async fn export(
 ) -> Result<ExportAnswer, ApiError> {
     // The body's place in the budget is kept until the answer: the drafts made from it are as large.
     let mut salts = caller.tenant.salts();
-    let (lowered, _hold) = app
-        .blocking(move |_| {
-            let held = held.inflate()?;
-            let lowered = lower(signal, &held.bytes, encoding, at, &mut salts)?;
-            Ok((lowered, held.into_hold()))
-        })
-        .await?;
+    let (lowered, _hold) = bulk::run(move || {
+        let held = held.inflate()?;
+        let lowered = lower(signal, &held.bytes, encoding, at, &mut salts)?;
+        Ok((lowered, held.into_hold()))
+    })
+    .await?;
     let Lowered {
         drafts,
         rejected,

@@ -13,7 +13,10 @@ use super::{
 use crate::{StoreError, codec};
 
 /// Every migration, in order. A database's `user_version` says how many it has had.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_ledger.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_ledger.sql"),
+    include_str!("../../migrations/sqlite/0002_runs_filtered.sql"),
+];
 
 /// Marks a SQLite file as ours ("DPNT").
 const APPLICATION_ID: i64 = 0x4450_4e54;
@@ -54,8 +57,14 @@ impl SqliteStore {
             Access::ReadOnly => {
                 let version = user_version(&writer)?;
                 if version != MIGRATIONS.len() {
+                    // Reading must not change it, so that it is brought up to date by who writes.
+                    let hint = if version < MIGRATIONS.len() {
+                        "; `deponent serve` brings it up to date"
+                    } else {
+                        ""
+                    };
                     return Err(StoreError::Refused(format!(
-                        "{} has schema version {version}, this program reads version {}",
+                        "{} has schema version {version}, this program reads version {}{hint}",
                         path.display(),
                         MIGRATIONS.len()
                     )));
@@ -137,7 +146,7 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
     set("wal_autocheckpoint", 0)?;
     // After a checkpoint the log shrinks to what it normally needs.
     set("journal_size_limit", CHECKPOINT_PAGES * 4096)?;
-    // A writer looks at each page it takes in; a verifier has `integrity_check` look at all of them once, and
+    // A writer looks at each page it takes in; a verifier reads every row, or has `integrity_check` do so, and
     // mapped pages would be looked at again at every visit, 1 µs a leaf.
     set("cell_size_check", i64::from(access == Access::ReadWrite))?;
     // Untrusted file: no function of ours may be reached from its schema.

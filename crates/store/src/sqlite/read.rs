@@ -1,5 +1,7 @@
 //! Reading: each method of [`Store`] in one transaction.
 
+use std::ops::ControlFlow;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
@@ -9,9 +11,9 @@ use tlog::{Hash, TreeSize};
 use super::append::empty_head;
 use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, facets, hash, runs, thirty_two, unavailable};
 use crate::{
-    AppendError, Batch, BatchKnown, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, FacetPage, FacetQuery,
-    Head, LeafBlock, LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow,
-    RunRow, Snapshot, Store, StoreError, TenantRow, TraceKey, TraceRow,
+    AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
+    FacetQuery, Head, LeafBlock, LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery,
+    RunRecordRow, RunRow, Snapshot, Store, StoreError, TenantRow, TraceKey, TraceRow,
 };
 
 impl Store for SqliteStore {
@@ -77,7 +79,11 @@ impl Store for SqliteStore {
     }
 
     fn batch_lookup(&self, tenant_no: u32, query: &BatchQuery) -> Result<BatchKnown, StoreError> {
-        self.read(|c| lookup(c, tenant_no, query))
+        // By the writer, who asks and then writes: his cache holds the pages that he wrote last, a reader's
+        // is emptied by every commit.
+        let writer = self.writer();
+        let transaction = writer.unchecked_transaction().map_err(unavailable)?;
+        lookup(&transaction, tenant_no, query)
     }
 
     fn batch_append(&self, batches: &[Batch]) -> Result<(), AppendError> {
@@ -162,7 +168,13 @@ impl Store for SqliteStore {
         })
     }
 
-    fn bodies_read(&self, ledger_no: u32, first: u64, end: u64) -> Result<Vec<BodyRow>, StoreError> {
+    fn bodies_visit(
+        &self,
+        ledger_no: u32,
+        first: u64,
+        end: u64,
+        visit: &mut dyn FnMut(BodyRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         let (first, end) = (
             LeafKey::new(ledger_no, first).as_i64(),
             LeafKey::new(ledger_no, end).as_i64(),
@@ -174,11 +186,12 @@ impl Store for SqliteStore {
                 )
                 .map_err(unavailable)?;
             let mut found = statement.query((first, end)).map_err(unavailable)?;
-            let mut bodies = Vec::new();
             while let Some(row) = found.next().map_err(unavailable)? {
-                bodies.push(body(row)?);
+                if visit(body(row)?).is_break() {
+                    break;
+                }
             }
-            Ok(bodies)
+            Ok(())
         })
     }
 
@@ -191,7 +204,7 @@ impl Store for SqliteStore {
             for leaf in leaves {
                 let mut found = statement.query([leaf.as_i64()]).map_err(unavailable)?;
                 if let Some(row) = found.next().map_err(unavailable)? {
-                    bodies.push(body(row)?);
+                    bodies.push(body(row)?.to_row());
                 }
             }
             Ok(bodies)
@@ -255,8 +268,8 @@ impl Store for SqliteStore {
     ) -> Result<Vec<RunRow>, StoreError> {
         let of_status = |condition: &str| {
             format!(
-                "SELECT {} FROM runs WHERE settled = 0 AND status {condition} AND last_recorded_at < ?1
-                 ORDER BY last_recorded_at LIMIT ?2",
+                "SELECT {} FROM runs WHERE settled = 0 AND status {condition} AND created_at < ?1 AND last_recorded_at < ?1
+                 ORDER BY created_at LIMIT ?2",
                 runs::COLUMNS
             )
         };
@@ -295,8 +308,8 @@ impl Store for SqliteStore {
         self.read(|c| super::verify::snapshot(c, tenant_no))
     }
 
-    fn run_read(&self, run: RunKey) -> Result<Option<RunRow>, StoreError> {
-        self.read(|c| run_by_key(c, run))
+    fn runs_get(&self, keys: &[RunKey]) -> Result<Vec<Result<Option<RunRow>, StoreError>>, StoreError> {
+        self.read(|c| Ok(keys.iter().map(|&key| run_by_key(c, key)).collect()))
     }
 
     fn run_snapshot(&self, run: RunKey) -> Result<Option<(RunRow, Vec<RunRecordRow>)>, StoreError> {
@@ -548,11 +561,11 @@ pub(super) fn block(row: &Row<'_>) -> Result<LeafBlock, StoreError> {
     })
 }
 
-fn body(row: &Row<'_>) -> Result<BodyRow, StoreError> {
-    Ok(BodyRow {
+fn body<'r>(row: &'r Row<'_>) -> Result<BodyRef<'r>, StoreError> {
+    Ok(BodyRef {
         leaf: LeafKey::from_i64(row.get(0).map_err(unavailable)?),
         salt: thirty_two(blob(row, 1)?),
-        body: blob(row, 2)?.to_vec(),
+        body: blob(row, 2)?,
     })
 }
 

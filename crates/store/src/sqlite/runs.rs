@@ -15,6 +15,15 @@ pub(super) const COLUMNS: &str = "run, run_id, started_leaf, trace_id, correlati
      tenant_no";
 
 pub(super) fn upsert(transaction: &Transaction<'_>, rows: &[RunRow]) -> rusqlite::Result<()> {
+    // Most records only add to a run. SQLite writes every index that an UPDATE names a column of, also when
+    // its value stays: six pages for each step of a run. So this one names none.
+    let mut add = transaction.prepare_cached(
+        "UPDATE runs SET correlation_id = ?2, started_at = ?3, completed_at = ?4, input_tokens = ?5, output_tokens = ?6,
+           cost_nano_cents = ?7, total_steps = ?8, success_count = ?9, failure_count = ?10, duration_micros = ?11,
+           late_count = ?12, record_count = ?13, last_recorded_at = ?14, first_inference_at = ?15, declared = ?16
+         WHERE run = ?1 AND agent_id IS ?17 AND status = ?18 AND execution_status = ?19 AND provider IS ?20
+           AND model IS ?21 AND root_hash IS ?22 AND settled = ?23",
+    )?;
     // What the first record said never changes; the rest is what the records add up to now.
     let mut upsert = transaction.prepare_cached(
         "INSERT INTO runs (tenant_no, run, run_id, started_leaf, trace_id, correlation_id, agent_id, parent_run_id,
@@ -35,6 +44,34 @@ pub(super) fn upsert(transaction: &Transaction<'_>, rows: &[RunRow]) -> rusqlite
         state,
     } in rows
     {
+        let added = add.execute(rusqlite::params![
+            key.as_i64(),
+            state.correlation_id,
+            state.started_at.as_micros(),
+            state.completed_at.map(Timestamp::as_micros),
+            state.input_tokens,
+            state.output_tokens,
+            state.cost.get(),
+            state.total_steps,
+            state.success_count,
+            state.failure_count,
+            state.duration_micros,
+            state.late_count,
+            as_i64(state.record_count),
+            state.last_recorded_at.as_micros(),
+            state.first_inference_at.map(Timestamp::as_micros),
+            state.declared.bits(),
+            state.agent_id,
+            state.status.as_str(),
+            state.execution_status.as_str(),
+            state.provider,
+            state.model,
+            state.root_hash.as_ref().map(<[u8; 32]>::as_slice),
+            state.settled,
+        ])?;
+        if added == 1 {
+            continue;
+        }
         upsert.execute(rusqlite::params![
             key.tenant_no(),
             key.as_i64(),
@@ -156,9 +193,19 @@ fn conditions(query: &RunQuery, end: Option<RunKey>) -> (String, Vec<Value>) {
         sql.push_str(condition);
         values.push(value);
     };
+    // Of several filters the one that lets through least should choose the index; a plus keeps the others out
+    // of the choice. There are many models, few providers and five states.
+    let by_model = query.model.is_some();
     for (column, value) in [
         ("run_id = ?", &query.run_id),
-        ("execution_status = ?", &query.execution_status),
+        (
+            if by_model || query.provider.is_some() {
+                "+execution_status = ?"
+            } else {
+                "execution_status = ?"
+            },
+            &query.execution_status,
+        ),
         ("status = ?", &query.status),
         ("agent_id = ?", &query.agent_id),
         ("plan_hash = ?", &query.plan_hash),
@@ -167,7 +214,8 @@ fn conditions(query: &RunQuery, end: Option<RunKey>) -> (String, Vec<Value>) {
             add(column, Value::from(value.clone()));
         }
     }
-    for (column, value) in [("provider", &query.provider), ("model", &query.model)] {
+    let provider = if by_model { "+provider" } else { "provider" };
+    for (column, value) in [(provider, &query.provider), ("model", &query.model)] {
         match value.as_deref() {
             // What an answer shows as `unknown` is absent here.
             Some("unknown") => add(

@@ -89,18 +89,13 @@ CREATE TABLE runs (
   settled            INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX runs_by_id ON runs (tenant_no, run_id);
-CREATE INDEX runs_by_created ON runs (tenant_no, created_at);
-CREATE INDEX runs_by_provider ON runs (tenant_no, provider, created_at);
-CREATE INDEX runs_by_model ON runs (tenant_no, model, created_at);
 CREATE INDEX runs_by_status ON runs (tenant_no, status, created_at);
-CREATE INDEX runs_by_execution_status ON runs (tenant_no, execution_status, created_at);
 CREATE INDEX runs_by_agent ON runs (tenant_no, agent_id, created_at) WHERE agent_id IS NOT NULL;
 CREATE INDEX runs_by_root_hash ON runs (tenant_no, root_hash, created_at) WHERE root_hash IS NOT NULL;
 CREATE INDEX runs_by_plan_hash ON runs (tenant_no, plan_hash, created_at)
   WHERE plan_hash <> '4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945';
 CREATE INDEX runs_by_seed ON runs (tenant_no, seed, created_at) WHERE seed <> 42;
 CREATE INDEX runs_synthetic ON runs (tenant_no, created_at) WHERE is_synthetic = 1;
-CREATE INDEX runs_unsettled ON runs (status, last_recorded_at) WHERE settled = 0;
 CREATE TABLE run_records (
   run         INTEGER NOT NULL,
   run_seq     INTEGER NOT NULL,
@@ -125,3 +120,8 @@ CREATE TABLE facets (
   n         INTEGER NOT NULL,
   PRIMARY KEY (tenant_no, facet, leaf)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX runs_by_created ON runs (tenant_no, created_at, run, is_synthetic);
+CREATE INDEX runs_by_provider ON runs (tenant_no, provider, created_at, run, execution_status, is_synthetic);
+CREATE INDEX runs_by_model ON runs (tenant_no, model, created_at, run, execution_status, provider, is_synthetic);
+CREATE INDEX runs_by_execution_status ON runs (tenant_no, execution_status, created_at, run, is_synthetic);
+CREATE INDEX runs_unsettled ON runs (status, created_at) WHERE settled = 0;

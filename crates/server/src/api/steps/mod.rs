@@ -54,28 +54,40 @@ async fn record(
     Path(run_id): Path<String>,
     body: JsonBody<StepIn>,
 ) -> Result<Response, ApiError> {
-    let tenant = Arc::clone(&caller.tenant);
-    let step_index = body.value.index();
-    let (draft, run_id, trace_id) = app
-        .blocking(move |ledger| {
-            // Trace, correlation and agent stand in the header too; a run's do not change but for an agent
-            // or conversation that its spans name later.
-            let run = ledger
-                .store()
-                .run_find(tenant.tenant_no, &run_id)?
-                .ok_or_else(ApiError::not_found)?;
-            let (run_id, trace_id): (Arc<str>, Arc<str>) = (run_id.into(), run.state.trace_id.into());
-            let correlation_id: Option<Arc<str>> = run.state.correlation_id.map(Arc::from);
+    let run_id: Arc<str> = run_id.into();
+    // Trace, correlation and agent stand in the header too; a run's do not change but for an agent or
+    // conversation that its spans name later.
+    let names = if let Some(names) = app.ledger.run_names_at_hand(&caller.tenant, &run_id) {
+        names
+    } else {
+        let (tenant, run_id) = (Arc::clone(&caller.tenant), Arc::clone(&run_id));
+        app.blocking(move |ledger| {
+            let names = ledger.run_names(&tenant, &run_id)?;
+            names.ok_or_else(ApiError::not_found)
+        })
+        .await?
+    };
+    let (step_index, trace_id) = (body.value.index(), Arc::clone(&names.trace_id));
+    let draft = {
+        let (run_id, large) = (Arc::clone(&run_id), body.is_large());
+        let mut salts = caller.tenant.salts();
+        let draft = move || {
             let of = StepRun {
                 run_id: &run_id,
-                trace_id: &trace_id,
-                correlation_id: correlation_id.as_ref(),
-                agent_id: run.state.agent_id.as_deref(),
+                trace_id: &names.trace_id,
+                correlation_id: names.correlation_id.as_ref(),
+                agent_id: names.agent_id.as_deref(),
             };
-            let (draft, _) = body.value.draft(&of, body.content, at, &mut tenant.salts())?;
-            Ok((draft, run_id, trace_id))
-        })
-        .await?;
+            let (draft, _) = body.value.draft(&of, body.content, at, &mut salts)?;
+            Ok(draft)
+        };
+        // Packing a step takes some ten microseconds, less than going to another thread and back.
+        if large {
+            app.blocking(move |_| draft()).await?
+        } else {
+            draft()?
+        }
+    };
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
     let receipt = ReceiptOut(first.receipt);
