@@ -1,7 +1,7 @@
 //! From records to projected rows: the same rows that the sequencer wrote.
 //!
 //! [`Deriver`] is fed a tenant's records in ledger order and gives rows back as
-//! soon as they are final: record rows at once, a run when its trace has ended
+//! soon as they are final: record rows at once, a run when it is sealed
 //! or when the ledger has. It holds the open runs, and of ended ones what late
 //! records may still change (about 200 bytes each: 200 MB for a million runs), and
 //! the last event of each job (about 100 bytes each).

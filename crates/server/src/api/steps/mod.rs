@@ -70,8 +70,9 @@ async fn record(
     let (step_index, trace_id) = (body.value.index(), Arc::clone(&names.trace_id));
     let draft = {
         let (run_id, large) = (Arc::clone(&run_id), body.is_large());
-        let mut salts = caller.tenant.salts();
+        let salts = caller.tenant.salts();
         let draft = move || {
+            let mut salts = salts;
             let of = StepRun {
                 run_id: &run_id,
                 trace_id: &names.trace_id,
