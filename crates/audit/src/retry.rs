@@ -33,6 +33,16 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Linear => "linear",
+            Self::Exponential => "exponential",
+            Self::Fibonacci => "fibonacci",
+        }
+    }
+
     /// The strategy of that name.
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text {

@@ -17,7 +17,7 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 22] = [
+const VARIABLES: [&str; 25] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
@@ -28,6 +28,8 @@ const VARIABLES: [&str; 22] = [
     "DEPONENT_RUNS_SEAL_AFTER",
     "DEPONENT_RUNS_ABANDON_AFTER",
     "DEPONENT_URL",
+    "DEPONENT_API_KEY",
+    "DEPONENT_API_KEY_FILE",
     "DEPONENT_POLICIES",
     "DEPONENT_RATE_LIMIT",
     "DEPONENT_RECORD_READS",
@@ -40,6 +42,7 @@ const VARIABLES: [&str; 22] = [
     "DEPONENT_OIDC_ROLE_CLAIM",
     "DEPONENT_TLS_CERT",
     "DEPONENT_TLS_KEY",
+    "DEPONENT_TLOG_PUBLIC",
 ];
 
 /// The file as written.
@@ -58,6 +61,7 @@ struct File {
     record: RecordTable,
     oidc: OidcTable,
     tls: TlsTable,
+    tlog: TlogTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,6 +101,12 @@ struct OidcTable {
 struct TlsTable {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TlogTable {
+    public: Option<bool>,
 }
 
 /// Sign-in by the tokens of an issuer.
@@ -195,6 +205,9 @@ pub(crate) struct Settings {
     /// Certificate chain and key, both in PEM files.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    /// `/tlog` needs no key.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) tlog_public: bool,
 }
 
 /// The environment as far as it concerns us. Read here and nowhere else.
@@ -216,6 +229,24 @@ fn environment() -> Result<BTreeMap<String, String>> {
         found.insert(name.to_owned(), value);
     }
     Ok(found)
+}
+
+/// What the environment says to a client of a server.
+#[derive(Debug, Default)]
+pub(crate) struct ClientEnvironment {
+    pub(crate) url: Option<String>,
+    pub(crate) api_key: Option<String>,
+    pub(crate) api_key_file: Option<PathBuf>,
+}
+
+/// Reads the environment for a client of a server.
+pub(crate) fn client_environment() -> Result<ClientEnvironment> {
+    let mut found = environment()?;
+    Ok(ClientEnvironment {
+        url: found.remove("DEPONENT_URL"),
+        api_key: found.remove("DEPONENT_API_KEY"),
+        api_key_file: found.remove("DEPONENT_API_KEY_FILE").map(PathBuf::from),
+    })
 }
 
 impl Settings {
@@ -241,6 +272,7 @@ impl Settings {
             ),
             ("runs.abandon_after", millis(self.ledger.abandon_after_micros)),
             ("runs.seal_after", millis(self.ledger.seal_after_micros)),
+            ("tlog.public", self.tlog_public.to_string()),
             ("tls", if self.tls.is_some() { "on" } else { "off" }.into()),
         ]
         .into_iter()
@@ -342,6 +374,12 @@ impl Settings {
                 "tls: cert and key belong together, one of them is missing".into()
             )),
         };
+        let tlog_public = match variable("DEPONENT_TLOG_PUBLIC").as_deref() {
+            None => file.tlog.public.unwrap_or(false),
+            Some("true") => true,
+            Some("false") => false,
+            Some(other) => bail!(Usage(format!("tlog.public: {other:?} is neither true nor false"))),
+        };
         let rate_limit = match variable("DEPONENT_RATE_LIMIT") {
             None => file.rate_limit,
             Some(text) => Some(
@@ -354,6 +392,7 @@ impl Settings {
             rate_limit: rate_limit.filter(|&rate| rate > 0),
             record,
             tls,
+            tlog_public,
             oidc: file.oidc.resolve(variable)?,
             listen: address("listen", &listen)?,
             grpc_listen: if grpc == "off" {
@@ -398,7 +437,7 @@ fn address(name: &str, text: &str) -> Result<SocketAddr> {
 }
 
 /// `500ms`, `30s`, `5m`, `24h`, `7d`, or bare seconds; microseconds.
-fn parse_duration(text: &str) -> Option<i64> {
+pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let micros = match unit.trim() {
@@ -449,6 +488,7 @@ mod tests {
             ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),
             ("DEPONENT_OIDC_AUDIENCE", "deponent"),
             ("DEPONENT_TLS_CERT", "cert.pem"),
+            ("DEPONENT_TLOG_PUBLIC", "perhaps"),
         ] {
             assert!(
                 resolve(&[(name, value)])

@@ -16,6 +16,7 @@ mod draft;
 mod high_water;
 pub mod incident;
 mod integrity;
+mod jobs;
 mod keys;
 mod names;
 mod open;
@@ -54,6 +55,12 @@ pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use integrity::{IntegrityError, RunIntegrity};
+pub use jobs::{
+    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX,
+    JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone, JobError, JobGlance, JobGuard,
+    JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob, PROGRESS_METADATA_BYTES_MAX, ProgressWatch,
+    ResolutionRead, RolloutRead, STEP_BYTES_MAX, rollout,
+};
 pub use keys::KeyFolder;
 pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
@@ -85,6 +92,7 @@ pub(crate) struct Inner {
     pub(crate) api_keys: ApiKeys,
     pub(crate) queue: Queue,
     pub(crate) counters: Counters,
+    pub(crate) jobs: jobs::Jobs,
     pub(crate) names: names::Names,
     pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,

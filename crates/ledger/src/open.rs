@@ -133,6 +133,7 @@ impl Ledger {
             api_keys: crate::ApiKeys::default(),
             queue: Queue::default(),
             counters: Counters::default(),
+            jobs: crate::jobs::Jobs::default(),
             names: crate::names::Names::default(),
             migrated: OnceLock::new(),
             stopped: RwLock::new(None),

@@ -81,6 +81,8 @@ pub struct App {
     pub access: Arc<Access>,
     /// Whose tokens let people in; `None`: only keys do.
     pub oidc: Option<Arc<Oidc>>,
+    /// `/tlog` needs no key, of any tenant but the instance.
+    pub tlog_public: bool,
     /// What ports speak TLS by; `None`: clear text.
     pub tls: Option<Tls>,
     /// Verification by tenant, written by the background verifier; empty while there is none.
@@ -117,6 +119,7 @@ impl App {
             local: true,
             oidc: None,
             tls: None,
+            tlog_public: false,
             verification: Arc::default(),
             draining: Arc::default(),
             settings: Arc::default(),

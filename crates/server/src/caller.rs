@@ -406,6 +406,14 @@ fn cut(text: &str, bytes_max: usize) -> String {
 /// The caller, with what earlier callers left in the buffer committed where the operation reads it; the decision over
 /// this request is not part of what it reads.
 async fn admitted(app: &App, parts: &Parts, operation: &Operation) -> Result<Caller, ApiError> {
+    if app.tlog_public
+        && let Some(tenant_id) = operation::tenant_of_path(parts.uri.path())
+    {
+        // Whoever it is: what is public is read by all, and no record made of it.
+        let tenant = app.ledger.tenant(tenant_id).filter(|_| tenant_id != INSTANCE);
+        let tenant = tenant.ok_or_else(ApiError::not_found)?;
+        return Ok(Caller::new(tenant, ANONYMOUS.into(), "public", &[]));
+    }
     let judged = Judged::new(app, parts, operation).await?;
     if operation.flush_first && judged.allows() {
         app.flush_access().await?;

@@ -15,3 +15,14 @@ pub(crate) fn uuid_v7(at: Timestamp) -> String {
         .into_uuid()
         .to_string()
 }
+
+/// A number from [0, 1), drawn from the operating system.
+///
+/// # Panics
+/// When it has no randomness to give.
+#[allow(clippy::expect_used)]
+pub(crate) fn draw() -> f64 {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random).expect("the operating system gives randomness");
+    f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
+}

@@ -13,6 +13,7 @@ mod body;
 mod bulk;
 mod caller;
 mod cursor;
+mod document;
 mod entry;
 mod error;
 mod extract;

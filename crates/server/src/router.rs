@@ -5,15 +5,11 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use utoipa::OpenApi;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, Ref, Response};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::access::operation::{Access, access_of};
 use crate::caller::guard;
 use crate::entry::entry;
-use crate::{ApiError, App, api};
+use crate::{ApiError, App, api, document};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -37,15 +33,20 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api::keys::routes())
         .merge(api::incidents::routes())
         .merge(api::integrity::routes())
+        .merge(api::audits::routes())
+        .merge(api::contracts::routes())
+        .merge(api::jobs::routes())
         .merge(api::ledger::routes())
         .merge(api::logs::routes())
         .merge(api::otlp::routes())
+        .merge(api::panels::routes())
         .merge(api::policy_activations::routes())
         .merge(api::policy_decisions::routes())
         .merge(api::provenance::routes())
         .merge(api::records::routes())
         .merge(api::redaction::routes())
         .merge(api::runs::routes())
+        .merge(api::signals::routes())
         .merge(api::steps::routes())
         .merge(api::system_records::routes())
         .merge(api::tlog::routes())
@@ -55,75 +56,13 @@ fn resources() -> OpenApiRouter<App> {
 
 /// The OpenAPI document of everything served.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    finished(resources().into_openapi())
-}
-
-/// What all operations have in common, and paths as OpenAPI can say them: it has no word for "the rest of
-/// the path", a plain parameter comes nearest.
-fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    let scheme = Http::builder()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some(
-            "An API key, `dpn_<id>_<secret>`. In local mode none is asked for.",
-        ))
-        .build();
-    let components = document.components.get_or_insert_default();
-    components
-        .security_schemes
-        .insert("key".into(), SecurityScheme::Http(scheme).into());
-    let paths = std::mem::take(&mut document.paths.paths);
-    document.paths.paths = paths
-        .into_iter()
-        .map(|(path, mut item)| {
-            for (method, operation) in [(Method::GET, &mut item.get), (Method::POST, &mut item.post)] {
-                if let Some(operation) = operation {
-                    with_access(operation, &access_of(&method, &path));
-                }
-            }
-            (path.replace("{*", "{"), item)
-        })
-        .collect();
-    document
-}
-
-/// Says that a key is needed, and what any operation may be refused with.
-fn with_access(operation: &mut Operation, access: &Access) {
-    if matches!(access, Access::Public) {
-        return;
-    }
-    operation.security = Some(vec![SecurityRequirement::new("key", [""; 0])]);
-    let refusals = [
-        ("400", "A parameter is malformed or unknown."),
-        (
-            "401",
-            "No key, or one that is wrong, rotated, revoked or expired.",
-        ),
-        ("403", "The key's role does not allow it."),
-        ("404", "No such resource, or one of another tenant."),
-        ("429", "The key is over its rate: wait for `Retry-After`."),
-        (
-            "503",
-            "The ledger cannot answer now: send again after `Retry-After`.",
-        ),
-    ];
-    let responses = &mut operation.responses.responses;
-    // OTLP refuses in a form of its own, and says so itself.
-    let problem = matches!(access, Access::Decided(_));
-    for (status, description) in refusals.into_iter().filter(|_| problem) {
-        let content = Content::new(Some(Ref::from_schema_name("Problem")));
-        let response = Response::builder()
-            .description(description)
-            .content("application/problem+json", content);
-        responses
-            .entry(status.into())
-            .or_insert_with(|| response.build().into());
-    }
+    document::finished(resources().into_openapi())
 }
 
 /// The HTTP service.
 pub fn router(app: App) -> Router {
     let (router, document) = resources().split_for_parts();
-    let document = api::health::Document::new(&finished(document));
+    let document = api::health::Document::new(&document::finished(document));
     router
         .route("/api/openapi.json", get(async move || document.clone()))
         .route_layer(from_fn_with_state(app.clone(), guard))
@@ -148,6 +87,7 @@ async fn method_not_allowed(method: Method) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::operation::{Access, access_of};
 
     #[test]
     fn every_route_has_an_operation_of_its_name() {

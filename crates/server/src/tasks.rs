@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::App;
 use crate::oidc::Oidc;
+use crate::{ApiError, App};
 
 /// How often runs that are due are looked for: SPEC's `runs.seal_after` is kept to the second. Idle, it is
 /// one look into two indexes.
@@ -65,6 +65,18 @@ impl Tasks {
         let left = self.0.len();
         self.0.shutdown().await;
         left
+    }
+}
+
+/// Does something to its end, even when who asked for it has gone meanwhile. The way down does not wait for it:
+/// the ledger finishes what it was given, and nobody is left to be answered.
+#[allow(clippy::disallowed_methods)] // this is where tasks are spawned
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(ApiError::internal(&error)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod gate;
 mod hash;
 mod judge;
 mod key;
@@ -43,6 +44,10 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
     Audit(judge::Audit),
+    /// Ask whether the change that a job made may go on.
+    ///
+    /// Exit codes: 0 proceed, 1 rollback, 2 escalate, or no such job, 3 wait: there is no verdict yet.
+    Gate(gate::Gate),
     /// Grade how much a run's evidence can carry, from a file.
     ///
     /// Exit codes: 0 PASS or WARN, 1 FAIL, 2 the input cannot be judged.
@@ -79,6 +84,7 @@ impl Command {
             Self::Key(key) => key.run(),
             Self::Provenance(provenance) => provenance.run(),
             Self::Audit(audit) => audit.run(),
+            Self::Gate(gate) => gate.run(),
             Self::Integrity(integrity) => integrity.run(),
             Self::Panel(panel) => panel.run(),
             Self::RetryPlan(plan) => plan.run(),
@@ -107,6 +113,11 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
+    /// Whether a folder was typed.
+    fn is_given(&self) -> bool {
+        self.data_dir.is_some()
+    }
+
     fn settings(&self) -> Result<Settings> {
         Settings::load(Flags {
             data_dir: self.data_dir.clone(),

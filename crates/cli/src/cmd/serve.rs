@@ -91,6 +91,7 @@ impl Serve {
             access,
             oidc,
             tls,
+            tlog_public: settings.tlog_public,
             local: open.is_none(),
         };
         runtime.block_on(serve(settings, who, self.demo))?;
@@ -173,6 +174,7 @@ struct Who {
     access: Arc<Access>,
     oidc: Option<Arc<Oidc>>,
     tls: Option<Tls>,
+    tlog_public: bool,
     /// Only loopback addresses are listened on.
     local: bool,
 }
@@ -211,6 +213,7 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
     output::line(format_args!("data in {}", data_dir.display()));
     let mut app = App::new(ledger, clock::now);
     (app.local, app.access, app.oidc, app.tls) = (who.local, who.access, who.oidc, who.tls);
+    app.tlog_public = who.tlog_public;
     app.settings = Arc::new(on_record);
     if app.is_local() {
         output::line(

@@ -52,6 +52,7 @@ fn help_lists_the_commands() {
       key          Make, list, rotate and revoke API keys
       provenance   Write provenance logs into files, and make records of such files
       audit        Judge a job against its contract, from a file
+      gate         Ask whether the change that a job made may go on
       integrity    Grade how much a run's evidence can carry, from a file
       panel        Hold a panel against its rules, from a file
       retry-plan   Print when failed attempts would be made again, from a file
@@ -189,4 +190,36 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
         data,
     ]);
     assert!(stderr(&recover).contains("in order"), "{}", stderr(&recover));
+}
+
+#[test]
+fn keys_are_made_listed_rotated_and_revoked_and_let_the_server_off_loopback() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let run = |args: &[&str]| deponent(&[args, &["--data-dir", data]].concat());
+    assert_eq!(run(&["tenant", "create", "acme"]).status.code(), Some(0));
+    let off_loopback = || run(&["serve", "--check-config", "--listen", "0.0.0.0:0"]);
+    assert_eq!(off_loopback().status.code(), Some(64));
+    let made = run(&[
+        "key", "create", "--tenant", "acme", "--role", "reader", "--name", "ci", "--format", "json",
+    ]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let made: serde_json::Value = serde_json::from_str(&stdout(&made)).unwrap();
+    let (id, key) = (made["key_id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    assert!(
+        key.starts_with(&format!("dpn_{id}_")) && made["tenant_id"] == "acme" && made["role"] == "reader"
+    );
+    assert_eq!(off_loopback().status.code(), Some(0));
+    let rotated = run(&["key", "rotate", id]);
+    assert_ne!(stdout(&rotated).trim(), key);
+    let list = stdout(&run(&["key", "list", "--format", "json"]));
+    assert!(list.contains(id) && !list.contains(key) && !list.contains(stdout(&rotated).trim()));
+    assert_eq!(run(&["key", "revoke", id]).status.code(), Some(0));
+    assert!(stdout(&run(&["key", "list"])).contains("revoked"));
+    let absent = run(&["key", "revoke", "nosuch"]);
+    assert_eq!(absent.status.code(), Some(69));
+    assert!(stderr(&absent).contains("no such key"), "{}", stderr(&absent));
+    let operator = ["key", "create", "--tenant", "acme", "--role", "operator"];
+    assert_eq!(run(&operator).status.code(), Some(64));
+    assert_eq!(run(&["verify"]).status.code(), Some(0));
 }

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 mod commands;
+mod gate;
 mod judge;
 mod manifests;

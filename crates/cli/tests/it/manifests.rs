@@ -9,7 +9,7 @@ const TABLE: [(&str, &[&str]); 7] = [
     ("audit", &["evidence"]),
     ("store", &["tlog", "evidence"]),
     ("ledger", &["tlog", "evidence", "audit", "store"]),
-    ("server", &["tlog", "evidence", "store", "ledger"]),
+    ("server", &["tlog", "evidence", "audit", "store", "ledger"]),
     ("cli", &["tlog", "evidence", "audit", "store", "ledger", "server"]),
 ];
 

@@ -70,8 +70,12 @@ pub struct JobState {
     pub health_before: Option<Value>,
     /// After the current attempt.
     pub health_after: Option<Value>,
+    /// Where the last snapshot's record is.
+    pub health_place: i64,
     /// Hash of the last event: the next one names it.
     pub tip: String,
+    /// Where the record of the last event is.
+    pub last_place: i64,
     /// Of the last event: the next one is not before it.
     pub last_at: Timestamp,
     /// How many events it has.
@@ -125,7 +129,9 @@ impl JobState {
             attempt_steps: 0,
             health_before: None,
             health_after: None,
+            health_place: place,
             tip: hash.to_owned(),
+            last_place: place,
             last_at: event.timestamp,
             events: 1,
             created_place: place,
@@ -201,6 +207,7 @@ impl JobState {
             }
         }
         hash.clone_into(&mut self.tip);
+        self.last_place = place;
         self.last_at = self.last_at.max(at);
         self.events += 1;
     }
@@ -239,6 +246,7 @@ impl JobState {
             let _ = self.progress.update(&update, event.timestamp);
         } else if let Some(health) = event.metadata.get("health") {
             self.bytes += to_vec(health).len();
+            self.health_place = place;
             let snapshot = |name: &str| health.get(name).cloned();
             if self.health_before.is_none() {
                 self.health_before = snapshot("before");

@@ -11,6 +11,7 @@ use crate::canonical::Reader;
 
 /// What one step says.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub struct StepEvidence {
     /// It has a section `activity` (class B).
     pub activity: bool,

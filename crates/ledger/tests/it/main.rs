@@ -11,10 +11,10 @@
 mod api_keys;
 mod audit;
 mod bed;
-
 mod checkpoints;
 mod facets;
 mod failures;
+mod jobs;
 mod laws;
 mod projections;
 mod receipts;

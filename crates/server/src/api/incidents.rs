@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 use super::answer::{ReadProblems, ReceiptOut, WriteProblems, canonical, json, ok};
 use super::facet_list::{self, ListParams};
 use super::fields;
+use super::logs::NoParams;
 use super::records::ReceiptView;
 use super::run_list::{Filters, given, shown};
 use super::run_steps::damaged;
@@ -313,6 +314,7 @@ async fn get(
     State(app): State<App>,
     caller: Caller,
     Path(incident_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let incident = ledger

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::api::logs::NoParams;
 use crate::error::Problem;
 use crate::{ApiError, App, Caller, Path, Query, Verification};
 
@@ -66,7 +67,11 @@ pub(crate) fn status_of(
 /// The head of the ledger.
 #[utoipa::path(get, path = "/api/v1/ledger/head", operation_id = "ledger_head", tag = "ledger",
     responses((status = 200, body = LedgerHead), (status = 503, body = Problem, content_type = "application/problem+json")))]
-async fn head(app: axum::extract::State<App>, caller: Caller) -> Result<Json<LedgerHead>, ApiError> {
+async fn head(
+    app: axum::extract::State<App>,
+    caller: Caller,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<Json<LedgerHead>, ApiError> {
     let verification = app.verification_of(&caller.tenant.tenant_id);
     app.blocking(move |service| {
         let ledger = caller.tenant.ledger();
@@ -118,6 +123,7 @@ async fn leaf(
     app: axum::extract::State<App>,
     caller: Caller,
     Path(index): Path<u64>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Json<Leaf>, ApiError> {
     app.blocking(move |service| {
         let records = service.records(&caller.tenant);

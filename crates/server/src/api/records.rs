@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 use super::ledger::raw;
 use super::records_find::{Filter, Found, Position};
 use crate::access::operation::is_audit;
+use crate::api::logs::NoParams;
 use crate::error::Problem;
 use crate::extract::limit;
 use crate::{ApiError, App, Caller, Path, Query, cursor};
@@ -232,7 +233,12 @@ fn read_page(
 #[utoipa::path(get, path = "/api/v1/records/{id}", operation_id = "get_record", tag = "records", params(("id" = String, Path, description = "Record id")),
     responses((status = 200, body = RecordView),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
-async fn get(app: State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<RecordView>, ApiError> {
+async fn get(
+    app: State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<Json<RecordView>, ApiError> {
     let id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
     let sees_audit = caller.may_read(&app, "audit");
     app.blocking(move |service| {
@@ -255,7 +261,12 @@ async fn get(app: State<App>, caller: Caller, Path(id): Path<String>) -> Result<
     responses((status = 200, body = str, content_type = "text/plain"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
-async fn proof(app: State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn proof(
+    app: State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<Response, ApiError> {
     let id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
     let text = app
         .blocking(move |service| {

@@ -437,3 +437,21 @@ fn otlp_takes_a_writers_key_and_refuses_in_its_own_form() {
         (401, &json!(16))
     );
 }
+
+#[test]
+fn a_public_tlog_needs_no_key_and_nothing_else_is_public() {
+    let mut keyed = Keyed::new();
+    keyed.server.app.tlog_public = true;
+    keyed.server.router = ::server::router(keyed.server.app.clone());
+    let tenant = keyed.server.app.ledger.tenant("acme").unwrap();
+    keyed.server.app.ledger.checkpoint_now(&tenant);
+    for who in ["nobody", "foreign", "writer"] {
+        assert_eq!(keyed.get_as(who, "/tlog/acme/checkpoint").status, 200, "{who}");
+    }
+    for path in ["/tlog/nobody/checkpoint", "/tlog/_instance/vkey"] {
+        assert_eq!(keyed.get_as("nobody", path).problem(404), "not_found");
+    }
+    for path in ["/api/v1/ledger/head", "/api/v1/records", "/api/v1/me"] {
+        assert_eq!(keyed.get_as("nobody", path).problem(401), "unauthorized");
+    }
+}

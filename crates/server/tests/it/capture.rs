@@ -236,9 +236,17 @@ fn captures_of_the_older_implementation_agree() {
             }
             // A context is a run that is there; its ids are checked where a run is started.
             "capture.context_create" => {
-                let run = input["run_id"].as_str().unwrap();
-                let refused = server.post("/api/v1/runs", &json!({ "run_id": run })).status == 422;
                 let no_trace = input["trace_id"].as_str() == Some("");
+                let mut start = json!({ "run_id": match input["run_id"].as_str() {
+                    Some("") => String::new(),
+                    _ => format!("context-{number}"),
+                } });
+                for field in ["is_synthetic", "synthetic_scenario_id"] {
+                    if let Some(given) = input.get(field) {
+                        start[field] = given.clone();
+                    }
+                }
+                let refused = server.post("/api/v1/runs", &start).status == 422;
                 assert_eq!(
                     refused || no_trace,
                     !expected["error"].is_null() || no_trace,

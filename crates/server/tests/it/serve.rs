@@ -2,6 +2,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use evidence::record::Role;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -9,6 +10,7 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 
+use crate::access::key;
 use crate::otlp::request;
 use crate::server::TestServer;
 
@@ -22,7 +24,10 @@ struct Served {
 
 impl Served {
     fn new() -> Self {
-        let server = TestServer::new();
+        Self::of(TestServer::new())
+    }
+
+    fn of(server: TestServer) -> Self {
         let (http, grpc) = server.runtime.block_on(async {
             let bind = || TcpListener::bind("127.0.0.1:0");
             (bind().await.unwrap(), bind().await.unwrap())
@@ -183,4 +188,86 @@ fn a_start_is_on_record_and_read_by_every_tenant() {
         .ok();
     assert_eq!(tenants["total"], 0, "which tenants there are is not told");
     served.stop();
+}
+
+#[test]
+fn grpc_takes_keys_as_metadata() {
+    let server = TestServer::new();
+    let writer = key(&server, "default", Role::Writer);
+    let reader = key(&server, "default", Role::Reader);
+    let mut served = Served::of(server);
+    let url = format!("http://{}", served.grpc);
+    let (none, small, good) = served.server.runtime.block_on(async {
+        let mut client = TraceServiceClient::connect(url).await.unwrap();
+        let mut export = async |key: Option<&str>| {
+            let mut asked = tonic::Request::new(request(false));
+            if let Some(key) = key {
+                let value = format!("Bearer {key}").parse().unwrap();
+                asked.metadata_mut().insert("authorization", value);
+            }
+            client.export(asked).await.map_err(|refusal| refusal.code())
+        };
+        (
+            export(None).await,
+            export(Some(&reader)).await,
+            export(Some(&writer)).await,
+        )
+    });
+    assert_eq!(none.unwrap_err(), Code::Unauthenticated);
+    assert_eq!(small.unwrap_err(), Code::PermissionDenied);
+    assert!(good.unwrap().into_inner().partial_success.is_none());
+    served.stop();
+}
+
+#[test]
+fn what_was_noted_about_callers_is_in_the_ledger_after_a_clean_end() {
+    let server = TestServer::new();
+    let admin = key(&server, "default", Role::Admin);
+    let mut served = Served::of(server);
+    for _ in 0..20 {
+        let asked = format!(
+            "POST /api/v1/runs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {admin}\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        );
+        assert!(served.exchange(asked.as_bytes()).starts_with("HTTP/1.1 201 "));
+    }
+    let asked = format!(
+        "GET /api/v1/logs/llm-runs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {admin}\r\nConnection: close\r\n\r\n"
+    );
+    assert!(served.exchange(asked.as_bytes()).starts_with("HTTP/1.1 200 "));
+    served.stop();
+    // The ledger is closed; its store can still be read.
+    let ledger = &served.server.app.ledger;
+    let tenant = ledger.tenant("default").unwrap();
+    let kinds = ["authorization.decision", "access.event"];
+    let bodies: Vec<Vec<serde_json::Value>> = kinds
+        .iter()
+        .map(|kind| {
+            let query = store::FacetQuery {
+                facets: vec![evidence::facet::facet("kind", kind)],
+                limit: 100,
+                ..store::FacetQuery::default()
+            };
+            let leaves = ledger
+                .store()
+                .facet_find(tenant.tenant_no, &query)
+                .unwrap()
+                .leaves;
+            let records = ledger.records(&tenant).read(&leaves).unwrap();
+            records
+                .iter()
+                .map(|record| serde_json::from_slice(record.body.as_deref().unwrap()).unwrap())
+                .collect()
+        })
+        .collect();
+    let writes: u64 = bodies[0]
+        .iter()
+        .filter(|body| body["action"] == "write")
+        .map(|body| body["count"].as_u64().unwrap())
+        .sum();
+    assert_eq!(writes, 20);
+    assert!(
+        bodies[1]
+            .iter()
+            .any(|body| body["operation"] == "list_llm_run_records")
+    );
 }

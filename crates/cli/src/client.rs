@@ -1,0 +1,150 @@
+//! A client of a running server: one GET at a time.
+//!
+//! https trusts what this machine trusts; `SSL_CERT_FILE` names other roots.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use crate::output::Usage;
+use crate::settings;
+
+/// Where a server is asked for when nothing else is said.
+const SERVER_DEFAULT: &str = "http://127.0.0.1:4318";
+
+/// Longest wait for an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// Longest answer that is read: those asked for here are below 1 KiB.
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Longest key file.
+const KEY_BYTES_MAX: usize = 4 * 1024;
+
+/// Which server, and as whom.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The server's URL [env: DEPONENT_URL; default: http://127.0.0.1:4318]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// A file with the API key [env: DEPONENT_API_KEY, DEPONENT_API_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+/// A server that can be asked.
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    base: String,
+    key: Option<String>,
+}
+
+/// What a server answered.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl ServerArgs {
+    pub(crate) fn client(&self) -> Result<Client> {
+        let environment = settings::client_environment()?;
+        let base = self.server.clone().or(environment.url);
+        let base = base.unwrap_or_else(|| SERVER_DEFAULT.to_owned());
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            bail!(Usage(format!(
+                "--server: {base:?} begins neither with http:// nor with https://"
+            )));
+        }
+        let key_file = self.key_file.clone();
+        let key = match (key_file, environment.api_key, environment.api_key_file) {
+            (Some(file), ..) | (None, None, Some(file)) => {
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
+                Some(text.trim().to_owned())
+            }
+            (None, key, _) => key,
+        };
+        let printable =
+            |key: &String| key.len() <= KEY_BYTES_MAX && key.bytes().all(|byte| byte.is_ascii_graphic());
+        if key.as_ref().is_some_and(|key| !printable(key)) {
+            bail!(Usage("the API key is no key: one line, dpn_…".into()));
+        }
+        Ok(Client {
+            agent: agent(&base),
+            base: base.trim_end_matches('/').to_owned(),
+            key: key.filter(|key| !key.is_empty()),
+        })
+    }
+}
+
+fn agent(base: &str) -> ureq::Agent {
+    let mut config = ureq::Agent::config_builder()
+        .timeout_global(Some(ANSWER_TIME))
+        .http_status_as_error(false)
+        // A key must not follow to another host.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None);
+    if base.starts_with("https://") {
+        // Roots that cannot be read are not trusted; without any, the request says what is wrong.
+        let roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
+            .certs
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect();
+        config = config.tls_config(
+            TlsConfig::builder()
+                .root_certs(RootCerts::from(roots))
+                .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .build(),
+        );
+    }
+    config.build().new_agent()
+}
+
+impl Client {
+    /// Asks for a path.
+    pub(crate) fn get(&self, path: &str) -> Result<Answer> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let mut answer = request
+            .call()
+            .with_context(|| format!("cannot ask {}", self.base))?;
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let body = body
+            .read_to_string()
+            .with_context(|| format!("cannot read the answer of {}", self.base))?;
+        Ok(Answer { status, body })
+    }
+}
+
+/// A text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut path, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            path.push(char::from(byte));
+        } else {
+            let _ = write!(path, "%{byte:02X}");
+        }
+        path
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::segment;
+
+    #[test]
+    fn any_id_is_one_segment() {
+        assert_eq!(segment("job-1_a.~"), "job-1_a.~");
+        assert_eq!(segment("a/b?c d%ä"), "a%2Fb%3Fc%20d%25%C3%A4");
+    }
+}

@@ -1,0 +1,225 @@
+//! The gate, over a server of its own: the walk of the README, and the action's script.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::commands::{deponent, stderr, stdout};
+
+/// A running `deponent serve` on a folder of its own.
+struct Served {
+    child: Child,
+    address: String,
+    folder: TempDir,
+}
+
+impl Served {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--grpc-listen",
+                "off",
+                "--data-dir",
+            ])
+            .arg(folder.path().join("data"))
+            .env_clear()
+            .env("DEPONENT_LOG", "error")
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let address = first.strip_prefix("listening on http://").unwrap().to_owned();
+        // What follows is read, so that the server never waits for a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            child,
+            address,
+            folder,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Posts JSON that must be taken.
+    #[track_caller]
+    fn post(&self, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{path}: {answer}");
+        answer
+    }
+
+    /// A started job under a contract over `search`.
+    fn job(&self, job_id: &str) {
+        self.post(
+            "/api/v1/contracts",
+            &format!(
+                r#"{{"contract_id":"c-{job_id}","scope":["search"],"proposed_changes":{{"capability_name":"search"}},
+                "activation_window_start":"2020-01-01T00:00:00Z","activation_window_end":"2100-01-01T00:00:00Z"}}"#
+            ),
+        );
+        self.post(
+            "/api/v1/jobs",
+            &format!(r#"{{"job_id":"{job_id}","handler":"deploy","contract_id":"c-{job_id}"}}"#),
+        );
+        self.act(job_id, "start", "{}");
+    }
+
+    fn act(&self, job_id: &str, what: &str, body: &str) {
+        self.post(&format!("/api/v1/jobs/{job_id}/{what}"), body);
+    }
+
+    fn step(&self, job_id: &str, target: &str) {
+        let step = format!(
+            r#"{{"step_index":0,"status":"COMPLETED","output":{{"target":"{target}","rollback_action":"restore"}}}}"#
+        );
+        self.act(job_id, "steps", &step);
+    }
+
+    fn healthy(&self, job_id: &str) {
+        let health = r#"{"before":{"search":"HEALTHY"},"after":{"search":"HEALTHY"}}"#;
+        self.act(job_id, "health", health);
+    }
+
+    fn gate(&self, job_id: &str, more: &[&str]) -> Output {
+        let url = self.url();
+        let mut args = vec!["gate", "--job", job_id, "--server", &url];
+        args.extend(more);
+        deponent(&args)
+    }
+
+    /// The action's script, as the runner starts it.
+    fn action(&self, job_id: &str, fail: &str) -> (Option<i32>, String) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../action/gate.sh");
+        let output = self.folder.path().join(format!("output-{job_id}-{fail}"));
+        let ended = Command::new("bash")
+            .arg(script)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("GATE_BINARY", env!("CARGO_BIN_EXE_deponent"))
+            .env("GATE_JOB", job_id)
+            .env("GATE_WAIT", "0s")
+            .env("GATE_FAIL", fail)
+            .env("DEPONENT_URL", self.url())
+            .env("DEPONENT_API_KEY", "")
+            .env("GITHUB_OUTPUT", &output)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        (ended.code(), std::fs::read_to_string(output).unwrap())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_gate_answers_with_its_exit_code() {
+    let server = Served::new();
+    server.job("good");
+    let waits = server.gate("good", &[]);
+    assert_eq!(waits.status.code(), Some(3), "{}", stderr(&waits));
+    assert_eq!(stdout(&waits), "wait (PENDING): the job has no verdict yet\n");
+    server.step("good", "search");
+    server.healthy("good");
+    server.act("good", "complete", "{}");
+    let proceeds = server.gate("good", &["--format", "json"]);
+    assert_eq!(proceeds.status.code(), Some(0), "{}", stderr(&proceeds));
+    let answer: serde_json::Value = serde_json::from_slice(&proceeds.stdout).unwrap();
+    assert_eq!(
+        (&answer["verdict"], &answer["authorized"]),
+        (&"PASS".into(), &true.into())
+    );
+
+    server.job("bad");
+    server.step("bad", "billing");
+    server.healthy("bad");
+    server.act("bad", "complete", "{}");
+    let rolls_back = server.gate("bad", &[]);
+    assert_eq!(rolls_back.status.code(), Some(1));
+    assert!(stdout(&rolls_back).starts_with("rollback (FAIL)"));
+
+    server.job("open");
+    server.step("open", "search");
+    server.act("open", "complete", "{}");
+    assert_eq!(server.gate("open", &[]).status.code(), Some(2));
+    let resolution = r#"{"decision":"proceed","actor_id":"ada","reason":"looked at it"}"#;
+    server.post("/api/v1/audits/open/resolve", resolution);
+    let resolved = server.gate("open", &[]);
+    assert_eq!(resolved.status.code(), Some(0));
+    assert!(stdout(&resolved).contains("ada"));
+
+    let unknown = server.gate("no/bo dy", &[]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stdout(&unknown).is_empty() && stderr(&unknown).contains("no job"));
+
+    // The same from the folder, beside the server.
+    let data = server.folder.path().join("data");
+    for (job, code) in [("good", 0), ("bad", 1), ("open", 0), ("nobody", 2)] {
+        let local = deponent(&["gate", "--job", job, "--data-dir", data.to_str().unwrap()]);
+        assert_eq!(local.status.code(), Some(code), "{job}: {}", stderr(&local));
+    }
+
+    for (job, code, action) in [("good", 0, "proceed"), ("bad", 1, "rollback"), ("nobody", 2, "")] {
+        let (ended, output) = server.action(job, "true");
+        assert_eq!(ended, Some(code), "{job}: {output}");
+        assert!(output.contains(&format!("exit-code={code}\n")), "{output}");
+        assert!(output.contains(&format!("action={action}\n")), "{output}");
+        assert_eq!(server.action(job, "false").0, Some(0));
+    }
+}
+
+#[test]
+fn the_gate_waits_for_the_verdict() {
+    let server = Served::new();
+    server.job("late");
+    server.step("late", "search");
+    server.healthy("late");
+    let waits = server.gate("late", &["--wait", "600ms"]);
+    assert_eq!(waits.status.code(), Some(3));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| server.gate("late", &["--wait", "60s"]));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        server.act("late", "complete", "{}");
+        assert_eq!(waiting.join().unwrap().status.code(), Some(0));
+    });
+}
+
+#[test]
+fn a_server_that_is_not_there_is_69_and_nonsense_is_64() {
+    let gone = deponent(&["gate", "--job", "j", "--server", "http://127.0.0.1:9"]);
+    assert_eq!(gone.status.code(), Some(69));
+    for args in [
+        &["gate"][..],
+        &["gate", "--job", "j", "--wait", "soon"],
+        &["gate", "--job", "j", "--wait", "25h"],
+        &["gate", "--job", "j", "--server", "ftp://x"],
+        &["gate", "--job", "j", "--tenant", "acme"],
+    ] {
+        assert_eq!(deponent(args).status.code(), Some(64), "{args:?}");
+    }
+}

@@ -1,0 +1,270 @@
+//! Contracts and signals: what a job may do, and what was said about it meanwhile.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use audit::governance::{SIGNALS_MAX, Signal};
+use evidence::facet::facet;
+use evidence::record::{Facts, GovernanceContract, GovernanceSignal, SignalDecision};
+use evidence::{Kind, SourceDomain, Timestamp};
+use store::{FacetQuery, LeafKey};
+
+use super::slots::ContractGuard;
+use super::{JobError, Moment};
+use crate::{Draft, Ledger, Placed, Receipt, Record, RecordError, Salts, SubmitError, Tenant, records};
+
+/// Days looked at one by one; a longer time is read whole.
+const DAYS_MAX: i64 = 32;
+
+/// Signals read at once: 200 bytes each.
+const SIGNALS_PAGE: u32 = 500;
+
+const DAY_MICROS: i64 = 86_400 * 1_000_000;
+
+impl Ledger {
+    /// Records a contract. The same again gives the first receipt. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`JobError::Conflict`] when the id is another contract's: a contract is never changed.
+    pub fn contract_record(
+        &self,
+        tenant: &Arc<Tenant>,
+        contract: &GovernanceContract,
+        moment: &Moment,
+    ) -> Result<Placed, JobError> {
+        let guard = self.contract_guard(tenant, &contract.contract_id);
+        self.contract_record_under(&guard, tenant, contract, moment)
+    }
+
+    /// The same, by who holds [`Ledger::contract_lock`] already.
+    ///
+    /// # Errors
+    /// As [`Ledger::contract_record`].
+    pub fn contract_record_under(
+        &self,
+        _: &ContractGuard,
+        tenant: &Arc<Tenant>,
+        contract: &GovernanceContract,
+        moment: &Moment,
+    ) -> Result<Placed, JobError> {
+        contract.check()?;
+        let body = contract.encode();
+        let facts = Facts::Contract(contract.facts());
+        let draft = Draft::alone(
+            Kind::GovernanceContract,
+            facts,
+            &body,
+            moment.at,
+            &mut Salts::default(),
+        )?;
+        // Between the look and the commit nobody else writes a contract of that id.
+        if let Some(first) = self.contract_record_of(tenant, &contract.contract_id)? {
+            let receipt = first.receipt()?;
+            return if first.body.is_none_or(|first| first == body) {
+                Ok(Placed {
+                    receipt,
+                    fresh: false,
+                })
+            } else {
+                Err(JobError::Conflict(receipt))
+            };
+        }
+        self.one(tenant, of_policy(draft), moment.at)
+    }
+
+    /// The record of a contract.
+    fn contract_record_of(&self, tenant: &Tenant, contract_id: &str) -> Result<Option<Record>, RecordError> {
+        let query = FacetQuery {
+            facets: vec![facet("contract", contract_id)],
+            limit: 1,
+            ..FacetQuery::default()
+        };
+        let leaves = self.store().facet_find(tenant.tenant_no, &query)?.leaves;
+        Ok(records::read(self.store(), &leaves)?.pop())
+    }
+
+    /// A contract with its receipt; `None`: there is none of that id. Blocks.
+    ///
+    /// # Errors
+    /// Its record cannot be read.
+    pub fn contract(
+        &self,
+        tenant: &Tenant,
+        contract_id: &str,
+    ) -> Result<Option<(GovernanceContract, Receipt, Timestamp)>, JobError> {
+        let Some(record) = self.contract_record_of(tenant, contract_id)? else {
+            return Ok(None);
+        };
+        let Some(body) = &record.body else { return Ok(None) };
+        let contract = GovernanceContract::read(body).map_err(|error| unreadable(&record, &error))?;
+        let recorded_at = record.header()?.recorded_at;
+        Ok(Some((contract, record.receipt()?, recorded_at)))
+    }
+
+    /// The same, of those in use without reading again: a contract is never changed.
+    pub(super) fn contract_of(
+        &self,
+        tenant: &Tenant,
+        contract_id: &str,
+    ) -> Result<Option<Arc<GovernanceContract>>, JobError> {
+        let key = (tenant.tenant_no, Arc::from(contract_id));
+        if let Some(contract) = self.inner.jobs.contract(&key) {
+            return Ok(Some(contract));
+        }
+        let Some((contract, ..)) = self.contract(tenant, contract_id)? else {
+            return Ok(None);
+        };
+        let contract = Arc::new(contract);
+        self.inner.jobs.contract_keep(key, &contract);
+        Ok(Some(contract))
+    }
+
+    /// Records a signal; each is a record of its own. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`JobError::Rule`], or nothing was written, as far as is known.
+    pub fn signal_record(
+        &self,
+        tenant: &Arc<Tenant>,
+        signal: &GovernanceSignal,
+        moment: &Moment,
+    ) -> Result<Placed, JobError> {
+        signal.check()?;
+        let draft = Draft::alone(
+            Kind::GovernanceSignal,
+            Facts::Signal(signal.clone()),
+            &signal.encode(),
+            moment.at,
+            &mut Salts::default(),
+        )?;
+        let draft = Draft {
+            occurred_at: signal.at,
+            ..of_policy(draft)
+        };
+        self.one(tenant, draft, moment.at)
+    }
+
+    /// A signal with its receipt; `None`: there is none of that id. Blocks.
+    ///
+    /// # Errors
+    /// Its record cannot be read.
+    pub fn signal(
+        &self,
+        tenant: &Tenant,
+        signal_id: &str,
+    ) -> Result<Option<(GovernanceSignal, Receipt)>, JobError> {
+        let query = FacetQuery {
+            facets: vec![facet("signal", signal_id)],
+            limit: 1,
+            ..FacetQuery::default()
+        };
+        let leaves = self.store().facet_find(tenant.tenant_no, &query)?.leaves;
+        let Some(record) = records::read(self.store(), &leaves)?.pop() else {
+            return Ok(None);
+        };
+        let Some(body) = &record.body else { return Ok(None) };
+        let signal = GovernanceSignal::read(body).map_err(|error| unreadable(&record, &error))?;
+        Ok(Some((signal, record.receipt()?)))
+    }
+
+    /// Signals about capabilities, given within a time (inclusive), of the records before `as_of`, in ledger order;
+    /// `None`: more than an audit reads.
+    pub(super) fn signals_about(
+        &self,
+        tenant: &Tenant,
+        scopes: &BTreeSet<&str>,
+        (from, to): (Timestamp, Timestamp),
+        as_of: LeafKey,
+    ) -> Result<Option<Vec<Signal>>, RecordError> {
+        let all = FacetQuery {
+            facets: vec!["signal".to_owned()],
+            as_of: Some(as_of),
+            ..FacetQuery::default()
+        };
+        let (total, _) = self.store().facet_count(tenant.tenant_no, &all, u32::MAX)?;
+        if total == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let mut found: Vec<(LeafKey, Signal)> = Vec::new();
+        for facet in lists(scopes, from, to, total) {
+            let mut query = FacetQuery {
+                facets: vec![facet],
+                as_of: Some(as_of),
+                limit: SIGNALS_PAGE,
+                ..FacetQuery::default()
+            };
+            loop {
+                let page = self.store().facet_find(tenant.tenant_no, &query)?;
+                for record in records::read(self.store(), &page.leaves)? {
+                    let Some(body) = &record.body else { continue };
+                    let signal = GovernanceSignal::read(body).map_err(|error| RecordError::Body {
+                        leaf: record.leaf.leaf_index(),
+                        reason: error.to_string(),
+                    })?;
+                    if !scopes.contains(signal.scope.as_str()) || signal.at < from || signal.at > to {
+                        continue;
+                    }
+                    if found.len() >= SIGNALS_MAX {
+                        return Ok(None);
+                    }
+                    let given = Signal {
+                        signal_type: signal.signal_type,
+                        scope: signal.scope,
+                        block: signal.decision == SignalDecision::Block,
+                        at: signal.at,
+                    };
+                    found.push((record.leaf, given));
+                }
+                if !page.has_more {
+                    break;
+                }
+                query.below = page.next;
+            }
+        }
+        found.sort_by_key(|(leaf, _)| *leaf);
+        Ok(Some(found.into_iter().map(|(_, signal)| signal).collect()))
+    }
+
+    /// Submits one draft of its own.
+    pub(super) fn one(&self, tenant: &Arc<Tenant>, draft: Draft, at: Timestamp) -> Result<Placed, JobError> {
+        let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
+        Ok(outcome.ok_or(SubmitError::Closing)??)
+    }
+}
+
+/// The lists that hold all signals asked for, chosen so that few are read: by capability and day, by capability,
+/// or all there are.
+fn lists(scopes: &BTreeSet<&str>, from: Timestamp, to: Timestamp, total: u64) -> Vec<String> {
+    let first = from.as_micros().div_euclid(DAY_MICROS);
+    let days = to.as_micros().div_euclid(DAY_MICROS) - first + 1;
+    let scopes_len = u64::try_from(scopes.len()).unwrap_or(u64::MAX);
+    if total <= scopes_len.saturating_mul(2) {
+        return vec!["signal".to_owned()];
+    }
+    if days > DAYS_MAX || scopes.len() > 1_000 {
+        return scopes.iter().map(|scope| facet("signal.scope", scope)).collect();
+    }
+    let mut lists = Vec::new();
+    for scope in scopes {
+        for day in first..first + days {
+            if let Some(at) = Timestamp::from_micros(day * DAY_MICROS) {
+                lists.push(GovernanceSignal::day_facet(scope, at));
+            }
+        }
+    }
+    lists
+}
+
+pub(super) fn of_policy(draft: Draft) -> Draft {
+    Draft {
+        source_domain: SourceDomain::Policy,
+        ..draft
+    }
+}
+
+pub(super) fn unreadable(record: &Record, error: &dyn std::fmt::Display) -> RecordError {
+    RecordError::Body {
+        leaf: record.leaf.leaf_index(),
+        reason: error.to_string(),
+    }
+}

@@ -1,0 +1,831 @@
+//! Jobs: their life, their chain of events, their verdict, given once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
+
+use evidence::canonical::{Finite, Limits, Value, parse};
+use evidence::job::{ProgressUpdate, Stage};
+use evidence::record::{
+    Facts, GovernanceContract, GovernanceSignal, IncidentStatus, JobEvent, JobEventType, ResolutionDecision,
+    SignalDecision,
+};
+use evidence::{FindingCode, Kind, Timestamp};
+use ledger::{Draft, JobAct, JobDone, JobError, Moment, NewJob, Salts, SubmitError, Tenant};
+use store::{FacetQuery, Fault};
+
+use crate::bed::{TestLedger, report, time};
+
+fn new_id(_: Timestamp) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("id-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn json(text: &str) -> Value {
+    parse(text.as_bytes(), Limits::default()).unwrap()
+}
+
+/// A tenant with a contract over `search` and `export`, open for hours around now.
+struct Bed {
+    bed: TestLedger,
+    tenant: Arc<Tenant>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let bed = TestLedger::new();
+        let tenant = bed.tenant("acme");
+        let bed = Self { bed, tenant };
+        bed.contract("c1").unwrap();
+        bed
+    }
+
+    fn reopen(self) -> Self {
+        let bed = self.bed.reopen();
+        let tenant = bed.ledger.tenant("acme").unwrap();
+        Self { bed, tenant }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            at: self.bed.now(),
+            draw: 0.5,
+            new_id,
+        }
+    }
+
+    fn contract(&self, contract_id: &str) -> Result<ledger::Placed, JobError> {
+        let contract = GovernanceContract {
+            contract_id: contract_id.into(),
+            scope: vec!["search".into(), "export".into()],
+            proposed_changes: json(r#"{"capability_name":"search"}"#),
+            activation_window_start: Some(time("2026-11-21T00:00:00Z")),
+            activation_window_end: Some(time("2026-11-22T00:00:00Z")),
+        };
+        self.bed
+            .ledger
+            .contract_record(&self.tenant, &contract, &self.moment())
+    }
+
+    fn create(&self, new: &NewJob) -> Result<JobDone, JobError> {
+        self.act(&new.job_id, JobAct::Create(new.clone()))
+    }
+
+    fn act(&self, job_id: &str, act: JobAct) -> Result<JobDone, JobError> {
+        self.bed
+            .ledger
+            .job_act(&self.tenant, job_id, &act, &self.moment())
+    }
+
+    /// A started job under the contract.
+    fn started(&self, job_id: &str) {
+        self.create(&under_contract(job_id)).unwrap();
+        self.start(job_id).unwrap();
+    }
+
+    fn start(&self, job_id: &str) -> Result<JobDone, JobError> {
+        self.act(job_id, JobAct::Start)
+    }
+
+    fn step(&self, job_id: &str, index: u32, target: &str) -> Result<JobDone, JobError> {
+        let output = json(&format!(r#"{{"target":"{target}","rollback_action":"restore"}}"#));
+        let step = JobAct::Step {
+            step_index: index,
+            status: "COMPLETED".into(),
+            output,
+        };
+        self.act(job_id, step)
+    }
+
+    fn health(&self, job_id: &str, before: &str, after: &str) -> Result<JobDone, JobError> {
+        let health = JobAct::Health {
+            before: json(before),
+            after: json(after),
+        };
+        self.act(job_id, health)
+    }
+
+    fn progress(&self, job_id: &str, percentage: f64) -> Result<JobDone, JobError> {
+        let update = ProgressUpdate {
+            percentage: Finite::new(percentage),
+            ..ProgressUpdate::default()
+        };
+        self.act(job_id, JobAct::Progress(update))
+    }
+
+    fn complete(&self, job_id: &str) -> Result<JobDone, JobError> {
+        self.act(job_id, JobAct::Complete(json(r#"{"ok":true}"#)))
+    }
+
+    fn fail(&self, job_id: &str, error: &str) -> Result<JobDone, JobError> {
+        self.act(job_id, JobAct::Fail(error.into()))
+    }
+
+    fn signal(&self, scope: &str, decision: SignalDecision, at: Timestamp) {
+        let signal = GovernanceSignal {
+            signal_id: new_id(at),
+            signal_type: "freeze".into(),
+            scope: scope.into(),
+            decision,
+            at,
+        };
+        self.bed
+            .ledger
+            .signal_record(&self.tenant, &signal, &self.moment())
+            .unwrap();
+    }
+
+    /// A job that keeps to its contract, ended.
+    fn good(&self, job_id: &str) -> JobDone {
+        self.started(job_id);
+        self.step(job_id, 0, "search").unwrap();
+        self.health(job_id, r#"{"search":"HEALTHY"}"#, r#"{"search":"HEALTHY"}"#)
+            .unwrap();
+        self.complete(job_id).unwrap()
+    }
+
+    fn verdict(&self, job_id: &str) -> String {
+        let audit = self.bed.ledger.job_audit(&self.tenant, job_id).unwrap().unwrap();
+        audit.verdict().to_owned()
+    }
+
+    fn action(&self, job_id: &str) -> &'static str {
+        self.bed.ledger.rollout(&self.tenant, job_id).unwrap().action
+    }
+
+    fn count(&self, facet: &str) -> u64 {
+        let query = FacetQuery {
+            facets: vec![facet.to_owned()],
+            ..FacetQuery::default()
+        };
+        let store = self.bed.ledger.store();
+        store.facet_count(self.tenant.tenant_no, &query, 100).unwrap().0
+    }
+
+    /// The words of the job's events, in ledger order.
+    fn events(&self, job_id: &str) -> Vec<JobEvent> {
+        let query = FacetQuery {
+            facets: vec![format!("job={job_id}"), "kind=job.event".to_owned()],
+            limit: 1_000,
+            ..FacetQuery::default()
+        };
+        let found = self.bed.ledger.records(&self.tenant).find(&query).unwrap();
+        found
+            .records
+            .iter()
+            .map(|record| JobEvent::read(record.body.as_ref().unwrap()).unwrap().0)
+            .collect()
+    }
+}
+
+fn under_contract(job_id: &str) -> NewJob {
+    NewJob {
+        job_id: job_id.into(),
+        handler: "deploy".into(),
+        contract_id: Some("c1".into()),
+        ..NewJob::default()
+    }
+}
+
+fn retrying(job_id: &str, retry: &str) -> NewJob {
+    NewJob {
+        retry: json(retry),
+        ..under_contract(job_id)
+    }
+}
+
+fn types(events: &[JobEvent]) -> Vec<&str> {
+    events.iter().map(|event| event.event_type.as_str()).collect()
+}
+
+#[test]
+fn a_job_inside_its_contract_passes_and_its_events_are_a_chain() {
+    let bed = Bed::new();
+    let done = bed.good("j1");
+    let verdict = done.verdict.unwrap();
+    assert_eq!((verdict.verdict, verdict.incident_id), ("PASS", None));
+    // The verdict stands next to the event that ended the job.
+    assert_eq!(verdict.receipt.leaf_index, done.placed.receipt.leaf_index + 1);
+    assert_eq!(done.job.progress.stage, Stage::Completed);
+    let events = bed.events("j1");
+    assert_eq!(
+        types(&events),
+        [
+            "job_created",
+            "job_started",
+            "job_progress",
+            "job_progress",
+            "job_completed"
+        ]
+    );
+    for pair in events.windows(2) {
+        assert_eq!(pair[1].previous_event_hash, Some(pair[0].integrity_hash()));
+    }
+    assert!(events[4].result_hash.is_some() && events[4].metadata.get("stage").is_some());
+    assert_eq!(bed.action("j1"), "proceed");
+    bed.bed.check();
+}
+
+#[test]
+fn a_step_outside_scope_fails_the_job_and_opens_an_incident_with_its_audit_event() {
+    let bed = Bed::new();
+    bed.started("j1");
+    bed.step("j1", 0, "billing").unwrap();
+    bed.health("j1", "{}", "{}").unwrap();
+    let verdict = bed.complete("j1").unwrap().verdict.unwrap();
+    assert_eq!(verdict.verdict, "FAIL");
+    let incident_id = verdict.incident_id.unwrap();
+    let incident = bed
+        .bed
+        .ledger
+        .incident(&bed.tenant, &incident_id, None)
+        .unwrap()
+        .unwrap();
+    assert_eq!(incident.status, IncidentStatus::Open);
+    assert!(
+        incident.opened.summary.contains("A-001"),
+        "{}",
+        incident.opened.summary
+    );
+    assert_eq!(bed.count("audit.event_type=LimitBreached"), 1);
+    let job = bed.bed.ledger.job(&bed.tenant, "j1").unwrap();
+    assert_eq!(job.incident_id, Some(incident_id));
+    assert_eq!(bed.action("j1"), "rollback");
+    // Nobody overturns it.
+    let resolved = bed.bed.ledger.audit_resolve(
+        &bed.tenant,
+        "j1",
+        ResolutionDecision::Proceed,
+        "ada",
+        "it is fine",
+        &bed.moment(),
+    );
+    assert!(matches!(resolved, Err(JobError::Final(_))));
+    bed.bed.check();
+}
+
+#[test]
+fn an_open_verdict_is_resolved_once_by_a_named_human() {
+    let bed = Bed::new();
+    bed.started("j1");
+    bed.step("j1", 0, "search").unwrap();
+    assert_eq!(bed.action("j1"), "wait");
+    bed.complete("j1").unwrap();
+    assert_eq!(
+        (bed.verdict("j1").as_str(), bed.action("j1")),
+        ("INCONCLUSIVE", "escalate")
+    );
+    let resolve = |decision, reason: &str| {
+        bed.bed
+            .ledger
+            .audit_resolve(&bed.tenant, "j1", decision, "ada", reason, &bed.moment())
+    };
+    let first = resolve(ResolutionDecision::Proceed, "looked at it").unwrap().0;
+    let again = resolve(ResolutionDecision::Proceed, "looked at it").unwrap().0;
+    assert_eq!(
+        (first.receipt, first.fresh, again.fresh),
+        (again.receipt, true, false)
+    );
+    assert!(matches!(
+        resolve(ResolutionDecision::Stop, "no"),
+        Err(JobError::Conflict(receipt)) if receipt == first.receipt
+    ));
+    let rollout = bed.bed.ledger.rollout(&bed.tenant, "j1").unwrap();
+    assert!(rollout.authorized && rollout.reason.contains("ada"));
+    bed.bed.check();
+}
+
+#[test]
+fn a_failed_attempt_is_made_again_while_one_is_left_and_its_history_stays() {
+    let bed = Bed::new();
+    let retry = r#"{"strategy":"linear","base_delay_seconds":10,"max_retries":2,"jitter_factor":0.5}"#;
+    bed.create(&retrying("j1", retry)).unwrap();
+    bed.start("j1").unwrap();
+    bed.step("j1", 0, "search").unwrap();
+    bed.progress("j1", 60.0).unwrap();
+    let failed = bed.fail("j1", "timeout").unwrap();
+    assert_eq!((failed.job.progress.stage, failed.verdict), (Stage::Queued, None));
+    assert_eq!(failed.job.attempt_number, 2);
+    // 10 s and half of a half more.
+    assert_eq!(
+        failed.job.history[0].delay_seconds.get().to_bits(),
+        12.0_f64.to_bits()
+    );
+    assert_eq!(bed.action("j1"), "wait");
+    let started = bed.start("j1").unwrap().job;
+    assert_eq!(started.progress.percentage.to_bits(), 0.0_f64.to_bits());
+    // The same index in another attempt is another step.
+    bed.step("j1", 0, "export").unwrap();
+    let ended = bed.fail("j1", "again").unwrap();
+    assert_eq!(ended.job.progress.stage, Stage::Failed);
+    assert!(ended.verdict.is_some());
+    assert_eq!(
+        types(&bed.events("j1")),
+        [
+            "job_created",
+            "job_started",
+            "job_progress",
+            "job_progress",
+            "job_failed",
+            "job_retried",
+            "job_started",
+            "job_progress",
+            "job_failed",
+            "job_dead_lettered"
+        ]
+    );
+    let bed = bed.reopen();
+    let job = bed.bed.ledger.job(&bed.tenant, "j1").unwrap();
+    let history: Vec<_> = job
+        .history
+        .iter()
+        .map(|attempt| {
+            (
+                attempt.attempt_number,
+                attempt.will_retry,
+                attempt.next_attempt_at.is_some(),
+            )
+        })
+        .collect();
+    assert_eq!(history, [(1, true, true), (2, false, false)]);
+    assert_eq!(job.steps_recorded, 2);
+    let audit = bed.bed.ledger.job_audit(&bed.tenant, "j1").unwrap().unwrap();
+    let targets = audit
+        .result
+        .get("evidence_summary")
+        .unwrap()
+        .get("executed_targets");
+    assert_eq!(targets, Some(&json(r#"["export","search"]"#)));
+    bed.bed.check();
+}
+
+#[test]
+fn an_error_that_is_not_worth_it_ends_the_job_at_once() {
+    let bed = Bed::new();
+    bed.create(&retrying("j1", r#"{"retryable_errors":["timeout"]}"#))
+        .unwrap();
+    bed.start("j1").unwrap();
+    assert_eq!(
+        bed.fail("j1", "disk full").unwrap().job.progress.stage,
+        Stage::Failed
+    );
+}
+
+#[test]
+fn of_two_who_complete_a_job_at_once_one_is_told_that_it_is_done() {
+    let bed = Bed::new();
+    for round in 0..20 {
+        let job_id = format!("j{round}");
+        bed.started(&job_id);
+        let barrier = Barrier::new(4);
+        let won: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        match bed.complete(&job_id) {
+                            Ok(done) => {
+                                assert!(done.verdict.is_some());
+                                1
+                            }
+                            Err(JobError::Stage(Stage::Completed)) => 0,
+                            Err(error) => panic!("{error}"),
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(won, 1);
+        assert_eq!(bed.count(&format!("job.audit={job_id}")), 1);
+    }
+    bed.bed.check();
+}
+
+#[test]
+fn what_may_not_follow_is_refused_and_writes_nothing() {
+    let bed = Bed::new();
+    let stage = |result: Result<JobDone, JobError>| match result {
+        Err(JobError::Stage(stage)) => stage,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(bed.start("nobody"), Err(JobError::Unknown)));
+    assert!(matches!(bed.step("nobody", 0, "search"), Err(JobError::Unknown)));
+    bed.create(&under_contract("j1")).unwrap();
+    let size = bed.bed.size(&bed.tenant);
+    assert_eq!(stage(bed.complete("j1")), Stage::Queued);
+    assert_eq!(stage(bed.fail("j1", "x")), Stage::Queued);
+    assert_eq!(stage(bed.progress("j1", 5.0)), Stage::Queued);
+    assert_eq!(stage(bed.step("j1", 0, "search")), Stage::Queued);
+    assert_eq!(bed.bed.size(&bed.tenant), size);
+    bed.start("j1").unwrap();
+    assert_eq!(stage(bed.start("j1")), Stage::Starting);
+    bed.complete("j1").unwrap();
+    let size = bed.bed.size(&bed.tenant);
+    let cancelled = bed.act("j1", JobAct::Cancel("late".into()));
+    for result in [
+        bed.complete("j1"),
+        bed.fail("j1", "x"),
+        bed.start("j1"),
+        bed.progress("j1", 5.0),
+        bed.step("j1", 0, "search"),
+        bed.health("j1", "{}", "{}"),
+        cancelled,
+    ] {
+        assert_eq!(stage(result), Stage::Completed);
+    }
+    assert_eq!(bed.bed.size(&bed.tenant), size);
+    bed.bed.check();
+}
+
+#[test]
+fn the_same_again_is_the_first_receipt_and_other_content_a_conflict() {
+    let bed = Bed::new();
+    let contract = bed.contract("c2").unwrap();
+    assert_eq!(
+        bed.contract("c2").unwrap().receipt.leaf_index,
+        contract.receipt.leaf_index
+    );
+    let other = GovernanceContract {
+        contract_id: "c2".into(),
+        scope: vec!["everything".into()],
+        proposed_changes: Value::Null,
+        activation_window_start: None,
+        activation_window_end: None,
+    };
+    let changed = bed.bed.ledger.contract_record(&bed.tenant, &other, &bed.moment());
+    assert!(matches!(changed, Err(JobError::Conflict(_))));
+    let job = bed.create(&under_contract("j1")).unwrap().placed;
+    assert!(job.fresh);
+    bed.start("j1").unwrap();
+    let step = bed.step("j1", 0, "search").unwrap().placed;
+    bed.health("j1", "{}", "null").unwrap();
+    let bed = bed.reopen();
+    let size = bed.bed.size(&bed.tenant);
+    let again = bed.create(&under_contract("j1")).unwrap().placed;
+    assert_eq!(
+        (again.receipt.leaf_index, again.fresh),
+        (job.receipt.leaf_index, false)
+    );
+    let again = bed.step("j1", 0, "search").unwrap().placed;
+    assert_eq!(
+        (again.receipt.leaf_index, again.fresh),
+        (step.receipt.leaf_index, false)
+    );
+    assert!(!bed.health("j1", "{}", "null").unwrap().placed.fresh);
+    assert!(matches!(bed.step("j1", 0, "export"), Err(JobError::Conflict(_))));
+    assert!(matches!(
+        bed.health("j1", r#"{"search":"DEGRADED"}"#, "null"),
+        Err(JobError::Conflict(_))
+    ));
+    assert!(matches!(
+        bed.create(&retrying("j1", r#"{"max_retries":1}"#)),
+        Err(JobError::Conflict(_))
+    ));
+    assert_eq!(bed.bed.size(&bed.tenant), size);
+}
+
+#[test]
+fn rules_are_kept_before_anything_is_written() {
+    let bed = Bed::new();
+    let field = |result: Result<JobDone, JobError>| match result {
+        Err(JobError::Rule(rule)) => rule.field,
+        Err(JobError::Input(field, _)) => field,
+        other => panic!("{other:?}"),
+    };
+    let nameless = NewJob {
+        job_id: String::new(),
+        ..under_contract("")
+    };
+    let lost = NewJob {
+        contract_id: Some("nobody".into()),
+        ..under_contract("j1")
+    };
+    assert_eq!(field(bed.create(&nameless)), "job_id");
+    assert_eq!(field(bed.create(&lost)), "contract_id");
+    for retry in [
+        "[]",
+        r#"{"strategy":"never"}"#,
+        r#"{"max_retries":1001}"#,
+        r#"{"colour":1}"#,
+        r#"{"jitter_factor":2}"#,
+    ] {
+        assert_eq!(field(bed.create(&retrying("j1", retry))), "retry", "{retry}");
+    }
+    bed.started("j1");
+    for (before, named) in [("[]", "before"), ("7", "before"), (r#""HEALTHY""#, "before")] {
+        assert_eq!(field(bed.health("j1", before, "null")), named);
+    }
+    assert_eq!(field(bed.health("j1", "null", "null")), "before");
+    let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(ledger::HEALTH_BYTES_MAX));
+    assert_eq!(field(bed.health("j1", "null", &large)), "after");
+    let ended = ProgressUpdate {
+        stage: Some(Stage::Completed),
+        ..ProgressUpdate::default()
+    };
+    let progress = |update| bed.act("j1", JobAct::Progress(update));
+    assert_eq!(field(progress(ended)), "stage");
+    let metadata = ProgressUpdate {
+        metadata: Some(json(&format!(r#"{{"x":"{}"}}"#, "x".repeat(70_000)))),
+        ..ProgressUpdate::default()
+    };
+    assert_eq!(field(progress(metadata)), "metadata");
+    assert_eq!(field(bed.fail("j1", &"x".repeat(5_000))), "error");
+    let step = |status: &str, output: &str| {
+        let step = JobAct::Step {
+            step_index: 0,
+            status: status.into(),
+            output: json(output),
+        };
+        bed.act("j1", step)
+    };
+    assert_eq!(field(step("DONE", "null")), "status");
+    assert_eq!(field(step("COMPLETED", "[]")), "output");
+    let long = format!(r#"{{"x":"{}"}}"#, "x".repeat(ledger::STEP_BYTES_MAX));
+    assert_eq!(field(step("COMPLETED", &long)), "output");
+    assert_eq!(bed.events("j1").len(), 2);
+}
+
+#[test]
+fn signals_given_while_the_job_ran_decide_and_others_do_not() {
+    for (scope, offset_ms, expected) in [
+        ("search", 0, "FAIL"),
+        ("export", 0, "PASS"),
+        ("billing", 0, "PASS"),
+        ("search", -3_600_000, "PASS"),
+        ("search", 3_600_000, "PASS"),
+    ] {
+        let bed = Bed::new();
+        bed.started("j1");
+        bed.step("j1", 0, "search").unwrap();
+        bed.health("j1", "{}", "{}").unwrap();
+        let at = bed.bed.now().checked_add_micros(offset_ms * 1_000).unwrap();
+        bed.signal(scope, SignalDecision::Block, at);
+        bed.complete("j1").unwrap();
+        assert_eq!(bed.verdict("j1"), expected, "{scope} {offset_ms}");
+        // A signal that comes later changes nothing, nor what the verdict rests on.
+        bed.signal("search", SignalDecision::Allow, at);
+        let evidence = bed.bed.ledger.job_audit_evidence(&bed.tenant, "j1").unwrap();
+        assert!(evidence.matches, "{scope} {offset_ms}");
+        bed.bed.check();
+    }
+}
+
+#[test]
+fn many_signals_are_found_by_day_and_capability() {
+    let bed = Bed::new();
+    for n in 0..40 {
+        bed.signal(&format!("other{n}"), SignalDecision::Block, bed.bed.now());
+    }
+    bed.started("j1");
+    bed.step("j1", 0, "search").unwrap();
+    bed.health("j1", "{}", "{}").unwrap();
+    bed.signal("search", SignalDecision::Block, bed.bed.now());
+    bed.signal("search", SignalDecision::Allow, bed.bed.now());
+    bed.complete("j1").unwrap();
+    let audit = bed.bed.ledger.job_audit(&bed.tenant, "j1").unwrap().unwrap();
+    assert_eq!(audit.verdict(), "FAIL");
+    let evidence = bed.bed.ledger.job_audit_evidence(&bed.tenant, "j1").unwrap();
+    assert_eq!(
+        evidence.input.get("signals").unwrap().as_array().unwrap().len(),
+        2
+    );
+    assert!(evidence.matches);
+}
+
+#[test]
+fn evidence_is_frozen_and_the_same_after_a_restart() {
+    let bed = Bed::new();
+    bed.good("j1");
+    let before = bed.bed.ledger.job_audit_evidence(&bed.tenant, "j1").unwrap();
+    assert!(before.matches);
+    let bed = bed.reopen();
+    let after = bed.bed.ledger.job_audit_evidence(&bed.tenant, "j1").unwrap();
+    assert!(after.matches);
+    assert_eq!(
+        (after.input, after.evidence_hash),
+        (before.input, before.evidence_hash)
+    );
+}
+
+#[test]
+fn a_job_without_contract_or_cancelled_has_no_verdict_and_escalates() {
+    let bed = Bed::new();
+    let free = NewJob {
+        contract_id: None,
+        ..under_contract("free")
+    };
+    bed.create(&free).unwrap();
+    assert_eq!(bed.action("free"), "escalate");
+    bed.start("free").unwrap();
+    assert_eq!(bed.complete("free").unwrap().verdict, None);
+    assert_eq!(bed.action("free"), "escalate");
+    bed.started("off");
+    bed.act("off", JobAct::Cancel("not today".into())).unwrap();
+    assert_eq!(bed.action("off"), "escalate");
+    assert!(bed.bed.ledger.job_audit(&bed.tenant, "off").unwrap().is_none());
+    assert!(matches!(
+        bed.bed.ledger.rollout(&bed.tenant, "nobody"),
+        Err(JobError::Unknown)
+    ));
+    bed.bed.check();
+}
+
+#[test]
+fn a_window_that_is_still_closed_is_said_and_a_job_outside_it_fails() {
+    let bed = Bed::new();
+    let contract = GovernanceContract {
+        contract_id: "later".into(),
+        scope: vec!["search".into()],
+        proposed_changes: Value::Null,
+        activation_window_start: Some(time("2027-01-01T00:00:00Z")),
+        activation_window_end: Some(time("2027-01-02T00:00:00Z")),
+    };
+    bed.bed
+        .ledger
+        .contract_record(&bed.tenant, &contract, &bed.moment())
+        .unwrap();
+    let new = NewJob {
+        contract_id: Some("later".into()),
+        ..under_contract("j1")
+    };
+    bed.create(&new).unwrap();
+    bed.start("j1").unwrap();
+    bed.complete("j1").unwrap();
+    assert_eq!(bed.verdict("j1"), "FAIL");
+    assert_eq!(types(&bed.events("j1"))[..2], ["job_created", "job_scheduled"]);
+    bed.bed.check();
+}
+
+#[test]
+fn a_commit_that_is_lost_leaves_the_job_as_it_was_and_one_that_is_not_has_one_verdict() {
+    for fault in [Fault::AppendLost, Fault::AppendUnacknowledged] {
+        let bed = Bed::new();
+        bed.started("j1");
+        bed.bed.fault.arm(fault);
+        // The sequencer looks whether it happened, and answers.
+        bed.complete("j1").unwrap();
+        assert!(matches!(
+            bed.complete("j1"),
+            Err(JobError::Stage(Stage::Completed))
+        ));
+        assert_eq!(bed.count("job.audit=j1"), 1, "{fault:?}");
+        bed.bed.check();
+    }
+    for (fault, expected) in [(Fault::AppendRefused, 0), (Fault::AppendUnsynced, 1)] {
+        let bed = Bed::new();
+        bed.started("j1");
+        bed.bed.fault.arm(fault);
+        assert!(matches!(
+            bed.complete("j1"),
+            Err(JobError::Submit(
+                SubmitError::Stopped(_) | SubmitError::Unknown(_)
+            ))
+        ));
+        let bed = bed.reopen();
+        let ended = bed.bed.ledger.job(&bed.tenant, "j1").unwrap().ended_at.is_some();
+        assert_eq!(
+            (bed.count("job.audit=j1"), ended),
+            (expected, expected == 1),
+            "{fault:?}"
+        );
+        if !ended {
+            bed.complete("j1").unwrap();
+        }
+        assert_eq!(bed.count("job.audit=j1"), 1);
+        bed.bed.check();
+    }
+}
+
+#[test]
+fn a_slow_subscriber_never_holds_the_job_and_sees_its_end() {
+    let bed = Bed::new();
+    bed.started("j1");
+    let mut watch = bed.bed.ledger.progress_subscribe(&bed.tenant, "j1").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(watch.next()).unwrap().stage, Stage::Starting);
+    for n in 1..50 {
+        bed.progress("j1", f64::from(n)).unwrap();
+    }
+    let seen = runtime.block_on(watch.next()).unwrap();
+    assert_eq!(seen.percentage.to_bits(), 49.0_f64.to_bits());
+    bed.complete("j1").unwrap();
+    assert_eq!(runtime.block_on(watch.next()).unwrap().stage, Stage::Completed);
+    assert!(runtime.block_on(watch.next()).is_none());
+    let mut late = bed.bed.ledger.progress_subscribe(&bed.tenant, "j1").unwrap();
+    assert_eq!(runtime.block_on(late.next()).unwrap().stage, Stage::Completed);
+    assert!(runtime.block_on(late.next()).is_none());
+    assert!(matches!(
+        bed.bed.ledger.progress_subscribe(&bed.tenant, "nobody"),
+        Err(JobError::Unknown)
+    ));
+}
+
+/// Writes events as they are, as who holds the ledger's key can.
+fn forged(bed: &Bed, events: &[(JobEvent, String)]) {
+    let mut salts = Salts::default();
+    for (event, hash) in events {
+        let (_, own) = event.encode();
+        let mut value = event.to_value();
+        value.insert("integrity_hash", hash.as_str());
+        let body = evidence::canonical::to_vec(&value);
+        let facts = Facts::Job(event.facts(&own));
+        let draft = Draft::alone(Kind::JobEvent, facts, &body, bed.bed.now(), &mut salts).unwrap();
+        bed.bed.one(&bed.tenant, draft);
+    }
+}
+
+/// The events of a good job, each with its hash, as of another job.
+fn chain() -> Vec<(JobEvent, String)> {
+    let bed = Bed::new();
+    bed.good("j1");
+    let events = bed.events("j1");
+    events
+        .into_iter()
+        .map(|event| {
+            let hash = event.integrity_hash();
+            (event, hash)
+        })
+        .collect()
+}
+
+fn broken(events: &[(JobEvent, String)]) -> bool {
+    let bed = Bed::new();
+    forged(&bed, events);
+    let report = report(bed.bed.path());
+    let chain = |finding: &evidence::Finding| finding.code == FindingCode::JobChainBroken;
+    assert!(report.findings.iter().all(chain), "{:?}", report.findings);
+    assert_eq!(report.findings.is_empty(), report.exit_code(None) == 0);
+    !report.findings.is_empty()
+}
+
+#[test]
+fn verification_finds_every_change_of_a_chain_in_a_ledger_that_is_whole() {
+    let good = chain();
+    assert!(!broken(&good));
+    // Hashed again or not, but for the last event: there the ledger's own signature speaks.
+    let changes: [fn(&mut JobEvent); 13] = [
+        |event| event.event_id.push('x'),
+        |event| event.event_type = JobEventType::Cancelled,
+        |event| event.job_id.push('x'),
+        |event| event.tenant_id.push('x'),
+        |event| event.timestamp = Timestamp::UNIX_EPOCH,
+        |event| event.handler = Some("other".into()),
+        |event| event.attempt_number += 1,
+        |event| event.duration_ms = Some(77),
+        |event| event.error = Some("other".into()),
+        |event| event.payload_hash = Some("00".into()),
+        |event| event.result_hash = Some("00".into()),
+        |event| event.previous_event_hash = Some("00".into()),
+        |event| event.metadata = Value::Object(Vec::new()),
+    ];
+    for (n, change) in changes.iter().enumerate() {
+        for at in [0, 2, good.len() - 1] {
+            let mut events = good.clone();
+            change(&mut events[at].0);
+            assert!(broken(&events), "change {n} of event {at}");
+            if at + 1 < events.len() {
+                events[at].1 = events[at].0.integrity_hash();
+                assert!(broken(&events), "change {n} of event {at}, hashed again");
+            }
+        }
+    }
+    for at in 0..good.len() - 1 {
+        let mut events = good.clone();
+        events.remove(at);
+        assert!(broken(&events), "event {at} deleted");
+        let mut events = good.clone();
+        events.swap(at, at + 1);
+        assert!(broken(&events), "event {at} swapped");
+    }
+}
+
+#[test]
+fn a_job_of_thousands_of_steps_recorded_side_by_side_is_judged_whole() {
+    let bed = Bed::new();
+    bed.started("j1");
+    // Recorded side by side, as a runner does that does not wait.
+    std::thread::scope(|scope| {
+        for worker in 0..8 {
+            let bed = &bed;
+            scope.spawn(move || {
+                for index in (worker..2_000).step_by(8) {
+                    bed.step("j1", index, "search").unwrap();
+                }
+            });
+        }
+    });
+    bed.health("j1", "{}", "{}").unwrap();
+    let began = Instant::now();
+    bed.complete("j1").unwrap();
+    let took = began.elapsed();
+    let audit = bed.bed.ledger.job_audit(&bed.tenant, "j1").unwrap().unwrap();
+    let steps = audit
+        .result
+        .get("evidence_summary")
+        .unwrap()
+        .get("steps_executed");
+    assert_eq!((audit.verdict(), steps), ("PASS", Some(&Value::Int(2_000))));
+    assert!(took.as_secs() < 5, "{took:?}");
+    bed.bed.check();
+}

@@ -1,0 +1,478 @@
+//! Jobs: created, started, going on, ended; their events, attempts and progress.
+//!
+//! `mod.rs` has what is done with a job, `view.rs` how it is shown, `list.rs` lists
+//! and events, `progress.rs` progress as JSON and as server-sent events.
+//!
+//! Source: SPEC 7.1.
+
+mod list;
+mod progress;
+mod view;
+
+use axum::body::HttpBody;
+use axum::extract::{FromRequest, Request, State};
+use axum::response::Response;
+use evidence::Timestamp;
+use evidence::canonical::Value;
+use evidence::job::{ProgressUpdate, Stage};
+use ledger::{JobAct, JobDone, JobError, JobGuard, JobNext, Ledger, Moment, NewJob};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::view::{JobView, ProgressDone, RetriesView};
+use super::answer::{ReadProblems, WriteProblems, created, ok};
+use super::fields::{self, Num};
+use crate::tasks::to_its_end;
+use crate::{ApiError, App, Caller, JsonBody, Path, Received, ids};
+
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list::list))
+        .routes(routes!(get))
+        .routes(routes!(start))
+        .routes(routes!(progress, progress::get))
+        .routes(routes!(step))
+        .routes(routes!(health))
+        .routes(routes!(complete))
+        .routes(routes!(fail))
+        .routes(routes!(cancel))
+        .routes(routes!(list::events))
+        .routes(routes!(retries))
+}
+
+/// When a request does something with a job, and by what chance.
+pub(crate) fn moment(at: Timestamp) -> Moment {
+    Moment {
+        at,
+        draw: ids::draw(),
+        new_id: ids::uuid_v7,
+    }
+}
+
+impl From<JobError> for ApiError {
+    fn from(error: JobError) -> Self {
+        let message = error.to_string();
+        match error {
+            JobError::Unknown => Self::not_found(),
+            JobError::Stage(stage) => {
+                Self::conflict("job_stage", message).with(serde_json::json!({ "stage": stage.as_str() }))
+            }
+            JobError::Conflict(receipt) => {
+                Self::conflict("conflict", message).with(serde_json::json!({ "receipt": receipt }))
+            }
+            JobError::Full(_) => Self::conflict("job_full", message),
+            JobError::Final(verdict) => {
+                Self::conflict("verdict_final", message).with(serde_json::json!({ "verdict": verdict }))
+            }
+            JobError::Busy => Self::unavailable("busy", message),
+            JobError::Rule(error) => error.into(),
+            JobError::Input(field, error) => Self::invalid(field, error),
+            JobError::Body(error) => error.into(),
+            JobError::Rejected(rejection) => rejection.into(),
+            JobError::Submit(error) => error.into(),
+            JobError::Read(error) => error.into(),
+        }
+    }
+}
+
+/// A JSON body whose fields are all optional: none at all is an empty object.
+pub(crate) struct Maybe<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<App> for Maybe<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        if request.body().is_end_stream() {
+            return Ok(Self(T::default()));
+        }
+        Ok(Self(JsonBody::from_request(request, app).await?.value))
+    }
+}
+
+/// A job to create.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobCreate)]
+struct JobIn {
+    /// A new UUIDv7 when absent.
+    job_id: Option<String>,
+    /// What it runs.
+    handler: String,
+    /// The contract that it runs under; without one nothing judges it.
+    contract_id: Option<String>,
+    /// Hashed, not kept.
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Box<RawValue>>,
+    /// Steps in all, for progress.
+    total_steps: Option<i64>,
+    /// {strategy, base_delay_seconds, max_delay_seconds, jitter_factor, max_retries, retryable_errors}; absent ones
+    /// have the defaults: exponential, 60, 3600, 0.2, 3, [].
+    #[schema(value_type = Option<Object>)]
+    retry: Option<Box<RawValue>>,
+}
+
+/// Nothing.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobStart)]
+struct StartIn {}
+
+/// How far a job is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobProgressUpdate)]
+struct ProgressIn {
+    /// Clamped to 0 to 100; `current_step` wins over it.
+    #[schema(value_type = Option<f64>)]
+    percentage: Option<Num>,
+    /// `starting`, `running` or `completing`; a job ends by its own calls.
+    stage: Option<String>,
+    message: Option<String>,
+    current_step: Option<i64>,
+    /// Merged into what was there.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Box<RawValue>>,
+}
+
+/// A step of a job.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobStep)]
+struct StepIn {
+    step_index: i64,
+    /// `COMPLETED`, `FAILED`, `SKIPPED`.
+    status: String,
+    /// `target`, `step_type`, `handler`, `rollback_action` and whatever else there is to say.
+    #[schema(value_type = Option<Object>)]
+    output: Option<Box<RawValue>>,
+}
+
+/// Snapshots of health.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobHealth)]
+struct HealthIn {
+    /// Capabilities and their statuses before the job, once a job.
+    #[schema(value_type = Option<Object>)]
+    before: Option<Box<RawValue>>,
+    /// The same after it, once an attempt.
+    #[schema(value_type = Option<Object>)]
+    after: Option<Box<RawValue>>,
+}
+
+/// What came of a job.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobComplete)]
+struct CompleteIn {
+    /// Hashed, not kept.
+    #[schema(value_type = Option<Object>)]
+    result: Option<Box<RawValue>>,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobFail)]
+struct FailIn {
+    error: String,
+}
+
+/// Why a job is called off.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobCancel)]
+struct CancelIn {
+    reason: String,
+}
+
+/// A value as it was sent; none is null.
+fn value_of(field: &str, given: Option<&RawValue>) -> Result<Value, ApiError> {
+    Ok(fields::value_opt(field, given)?.unwrap_or_default())
+}
+
+/// Creates a job. The same again gives the first receipt.
+#[utoipa::path(
+    post, path = "/api/v1/jobs", tag = "jobs", operation_id = "job_create", request_body = JobIn,
+    responses((status = 201, description = "The job is in the ledger", body = JobView), WriteProblems),
+)]
+async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    body: JsonBody<JobIn>,
+) -> Result<Response, ApiError> {
+    let given = body.value;
+    let total = given.total_steps.map(|total| fields::count("total_steps", total));
+    let new = NewJob {
+        job_id: given.job_id.unwrap_or_else(|| ids::uuid_v7(at)),
+        handler: given.handler,
+        contract_id: given.contract_id,
+        payload: value_of("payload", given.payload.as_deref())?,
+        total_steps: total.transpose()?,
+        retry: value_of("retry", given.retry.as_deref())?,
+    };
+    act(&app, &caller, new.job_id.clone(), at, JobAct::Create(new)).await
+}
+
+/// Does something with a job, to its end: a caller that goes away does not let the next one in before the commit is
+/// answered. Nobody waits for a job on a thread that blocks.
+async fn done(
+    app: &App,
+    caller: &Caller,
+    job_id: String,
+    at: Timestamp,
+    act: JobAct,
+) -> Result<JobDone, ApiError> {
+    let (app, tenant) = (app.clone(), caller.tenant.clone());
+    to_its_end(async move {
+        let mut guard = app.ledger.job_lock(&tenant, &job_id).await?;
+        guard = app
+            .blocking(move |_| {
+                guard.load()?;
+                Ok(guard)
+            })
+            .await?;
+        let judges = matches!(act, JobAct::Complete(_) | JobAct::Fail(_));
+        let permit = if judges && guard.is_large() {
+            // As large bodies: its audit takes ten times what it says.
+            let permit = app.large_bodies.clone().acquire_owned().await;
+            Some(permit.map_err(|error| ApiError::internal(&error))?)
+        } else {
+            None
+        };
+        let (mut guard, next) = app
+            .blocking(move |_| {
+                let next = guard.decide(&act, &moment(at))?;
+                Ok((guard, next))
+            })
+            .await?;
+        drop(permit);
+        match next {
+            JobNext::Write(turn) => Ok(guard.commit(*turn).await?),
+            JobNext::Done(done) => Ok(*done),
+        }
+    })
+    .await
+}
+
+/// The same, answered with the job.
+async fn act(
+    app: &App,
+    caller: &Caller,
+    job_id: String,
+    at: Timestamp,
+    act: JobAct,
+) -> Result<Response, ApiError> {
+    let done = done(app, caller, job_id, at, act).await?;
+    created(&done.placed, &JobView::done(&caller.tenant, &done)?)
+}
+
+/// Looks at a job while nobody does anything with it.
+pub(crate) async fn with_job<T: Send + 'static>(
+    app: &App,
+    caller: &Caller,
+    job_id: String,
+    look: impl FnOnce(&mut JobGuard, &Ledger) -> Result<T, JobError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let (app, tenant) = (app.clone(), caller.tenant.clone());
+    to_its_end(async move {
+        let mut guard = app.ledger.job_lock(&tenant, &job_id).await?;
+        app.blocking(move |ledger| {
+            guard.load()?;
+            Ok(look(&mut guard, ledger)?)
+        })
+        .await
+    })
+    .await
+}
+
+/// Begins an attempt of a queued job.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/start", tag = "jobs", operation_id = "job_start",
+    params(("id" = String, Path, description = "The job")), request_body = StartIn,
+    responses((status = 201, description = "The attempt has begun", body = JobView), WriteProblems),
+)]
+async fn start(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(job_id): Path<String>,
+    _: Maybe<StartIn>,
+) -> Result<Response, ApiError> {
+    act(&app, &caller, job_id, at, JobAct::Start).await
+}
+
+/// Says how far a job is. Within an attempt it never goes back.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/progress", tag = "jobs", operation_id = "job_progress",
+    params(("id" = String, Path, description = "The job")), request_body = ProgressIn,
+    responses((status = 201, description = "The progress is in the ledger", body = ProgressDone), WriteProblems),
+)]
+async fn progress(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(job_id): Path<String>,
+    body: JsonBody<ProgressIn>,
+) -> Result<Response, ApiError> {
+    let given = body.value;
+    let stage = given.stage.as_deref();
+    if let Some(stage) = stage {
+        fields::word("stage", stage, &["starting", "running", "completing"])?;
+    }
+    let step = given.current_step.map(|step| fields::count("current_step", step));
+    let metadata = fields::value_opt("metadata", given.metadata.as_deref())?;
+    if metadata
+        .as_ref()
+        .is_some_and(|metadata| metadata.as_object().is_none())
+    {
+        return Err(ApiError::invalid("metadata", "must be an object"));
+    }
+    let update = ProgressUpdate {
+        percentage: given.percentage.map(|percentage| percentage.0),
+        stage: stage.and_then(Stage::parse),
+        message: given.message,
+        current_step: step.transpose()?,
+        metadata,
+    };
+    let done = done(&app, &caller, job_id, at, JobAct::Progress(update)).await?;
+    created(&done.placed, &ProgressDone::of(&done)?)
+}
+
+/// Records a step. The same step again gives the first receipt; other content under its index is 409.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/steps", tag = "jobs", operation_id = "job_step",
+    params(("id" = String, Path, description = "The job")), request_body = StepIn,
+    responses((status = 201, description = "The step is in the ledger", body = JobView), WriteProblems),
+)]
+async fn step(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(job_id): Path<String>,
+    body: JsonBody<StepIn>,
+) -> Result<Response, ApiError> {
+    let given = body.value;
+    let step = JobAct::Step {
+        step_index: fields::count("step_index", given.step_index)?,
+        status: given.status,
+        output: value_of("output", given.output.as_deref())?,
+    };
+    act(&app, &caller, job_id, at, step).await
+}
+
+/// Records snapshots of health, before and after.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/health", tag = "jobs", operation_id = "job_health",
+    params(("id" = String, Path, description = "The job")), request_body = HealthIn,
+    responses((status = 201, description = "The snapshots are in the ledger", body = JobView), WriteProblems),
+)]
+async fn health(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(job_id): Path<String>,
+    body: JsonBody<HealthIn>,
+) -> Result<Response, ApiError> {
+    let health = JobAct::Health {
+        before: value_of("before", body.value.before.as_deref())?,
+        after: value_of("after", body.value.after.as_deref())?,
+    };
+    act(&app, &caller, job_id, at, health).await
+}
+
+/// Completes a job and, under a contract, judges it: the verdict is in the ledger with the end.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/complete", tag = "jobs", operation_id = "job_complete",
+    params(("id" = String, Path, description = "The job")), request_body = CompleteIn,
+    responses((status = 201, description = "The job is done", body = JobView), WriteProblems),
+)]
+async fn complete(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(job_id): Path<String>,
+    Maybe(body): Maybe<CompleteIn>,
+) -> Result<Response, ApiError> {
+    let result = value_of("result", body.result.as_deref())?;
+    act(&app, &caller, job_id, at, JobAct::Complete(result)).await
+}
+
+/// Ends an attempt that failed: the job is queued again or, with no attempt left, has failed and is judged.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/fail", tag = "jobs", operation_id = "job_fail",
+    params(("id" = String, Path, description = "The job")), request_body = FailIn,
+    responses((status = 201, description = "The attempt has failed", body = JobView), WriteProblems),
+)]
+async fn fail(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(job_id): Path<String>,
+    body: JsonBody<FailIn>,
+) -> Result<Response, ApiError> {
+    act(&app, &caller, job_id, at, JobAct::Fail(body.value.error)).await
+}
+
+/// Calls a job off. It is not judged.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "job_cancel",
+    params(("id" = String, Path, description = "The job")), request_body = CancelIn,
+    responses((status = 201, description = "The job is called off", body = JobView), WriteProblems),
+)]
+async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(job_id): Path<String>,
+    body: JsonBody<CancelIn>,
+) -> Result<Response, ApiError> {
+    act(&app, &caller, job_id, at, JobAct::Cancel(body.value.reason)).await
+}
+
+/// Reads a job.
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{id}", tag = "jobs", operation_id = "job_get",
+    params(("id" = String, Path, description = "The job")),
+    responses((status = 200, description = "The job", body = JobView), ReadProblems),
+)]
+async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    Path(job_id): Path<String>,
+) -> Result<Response, ApiError> {
+    let tenant = caller.tenant.clone();
+    let (job, verdict) = with_job(&app, &caller, job_id, move |guard, ledger| {
+        let job = guard.view()?;
+        let verdict = match &job.contract_id {
+            Some(_) if job.ended_at.is_some() => ledger.job_glance(&tenant, &job.job_id, None)?,
+            _ => None,
+        };
+        Ok((job, verdict))
+    })
+    .await?;
+    let mut view = JobView::of(&caller.tenant, &job)?;
+    view.verdict = verdict.and_then(|glance| glance.verdict);
+    ok(&view)
+}
+
+/// Reads the failed attempts of a job: all of them, kept for ever.
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{id}/retries", tag = "jobs", operation_id = "job_retries",
+    params(("id" = String, Path, description = "The job")),
+    responses((status = 200, description = "Failed attempts, oldest first", body = RetriesView), ReadProblems),
+)]
+async fn retries(
+    State(app): State<App>,
+    caller: Caller,
+    Path(job_id): Path<String>,
+) -> Result<Response, ApiError> {
+    let job = with_job(&app, &caller, job_id, |guard, _| guard.view()).await?;
+    caller.answered(job.history.len());
+    ok(&RetriesView::of(&job))
+}

@@ -1,0 +1,53 @@
+"""The server against its own OpenAPI document, by schemathesis: an administrator's key, made-up requests of all kinds.
+
+No answer may be a 5xx, have a status, content type or header that the document does not name, or break its schema.
+Some requests break the document's rules; whether those are refused is not asked here: a reader of this file could not
+say which rule a JSON schema leaves out, and tests of the server do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from conftest import started
+
+SEED = 20261121
+EXAMPLES = 12
+"""Requests of one kind and operation: all of them together take a minute on an idle machine."""
+RUN_SECS_MAX = 600
+CHECKS = ("not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+          "response_schema_conformance,unsupported_method,ignored_auth")
+
+
+def command(folder: Path, *args: str) -> str:
+    binary = os.environ.get("DEPONENT_BIN")
+    assert binary, "set DEPONENT_BIN to the server's binary: this test makes a tenant and its key, in a folder of its own"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DEPONENT_")}
+    done = subprocess.run([str(Path(binary).resolve()), *args, "--data-dir", str(folder / "data")],
+                          capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_answered_is_what_the_document_says(tmp_path: Path) -> None:
+    command(tmp_path, "tenant", "create", "acme")
+    made = command(tmp_path, "key", "create", "--tenant", "acme", "--role", "admin", "--format", "json")
+    admin = json.loads(made)["key"]
+    with started(os.environ["DEPONENT_BIN"], tmp_path) as server:
+        headers = {"authorization": f"Bearer {admin}"}
+        with httpx.Client(base_url=server.base_url, headers=headers, trust_env=False) as client:
+            made = client.post("/api/v1/runs", json={"run_id": "r-1"})
+            assert made.status_code == 201, made.text
+        ran = subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", "run", f"{server.base_url}/api/openapi.json",
+             "--header", f"Authorization: Bearer {admin}", "--checks", CHECKS, "--phases", "coverage,fuzzing",
+             "--max-examples", str(EXAMPLES), "--seed", str(SEED), "--workers", "2", "--no-color",
+             "--suppress-health-check", "all", "--request-timeout", "10"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=RUN_SECS_MAX, check=False)
+    assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]
