@@ -12,10 +12,12 @@ use crate::read::{self, InputError};
 
 /// Most failures in one judgement: a run with more has lost its evidence, and the first of each class counts.
 pub const FAILURES_MAX: usize = 10_000;
-/// Characters kept of a failure's message, SPEC 6.2.
-pub const ERROR_MESSAGE_CHARS_MAX: usize = 500;
 /// Longest list of classes in an input: each class may be named once, repeated names are harmless.
 const CLASSES_MAX: usize = 100;
+
+pub use evidence::record::{
+    ERROR_MESSAGE_CHARS_MAX, EvidenceClass as Class, FailureReason, FailureResolution as Resolution,
+};
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
@@ -35,80 +37,6 @@ macro_rules! words {
             }
         }
     };
-}
-
-words! {
-    /// A kind of evidence.
-    Class {
-        /// H
-        Environment = "environment_evidence",
-        /// B
-        Activity = "activity_evidence",
-        /// G
-        Provider = "provider_evidence",
-        /// D
-        PolicyDecisions = "policy_decisions",
-        /// The trace.
-        Traces = "traces",
-        /// Its steps.
-        TraceSteps = "trace_steps",
-        /// J, the judgement itself. It can fail, and is not judged.
-        Integrity = "integrity_evidence",
-    }
-}
-
-impl Class {
-    /// The six classes that are judged, in their order.
-    pub const JUDGED: [Self; 6] = [
-        Self::Environment,
-        Self::Activity,
-        Self::Provider,
-        Self::PolicyDecisions,
-        Self::Traces,
-        Self::TraceSteps,
-    ];
-}
-
-words! {
-    /// Why evidence could not be captured, SPEC 6.2.
-    FailureReason {
-        /// The capture itself failed.
-        CaptureFailed = "capture_failed",
-        /// The provider did not answer in time.
-        ProviderTimeout = "provider_timeout",
-        /// The network was down.
-        NetworkPartition = "network_partition",
-        /// The database failed.
-        DatabaseError = "database_error",
-        /// Nothing was attached yet.
-        PreAttach = "pre_attach",
-        /// The context was wrong.
-        ContextInvalid = "context_invalid",
-    }
-}
-
-impl FailureReason {
-    /// What a failure of this reason is unless its sender says otherwise.
-    pub const fn default_resolution(self) -> Resolution {
-        match self {
-            Self::CaptureFailed | Self::ProviderTimeout | Self::NetworkPartition | Self::DatabaseError => {
-                Resolution::Transient
-            }
-            Self::PreAttach | Self::ContextInvalid => Resolution::Permanent,
-        }
-    }
-}
-
-words! {
-    /// What became of a failure.
-    Resolution {
-        /// It may have passed.
-        Transient = "transient",
-        /// It will not pass.
-        Permanent = "permanent",
-        /// The evidence came after all.
-        Superseded = "superseded",
-    }
 }
 
 words! {

@@ -68,7 +68,9 @@ impl Facts {
             Self::Signal(signal) => signal.facets(&mut out),
             Self::GovernanceAudit(audit) => audit.facets(&mut out),
             Self::Resolution(resolution) => resolution.facets(&mut out),
-            Self::RunStarted(_) | Self::RunCompleted(_) | Self::TraceEnded(_) | Self::Other => {}
+            Self::Provenance(log) => log.facets(header, &mut out),
+            Self::TraceEnded(_) => out.push("ended".to_owned()),
+            Self::RunStarted(_) | Self::RunCompleted(_) | Self::Seal(_) | Self::Other => {}
         }
         // A record stands in a list once, however often its body names the same thing.
         out.sort_unstable();

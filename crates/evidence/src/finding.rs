@@ -46,6 +46,8 @@ pub enum FindingCode {
     IdentityDoubled,
     /// A job's events are not the chain that they claim to be.
     JobChainBroken,
+    /// A run's seal stands on other records than those before it.
+    SealMismatch,
     /// A dictionary's bytes are not those of its version.
     DictionaryMismatch,
     /// The schema has another table, column, index or trigger than this version makes.

@@ -33,6 +33,9 @@ macro_rules! words {
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] #[doc = concat!("`", $text, "`")] $variant,)* }
 
         impl $name {
+            /// Every word.
+            pub const WORDS: &'static [&'static str] = &[$($text),*];
+
             /// The word on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)* }

@@ -36,6 +36,26 @@ impl Identity {
         Self::of(&[b"once", kind.as_str().as_bytes()])
     }
 
+    /// Of what a step's activity is, or of the how manieth completion of it.
+    pub fn activity(step_index: u32, completion: u8) -> Self {
+        Self::of(&[b"activity", &step_index.to_be_bytes(), &[completion]])
+    }
+
+    /// Of the provider evidence of a step.
+    pub fn provider(step_index: u32) -> Self {
+        Self::of(&[b"provider", &step_index.to_be_bytes()])
+    }
+
+    /// Of what the server notes once in a run about something.
+    pub fn noted(kind: Kind, class: &str, about: &str) -> Self {
+        Self::of(&[
+            b"noted",
+            kind.as_str().as_bytes(),
+            class.as_bytes(),
+            about.as_bytes(),
+        ])
+    }
+
     /// Of the environment that a resource describes; `resource` is its canonical JSON.
     pub fn environment(resource: &[u8]) -> Self {
         Self::of(&[b"environment", resource])
@@ -55,10 +75,20 @@ impl Identity {
     pub fn of_record(header: &Header<'_>, facts: &Facts, body: &[u8]) -> Option<Self> {
         match (header.kind, facts) {
             (Kind::TraceStep, Facts::Step(step)) => Some(step.identity()),
-            (Kind::RunStarted | Kind::RunCompleted | Kind::TraceCompleted | Kind::TraceAborted, _) => {
-                Some(Self::once(header.kind))
-            }
+            (
+                Kind::RunStarted
+                | Kind::RunCompleted
+                | Kind::TraceCompleted
+                | Kind::TraceAborted
+                | Kind::EvidenceIntegrity,
+                _,
+            ) => Some(Self::once(header.kind)),
             (Kind::EvidenceEnvironment, _) => crate::record::environment_identity(body),
+            (Kind::EvidenceActivity, _) => {
+                crate::record::ActivityEvidence::read(body).map(|activity| activity.identity())
+            }
+            (Kind::EvidenceProvider, _) => crate::record::provider_identity(body),
+            (Kind::EvidenceCaptureFailure, _) => crate::record::CaptureFailure::read(body)?.identity(),
             _ => None,
         }
     }

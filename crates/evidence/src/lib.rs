@@ -18,6 +18,7 @@ mod identity;
 pub mod job;
 mod kind;
 pub mod record;
+pub mod redact;
 mod run;
 pub mod time;
 

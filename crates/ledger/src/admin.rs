@@ -58,6 +58,13 @@ pub enum AdminRequest {
         /// Which.
         key_id: String,
     },
+    /// Make records of a file of provenance logs.
+    ProvenanceImport {
+        /// Whose they become.
+        tenant_id: String,
+        /// The file, by its absolute path.
+        path: PathBuf,
+    },
     /// Make an API key worth nothing.
     KeyRevoke {
         /// Which.
@@ -110,6 +117,11 @@ pub enum AdminAnswer {
         expires_at: Option<Timestamp>,
         /// Since when it is worth nothing.
         revoked_at: Option<Timestamp>,
+    },
+    /// A file of provenance logs was read.
+    ProvenanceImported {
+        /// What became of it.
+        imported: crate::provenance::file::Imported,
     },
     /// It was not done; why.
     Refused {
@@ -241,6 +253,13 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
                     .map(|given| (given.key, Some(given.text))),
             )
         }
+        AdminRequest::ProvenanceImport { tenant_id, path } => match ledger.tenant(&tenant_id) {
+            None => Err(format!("there is no tenant {tenant_id}")),
+            Some(tenant) => ledger
+                .provenance_import(&tenant, &path, at)
+                .map(|imported| AdminAnswer::ProvenanceImported { imported })
+                .map_err(|error| error.to_string()),
+        },
         AdminRequest::KeyRotate { key_id } => key_answer(
             ledger
                 .key_rotate(None, &key_id, &Changer::local(), at)

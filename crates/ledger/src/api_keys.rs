@@ -17,7 +17,7 @@ use store::{FacetQuery, LeafKey, Store, StoreError};
 use subtle::ConstantTimeEq;
 
 use crate::records::RecordError;
-use crate::{Bind, BodyTooLarge, Draft, INSTANCE, Ledger, Rejection, Salts, SealedBody, SubmitError, Tenant};
+use crate::{Bind, BodyTooLarge, Draft, INSTANCE, Ledger, Rejection, Salts, SubmitError, Tenant};
 
 /// Before every key.
 const PREFIX: &str = "dpn_";
@@ -581,7 +581,7 @@ impl Ledger {
             (Kind::IdentityEvent, &event.encode()),
             actor,
             at,
-            &mut Salts::default(),
+            &mut tenant.salts(),
         )?;
         let placed = self
             .submit_blocking(tenant, vec![draft], at, false)?
@@ -621,7 +621,7 @@ impl Draft {
             source_domain: SourceDomain::Logs,
             source_component: "access",
             origin: Origin::System,
-            body: SealedBody::seal(kind, salts.next_salt(), body)?,
+            body: salts.seal(kind, body)?,
             facts,
             expect_run_seq: None,
         })

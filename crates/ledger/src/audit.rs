@@ -56,7 +56,7 @@ impl Ledger {
         event: &AuditEvent,
         at: Timestamp,
     ) -> Result<Receipt, AuditError> {
-        let draft = draft(event, at, &mut Salts::default())?;
+        let draft = draft(event, at, &mut tenant.salts())?;
         let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
         Ok(outcome.ok_or(SubmitError::Closing)??.receipt)
     }

@@ -4,10 +4,12 @@
 //! committed to and packed before the sequencer sees it. What depends on the
 //! place (leaf index, run_seq, the run of a known trace) is not part of the body.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, Facts, RunStarted};
-use evidence::{ActorType, Identity, Kind, Origin, Salt, SourceDomain, Timestamp};
+use evidence::redact::{Redactor, TooDeep};
+use evidence::{ActorType, Header, Identity, Kind, Origin, Salt, SourceDomain, Timestamp};
 use store::codec;
 
 /// A record before it has a place in the ledger.
@@ -80,23 +82,48 @@ pub struct SealedBody {
     pub commitment: [u8; 32],
     /// As stored.
     pub packed: Vec<u8>,
+    /// Redaction changed it, so that what its maker knew of it ([`Draft::facts`]) must be read anew.
+    pub redacted: bool,
 }
 
-/// The body is longer than [`BODY_BYTES_MAX`].
+/// A body that a record cannot hold.
 #[derive(Debug, thiserror::Error)]
-#[error("the body has {0} bytes, a record holds at most {BODY_BYTES_MAX}")]
-pub struct BodyTooLarge(pub usize);
+pub enum BodyTooLarge {
+    /// Longer than [`BODY_BYTES_MAX`].
+    #[error("the body has {0} bytes, a record holds at most {BODY_BYTES_MAX}")]
+    Bytes(usize),
+    /// It cannot be looked through for secrets.
+    #[error("the body is {0}")]
+    Depth(#[from] TooDeep),
+}
 
 impl SealedBody {
-    /// Seals canonical bytes under a fresh salt.
+    /// Seals canonical bytes under a fresh salt, after redaction by the built-in rules.
     pub fn seal(kind: Kind, salt: Salt, body: &[u8]) -> Result<Self, BodyTooLarge> {
+        Self::seal_by(Redactor::standard(), kind, salt, body)
+    }
+
+    /// Seals canonical bytes under a fresh salt, after redaction: the one place that every body passes.
+    pub fn seal_by(rules: &Redactor, kind: Kind, salt: Salt, body: &[u8]) -> Result<Self, BodyTooLarge> {
+        match rules.body(body)? {
+            None => Self::seal_clean(kind, salt, body),
+            Some(redacted) => Ok(Self {
+                redacted: true,
+                ..Self::seal_clean(kind, salt, &redacted)?
+            }),
+        }
+    }
+
+    /// Seals canonical bytes of which [`Redactor::suspects`] has said that there is nothing to replace.
+    pub fn seal_clean(kind: Kind, salt: Salt, body: &[u8]) -> Result<Self, BodyTooLarge> {
         if body.len() > BODY_BYTES_MAX {
-            return Err(BodyTooLarge(body.len()));
+            return Err(BodyTooLarge::Bytes(body.len()));
         }
         Ok(Self {
             salt,
             commitment: evidence::commitment(&salt, kind, body),
             packed: codec::pack(body),
+            redacted: false,
         })
     }
 }
@@ -122,10 +149,21 @@ impl Draft {
             source_domain: SourceDomain::System,
             source_component: "api",
             origin: Origin::System,
-            body: SealedBody::seal(kind, salts.next_salt(), body)?,
+            body: salts.seal(kind, body)?,
             facts,
             expect_run_seq: None,
         })
+    }
+
+    /// What the body says to projections: what its maker knew, or what redaction has left of it.
+    pub(crate) fn facts(&self, header: &Header<'_>) -> Result<Cow<'_, Facts>, crate::Rejection> {
+        if !self.body.redacted {
+            return Ok(Cow::Borrowed(&self.facts));
+        }
+        let unreadable = |_| crate::Rejection::Redacted;
+        let body =
+            codec::unpack(&self.body.packed, BODY_BYTES_MAX).map_err(|_| crate::Rejection::Redacted)?;
+        Facts::read(header, &body).map(Cow::Owned).map_err(unreadable)
     }
 
     /// Bytes that the draft holds in memory while it waits, about.
@@ -134,9 +172,11 @@ impl Draft {
     }
 }
 
-/// Fresh salts, drawn from the operating system a few at first, then a few hundred at a time.
+/// What bodies are sealed with: fresh salts, drawn from the operating system a few at first, then a few hundred at
+/// a time, and the rules of redaction (the built-in ones unless made by [`Salts::of`]).
 #[derive(Debug, Default)]
 pub struct Salts {
+    rules: Option<Arc<Redactor>>,
     drawn: Vec<Salt>,
     /// How many the next draw takes.
     next_draw: usize,
@@ -146,6 +186,25 @@ pub struct Salts {
 const SALTS_DRAWN_MAX: usize = 256;
 
 impl Salts {
+    /// With a tenant's rules.
+    pub fn of(rules: Arc<Redactor>) -> Self {
+        Self {
+            rules: Some(rules),
+            ..Self::default()
+        }
+    }
+
+    /// The rules of redaction.
+    pub fn rules(&self) -> &Redactor {
+        self.rules.as_deref().unwrap_or_else(|| Redactor::standard())
+    }
+
+    /// Seals a body under the next salt and these rules.
+    pub fn seal(&mut self, kind: Kind, body: &[u8]) -> Result<SealedBody, BodyTooLarge> {
+        let salt = self.next_salt();
+        SealedBody::seal_by(self.rules(), kind, salt, body)
+    }
+
     /// The next salt, never given twice.
     ///
     /// # Panics

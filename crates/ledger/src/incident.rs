@@ -147,7 +147,7 @@ impl Ledger {
         opened: IncidentOpened,
         at: Timestamp,
     ) -> Result<Receipt, IncidentError> {
-        let draft = opened_draft(incident_id, opened, at, &mut Salts::default())?;
+        let draft = opened_draft(incident_id, opened, at, &mut tenant.salts())?;
         let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
         Ok(outcome.ok_or(SubmitError::Closing)??.receipt)
     }
@@ -231,7 +231,7 @@ impl Ledger {
         for _ in 0..INCIDENT_RECORDS_MAX {
             // What is plainly wrong does not get as far as the sequencer.
             let seen = decide(self, tenant, incident_id, step)?;
-            let drafts = act_drafts(&seen, step, act.clone(), at)?;
+            let drafts = act_drafts(&seen, step, act.clone(), at, &mut tenant.salts())?;
             let (reply, answer) = std::sync::mpsc::channel();
             let (ledger, of, id) = (self.clone(), Arc::clone(tenant), incident_id.to_owned());
             let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
@@ -278,6 +278,7 @@ fn act_drafts(
     step: IncidentStep,
     act: IncidentAct,
     at: Timestamp,
+    salts: &mut Salts,
 ) -> Result<Vec<Draft>, IncidentError> {
     let state = |status: IncidentStatus| {
         let mut state = Value::object([("status", Value::from(status.as_str()))]);
@@ -300,12 +301,8 @@ fn act_drafts(
         action_reason: Some(act.reason.clone()),
         ..event_of(&incident.incident_id, state(status), state(next))
     };
-    let mut salts = Salts::default();
     let step = IncidentEvent::Act(incident.incident_id.clone(), step, act);
-    Ok(vec![
-        draft(&step, at, &mut salts)?,
-        audit::draft(&event, at, &mut salts)?,
-    ])
+    Ok(vec![draft(&step, at, salts)?, audit::draft(&event, at, salts)?])
 }
 
 /// On the sequencer's thread: looks again, and writes if nothing came in between; `None`: something did.

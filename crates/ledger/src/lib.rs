@@ -10,21 +10,25 @@ pub mod admin;
 mod api_keys;
 pub mod audit;
 mod background;
+mod capture;
 mod counters;
 mod draft;
 mod high_water;
 pub mod incident;
+mod integrity;
 mod jobs;
 mod keys;
 mod names;
 mod open;
 mod outcome;
 mod place;
+pub mod provenance;
 mod queue;
 mod rebuild;
 mod records;
 mod recover;
 mod sequencer;
+mod settings;
 mod settle;
 mod steps;
 mod tenant;
@@ -45,10 +49,12 @@ pub use api_keys::{
 };
 pub use audit::AuditError;
 pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
+pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
 pub use high_water::{HighWater, Mark};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
+pub use integrity::{IntegrityError, RunIntegrity};
 pub use jobs::{
     AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX,
     JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone, JobError, JobGlance, JobGuard,
@@ -62,6 +68,7 @@ pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
 pub use rebuild::rebuild;
 pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
+pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
 pub use tenant::{
@@ -90,6 +97,8 @@ pub(crate) struct Inner {
     pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
+    pub(crate) settings: Mutex<()>,
+    pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Option<File>,
 }

@@ -138,6 +138,8 @@ impl Ledger {
             migrated: OnceLock::new(),
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),
+            settings: Mutex::new(()),
+            sealing: Mutex::default(),
             thread: Mutex::new(None),
             _lock: lock,
         });
@@ -152,7 +154,15 @@ impl Ledger {
             .thread
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
-        Ok(Self { inner })
+        let ledger = Self { inner };
+        for tenant in ledger.tenants() {
+            if let Err(error) = ledger.take_up_rules(&tenant) {
+                tracing::error!(tenant_id = %tenant.tenant_id, %error, "refused for writing: its redaction cannot be read");
+                let refusal = Refusal::Damaged(format!("redaction: {error}"));
+                tenant.ledger().refuse(refusal);
+            }
+        }
+        Ok(ledger)
     }
 }
 

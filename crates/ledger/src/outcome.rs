@@ -47,6 +47,12 @@ pub enum Rejection {
     /// Records of the run came in between: read again and retry.
     #[error("records of the run came in between")]
     RunMoved,
+    /// The run is sealed: it takes no more evidence that is posted.
+    #[error("the run is sealed")]
+    RunSealed,
+    /// Redaction has left no body of its kind.
+    #[error("a value that the record needs as it is looks like a secret")]
+    Redacted,
     /// The header would pass 65,535 bytes.
     #[error("the record's header is longer than a leaf may be")]
     LeafTooLarge,

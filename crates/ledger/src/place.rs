@@ -265,8 +265,9 @@ impl<'a> Placer<'a> {
         draft: &Draft,
     ) -> Result<Option<Result<Placed, Rejection>>, PlaceError> {
         let key = (run, identity);
-        // An environment's identity is its content.
-        let is_content = draft.kind == Kind::EvidenceEnvironment;
+        // The identity of an environment that came with spans is its content.
+        let is_content =
+            draft.kind == Kind::EvidenceEnvironment && draft.identity != Some(Identity::once(draft.kind));
         if let Some((receipt, content)) = self.placed.get(&key) {
             let same = is_content || draft.content == *content;
             let receipt = *receipt;
@@ -314,6 +315,12 @@ impl<'a> Placer<'a> {
         };
         if ended {
             return Some(Rejection::RunEnded);
+        }
+        if is_posted_evidence(draft) {
+            let seal = (run, Identity::once(Kind::EvidenceIntegrity));
+            if self.placed.contains_key(&seal) || self.earlier.contains_key(&seal) {
+                return Some(Rejection::RunSealed);
+            }
         }
         draft
             .expect_run_seq
@@ -444,7 +451,8 @@ impl<'a> Placer<'a> {
         }
         let run_seq = header.run.as_ref().map(|run| run.run_seq);
         let leaf_key = LeafKey::new(self.ledger_no, index.as_u64());
-        let facets = draft.facts.facets(&header);
+        let facts = draft.facts(&header)?;
+        let facets = facts.facets(&header);
         drop(header);
         // From here on nothing fails.
         self.last_recorded_at = at;
@@ -457,9 +465,7 @@ impl<'a> Placer<'a> {
             if run_seq == 0 {
                 slot.row.state.record_count = 1;
             } else {
-                slot.row
-                    .state
-                    .apply(&draft.facts, draft.correlation_id.as_deref(), at);
+                slot.row.state.apply(&facts, draft.correlation_id.as_deref(), at);
             }
             self.batch.run_records.push(RunRecordRow {
                 run: slot.row.key,
@@ -467,14 +473,14 @@ impl<'a> Placer<'a> {
                 leaf: leaf_key,
                 kind: draft.kind,
                 identity: draft.identity,
-                step_index: match &draft.facts {
+                step_index: match &*facts {
                     Facts::Step(step) => step.step_index,
                     _ => None,
                 },
                 occurred_at: draft.occurred_at,
             });
         }
-        if let Facts::TenantCreated(tenant) = &draft.facts {
+        if let Facts::TenantCreated(tenant) = &*facts {
             let (tenant_no, tenant_id) = (tenant.tenant_no, tenant.tenant_id.clone());
             self.batch.tenants.push(TenantRow {
                 tenant_no,
@@ -562,6 +568,20 @@ impl<'a> Placer<'a> {
     }
 }
 
+/// Evidence that stands by itself and that a sealed run takes no more (SPEC 6.1). What came with spans is late.
+fn is_posted_evidence(draft: &Draft) -> bool {
+    matches!(draft.bind, Bind::Run(_))
+        && draft.source_component != "otlp"
+        && matches!(
+            draft.kind,
+            Kind::EvidenceEnvironment
+                | Kind::EvidenceActivity
+                | Kind::EvidenceProvider
+                | Kind::EvidencePolicyDecision
+                | Kind::EvidenceCaptureFailure
+        )
+}
+
 fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
     let mut query = BatchQuery::default();
     let mut ids: HashSet<&str> = HashSet::new();
@@ -575,6 +595,10 @@ fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
                 }
                 if let Some(identity) = draft.identity {
                     query.by_run_id.push((run_id.to_string(), identity));
+                }
+                if is_posted_evidence(draft) {
+                    let seal = Identity::once(Kind::EvidenceIntegrity);
+                    query.by_run_id.push((run_id.to_string(), seal));
                 }
                 if let Facts::RunStarted(facts) = &draft.facts {
                     let trace = TraceKey::parse(&facts.trace_id);

@@ -243,7 +243,7 @@ pub(crate) fn read(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Record>,
 }
 
 /// The leaves themselves, in the order given. Neighbours share a block.
-fn headers(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
+pub(crate) fn headers(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
     let mut block: Option<(u32, u64, codec::Leaves)> = None;
     leaves
         .iter()

@@ -70,7 +70,7 @@ impl Ledger {
         how: &EndRun,
         at: Timestamp,
     ) -> Result<Placed, SettleError> {
-        let mut salts = Salts::default();
+        let mut salts = tenant.salts();
         for _ in 0..END_ATTEMPTS {
             let run = self
                 .store()
@@ -141,7 +141,7 @@ impl Ledger {
         runs: &[RunRow],
         at: Timestamp,
     ) -> Result<usize, SettleError> {
-        let mut salts = Salts::default();
+        let mut salts = tenant.salts();
         let mut drafts = Vec::with_capacity(runs.len());
         for run in runs {
             let how = if run.state.ended() {
@@ -233,7 +233,7 @@ fn end_drafts(
         EndRun::Completed(end, sent) => {
             let salt = salts.next_salt();
             let body = end.encode(&evidence::content_mac(&salt, sent));
-            let sealed = SealedBody::seal(Kind::RunCompleted, salt, &body)?;
+            let sealed = SealedBody::seal_by(salts.rules(), Kind::RunCompleted, salt, &body)?;
             let mut completed = draft(
                 Kind::RunCompleted,
                 Facts::RunCompleted(end.facts()),
@@ -250,7 +250,7 @@ fn end_drafts(
     }
     let salt = salts.next_salt();
     let mac = content.map(|content| evidence::content_mac(&salt, &content));
-    let sealed = SealedBody::seal(ended.kind(), salt, &ended.encode(mac.as_ref()))?;
+    let sealed = SealedBody::seal_by(salts.rules(), ended.kind(), salt, &ended.encode(mac.as_ref()))?;
     drafts.push(draft(
         ended.kind(),
         Facts::TraceEnded(ended.facts()),

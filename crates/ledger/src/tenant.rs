@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use evidence::Timestamp;
 use evidence::record::{Facts, TenantCreated};
+use evidence::redact::Redactor;
 use evidence::{ActorType, Kind, Origin, SourceDomain};
 use store::LedgerRow;
 
@@ -61,6 +62,7 @@ pub struct Tenant {
     pub tenant_id: Arc<str>,
     /// Its ledgers, by epoch; the last is written to.
     ledgers: RwLock<Vec<Arc<LedgerInfo>>>,
+    rules: RwLock<Arc<Redactor>>,
 }
 
 /// A ledger and whether it may be written to.
@@ -121,6 +123,7 @@ impl Tenant {
             tenant_no,
             tenant_id: tenant_id.into(),
             ledgers: RwLock::new(ledgers),
+            rules: RwLock::new(Arc::clone(Redactor::standard())),
         }
     }
 
@@ -132,6 +135,20 @@ impl Tenant {
     pub fn ledger(&self) -> Arc<LedgerInfo> {
         let ledgers = self.ledgers.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(ledgers.last().expect("a tenant has a ledger"))
+    }
+
+    /// Its rules of redaction.
+    pub fn rules(&self) -> Arc<Redactor> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_rules(&self, rules: Arc<Redactor>) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// What its bodies are sealed with.
+    pub fn salts(&self) -> Salts {
+        Salts::of(self.rules())
     }
 
     /// Every ledger of the tenant, by epoch.

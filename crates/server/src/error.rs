@@ -165,6 +165,8 @@ impl From<Rejection> for ApiError {
             Rejection::RunUnknown => Self::not_found(),
             Rejection::RunEnded => Self::conflict("run_ended", message),
             Rejection::RunMoved => Self::unavailable("run_moved", message),
+            Rejection::RunSealed => Self::conflict("run_sealed", message),
+            Rejection::Redacted => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
             Rejection::LeafTooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "header_too_large", message),
             Rejection::Group => Self::conflict("conflict", message),
         }
@@ -211,6 +213,16 @@ impl From<AuditError> for ApiError {
             AuditError::Body(error) => error.into(),
             AuditError::Rejected(rejection) => rejection.into(),
             AuditError::Submit(error) => error.into(),
+        }
+    }
+}
+
+impl From<ledger::SettingError> for ApiError {
+    fn from(error: ledger::SettingError) -> Self {
+        match error {
+            ledger::SettingError::Rule { field, rule } => Self::invalid(field, rule),
+            ledger::SettingError::Read(error) => error.into(),
+            ledger::SettingError::Audit(error) => error.into(),
         }
     }
 }

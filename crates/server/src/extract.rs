@@ -3,26 +3,30 @@
 //! In scope: JSON bodies, query parameters, path parameters. Out of scope: reading
 //! and counting bodies ([`crate::body`]), OTLP bodies (api::otlp).
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use evidence::canonical::{self, JsonError, JsonErrorClass};
+use evidence::redact::Redactor;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::{self, Held};
-use crate::{ApiError, App};
+use crate::{ApiError, App, Caller};
 
 /// Bodies from this length on are parsed beside the async threads, one at a time.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
 
-/// A JSON body: strict I-JSON, then `T`, which must `deny_unknown_fields`.
+/// A JSON body: strict I-JSON, then redaction, then `T`, which must `deny_unknown_fields`.
 ///
 /// `T` is read from the canonical form of what was sent, so a
-/// [`serde_json::value::RawValue`] inside it is canonical JSON already.
+/// [`serde_json::value::RawValue`] inside it is canonical JSON already. Secrets are replaced before anything
+/// is read, hashed or compared (SPEC 6.4).
 #[derive(Debug)]
 pub struct JsonBody<T> {
-    /// What was sent.
+    /// What was sent, after redaction.
     pub value: T,
     /// SHA-256 of its canonical JSON: what "the same content again" means.
     pub content: [u8; 32],
@@ -37,15 +41,38 @@ impl<T> JsonBody<T> {
     }
 }
 
+/// A JSON body of which nothing is put on record as it is: the same without redaction.
+#[derive(Debug)]
+pub struct ExactJsonBody<T>(pub JsonBody<T>);
+
 impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let caller = request.extensions().get::<Caller>();
+        let rules = caller.map_or_else(
+            || Arc::clone(Redactor::standard()),
+            |caller| caller.tenant.rules(),
+        );
+        Self::receive(request, app, Some(rules)).await
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for ExactJsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        JsonBody::receive(request, app, None).await.map(Self)
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> JsonBody<T> {
+    async fn receive(request: Request, app: &App, rules: Option<Arc<Redactor>>) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
         let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
         if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
-            return parse(held, None);
+            return parse(held, None, rules.as_deref());
         }
         let permit = app
             .large_bodies
@@ -53,7 +80,8 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
             .acquire_owned()
             .await
             .map_err(|error| ApiError::internal(&error))?;
-        app.blocking(move |_| parse(held.inflate()?, Some(permit))).await
+        app.blocking(move |_| parse(held.inflate()?, Some(permit), rules.as_deref()))
+            .await
     }
 }
 
@@ -79,11 +107,19 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
 fn parse<T: DeserializeOwned>(
     held: Held,
     permit: Option<OwnedSemaphorePermit>,
+    rules: Option<&Redactor>,
 ) -> Result<JsonBody<T>, ApiError> {
     let value = canonical::parse(&held.bytes, canonical::Limits::default())
         .map_err(|error| json_error(&held.bytes, &error))?;
-    let text = canonical::to_vec(&value);
+    let mut text = canonical::to_vec(&value);
     drop(value);
+    if let Some(rules) = rules
+        && let Some(redacted) = rules
+            .request(&text)
+            .map_err(|error| ApiError::invalid("body", error))?
+    {
+        text = redacted;
+    }
     let mut reader = serde_json::Deserializer::from_slice(&text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -227,7 +263,8 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<JsonBody<Body>, ApiError> {
-        parse(Held::of(Budget::new(0).hold(), text.to_owned().into()), None)
+        let held = Held::of(Budget::new(0).hold(), text.to_owned().into());
+        parse(held, None, Some(Redactor::standard()))
     }
 
     #[test]
@@ -238,6 +275,16 @@ mod tests {
         let same = read(r#"{"inner":[{"name":"\u0078"}],"count":3e0,"params":{"a":[],"b":1}}"#).unwrap();
         assert_eq!(body.content, same.content);
         assert_ne!(body.content, read(r#"{"count":4}"#).unwrap().content);
+    }
+
+    #[test]
+    fn secrets_are_replaced_before_anything_is_read_or_hashed() {
+        let sent = r#"{"count": 1, "params": {"to": "ada@example.com", "token": "abc"}}"#;
+        let body = read(sent).unwrap();
+        let stored = r#"{"to":"<REDACTED_EMAIL>","token":"<REDACTED>"}"#;
+        assert_eq!(body.value.params.unwrap().get(), stored);
+        let same = read(&format!(r#"{{"count":1,"params":{stored}}}"#)).unwrap();
+        assert_eq!(body.content, same.content);
     }
 
     #[test]

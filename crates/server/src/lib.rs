@@ -34,7 +34,7 @@ pub use access::{Access, Level, Levels, Policies, PolicyError, Rate};
 pub use app::{App, Limits, Received, RequestId, Verification};
 pub use caller::{Caller, LOCAL_TENANT};
 pub use error::ApiError;
-pub use extract::{JsonBody, Path, Query};
+pub use extract::{ExactJsonBody, JsonBody, Path, Query};
 pub use oidc::{Claims, KeySource, Oidc, OidcError};
 pub use router::{openapi, router};
 pub use serve::{ServeError, serve};

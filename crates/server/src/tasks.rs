@@ -88,14 +88,15 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Settles runs whose root span ended and aborts those that fell silent.
+/// Settles runs whose root span ended, aborts those that fell silent, and seals those that have ended.
 pub(crate) async fn settle(app: App, mut stop: Stop) {
     loop {
         let started = Instant::now();
         let mut pause = SETTLE_EVERY;
         if app.ledger.stopped().is_none() {
             let at = (app.clock)();
-            match app.blocking(move |service| Ok(service.settle_due(at)?)).await {
+            let both = move |service: &ledger::Ledger| Ok(service.settle_due(at)? + service.seal_due(at)?);
+            match app.blocking(both).await {
                 // More wait: go on after a rest, so that a backlog takes a third of a core and not the ingest's.
                 Ok(more) if more > 0 => pause = (started.elapsed() * SETTLE_REST).min(SETTLE_EVERY),
                 Ok(_) => {}

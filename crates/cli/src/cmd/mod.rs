@@ -7,6 +7,7 @@ mod key;
 mod ledger;
 #[cfg(feature = "serve")]
 mod openapi;
+mod provenance;
 #[cfg(feature = "serve")]
 mod serve;
 mod tenant;
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     /// Make, list, rotate and revoke API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Write provenance logs into files, and make records of such files.
+    #[command(subcommand)]
+    Provenance(provenance::ProvenanceCommand),
     /// Judge a job against its contract, from a file.
     ///
     /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
@@ -78,6 +82,7 @@ impl Command {
             Self::Ledger(ledger) => ledger.run(),
             Self::Tenant(tenant) => tenant.run(),
             Self::Key(key) => key.run(),
+            Self::Provenance(provenance) => provenance.run(),
             Self::Audit(audit) => audit.run(),
             Self::Gate(gate) => gate.run(),
             Self::Integrity(integrity) => integrity.run(),

@@ -50,6 +50,7 @@ fn help_lists_the_commands() {
       ledger       Show, prove, rebuild or recover a tenant's ledger
       tenant       Make and list tenants
       key          Make, list, rotate and revoke API keys
+      provenance   Write provenance logs into files, and make records of such files
       audit        Judge a job against its contract, from a file
       gate         Ask whether the change that a job made may go on
       integrity    Grade how much a run's evidence can carry, from a file

@@ -260,6 +260,7 @@ impl AuditEvent {
         AuditEventFacts {
             event_type: self.event_type,
             entity_type: self.entity_type,
+            entity_id: self.entity_id.clone(),
             runs: distinct([
                 named(&self.before_state, "run_id"),
                 named(&self.before_state, "source_run_id"),
@@ -277,6 +278,9 @@ fn distinct(runs: [Option<String>; 4]) -> Vec<String> {
     runs
 }
 
+/// The component of the events that are changes of a tenant's settings. Only the ledger writes under it.
+pub const SETTINGS_COMPONENT: &str = "settings";
+
 /// What an audit event says to projections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEventFacts {
@@ -284,6 +288,8 @@ pub struct AuditEventFacts {
     pub event_type: AuditEventType,
     /// What it happened to.
     pub entity_type: AuditEntityType,
+    /// The same, by its id.
+    pub entity_id: String,
     /// The runs that its states name as `run_id` or `source_run_id`: sorted, each once.
     pub runs: Vec<String>,
 }
@@ -296,6 +302,7 @@ impl AuditEventFacts {
             after_state: State,
             #[serde(default)]
             before_state: State,
+            entity_id: String,
             entity_type: AuditEntityType,
             event_type: AuditEventType,
         }
@@ -316,6 +323,7 @@ impl AuditEventFacts {
         Ok(Self {
             event_type: wire.event_type,
             entity_type: wire.entity_type,
+            entity_id: wire.entity_id,
             runs: distinct([
                 named(wire.before_state.run_id),
                 named(wire.before_state.source_run_id),
@@ -332,6 +340,9 @@ impl AuditEventFacts {
         push_facet(out, "audit.actor_type", header.actor.kind.as_str());
         for run in &self.runs {
             push_facet(out, "audit.run", run);
+        }
+        if header.source_component == SETTINGS_COMPONENT {
+            push_facet(out, "setting", &self.entity_id);
         }
     }
 }

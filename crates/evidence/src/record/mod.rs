@@ -9,8 +9,10 @@
 //! Out of scope: the header ([`crate::header`]) and where a body is kept (store).
 
 mod access_event;
+mod activity;
 mod audit_event;
 mod authorization_decision;
+mod capture_failure;
 mod environment;
 mod governance_audit;
 mod governance_contract;
@@ -22,9 +24,13 @@ mod job_event;
 mod ledger_recovered;
 mod policy_activation;
 mod policy_decision;
+mod provenance_log;
+mod provider_call;
 mod rule;
 mod run_completed;
 mod run_started;
+mod seal;
+mod step_evidence;
 mod step_facts;
 mod system_record;
 mod telemetry;
@@ -32,9 +38,15 @@ mod trace_ended;
 mod trace_step;
 
 pub use access_event::{AccessEvent, AccessEventType};
-pub use audit_event::{AuditEntityType, AuditEvent, AuditEventFacts, AuditEventType};
+pub use activity::{ACTIVITY_COMPLETIONS_MAX, ActivityEvidence};
+pub use audit_event::{AuditEntityType, AuditEvent, AuditEventFacts, AuditEventType, SETTINGS_COMPONENT};
 pub use authorization_decision::{AuthorizationDecision, Decision};
-pub use environment::{Environment, environment_identity};
+pub use capture_failure::{
+    CaptureFailure, ERROR_MESSAGE_CHARS_MAX, EvidenceClass, FailureReason, FailureResolution,
+};
+pub use environment::{
+    ENVIRONMENTS, Environment, EnvironmentEvidence, SDK_MODES, TELEMETRY_DELIVERY, environment_identity,
+};
 pub use governance_audit::{GovernanceAudit, GovernanceAuditFacts};
 pub use governance_contract::{CONTRACT_SCOPE_MAX, GovernanceContract, GovernanceContractFacts};
 pub use governance_resolution::{GovernanceResolution, ResolutionDecision};
@@ -47,9 +59,17 @@ pub use job_event::{JobEvent, JobEventFacts, JobEventType};
 pub use ledger_recovered::LedgerRecovered;
 pub use policy_activation::{CONFIDENCE_VERSION_DEFAULT, PolicyActivation, PolicyActivationFacts};
 pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEvidence};
+pub use provenance_log::{
+    COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceFacts, ProvenanceLog,
+    ProvenanceView,
+};
+pub use provider_call::ProviderEvidence;
+pub(crate) use provider_call::provider_identity;
 pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
+pub use seal::{RunDigest, SealFacts};
+pub use step_evidence::{SpanEvidence, StepEvidence};
 pub use step_facts::StepFacts;
 pub use system_record::{
     CAUSES, SEVERITIES, SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated,
@@ -123,6 +143,10 @@ pub enum Facts {
     GovernanceAudit(GovernanceAuditFacts),
     /// A human decided what a verdict left open.
     Resolution(GovernanceResolution),
+    /// What went into a model and what came out.
+    Provenance(ProvenanceFacts),
+    /// A run's evidence was judged and closed.
+    Seal(SealFacts),
     /// A record of which projections know the header alone.
     Other,
 }
@@ -148,6 +172,8 @@ impl Facts {
             Kind::AuthorizationDecision => Self::Authorization(AuthorizationDecision::read(body)?),
             Kind::AccessEvent => Self::Access(AccessEvent::read(body)?),
             Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
+            Kind::ProvenanceLog => Self::Provenance(ProvenanceFacts::read(body)?),
+            Kind::EvidenceIntegrity => Self::Seal(SealFacts::read(body)?),
             Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
             Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),
             Kind::IncidentEvent => Self::Incident(IncidentEventFacts::read(body)?),

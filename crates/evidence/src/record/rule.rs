@@ -79,6 +79,17 @@ pub(crate) fn word(field: &'static str, text: &str, words: &[&str]) -> Result<()
     ))
 }
 
+/// Counts, when given: 0 to 2^53−1, which canonical JSON holds exactly.
+pub(crate) fn counts(given: &[(&'static str, Option<i64>)]) -> Result<(), RuleBroken> {
+    match given
+        .iter()
+        .find(|(_, count)| count.is_some_and(|count| !(0..=crate::canonical::INTEGER_MAX).contains(&count)))
+    {
+        None => Ok(()),
+        Some((field, _)) => Err(RuleBroken::new(field, "must be 0 to 9007199254740991")),
+    }
+}
+
 /// 0 to 1.
 pub(crate) fn fraction(field: &'static str, number: f64) -> Result<(), RuleBroken> {
     if (0.0..=1.0).contains(&number) {

@@ -312,9 +312,9 @@ impl Activity {
     fn encode(&self, w: &mut Writer<'_>) {
         w.open_object();
         opt_str(w, "completion_type", self.completion_type.as_deref());
-        // Made here over the text as it is stored, which need not be the text as it was sent.
+        // Made here over the text after redaction, which need not be the text as it was sent.
         w.key("fingerprint_of");
-        w.str("stored");
+        w.str("redacted");
         opt_str(w, "model_name", self.model_name.as_deref());
         opt_hex(w, "prompt_fingerprint", self.prompt_fingerprint.as_ref());
         opt_i64(w, "prompt_token_length", self.prompt_token_length);

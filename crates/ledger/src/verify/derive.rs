@@ -1,7 +1,7 @@
 //! From records to projected rows: the same rows that the sequencer wrote.
 //!
 //! [`Deriver`] is fed a tenant's records in ledger order and gives rows back as
-//! soon as they are final: record rows at once, a run when its trace has ended
+//! soon as they are final: record rows at once, a run when it is sealed
 //! or when the ledger has. It holds the open runs, and of ended ones what late
 //! records may still change (about 200 bytes each: 200 MB for a million runs), and
 //! the last event of each job (about 100 bytes each).
@@ -19,6 +19,7 @@ use store::{
 };
 
 use super::examine::Said;
+use super::seals::Seals;
 
 /// Rows that became final.
 #[derive(Debug, Default)]
@@ -52,6 +53,8 @@ pub(crate) struct Deriver {
     unread: HashMap<String, u64>,
     /// Where each job's chain of events stands.
     jobs: JobChains,
+    /// What the seals of open runs must stand on.
+    seals: Seals,
     /// The last record, and when it was recorded.
     last: Option<(LeafKey, Timestamp)>,
     pub(crate) counts: ProjectionCounts,
@@ -69,6 +72,7 @@ impl Deriver {
             traces: HashMap::new(),
             unread: HashMap::new(),
             jobs: JobChains::default(),
+            seals: Seals::default(),
             last: None,
             counts: ProjectionCounts::default(),
             all_read: true,
@@ -115,6 +119,7 @@ impl Deriver {
             }
         };
         self.all_read &= said.readable;
+        self.seal(leaf, (&run_id, run_seq), &said, findings);
         if !said.readable || self.unread.contains_key(&run_id) {
             let expected = self.unread_seq(&run_id);
             gap(expected, findings);
@@ -199,7 +204,8 @@ impl Deriver {
             occurred_at: said.occurred_at,
         });
         self.counts.run_records += 1;
-        if matches!(said.facts, Facts::TraceEnded(_))
+        // The seal is what an ended run is waiting for, and the last that is not late.
+        if matches!(said.facts, Facts::Seal(_))
             && let Some(row) = self.open.remove(&run_id)
         {
             self.end(run_id, row, out);
@@ -220,6 +226,28 @@ impl Deriver {
             );
         }
         self.last = Some((leaf, said.recorded_at));
+    }
+
+    /// A seal stands on the records of its run before it.
+    fn seal(
+        &mut self,
+        leaf: LeafKey,
+        (run_id, run_seq): (&str, u64),
+        said: &Said,
+        findings: &mut Vec<Finding>,
+    ) {
+        if said.kind == Kind::EvidenceIntegrity && !said.readable {
+            return self.seals.forget(run_id);
+        }
+        let hash = said.leaf_hash.as_bytes();
+        if let Some(detail) = self.seals.push(run_id, run_seq, &said.facts, hash) {
+            findings.push(
+                Finding::new(FindingCode::SealMismatch, "bodies.body", detail)
+                    .with_leaf(leaf.leaf_index())
+                    .with_record(said.id)
+                    .with_run(run_id),
+            );
+        }
     }
 
     /// A job's events are a chain of their own within the ledger.
@@ -292,6 +320,7 @@ mod tests {
         let at = Timestamp::from_micros(micros).unwrap();
         Said {
             id: RecordId::new(at, LeafIndex::new(0), 0).unwrap(),
+            leaf_hash: tlog::leaf_hash(b""),
             kind: Kind::SystemRecord,
             run: None,
             environment_of: None,

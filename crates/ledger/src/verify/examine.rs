@@ -20,6 +20,7 @@ pub(crate) struct Examined {
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) id: RecordId,
+    pub(crate) leaf_hash: Hash,
     pub(crate) kind: Kind,
     pub(crate) run: Option<(String, u64)>,
     /// Of an environment that came with spans: it belongs to their trace, and may come before the first of them.
@@ -91,7 +92,7 @@ impl Examiner {
         // Without its body a record still has its place; its run goes on, unjudged.
         let only_ledger = self.only_ledger;
         let counted = |header: Header<'_>| {
-            let said = (!only_ledger).then(|| Said::of(header, None, Facts::Other, false));
+            let said = (!only_ledger).then(|| Said::of(header, hash, None, Facts::Other, false));
             Examined { hash, said }
         };
         let Some(row) = body else {
@@ -122,13 +123,19 @@ impl Examiner {
         let identity = Identity::of_record(&header, &facts, &self.body);
         Examined {
             hash,
-            said: Some(Said::of(header, identity, facts, true)),
+            said: Some(Said::of(header, hash, identity, facts, true)),
         }
     }
 }
 
 impl Said {
-    fn of(header: Header<'_>, identity: Option<Identity>, facts: Facts, readable: bool) -> Self {
+    fn of(
+        header: Header<'_>,
+        leaf_hash: Hash,
+        identity: Option<Identity>,
+        facts: Facts,
+        readable: bool,
+    ) -> Self {
         let facets = facts.facets(&header);
         let trace = header
             .trace_id
@@ -140,6 +147,7 @@ impl Said {
         };
         Self {
             id: header.id,
+            leaf_hash,
             kind: header.kind,
             run: header.run.map(|run| (run.run_id.into_owned(), run.run_seq)),
             environment_of,

@@ -18,6 +18,7 @@ mod incremental;
 mod owners;
 mod pipeline;
 mod report;
+mod seals;
 
 use std::sync::atomic::AtomicU64;
 

@@ -325,8 +325,8 @@ impl Recorder {
         let mut result = Ok(());
         let mut kept = Vec::new();
         waiting.sort_by_key(|noted| noted.tenant.tenant_no);
-        let mut salts = Salts::default();
         for of_tenant in waiting.chunk_by(|a, b| a.tenant.tenant_no == b.tenant.tenant_no) {
+            let mut salts = of_tenant[0].tenant.salts();
             for batch in of_tenant.chunks(BATCH_RECORDS) {
                 let drafts = batch
                     .iter()

@@ -9,7 +9,7 @@ use axum::response::Response;
 use evidence::ActorType;
 use evidence::RecordId;
 use evidence::record::{AuditEntityType, AuditEvent, AuditEventType};
-use ledger::{Salts, audit};
+use ledger::audit;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -95,10 +95,11 @@ async fn record(
     Received(at): Received,
     body: JsonBody<AuditEventIn>,
 ) -> Result<Response, ApiError> {
+    let mut salts = caller.tenant.salts();
     let (event, draft) = app
         .blocking(move |_| {
             let event = body.value.event()?;
-            let draft = audit::draft(&event, at, &mut Salts::default())?;
+            let draft = audit::draft(&event, at, &mut salts)?;
             Ok((event, draft))
         })
         .await?;

@@ -6,11 +6,14 @@
 //! In scope: the way of one request, shared with gRPC ([`crate::grpc`]). Out of
 //! scope: what a request means ([`crate::otlp`]).
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use evidence::record::Facts;
-use evidence::{Kind, Timestamp};
+use evidence::record::{CaptureFailure, EvidenceClass, Facts};
+use evidence::{Kind, SourceDomain, Timestamp};
+use ledger::{Bind, Draft, Ledger, Tenant};
 use prost::Message;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,8 +23,8 @@ use crate::body::{self, Held};
 use crate::extract::media_type;
 use crate::otlp::limits::REASONS_MAX;
 use crate::otlp::{
-    DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, Signal, TraceRequest,
-    lower_logs, lower_metrics, lower_traces,
+    DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, RefusedSpan, Signal,
+    TraceRequest, lower_logs, lower_metrics, lower_traces,
 };
 use crate::{ApiError, App, Caller, Received, bulk};
 
@@ -142,37 +145,91 @@ pub(crate) async fn export(
     held: Held,
 ) -> Result<ExportAnswer, ApiError> {
     // The body's place in the budget is kept until the answer: the drafts made from it are as large.
-    let (Lowered { drafts, rejected }, _hold) = bulk::run(move || {
+    let mut salts = caller.tenant.salts();
+    let (lowered, _hold) = bulk::run(move || {
         let held = held.inflate()?;
-        let lowered = lower(signal, &held.bytes, encoding, at)?;
+        let lowered = lower(signal, &held.bytes, encoding, at, &mut salts)?;
         Ok((lowered, held.into_hold()))
     })
     .await?;
-    // An environment stands for no item of its own: nobody sent it to be counted.
+    let Lowered {
+        drafts,
+        rejected,
+        refused: mut missing,
+    } = lowered;
+    // An environment or failure stands for no item of its own: nobody sent it to be counted.
+    let is_item = |kind| !matches!(kind, Kind::EvidenceEnvironment | Kind::EvidenceCaptureFailure);
     let items: Vec<Option<SpanName>> = drafts
         .iter()
-        .map(|draft| (draft.kind != Kind::EvidenceEnvironment).then(|| SpanName::of(&draft.facts)))
+        .map(|draft| is_item(draft.kind).then(|| SpanName::of(&draft.facts)))
         .collect();
     let outcomes = app.ledger.submit(&caller.tenant, drafts, at).await?;
     let mut refused = rejected;
     for (outcome, item) in outcomes.iter().zip(items) {
         if let (Err(rejection), Some(name)) = (outcome, item) {
             refused.count += 1;
+            if let Some((trace_id, span_id)) = name.0.filter(|_| missing.len() < REASONS_MAX * 20) {
+                missing.push(RefusedSpan {
+                    trace_id,
+                    span_id: format!("{:016x}", u64::from_be_bytes(span_id)),
+                    reason: rejection.to_string(),
+                });
+            }
             if refused.reasons.len() < REASONS_MAX {
                 refused.reasons.push(format!("{name}{rejection}"));
             }
         }
     }
+    if !missing.is_empty() {
+        let tenant = Arc::clone(&caller.tenant);
+        app.blocking(move |ledger| note_missing(ledger, &tenant, missing, at))
+            .await?;
+    }
     Ok(ExportAnswer::new(&refused))
 }
 
-/// Which span a refusal is about; nothing for what is no span.
-struct SpanName(Option<[u8; 8]>);
+/// Tells runs of spans that they sent and that were not taken. Each is told once.
+fn note_missing(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    missing: Vec<RefusedSpan>,
+    at: Timestamp,
+) -> Result<(), ApiError> {
+    let mut salts = tenant.salts();
+    let mut drafts = Vec::new();
+    for span in missing {
+        // Of a trace that is not there nothing is kept: no run, no evidence.
+        let trace = store::TraceKey::W3c(span.trace_id);
+        let Some(run) = ledger.store().run_find_by_trace(tenant.tenant_no, &trace)? else {
+            continue;
+        };
+        let trace = u128::from_be_bytes(span.trace_id);
+        let about = format!("trace {trace:032x} span {}", span.span_id);
+        let message = format!("the span was refused: {}", span.reason);
+        let failure = CaptureFailure::noted(EvidenceClass::TraceSteps, &about, &message);
+        let kind = Kind::EvidenceCaptureFailure;
+        let draft = Draft::alone(kind, Facts::Other, &failure.encode(), at, &mut salts)?;
+        drafts.push(Draft {
+            bind: Bind::Run(run.state.run_id.as_str().into()),
+            identity: failure.identity(),
+            trace_id: Some(format!("{trace:032x}").into()),
+            correlation_id: run.state.correlation_id.as_deref().map(Arc::from),
+            source_domain: SourceDomain::Activity,
+            source_component: "otlp",
+            ..draft
+        });
+    }
+    ledger.submit_blocking(tenant, drafts, at, false)?;
+    Ok(())
+}
+
+/// Which span a refusal is about, by trace and id; nothing for what is no span.
+struct SpanName(Option<([u8; 16], [u8; 8])>);
 
 impl SpanName {
     fn of(facts: &Facts) -> Self {
         match facts {
-            Facts::Step(step) => Self(step.span.map(|(_, span)| span)),
+            Facts::Step(step) => Self(step.span),
             _ => Self(None),
         }
     }
@@ -181,18 +238,23 @@ impl SpanName {
 impl std::fmt::Display for SpanName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(span) => write!(f, "span {:016x}: ", u64::from_be_bytes(span)),
+            Some((_, span)) => write!(f, "span {:016x}: ", u64::from_be_bytes(span)),
             None => Ok(()),
         }
     }
 }
 
-fn lower(signal: Signal, bytes: &[u8], encoding: Encoding, at: Timestamp) -> Result<Lowered, DecodeError> {
-    let mut salts = ledger::Salts::default();
+fn lower(
+    signal: Signal,
+    bytes: &[u8],
+    encoding: Encoding,
+    at: Timestamp,
+    salts: &mut ledger::Salts,
+) -> Result<Lowered, DecodeError> {
     Ok(match signal {
-        Signal::Traces => lower_traces(&TraceRequest::decode(bytes, encoding)?, at, &mut salts),
-        Signal::Logs => lower_logs(&LogsRequest::decode(bytes, encoding)?, at, &mut salts),
-        Signal::Metrics => lower_metrics(&MetricsRequest::decode(bytes, encoding)?, at, &mut salts),
+        Signal::Traces => lower_traces(&TraceRequest::decode(bytes, encoding)?, at, salts),
+        Signal::Logs => lower_logs(&LogsRequest::decode(bytes, encoding)?, at, salts),
+        Signal::Metrics => lower_metrics(&MetricsRequest::decode(bytes, encoding)?, at, salts),
     })
 }
 

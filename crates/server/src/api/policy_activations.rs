@@ -45,7 +45,7 @@ struct ActivationIn {
 }
 
 impl ActivationIn {
-    fn draft(self, at: Timestamp) -> Result<(PolicyActivation, Draft), ApiError> {
+    fn draft(self, at: Timestamp, salts: &mut Salts) -> Result<(PolicyActivation, Draft), ApiError> {
         let version = self.confidence_version;
         let activation = PolicyActivation {
             policy_id: self.policy_id,
@@ -58,7 +58,7 @@ impl ActivationIn {
         };
         activation.check()?;
         let facts = Facts::PolicyActivation(activation.facts());
-        let (body, salts) = (activation.encode(), &mut Salts::default());
+        let body = activation.encode();
         let draft = Draft {
             source_domain: SourceDomain::Policy,
             ..Draft::alone(Kind::PolicyActivation, facts, &body, at, salts)?
@@ -98,7 +98,8 @@ async fn activate(
     Received(at): Received,
     body: JsonBody<ActivationIn>,
 ) -> Result<Response, ApiError> {
-    let (activation, draft) = app.blocking(move |_| body.value.draft(at)).await?;
+    let mut salts = caller.tenant.salts();
+    let (activation, draft) = app.blocking(move |_| body.value.draft(at, &mut salts)).await?;
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
     created(

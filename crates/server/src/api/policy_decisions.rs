@@ -9,25 +9,17 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use evidence::record::{Facts, PolicyDecisionEvidence};
-use evidence::{Kind, SourceDomain, Timestamp};
-use ledger::{Bind, Draft, Rejection, Salts};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use evidence::record::{EvidenceClass, PolicyDecisionEvidence};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use store::RunRow;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::answer::{ReceiptOut, WriteProblems, created, placed};
+use super::answer::WriteProblems;
+use super::evidence::{EvidenceRecorded, recorded};
 use super::fields::{self, Num};
-use super::records::ReceiptView;
-use super::runs::first;
 use crate::{ApiError, App, Caller, JsonBody, Path, Received};
-
-/// The class as integrity knows it (SPEC 6.3).
-const EVIDENCE_CLASS: &str = "policy_decisions";
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(record))
@@ -88,47 +80,12 @@ impl DecisionIn {
     }
 }
 
-fn draft(decision: &PolicyDecisionEvidence, run: &RunRow, at: Timestamp) -> Result<Draft, ApiError> {
-    let body = decision.encode();
-    let draft = Draft::alone(
-        Kind::EvidencePolicyDecision,
-        Facts::Other,
-        &body,
-        at,
-        &mut Salts::default(),
-    )?;
-    Ok(Draft {
-        bind: Bind::Run(run.state.run_id.as_str().into()),
-        trace_id: Some(run.state.trace_id.as_str().into()),
-        correlation_id: run.state.correlation_id.as_deref().map(Arc::from),
-        source_domain: SourceDomain::Policy,
-        ..draft
-    })
-}
-
-/// 404, the same for foreign and absent but for the id that was asked for.
-fn no_run(run_id: &str) -> ApiError {
-    let mut error = ApiError::not_found();
-    error.code = "evidence_context_missing";
-    error.message = "no such run: evidence needs the run that it is about".into();
-    error.with(json!({ "evidence_class": EVIDENCE_CLASS, "run_id": run_id }))
-}
-
-/// The decision is on record.
-#[derive(Serialize, ToSchema)]
-struct PolicyDecisionRecorded {
-    evidence_class: &'static str,
-    #[schema(value_type = ReceiptView)]
-    receipt: ReceiptOut,
-    run_id: String,
-}
-
 /// Records what a policy decided about a run.
 #[utoipa::path(
     post, path = "/api/v1/runs/{run_id}/evidence/policy-decision", tag = "evidence",
     operation_id = "evidence_policy_decision", params(("run_id" = String, Path, description = "The run")),
     request_body = DecisionIn,
-    responses((status = 201, description = "The decision is in the ledger", body = PolicyDecisionRecorded), WriteProblems),
+    responses((status = 201, description = "The decision is in the ledger", body = EvidenceRecorded), WriteProblems),
 )]
 async fn record(
     State(app): State<App>,
@@ -139,24 +96,11 @@ async fn record(
 ) -> Result<Response, ApiError> {
     let tenant = Arc::clone(&caller.tenant);
     let id = run_id.clone();
-    let draft = app
+    let placed = app
         .blocking(move |ledger| {
             let decision = body.value.decision()?;
-            let run = ledger.store().run_find(tenant.tenant_no, &id)?;
-            draft(&decision, &run.ok_or_else(|| no_run(&id))?, at)
+            Ok(ledger.capture_policy_decision(&tenant, &id, &decision, at)?)
         })
         .await?;
-    let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
-    if let Some(Err(Rejection::RunUnknown)) = outcomes.first() {
-        return Err(no_run(&run_id));
-    }
-    let first = first(placed(outcomes)?)?;
-    created(
-        &first,
-        &PolicyDecisionRecorded {
-            evidence_class: EVIDENCE_CLASS,
-            receipt: ReceiptOut(first.receipt),
-            run_id,
-        },
-    )
+    recorded(EvidenceClass::PolicyDecisions, &placed, run_id)
 }

@@ -72,8 +72,7 @@ pub(crate) struct RecordView {
     body: Option<Box<RawValue>>,
     receipt: ReceiptView,
     /// What was taken out of the body before it was recorded.
-    #[schema(value_type = Vec<Object>)]
-    redactions: Vec<serde_json::Value>,
+    redactions: RedactionsView,
     /// Present and true when the body was erased; header and proofs stay.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     erased: bool,
@@ -87,6 +86,26 @@ pub(crate) struct ReceiptView {
     /// Lower-case hex.
     leaf_hash: String,
     tree_size: u64,
+}
+
+/// The markers that stand in a body.
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
+pub(crate) struct RedactionsView {
+    /// How many.
+    count: u64,
+    /// Of which patterns: `field` for values under secret names, else `email`, `card_number` …
+    patterns: Vec<String>,
+}
+
+impl RedactionsView {
+    fn of(body: Option<&[u8]>) -> Self {
+        #[derive(Deserialize)]
+        struct Wire {
+            redactions: Option<RedactionsView>,
+        }
+        body.and_then(|body| serde_json::from_slice::<Wire>(body).ok()?.redactions)
+            .unwrap_or_default()
+    }
 }
 
 impl From<Receipt> for ReceiptView {
@@ -104,12 +123,13 @@ impl RecordView {
     fn of(record: Record) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
         let erased = record.body.is_none();
+        let redactions = RedactionsView::of(record.body.as_deref());
         let (header, body) = (raw(record.header)?, record.body.map(raw).transpose()?);
         Ok(Self {
             header,
             body,
             receipt,
-            redactions: Vec::new(),
+            redactions,
             erased,
         })
     }

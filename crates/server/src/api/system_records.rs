@@ -52,7 +52,7 @@ struct SystemRecordIn {
 }
 
 impl SystemRecordIn {
-    fn draft(self, at: Timestamp) -> Result<Draft, ApiError> {
+    fn draft(self, at: Timestamp, salts: &mut Salts) -> Result<Draft, ApiError> {
         fields::ids(&[("correlation_id", &self.correlation_id)])?;
         let record = SystemRecord {
             component: self.component,
@@ -70,7 +70,7 @@ impl SystemRecordIn {
             Facts::System(record.facts()),
             &record.encode(),
             at,
-            &mut Salts::default(),
+            salts,
         )?;
         Ok(Draft {
             correlation_id: self.correlation_id.map(Arc::from),
@@ -99,7 +99,8 @@ async fn record(
     Received(at): Received,
     body: JsonBody<SystemRecordIn>,
 ) -> Result<Response, ApiError> {
-    let draft = app.blocking(move |_| body.value.draft(at)).await?;
+    let mut salts = caller.tenant.salts();
+    let draft = app.blocking(move |_| body.value.draft(at, &mut salts)).await?;
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
     created(

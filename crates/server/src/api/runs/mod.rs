@@ -13,7 +13,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use evidence::Timestamp;
-use ledger::{EndRun, Ledger, Placed, Salts, Tenant};
+use ledger::{EndRun, Ledger, Placed, Tenant};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -75,13 +75,13 @@ async fn start(
     Received(at): Received,
     body: JsonBody<RunIn>,
 ) -> Result<Response, ApiError> {
+    let mut salts = caller.tenant.salts();
     let (draft, names) = app
         .blocking(move |_| {
             let names = body.value.names(at)?;
             let started = body.value.check()?;
             Ok((
-                body.value
-                    .draft(&names, &started, body.content, at, &mut Salts::default())?,
+                body.value.draft(&names, &started, body.content, at, &mut salts)?,
                 names,
             ))
         })

@@ -10,7 +10,6 @@ use axum::extract::State;
 use axum::response::Response;
 use evidence::facet::facet;
 use evidence::record::StepView;
-use ledger::Salts;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -71,14 +70,16 @@ async fn record(
     let (step_index, trace_id) = (body.value.index(), Arc::clone(&names.trace_id));
     let draft = {
         let (run_id, large) = (Arc::clone(&run_id), body.is_large());
+        let salts = caller.tenant.salts();
         let draft = move || {
+            let mut salts = salts;
             let of = StepRun {
                 run_id: &run_id,
                 trace_id: &names.trace_id,
                 correlation_id: names.correlation_id.as_ref(),
                 agent_id: names.agent_id.as_deref(),
             };
-            let (draft, _) = body.value.draft(&of, body.content, at, &mut Salts::default())?;
+            let (draft, _) = body.value.draft(&of, body.content, at, &mut salts)?;
             Ok(draft)
         };
         // Packing a step takes some ten microseconds, less than going to another thread and back.

@@ -112,8 +112,9 @@ pub(super) async fn store(
     Received(at): Received,
     body: JsonBody<Members>,
 ) -> Result<Response, ApiError> {
+    let salts = caller.tenant.salts();
     let mut whole = app
-        .blocking(move |_| whole(&body.value, body.content, at))
+        .blocking(move |_| whole(&body.value, body.content, at, salts))
         .await?;
     let drafts = std::mem::take(&mut whole.drafts);
     let placed = placed(app.ledger.submit_group(&caller.tenant, drafts, at).await?)?;
@@ -141,7 +142,7 @@ pub(super) async fn store(
     )
 }
 
-fn whole(members: &Members, content: [u8; 32], at: Timestamp) -> Result<Whole, ApiError> {
+fn whole(members: &Members, content: [u8; 32], at: Timestamp, mut salts: Salts) -> Result<Whole, ApiError> {
     let is_of_start = |key: &str| !END.contains(&key) && !OWN.contains(&key);
     let run: RunIn = fields::part(
         "",
@@ -153,7 +154,6 @@ fn whole(members: &Members, content: [u8; 32], at: Timestamp) -> Result<Whole, A
     given(members, "trace_id", &names.trace_id)?;
     given(members, "plan_hash", &plan_hash)?;
 
-    let mut salts = Salts::default();
     let mut drafts = vec![run.draft(&names, &started, content, at, &mut salts)?];
     let hashes = steps(members, &names, &started, at, &mut salts, &mut drafts)?;
     let total_steps = hashes.len();
@@ -295,7 +295,8 @@ fn end(
         let end = fields::part::<EndIn>("", &sent)?.check(at)?;
         let sent = sha256(sent.as_bytes());
         let salt = salts.next_salt();
-        let body = SealedBody::seal(Kind::RunCompleted, salt, &end.encode(&content_mac(&salt, &sent)))?;
+        let body = end.encode(&content_mac(&salt, &sent));
+        let body = SealedBody::seal_by(salts.rules(), Kind::RunCompleted, salt, &body)?;
         let completed_at = end.completed_at.unwrap_or(at);
         let facts = Facts::RunCompleted(end.facts());
         drafts.push(draft(Kind::RunCompleted, facts, Some(sent), completed_at, body));
@@ -303,7 +304,7 @@ fn end(
     let salt = salts.next_salt();
     let mac = content.map(|content| content_mac(&salt, &content));
     let kind = ended.kind();
-    let body = SealedBody::seal(kind, salt, &ended.encode(mac.as_ref()))?;
+    let body = SealedBody::seal_by(salts.rules(), kind, salt, &ended.encode(mac.as_ref()))?;
     drafts.push(draft(kind, Facts::TraceEnded(ended.facts()), content, at, body));
     Ok(status)
 }

@@ -127,7 +127,11 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
             }
         }
     }
-    Lowered { drafts, rejected }
+    Lowered {
+        drafts,
+        rejected,
+        refused: Vec::new(),
+    }
 }
 
 fn lower_log(

@@ -188,7 +188,11 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
         }
         batch.close(&mut sealer, &mut drafts, &mut rejected);
     }
-    Lowered { drafts, rejected }
+    Lowered {
+        drafts,
+        rejected,
+        refused: Vec::new(),
+    }
 }
 
 /// The points that will be one body.

@@ -24,8 +24,9 @@ mod view;
 use std::sync::Arc;
 
 use evidence::canonical::Writer;
-use evidence::{IDENTIFIER_BYTES_MAX, Kind};
-use ledger::{Draft, Salts, SealedBody};
+use evidence::redact::Redactor;
+use evidence::{IDENTIFIER_BYTES_MAX, Kind, Salt};
+use ledger::{BodyTooLarge, Draft, Salts, SealedBody};
 
 pub use logs::lower_logs;
 pub use metrics::lower_metrics;
@@ -44,6 +45,19 @@ pub struct Lowered {
     pub drafts: Vec<Draft>,
     /// Items that cannot be evidence, and why.
     pub rejected: Rejections,
+    /// Of them the first spans that name their trace: their run is told that they are missing.
+    pub refused: Vec<RefusedSpan>,
+}
+
+/// A span that is not taken, as far as it can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedSpan {
+    /// Its trace.
+    pub trace_id: [u8; 16],
+    /// Its id, in hex.
+    pub span_id: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Seals the bodies of one request and watches how many bytes they have.
@@ -63,12 +77,35 @@ impl<'s> Sealer<'s> {
         }
     }
 
-    /// Seals the body that `encode` writes, which is given its salt.
-    fn seal(
+    /// The rules of redaction.
+    fn rules(&self) -> &Redactor {
+        self.salts.rules()
+    }
+
+    /// Seals the body that `encode` writes, which is given its salt, after redaction.
+    fn seal(&mut self, kind: Kind, encode: impl FnOnce(&Salt, &mut Vec<u8>)) -> Result<SealedBody, Refusal> {
+        let salt = self.encode(encode)?;
+        let sealed = SealedBody::seal_by(self.salts.rules(), kind, salt, &self.body);
+        self.done(sealed)
+    }
+
+    /// The same of a body without secrets; none when there may be some in it.
+    fn seal_clean(
         &mut self,
         kind: Kind,
-        encode: impl FnOnce(&evidence::Salt, &mut Vec<u8>),
-    ) -> Result<SealedBody, Refusal> {
+        encode: impl FnOnce(&Salt, &mut Vec<u8>),
+    ) -> Result<Option<SealedBody>, Refusal> {
+        let salt = self.encode(encode)?;
+        if self.rules().suspects(&self.body) {
+            // It is made again, and counts then.
+            self.bytes_left += self.body.len();
+            return Ok(None);
+        }
+        let sealed = SealedBody::seal_clean(kind, salt, &self.body);
+        self.done(sealed).map(Some)
+    }
+
+    fn encode(&mut self, encode: impl FnOnce(&Salt, &mut Vec<u8>)) -> Result<Salt, Refusal> {
         let salt = self.salts.next_salt();
         self.body.clear();
         encode(&salt, &mut self.body);
@@ -76,8 +113,11 @@ impl<'s> Sealer<'s> {
             .bytes_left
             .checked_sub(self.body.len())
             .ok_or("the records made from this request have too many bytes in all: send smaller batches")?;
-        let sealed =
-            SealedBody::seal(kind, salt, &self.body).map_err(|error| Refusal::from(error.to_string()))?;
+        Ok(salt)
+    }
+
+    fn done(&mut self, sealed: Result<SealedBody, BodyTooLarge>) -> Result<SealedBody, Refusal> {
+        let sealed = sealed.map_err(|error| Refusal::from(error.to_string()))?;
         // One large body does not keep its memory for the rest of the request.
         self.body.shrink_to(BODY_MEMORY_KEPT);
         Ok(sealed)

@@ -3,20 +3,23 @@
 //! A trace is a run. Its run is named by the resource, else by the first span that names one, else it is the
 //! trace itself. That holds for a trace not seen before; which run a known trace has, the ledger knows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use evidence::record::{Environment, Facts, RunStarted};
+use evidence::record::{CaptureFailure, Environment, EvidenceClass, Facts, RunStarted};
+use evidence::redact::Redactor;
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac, sha256};
 use ledger::{Bind, Draft, Salts, TraceBind};
 
 use super::super::decode::{Group, TraceRequest};
+use super::super::redact;
 use super::super::span::{self, Refusal, SpanRef};
+use super::super::wire::Reader;
 use super::names::{Found, Slot};
 use super::shapes::{Shape, Shapes};
 use super::step::{ScopeText, Scratch};
 use super::view::View;
-use super::{Lowered, Sealer, attributes_json, hex, identifier, scope_rest};
+use super::{Lowered, RefusedSpan, Sealer, attributes_json, hex, identifier, scope_rest};
 
 /// Stands in the header of every record made from OTLP.
 pub(super) const SOURCE_COMPONENT: &str = "otlp";
@@ -43,6 +46,8 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     // Each with the place of its trace.
     let mut steps: Vec<(usize, Draft)> = Vec::new();
     let mut resource: Option<(usize, Result<Resource, Refusal>)> = None;
+    let mut failures = Failures::default();
+    let mut refused = Vec::new();
 
     for group in request.groups() {
         let count = || u64::try_from(group.items().count()).unwrap_or(u64::MAX);
@@ -53,7 +58,10 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             .as_ref()
             .is_none_or(|(index, _)| *index != group.resource_index)
         {
-            resource = Some((group.resource_index, read_resource(group.resource)));
+            resource = Some((
+                group.resource_index,
+                read_resource(sealer.rules(), group.resource),
+            ));
         }
         let resource = match &resource {
             Some((_, Ok(resource))) => resource,
@@ -65,7 +73,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             }
             None => continue,
         };
-        let scope = match read_scope(&group) {
+        let scope = match read_scope(sealer.rules(), &group) {
             Ok(scope) => scope,
             Err(reason) => {
                 let index = group.resource_index;
@@ -76,17 +84,34 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             }
         };
         for (place, bytes) in group.items().enumerate() {
-            let lowered = span.read(bytes).and_then(|()| {
-                let content = span.content(bytes)?;
+            let mut take = |span: &SpanRef<'_>, found: &Found, draft: Draft, sealer: &mut Sealer<'_>| {
                 let trace = traces.place(&span.trace_id);
-                let shape = shapes.look_up(&span.attributes);
-                let draft = lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer)?;
-                environments.see(trace, resource, draft.occurred_at, &mut sealer)?;
-                traces.see(trace, &span, &shape.found, resource, &draft);
+                environments.see(trace, resource, draft.occurred_at, sealer)?;
+                failures.see(trace, span, resource, sealer)?;
+                traces.see(trace, span, found, resource, &draft);
                 steps.push((trace, draft));
                 Ok(())
+            };
+            let lowered = span.read(bytes).and_then(|()| {
+                let content = span.content(bytes)?;
+                let shape = shapes.look_up(&span.attributes);
+                let lowered = lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer, false)?;
+                if let Some(draft) = lowered {
+                    return take(&span, &shape.found, draft, &mut sealer);
+                }
+                // There may be secrets in it: they are taken out of what was sent, and of what it becomes.
+                let bytes = redact::span(sealer.rules(), bytes)?;
+                let mut span = SpanRef::default();
+                span.read(&bytes)?;
+                let content = span.content(&bytes)?;
+                let shape = shapes.look_up(&span.attributes);
+                let lowered = lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer, true)?;
+                lowered.map_or(Ok(()), |draft| take(&span, &shape.found, draft, &mut sealer))
             });
             if let Err(reason) = lowered {
+                if refused.len() < REFUSED_MAX {
+                    refused.extend(refused_span(bytes, &reason));
+                }
                 rejected.add(1, || {
                     format!("span {place} of resource {}: {reason}", group.resource_index)
                 });
@@ -95,8 +120,14 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     }
 
     let binds = traces.binds();
-    let mut drafts = Vec::with_capacity(environments.drafts.len() + steps.len());
-    for (trace, mut draft) in environments.drafts.into_iter().chain(steps) {
+    let mut drafts = Vec::with_capacity(environments.drafts.len() + steps.len() + failures.drafts.len());
+    // Failures last: a trace's steps bind it to its run.
+    let all = environments
+        .drafts
+        .into_iter()
+        .chain(steps)
+        .chain(failures.drafts);
+    for (trace, mut draft) in all {
         let Some((hex, bind)) = binds.get(trace) else {
             continue;
         };
@@ -105,10 +136,15 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
         draft.bind = Bind::Trace(Arc::clone(bind));
         drafts.push(draft);
     }
-    Lowered { drafts, rejected }
+    Lowered {
+        drafts,
+        rejected,
+        refused,
+    }
 }
 
-/// One span as a draft; its trace's part is put in when all spans were seen.
+/// One span as a draft; its trace's part is put in when all spans were seen. None when there may be secrets in
+/// it, unless it was `redacted`.
 fn lower_span(
     span: &SpanRef<'_>,
     scope: &ScopeText,
@@ -116,15 +152,20 @@ fn lower_span(
     shape: &mut Shape,
     scratch: &mut Scratch,
     sealer: &mut Sealer<'_>,
-) -> Result<Draft, Refusal> {
+    redacted: bool,
+) -> Result<Option<Draft>, Refusal> {
     let step = scratch.step(span, scope, shape);
-    let body = sealer.seal(Kind::TraceStep, |salt, out| {
-        step.encode(&content_mac(salt, &content), out);
-    })?;
+    let encode = |salt: &evidence::Salt, out: &mut Vec<u8>| step.encode(&content_mac(salt, &content), out);
+    let sealed = if redacted {
+        Some(sealer.seal(Kind::TraceStep, encode)?)
+    } else {
+        sealer.seal_clean(Kind::TraceStep, encode)?
+    };
     let occurred_at = Timestamp::from_unix_nanos(span.start).0;
     let facts = step.facts(occurred_at);
     scratch.reclaim(step);
-    Ok(Draft {
+    let Some(body) = sealed else { return Ok(None) };
+    Ok(Some(Draft {
         kind: Kind::TraceStep,
         bind: Bind::None,
         identity: Some(Identity::span(&span.trace_id, &span.span_id)),
@@ -139,7 +180,7 @@ fn lower_span(
         body,
         facts: Facts::Step(facts),
         expect_run_seq: None,
-    })
+    }))
 }
 
 /// The environments of a request's traces: one for each trace and resource that has a span.
@@ -202,6 +243,91 @@ fn environment(resource: &Resource, at: Timestamp, sealer: &mut Sealer<'_>) -> R
         facts: Facts::Other,
         expect_run_seq: None,
     })
+}
+
+/// Refused spans of one request that their runs are told of: each is a record, and more of them say nothing new.
+const REFUSED_MAX: usize = 100;
+
+/// What of a refused span can be read: its ids.
+fn refused_span(bytes: &[u8], reason: &Refusal) -> Option<RefusedSpan> {
+    let (mut trace_id, mut span_id) = (None, String::new());
+    let mut reader = Reader::new(bytes, u32::MAX);
+    while let Ok(Some((number, raw))) = reader.field() {
+        match (number, span::as_message(raw)) {
+            (1, Some(id)) => trace_id = <[u8; 16]>::try_from(id).ok(),
+            (2, Some(id)) => span_id = hex(id.get(..id.len().min(8)).unwrap_or_default()),
+            _ => {}
+        }
+    }
+    Some(RefusedSpan {
+        trace_id: trace_id.filter(|id| *id != [0; 16])?,
+        span_id,
+        reason: reason.to_string(),
+    })
+}
+
+/// What the sender says that he dropped, noted once a trace: of its spans, of its resource.
+#[derive(Default)]
+struct Failures {
+    drafts: Vec<(usize, Draft)>,
+    noted: HashSet<(usize, EvidenceClass)>,
+}
+
+impl Failures {
+    fn see(
+        &mut self,
+        trace: usize,
+        span: &SpanRef<'_>,
+        resource: &Resource,
+        sealer: &mut Sealer<'_>,
+    ) -> Result<(), Refusal> {
+        let (attributes, events, links) = span.dropped;
+        if attributes | events | links != 0 {
+            let message = "the sender dropped attributes, events or links of spans";
+            self.note(trace, span, EvidenceClass::TraceSteps, message, sealer)?;
+        }
+        if resource.dropped != 0 {
+            let message = "the sender dropped attributes of the resource";
+            self.note(trace, span, EvidenceClass::Environment, message, sealer)?;
+        }
+        Ok(())
+    }
+
+    fn note(
+        &mut self,
+        trace: usize,
+        span: &SpanRef<'_>,
+        class: EvidenceClass,
+        message: &str,
+        sealer: &mut Sealer<'_>,
+    ) -> Result<(), Refusal> {
+        if !self.noted.insert((trace, class)) {
+            return Ok(());
+        }
+        // Traces of one run note it each: which run a trace has is not known here.
+        let about = format!("trace {}: dropped by the sender", hex(&span.trace_id));
+        let failure = CaptureFailure::noted(class, &about, message);
+        let kind = Kind::EvidenceCaptureFailure;
+        let body = sealer.seal(kind, |_, out| out.append(&mut failure.encode()))?;
+        let draft = Draft {
+            kind,
+            bind: Bind::None,
+            identity: failure.identity(),
+            content: None,
+            trace_id: None,
+            correlation_id: None,
+            actor: (ActorType::System, None),
+            occurred_at: Timestamp::from_unix_nanos(span.start).0,
+            source_domain: SourceDomain::Activity,
+            source_component: SOURCE_COMPONENT,
+            origin: Origin::System,
+            body,
+            facts: Facts::Other,
+            expect_run_seq: None,
+        };
+        self.drafts.push((trace, draft));
+        Ok(())
+    }
 }
 
 /// What the spans of one trace have in common, as far as this request shows it.
@@ -289,9 +415,10 @@ impl Traces {
     }
 }
 
-fn read_resource(bytes: &[u8]) -> Result<Resource, Refusal> {
+fn read_resource(rules: &Redactor, bytes: &[u8]) -> Result<Resource, Refusal> {
     let read = span::Origin::resource(bytes)?;
-    let json = attributes_json(&read.attributes);
+    let json = redacted_json(rules, attributes_json(&read.attributes))?;
+    let text = |text: &str| rules.text(text).unwrap_or_else(|| text.to_owned());
     let sdk = [
         "telemetry.sdk.name",
         "telemetry.sdk.language",
@@ -304,18 +431,29 @@ fn read_resource(bytes: &[u8]) -> Result<Resource, Refusal> {
     Ok(Resource {
         hash: sha256(&json),
         run_id: read.text("deponent.run.id").and_then(identifier),
-        environment: environment.map(str::to_owned),
-        sdk_version: (!sdk.is_empty()).then(|| sdk.join(" ")),
+        environment: environment.map(text),
+        sdk_version: (!sdk.is_empty()).then(|| text(&sdk.join(" "))),
         dropped: read.dropped,
         json,
     })
 }
 
-fn read_scope(group: &Group<'_>) -> Result<ScopeText, Refusal> {
+fn read_scope(rules: &Redactor, group: &Group<'_>) -> Result<ScopeText, Refusal> {
     let scope = span::Origin::scope(group.scope)?;
+    let text = |text: &str| rules.text(text).unwrap_or_else(|| text.to_owned());
     Ok(ScopeText {
-        name: scope.name.to_owned(),
-        version: scope.version.to_owned(),
-        rest: scope_rest(&scope),
+        name: text(scope.name),
+        version: text(scope.version),
+        rest: scope_rest(&scope)
+            .map(|rest| redacted_json(rules, rest))
+            .transpose()?,
     })
+}
+
+/// Canonical JSON that a sender has put together, with secrets replaced.
+fn redacted_json(rules: &Redactor, json: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+    let redacted = rules
+        .free(&json)
+        .map_err(|error| Refusal::from(error.to_string()))?;
+    Ok(redacted.unwrap_or(json))
 }

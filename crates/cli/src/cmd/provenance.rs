@@ -1,0 +1,135 @@
+//! `deponent provenance`: provenance logs out into files and in again.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use evidence::Timestamp;
+use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
+use ledger::provenance::file;
+use serde_json::json;
+use store::Store;
+use store::sqlite::{Access, SqliteStore};
+
+use super::DataDir;
+use crate::output::{self, Format};
+
+/// Write provenance logs into files, and make records of such files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProvenanceCommand {
+    /// Write one file a day, provenance_YYYY-MM-DD.jsonl, with compressed payloads.
+    Export {
+        /// The folder to write into; files of the same days are replaced.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Whose logs.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// Logs of this time or later, RFC 3339.
+        #[arg(long, value_parser = time)]
+        start: Option<Timestamp>,
+        /// Logs of this time or before, RFC 3339.
+        #[arg(long, value_parser = time)]
+        end: Option<Timestamp>,
+        #[command(flatten)]
+        data_dir: DataDir,
+        /// How to print.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Make records of a file of logs.
+    ///
+    /// Each line needs id, timestamp, both hashes and both payloads. Exit code 1: a line is no log, or a hash is
+    /// not that of the payload beside it.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Whose logs they become.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        #[command(flatten)]
+        data_dir: DataDir,
+        /// How to print.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.to_string())
+}
+
+impl ProvenanceCommand {
+    pub(crate) fn run(self) -> Result<u8> {
+        match self {
+            Self::Export {
+                out,
+                tenant,
+                start,
+                end,
+                data_dir,
+                format,
+            } => {
+                let options = data_dir.existing()?;
+                let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
+                let row = store
+                    .ledgers_list()?
+                    .into_iter()
+                    .find(|row| row.tenant_id == tenant)
+                    .with_context(|| format!("there is no tenant {tenant}"))?;
+                let of = (row.tenant_no, tenant.as_str());
+                let exported = file::export(&store, of, &out, (start, end), &mut |_| {})?;
+                let files: Vec<String> = exported
+                    .files
+                    .iter()
+                    .map(|file| file.display().to_string())
+                    .collect();
+                match format {
+                    Format::Json => output::json(
+                        &json!({ "logs": exported.logs, "erased": exported.erased, "files": files }),
+                    )?,
+                    Format::Text => {
+                        for file in &files {
+                            output::line(file);
+                        }
+                        output::line(format_args!("{} logs in {} files", exported.logs, files.len()));
+                        if exported.erased > 0 {
+                            output::line(format_args!("{} are erased and left out", exported.erased));
+                        }
+                    }
+                }
+                Ok(0)
+            }
+            Self::Import {
+                file,
+                tenant,
+                data_dir,
+                format,
+            } => {
+                let path = std::path::absolute(&file)?;
+                anyhow::ensure!(path.is_file(), "cannot read {}", file.display());
+                let request = AdminRequest::ProvenanceImport {
+                    tenant_id: tenant,
+                    path,
+                };
+                match ask_or_run(data_dir.existing()?, request, crate::clock::now())? {
+                    AdminAnswer::ProvenanceImported { imported } => {
+                        for remark in &imported.remarks {
+                            output::note(format_args!("deponent: {remark}"));
+                        }
+                        match format {
+                            Format::Json => output::json(&imported)?,
+                            Format::Text => output::line(format_args!(
+                                "{} logs imported, {} lines are none, {} hashes disagree",
+                                imported.logs, imported.malformed, imported.disagreeing
+                            )),
+                        }
+                        Ok(u8::from(imported.malformed + imported.disagreeing > 0))
+                    }
+                    AdminAnswer::Refused { reason } => bail!(reason),
+                    other => bail!("unexpected answer: {other:?}"),
+                }
+            }
+        }
+    }
+}

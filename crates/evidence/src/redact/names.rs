@@ -1,0 +1,155 @@
+//! Field names: under which of them a value is secret, and which identify.
+
+use std::collections::HashSet;
+
+/// The fixed list of SPEC 6.4, in lower case.
+const SECRET: [&str; 24] = [
+    "password",
+    "passwd",
+    "pwd",
+    "secret",
+    "api_key",
+    "apikey",
+    "api-key",
+    "token",
+    "access_token",
+    "refresh_token",
+    "auth_token",
+    "authorization",
+    "bearer",
+    "private_key",
+    "privatekey",
+    "ssh_key",
+    "credentials",
+    "cred",
+    "ssn",
+    "social_security",
+    "credit_card",
+    "creditcard",
+    "card_number",
+    "cvv",
+];
+/// The last of the list, kept apart only because the list is long.
+const CVC: &str = "cvc";
+
+/// Longest name that is looked up, the built-in ones and tenants' own.
+pub(super) const NAME_BYTES_MAX: usize = 64;
+
+/// Names under which a value is replaced whole.
+#[derive(Debug)]
+pub(super) struct Names {
+    all: HashSet<Box<str>>,
+    /// By length: a bit for each first letter, so that most names are told apart without a look-up.
+    starts: [u64; NAME_BYTES_MAX + 1],
+}
+
+impl Names {
+    pub(super) fn standard() -> Self {
+        Self::with(&[])
+    }
+
+    /// The list and a tenant's own names, which are in lower case and no longer than [`NAME_BYTES_MAX`].
+    pub(super) fn with(own: &[String]) -> Self {
+        let mut names = Self {
+            all: HashSet::new(),
+            starts: [0; NAME_BYTES_MAX + 1],
+        };
+        for name in SECRET
+            .into_iter()
+            .chain([CVC])
+            .chain(own.iter().map(String::as_str))
+        {
+            let name = name.to_ascii_lowercase();
+            if let (Some(first), Some(starts)) = (name.bytes().next(), names.starts.get_mut(name.len())) {
+                *starts |= start_bit(first);
+                names.all.insert(name.into());
+            }
+        }
+        names
+    }
+
+    /// Whether the name, or its last dotted part, is on the list, in whatever case.
+    pub(super) fn is_secret(&self, name: &str) -> bool {
+        self.is_listed(name.as_bytes())
+            || name
+                .rsplit_once('.')
+                .is_some_and(|(_, last)| self.is_listed(last.as_bytes()))
+    }
+
+    pub(super) fn is_listed(&self, name: &[u8]) -> bool {
+        let Some(&first) = name.first() else { return false };
+        if self
+            .starts
+            .get(name.len())
+            .is_none_or(|starts| starts & start_bit(first.to_ascii_lowercase()) == 0)
+        {
+            return false;
+        }
+        let mut lower = [0; NAME_BYTES_MAX];
+        let Some(lower) = lower.get_mut(..name.len()) else {
+            return false;
+        };
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        std::str::from_utf8(lower).is_ok_and(|lower| self.all.contains(lower))
+    }
+}
+
+const fn start_bit(first: u8) -> u64 {
+    1 << (first & 63)
+}
+
+/// Whether a member of Deponent's own is one of those that SPEC 6.4 leaves alone: what Deponent finds records
+/// by, and hashes.
+///
+/// It counts only where Deponent defines the members: at the top of a body or request, in its `steps`, and in
+/// the sections of a step. Under `params` or `metadata` anybody may call anything `run_id`.
+pub(super) fn is_exempt(name: &str) -> bool {
+    matches!(
+        name,
+        "actor_id"
+            | "agent"
+            | "agent_id"
+            | "contract_id"
+            | "correlation_id"
+            | "entity_id"
+            | "event_id"
+            | "evidence_id"
+            | "export_id"
+            | "frozen_timestamp"
+            | "hash"
+            | "idempotency_key"
+            | "incident_id"
+            | "input_row_ids"
+            | "job_id"
+            | "key_id"
+            | "loop_trace_id"
+            | "parent_run_id"
+            | "parent_span_id"
+            | "policy_id"
+            | "policy_snapshot_id"
+            | "record_id"
+            | "replay_attempt_id"
+            | "run_id"
+            | "source_pattern_id"
+            | "source_recovery_id"
+            | "source_run_id"
+            | "span_id"
+            | "subject_id"
+            | "synthetic_scenario_id"
+            | "tenant_id"
+            | "timestamp"
+            | "trace_id"
+            | "uri"
+    ) || ["_at", "_fingerprint", "_hash", "_unix_nano"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
+}
+
+/// Members of Deponent's own that hold more such members.
+pub(super) fn is_section(name: &str) -> bool {
+    matches!(
+        name,
+        "activity" | "otel" | "policy" | "provider" | "step" | "steps" | "points"
+    )
+}

@@ -1,0 +1,171 @@
+//! The rules applied to a value, and the markers in it counted.
+
+use std::collections::BTreeMap;
+
+use super::{FIELD_MARKER, MARKER, Redactor, names, text};
+use crate::canonical::{self, Value};
+
+/// One walk over a value.
+pub(super) struct Walk<'r> {
+    pub(super) rules: &'r Redactor,
+}
+
+/// What holds for a value because of where it stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Members here are Deponent's own: some identify and are left alone.
+    ours: bool,
+    /// Under a secret name.
+    secret: bool,
+    /// Levels of JSON within text that are left.
+    levels: u16,
+}
+
+impl Walk<'_> {
+    /// A body or request of Deponent's own.
+    pub(super) fn whole(&self, value: &mut Value) -> bool {
+        let place = Place {
+            ours: true,
+            secret: false,
+            levels: text::JSON_LEVELS,
+        };
+        self.walk(value, place)
+    }
+
+    /// What a client has put together.
+    pub(super) fn free(&self, value: &mut Value, levels: u16) -> bool {
+        let place = Place {
+            ours: false,
+            secret: false,
+            levels,
+        };
+        self.walk(value, place)
+    }
+
+    fn walk(&self, value: &mut Value, place: Place) -> bool {
+        match value {
+            Value::String(text) => self.text(text, place),
+            Value::Array(elements) => elements
+                .iter_mut()
+                .fold(false, |changed, element| self.walk(element, place) | changed),
+            Value::Object(members) => self.members(members, place),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => false,
+        }
+    }
+
+    fn text(&self, text: &mut String, place: Place) -> bool {
+        if place.secret {
+            let keep = text.is_empty() || text == FIELD_MARKER;
+            if !keep {
+                FIELD_MARKER.clone_into(text);
+            }
+            return !keep;
+        }
+        match text::redact(self.rules, text, place.levels) {
+            Some(redacted) => {
+                *text = redacted;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn members(&self, members: &mut [(String, Value)], place: Place) -> bool {
+        let (mut changed, mut renamed) = (false, false);
+        for (name, value) in members.iter_mut() {
+            if place.ours && names::is_exempt(name) && is_text(value) {
+                continue;
+            }
+            let inner = Place {
+                ours: place.ours && names::is_section(name),
+                secret: place.secret || self.rules.is_secret_name(name),
+                levels: place.levels,
+            };
+            changed |= self.walk(value, inner);
+            if let Some(redacted) = text::redact(self.rules, name, place.levels) {
+                *name = redacted;
+                renamed = true;
+            }
+        }
+        if renamed {
+            make_unique(members);
+        }
+        changed | renamed
+    }
+}
+
+fn is_text(value: &Value) -> bool {
+    match value {
+        Value::String(_) => true,
+        Value::Array(elements) => elements.iter().all(|element| element.as_str().is_some()),
+        _ => false,
+    }
+}
+
+/// Puts renamed members in order; names that have become the same get a number, so that none is lost.
+fn make_unique(members: &mut [(String, Value)]) {
+    members.sort_by(|a, b| canonical::key_order(&a.0, &b.0));
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    let all: std::collections::HashSet<String> = members.iter().map(|(name, _)| name.clone()).collect();
+    for (name, _) in members.iter_mut() {
+        let times = seen.entry(name.clone()).or_insert(0);
+        *times += 1;
+        if *times > 1 {
+            let mut number = *times;
+            while all.contains(&format!("{name} {number}")) {
+                number += 1;
+            }
+            *times = number;
+            *name = format!("{name} {number}");
+        }
+    }
+    members.sort_by(|a, b| canonical::key_order(&a.0, &b.0));
+}
+
+/// The markers in a body.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) count: i64,
+    by_name: BTreeMap<String, i64>,
+}
+
+impl Tally {
+    fn text(&mut self, text: &str) {
+        if text.contains(MARKER) {
+            for name in text::markers(text) {
+                self.count += 1;
+                *self.by_name.entry(name).or_insert(0) += 1;
+            }
+        }
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => self.text(text),
+            Value::Array(elements) => elements.iter().for_each(|element| self.value(element)),
+            Value::Object(members) => members.iter().for_each(|(name, value)| {
+                self.text(name);
+                self.value(value);
+            }),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+        }
+    }
+
+    pub(super) fn to_value(&self) -> Value {
+        let patterns: Vec<Value> = self
+            .by_name
+            .keys()
+            .map(|name| Value::from(name.as_str()))
+            .collect();
+        Value::object([
+            ("count", Value::from(self.count)),
+            ("patterns", Value::from(patterns)),
+        ])
+    }
+}
+
+pub(super) fn tally(value: &Value) -> Tally {
+    let mut tally = Tally::default();
+    tally.value(value);
+    tally
+}

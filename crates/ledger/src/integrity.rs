@@ -1,0 +1,705 @@
+//! The integrity of a run: facts gathered from its records, judged, and sealed once.
+//!
+//! What is judged, and how, stands in the crate `audit`; here it is counted. A seal is placed only if no record of
+//! the run came in between, so it stands on exactly the records before it.
+//!
+//! Runs seal themselves: a run of spans when it is settled, others `runs.seal_after` after their end. Ended runs are
+//! found by a facet, oldest first; where to begin after a start is looked for backwards, until so many runs in a row
+//! are sealed that no others can be expected behind them.
+//!
+//! Source: SPEC 6.3.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+
+use ::audit::completeness::{self, Counted};
+use ::audit::integrity::{Class, FAILURES_MAX, Facts as Gathered, Failure, Judgement, Policy, judge};
+use evidence::canonical::{self, Finite, Value};
+use evidence::record::{
+    ActivityEvidence, BODY_BYTES_MAX, CaptureFailure, Facts, RunDigest, SealFacts, StepEvidence,
+};
+use evidence::{ActorType, Header, Identity, Kind, Origin, SourceDomain, Timestamp};
+use serde::Deserialize;
+use store::{FacetQuery, LeafKey, RunRecordRow, RunRow, codec};
+
+use crate::settings::Setting;
+use crate::{
+    Bind, BodyTooLarge, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, Salts, SettingError,
+    SubmitError, Tenant,
+};
+
+/// The facet of records that end a trace.
+const ENDED: &str = "ended";
+
+/// Rows of a run read at once.
+const ROWS_READ: u32 = 10_000;
+
+/// Bodies of a run held at once: 256 typical ones are half a MiB.
+const BODIES_READ: usize = 256;
+
+/// Most records of one run that are judged: 100 bytes each are kept of a span, 100 MB.
+const RUN_RECORDS_MAX: usize = 1_000_000;
+
+/// Attempts to seal a run while records keep coming.
+const SEAL_ATTEMPTS: u32 = 50;
+
+/// Ended runs looked at in one pass: two look-ups each, some 10 ms.
+const SEAL_RUNS: u32 = 500;
+
+/// Sealed runs in a row behind which no unsealed one is looked for after a start: runs are sealed in the order of
+/// their ends, but for those that could not be.
+const SEALED_IN_A_ROW: usize = 1_000;
+
+/// Why a run was not judged or sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum IntegrityError {
+    /// No such run.
+    #[error("the run does not exist")]
+    RunUnknown,
+    /// It has not ended: there is nothing to close.
+    #[error("the run has not ended")]
+    RunRunning,
+    /// It is sealed; the seal's receipt.
+    #[error("the run is sealed")]
+    Sealed(Receipt),
+    /// Its records, or the tenant's policy, cannot be read.
+    #[error(transparent)]
+    Read(#[from] RecordError),
+    /// The ledger refused the seal.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Nothing was written, as far as is known.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The seal is too large.
+    #[error(transparent)]
+    Body(#[from] BodyTooLarge),
+}
+
+impl From<store::StoreError> for IntegrityError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// The integrity of a run.
+#[derive(Clone, Debug)]
+pub struct RunIntegrity {
+    /// As SPEC 6.3 answers it, with the completeness facts beside it. Of a sealed run what the seal says.
+    pub answer: Value,
+    /// The seal.
+    pub seal: Option<Receipt>,
+    /// Steps that came after the end of the trace.
+    pub late: u32,
+}
+
+/// Where sealing stands for a tenant.
+#[derive(Debug, Default)]
+pub(crate) struct Sealing {
+    /// All ended runs up to this leaf are dealt with.
+    done: Option<LeafKey>,
+    /// The start was looked for.
+    begun: bool,
+    /// Nothing was left at this size of the ledger.
+    idle_at: Option<(u32, u64)>,
+}
+
+impl Ledger {
+    /// Judges a run as it stands, or gives what its seal says. Blocks.
+    ///
+    /// # Errors
+    /// [`IntegrityError::RunUnknown`], [`IntegrityError::Read`].
+    pub fn run_integrity(&self, tenant: &Arc<Tenant>, run_id: &str) -> Result<RunIntegrity, IntegrityError> {
+        let run = self
+            .store()
+            .run_find(tenant.tenant_no, run_id)?
+            .ok_or(IntegrityError::RunUnknown)?;
+        if let Some(record) = self.seal_of(tenant, &run)? {
+            let answer = match &record.body {
+                Some(body) => canonical::parse(body, canonical::Limits::default()).map_err(|error| {
+                    RecordError::Body {
+                        leaf: record.leaf.leaf_index(),
+                        reason: error.to_string(),
+                    }
+                })?,
+                // What it said is erased; that the run is sealed is not.
+                None => Value::object([("state", "SEALED")]),
+            };
+            return Ok(RunIntegrity {
+                answer,
+                seal: Some(record.receipt()?),
+                late: run.state.late_count,
+            });
+        }
+        let policy = self.policy_in_force(tenant)?;
+        let (mut gathered, counted) = self.gather(&run)?;
+        gathered.terminal = false;
+        let mut answer = judge(&gathered, &policy).to_value();
+        answer.insert("completeness", completeness::to_value(&counted));
+        Ok(RunIntegrity {
+            answer,
+            seal: None,
+            late: run.state.late_count,
+        })
+    }
+
+    /// Judges a run that has ended and closes its evidence. Blocks.
+    ///
+    /// # Errors
+    /// [`IntegrityError::Sealed`] when it is closed already.
+    pub fn run_seal(
+        &self,
+        tenant: &Arc<Tenant>,
+        run_id: &str,
+        by: (ActorType, Option<&str>),
+        at: Timestamp,
+    ) -> Result<(Placed, Value), IntegrityError> {
+        let policy = self.policy_in_force(tenant)?;
+        for _ in 0..SEAL_ATTEMPTS {
+            let run = self
+                .store()
+                .run_find(tenant.tenant_no, run_id)?
+                .ok_or(IntegrityError::RunUnknown)?;
+            if let Some(record) = self.seal_of(tenant, &run)? {
+                return Err(IntegrityError::Sealed(record.receipt()?));
+            }
+            if !run.state.settled {
+                return Err(IntegrityError::RunRunning);
+            }
+            let (draft, answer) = self.seal_draft(&run, &policy, by, at, &mut tenant.salts())?;
+            match self.submit_blocking(tenant, vec![draft], at, false)?.pop() {
+                Some(Err(Rejection::RunMoved)) => {}
+                Some(Ok(placed)) if placed.fresh => return Ok((placed, answer)),
+                Some(Ok(placed)) => return Err(IntegrityError::Sealed(placed.receipt)),
+                Some(Err(rejection)) => return Err(rejection.into()),
+                None => break,
+            }
+        }
+        Err(Rejection::RunMoved.into())
+    }
+
+    /// Seals runs whose end lies `runs.seal_after` back, at most [`SEAL_RUNS`] a tenant; says how many. Blocks.
+    ///
+    /// # Errors
+    /// The store cannot answer, or nothing could be written.
+    pub fn seal_due(&self, at: Timestamp) -> Result<usize, IntegrityError> {
+        let mut sealed = 0;
+        for tenant in self.tenants() {
+            if tenant.ledger().refusal().is_none() {
+                sealed += self.seal_due_of(&tenant, at)?;
+            }
+        }
+        Ok(sealed)
+    }
+
+    fn seal_due_of(&self, tenant: &Arc<Tenant>, at: Timestamp) -> Result<usize, IntegrityError> {
+        let ledger_no = tenant.ledger().row.ledger_no;
+        let head = (ledger_no, self.store().head_read(ledger_no)?.size.as_u64());
+        let mut all = self.inner.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealing = all.entry(tenant.tenant_no).or_default();
+        if sealing.idle_at == Some(head) {
+            return Ok(0);
+        }
+        if !sealing.begun {
+            sealing.done = self.sealed_before(tenant)?;
+            sealing.begun = true;
+        }
+        let query = FacetQuery {
+            facets: vec![ENDED.to_owned()],
+            below: sealing.done,
+            limit: SEAL_RUNS,
+            ..FacetQuery::default()
+        };
+        let page = self.store().facet_find(tenant.tenant_no, &query)?;
+        if page.leaves.is_empty() && !page.has_more {
+            sealing.idle_at = Some(head);
+            return Ok(0);
+        }
+        let policy = self.policy_in_force(tenant)?;
+        let due = at
+            .checked_add_micros(-self.options().seal_after_micros)
+            .unwrap_or(Timestamp::MIN);
+        let mut salts = tenant.salts();
+        let (mut drafts, mut all_done) = (Vec::new(), true);
+        for (leaf, header) in page
+            .leaves
+            .iter()
+            .zip(self.records(tenant).headers(&page.leaves)?)
+        {
+            match self.seal_if_due(tenant, &header, due, &policy, at, &mut salts) {
+                Ok(Due::Draft(draft)) => {
+                    drafts.push(*draft);
+                    // Done when its seal is found the next time: a late span may come in between.
+                    all_done = false;
+                }
+                Ok(Due::Done) => {}
+                Ok(Due::Later) => all_done = false,
+                // One damaged run must not keep the others from being sealed.
+                Err(error) => tracing::error!(leaf = leaf.leaf_index(), %error, "cannot seal a run"),
+            }
+            if all_done {
+                sealing.done = Some(*leaf);
+            }
+        }
+        drop(all);
+        let outcomes = self.submit_blocking(tenant, drafts, at, false)?;
+        Ok(outcomes
+            .iter()
+            .filter(|outcome| outcome.as_ref().is_ok_and(|placed| placed.fresh))
+            .count())
+    }
+
+    fn seal_if_due(
+        &self,
+        tenant: &Arc<Tenant>,
+        header: &[u8],
+        due: Timestamp,
+        policy: &Policy,
+        at: Timestamp,
+        salts: &mut Salts,
+    ) -> Result<Due, IntegrityError> {
+        let Some((run_id, recorded_at, by_server)) = ended(header) else {
+            return Ok(Due::Done);
+        };
+        let Some(run) = self.store().run_find(tenant.tenant_no, &run_id)? else {
+            return Ok(Due::Done);
+        };
+        let seal = Identity::once(Kind::EvidenceIntegrity);
+        if self.store().run_record_find(run.key, &seal)?.is_some() {
+            return Ok(Due::Done);
+        }
+        // What the server ended was waited for already.
+        if !by_server && recorded_at > due {
+            return Ok(Due::Later);
+        }
+        let by = (ActorType::System, None);
+        let (draft, _) = self.seal_draft(&run, policy, by, at, salts)?;
+        Ok(Due::Draft(Box::new(draft)))
+    }
+
+    /// The newest ended run behind which all seem to be sealed.
+    fn sealed_before(&self, tenant: &Arc<Tenant>) -> Result<Option<LeafKey>, IntegrityError> {
+        let (mut below, mut in_a_row) = (None, 0);
+        let seal = Identity::once(Kind::EvidenceIntegrity);
+        let mut newest_sealed = None;
+        loop {
+            let query = FacetQuery {
+                facets: vec![ENDED.to_owned()],
+                below,
+                limit: SEAL_RUNS,
+                newest_first: true,
+                ..FacetQuery::default()
+            };
+            let page = self.store().facet_find(tenant.tenant_no, &query)?;
+            for (leaf, header) in page
+                .leaves
+                .iter()
+                .zip(self.records(tenant).headers(&page.leaves)?)
+            {
+                let run = match ended(&header) {
+                    Some((run_id, ..)) => self.store().run_find(tenant.tenant_no, &run_id)?,
+                    None => None,
+                };
+                let sealed = match run {
+                    Some(run) => self.store().run_record_find(run.key, &seal)?.is_some(),
+                    None => true,
+                };
+                if sealed {
+                    newest_sealed = newest_sealed.or(Some(*leaf));
+                    in_a_row += 1;
+                } else {
+                    (newest_sealed, in_a_row) = (None, 0);
+                }
+                if in_a_row == SEALED_IN_A_ROW {
+                    return Ok(newest_sealed);
+                }
+            }
+            match page.next.or(page.leaves.last().copied()) {
+                Some(next) if page.has_more => below = Some(next),
+                _ => return Ok(newest_sealed),
+            }
+        }
+    }
+
+    fn seal_of(&self, tenant: &Arc<Tenant>, run: &RunRow) -> Result<Option<Record>, RecordError> {
+        let seal = Identity::once(Kind::EvidenceIntegrity);
+        let Some(row) = self.store().run_record_find(run.key, &seal)? else {
+            return Ok(None);
+        };
+        Ok(self.records(tenant).read(&[row.leaf])?.pop())
+    }
+
+    /// The seal of a run as it stands, placed only if it still stands so.
+    fn seal_draft(
+        &self,
+        run: &RunRow,
+        policy: &Policy,
+        by: (ActorType, Option<&str>),
+        at: Timestamp,
+        salts: &mut Salts,
+    ) -> Result<(Draft, Value), IntegrityError> {
+        let (mut gathered, counted) = self.gather(run)?;
+        gathered.terminal = true;
+        let facts = self.stands_on(run)?;
+        let judgement: Judgement = judge(&gathered, policy);
+        let body = facts.encode(judgement.to_value(), completeness::to_value(&counted));
+        let answer = canonical::parse(&body, canonical::Limits::default()).unwrap_or_default();
+        let state = &run.state;
+        let draft = Draft::alone(Kind::EvidenceIntegrity, Facts::Seal(facts), &body, at, salts)?;
+        let draft = Draft {
+            bind: Bind::Run(state.run_id.as_str().into()),
+            identity: Some(Identity::once(Kind::EvidenceIntegrity)),
+            trace_id: Some(state.trace_id.as_str().into()),
+            correlation_id: state.correlation_id.as_deref().map(Arc::from),
+            source_domain: SourceDomain::Activity,
+            source_component: "ledger",
+            expect_run_seq: Some(facts.count),
+            ..draft.by(by.0, by.1)
+        };
+        Ok((
+            Draft {
+                origin: Origin::System,
+                ..draft
+            },
+            answer,
+        ))
+    }
+
+    /// Count and digest of a run's records.
+    fn stands_on(&self, run: &RunRow) -> Result<SealFacts, RecordError> {
+        let mut digest = RunDigest::default();
+        self.each_page(run, |rows| {
+            let leaves: Vec<LeafKey> = rows.iter().map(|row| row.leaf).collect();
+            for header in crate::records::headers(self.store(), &leaves)? {
+                digest.push(tlog::leaf_hash(&header).as_bytes());
+            }
+            Ok(())
+        })?;
+        Ok(digest.finish())
+    }
+
+    fn each_page(
+        &self,
+        run: &RunRow,
+        mut each: impl FnMut(&[RunRecordRow]) -> Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
+        let (mut from, mut seen) = (0, 0);
+        loop {
+            let page = self.store().run_records(run.key, from, ROWS_READ)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            from = last.run_seq + 1;
+            seen += page.len();
+            if seen > RUN_RECORDS_MAX {
+                return Err(RecordError::Body {
+                    leaf: run.started_leaf.leaf_index(),
+                    reason: format!("the run has more than {RUN_RECORDS_MAX} records"),
+                });
+            }
+            let whole = page.len() < ROWS_READ as usize;
+            each(&page)?;
+            if whole {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What is on record about a run.
+    fn gather(&self, run: &RunRow) -> Result<(Gathered, Counted), RecordError> {
+        let mut tally = Tally::new(run);
+        let mut body = Vec::new();
+        self.each_page(run, |rows| {
+            for chunk in rows.chunks(BODIES_READ) {
+                let leaves: Vec<LeafKey> = chunk
+                    .iter()
+                    .filter(|row| counts(row.kind))
+                    .map(|row| row.leaf)
+                    .collect();
+                let mut bodies: HashMap<LeafKey, Vec<u8>> = self
+                    .store()
+                    .bodies_get(&leaves)?
+                    .into_iter()
+                    .map(|row| (row.leaf, row.body))
+                    .collect();
+                for row in chunk {
+                    let read = match bodies.remove(&row.leaf) {
+                        Some(packed) => {
+                            codec::unpack_into(&packed, BODY_BYTES_MAX, &mut body).map_err(|error| {
+                                RecordError::Body {
+                                    leaf: row.leaf.leaf_index(),
+                                    reason: error.to_string(),
+                                }
+                            })?;
+                            Some(body.as_slice())
+                        }
+                        None => None,
+                    };
+                    tally.take(row, read);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(tally.finish(run))
+    }
+
+    /// How the tenant's runs are judged.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn integrity_policy(&self, tenant: &Arc<Tenant>) -> Result<Value, RecordError> {
+        Ok(policy_value(&self.policy_in_force(tenant)?))
+    }
+
+    fn policy_in_force(&self, tenant: &Arc<Tenant>) -> Result<Policy, RecordError> {
+        match self.setting(tenant, Setting::IntegrityPolicy)? {
+            None => Ok(Policy::default()),
+            Some(value) => Policy::read(&value).map_err(|error| RecordError::Body {
+                leaf: 0,
+                reason: format!("the integrity policy: {error}"),
+            }),
+        }
+    }
+
+    /// Changes how runs are judged from now on; absent members have their defaults. Blocks. Gives the policy in force.
+    ///
+    /// # Errors
+    /// [`SettingError`]; then nothing was changed, as far as is known.
+    pub fn integrity_policy_change(
+        &self,
+        tenant: &Arc<Tenant>,
+        policy: &Value,
+        principal: &str,
+        at: Timestamp,
+    ) -> Result<(Value, Receipt), SettingError> {
+        let policy = Policy::read(policy).map_err(|error| SettingError::Rule {
+            field: "policy",
+            rule: error.to_string(),
+        })?;
+        let states = (policy_value(&Policy::default()), policy_value(&policy));
+        let receipt = self.setting_change(tenant, Setting::IntegrityPolicy, states, principal, at)?;
+        Ok((policy_value(&policy), receipt))
+    }
+}
+
+enum Due {
+    Draft(Box<Draft>),
+    Done,
+    Later,
+}
+
+/// Run, time and whether the server ended it, of a record that ends a trace.
+fn ended(header: &[u8]) -> Option<(String, Timestamp, bool)> {
+    let header = Header::decode(header).ok()?;
+    let run_id = header.run.as_ref()?.run_id.to_string();
+    Some((run_id, header.recorded_at, header.source_component == "ledger"))
+}
+
+fn policy_value(policy: &Policy) -> Value {
+    let names = |classes: &[Class]| -> Value {
+        Value::from(
+            classes
+                .iter()
+                .map(|class| Value::from(class.as_str()))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let number = |number: f64| Value::from(Finite::new(number).unwrap_or_default());
+    Value::object([
+        ("expected", names(&policy.expected)),
+        ("pass_at", number(policy.pass_at)),
+        ("required", names(&policy.required)),
+        ("warn_at", number(policy.warn_at)),
+    ])
+}
+
+/// Kinds whose bodies are looked at.
+const fn counts(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::TraceStep
+            | Kind::RunCompleted
+            | Kind::EvidenceActivity
+            | Kind::EvidenceCaptureFailure
+            | Kind::EvidenceEnvironment
+    )
+}
+
+/// Places of the classes in [`Class::JUDGED`].
+const ENVIRONMENT: usize = 0;
+const ACTIVITY: usize = 1;
+const PROVIDER: usize = 2;
+const POLICY: usize = 3;
+const TRACES: usize = 4;
+const STEPS: usize = 5;
+
+/// What is counted on the way through a run.
+struct Tally {
+    otlp: bool,
+    started_at: Timestamp,
+    counts: [u64; 6],
+    failures: Vec<Failure>,
+    traces: HashSet<String>,
+    spans: HashSet<(String, String)>,
+    parents: Vec<(String, String)>,
+    root: bool,
+    tools: u64,
+    tools_without_result: u64,
+    boundaries: u64,
+    boundaries_with_content: u64,
+    dropped: Option<u64>,
+    declared_steps: Option<u64>,
+    clock_faults: u64,
+    /// Fingerprints of posted activities, which may be completed later.
+    posted: HashMap<u32, (bool, bool)>,
+}
+
+impl Tally {
+    fn new(run: &RunRow) -> Self {
+        Self {
+            otlp: run.state.otlp,
+            started_at: run.state.started_at,
+            counts: [0; 6],
+            failures: Vec::new(),
+            traces: HashSet::new(),
+            spans: HashSet::new(),
+            parents: Vec::new(),
+            root: false,
+            tools: 0,
+            tools_without_result: 0,
+            boundaries: 0,
+            boundaries_with_content: 0,
+            dropped: None,
+            declared_steps: None,
+            clock_faults: 0,
+            posted: HashMap::new(),
+        }
+    }
+
+    /// `body` is absent when it is erased, or not needed.
+    fn take(&mut self, row: &RunRecordRow, body: Option<&[u8]>) {
+        match row.kind {
+            Kind::TraceStep => {
+                self.counts[STEPS] += 1;
+                self.clock_faults += u64::from(row.occurred_at < self.started_at);
+                if let Some(step) = body.and_then(StepEvidence::read) {
+                    self.step(step);
+                }
+            }
+            Kind::EvidenceEnvironment => {
+                self.counts[ENVIRONMENT] += 1;
+                self.dropped_of(body);
+            }
+            Kind::EvidenceActivity => {
+                if let Some(activity) = body.and_then(ActivityEvidence::read) {
+                    self.activity(&activity);
+                } else {
+                    self.counts[ACTIVITY] += 1;
+                }
+            }
+            Kind::EvidenceProvider => self.counts[PROVIDER] += 1,
+            Kind::EvidencePolicyDecision => self.counts[POLICY] += 1,
+            Kind::EvidenceCaptureFailure => {
+                if let Some(failure) = body.and_then(CaptureFailure::read)
+                    && self.failures.len() < FAILURES_MAX
+                {
+                    self.failures.push(Failure {
+                        class: failure.evidence_class,
+                        reason: failure.failure_reason,
+                        resolution: failure.resolution,
+                        error_message: failure.error_message,
+                    });
+                }
+            }
+            Kind::RunCompleted => {
+                #[derive(Deserialize)]
+                struct Wire {
+                    declared_steps: Option<u64>,
+                }
+                self.declared_steps = body
+                    .and_then(|body| serde_json::from_slice::<Wire>(body).ok())
+                    .and_then(|wire| wire.declared_steps);
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, step: StepEvidence) {
+        self.counts[ACTIVITY] += u64::from(step.activity);
+        self.counts[PROVIDER] += u64::from(step.provider);
+        self.counts[POLICY] += u64::from(step.policy);
+        if step.activity {
+            self.boundaries += 1;
+            self.boundaries_with_content += u64::from(step.fingerprints == (true, true));
+            if !step.inference {
+                self.tools += 1;
+                self.tools_without_result += u64::from(!step.outcome);
+            }
+        }
+        let Some(span) = step.span else { return };
+        *self.dropped.get_or_insert(0) += span.dropped;
+        self.clock_faults += u64::from(span.end != 0 && span.end < span.start);
+        match span.parent_span_id {
+            None => self.root = true,
+            Some(parent) => self.parents.push((span.id.0.clone(), parent)),
+        }
+        self.traces.insert(span.id.0.clone());
+        self.spans.insert(span.id);
+    }
+
+    fn activity(&mut self, activity: &ActivityEvidence) {
+        let posted = self.posted.entry(activity.step_index).or_default();
+        posted.0 |= activity.prompt_fingerprint.is_some();
+        posted.1 |= activity.response_fingerprint.is_some();
+        self.counts[ACTIVITY] += u64::from(activity.completion == 0);
+    }
+
+    fn dropped_of(&mut self, body: Option<&[u8]>) {
+        #[derive(Deserialize)]
+        struct Wire {
+            dropped_attributes_count: Option<u64>,
+        }
+        let dropped = body
+            .and_then(|body| serde_json::from_slice::<Wire>(body).ok())
+            .and_then(|wire| wire.dropped_attributes_count);
+        if let Some(dropped) = dropped {
+            *self.dropped.get_or_insert(0) += dropped;
+        }
+    }
+
+    fn finish(mut self, run: &RunRow) -> (Gathered, Counted) {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        // A run that was started by REST has a trace of its own.
+        self.counts[TRACES] = count(self.traces.len()) + u64::from(!self.otlp);
+        let orphans = self
+            .parents
+            .iter()
+            .filter(|parent| !self.spans.contains(*parent))
+            .count();
+        let posted_with_content = self
+            .posted
+            .values()
+            .filter(|prints| **prints == (true, true))
+            .count();
+        let boundaries = self.boundaries + count(self.posted.len());
+        let with_content = self.boundaries_with_content + count(posted_with_content);
+        let counted = Counted {
+            root_present: Some(if self.otlp { self.root } else { true }),
+            orphan_parents: Some(count(orphans)),
+            // Without a call to a tool on record nobody knows whether there was one.
+            unpaired_tool_calls: (self.tools > 0).then_some(self.tools_without_result),
+            dropped: self.dropped,
+            declared_steps: self.declared_steps,
+            seen_steps: self.counts[STEPS],
+            boundaries,
+            boundaries_with_content: (boundaries > 0).then_some(with_content),
+            clock_faults: (self.counts[STEPS] > 0).then_some(self.clock_faults),
+            late: Some(u64::from(run.state.late_count)),
+        };
+        let mut gathered = Gathered {
+            counts: self.counts,
+            failures: self.failures,
+            terminal: run.state.settled,
+        };
+        gathered.supersede_observed();
+        (gathered, counted)
+    }
+}

@@ -1,0 +1,362 @@
+//! Provenance logs: every input and output of a model, found again by its hash.
+//!
+//! A log is a record like any other: durable when it is acknowledged, and seen by the next query. Payloads are
+//! redacted first; hashes are over what is stored.
+//!
+//! In scope: writing, finding, the drift report. Files are in [`file`].
+//!
+//! Source: SPEC 9.1.
+
+pub mod file;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evidence::canonical::{self, Value};
+use evidence::facet::facet;
+use evidence::record::{Facts, ProvenanceLog, ProvenanceView, RuleBroken};
+use evidence::{Header, Kind, SourceDomain, Timestamp};
+use store::{FacetQuery, LeafKey};
+
+use crate::{
+    Bind, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, Salts, SubmitError, Tenant,
+};
+
+/// Most logs of one page.
+pub const PROVENANCE_PAGE_MAX: u32 = 1_000;
+
+/// Payloads on one page, in bytes; the log that passes it is the page's last.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Logs looked through for one page when their times are filtered: some 50 ms. The next page goes on.
+const LOOK_MAX: usize = 65_536;
+
+/// Logs that a drift report is made from, the newest of those asked for: 300 bytes each are held, 30 MB.
+pub const DRIFT_LOGS_MAX: usize = 100_000;
+
+/// Leaves found at once.
+const FIND: u32 = 500;
+
+/// Why a log was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvenanceError {
+    /// It breaks a rule of SPEC 9.1.
+    #[error(transparent)]
+    Rule(#[from] RuleBroken),
+    /// Its payloads are too large.
+    #[error(transparent)]
+    Body(#[from] BodyTooLarge),
+    /// The ledger refused it: [`Rejection::RunUnknown`].
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Nothing was written, as far as is known.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+/// A log as it was written.
+#[derive(Clone, Debug)]
+pub struct ProvenanceWritten {
+    /// Its record.
+    pub receipt: Receipt,
+    /// SHA-256 of the canonical payloads as stored, hex.
+    pub hashes: (String, String),
+    /// The markers in the payloads: {count, patterns}.
+    pub redactions: Value,
+}
+
+/// Which logs.
+#[derive(Clone, Debug, Default)]
+pub struct ProvenanceQuery {
+    /// At this time or later.
+    pub start: Option<Timestamp>,
+    /// At this time or before.
+    pub end: Option<Timestamp>,
+    /// With this input.
+    pub input_hash: Option<String>,
+    /// That ended so.
+    pub status: Option<String>,
+    /// Of this run.
+    pub run_id: Option<String>,
+    /// By this model.
+    pub model_version: Option<String>,
+    /// Most of them.
+    pub limit: u32,
+    /// Below this leaf: the cursor.
+    pub below: Option<LeafKey>,
+    /// The list as it was at this leaf.
+    pub as_of: Option<LeafKey>,
+}
+
+/// A page of logs, newest recorded first.
+#[derive(Debug, Default)]
+pub struct ProvenancePage {
+    /// Their records; bodies are there, unless erased.
+    pub records: Vec<Record>,
+    /// The cursor of the next page; `None`: this is the last.
+    pub next: Option<LeafKey>,
+}
+
+/// One output of an input that has had several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriftOutput {
+    /// SHA-256 of the output, hex.
+    pub output_hash: String,
+    /// By which model.
+    pub model_version: String,
+    /// Through which adapter.
+    pub adapter_version: String,
+    /// How often.
+    pub count: u64,
+    /// First and last, by their own times.
+    pub between: (Timestamp, Timestamp),
+}
+
+/// What drifted.
+#[derive(Clone, Debug, Default)]
+pub struct Drift {
+    /// Inputs whose output changed, with their outputs, the first one first.
+    pub inputs: Vec<(String, Vec<DriftOutput>)>,
+    /// Logs that were looked at.
+    pub logs: usize,
+    /// All that were asked for were looked at.
+    pub complete: bool,
+}
+
+impl ProvenanceQuery {
+    fn facets(&self) -> Vec<String> {
+        let filters = [
+            ("provenance.input", &self.input_hash),
+            ("provenance.model", &self.model_version),
+            ("provenance.run", &self.run_id),
+            ("provenance.status", &self.status),
+        ];
+        let mut facets: Vec<String> = filters
+            .into_iter()
+            .filter_map(|(name, value)| Some(facet(name, value.as_deref()?)))
+            .collect();
+        if facets.is_empty() {
+            facets.push("provenance".to_owned());
+        }
+        facets
+    }
+
+    fn takes(&self, header: &[u8]) -> bool {
+        if self.start.is_none() && self.end.is_none() {
+            return true;
+        }
+        // What cannot be read is shown rather than hidden.
+        let Ok(header) = Header::decode(header) else {
+            return true;
+        };
+        self.start.is_none_or(|start| header.occurred_at >= start)
+            && self.end.is_none_or(|end| header.occurred_at <= end)
+    }
+}
+
+/// The record of a log, received `at`. Of a run, if one is named: it must be there.
+///
+/// # Errors
+/// [`ProvenanceError::Rule`] or [`ProvenanceError::Body`].
+pub fn draft(
+    mut log: ProvenanceLog,
+    run: Option<(&str, &str)>,
+    timestamp: Timestamp,
+    salts: &mut Salts,
+) -> Result<(Draft, ProvenanceLog), ProvenanceError> {
+    for payload in [&mut log.input, &mut log.output] {
+        let text = canonical::to_vec(payload);
+        if let Some(redacted) = salts.rules().free(&text).map_err(BodyTooLarge::from)? {
+            *payload = canonical::parse(&redacted, canonical::Limits::default()).unwrap_or_default();
+        }
+    }
+    log.check()?;
+    let facts = Facts::Provenance(log.facts());
+    let draft = Draft::alone(Kind::ProvenanceLog, facts, &log.encode(), timestamp, salts)?;
+    let bind = run.map_or(Bind::None, |(run_id, _)| Bind::Run(run_id.into()));
+    let draft = Draft {
+        bind,
+        trace_id: run.map(|(_, trace_id)| trace_id.into()),
+        source_domain: SourceDomain::Activity,
+        ..draft
+    };
+    Ok((draft, log))
+}
+
+impl Ledger {
+    /// Writes a log. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`ProvenanceError`]; then nothing was written, as far as is known.
+    pub fn provenance_log(
+        &self,
+        tenant: &Arc<Tenant>,
+        log: ProvenanceLog,
+        run_id: Option<&str>,
+        timestamp: Timestamp,
+        at: Timestamp,
+    ) -> Result<ProvenanceWritten, ProvenanceError> {
+        let run = match run_id {
+            None => None,
+            Some(run_id) => {
+                let found = self.store().run_find(tenant.tenant_no, run_id);
+                let unknown = |_| SubmitError::Unknown("the store cannot answer".to_owned());
+                let run = found.map_err(unknown)?.ok_or(Rejection::RunUnknown)?;
+                Some((run.state.run_id, run.state.trace_id))
+            }
+        };
+        let run = run
+            .as_ref()
+            .map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
+        let (draft, log) = draft(log, run, timestamp, &mut tenant.salts())?;
+        let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
+        let receipt = outcome.ok_or(SubmitError::Closing)??.receipt;
+        let hash = |value: &Value| evidence::hex_string(&evidence::sha256(&canonical::to_vec(value)));
+        let hashes = (hash(&log.input), hash(&log.output));
+        Ok(ProvenanceWritten {
+            receipt,
+            hashes,
+            redactions: evidence::redact::tally(&Value::Array(vec![log.input, log.output])),
+        })
+    }
+
+    /// Logs, newest recorded first. Blocks.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn provenance_find(
+        &self,
+        tenant: &Arc<Tenant>,
+        query: &ProvenanceQuery,
+    ) -> Result<ProvenancePage, RecordError> {
+        let records = self.records(tenant);
+        let mut page = ProvenancePage::default();
+        let limit = usize::try_from(query.limit.min(PROVENANCE_PAGE_MAX)).unwrap_or(1);
+        let (mut bytes, mut looked) = (0, 0);
+        let ended = self.each_log(tenant, query, |leaf, header| {
+            looked += 1;
+            if page.records.len() == limit || bytes > PAGE_BYTES_MAX || looked > LOOK_MAX {
+                return Ok(false);
+            }
+            page.next = Some(leaf);
+            if query.takes(header) {
+                let record = records.read(&[leaf])?.pop();
+                bytes += record
+                    .as_ref()
+                    .and_then(|record| record.body.as_ref())
+                    .map_or(0, Vec::len);
+                page.records.extend(record);
+            }
+            Ok(true)
+        })?;
+        if ended {
+            page.next = None;
+        }
+        Ok(page)
+    }
+
+    /// Which inputs have had several outputs, by version. Blocks.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn provenance_drift(
+        &self,
+        tenant: &Arc<Tenant>,
+        query: &ProvenanceQuery,
+    ) -> Result<Drift, RecordError> {
+        type Key = (String, String, String);
+        type Seen = (u64, Timestamp, Timestamp);
+        let records = self.records(tenant);
+        let mut inputs: BTreeMap<String, BTreeMap<Key, Seen>> = BTreeMap::new();
+        let (mut logs, mut looked) = (0, 0);
+        let complete = self.each_log(tenant, query, |leaf, header| {
+            if looked == DRIFT_LOGS_MAX {
+                return Ok(false);
+            }
+            looked += 1;
+            if !query.takes(header) {
+                return Ok(true);
+            }
+            let Some(record) = records.read(&[leaf])?.pop() else {
+                return Ok(true);
+            };
+            let (at, Some(body)) = (record.header()?.occurred_at, &record.body) else {
+                return Ok(true);
+            };
+            let log = ProvenanceView::read(body).map_err(|error| RecordError::Body {
+                leaf: leaf.leaf_index(),
+                reason: error.to_string(),
+            })?;
+            logs += 1;
+            let key = (log.output_hash.to_owned(), log.model_version, log.adapter_version);
+            let seen = inputs
+                .entry(log.input_hash.to_owned())
+                .or_default()
+                .entry(key)
+                .or_insert((0, at, at));
+            *seen = (seen.0 + 1, seen.1.min(at), seen.2.max(at));
+            Ok(true)
+        })?;
+        let changed = |outputs: &BTreeMap<Key, Seen>| {
+            let mut hashes = outputs.keys().map(|(hash, ..)| hash);
+            let first = hashes.next();
+            hashes.any(|hash| Some(hash) != first)
+        };
+        let inputs = inputs
+            .into_iter()
+            .filter(|(_, outputs)| changed(outputs))
+            .map(|(input, outputs)| {
+                let mut outputs: Vec<DriftOutput> = outputs
+                    .into_iter()
+                    .map(
+                        |((output_hash, model_version, adapter_version), (count, first, last))| DriftOutput {
+                            output_hash,
+                            model_version,
+                            adapter_version,
+                            count,
+                            between: (first, last),
+                        },
+                    )
+                    .collect();
+                outputs.sort_by_key(|output| output.between);
+                (input, outputs)
+            })
+            .collect();
+        Ok(Drift {
+            inputs,
+            logs,
+            complete,
+        })
+    }
+
+    /// Calls `each` with the leaves of logs, newest first, until it says `false`; whether it never did.
+    fn each_log(
+        &self,
+        tenant: &Arc<Tenant>,
+        query: &ProvenanceQuery,
+        mut each: impl FnMut(LeafKey, &[u8]) -> Result<bool, RecordError>,
+    ) -> Result<bool, RecordError> {
+        let records = self.records(tenant);
+        let mut find = FacetQuery {
+            facets: query.facets(),
+            as_of: query.as_of,
+            below: query.below,
+            limit: FIND.min(query.limit.saturating_add(1)).max(1),
+            newest_first: true,
+            ..FacetQuery::default()
+        };
+        loop {
+            let page = self.store().facet_find(tenant.tenant_no, &find)?;
+            for (leaf, header) in page.leaves.iter().zip(records.headers(&page.leaves)?) {
+                if !each(*leaf, &header)? {
+                    return Ok(false);
+                }
+            }
+            match page.next.or(page.leaves.last().copied()) {
+                Some(next) if page.has_more => find.below = Some(next),
+                _ => return Ok(true),
+            }
+            find.limit = FIND;
+        }
+    }
+}

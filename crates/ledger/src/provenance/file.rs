@@ -1,0 +1,427 @@
+//! Provenance logs as files: `provenance_YYYY-MM-DD.jsonl`, one log a line with the fifteen fields of the seed.
+//!
+//! Payloads are canonical JSON, gzip, base64; `compressed` says so. Read are both forms. What is read goes through
+//! redaction like anything else that is sent.
+//!
+//! Source: SPEC 9.1.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use evidence::canonical::{self, Value};
+use evidence::record::{COMMIT_UNKNOWN, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView};
+use evidence::{Header, Timestamp};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+use store::{FacetQuery, Store};
+
+use super::draft;
+use crate::{Draft, Ledger, RecordError, Tenant, records};
+
+/// Longest line read: a record of 16 MiB with both payloads in base64, and room.
+const LINE_BYTES_MAX: u64 = 48 * 1024 * 1024;
+
+/// Largest payload once unpacked: as a record's body.
+const PAYLOAD_BYTES_MAX: u64 = evidence::record::BODY_BYTES_MAX as u64;
+
+/// Files open at once while exporting; of more days some are opened again.
+const FILES_OPEN_MAX: usize = 64;
+
+/// Logs written to the ledger at once, and their bytes.
+const IMPORT_RECORDS: usize = 256;
+const IMPORT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Remarks kept of an import; all are counted.
+const REMARKS_MAX: usize = 100;
+
+/// Records found at once.
+const FIND: u32 = 256;
+
+/// What was exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Logs.
+    pub logs: u64,
+    /// Logs whose payloads are erased, which are left out.
+    pub erased: u64,
+    /// The files, by day.
+    pub files: Vec<PathBuf>,
+}
+
+/// What was imported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Logs that are in the ledger now.
+    pub logs: u64,
+    /// Lines that are no log.
+    pub malformed: u64,
+    /// Logs whose hash is another than that of the payload beside it. They are imported, under the right one.
+    pub disagreeing: u64,
+    /// The first remarks, each with its line.
+    pub remarks: Vec<String>,
+}
+
+/// A log as a line.
+#[derive(Serialize)]
+struct LineOut<'a> {
+    id: &'a str,
+    timestamp: String,
+    input_hash: &'a str,
+    output_hash: &'a str,
+    input_json: String,
+    output_json: String,
+    compressed: bool,
+    model_version: &'a str,
+    adapter_version: &'a str,
+    commit_sha: &'a str,
+    runtime_ms: i64,
+    status: &'a str,
+    tenant_id: &'a str,
+    run_id: Option<&'a str>,
+    plan_hash: &'a str,
+}
+
+#[derive(Deserialize)]
+struct LineIn {
+    id: String,
+    timestamp: Timestamp,
+    input_hash: String,
+    output_hash: String,
+    input_json: String,
+    output_json: String,
+    #[serde(default)]
+    compressed: bool,
+    model_version: Option<String>,
+    adapter_version: Option<String>,
+    commit_sha: Option<String>,
+    runtime_ms: Option<i64>,
+    status: Option<String>,
+}
+
+/// Why files could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A file cannot be written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A record cannot be read.
+    #[error(transparent)]
+    Read(#[from] RecordError),
+    /// The store cannot answer.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+}
+
+/// Writes a tenant's logs into files by day, those between the times if given. Files of these days are replaced.
+///
+/// # Errors
+/// [`ExportError`]; files may be there in part.
+pub fn export(
+    store: &dyn Store,
+    (tenant_no, tenant_id): (u32, &str),
+    out: &Path,
+    (start, end): (Option<Timestamp>, Option<Timestamp>),
+    progress: &mut dyn FnMut(u64),
+) -> Result<Exported, ExportError> {
+    std::fs::create_dir_all(out)?;
+    let mut exported = Exported::default();
+    let mut files: HashMap<String, BufWriter<File>> = HashMap::new();
+    let mut query = FacetQuery {
+        facets: vec!["provenance".to_owned()],
+        limit: FIND,
+        ..FacetQuery::default()
+    };
+    loop {
+        let page = store.facet_find(tenant_no, &query)?;
+        for leaf in &page.leaves {
+            let Some(record) = records::read(store, &[*leaf])?.pop() else {
+                continue;
+            };
+            let header = record.header()?;
+            let at = header.occurred_at;
+            if start.is_some_and(|start| at < start) || end.is_some_and(|end| at > end) {
+                continue;
+            }
+            let Some(body) = &record.body else {
+                exported.erased += 1;
+                continue;
+            };
+            let log = ProvenanceView::read(body).map_err(|error| RecordError::Body {
+                leaf: leaf.leaf_index(),
+                reason: error.to_string(),
+            })?;
+            let mut line =
+                serde_json::to_vec(&line_of(&header, tenant_id, &log)?).map_err(io::Error::from)?;
+            line.push(b'\n');
+            let day = at.to_string()[..10].to_owned();
+            write_line(out, day, &line, &mut files, &mut exported.files)?;
+            exported.logs += 1;
+        }
+        progress(exported.logs);
+        match page.next.or(page.leaves.last().copied()) {
+            Some(next) if page.has_more => query.below = Some(next),
+            _ => break,
+        }
+    }
+    for mut file in files.into_values() {
+        file.flush()?;
+    }
+    exported.files.sort();
+    Ok(exported)
+}
+
+fn line_of<'a>(
+    header: &'a Header<'_>,
+    tenant_id: &'a str,
+    log: &'a ProvenanceView<'_>,
+) -> Result<serde_json::Value, io::Error> {
+    let id = header.id.to_string();
+    let line = LineOut {
+        id: log.id.as_deref().unwrap_or(&id),
+        timestamp: header.occurred_at.to_string(),
+        input_hash: log.input_hash,
+        output_hash: log.output_hash,
+        input_json: packed(log.input.get())?,
+        output_json: packed(log.output.get())?,
+        compressed: true,
+        model_version: &log.model_version,
+        adapter_version: &log.adapter_version,
+        commit_sha: &log.commit_sha,
+        runtime_ms: log.runtime_ms,
+        status: &log.status,
+        tenant_id,
+        run_id: header.run.as_ref().map(|run| &*run.run_id),
+        plan_hash: log.plan_hash(),
+    };
+    serde_json::to_value(line).map_err(io::Error::from)
+}
+
+fn write_line(
+    out: &Path,
+    day: String,
+    line: &[u8],
+    files: &mut HashMap<String, BufWriter<File>>,
+    all: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    if let Some(file) = files.get_mut(&day) {
+        return file.write_all(line);
+    }
+    if files.len() == FILES_OPEN_MAX {
+        for (_, mut file) in files.drain() {
+            file.flush()?;
+        }
+    }
+    let path = out.join(format!("provenance_{day}.jsonl"));
+    let file = if all.contains(&path) {
+        File::options().append(true).open(&path)?
+    } else {
+        let file = File::create(&path)?;
+        all.push(path);
+        file
+    };
+    let mut file = BufWriter::new(file);
+    file.write_all(line)?;
+    files.insert(day, file);
+    Ok(())
+}
+
+/// Text as gzip in base64. The same text gives the same.
+fn packed(text: &str) -> io::Result<String> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(text.as_bytes())?;
+    Ok(STANDARD.encode(gzip.finish()?))
+}
+
+/// The text of gzip in base64.
+///
+/// # Errors
+/// It is none, or longer than a record may be.
+pub fn unpacked(text: &str) -> Result<String, String> {
+    let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
+    let mut out = String::new();
+    GzDecoder::new(bytes.as_slice())
+        .take(PAYLOAD_BYTES_MAX + 1)
+        .read_to_string(&mut out)
+        .map_err(|error| error.to_string())?;
+    if out.len() as u64 > PAYLOAD_BYTES_MAX {
+        return Err(format!("has more than {PAYLOAD_BYTES_MAX} bytes"));
+    }
+    Ok(out)
+}
+
+impl Imported {
+    fn remark(&mut self, line: u64, what: &str) {
+        if self.remarks.len() < REMARKS_MAX {
+            self.remarks.push(format!("line {line}: {what}"));
+        }
+    }
+}
+
+/// Why a file was not imported, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Nothing more was written, as far as is known.
+    #[error(transparent)]
+    Submit(#[from] crate::SubmitError),
+}
+
+impl Ledger {
+    /// Makes records of a file of logs. Blocks. A line that is no log is told, and passed over.
+    ///
+    /// # Errors
+    /// [`ImportError`]; what came before it is in the ledger.
+    pub fn provenance_import(
+        &self,
+        tenant: &Arc<Tenant>,
+        path: &Path,
+        at: Timestamp,
+    ) -> Result<Imported, ImportError> {
+        let mut reader = BufReader::new(File::open(path)?);
+        let mut imported = Imported::default();
+        let mut salts = tenant.salts();
+        let (mut drafts, mut bytes): (Vec<Draft>, usize) = (Vec::new(), 0);
+        let (mut line, mut number) = (Vec::new(), 0_u64);
+        loop {
+            line.clear();
+            if (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            number += 1;
+            if !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX {
+                imported.malformed += 1;
+                imported.remark(number, "longer than any log may be");
+                // The rest of it.
+                while reader.fill_buf()?.iter().all(|&byte| byte != b'\n') {
+                    let len = reader.fill_buf()?.len();
+                    if len == 0 {
+                        break;
+                    }
+                    reader.consume(len);
+                }
+                let rest = reader.fill_buf()?.iter().position(|&byte| byte == b'\n');
+                reader.consume(rest.map_or(0, |rest| rest + 1));
+                continue;
+            }
+            let text = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).trim_ascii();
+            if text.is_empty() {
+                continue;
+            }
+            let read = read_line(text).and_then(|(log, timestamp, disagrees)| {
+                let drafted = draft(log, None, timestamp, &mut salts).map_err(|error| error.to_string())?;
+                Ok((drafted.0, disagrees))
+            });
+            match read {
+                Ok((draft, disagrees)) => {
+                    if let Some(what) = disagrees {
+                        imported.disagreeing += 1;
+                        imported.remark(number, &what);
+                    }
+                    bytes += draft.bytes();
+                    drafts.push(draft);
+                }
+                Err(what) => {
+                    imported.malformed += 1;
+                    imported.remark(number, &what);
+                }
+            }
+            if drafts.len() == IMPORT_RECORDS || bytes > IMPORT_BYTES {
+                imported.logs += self.import(tenant, &mut drafts, at)?;
+                bytes = 0;
+            }
+        }
+        imported.logs += self.import(tenant, &mut drafts, at)?;
+        Ok(imported)
+    }
+
+    fn import(
+        &self,
+        tenant: &Arc<Tenant>,
+        drafts: &mut Vec<Draft>,
+        at: Timestamp,
+    ) -> Result<u64, crate::SubmitError> {
+        let outcomes = self.submit_blocking(tenant, std::mem::take(drafts), at, false)?;
+        Ok(u64::try_from(outcomes.iter().filter(|outcome| outcome.is_ok()).count()).unwrap_or(0))
+    }
+}
+
+/// A log, its time, and which of its hashes is not that of its payload.
+fn read_line(text: &[u8]) -> Result<(ProvenanceLog, Timestamp, Option<String>), String> {
+    let line: LineIn = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let payload = |field: &str, given: &str| -> Result<Value, String> {
+        let text = if line.compressed {
+            unpacked(given).map_err(|error| format!("{field}: {error}"))?
+        } else {
+            given.to_owned()
+        };
+        canonical::parse(text.as_bytes(), canonical::Limits::default())
+            .map_err(|error| format!("{field}: {error}"))
+    };
+    let (input, output) = (
+        payload("input_json", &line.input_json)?,
+        payload("output_json", &line.output_json)?,
+    );
+    let hash = |value: &Value| canonical::sha256_hex(&canonical::to_vec(value));
+    let disagrees = [
+        ("input_hash", &line.input_hash, hash(&input)),
+        ("output_hash", &line.output_hash, hash(&output)),
+    ]
+    .into_iter()
+    .find(|(_, given, found)| *given != found)
+    .map(|(field, given, found)| format!("{field} is {given}, the payload's is {found}"));
+    let or = |given: Option<String>, default: &str| given.unwrap_or_else(|| default.to_owned());
+    let log = ProvenanceLog {
+        id: Some(line.id),
+        runtime_ms: line.runtime_ms.unwrap_or(0),
+        status: or(line.status, "success"),
+        model_version: or(line.model_version, PROVENANCE_VERSION_DEFAULT),
+        adapter_version: or(line.adapter_version, PROVENANCE_VERSION_DEFAULT),
+        commit_sha: or(line.commit_sha, COMMIT_UNKNOWN),
+        ..ProvenanceLog::new(input, output)
+    };
+    Ok((log, line.timestamp, disagrees))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_packed_the_same_each_time_and_comes_back_whole() {
+        let text = r#"{"a":"ä","b":[1,2,3]}"#;
+        assert_eq!(packed(text).unwrap(), packed(text).unwrap());
+        assert_eq!(unpacked(&packed(text).unwrap()).unwrap(), text);
+        for bad in ["", "!", "AAAA", &STANDARD.encode("no gzip")] {
+            assert!(unpacked(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_line_needs_six_fields_and_tells_a_hash_that_disagrees() {
+        let line = |hash: &str| {
+            format!(
+                r#"{{"id":"p","timestamp":"2026-05-11T10:00:00+00:00","input_hash":"{hash}","output_hash":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","input_json":"{{\"a\": 1}}","output_json":"{{}}"}}"#
+            )
+        };
+        let good = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
+        let (log, _, disagrees) = read_line(line(good).as_bytes()).unwrap();
+        assert_eq!((log.model_version.as_str(), disagrees), ("2.0.0", None));
+        assert!(
+            read_line(line("x").as_bytes())
+                .unwrap()
+                .2
+                .unwrap()
+                .contains("input_hash is x")
+        );
+        assert!(read_line(br#"{"id":"p"}"#).unwrap_err().contains("missing field"));
+    }
+}

@@ -1,0 +1,378 @@
+//! Provenance logs: what went into a model and what came out.
+//!
+//! Source: SPEC 9.1.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use evidence::record::{
+    COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView,
+};
+use evidence::{Timestamp, canonical};
+use ledger::provenance::{PROVENANCE_PAGE_MAX, ProvenanceError, ProvenanceQuery};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use store::LeafKey;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::answer::{ReadProblems, WriteProblems, json};
+use super::fields;
+use super::records::{ReceiptView, RedactionsView};
+use super::run_list::as_of;
+use super::run_steps::damaged;
+use crate::extract::limit;
+use crate::{ApiError, App, Caller, JsonBody, Query, Received, cursor};
+
+/// Logs of a page unless asked otherwise.
+const LIMIT_DEFAULT: u32 = 100;
+
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(log, list))
+        .routes(routes!(drift))
+}
+
+impl From<ProvenanceError> for ApiError {
+    fn from(error: ProvenanceError) -> Self {
+        match error {
+            ProvenanceError::Rule(error) => error.into(),
+            ProvenanceError::Body(error) => error.into(),
+            ProvenanceError::Rejected(rejection) => rejection.into(),
+            ProvenanceError::Submit(error) => error.into(),
+        }
+    }
+}
+
+/// What went in and what came out.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ProvenanceLog)]
+struct LogIn {
+    /// Any JSON.
+    #[schema(value_type = Object)]
+    input: Box<RawValue>,
+    /// Any JSON.
+    #[schema(value_type = Object)]
+    output: Box<RawValue>,
+    /// The time of receipt when absent.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    timestamp: Option<Timestamp>,
+    /// 0 when absent.
+    runtime_ms: Option<i64>,
+    /// `success` (default), `error`, `timeout`, `schema_error`.
+    status: Option<String>,
+    /// `2.0.0` when absent.
+    model_version: Option<String>,
+    /// `2.0.0` when absent.
+    adapter_version: Option<String>,
+    /// `unknown` when absent.
+    commit_sha: Option<String>,
+    /// The run it belongs to; it must be there.
+    run_id: Option<String>,
+}
+
+/// A log is on record.
+#[derive(Serialize, ToSchema)]
+struct LogOut {
+    id: String,
+    /// SHA-256 of the canonical input as stored.
+    input_hash: String,
+    output_hash: String,
+    /// The first 16 digits of input_hash.
+    plan_hash: String,
+    receipt: ReceiptView,
+    /// What was redacted in the payloads: where the count is not 0, a hash of what was sent is another.
+    redactions: RedactionsView,
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: Timestamp,
+}
+
+/// Records what went into a model and what came out.
+#[utoipa::path(
+    post, path = "/api/v1/provenance", tag = "provenance", operation_id = "provenance_log", request_body = LogIn,
+    responses((status = 201, description = "The log is in the ledger", body = LogOut), WriteProblems),
+)]
+async fn log(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    body: JsonBody<LogIn>,
+) -> Result<Response, ApiError> {
+    let out = app
+        .blocking(move |ledger| {
+            let sent = body.value;
+            let or = |given: Option<String>, default: &str| given.unwrap_or_else(|| default.to_owned());
+            let log = ProvenanceLog {
+                id: None,
+                input: fields::value("input", &sent.input)?,
+                output: fields::value("output", &sent.output)?,
+                runtime_ms: sent.runtime_ms.unwrap_or(0),
+                status: or(sent.status, PROVENANCE_STATUSES[0]),
+                model_version: or(sent.model_version, PROVENANCE_VERSION_DEFAULT),
+                adapter_version: or(sent.adapter_version, PROVENANCE_VERSION_DEFAULT),
+                commit_sha: or(sent.commit_sha, COMMIT_UNKNOWN),
+            };
+            let timestamp = sent.timestamp.unwrap_or(at);
+            let tenant = Arc::clone(&caller.tenant);
+            let written = ledger.provenance_log(&tenant, log, sent.run_id.as_deref(), timestamp, at)?;
+            let redactions = canonical::to_vec(&written.redactions);
+            let (input_hash, output_hash) = written.hashes;
+            Ok(LogOut {
+                id: written.receipt.record_id.to_string(),
+                plan_hash: input_hash.get(..16).unwrap_or_default().to_owned(),
+                input_hash,
+                output_hash,
+                receipt: written.receipt.into(),
+                redactions: serde_json::from_slice(&redactions).unwrap_or_default(),
+                timestamp,
+            })
+        })
+        .await?;
+    let text = serde_json::to_vec(&out).map_err(|error| ApiError::internal(&error))?;
+    Ok(json(StatusCode::CREATED, text))
+}
+
+/// Which logs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct LogsQuery {
+    /// At this time or later.
+    #[param(value_type = Option<String>, format = DateTime)]
+    start: Option<Timestamp>,
+    /// At this time or before.
+    #[param(value_type = Option<String>, format = DateTime)]
+    end: Option<Timestamp>,
+    /// With this input.
+    input_hash: Option<String>,
+    /// `success`, `error`, `timeout`, `schema_error`.
+    status: Option<String>,
+    /// Of this run.
+    run_id: Option<String>,
+    /// By this model.
+    model_version: Option<String>,
+    /// Most logs of the page, 1 to 1,000 (100).
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Only logs that were in the ledger at this tree size.
+    as_of: Option<u64>,
+}
+
+impl LogsQuery {
+    fn query(&self, limit: u32) -> Result<ProvenanceQuery, ApiError> {
+        if let Some(status) = &self.status
+            && !PROVENANCE_STATUSES.contains(&status.as_str())
+        {
+            let message = format!("query: status: must be one of {}", PROVENANCE_STATUSES.join(", "));
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", message));
+        }
+        Ok(ProvenanceQuery {
+            start: self.start,
+            end: self.end,
+            input_hash: self.input_hash.clone(),
+            status: self.status.clone(),
+            run_id: self.run_id.clone(),
+            model_version: self.model_version.clone(),
+            limit,
+            below: None,
+            as_of: None,
+        })
+    }
+}
+
+/// A log, with its payloads as JSON text.
+#[derive(Serialize, ToSchema)]
+struct LogView {
+    id: String,
+    timestamp: String,
+    input_hash: Option<String>,
+    output_hash: Option<String>,
+    /// Canonical JSON text; null when erased.
+    input_json: Option<String>,
+    output_json: Option<String>,
+    /// False: here payloads are text.
+    compressed: bool,
+    model_version: Option<String>,
+    adapter_version: Option<String>,
+    commit_sha: Option<String>,
+    runtime_ms: Option<i64>,
+    status: Option<String>,
+    tenant_id: String,
+    run_id: Option<String>,
+    /// The first 16 digits of input_hash.
+    plan_hash: Option<String>,
+    record_id: String,
+    leaf_index: u64,
+}
+
+impl LogView {
+    fn of(record: &ledger::Record) -> Result<Self, ApiError> {
+        let header = record.header()?;
+        let leaf_index = record.leaf.leaf_index();
+        let log = match &record.body {
+            None => None,
+            Some(body) => Some(ProvenanceView::read(body).map_err(|error| damaged(leaf_index, &error))?),
+        };
+        let record_id = header.id.to_string();
+        let log = log.as_ref();
+        Ok(Self {
+            id: log
+                .and_then(|log| log.id.clone())
+                .unwrap_or_else(|| record_id.clone()),
+            timestamp: header.occurred_at.to_string(),
+            input_hash: log.map(|log| log.input_hash.to_owned()),
+            output_hash: log.map(|log| log.output_hash.to_owned()),
+            input_json: log.map(|log| log.input.get().to_owned()),
+            output_json: log.map(|log| log.output.get().to_owned()),
+            compressed: false,
+            model_version: log.map(|log| log.model_version.clone()),
+            adapter_version: log.map(|log| log.adapter_version.clone()),
+            commit_sha: log.map(|log| log.commit_sha.clone()),
+            runtime_ms: log.map(|log| log.runtime_ms),
+            status: log.map(|log| log.status.clone()),
+            tenant_id: header.tenant_id.to_string(),
+            run_id: header.run.as_ref().map(|run| run.run_id.to_string()),
+            plan_hash: log.map(|log| log.plan_hash().to_owned()),
+            record_id,
+            leaf_index,
+        })
+    }
+}
+
+/// A page of logs.
+#[derive(Serialize, ToSchema)]
+struct LogsPage {
+    items: Vec<LogView>,
+    has_more: bool,
+    next_cursor: Option<String>,
+    /// Tree size that the list was read at.
+    as_of: u64,
+}
+
+/// Lists provenance logs, newest recorded first.
+///
+/// A page may be shorter than its limit, even empty, while `has_more` is true: follow `next_cursor`.
+#[utoipa::path(
+    get, path = "/api/v1/provenance", tag = "provenance", operation_id = "provenance_list", params(LogsQuery),
+    responses((status = 200, body = LogsPage), ReadProblems),
+)]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(asked): Query<LogsQuery>,
+) -> Result<Response, ApiError> {
+    let limit = limit(asked.limit, LIMIT_DEFAULT, PROVENANCE_PAGE_MAX)?;
+    let text = app
+        .blocking(move |ledger| {
+            let tenant = Arc::clone(&caller.tenant);
+            let ledger_no = tenant.ledger().row.ledger_no;
+            let mut query = asked.query(limit)?;
+            let scope = (
+                "provenance",
+                &*tenant.tenant_id,
+                (asked.start, asked.end, &asked.input_hash),
+                (&asked.status, &asked.run_id, &asked.model_version),
+            );
+            let size = match &asked.cursor {
+                None => as_of(ledger, &tenant, asked.as_of)?,
+                Some(text) => {
+                    let (size, (no, leaf)) = cursor::decode::<(u32, u64)>(&scope, text)?;
+                    query.below = Some(LeafKey::new(no, leaf));
+                    size
+                }
+            };
+            query.as_of = Some(LeafKey::new(ledger_no, size));
+            let page = ledger.provenance_find(&tenant, &query)?;
+            let next_cursor = page
+                .next
+                .map(|leaf| cursor::encode(&scope, size, &(leaf.ledger_no(), leaf.leaf_index())))
+                .transpose()?;
+            let out = LogsPage {
+                items: page.records.iter().map(LogView::of).collect::<Result<_, _>>()?,
+                has_more: next_cursor.is_some(),
+                next_cursor,
+                as_of: size,
+            };
+            serde_json::to_vec(&out).map_err(|error| ApiError::internal(&error))
+        })
+        .await?;
+    Ok(json(StatusCode::OK, text))
+}
+
+/// An output of an input that has had several.
+#[derive(Serialize, ToSchema)]
+struct DriftOut {
+    output_hash: String,
+    model_version: String,
+    adapter_version: String,
+    count: u64,
+    first_at: String,
+    last_at: String,
+}
+
+/// An input whose output changed.
+#[derive(Serialize, ToSchema)]
+struct DriftInput {
+    input_hash: String,
+    /// The first one first.
+    outputs: Vec<DriftOut>,
+}
+
+/// What drifted.
+#[derive(Serialize, ToSchema)]
+struct DriftReport {
+    items: Vec<DriftInput>,
+    /// Logs that were looked at.
+    logs: usize,
+    /// False when there were more: the newest 100,000 were looked at. Ask by input_hash or model_version.
+    complete: bool,
+}
+
+/// Inputs whose outputs changed, by version.
+#[utoipa::path(
+    get, path = "/api/v1/provenance/drift", tag = "provenance", operation_id = "provenance_drift",
+    params(LogsQuery), responses((status = 200, body = DriftReport), ReadProblems),
+)]
+async fn drift(
+    State(app): State<App>,
+    caller: Caller,
+    Query(asked): Query<LogsQuery>,
+) -> Result<Response, ApiError> {
+    if asked.limit.is_some() || asked.cursor.is_some() || asked.as_of.is_some() {
+        let message = "query: a drift report is not paged";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", message));
+    }
+    let text = app
+        .blocking(move |ledger| {
+            let query = asked.query(PROVENANCE_PAGE_MAX)?;
+            let drift = ledger.provenance_drift(&caller.tenant, &query)?;
+            let output = |output: ledger::provenance::DriftOutput| DriftOut {
+                output_hash: output.output_hash,
+                model_version: output.model_version,
+                adapter_version: output.adapter_version,
+                count: output.count,
+                first_at: output.between.0.to_string(),
+                last_at: output.between.1.to_string(),
+            };
+            let report = DriftReport {
+                items: drift
+                    .inputs
+                    .into_iter()
+                    .map(|(input_hash, outputs)| DriftInput {
+                        input_hash,
+                        outputs: outputs.into_iter().map(output).collect(),
+                    })
+                    .collect(),
+                logs: drift.logs,
+                complete: drift.complete,
+            };
+            serde_json::to_vec(&report).map_err(|error| ApiError::internal(&error))
+        })
+        .await?;
+    Ok(json(StatusCode::OK, text))
+}

@@ -1,0 +1,255 @@
+//! Runs judged, and sealed once.
+
+use serde_json::{Value, json};
+
+use crate::server::{TestServer, now, span};
+use crate::support::refused;
+
+fn put(server: &TestServer, path: &str, body: &Value) -> crate::server::Answer {
+    let headers = [("content-type", "application/json")];
+    server.request(axum::http::Method::PUT, path, &headers, body.to_string())
+}
+
+fn of(server: &TestServer, run: &str) -> Value {
+    server.get(&format!("/api/v1/runs/{run}/integrity")).ok()
+}
+
+fn assert_verified(server: &TestServer) {
+    let verified = server.post("/api/v1/verifications", &json!({})).ok();
+    assert_eq!(verified["status"], "verified", "{verified}");
+}
+
+/// A run with evidence of each class.
+fn whole(server: &TestServer, run: &str) {
+    server.run(run);
+    server.step(run, 0, "success");
+    let post =
+        |class: &str, body: Value| server.created(&format!("/api/v1/runs/{run}/evidence/{class}"), &body);
+    post("environment", json!({ "sdk_mode": "inline" }));
+    post(
+        "activity",
+        json!({ "step_index": 0, "skill_id": "llm", "model_name": "m", "prompt_fingerprint": "ab".repeat(32),
+            "prompt_token_length": 5, "response_fingerprint": "cd".repeat(32) }),
+    );
+    post(
+        "provider",
+        json!({ "step_index": 0, "provider_name": "p", "model_name": "m" }),
+    );
+    post(
+        "policy-decision",
+        json!({ "policy_type": "budget", "decision": "GRANTED" }),
+    );
+}
+
+#[test]
+fn a_run_is_judged_at_any_time_and_sealed_once() {
+    let server = TestServer::new();
+    whole(&server, "r");
+    let pending = of(&server, "r");
+    assert_eq!(
+        (
+            &pending["state"],
+            &pending["grade"],
+            &pending["score"],
+            &pending["status"]
+        ),
+        (&json!("PENDING"), &json!("PASS"), &json!(1), &json!("VALID"))
+    );
+    assert_eq!(
+        pending["evidence_counts"],
+        json!({ "environment_evidence": 1, "activity_evidence": 1, "provider_evidence": 1, "policy_decisions": 1,
+            "traces": 1, "trace_steps": 1 })
+    );
+    assert_eq!(pending["completeness"]["content_captured"], "pass");
+    assert_eq!(pending["completeness"]["declared_steps_seen"], "unknown");
+    assert_eq!(
+        server.post("/api/v1/runs/r/seal", &json!({})).problem(409),
+        "run_running"
+    );
+    server.created(
+        "/api/v1/runs/r/complete",
+        &json!({ "status": "completed", "declared_steps": 2 }),
+    );
+    let sealed = server.created("/api/v1/runs/r/seal", &json!({}));
+    assert_eq!(
+        (&sealed["state"], &sealed["grade"]),
+        (&json!("SEALED"), &json!("PASS"))
+    );
+    assert_eq!(sealed["completeness"]["declared_steps_seen"], "fail");
+    assert_eq!(sealed["records_count"], 8, "all records before it");
+    let id = sealed["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{id}")).ok();
+    assert_eq!(
+        (&record["header"]["kind"], &record["header"]["run_seq"]),
+        (&json!("evidence.integrity"), &json!(8))
+    );
+    assert_eq!(of(&server, "r"), sealed, "from then on it is what the seal says");
+    let again = server.post("/api/v1/runs/r/seal", &json!({}));
+    assert_eq!(again.problem(409), "run_sealed");
+    assert_eq!(again.json()["receipt"], sealed["receipt"]);
+    assert_eq!(
+        server.post("/api/v1/runs/none/seal", &json!({})).problem(404),
+        "not_found"
+    );
+    assert_eq!(
+        server.get("/api/v1/runs/none/integrity").problem(404),
+        "not_found"
+    );
+    assert_verified(&server);
+}
+
+#[test]
+fn failures_bring_a_run_down_even_those_that_passed() {
+    let server = TestServer::new();
+    whole(&server, "r");
+    let fail = |run: &str, class: &str, reason: &str| {
+        let body = json!({ "evidence_class": class, "failure_reason": reason });
+        server.created(&format!("/api/v1/runs/{run}/evidence/failures"), &body);
+    };
+    fail("r", "provider_evidence", "pre_attach");
+    let judged = of(&server, "r");
+    assert_eq!(judged["grade"], "WARN", "the class came after all");
+    assert_eq!(judged["capture_failures"][0]["resolution"], "superseded");
+    assert_eq!(
+        (&judged["unresolved_failures"], &judged["has_capture_failures"]),
+        (&json!([]), &json!(true))
+    );
+    server.run("bare");
+    server.step("bare", 0, "success");
+    fail("bare", "environment_evidence", "context_invalid");
+    let judged = of(&server, "bare");
+    assert_eq!(
+        (&judged["grade"], &judged["status"]),
+        (&json!("FAIL"), &json!("FAILED"))
+    );
+    assert_eq!(
+        judged["missing_reasons"]["environment_evidence"],
+        "context_invalid"
+    );
+    assert_eq!(judged["missing_reasons"]["provider_evidence"], "no_records_found");
+}
+
+#[test]
+fn a_run_whose_exporter_dropped_attributes_says_so() {
+    let server = TestServer::new();
+    let mut root = span(1, 1);
+    root["parentSpanId"] = json!("");
+    root["droppedAttributesCount"] = json!(3);
+    let mut orphan = span(1, 2);
+    orphan["parentSpanId"] = json!("00000000000000aa");
+    server.spans(&[root.clone(), orphan.clone()]);
+    let run = "01".repeat(16);
+    let judged = of(&server, &run);
+    assert_eq!(judged["grade"], "WARN");
+    let failures = judged["capture_failures"].as_array().unwrap();
+    assert_eq!(
+        (failures.len(), &failures[0]["evidence_class"]),
+        (1, &json!("trace_steps"))
+    );
+    let facts = &judged["completeness"];
+    assert_eq!(
+        (
+            &facts["nothing_dropped"],
+            &facts["no_orphan_parents"],
+            &facts["root_present"]
+        ),
+        (&json!("fail"), &json!("fail"), &json!("pass"))
+    );
+    let size = server.tree_size();
+    server.spans(&[root, orphan]);
+    assert_eq!(server.tree_size(), size, "sent again it is noted no second time");
+    assert_verified(&server);
+}
+
+#[test]
+fn a_span_that_is_refused_is_noted_once() {
+    let server = TestServer::new();
+    server.spans(&[span(2, 1)]);
+    let mut other = span(2, 1);
+    other["name"] = json!("another thing under the same ids");
+    let mut bad = span(2, 7);
+    bad["startTimeUnixNano"] = json!("0");
+    let export = crate::server::export(&[other, bad]);
+    assert_eq!(
+        server.post("/v1/traces", &export).ok()["partialSuccess"]["rejectedSpans"],
+        "2"
+    );
+    let judged = of(&server, &"02".repeat(16));
+    let failures = judged["capture_failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 2, "{judged}");
+    let size = server.tree_size();
+    server.post("/v1/traces", &export).ok();
+    assert_eq!(
+        server.tree_size(),
+        size,
+        "sent again they are noted no second time"
+    );
+    assert_verified(&server);
+}
+
+#[test]
+fn runs_seal_themselves_after_their_end() {
+    let server = TestServer::new();
+    let ledger = &server.app.ledger;
+    whole(&server, "rest");
+    server.complete("rest");
+    let mut root = span(1, 1);
+    root["parentSpanId"] = json!("");
+    server.spans(&[root, span(1, 2)]);
+    let later = |seconds: i64| now().checked_add_micros(seconds * 1_000_000).unwrap();
+    assert_eq!(ledger.seal_due(later(29)).unwrap(), 0);
+    assert_eq!(
+        (
+            ledger.settle_due(later(31)).unwrap(),
+            ledger.seal_due(later(31)).unwrap()
+        ),
+        (1, 2)
+    );
+    assert_eq!(ledger.seal_due(later(90)).unwrap(), 0, "once");
+    let run = "01".repeat(16);
+    let sealed = of(&server, &run);
+    assert_eq!(sealed["state"], "SEALED");
+    // What comes later is recorded, flagged, and counted on.
+    server.spans(&[span(1, 3)]);
+    let late = of(&server, &run);
+    assert_eq!(
+        (&late["late_count"], &late["records_count"]),
+        (&json!(1), &sealed["records_count"])
+    );
+    assert_eq!(of(&server, "rest")["state"], "SEALED");
+    assert_verified(&server);
+}
+
+#[test]
+fn a_tenant_says_what_it_expects_and_the_change_is_an_audit_event() {
+    let server = TestServer::new();
+    server.run("r");
+    server.step("r", 0, "success");
+    assert_eq!(of(&server, "r")["grade"], "FAIL");
+    let before = server.get("/api/v1/integrity-policy").ok();
+    assert_eq!(
+        (&before["pass_at"], before["expected"].as_array().unwrap().len()),
+        (&json!(0.8), 6)
+    );
+    for bad in [
+        json!({ "expected": [] }),
+        json!({ "expected": ["steps"] }),
+        json!({ "pass_at": 0.4 }),
+        json!({ "pass_at": 1.5 }),
+    ] {
+        refused(&put(&server, "/api/v1/integrity-policy", &bad), "policy");
+    }
+    let policy = json!({ "required": ["traces"], "expected": ["traces", "trace_steps"] });
+    let set = put(&server, "/api/v1/integrity-policy", &policy).ok();
+    assert_eq!(set["warn_at"], 0.5);
+    let judged = of(&server, "r");
+    assert_eq!(
+        (&judged["grade"], &judged["expected"]),
+        (&json!("PASS"), &json!(["traces", "trace_steps"]))
+    );
+    let events = server
+        .get("/api/v1/logs/audit?event_type=PolicyRuleModified")
+        .ok();
+    let entry = events["items"][0].clone();
+    assert_eq!(entry["entity_id"], "integrity_policy");
+}

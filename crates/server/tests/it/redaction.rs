@@ -1,0 +1,408 @@
+//! Secrets that are sent wherever text can be sent, and looked for wherever text is kept.
+
+use std::io::Write;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::server::{TestServer, export, span};
+use crate::support::sha256;
+
+/// Each is found by another rule.
+const SECRETS: [&str; 9] = [
+    "ada.lovelace@example.com",
+    "4111 1111 1111 1111",
+    "5500-0000-0000-0004",
+    "123-45-6789",
+    "AKIAIOSFODNN7EXAMPLE",
+    "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+    "xoxb-123456789012-abcdefABCDEF",
+    "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0.x1",
+    "MIIEpAIBAAKCAQEA",
+];
+
+/// Stands under secret names only.
+const PASSWORD: &str = "hunter2hunter2";
+
+/// A text that holds all of them.
+fn planted() -> String {
+    format!(
+        "mail {}, cards {} and {}, ssn {}, keys {} {} {}\nAuthorization: Bearer {}\n\
+         -----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\nend",
+        SECRETS[0],
+        SECRETS[1],
+        SECRETS[2],
+        SECRETS[3],
+        SECRETS[4],
+        SECRETS[5],
+        SECRETS[6],
+        SECRETS[7],
+        SECRETS[8]
+    )
+}
+
+/// An object that holds them at several depths: as text, as names, under secret names, as JSON within text.
+fn planted_object() -> Value {
+    let inner = json!({ "api_key": PASSWORD, "note": planted(), "arguments": json!({ "token": PASSWORD }).to_string() });
+    json!({
+        "text": planted(),
+        "deep": [[{ "x": { "y": [planted()] } }]],
+        "Password": PASSWORD,
+        "http.request.header.Authorization": PASSWORD,
+        "credentials": { "user": PASSWORD, "list": [PASSWORD] },
+        SECRETS[0]: 1,
+        "json": inner.to_string(),
+        "cut": format!("{{\"a\":1,\"secret\":\"{PASSWORD}"),
+    })
+}
+
+/// What the tests of this process log.
+static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let to = Arc::clone(&log);
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || Sink(Arc::clone(&to)))
+        .try_init();
+    log
+});
+
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn assert_clean(place: &str, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for secret in SECRETS.into_iter().chain([PASSWORD]) {
+        assert!(!text.contains(secret), "{secret} stands in {place}");
+    }
+}
+
+/// Every leaf and body, unpacked, and every file as it lies.
+fn assert_all_clean(server: &TestServer) {
+    let tenant = server.app.ledger.tenant("default").unwrap();
+    let ledger_no = tenant.ledger().row.ledger_no;
+    let size = server.tree_size();
+    let records = server.app.ledger.records(&tenant);
+    for leaf in 0..size {
+        let record = records
+            .read(&[store::LeafKey::new(ledger_no, leaf)])
+            .unwrap()
+            .pop()
+            .unwrap();
+        assert_clean(&format!("leaf {leaf}"), &record.header);
+        assert_clean(&format!("the body of leaf {leaf}"), &record.body.unwrap());
+    }
+    let folder = &server.app.ledger.options().data_dir;
+    let mut files = 0;
+    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if file.metadata().unwrap().is_file() {
+            assert_clean(
+                &file.path().display().to_string(),
+                &std::fs::read(file.path()).unwrap(),
+            );
+            files += 1;
+        }
+    }
+    assert!(files >= 2, "database and log are there");
+    assert_clean("the log", &LOG.lock().unwrap());
+    let verified = server.post("/api/v1/verifications", &json!({})).ok();
+    assert_eq!(verified["status"], "verified", "{verified}");
+}
+
+#[test]
+fn no_secret_sent_by_rest_is_kept_anywhere() {
+    LazyLock::force(&LOG);
+    let server = TestServer::new();
+    let (text, object) = (planted(), planted_object());
+    server.created(
+        "/api/v1/runs",
+        &json!({ "run_id": "r", "goal": text, "plan": [object, text], "agent_id": "planner" }),
+    );
+    let step = |index: u32| {
+        json!({ "step_index": index, "skill_name": "mail ada.lovelace@example.com", "status": "failure", "params": object,
+            "outcome_code": "for 123-45-6789", "outcome_category": "x AKIAIOSFODNN7EXAMPLE", "skill_id": SECRETS[6],
+            "outcome_data": [object, text], "rng_state_before": object })
+    };
+    server.created("/api/v1/runs/r/steps", &step(0));
+    let again = server.post("/api/v1/runs/r/steps", &step(0));
+    assert_eq!(
+        again.status,
+        200,
+        "the same again is the same after redaction: {}",
+        again.text()
+    );
+    server.created(
+        "/api/v1/runs/r/evidence/policy-decision",
+        &json!({ "policy_type": "budget", "decision": "DENIED", "decision_reason": text, "thresholds_used": object,
+            "customer_guardrail_result": object, "provider_moderation_result": text,
+            "decision_reason_codes": ["for 123-45-6789"] }),
+    );
+    server.created(
+        "/api/v1/runs/r/complete",
+        &json!({ "status": "failed", "metadata": object, "termination_reason": text,
+            "provider": "ada.lovelace@example.com", "model": "ghp_0123456789abcdefghijABCDEFGHIJ012345" }),
+    );
+    server.run("aborted");
+    server.created("/api/v1/runs/aborted/abort", &json!({ "reason": text }));
+    server.created(
+        "/api/v1/traces",
+        &json!({ "run_id": "whole", "goal": text, "plan": [object], "steps": [step(0), step(1)],
+            "status": "completed", "metadata": object }),
+    );
+    server.created(
+        "/api/v1/audit-events",
+        &json!({ "event_type": "LimitUpdated", "entity_type": "LIMIT", "entity_id": "l", "actor_type": "HUMAN",
+            "actor_id": "ada", "action_reason": text, "before_state": object, "after_state": object }),
+    );
+    server.created(
+        "/api/v1/system-records",
+        &json!({ "component": "c 123-45-6789", "event_type": "e AKIAIOSFODNN7EXAMPLE", "severity": "INFO", "summary": text,
+            "details": object, "host": "ada.lovelace@example.com" }),
+    );
+    server.created(
+        "/api/v1/policy-activations",
+        &json!({ "policy_id": "p", "source_pattern_id": "s", "source_recovery_id": "r", "confidence": 0.5,
+            "confidence_version": "v 123-45-6789", "approval_path": "by ada.lovelace@example.com", "loop_trace_id": "l" }),
+    );
+    let incident = server.created(
+        "/api/v1/incidents",
+        &json!({ "severity": "HIGH 123-45-6789", "summary": text, "policy_name": "ada.lovelace@example.com",
+            "violation_type": "xoxb-123456789012-abcdefABCDEF" }),
+    );
+    let id = incident["incident_id"].as_str().unwrap();
+    server.created(
+        &format!("/api/v1/incidents/{id}/resolve"),
+        &json!({ "actor_type": "HUMAN", "actor_id": "ada", "reason": text }),
+    );
+    // What is refused must not be kept either.
+    server.post("/api/v1/runs/none/steps", &step(0));
+    server.post("/api/v1/runs/r/steps", &json!({ "unknown": text }));
+    assert_all_clean(&server);
+}
+
+#[test]
+fn no_secret_sent_by_otlp_is_kept_anywhere() {
+    LazyLock::force(&LOG);
+    let server = TestServer::new();
+    let text = planted();
+    let string = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let object = planted_object().to_string();
+    let attributes = json!([
+        string("gen_ai.operation.name", "chat"),
+        string("gen_ai.request.model", "m ada.lovelace@example.com"),
+        string("gen_ai.provider.name", "p 123-45-6789"),
+        string("gen_ai.input.messages",
+            &json!([{ "role": "user", "parts": [{ "type": "text", "content": text }, { "type": "tool_call", "arguments": planted_object() }] }]).to_string()),
+        string("gen_ai.output.messages",
+            &json!([{ "role": "assistant", "parts": [{ "type": "text", "content": text }], "finish_reason": "stop" }]).to_string()),
+        string("gen_ai.agent.name", "ada.lovelace@example.com"),
+        string("error.type", "e AKIAIOSFODNN7EXAMPLE"),
+        string("http.request.header.authorization", PASSWORD),
+        string("custom", &object),
+        string("ada.lovelace@example.com", "x"),
+        { "key": "bytes", "value": { "bytesValue": "YWRhLmxvdmVsYWNlQGV4YW1wbGUuY29t" } },
+        { "key": "map", "value": { "kvlistValue": { "values": [string("password", PASSWORD), string("t", &text)] } } },
+        { "key": "list", "value": { "arrayValue": { "values": [{ "stringValue": text }] } } },
+    ]);
+    let mut chat = span(1, 1);
+    chat["attributes"] = attributes.clone();
+    chat["name"] = json!(text);
+    chat["traceState"] = json!("k=123-45-6789");
+    chat["status"] = json!({ "code": 2, "message": text });
+    chat["events"] = json!([{ "name": text, "timeUnixNano": "1", "attributes": attributes }]);
+    chat["links"] = json!([{ "traceId": "01".repeat(16), "spanId": "02".repeat(8), "traceState": text, "attributes": attributes }]);
+    let mut tool = span(1, 2);
+    tool["attributes"] = json!([
+        string("gen_ai.operation.name", "execute_tool"),
+        string("gen_ai.tool.name", "ada.lovelace@example.com"),
+        string("gen_ai.tool.call.arguments", &object),
+        string("gen_ai.tool.call.result", &object),
+    ]);
+    let mut request = export(&[chat.clone(), tool]);
+    let resource = &mut request["resourceSpans"][0];
+    resource["resource"]["attributes"] = attributes.clone();
+    resource["scopeSpans"][0]["scope"] =
+        json!({ "name": text, "version": "123-45-6789", "attributes": attributes });
+    assert_eq!(server.post("/v1/traces", &request).ok(), json!({}));
+    let before = server.tree_size();
+    assert_eq!(
+        server.post("/v1/traces", &request).ok(),
+        json!({}),
+        "the same again is the same after redaction"
+    );
+    assert_eq!(server.tree_size(), before);
+
+    let mut logs = json!({ "resourceLogs": [{ "resource": { "attributes": attributes }, "scopeLogs": [{
+        "scope": { "name": text, "attributes": attributes },
+        "logRecords": [
+            { "timeUnixNano": "1767323000000000000", "body": { "stringValue": text }, "attributes": attributes, "severityText": text },
+            { "body": { "kvlistValue": { "values": [string("token", PASSWORD), string("t", &text)] } }, "eventName": text },
+        ],
+    }] }] });
+    // Bytes stay bytes in logs; they are no text.
+    let keep = |attributes: &mut Value| attributes.as_array_mut().unwrap().retain(|a| a["key"] != "bytes");
+    keep(&mut logs["resourceLogs"][0]["resource"]["attributes"]);
+    assert_eq!(server.post("/v1/logs", &logs).ok(), json!({}));
+    let metrics = json!({ "resourceMetrics": [{ "resource": { "attributes": attributes }, "scopeMetrics": [{
+        "scope": { "name": text },
+        "metrics": [{ "name": text, "unit": "123-45-6789", "gauge": { "dataPoints": [
+            { "timeUnixNano": "1767323000000000000", "asInt": "1", "attributes": attributes },
+        ] } }],
+    }] }] });
+    assert_eq!(server.post("/v1/metrics", &metrics).ok(), json!({}));
+    assert_all_clean(&server);
+
+    // What the record says of it.
+    let run = "01".repeat(16);
+    let records = server
+        .get(&format!("/api/v1/records?run_id={run}&kind=trace.step"))
+        .ok();
+    let record = &records["items"][0];
+    assert!(
+        record["redactions"]["count"].as_u64().unwrap() > 20,
+        "{}",
+        record["redactions"]
+    );
+    assert_eq!(record["redactions"], record["body"]["redactions"]);
+    let patterns = record["redactions"]["patterns"].as_array().unwrap();
+    for pattern in [
+        "email",
+        "field",
+        "card_number",
+        "us_ssn",
+        "private_key",
+        "bearer_token",
+        "aws_key",
+    ] {
+        assert!(patterns.contains(&json!(pattern)), "{pattern}");
+    }
+    let activity = &record["body"]["activity"];
+    assert_eq!(activity["fingerprint_of"], "redacted");
+    let said = "mail <REDACTED_EMAIL>, cards <REDACTED_CARD_NUMBER> and <REDACTED_CARD_NUMBER>, ssn <REDACTED_US_SSN>, \
+        keys <REDACTED_AWS_KEY> <REDACTED_GITHUB_TOKEN> <REDACTED_SLACK_TOKEN>\nAuthorization: <REDACTED_BEARER_TOKEN>\n\
+        <REDACTED_PRIVATE_KEY>\nend";
+    assert_eq!(
+        activity["response_fingerprint"],
+        sha256(said),
+        "over the text that is stored"
+    );
+}
+
+#[test]
+fn a_step_without_secrets_has_no_member_for_them() {
+    let server = TestServer::new();
+    server.run("r");
+    let step = server.step("r", 0, "success");
+    let id = step["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{id}")).ok();
+    assert_eq!(record["redactions"], json!({ "count": 0, "patterns": [] }));
+    assert!(record["body"].get("redactions").is_none());
+}
+
+#[test]
+fn a_fingerprint_is_that_of_the_text_as_sent() {
+    let server = TestServer::new();
+    let before = server.tree_size();
+    let answer = server
+        .post("/api/v1/fingerprint", &json!({ "text": planted() }))
+        .ok();
+    assert_eq!(answer["fingerprint"], sha256(&planted()));
+    assert_eq!(server.tree_size(), before);
+    assert_eq!(
+        server.post("/api/v1/fingerprint", &json!({})).problem(422),
+        "invalid"
+    );
+}
+
+#[test]
+fn a_tenant_adds_rules_and_takes_patterns_away_and_each_change_is_an_audit_event() {
+    let server = TestServer::new();
+    let put = |settings: &Value| {
+        server.request(
+            axum::http::Method::PUT,
+            "/api/v1/redaction",
+            &[("content-type", "application/json")],
+            settings.to_string(),
+        )
+    };
+    let before = server.get("/api/v1/redaction").ok();
+    assert_eq!(
+        (&before["fields"], &before["off"], &before["patterns"]),
+        (&json!([]), &json!([]), &json!([]))
+    );
+    for (bad, field) in [
+        (
+            json!({ "patterns": [{ "name": "x", "pattern": "(" }] }),
+            "patterns",
+        ),
+        (
+            json!({ "patterns": [{ "name": "x", "pattern": "(a|b)*" }] }),
+            "patterns",
+        ),
+        (
+            json!({ "patterns": [{ "name": "x", "pattern": "((a{1,99}){1,99}){1,99}" }] }),
+            "patterns",
+        ),
+        (json!({ "off": ["all"] }), "off"),
+        (json!({ "fields": ["a b"] }), "fields"),
+    ] {
+        crate::support::refused(&put(&bad), field);
+    }
+    assert_eq!(server.tree_size(), 0, "what is refused changes nothing");
+
+    let settings = json!({ "fields": ["Kundennummer"], "off": ["email"], "patterns": [{ "name": "order", "pattern": "ORD-[0-9]+" }] });
+    let set = put(&settings).ok();
+    assert_eq!(set["fields"], json!(["kundennummer"]));
+    let event = server
+        .get("/api/v1/logs/audit?event_type=PolicyRuleModified")
+        .ok();
+    let entry = &event["items"][0];
+    assert_eq!(
+        (&entry["entity_id"], &entry["actor_id"]),
+        (&json!("redaction"), &json!("local"))
+    );
+
+    server.run("r");
+    let step = server.created(
+        "/api/v1/runs/r/steps",
+        &json!({ "step_index": 0, "skill_name": "s", "status": "success",
+            "params": { "kundennummer": "7", "t": "ORD-12 a@b.example 123-45-6789" } }),
+    );
+    let id = step["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{id}")).ok();
+    assert_eq!(
+        record["body"]["step"]["params"],
+        json!({ "kundennummer": "<REDACTED>", "t": "<REDACTED_ORDER> a@b.example <REDACTED_US_SSN>" })
+    );
+    let mut sent = span(3, 1);
+    sent["attributes"] = json!([{ "key": "note", "value": { "stringValue": "ORD-12 a@b.example" } }]);
+    server.spans(&[sent]);
+    let records = server
+        .get(&format!(
+            "/api/v1/records?run_id={}&kind=trace.step",
+            "03".repeat(16)
+        ))
+        .ok();
+    let note = &records["items"][0]["body"]["otel"]["attributes"]["note"];
+    assert_eq!(note, "<REDACTED_ORDER> a@b.example");
+
+    // Somebody's own event in the same words changes nothing.
+    server.created(
+        "/api/v1/audit-events",
+        &json!({ "event_type": "PolicyRuleModified", "entity_type": "POLICY_RULE", "entity_id": "redaction",
+            "actor_type": "SYSTEM", "before_state": {}, "after_state": { "off": ["us_ssn"] } }),
+    );
+    assert_eq!(server.get("/api/v1/redaction").ok()["off"], json!(["email"]));
+    let verified = server.post("/api/v1/verifications", &json!({})).ok();
+    assert_eq!(verified["status"], "verified", "{verified}");
+}
