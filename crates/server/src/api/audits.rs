@@ -19,7 +19,8 @@ use super::answer::{ReadProblems, ReceiptOut, WriteProblems, canonical, created,
 use super::fields;
 use super::jobs::{moment, with_job};
 use super::records::ReceiptView;
-use crate::{ApiError, App, Caller, JsonBody, Path, Received};
+use crate::api::logs::NoParams;
+use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -141,6 +142,7 @@ async fn get(
     State(app): State<App>,
     caller: Caller,
     Path(job_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let read = ledger
@@ -182,6 +184,7 @@ async fn checks(
     State(app): State<App>,
     caller: Caller,
     Path(job_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let read = ledger
@@ -225,6 +228,7 @@ async fn evidence(
     State(app): State<App>,
     caller: Caller,
     Path(job_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     // As large bodies: evidence of a job takes ten times what it says.
     let permit = app.large_bodies.clone().acquire_owned().await;
@@ -305,6 +309,7 @@ async fn rollout(
     State(app): State<App>,
     caller: Caller,
     Path(job_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let read = ledger.rollout(&caller.tenant, &job_id)?;

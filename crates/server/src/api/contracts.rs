@@ -22,6 +22,7 @@ use super::jobs::moment;
 use super::records::ReceiptView;
 use super::run_list::{Filters, given, shown};
 use super::run_steps::damaged;
+use crate::api::logs::NoParams;
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -139,6 +140,7 @@ async fn get(
     State(app): State<App>,
     caller: Caller,
     Path(contract_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let (contract, receipt, recorded_at) = ledger

@@ -19,6 +19,7 @@ use super::jobs::moment;
 use super::records::ReceiptView;
 use super::run_list::{Filters, given, shown};
 use super::run_steps::damaged;
+use crate::api::logs::NoParams;
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -117,6 +118,7 @@ async fn get(
     State(app): State<App>,
     caller: Caller,
     Path(signal_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let (signal, receipt) = ledger

@@ -85,6 +85,7 @@ struct Filled {
     entry: String,
     verification: String,
     key: String,
+    signal: String,
 }
 
 impl Filled {
@@ -121,6 +122,16 @@ impl Filled {
             );
             keyed.get_as("auditor", "/api/v1/logs/llm-runs").ok();
         }
+        post(
+            "/api/v1/contracts",
+            json!({ "contract_id": "c-1", "scope": ["search"] }),
+        );
+        let job = json!({ "job_id": "j-1", "handler": "h", "contract_id": "c-1" });
+        post("/api/v1/jobs", job);
+        post("/api/v1/jobs/j-1/start", json!({}));
+        post("/api/v1/jobs/j-1/complete", json!({}));
+        let signal = json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" });
+        let signal = post("/api/v1/signals", signal);
         let incident = last["incident_id"].as_str().unwrap().to_owned();
         let entries = keyed.get_as("admin", "/api/v1/logs/audit").ok();
         let entry = entries["items"][0]["id"].as_str().unwrap().to_owned();
@@ -130,6 +141,7 @@ impl Filled {
         Self {
             incident,
             entry,
+            signal: signal["signal_id"].as_str().unwrap().to_owned(),
             verification: verification["verification_id"].as_str().unwrap().to_owned(),
             key: keyed.keys[0].1.split('_').nth(1).unwrap().to_owned(),
             keyed,
@@ -141,6 +153,10 @@ impl Filled {
         match name {
             "run_id" => "r-1".into(),
             "id" if path.contains("/incidents/") => self.incident.clone(),
+            "job_id" => "j-1".into(),
+            "id" if path.contains("/jobs/") => "j-1".into(),
+            "id" if path.contains("/contracts/") => "c-1".into(),
+            "id" if path.contains("/signals/") => self.signal.clone(),
             "id" if path.contains("/keys/") => self.key.clone(),
             "id" if path.contains("/traces/") => "r-1".into(),
             "id" | "entry_id" => self.entry.clone(),
@@ -179,7 +195,7 @@ fn what_is_another_tenants_is_as_absent_as_what_does_not_exist() {
     for operation in operations() {
         let foreign = concrete(&operation, |name| filled.present(&operation.path, name));
         // Whose ids can be somebody's: places in a ledger are everybody's own.
-        let ids = ["run_id", "id", "entry_id", "verification_id", "tenant"];
+        let ids = ["run_id", "job_id", "id", "entry_id", "verification_id", "tenant"];
         let of_path: Vec<&str> = operation
             .parameters
             .iter()

@@ -26,8 +26,9 @@ use utoipa_axum::routes;
 use self::view::{JobView, ProgressDone, RetriesView};
 use super::answer::{ReadProblems, WriteProblems, created, ok};
 use super::fields::{self, Num};
+use crate::api::logs::NoParams;
 use crate::tasks::to_its_end;
-use crate::{ApiError, App, Caller, JsonBody, Path, Received, ids};
+use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -445,6 +446,7 @@ async fn get(
     State(app): State<App>,
     caller: Caller,
     Path(job_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     let tenant = caller.tenant.clone();
     let (job, verdict) = with_job(&app, &caller, job_id, move |guard, ledger| {
@@ -471,6 +473,7 @@ async fn retries(
     State(app): State<App>,
     caller: Caller,
     Path(job_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     let job = with_job(&app, &caller, job_id, |guard, _| guard.view()).await?;
     caller.answered(job.history.len());

@@ -19,7 +19,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::view::ProgressView;
 use super::with_job;
 use crate::api::answer::{ReadProblems, canonical, ok};
-use crate::{ApiError, App, Caller, Path};
+use crate::api::logs::NoParams;
+use crate::{ApiError, App, Caller, Path, Query};
 
 /// A comment on a stream on which nothing happens, so that nobody in between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -41,6 +42,7 @@ pub(super) async fn get(
     State(app): State<App>,
     caller: Caller,
     Path(job_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     if !wants_events(&headers) {
