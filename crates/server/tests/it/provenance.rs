@@ -238,7 +238,9 @@ fn logs_of_the_older_implementation_agree() {
                 assert_eq!(page["items"][0]["id"], written["id"], "{name}");
                 let back: Value =
                     serde_json::from_str(page["items"][0]["input_json"].as_str().unwrap()).unwrap();
-                assert_eq!(back, value, "{name}: payloads come back whole");
+                // By value: `1.0` comes back as `1`.
+                let form = |value: &Value| evidence::canonical::from_serde(value).unwrap();
+                assert_eq!(form(&back), form(&value), "{name}: payloads come back whole");
             }
             "provenance.decompress" => {
                 let packed = input["compressed"].as_str().unwrap();
