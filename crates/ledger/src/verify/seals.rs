@@ -60,7 +60,9 @@ mod tests {
     fn a_seal_stands_on_all_records_before_it_and_on_no_others() {
         let hashes = [[1; 32], [2; 32]];
         let mut whole = RunDigest::default();
-        hashes.iter().for_each(|hash| whole.push(hash));
+        for hash in &hashes {
+            whole.push(hash);
+        }
         let seal = whole.finish();
         let judged = |of: &[[u8; 32]], seal: SealFacts| {
             let mut seals = Seals::default();
