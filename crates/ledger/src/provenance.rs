@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Most logs of one page.
-pub const PROVENANCE_PAGE_MAX: u32 = 1_000;
+pub const PROVENANCE_PAGE_MAX: u32 = 500;
 
 /// Payloads on one page, in bytes; the log that passes it is the page's last.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;

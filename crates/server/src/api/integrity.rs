@@ -17,7 +17,8 @@ use utoipa_axum::routes;
 use super::answer::{ReadProblems, ReceiptOut, WriteProblems, json};
 use super::fields::Num;
 use super::records::ReceiptView;
-use crate::{ApiError, App, Caller, JsonBody, Path, Received};
+use crate::api::logs::NoParams;
+use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -111,6 +112,7 @@ async fn get(
     State(app): State<App>,
     caller: Caller,
     Path(run_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     let text = app
         .blocking(move |ledger| {
@@ -189,12 +191,28 @@ impl PolicyIn {
     }
 }
 
+/// How runs are judged from now on, and the receipt of the change.
+#[derive(Serialize, ToSchema)]
+#[schema(as = IntegrityPolicyChanged)]
+#[allow(dead_code)] // the shape of an answer that is put together from values
+struct PolicyOut {
+    expected: Vec<String>,
+    pass_at: f64,
+    receipt: ReceiptView,
+    required: Vec<String>,
+    warn_at: f64,
+}
+
 /// How runs are judged now.
 #[utoipa::path(
     get, path = "/api/v1/integrity-policy", tag = "settings", operation_id = "integrity_policy_get",
     responses((status = 200, body = PolicyIn), ReadProblems),
 )]
-async fn policy(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+async fn policy(
+    State(app): State<App>,
+    caller: Caller,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<Response, ApiError> {
     let policy = app
         .blocking(move |ledger| Ok(ledger.integrity_policy(&caller.tenant)?))
         .await?;
@@ -206,7 +224,7 @@ async fn policy(State(app): State<App>, caller: Caller) -> Result<Response, ApiE
 /// The whole policy: what is absent has its default. The change is an audit event, whose receipt is answered.
 #[utoipa::path(
     put, path = "/api/v1/integrity-policy", tag = "settings", operation_id = "integrity_policy_put",
-    request_body = PolicyIn, responses((status = 200, description = "In force", body = PolicyIn), WriteProblems),
+    request_body = PolicyIn, responses((status = 200, description = "In force", body = PolicyOut), WriteProblems),
 )]
 async fn policy_put(
     State(app): State<App>,

@@ -155,12 +155,49 @@ struct LogsQuery {
     run_id: Option<String>,
     /// By this model.
     model_version: Option<String>,
-    /// Most logs of the page, 1 to 1,000 (100).
+    /// Most logs of the page, 1 to 500 (100).
     limit: Option<u32>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
     /// Only logs that were in the ledger at this tree size.
     as_of: Option<u64>,
+}
+
+/// Over which logs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DriftQuery {
+    /// At this time or later.
+    #[param(value_type = Option<String>, format = DateTime)]
+    start: Option<Timestamp>,
+    /// At this time or before.
+    #[param(value_type = Option<String>, format = DateTime)]
+    end: Option<Timestamp>,
+    /// With this input.
+    input_hash: Option<String>,
+    /// `success`, `error`, `timeout`, `schema_error`.
+    status: Option<String>,
+    /// Of this run.
+    run_id: Option<String>,
+    /// By this model.
+    model_version: Option<String>,
+}
+
+impl From<DriftQuery> for LogsQuery {
+    fn from(of: DriftQuery) -> Self {
+        Self {
+            start: of.start,
+            end: of.end,
+            input_hash: of.input_hash,
+            status: of.status,
+            run_id: of.run_id,
+            model_version: of.model_version,
+            limit: None,
+            cursor: None,
+            as_of: None,
+        }
+    }
 }
 
 impl LogsQuery {
@@ -336,17 +373,14 @@ struct DriftReport {
 /// Inputs whose outputs changed, by version.
 #[utoipa::path(
     get, path = "/api/v1/provenance/drift", tag = "provenance", operation_id = "provenance_drift",
-    params(LogsQuery), responses((status = 200, body = DriftReport), ReadProblems),
+    params(DriftQuery), responses((status = 200, body = DriftReport), ReadProblems),
 )]
 async fn drift(
     State(app): State<App>,
     caller: Caller,
-    Query(asked): Query<LogsQuery>,
+    Query(asked): Query<DriftQuery>,
 ) -> Result<Response, ApiError> {
-    if asked.limit.is_some() || asked.cursor.is_some() || asked.as_of.is_some() {
-        let message = "query: a drift report is not paged";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", message));
-    }
+    let asked = LogsQuery::from(asked);
     let text = app
         .blocking(move |ledger| {
             let query = asked.query(PROVENANCE_PAGE_MAX)?;

@@ -17,7 +17,8 @@ use utoipa_axum::routes;
 
 use super::answer::{ReadProblems, ReceiptOut, WriteProblems, ok};
 use super::records::ReceiptView;
-use crate::{ApiError, App, Caller, ExactJsonBody, Received};
+use crate::api::logs::NoParams;
+use crate::{ApiError, App, Caller, ExactJsonBody, Query, Received};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get, put))
@@ -105,7 +106,11 @@ impl RedactionOut {
     get, path = "/api/v1/redaction", tag = "settings", operation_id = "redaction_get",
     responses((status = 200, body = RedactionOut), ReadProblems),
 )]
-async fn get(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<Response, ApiError> {
     let settings = app
         .blocking(move |ledger| Ok(ledger.redaction(&caller.tenant)?))
         .await?;
