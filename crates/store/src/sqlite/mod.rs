@@ -7,12 +7,14 @@
 mod append;
 mod check;
 mod facets;
+mod once;
 mod open;
 mod read;
 mod runs;
 mod state;
 mod verify;
 
+pub use once::SqliteOnce;
 pub use state::{LedgerProgress, StateDb};
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `state.db`: progress of verification, and later leases and replayed answers.
+//! `state.db`: progress of verification. Leases and replayed answers lie beside it (`once.rs`).
 //!
 //! Its loss harms no evidence: what is lost is done again.
 
@@ -45,7 +45,8 @@ impl StateDb {
             .execute_batch(
                 "CREATE TABLE IF NOT EXISTS verification (
                    origin TEXT PRIMARY KEY, verified_size INTEGER NOT NULL, verified_at INTEGER,
-                   last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT",
+                   last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT;
+                 CREATE TABLE IF NOT EXISTS once_epoch (one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL) STRICT",
             )
             .map_err(unavailable)?;
         Ok(Self {
@@ -90,6 +91,26 @@ impl StateDb {
                     progress.last_full_scrub_at.map(Timestamp::as_micros),
                     as_i64(progress.findings),
                 ),
+            )
+            .map(drop)
+            .map_err(unavailable)
+    }
+
+    /// The epoch of the Redis that keeps idempotency keys, as it was last seen.
+    pub fn once_epoch(&self) -> Result<Option<String>, StoreError> {
+        use rusqlite::OptionalExtension;
+        self.lock()
+            .query_row("SELECT epoch FROM once_epoch", [], |row| row.get(0))
+            .optional()
+            .map_err(unavailable)
+    }
+
+    /// Keeps it.
+    pub fn once_epoch_set(&self, epoch: &str) -> Result<(), StoreError> {
+        self.lock()
+            .execute(
+                "INSERT INTO once_epoch VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET epoch = ?1",
+                [epoch],
             )
             .map(drop)
             .map_err(unavailable)
