@@ -26,6 +26,7 @@ mod policy_activation;
 mod policy_decision;
 mod provenance_log;
 mod provider_call;
+mod replay_enforced;
 mod rule;
 mod run_completed;
 mod run_started;
@@ -65,6 +66,8 @@ pub use provenance_log::{
 };
 pub use provider_call::ProviderEvidence;
 pub(crate) use provider_call::provider_identity;
+pub(crate) use replay_enforced::replay_identity;
+pub use replay_enforced::{ReplayBehavior, ReplayEnforced, ReplayOutcome};
 pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};

@@ -174,6 +174,8 @@ impl RedisOnce {
         let Some(at) = commands.first().map(|command| command.at) else {
             return Ok(Vec::new());
         };
+        // Another epoch begins its own count.
+        self.ready(at)?;
         let (clock, writes) = (self.clock, self.writes);
         let ready = self.ready(at)?;
         let mut pipe = Pipeline::with_capacity(commands.len());

@@ -209,9 +209,6 @@ impl<'a> Act<'a> {
                     let same = found.entry.response_hash == *response_hash;
                     return Ok(same.then_some(found.entry));
                 }
-                let payload = payload
-                    .as_deref()
-                    .filter(|_| found.entry.status == OnceStatus::Pending);
                 found.entry.response_hash = *response_hash;
                 if label.is_some() {
                     found.entry.label.clone_from(label);
