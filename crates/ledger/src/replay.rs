@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::once::{Check, Checked, KeyRefusal, Lease, Once, OnceError, OnceKey, OnceSpace, OnceStatus};
 use crate::{
-    Bind, BodyTooLarge, Draft, Ledger, Placed, Receipt, RecordError, Rejection, RunNames, SubmitError, Tenant,
+    Bind, BodyTooLarge, Draft, Ledger, Placed, RecordError, Rejection, RunNames, SubmitError, Tenant,
 };
 
 pub use enforcer::{ReplayEnforcer, StepError, TraceReport};
@@ -78,7 +78,7 @@ pub struct ReplayResult {
     /// SHA-256 of the canonical output.
     pub output_hash: String,
     /// Of the record of it.
-    pub receipt: Receipt,
+    pub placed: Placed,
 }
 
 /// Why a step was not enforced.
@@ -259,7 +259,7 @@ impl Replay {
             from_cache: true,
             output,
             output_hash,
-            receipt: placed.receipt,
+            placed,
         })))
     }
 
@@ -324,7 +324,7 @@ impl Replay {
             from_cache: false,
             output,
             output_hash,
-            receipt: placed.receipt,
+            placed,
         })
     }
 

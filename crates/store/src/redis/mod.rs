@@ -431,6 +431,14 @@ fn is_reset_after(there: &str, known: &str) -> bool {
     there.starts_with(RESET) && micros(there) > micros(known)
 }
 
+/// Whether an address is one of a Redis that can be used.
+///
+/// # Errors
+/// What is wrong with it, without the address.
+pub fn check_address(url: &str) -> Result<(), RedisAddressError> {
+    client(url).map(drop)
+}
+
 fn client(url: &str) -> Result<Client, RedisAddressError> {
     if !url.starts_with("redis://") && !url.starts_with("redis+unix://") {
         return Err(RedisAddressError(

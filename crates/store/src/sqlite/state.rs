@@ -32,7 +32,7 @@ pub struct StateDb {
 }
 
 impl StateDb {
-    /// Opens it, making it when absent. One that cannot be read is set aside by the caller.
+    /// Opens it, making it when absent.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = Connection::open(path).map_err(unavailable)?;
         connection
@@ -51,6 +51,16 @@ impl StateDb {
             .map_err(unavailable)?;
         Ok(Self {
             connection: Mutex::new(connection),
+        })
+    }
+
+    /// The same; one that cannot be read is set aside, and another begun.
+    pub fn open_or_begin_anew(path: &Path) -> Result<Self, StoreError> {
+        Self::open(path).or_else(|error| {
+            tracing::warn!(%error, "state.db cannot be read: it is set aside and begins anew");
+            let aside = path.with_extension("db.damaged");
+            std::fs::rename(path, aside).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            Self::open(path)
         })
     }
 
