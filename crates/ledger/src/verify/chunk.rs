@@ -10,7 +10,7 @@ use tlog::Hash;
 use super::examine::{Examined, Examiner};
 
 /// What was seen of some blocks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Looked {
     pub(super) blocks: Vec<LookedBlock>,
     pub(super) findings: Vec<Finding>,
