@@ -250,7 +250,10 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
         AdminRequest::Rebuild => ledger
             .rebuild()
             .map(|records| AdminAnswer::Rebuilt { records })
-            .map_err(|reason| AdminAnswer::Failed { reason }),
+            .map_err(|reason| NotDone {
+                reason,
+                asked_wrongly: false,
+            }),
         AdminRequest::KeyCreate {
             tenant_id,
             role,
@@ -270,8 +273,9 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
             )
         }
         AdminRequest::ProvenanceImport { tenant_id, path } => match ledger.tenant(&tenant_id) {
-            None => Err(AdminAnswer::Refused {
+            None => Err(NotDone {
                 reason: format!("there is no tenant {tenant_id}"),
+                asked_wrongly: true,
             }),
             Some(tenant) => ledger
                 .provenance_import(&tenant, &path, at)
@@ -294,19 +298,30 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
                 .map(|key| (key, None)),
         ),
     };
-    done.unwrap_or_else(|not_done| not_done)
-}
-
-fn not_done(error: &dyn std::error::Error, asked_wrongly: bool) -> AdminAnswer {
-    let reason = error.to_string();
-    if asked_wrongly {
-        AdminAnswer::Refused { reason }
-    } else {
-        AdminAnswer::Failed { reason }
+    match done {
+        Ok(answer) => answer,
+        Err(NotDone {
+            reason,
+            asked_wrongly,
+        }) if asked_wrongly => AdminAnswer::Refused { reason },
+        Err(NotDone { reason, .. }) => AdminAnswer::Failed { reason },
     }
 }
 
-fn key_answer(done: Result<(Arc<ApiKey>, Option<String>), KeyError>) -> Result<AdminAnswer, AdminAnswer> {
+/// Why something was not done, and whether that is the asker's fault.
+struct NotDone {
+    reason: String,
+    asked_wrongly: bool,
+}
+
+fn not_done(error: &dyn std::error::Error, asked_wrongly: bool) -> NotDone {
+    NotDone {
+        reason: error.to_string(),
+        asked_wrongly,
+    }
+}
+
+fn key_answer(done: Result<(Arc<ApiKey>, Option<String>), KeyError>) -> Result<AdminAnswer, NotDone> {
     let (key, text) = done.map_err(|error| {
         let asked_wrongly = !matches!(error, KeyError::Submit(_) | KeyError::Body(_));
         not_done(&error, asked_wrongly)

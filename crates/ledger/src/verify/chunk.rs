@@ -61,7 +61,7 @@ impl<'a, 'r> Looking<'a, 'r> {
             self.leaf(Some(body));
         } else if !self.is_unreadable(index) {
             let finding = Finding::new(FindingCode::BodyUnexpected, "bodies", "a body where no leaf is")
-                .with_tenant(&self.examiner.tenant_id())
+                .with_tenant(self.examiner.tenant_id())
                 .with_leaf(index);
             self.looked.findings.push(finding);
         }
@@ -91,7 +91,7 @@ impl<'a, 'r> Looking<'a, 'r> {
             // Its bodies cannot be looked at without it.
             Err(error) => self.looked.findings.push(
                 Finding::new(FindingCode::Unreadable, "leaf_blocks.leaves", error.to_string())
-                    .with_tenant(&self.examiner.tenant_id())
+                    .with_tenant(self.examiner.tenant_id())
                     .with_leaf(block.first),
             ),
         }
