@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use evidence::{Finding, FindingCode};
-use store::codec::BLOCK_LEAVES_MAX;
+use store::codec::{self, BLOCK_LEAVES_MAX, Unpacker};
 use store::{Head, LeafBlock, LeafKey, LedgerRow, Snapshot, Store, StoreError};
 use tlog::{Frontier, Hash};
 
@@ -50,12 +51,7 @@ pub(super) fn ledger(
     report: &mut Report,
 ) -> Result<LedgerReport, StoreError> {
     let chunks = head.size.as_u64().div_ceil(CHUNK_LEAVES);
-    let cores = if question.rest_factor > 0 {
-        // Who rests in between wants a part of one core.
-        1
-    } else {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    };
+    let cores = question.cores();
     let (ticket_in, ticket_out) = channel::<u64>();
     let (looked_in, looked_out) = channel();
     let tickets = Mutex::new(ticket_out);
@@ -63,8 +59,21 @@ pub(super) fn ledger(
     std::thread::scope(|scope| {
         for _ in 0..cores.min(usize::try_from(chunks).unwrap_or(usize::MAX)) {
             let (tickets, looked) = (&tickets, looked_in.clone());
-            let examiner = Examiner::new(row.tenant_id.as_str().into(), question.only_ledger);
-            scope.spawn(move || look(store, row.ledger_no, head, question, examiner, tickets, &looked));
+            scope.spawn(move || {
+                let work = |unpacker: Unpacker<'_>| {
+                    let mut examiner =
+                        Examiner::new(row.tenant_id.as_str().into(), question.only_ledger, unpacker);
+                    look(tickets, &looked, question.rest_factor, |order| {
+                        let first = order * CHUNK_LEAVES;
+                        let end = head.size.as_u64().min(first + CHUNK_LEAVES);
+                        look_at(store, row.ledger_no, first..end, &mut examiner)
+                    });
+                };
+                // Without memory for the quick way there may still be enough for the other.
+                if codec::unpacking(work).is_err() {
+                    work(Unpacker::default());
+                }
+            });
         }
         drop(looked_in);
         // Tickets bound what is under way: a new one is given when a chunk has been folded.
@@ -77,32 +86,25 @@ pub(super) fn ledger(
     fold.finish(snapshot)
 }
 
-/// Looks at the chunks whose tickets it draws, until there are none.
+/// Looks at the chunks whose tickets it draws, until there are none. Every ticket is answered, whatever happens:
+/// the fold waits for each.
 fn look(
-    store: &dyn Store,
-    ledger_no: u32,
-    head: Head,
-    question: &Question<'_>,
-    mut examiner: Examiner,
     tickets: &Mutex<Receiver<u64>>,
     looked: &Sender<(u64, Result<Looked, StoreError>)>,
+    rest_factor: u32,
+    mut look_at: impl FnMut(u64) -> Result<Looked, StoreError>,
 ) {
     loop {
         let ticket = tickets.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(order) = ticket else { return };
         let started = Instant::now();
-        let first = order * CHUNK_LEAVES;
-        let chunk = look_at(
-            store,
-            ledger_no,
-            first..head.size.as_u64().min(first + CHUNK_LEAVES),
-            &mut examiner,
-        );
+        let chunk = catch_unwind(AssertUnwindSafe(|| look_at(order)));
+        let chunk = chunk.unwrap_or_else(|_| Err(StoreError::Unavailable("a worker panicked".into())));
         if looked.send((order, chunk)).is_err() {
             return;
         }
-        if question.rest_factor > 0 {
-            std::thread::sleep(started.elapsed() * question.rest_factor);
+        if rest_factor > 0 {
+            std::thread::sleep(started.elapsed() * rest_factor);
         }
     }
 }
@@ -112,7 +114,7 @@ fn look_at(
     store: &dyn Store,
     ledger_no: u32,
     range: Range<u64>,
-    examiner: &mut Examiner,
+    examiner: &mut Examiner<'_>,
 ) -> Result<Looked, StoreError> {
     let mut blocks: Vec<LeafBlock> = Vec::new();
     let (mut at, mut limit) = (range.start, BLOCKS_FIRST);
@@ -224,9 +226,8 @@ impl<'a, 'q> Fold<'a, 'q> {
                 // Whoever waits for a ticket now goes home.
                 tickets = None;
             }
-            // Workers only end before the last chunk when one panicked.
             let Ok((order, chunk)) = looked.recv() else {
-                return Err(StoreError::Unavailable("a worker panicked".into()));
+                return Err(StoreError::Unavailable("the workers are gone".into()));
             };
             early.insert(order, chunk?);
             while let Some(chunk) = early.remove(&next) {
@@ -421,5 +422,30 @@ impl<'a, 'q> Fold<'a, 'q> {
             },
             declared_lost: summary.declared_lost,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_panics_answers_its_ticket_and_draws_the_next() {
+        let (ticket_in, tickets) = channel();
+        let (looked_in, looked) = channel();
+        for order in 0..3 {
+            ticket_in.send(order).unwrap();
+        }
+        drop(ticket_in);
+        look(&Mutex::new(tickets), &looked_in, 0, |order| {
+            assert_ne!(order, 1, "on purpose");
+            Ok(Looked::default())
+        });
+        drop(looked_in);
+        let answers: Vec<(u64, bool)> = looked
+            .iter()
+            .map(|(order, chunk)| (order, chunk.is_ok()))
+            .collect();
+        assert_eq!(answers, [(0, true), (1, false), (2, true)]);
     }
 }
