@@ -17,6 +17,7 @@ mod facets;
 mod failures;
 mod jobs;
 mod laws;
+mod once_race;
 mod projections;
 mod receipts;
 mod recovery;

@@ -19,7 +19,7 @@ impl TestServer {
         self.post(&format!("/api/v1/idempotency/{key}/check"), body).ok()
     }
 
-    fn act(&self, key: &str, act: &str, body: &Value) -> Answer {
+    fn on_key(&self, key: &str, act: &str, body: &Value) -> Answer {
         self.post(&format!("/api/v1/idempotency/{key}/{act}"), body)
     }
 
@@ -81,26 +81,28 @@ fn the_holder_completes_it_and_nobody_else() {
     let server = TestServer::new();
     let lease = server.check("k", &json!({ "request": 1 }))["lease"].clone();
     let wrong = json!({ "lease": "0".repeat(32), "trace_id": "t" });
-    assert_eq!(server.act("k", "complete", &wrong).problem(409), "lease_lost");
-    refused(&server.act("k", "complete", &json!({ "lease": "x" })), "lease");
+    assert_eq!(server.on_key("k", "complete", &wrong).problem(409), "lease_lost");
+    refused(&server.on_key("k", "complete", &json!({ "lease": "x" })), "lease");
     let complete = json!({ "lease": lease, "trace_id": "t-2", "response": { "ok": true } });
-    let done = server.act("k", "complete", &complete).ok();
+    let done = server.on_key("k", "complete", &complete).ok();
     assert_eq!(
         (&done["status"], &done["trace_id"]),
         (&json!("completed"), &json!("t-2"))
     );
     assert_eq!(done["response_hash"], sha256(r#"{"ok":true}"#));
     assert_eq!(
-        server.act("k", "complete", &complete).ok(),
+        server.on_key("k", "complete", &complete).ok(),
         done,
         "an answer was lost"
     );
     let other = json!({ "lease": lease, "response": 2 });
-    assert_eq!(server.act("k", "complete", &other).problem(409), "lease_lost");
+    assert_eq!(server.on_key("k", "complete", &other).problem(409), "lease_lost");
     let fail = json!({ "lease": lease, "error": "late" });
-    assert_eq!(server.act("k", "fail", &fail).problem(409), "lease_lost");
+    assert_eq!(server.on_key("k", "fail", &fail).problem(409), "lease_lost");
     assert_eq!(
-        server.act("k", "renew", &json!({ "lease": lease })).problem(409),
+        server
+            .on_key("k", "renew", &json!({ "lease": lease }))
+            .problem(409),
         "lease_lost"
     );
     let again = server.check("k", &json!({ "request": 1 }));
@@ -109,7 +111,7 @@ fn the_holder_completes_it_and_nobody_else() {
         (&json!("completed"), &json!("t-2"))
     );
     assert_eq!(
-        server.act("unknown", "complete", &complete).problem(404),
+        server.on_key("unknown", "complete", &complete).problem(404),
         "not_found"
     );
 }
@@ -120,7 +122,7 @@ fn a_failed_key_may_be_tried_again_and_its_reason_is_cut_and_redacted() {
     let lease = server.check("k", &json!({ "request": 1 }))["lease"].clone();
     let error = format!("{} ada@example.com", "ä".repeat(600));
     let failed = server
-        .act("k", "fail", &json!({ "lease": lease, "error": error }))
+        .on_key("k", "fail", &json!({ "lease": lease, "error": error }))
         .ok();
     assert_eq!(failed["status"], "failed");
     assert_eq!(failed["error"].as_str().unwrap().chars().count(), 500);
@@ -131,7 +133,10 @@ fn a_failed_key_may_be_tried_again_and_its_reason_is_cut_and_redacted() {
         (&json!("new"), &json!("failed"))
     );
     let error = json!({ "lease": again["lease"], "error": "ada@example.com" });
-    assert_eq!(server.act("k", "fail", &error).ok()["error"], "<REDACTED_EMAIL>");
+    assert_eq!(
+        server.on_key("k", "fail", &error).ok()["error"],
+        "<REDACTED_EMAIL>"
+    );
 }
 
 #[test]
@@ -151,9 +156,9 @@ fn a_dead_holders_key_is_new_and_the_dead_one_is_refused() {
         (&json!("new"), &json!("expired"))
     );
     let stale = json!({ "lease": lease, "response": 1 });
-    assert_eq!(server.act("k", "complete", &stale).problem(409), "lease_lost");
+    assert_eq!(server.on_key("k", "complete", &stale).problem(409), "lease_lost");
     server
-        .act("k", "complete", &json!({ "lease": said["lease"] }))
+        .on_key("k", "complete", &json!({ "lease": said["lease"] }))
         .ok();
 }
 
@@ -174,7 +179,7 @@ fn a_deleted_key_was_never_there() {
     assert_eq!(server.get("/api/v1/idempotency/k").problem(404), "not_found");
     assert_eq!(
         server
-            .act("k", "complete", &json!({ "lease": lease }))
+            .on_key("k", "complete", &json!({ "lease": lease }))
             .problem(404),
         "not_found"
     );
@@ -186,7 +191,7 @@ fn times_and_keys_have_limits() {
     let server = TestServer::new();
     for bad in [0, -1, 2_592_001] {
         let body = json!({ "request": 1, "ttl_seconds": bad });
-        refused(&server.act("k", "check", &body), "ttl_seconds");
+        refused(&server.on_key("k", "check", &body), "ttl_seconds");
     }
     assert_eq!(
         server.check("k", &json!({ "request": 1, "ttl_seconds": 1 }))["expires_at"],
@@ -197,11 +202,11 @@ fn times_and_keys_have_limits() {
         "new"
     );
     refused(
-        &server.act(&"k".repeat(257), "check", &json!({ "request": 1 })),
+        &server.on_key(&"k".repeat(257), "check", &json!({ "request": 1 })),
         "key",
     );
-    refused(&server.act("a%0Ab", "check", &json!({ "request": 1 })), "key");
-    assert_eq!(server.act("k", "check", &json!({})).problem(422), "invalid");
+    refused(&server.on_key("a%0Ab", "check", &json!({ "request": 1 })), "key");
+    assert_eq!(server.on_key("k", "check", &json!({})).problem(422), "invalid");
     assert_eq!(
         server.check("a%2Fb%20%C3%A4", &json!({ "request": 1 }))["result"],
         "new"
@@ -268,7 +273,7 @@ fn broken(lost: bool, on_outage: OnOutage) -> TestServer {
 #[test]
 fn when_the_store_cannot_answer_nothing_passes() {
     let server = broken(false, OnOutage::Refuse);
-    let answer = server.act("k", "check", &json!({ "request": 1 }));
+    let answer = server.on_key("k", "check", &json!({ "request": 1 }));
     assert_eq!(answer.problem(503), "idempotency_unavailable");
     assert!(!answer.header("retry-after").is_empty());
     let size = server.tree_size();
@@ -315,7 +320,7 @@ fn what_the_operator_lets_pass_is_on_record() {
 #[test]
 fn lost_data_is_no_outage() {
     let server = broken(true, OnOutage::Allow);
-    let answer = server.act("k", "check", &json!({ "request": 1 }));
+    let answer = server.on_key("k", "check", &json!({ "request": 1 }));
     assert_eq!(answer.problem(503), "idempotency_data_lost");
     assert_eq!(
         server.keyed("/api/v1/runs", "k", &json!({})).problem(503),

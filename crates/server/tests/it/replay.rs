@@ -25,18 +25,12 @@ impl TestServer {
         self.post(&format!("{STEPS}/{token}/result"), &json!({ "output": output }))
     }
 
+    /// Bodies of a run's enforcements, oldest first.
     fn enforced(&self, run_id: &str) -> Vec<Value> {
-        let found = self
-            .get(&format!("/api/v1/records?run_id={run_id}&kind=replay.enforced"))
-            .ok();
-        let mut bodies: Vec<Value> = found["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|item| item["body"].clone())
-            .collect();
-        bodies.reverse();
-        bodies
+        let path = format!("/api/v1/records?run_id={run_id}&kind=replay.enforced");
+        let found = self.get(&path).ok();
+        let items = found["items"].as_array().unwrap();
+        items.iter().map(|item| item["body"].clone()).collect()
     }
 }
 
