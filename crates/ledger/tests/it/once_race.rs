@@ -241,16 +241,12 @@ fn race(folder: &Path, redis: Option<&str>, processes: u64) {
                     died += 1;
                     assert!(!results.contains(&told.lease), "a result of key {k} was replaced");
                     // It comes back from the dead.
-                    let back = once.complete(
-                        &key(round, k),
-                        lease,
-                        None,
-                        Some(result_of(&lease)),
-                        None,
-                        at(round, 3),
-                    );
+                    let (place, result) = (key(round, k), Some(result_of(&lease)));
+                    let back = once
+                        .complete(&place, lease, None, result, None, at(round, 3))
+                        .await;
                     assert!(
-                        matches!(back.await, Err(KeyRefusal::LeaseLost)),
+                        matches!(back, Err(KeyRefusal::LeaseLost)),
                         "key {k} of round {round}"
                     );
                     stale += 1;
