@@ -180,7 +180,7 @@ fn more_than_ten_thousand_records_of_a_run_are_read_in_pages() {
     let records: Vec<Value> = (0..10_007_u64)
         .map(|n| {
             // Recorded in another order than they happened.
-            let at = 1_767_323_045_000_000_000 + 1_000 * (n * 7 % 10_007);
+            let at = 1_767_323_045_000_001_000 + 1_000 * (n * 7 % 10_007);
             json!({ "timeUnixNano": at.to_string(), "severityNumber": 9, "body": { "stringValue": format!("n{n}") } })
         })
         .collect();
