@@ -95,7 +95,7 @@ async fn readyz(app: State<App>) -> Response {
     }
     let pending = app.ledger.tenants().into_iter().filter(|tenant| {
         let verification = app.verification_of(&tenant.tenant_id);
-        verification.is_some_and(|verification| verification.pending)
+        verification.is_none_or(|verification| verification.pending)
     });
     match pending.count() {
         0 => {}
