@@ -527,3 +527,6 @@ fn ended(tenant: &Arc<Tenant>, (who, what): (Who, What), count: &Count) -> Optio
         since: Some(count.since),
     })
 }
+
+#[cfg(test)]
+mod tests;

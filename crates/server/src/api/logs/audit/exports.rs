@@ -48,7 +48,7 @@ impl ExportItem {
 }
 
 #[derive(Serialize, ToSchema)]
-struct Exports {
+struct Listed {
     as_of: u64,
     exports: Vec<ExportItem>,
     #[schema(value_type = Object)]
@@ -65,7 +65,7 @@ struct Exports {
 #[allow(dead_code)] // for the document
 struct ExportsAnswer {
     #[serde(flatten)]
-    exports: Exports,
+    list: Listed,
     metadata: Metadata,
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn exports(
             at,
             ExportItem::read,
         )?;
-        page.metadata.answer(&Exports {
+        page.metadata.answer(&Listed {
             as_of: page.as_of,
             exports: page.items,
             filters_applied: page.filters_applied,
