@@ -354,7 +354,7 @@ const TABLE: &[(&str, &str, Access)] = &[
     (
         "GET",
         "/api/v1/replay/runs/{run_id}",
-        read("replay_report", "runs"),
+        list("replay_report", "runs"),
     ),
     ("POST", "/api/v1/replay/steps", write("replay_step")),
     ("POST", "/api/v1/replay/steps/{token}/fail", write("replay_fail")),
