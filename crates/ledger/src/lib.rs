@@ -13,7 +13,9 @@ mod background;
 mod capture;
 mod counters;
 mod draft;
+mod erase;
 mod high_water;
+pub mod hold;
 pub mod incident;
 mod integrity;
 mod jobs;
@@ -52,7 +54,9 @@ pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
+pub use erase::{EraseAsked, EraseError, Erasure, Remains};
 pub use high_water::{HighWater, Mark};
+pub use hold::{HoldError, HoldMark, HoldRead};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use integrity::{IntegrityError, RunIntegrity};
 pub use jobs::{
@@ -251,6 +255,7 @@ impl Ledger {
             group,
             reply,
             bytes,
+            erasing: None,
         };
         self.inner.queue.push(submission).map_err(|(error, _)| {
             self.inner.counters.refused();

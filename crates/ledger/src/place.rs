@@ -473,10 +473,7 @@ impl<'a> Placer<'a> {
                 leaf: leaf_key,
                 kind: draft.kind,
                 identity: draft.identity,
-                step_index: match &*facts {
-                    Facts::Step(step) => step.step_index,
-                    _ => None,
-                },
+                step_index: facts.step_index(),
                 occurred_at: draft.occurred_at,
             });
         }

@@ -175,7 +175,7 @@ fn end_drafts(
     let state = &run.state;
     let (root_hash, total_steps) = if state.settled {
         // Ended already: what follows is the same again, or a conflict; the recorded hash stands.
-        (state.root_hash.unwrap_or_default(), state.total_steps)
+        (state.root_hash, state.total_steps)
     } else {
         steps::root_hash(ledger.store(), run)?
     };

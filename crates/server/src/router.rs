@@ -31,6 +31,8 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api::fingerprint::routes())
         .merge(api::health::routes())
         .merge(api::keys::routes())
+        .merge(api::erasures::routes())
+        .merge(api::holds::routes())
         .merge(api::incidents::routes())
         .merge(api::integrity::routes())
         .merge(api::audits::routes())

@@ -13,7 +13,7 @@ use tlog::{Hash, TreeSize};
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
     FacetQuery, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow,
-    RunRow, Snapshot, Store, StoreError, TenantRow, TraceKey,
+    RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey,
 };
 
 /// What fails, once.
@@ -207,6 +207,10 @@ impl Store for FaultStore {
 
     fn tidy(&self) {
         self.inner.tidy();
+    }
+
+    fn scrub(&self) -> Result<Scrubbed, StoreError> {
+        self.inner.scrub()
     }
 
     fn disk_bytes(&self) -> u64 {

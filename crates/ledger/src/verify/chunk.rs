@@ -26,8 +26,8 @@ pub(super) struct LookedBlock {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Looking<'a> {
-    examiner: &'a mut Examiner,
+pub(super) struct Looking<'a, 'e> {
+    examiner: &'a mut Examiner<'e>,
     blocks: &'a [LeafBlock],
     /// The leaves of `blocks[at]`.
     leaves: Option<codec::Leaves>,
@@ -35,9 +35,9 @@ pub(super) struct Looking<'a> {
     looked: Looked,
 }
 
-impl<'a> Looking<'a> {
+impl<'a, 'e> Looking<'a, 'e> {
     /// Begins before the first leaf of `blocks`, which ascend.
-    pub(super) fn new(blocks: &'a [LeafBlock], examiner: &'a mut Examiner) -> Self {
+    pub(super) fn new(blocks: &'a [LeafBlock], examiner: &'a mut Examiner<'e>) -> Self {
         let looked = Looked {
             blocks: Vec::with_capacity(blocks.len()),
             findings: Vec::new(),
@@ -67,9 +67,24 @@ impl<'a> Looking<'a> {
         }
     }
 
-    /// No more bodies: leaves that are left have none.
+    /// No more bodies: leaves that are left have none. Asks the store of those whose body is missing.
     pub(super) fn finish(mut self) -> Looked {
         self.up_to(u64::MAX);
+        for (index, settled) in self.examiner.settle(&mut self.looked.findings) {
+            let block = self
+                .looked
+                .blocks
+                .iter_mut()
+                .rev()
+                .find(|block| block.first <= index);
+            let leaf = block.and_then(|block| {
+                let place = usize::try_from(index - block.first).ok()?;
+                block.leaves.get_mut(place)
+            });
+            if let Some(leaf) = leaf {
+                *leaf = settled;
+            }
+        }
         self.looked
     }
 
@@ -126,9 +141,7 @@ impl<'a> Looking<'a> {
         let place = looked.leaves.len();
         if let Some(leaf) = leaves.get(place) {
             let index = looked.first + place as u64;
-            let examined = self
-                .examiner
-                .examine(index, leaf, body, &mut self.looked.findings);
+            let examined = self.examiner.look(index, leaf, body, &mut self.looked.findings);
             looked.leaves.push(examined);
         }
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use evidence::{Finding, FindingCode, Header, RunState, Timestamp};
 use store::{LeafKey, ProjectionCounts, RunKey, RunRow, Snapshot, Store, StoreError};
 
+use super::Erasures;
 use super::Report;
 use super::derive::{Derived, Deriver, Late};
 use super::examine::Examiner;
@@ -125,7 +126,7 @@ fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, St
         return Ok(false);
     };
     let mut deriver = Deriver::new(row.key.tenant_no());
-    let mut examiner = Examiner::new(tenant_id.into(), false);
+    let erasures = Erasures::load(store, row.key.tenant_no())?;
     let (mut derived, mut findings) = (Derived::default(), Vec::new());
     let mut state: Option<RunState> = None;
     for record in records {
@@ -134,6 +135,7 @@ fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, St
             return Ok(false);
         };
         let bodies = store.bodies_get(&[record.leaf])?;
+        let mut examiner = Examiner::new(tenant_id.into(), false, &erasures, record.leaf.ledger_no());
         let said = examiner
             .examine(
                 record.leaf.leaf_index(),

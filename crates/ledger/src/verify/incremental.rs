@@ -7,6 +7,7 @@ use evidence::{Finding, FindingCode};
 use store::{Head, LedgerRow, Store, codec};
 use tlog::TreeSize;
 
+use super::Erasures;
 use super::examine::Examiner;
 use crate::tree::{StoredTree, TreeError};
 
@@ -34,7 +35,8 @@ pub fn incremental(
         ));
     }
     let mut frontier = StoredTree::new(store, row.ledger_no).frontier(from)?;
-    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), true);
+    let erasures = Erasures::load(store, row.tenant_no)?;
+    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), true, &erasures, row.ledger_no);
     while frontier.size() < head.size {
         let at = frontier.size().as_u64();
         let blocks = store.blocks_read(row.ledger_no, at, BLOCKS_READ)?;

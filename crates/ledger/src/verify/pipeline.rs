@@ -18,7 +18,7 @@ use super::chunk::{Looked, Looking};
 use super::compare::{self, Deferred};
 use super::derive::{Derived, Deriver};
 use super::examine::{Examined, Examiner};
-use super::{LedgerReport, Level, Question, Report};
+use super::{Erasures, LedgerReport, Level, Question, Report};
 
 /// Leaves of one chunk, about: long enough that reading it whole pays, short enough that all cores are busy
 /// until the end.
@@ -48,6 +48,7 @@ pub(super) fn ledger(
     deriver: &mut Deriver,
     deferred: &mut Deferred,
     declared: Option<&Declared>,
+    erasures: &Erasures<'_>,
     report: &mut Report,
 ) -> Result<LedgerReport, StoreError> {
     let chunks = head.size.as_u64().div_ceil(CHUNK_LEAVES);
@@ -64,7 +65,8 @@ pub(super) fn ledger(
     std::thread::scope(|scope| {
         for _ in 0..cores.min(usize::try_from(chunks).unwrap_or(usize::MAX)) {
             let (tickets, looked) = (&tickets, looked_in.clone());
-            let mut examiner = Examiner::new(row.tenant_id.as_str().into(), question.only_ledger);
+            let tenant_id = row.tenant_id.as_str().into();
+            let mut examiner = Examiner::new(tenant_id, question.only_ledger, erasures, row.ledger_no);
             scope.spawn(move || {
                 look(tickets, &looked, question.rest_factor, |order| {
                     let first = order * CHUNK_LEAVES;
@@ -112,7 +114,7 @@ fn look_at(
     store: &dyn Store,
     ledger_no: u32,
     range: Range<u64>,
-    examiner: &mut Examiner,
+    examiner: &mut Examiner<'_>,
 ) -> Result<Looked, StoreError> {
     let mut blocks: Vec<LeafBlock> = Vec::new();
     let (mut at, mut limit) = (range.start, BLOCKS_FIRST);
@@ -167,6 +169,8 @@ struct Fold<'a, 'q> {
     /// The tree is broken from here on: roots are not compared any more, leaves still are.
     broken: bool,
     nodes: NodeCheck,
+    /// Bodies that are gone because a record says so.
+    erased: u64,
     checkpoints: Checkpoints<'a>,
 }
 
@@ -204,6 +208,7 @@ impl<'a, 'q> Fold<'a, 'q> {
             frontier: Frontier::new(),
             broken: false,
             nodes: NodeCheck::default(),
+            erased: 0,
             checkpoints,
         })
     }
@@ -323,6 +328,7 @@ impl<'a, 'q> Fold<'a, 'q> {
                 self.checkpoints.passed(&self.frontier, self.report);
             }
         }
+        self.erased += u64::from(leaf.erased);
         if let Some(said) = leaf.said {
             self.deriver
                 .push(LeafKey::new(self.row.ledger_no, index), said, derived, findings);
@@ -419,6 +425,7 @@ impl<'a, 'q> Fold<'a, 'q> {
                 summary.level
             },
             declared_lost: summary.declared_lost,
+            erased: self.erased,
         })
     }
 }

@@ -67,6 +67,8 @@ pub struct LedgerReport {
     pub level: Level,
     /// Leaves that a `ledger.recovered` of the next epoch declares lost: first and one past the last.
     pub declared_lost: Option<(u64, u64)>,
+    /// Records whose body was erased, as a record says.
+    pub erased: u64,
 }
 
 /// A verification.
@@ -82,6 +84,8 @@ pub struct Report {
     pub errors: u64,
     /// All findings of severity warning.
     pub warnings: u64,
+    /// What is no finding and must be known (SPEC 2.7): `ERASED n`.
+    pub flags: Vec<String>,
     /// The question could not be answered; why.
     pub undecided: Vec<String>,
 }
@@ -94,6 +98,7 @@ impl Report {
             findings: Vec::new(),
             errors: 0,
             warnings: 0,
+            flags: Vec::new(),
             undecided: Vec::new(),
         }
     }

@@ -12,6 +12,7 @@ mod api_keys;
 mod audit;
 mod bed;
 mod checkpoints;
+mod erasure;
 mod facets;
 mod failures;
 mod jobs;

@@ -147,6 +147,14 @@ const TABLE: &[(&str, &str, Access)] = &[
         Access::Decided(op("export_download", Action::Export, "exports", Trail::Export)),
     ),
     ("POST", "/api/v1/fingerprint", quiet("fingerprint", "self")),
+    ("GET", "/api/v1/holds", read("holds_list", "audit")),
+    ("POST", "/api/v1/holds", manage("hold_place", "holds")),
+    ("GET", "/api/v1/holds/{id}", read("hold_get", "audit")),
+    (
+        "POST",
+        "/api/v1/holds/{id}/release",
+        manage("hold_release", "holds"),
+    ),
     ("GET", "/api/v1/incidents", read("incidents_list", "runs")),
     ("POST", "/api/v1/incidents", write("incident_open")),
     ("GET", "/api/v1/incidents/{id}", read("incident_get", "runs")),
@@ -313,6 +321,11 @@ const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/records", read("list_records", "records")),
     ("GET", "/api/v1/records/{id}", read("get_record", "records")),
     (
+        "DELETE",
+        "/api/v1/records/{id}/body",
+        manage("record_erase", "records"),
+    ),
+    (
         "GET",
         "/api/v1/records/{id}/proof",
         read("get_record_proof", "records"),
@@ -460,6 +473,8 @@ pub(crate) fn is_audit(kind: evidence::Kind) -> bool {
             | Kind::IdentityEvent
             | Kind::AuthorizationDecision
             | Kind::AccessEvent
+            | Kind::HoldPlaced
+            | Kind::HoldReleased
             | Kind::ExportRequested
             | Kind::ExportCompleted
     )

@@ -14,6 +14,7 @@ mod audit_events;
 mod audit_vectors;
 mod capture;
 mod entry;
+mod erasure;
 mod health;
 mod incidents;
 mod integrity;

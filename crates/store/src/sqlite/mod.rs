@@ -6,6 +6,7 @@
 
 mod append;
 mod check;
+mod erase;
 mod facets;
 mod open;
 mod read;
@@ -13,6 +14,7 @@ mod runs;
 mod state;
 mod verify;
 
+pub use erase::REWRITE_BYTES_MAX;
 pub use state::{LedgerProgress, StateDb};
 
 use std::path::{Path, PathBuf};
