@@ -450,6 +450,10 @@ fn with_run(
                         what: "totals that its sender declared for the whole run",
                     });
                 }
+                None if row.kind == Kind::EvidenceIntegrity => plan.remains.push(Remains {
+                    record: Some((header_there.id, row.kind)),
+                    what: "the seal: which classes of evidence the run had, how many records, and its grade",
+                }),
                 None => {}
             }
         }

@@ -68,6 +68,7 @@ pub(super) fn runs(
     tenant_id: &str,
     derived: &[RunRow],
     deferred: &mut Deferred,
+    erasures: &Erasures<'_>,
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let keys: Vec<RunKey> = derived.iter().map(|row| row.key).collect();
@@ -103,7 +104,7 @@ pub(super) fn runs(
             continue;
         }
         // The row may be ahead of the moment that is verified: then it is derived anew, from all its records.
-        if stored.state.record_count > row.state.record_count && is_ahead(store, tenant_id, row)? {
+        if stored.state.record_count > row.state.record_count && is_ahead(store, tenant_id, row, erasures)? {
             continue;
         }
         mismatch(store, tenant_id, &stored, row, report);
@@ -121,12 +122,16 @@ fn mismatch(store: &dyn Store, tenant_id: &str, stored: &RunRow, row: &RunRow, r
 }
 
 /// Whether a run's row is what all its records add up to, read at one moment.
-fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, StoreError> {
+fn is_ahead(
+    store: &dyn Store,
+    tenant_id: &str,
+    row: &RunRow,
+    erasures: &Erasures<'_>,
+) -> Result<bool, StoreError> {
     let Some((stored, records)) = store.run_snapshot(row.key)? else {
         return Ok(false);
     };
     let mut deriver = Deriver::new(row.key.tenant_no());
-    let erasures = Erasures::load(store, row.key.tenant_no())?;
     let (mut derived, mut findings) = (Derived::default(), Vec::new());
     let mut state: Option<RunState> = None;
     for record in records {
@@ -135,7 +140,7 @@ fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, St
             return Ok(false);
         };
         let bodies = store.bodies_get(&[record.leaf])?;
-        let mut examiner = Examiner::new(tenant_id.into(), false, &erasures, record.leaf.ledger_no());
+        let mut examiner = Examiner::new(tenant_id.into(), false, erasures, record.leaf.ledger_no());
         let said = examiner
             .examine(
                 record.leaf.leaf_index(),
@@ -196,9 +201,10 @@ pub(super) fn finish(
     mut deferred: Deferred,
     counts: Option<ProjectionCounts>,
     snapshot: &Snapshot,
+    erasures: &Erasures<'_>,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    runs(store, tenant_id, &derived.runs, &mut deferred, report)?;
+    runs(store, tenant_id, &derived.runs, &mut deferred, erasures, report)?;
     let mut ended: Vec<(String, (RunKey, u64, u32, Timestamp))> = late
         .iter()
         .map(|(run_id, late)| {
@@ -240,7 +246,7 @@ pub(super) fn finish(
             ),
         ];
         if columns.iter().all(|(_, same)| *same)
-            || (state.record_count > record_count && is_ahead(store, tenant_id, &stored)?)
+            || (state.record_count > record_count && is_ahead(store, tenant_id, &stored, erasures)?)
         {
             continue;
         }

@@ -40,14 +40,14 @@ struct Known {
 impl<'a> Erasures<'a> {
     /// Reads those of a tenant.
     pub(crate) fn load(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
-        let erasures = Self::none(store, tenant_no)?;
+        let erasures = Self::unread(store, tenant_no)?;
         erasures.reload()?;
         Ok(erasures)
     }
 
     /// The same without the projections, which may be what is wrong: from every leaf of the tenant.
     pub(crate) fn scan(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
-        let erasures = Self::none(store, tenant_no)?;
+        let erasures = Self::unread(store, tenant_no)?;
         let mut leaves = Vec::new();
         for &ledger_no in &erasures.ledgers {
             let size = store.head_read(ledger_no)?.size.as_u64();
@@ -69,7 +69,8 @@ impl<'a> Erasures<'a> {
         Ok(erasures)
     }
 
-    fn none(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
+    /// Reads none before one is asked for.
+    pub(crate) fn unread(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
         let mut ledgers: Vec<u32> = store
             .ledgers_list()?
             .into_iter()

@@ -35,7 +35,7 @@ pub fn incremental(
         ));
     }
     let mut frontier = StoredTree::new(store, row.ledger_no).frontier(from)?;
-    let erasures = Erasures::load(store, row.tenant_no)?;
+    let erasures = Erasures::unread(store, row.tenant_no)?;
     let mut examiner = Examiner::new(row.tenant_id.as_str().into(), true, &erasures, row.ledger_no);
     while frontier.size() < head.size {
         let at = frontier.size().as_u64();

@@ -233,6 +233,7 @@ fn tenant_once(
             deferred,
             counts,
             &snapshot,
+            &erasures,
             report,
         )?;
     }

@@ -61,7 +61,9 @@ pub(super) fn ledger(
     let (ticket_in, ticket_out) = channel::<u64>();
     let (looked_in, looked_out) = channel();
     let tickets = Mutex::new(ticket_out);
-    let mut fold = Fold::new(store, question, row, head, deriver, deferred, declared, report)?;
+    let mut fold = Fold::new(
+        store, question, row, head, deriver, deferred, declared, erasures, report,
+    )?;
     std::thread::scope(|scope| {
         for _ in 0..cores.min(usize::try_from(chunks).unwrap_or(usize::MAX)) {
             let (tickets, looked) = (&tickets, looked_in.clone());
@@ -164,6 +166,7 @@ struct Fold<'a, 'q> {
     head: Head,
     deriver: &'a mut Deriver,
     deferred: &'a mut Deferred,
+    erasures: &'a Erasures<'a>,
     report: &'a mut Report,
     frontier: Frontier,
     /// The tree is broken from here on: roots are not compared any more, leaves still are.
@@ -194,6 +197,7 @@ impl<'a, 'q> Fold<'a, 'q> {
         deriver: &'a mut Deriver,
         deferred: &'a mut Deferred,
         declared: Option<&Declared>,
+        erasures: &'a Erasures<'a>,
         report: &'a mut Report,
     ) -> Result<Self, StoreError> {
         let checkpoints = Checkpoints::new(store, question, row, declared, report)?;
@@ -204,6 +208,7 @@ impl<'a, 'q> Fold<'a, 'q> {
             head,
             deriver,
             deferred,
+            erasures,
             report,
             frontier: Frontier::new(),
             broken: false,
@@ -298,6 +303,7 @@ impl<'a, 'q> Fold<'a, 'q> {
                 &self.row.tenant_id,
                 &derived.runs,
                 self.deferred,
+                self.erasures,
                 self.report,
             )?;
         }
