@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts};
-use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Timestamp, facet};
-use store::{BodyRef, LeafKey, TraceKey, codec};
+use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Salt, Timestamp, facet};
+use store::codec::Unpacker;
+use store::{BodyRef, LeafKey, TraceKey};
 use tlog::Hash;
 
 use super::Erasures;
@@ -43,36 +44,40 @@ pub(crate) struct Said {
 
 /// What every leaf of a ledger is held against.
 #[derive(Debug)]
-pub(crate) struct Examiner<'a> {
-    ledger_no: u32,
-    erasures: &'a Erasures<'a>,
-
-    pub(crate) tenant_id: Arc<str>,
+pub(crate) struct Examiner<'r> {
+    tenant_id: Arc<str>,
     /// Hashes and commitments only.
-    pub(crate) only_ledger: bool,
-    body: Vec<u8>,
+    only_ledger: bool,
+    unpacker: Unpacker<'r>,
+    erasures: &'r Erasures<'r>,
+    ledger_no: u32,
     /// Leaves without body of which no erasure is known yet.
     missing: Vec<(u64, Vec<u8>)>,
     /// Leaves with a body that a record erased.
     unerased: Vec<(u64, RecordId)>,
 }
 
-impl<'a> Examiner<'a> {
+impl<'r> Examiner<'r> {
     pub(crate) fn new(
         tenant_id: Arc<str>,
         only_ledger: bool,
-        erasures: &'a Erasures<'a>,
+        unpacker: Unpacker<'r>,
+        erasures: &'r Erasures<'r>,
         ledger_no: u32,
     ) -> Self {
         Self {
-            ledger_no,
-            erasures,
             tenant_id,
             only_ledger,
-            body: Vec::new(),
+            unpacker,
+            erasures,
+            ledger_no,
             missing: Vec::new(),
             unerased: Vec::new(),
         }
+    }
+
+    pub(crate) fn tenant_id(&self) -> &str {
+        &self.tenant_id
     }
 
     /// Looks at one leaf at once, where the store may be asked.
@@ -118,7 +123,7 @@ impl<'a> Examiner<'a> {
                     let finding = Finding::new(FindingCode::BodyMissing, "bodies", detail);
                     let finding = finding.with_tenant(&self.tenant_id).with_leaf(index);
                     findings.push(finding.with_record(header.id));
-                    self.counted(header, hash)
+                    counted(header, hash, self.only_ledger)
                 }
             };
             settled.push((index, examined));
@@ -132,16 +137,6 @@ impl<'a> Examiner<'a> {
         Examined {
             hash,
             erased: true,
-            said,
-        }
-    }
-
-    /// Without its body a record still has its place; its run goes on, unjudged.
-    fn counted(&self, header: Header<'_>, hash: Hash) -> Examined {
-        let said = (!self.only_ledger).then(|| Said::of(header, hash, None, Facts::Other, false));
-        Examined {
-            hash,
-            erased: false,
             said,
         }
     }
@@ -191,40 +186,80 @@ impl<'a> Examiner<'a> {
                 return self.erased(header, hash, &kept);
             }
             self.missing.push((index, leaf.to_vec()));
-            return self.counted(header, hash);
+            return counted(header, hash, self.only_ledger);
         };
         if erased.is_some() {
             self.unerased.push((index, id));
         }
-        if let Err(error) = codec::unpack_into(row.body, BODY_BYTES_MAX, &mut self.body) {
-            findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-            return self.counted(header, hash);
-        }
-        if evidence::commitment(&row.salt, header.kind, &self.body) != header.commitment {
-            let detail = "salt and body do not open the leaf's commitment".to_owned();
-            findings.push(finding(FindingCode::CommitmentMismatch, "bodies.body", detail).with_record(id));
-            return self.counted(header, hash);
-        }
-        if self.only_ledger {
-            return Examined {
+        let only_ledger = self.only_ledger;
+        match self.unpacker.unpack(row.body, BODY_BYTES_MAX) {
+            Ok(body) => opened(
+                (&tenant_id, index),
+                header,
                 hash,
-                erased: false,
-                said: None,
-            };
-        }
-        let facts = match Facts::read(&header, &self.body) {
-            Ok(facts) => facts,
+                (&row.salt, body),
+                only_ledger,
+                findings,
+            ),
             Err(error) => {
                 findings
                     .push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-                return self.counted(header, hash);
+                counted(header, hash, only_ledger)
             }
-        };
-        let identity = Identity::of_record(&header, &facts, &self.body);
-        Examined {
+        }
+    }
+}
+
+/// Without its body a record still has its place; its run goes on, unjudged.
+fn counted(header: Header<'_>, hash: Hash, only_ledger: bool) -> Examined {
+    let said = (!only_ledger).then(|| Said::of(header, hash, None, Facts::Other, false));
+    Examined {
+        hash,
+        erased: false,
+        said,
+    }
+}
+
+/// Of a record and its body.
+fn opened(
+    (tenant_id, index): (&str, u64),
+    header: Header<'_>,
+    hash: Hash,
+    (salt, body): (&Salt, &[u8]),
+    only_ledger: bool,
+    findings: &mut Vec<Finding>,
+) -> Examined {
+    let id = header.id;
+    let finding = |code, detail: String| {
+        Finding::new(code, "bodies.body", detail)
+            .with_tenant(tenant_id)
+            .with_leaf(index)
+            .with_record(id)
+    };
+    if evidence::commitment(salt, header.kind, body) != header.commitment {
+        let detail = "salt and body do not open the leaf's commitment".to_owned();
+        findings.push(finding(FindingCode::CommitmentMismatch, detail));
+        return counted(header, hash, only_ledger);
+    }
+    if only_ledger {
+        return Examined {
             hash,
             erased: false,
-            said: Some(Said::of(header, hash, identity, facts, true)),
+            said: None,
+        };
+    }
+    match Facts::read(&header, body) {
+        Ok(facts) => {
+            let identity = Identity::of_record(&header, &facts, body);
+            Examined {
+                hash,
+                erased: false,
+                said: Some(Said::of(header, hash, identity, facts, true)),
+            }
+        }
+        Err(error) => {
+            findings.push(finding(FindingCode::Unreadable, error.to_string()));
+            counted(header, hash, only_ledger)
         }
     }
 }
