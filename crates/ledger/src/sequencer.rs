@@ -216,7 +216,7 @@ impl Sequencer {
         erasing: Erasing,
         at: Timestamp,
     ) -> Result<Result<crate::Placed, crate::Rejection>, SubmitError> {
-        self.submit_task(tenant, vec![draft], Some(erasing), at)?
+        self.submit_task(tenant, vec![draft], Some(Box::new(erasing)), at)?
             .into_iter()
             .next()
             .ok_or_else(|| SubmitError::Unknown("the commit answered nothing".into()))
@@ -236,7 +236,7 @@ impl Sequencer {
         &mut self,
         tenant: &Arc<Tenant>,
         drafts: Vec<crate::Draft>,
-        erasing: Option<Erasing>,
+        erasing: Option<Box<Erasing>>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
         let (reply, mut answer) = tokio::sync::oneshot::channel();

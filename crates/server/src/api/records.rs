@@ -140,9 +140,10 @@ impl RecordView {
     fn of(service: &Ledger, tenant: &Arc<Tenant>, record: Record) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
         let erased = record.body.is_none();
-        let erasure = match erased {
-            true => service.erasure_of(tenant, record.header()?.id)?,
-            false => None,
+        let erasure = if erased {
+            service.erasure_of(tenant, record.header()?.id)?
+        } else {
+            None
         };
         let erasure = match erasure {
             Some((by, said)) => {
