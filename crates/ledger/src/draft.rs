@@ -137,7 +137,12 @@ impl Draft {
         at: Timestamp,
         salts: &mut Salts,
     ) -> Result<Self, BodyTooLarge> {
-        Ok(Self {
+        Ok(Self::sealed(kind, facts, salts.seal(kind, body)?, at))
+    }
+
+    /// The same of a body that is sealed already.
+    pub(crate) fn sealed(kind: Kind, facts: Facts, body: SealedBody, at: Timestamp) -> Self {
+        Self {
             kind,
             bind: Bind::None,
             identity: None,
@@ -149,10 +154,10 @@ impl Draft {
             source_domain: SourceDomain::System,
             source_component: "api",
             origin: Origin::System,
-            body: salts.seal(kind, body)?,
+            body,
             facts,
             expect_run_seq: None,
-        })
+        }
     }
 
     /// What the body says to projections: what its maker knew, or what redaction has left of it.

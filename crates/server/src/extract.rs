@@ -30,8 +30,9 @@ pub struct JsonBody<T> {
     pub value: T,
     /// SHA-256 of its canonical JSON: what "the same content again" means.
     pub content: [u8; 32],
-    /// Counts the body until the handler is done with it.
-    pub(crate) held: (body::Hold, Option<OwnedSemaphorePermit>),
+    /// Counts the body until the handler is done with it. Nobody waits for a job with the second of them: a large job
+    /// takes long to be judged, and nothing large would be parsed meanwhile.
+    pub(crate) held: Holds,
 }
 
 impl<T> JsonBody<T> {
@@ -40,6 +41,9 @@ impl<T> JsonBody<T> {
         self.held.1.is_some()
     }
 }
+
+/// What a body is counted by, and the place that a large one has among those parsed at once.
+pub(crate) type Holds = (body::Hold, Option<OwnedSemaphorePermit>);
 
 /// A JSON body of which nothing is put on record as it is: the same without redaction.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ mod checkpoints;
 mod facets;
 mod failures;
 mod jobs;
+mod jobs_bounds;
 mod laws;
 mod projections;
 mod receipts;

@@ -230,15 +230,14 @@ async fn evidence(
     Path(job_id): Path<String>,
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
-    // As large bodies: evidence of a job takes ten times what it says.
-    let permit = app.large_bodies.clone().acquire_owned().await;
+    let permit = app.large_audits.clone().acquire_owned().await;
     let permit = permit.map_err(|error| ApiError::internal(&error))?;
     app.blocking(move |ledger| {
         let _permit = permit;
         let read = ledger.job_audit_evidence(&caller.tenant, &job_id)?;
         ok(&EvidenceView {
             audit_id: &read.audit_id,
-            evidence: raw(to_vec(&read.input))?,
+            evidence: raw(read.input)?,
             evidence_hash: &read.evidence_hash,
             evidence_hash_matches: read.matches,
             job_id: &job_id,
