@@ -158,6 +158,13 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
             return;
         }
     };
+    let resumer = app.clone();
+    let resumed = std::thread::Builder::new()
+        .name("resume".into())
+        .spawn(move || resumer.verifications_resume());
+    if let Err(error) = resumed {
+        tracing::error!(%error, "verifications that were interrupted cannot be taken up");
+    }
     loop {
         let at = (app.clock)();
         let pass = Arc::clone(&verifier);

@@ -278,6 +278,11 @@ impl JobGuard {
         Ok(())
     }
 
+    /// What the job runs; `None`: there is none.
+    pub fn handler(&self) -> Option<&str> {
+        self.state().map(|state| state.handler.as_str())
+    }
+
     /// Whether judging the job takes memory that few may take at once.
     pub fn is_large(&self) -> bool {
         self.state().is_some_and(|state| state.bytes > LARGE_BYTES)

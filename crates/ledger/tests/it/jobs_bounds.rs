@@ -247,11 +247,11 @@ fn a_snapshot_posted_again_answers_its_own_receipt() {
     }
 }
 
-/// 100,001 signals about a capability of the contract, all long before the job: more than an audit reads.
+/// 100,001 signals about a capability of the contract, all of the day but before the job: more than an audit reads.
 #[test]
 fn more_signals_than_an_audit_reads_leave_it_undecided() {
     let bed = Bed::new();
-    let long_ago = crate::bed::time("2026-11-01T00:00:00Z");
+    let this_morning = crate::bed::time("2026-11-21T00:00:01Z");
     let mut salts = Salts::default();
     for chunk in 0..51 {
         let drafts = (0..2_000)
@@ -261,14 +261,14 @@ fn more_signals_than_an_audit_reads_leave_it_undecided() {
                     signal_type: "freeze".into(),
                     scope: "search".into(),
                     decision: SignalDecision::Allow,
-                    at: long_ago,
+                    at: this_morning,
                 };
                 let facts = Facts::Signal(signal.clone());
                 let draft = Draft::alone(
                     Kind::GovernanceSignal,
                     facts,
                     &signal.encode(),
-                    long_ago,
+                    this_morning,
                     &mut salts,
                 );
                 Draft {

@@ -29,7 +29,7 @@ use super::fields::{self, Num};
 use crate::api::logs::NoParams;
 use crate::extract::Holds;
 use crate::tasks::to_its_end;
-use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids};
+use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids, own};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -217,6 +217,10 @@ async fn create(
     let JsonBody {
         value: given, held, ..
     } = body;
+    if given.handler.starts_with(own::PREFIX) {
+        let rule = format!("names that begin with {} are Deponent's own", own::PREFIX);
+        return Err(ApiError::invalid("handler", rule));
+    }
     let total = given.total_steps.map(|total| fields::count("total_steps", total));
     let new = NewJob {
         job_id: given.job_id.unwrap_or_else(|| ids::uuid_v7(at)),
@@ -263,6 +267,13 @@ async fn done(
                 Ok(guard)
             })
             .await?;
+        if guard
+            .handler()
+            .is_some_and(|handler| handler.starts_with(own::PREFIX))
+        {
+            let message = "the job is Deponent's own; what it is about ends it";
+            return Err(ApiError::conflict("job_own", message));
+        }
         let permit = if act.judges() && guard.is_large() {
             let permit = app.large_audits.clone().acquire_owned().await;
             Some(permit.map_err(|error| ApiError::internal(&error))?)
