@@ -272,7 +272,13 @@ async fn resolve(
     Path(job_id): Path<String>,
     body: JsonBody<ResolveIn>,
 ) -> Result<Response, ApiError> {
-    let given = body.value;
+    // Nobody waits for a job with the place of a large body that is parsed.
+    let JsonBody {
+        value: given,
+        held: (_hold, parsing),
+        ..
+    } = body;
+    drop(parsing);
     fields::word("decision", &given.decision, &["proceed", "stop"])?;
     let decision = ResolutionDecision::parse(&given.decision)
         .ok_or_else(|| ApiError::invalid("decision", "must be proceed or stop"))?;
