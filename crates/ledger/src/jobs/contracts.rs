@@ -62,7 +62,10 @@ impl Ledger {
         if let Some(first) = self.contract_record_of(tenant, &contract.contract_id)? {
             let receipt = first.receipt()?;
             // What was sent is compared as it would be kept: redacted, its markers counted.
-            let kept = salts.rules().body(&body).map_err(BodyTooLarge::from)?;
+            let kept = salts
+                .rules()
+                .body(Kind::GovernanceContract, &body)
+                .map_err(BodyTooLarge::from)?;
             let same = |first: &[u8]| first == kept.as_deref().unwrap_or(&body);
             return if first.body.as_deref().is_none_or(same) {
                 Ok(Placed {

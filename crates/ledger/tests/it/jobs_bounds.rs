@@ -72,7 +72,7 @@ fn what_is_redacted_of_a_job_is_redacted_before_its_events_are_hashed() {
     };
     bed.bed
         .ledger
-        .redaction_change(&bed.tenant, &settings, "ada", bed.bed.now())
+        .redaction_change(&bed.tenant, &settings, &ledger::Changer::local(), bed.bed.now())
         .unwrap();
     let contract_id = "ada@example.com T-1";
     bed.take(&contract(contract_id, r#"{"scope":"search"}"#)).unwrap();
