@@ -74,6 +74,8 @@ pub struct EvidenceRead {
     pub audit_id: String,
     /// What the audit was given, as canonical JSON.
     pub input: Vec<u8>,
+    /// Steps and signals in it.
+    pub rows: usize,
     /// SHA-256 of it, as the verdict names it.
     pub evidence_hash: String,
     /// Whether that is its hash.
@@ -260,14 +262,15 @@ impl Ledger {
         // Tree sizes are counted within the ledger that the end stands in.
         let ledger_no = LeafKey::from_i64(state.last_place).ledger_no();
         let as_of = LeafKey::new(ledger_no, state.evidence_tree_size.unwrap_or(0));
-        let input = self
-            .job_evidence(tenant, &state, state.stage(), ended_at, as_of)?
-            .to_json();
+        let input = self.job_evidence(tenant, &state, state.stage(), ended_at, as_of)?;
+        let rows = input.step_results.len() + input.signals.as_ref().map_or(0, Vec::len);
+        let input = input.to_json();
         let evidence_hash = audit.text("evidence_hash").to_owned();
         Ok(EvidenceRead {
             audit_id: audit.text("audit_id").to_owned(),
             matches: sha256_hex(&input) == evidence_hash,
             input,
+            rows,
             evidence_hash,
         })
     }

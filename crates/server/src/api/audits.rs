@@ -244,7 +244,7 @@ async fn evidence(
     app.blocking(move |ledger| {
         let _permit = permit;
         let read = ledger.job_audit_evidence(&caller.tenant, &job_id)?;
-        caller.answered(rows(&read.input, "step_results") + rows(&read.input, "signals"));
+        caller.answered(read.rows);
         ok(&EvidenceView {
             audit_id: &read.audit_id,
             evidence: raw(read.input)?,
