@@ -20,5 +20,6 @@ mod projections;
 mod receipts;
 mod recovery;
 mod runs;
+mod seals;
 mod tamper;
 mod tenants;
