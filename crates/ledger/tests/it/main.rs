@@ -17,6 +17,7 @@ mod failures;
 mod jobs;
 mod laws;
 mod projections;
+mod provenance;
 mod receipts;
 mod recovery;
 mod runs;
