@@ -6,7 +6,7 @@ use evidence::canonical::{self, Limits, Value};
 use evidence::record::{CaptureFailure, EnvironmentEvidence};
 use evidence::redact::RedactionSettings;
 use evidence::{ActorType, Timestamp};
-use ledger::Tenant;
+use ledger::{Changer, Tenant};
 use store::Fault;
 
 use crate::bed::{TestLedger, run, step};
@@ -113,7 +113,7 @@ fn a_tenants_patterns_take_nothing_from_a_seal_nor_from_what_is_sent_again() {
     .unwrap();
     let settings = RedactionSettings::read(&settings).unwrap();
     t.ledger
-        .redaction_change(&tenant, &settings, "ada", t.now())
+        .redaction_change(&tenant, &settings, &Changer::local(), t.now())
         .unwrap();
     ended(&t, &tenant, "r");
     let environment = EnvironmentEvidence {
