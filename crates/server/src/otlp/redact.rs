@@ -89,6 +89,12 @@ fn attributes(rules: &Redactor, attributes: &mut [KeyValue], secret: bool) {
         let secret = secret || rules.is_secret_name(&attribute.key);
         if let Some(value) = &mut attribute.value {
             any(rules, value, secret);
+            // Bytes name no run, and what replaces them must not either.
+            if attribute.key == RUN_ID
+                && let Some(Value::StringValue(text)) = &mut value.value
+            {
+                value.value = Some(Value::BytesValue(std::mem::take(text).into_bytes()));
+            }
         }
         text(rules, &mut attribute.key);
     }

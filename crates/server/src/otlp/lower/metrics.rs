@@ -20,7 +20,7 @@ use super::super::decode::{MetricsRequest, Rejections, fields};
 use super::super::limits::{POINT_BYTES_MAX, TELEMETRY_BYTES_MAX, TIME_UNIX_NANO_MAX};
 use super::super::ordered::{METRIC, Ordered};
 use super::super::redact;
-use super::super::span::{self, Refusal};
+use super::super::span::Refusal;
 use super::super::wire::{Malformed, Raw, Reader};
 use super::traces::SOURCE_COMPONENT;
 use super::{Lowered, Sealer, attributes_json, identifier, point_value, scope_rest};
