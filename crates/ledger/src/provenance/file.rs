@@ -360,7 +360,7 @@ impl Ledger {
             }
             match read_line(text) {
                 Ok(line) => {
-                    self.import_line(tenant, line, number, &mut salts, &mut waiting, &mut imported)?
+                    self.import_line(tenant, line, number, &mut salts, &mut waiting, &mut imported)?;
                 }
                 Err(what) => {
                     imported.malformed += 1;

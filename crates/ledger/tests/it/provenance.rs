@@ -1,6 +1,6 @@
 //! Provenance logs: files read again, runs that take them, reports with a bound.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evidence::ActorType;
@@ -34,7 +34,7 @@ fn exported(t: &TestLedger, tenant: &Tenant) -> PathBuf {
     done.files[0].clone()
 }
 
-fn import(t: &TestLedger, tenant: &Arc<Tenant>, file: &PathBuf) -> Imported {
+fn import(t: &TestLedger, tenant: &Arc<Tenant>, file: &Path) -> Imported {
     t.ledger.provenance_import(tenant, file, t.now()).unwrap()
 }
 
