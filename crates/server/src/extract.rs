@@ -76,6 +76,10 @@ impl<T: DeserializeOwned + Send + 'static> JsonBody<T> {
         require_json(&parts.headers)?;
         let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
         if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
+            // A tenant's own patterns take far longer than the built-in rules.
+            if rules.as_ref().is_some_and(|rules| rules.has_own_patterns()) {
+                return app.blocking(move |_| parse(held, None, rules.as_deref())).await;
+            }
             return parse(held, None, rules.as_deref());
         }
         let permit = app
