@@ -60,10 +60,11 @@ pub use hold::{HoldError, HoldMark, HoldRead};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use integrity::{IntegrityError, RunIntegrity};
 pub use jobs::{
-    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX,
-    JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone, JobError, JobGlance, JobGuard,
-    JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob, PROGRESS_METADATA_BYTES_MAX, ProgressWatch,
-    ResolutionRead, RolloutRead, STEP_BYTES_MAX, rollout,
+    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, HEALTH_NODES_MAX, JOB_ATTEMPTS_MAX,
+    JOB_BYTES_MAX, JOB_DEPTH_MAX, JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone,
+    JobError, JobGlance, JobGuard, JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob,
+    PROGRESS_METADATA_BYTES_MAX, ProgressWatch, ReadyAct, ResolutionRead, RolloutRead, STEP_BYTES_MAX,
+    TARGET_BYTES_MAX, rollout,
 };
 pub use keys::KeyFolder;
 pub use names::RunNames;

@@ -407,6 +407,16 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/verifications/{verification_id}",
         read("get_verification", "verifications"),
     ),
+    (
+        "POST",
+        "/api/v1/verifications/{verification_id}/cancel",
+        Access::Decided(op(
+            "cancel_verification",
+            Action::Verify,
+            "verifications",
+            Trail::Decision,
+        )),
+    ),
     ("GET", "/healthz", Access::Public),
     ("GET", "/metrics", Access::Public),
     (
