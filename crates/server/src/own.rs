@@ -34,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Progress goes on record each time it has grown by this much: twenty records at most.
 const SAY_PERCENT: f64 = 5.0;
 
+/// Jobs of a tenant and handler looked at for one that was interrupted: one runs at a time.
+const LOOKED_AT_MAX: u32 = 4;
+
 /// A job of Deponent's own.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnJob {
@@ -69,36 +72,68 @@ impl OwnJob {
             retry,
             ..NewJob::default()
         };
-        job.act(JobAct::Create(new))?;
-        job.act(JobAct::Start)?;
+        job.act(&JobAct::Create(new))?;
+        job.act(&JobAct::Start)?;
         Some(job)
     }
 
-    /// The newest job of that handler, if a crash has left it under way; its next attempt begins. Blocks.
-    pub(crate) fn resume(app: &App, tenant: &Arc<Tenant>, handler: &str) -> Option<Self> {
+    /// The newest jobs of that handler that have not ended: a crash has left them so, unless they run. Blocks.
+    pub(crate) fn without_end(app: &App, tenant: &Arc<Tenant>, handler: &str) -> Vec<Self> {
         let query = FacetQuery {
             facets: vec![facet("job.handler", handler)],
-            limit: 1,
+            limit: LOOKED_AT_MAX,
             newest_first: true,
             ..FacetQuery::default()
         };
-        let found = app.ledger.store().facet_find(tenant.tenant_no, &query).ok()?;
-        let record = app.ledger.records(tenant).read(&found.leaves).ok()?.pop()?;
-        let (created, _) = JobEvent::read(record.body.as_deref()?).ok()?;
-        let job = Self {
-            app: app.clone(),
-            tenant: Arc::clone(tenant),
-            job_id: created.job_id.into(),
+        let find = || {
+            let found = app.ledger.store().facet_find(tenant.tenant_no, &query).ok()?;
+            app.ledger.records(tenant).read(&found.leaves).ok()
         };
-        let mut stage = app.ledger.job(tenant, &job.job_id).ok()?.progress.stage;
-        if stage.is_under_way() {
-            stage = job.act(JobAct::Fail(INTERRUPTED.to_owned()))?.job.progress.stage;
-        }
-        if stage != Stage::Queued {
-            return None;
-        }
-        job.act(JobAct::Start)?;
-        Some(job)
+        let without_end = |record: &ledger::Record| {
+            let (created, _) = JobEvent::read(record.body.as_deref()?).ok()?;
+            let view = app.ledger.job(tenant, &created.job_id).ok()?;
+            let job = Self {
+                app: app.clone(),
+                tenant: Arc::clone(tenant),
+                job_id: created.job_id.into(),
+            };
+            (!view.progress.stage.is_terminal()).then_some(job)
+        };
+        find()
+            .unwrap_or_default()
+            .iter()
+            .filter_map(without_end)
+            .collect()
+    }
+
+    /// Begins the next attempt of a job that was interrupted; `false`: none is left, or it cannot be written. Blocks.
+    pub(crate) fn again(&self) -> bool {
+        let begin = || {
+            let mut stage = self
+                .app
+                .ledger
+                .job(&self.tenant, &self.job_id)
+                .ok()?
+                .progress
+                .stage;
+            if stage.is_under_way() {
+                stage = self
+                    .act(&JobAct::Fail(INTERRUPTED.to_owned()))?
+                    .job
+                    .progress
+                    .stage;
+            }
+            if stage != Stage::Queued {
+                return None;
+            }
+            self.act(&JobAct::Start)
+        };
+        begin().is_some()
+    }
+
+    /// The job is not wanted any more, and why. Blocks.
+    pub(crate) fn give_up(&self, reason: &str) {
+        self.act(&JobAct::Cancel(reason.to_owned()));
     }
 
     pub(crate) fn job_id(&self) -> &Arc<str> {
@@ -123,7 +158,7 @@ impl OwnJob {
             let percentage = 100.0 * watch.done.load(Ordering::Relaxed) as f64 / total.max(1) as f64;
             if percentage >= said + SAY_PERCENT && !watch.stop.load(Ordering::Relaxed) {
                 said = percentage;
-                self.act(JobAct::Progress(ProgressUpdate {
+                self.act(&JobAct::Progress(ProgressUpdate {
                     percentage: Finite::new(percentage),
                     ..ProgressUpdate::default()
                 }));
@@ -133,18 +168,18 @@ impl OwnJob {
 
     /// The work is done. Blocks.
     pub(crate) fn complete(&self, result: Value) {
-        self.act(JobAct::Complete(result));
+        self.act(&JobAct::Complete(result));
     }
 
     /// The work could not be done, and why. Blocks.
     pub(crate) fn fail(&self, mut reason: String) {
         reason.truncate(reason.floor_char_boundary(ledger::JOB_TEXT_BYTES_MAX));
-        self.act(JobAct::Fail(reason));
+        self.act(&JobAct::Fail(reason));
     }
 
     /// What cannot be written is logged: the work goes on without it.
-    fn act(&self, act: JobAct) -> Option<JobDone> {
-        match self.try_act(&act) {
+    fn act(&self, act: &JobAct) -> Option<JobDone> {
+        match self.try_act(act) {
             Ok(done) => Some(done),
             Err(error) => {
                 tracing::warn!(job_id = %self.job_id, %error, "a job of Deponent's own cannot be written");
@@ -222,8 +257,9 @@ mod tests {
             OwnJob::begin(&self.app, &self.tenant, &self.id, "deponent.verification").unwrap()
         }
 
-        fn resume(&self) -> Option<OwnJob> {
-            OwnJob::resume(&self.app, &self.tenant, "deponent.verification")
+        fn resume(&self) -> bool {
+            let jobs = OwnJob::without_end(&self.app, &self.tenant, "deponent.verification");
+            jobs.first().is_some_and(OwnJob::again)
         }
 
         fn job(&self) -> JobView {
@@ -253,18 +289,18 @@ mod tests {
     #[test]
     fn what_a_crash_interrupts_is_taken_up_again_and_not_for_ever() {
         let bed = Bed::new();
-        assert!(bed.resume().is_none());
+        assert!(!bed.resume());
         bed.begin();
         for attempt in [2, 3] {
-            assert!(bed.resume().is_some());
+            assert!(bed.resume());
             assert_eq!(
                 (bed.job().attempt_number, bed.job().progress.stage),
                 (attempt, Stage::Starting)
             );
         }
-        assert!(bed.resume().is_none());
+        assert!(!bed.resume());
         assert_eq!(bed.job().progress.stage, Stage::Failed);
-        assert!(bed.resume().is_none());
+        assert!(!bed.resume());
     }
 
     #[test]
@@ -278,6 +314,21 @@ mod tests {
             (Stage::Completed, 2)
         );
         assert!(bed.app.verifications.find(&bed.tenant, &bed.id).is_some());
+    }
+
+    #[test]
+    fn a_verification_that_is_asked_for_at_the_start_takes_the_place_of_the_one_before() {
+        let bed = Bed::new();
+        bed.begin();
+        let asked = bed.app.verification_begin(&bed.tenant, clock()).unwrap();
+        bed.app.verifications_resume();
+        // The old one is given up; the new one goes on as it was.
+        assert_eq!(bed.job().progress.stage, Stage::Cancelled);
+        let mut waiting = asked.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(waiting.ended());
+        let new = bed.app.ledger.job(&bed.tenant, &asked.id).unwrap();
+        assert_eq!((new.progress.stage, new.attempt_number), (Stage::Completed, 1));
     }
 
     #[test]

@@ -242,18 +242,41 @@ impl App {
     /// that are asked for. Blocks for long.
     pub(crate) fn verifications_resume(&self) {
         for tenant in self.ledger.tenants() {
-            let Some(job) = OwnJob::resume(self, &tenant, HANDLER) else {
-                continue;
-            };
-            let at = (self.clock)();
-            let (asked, sender) = Asked::new(Arc::clone(job.job_id()), at);
-            keep(
-                self.verifications.asked().entry(tenant.tenant_no).or_default(),
-                asked.clone(),
-            );
-            let mut ending = Ending(self, &sender);
-            ending.say(self.verify_as(Some(&job), &tenant, &asked.watch, at));
+            for job in OwnJob::without_end(self, &tenant, HANDLER) {
+                self.verification_resume(&tenant, &job);
+            }
         }
+    }
+
+    fn verification_resume(&self, tenant: &Arc<Tenant>, job: &OwnJob) {
+        let at = (self.clock)();
+        let (asked, sender) = Asked::new(Arc::clone(job.job_id()), at);
+        {
+            let mut all = self.verifications.asked();
+            let of_tenant = all.entry(tenant.tenant_no).or_default();
+            if of_tenant.iter().any(|known| known.id == asked.id) {
+                // It was begun a moment ago, and runs.
+                return;
+            }
+            if of_tenant.is_empty() {
+                keep(of_tenant, asked.clone());
+            } else {
+                drop(all);
+                // Somebody was quicker: one of a tenant runs at a time.
+                job.give_up("another verification began");
+                return;
+            }
+        }
+        let mut ending = Ending(self, &sender);
+        let outcome = if job.again() {
+            self.verify_as(Some(job), tenant, &asked.watch, at)
+        } else {
+            Outcome::Failed {
+                at,
+                reason: "it was interrupted, and cannot be begun again".into(),
+            }
+        };
+        ending.say(outcome);
     }
 
     /// Verifies, and says in its job how far it is and what came of it.

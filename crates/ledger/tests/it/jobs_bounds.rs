@@ -238,13 +238,17 @@ fn a_snapshot_posted_again_answers_its_own_receipt() {
         .unwrap()
         .placed;
     let after = bed.health("j1", "null", "{}").unwrap().placed;
-    for bed in [bed] {
+    let both_are_known = |bed: &Bed| {
         let again = |before: &str, after: &str| bed.health("j1", before, after).unwrap().placed;
-        assert_eq!(again(r#"{"search":"HEALTHY"}"#, "null").receipt, before.receipt);
+        let first = again(r#"{"search":"HEALTHY"}"#, "null");
+        assert_eq!((first.receipt, first.fresh), (before.receipt, false));
         assert_eq!(again("null", "{}").receipt, after.receipt);
         let other = bed.health("j1", r#"{"search":"DEGRADED"}"#, "null");
         assert!(matches!(other, Err(JobError::Conflict(receipt)) if receipt == before.receipt));
-    }
+    };
+    both_are_known(&bed);
+    // Folded anew from the records.
+    both_are_known(&bed.reopen());
 }
 
 /// 100,001 signals about a capability of the contract, all of the day but before the job: more than an audit reads.
