@@ -18,7 +18,7 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 30] = [
+const VARIABLES: [&str; 31] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
@@ -33,6 +33,7 @@ const VARIABLES: [&str; 30] = [
     "DEPONENT_LEDGER_ORIGIN",
     "DEPONENT_RUNS_SEAL_AFTER",
     "DEPONENT_RUNS_ABANDON_AFTER",
+    "DEPONENT_RETENTION_MINIMUM",
     "DEPONENT_URL",
     "DEPONENT_API_KEY",
     "DEPONENT_API_KEY_FILE",
@@ -64,6 +65,7 @@ struct File {
     log: Option<String>,
     ledger: LedgerTable,
     runs: RunsTable,
+    retention: RetentionTable,
     policies: Option<PathBuf>,
     rate_limit: Option<u32>,
     record: RecordTable,
@@ -91,6 +93,12 @@ struct LedgerTable {
 struct RunsTable {
     seal_after: Option<String>,
     abandon_after: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RetentionTable {
+    minimum: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -348,6 +356,7 @@ impl Settings {
             ("rate_limit", rate),
             ("record.reads", level(self.record.0).into()),
             ("record.writes", level(self.record.1).into()),
+            ("retention.minimum", millis(self.ledger.minimum_retention_micros)),
             ("runs.abandon_after", millis(self.ledger.abandon_after_micros)),
             ("runs.seal_after", millis(self.ledger.seal_after_micros)),
             ("tlog.public", self.tlog_public.to_string()),
@@ -430,6 +439,12 @@ impl Settings {
             "DEPONENT_RUNS_ABANDON_AFTER",
             file.runs.abandon_after,
             options.abandon_after_micros,
+        )?;
+        options.minimum_retention_micros = duration(
+            "retention.minimum",
+            "DEPONENT_RETENTION_MINIMUM",
+            file.retention.minimum,
+            options.minimum_retention_micros,
         )?;
         let record = |name: &str, variable_name: &str, file: Option<String>| -> Result<bool> {
             match variable(variable_name).or(file).as_deref() {
@@ -607,6 +622,7 @@ mod tests {
         for (name, value) in [
             ("DEPONENT_LISTEN", "nowhere"),
             ("DEPONENT_RUNS_SEAL_AFTER", "soon"),
+            ("DEPONENT_RETENTION_MINIMUM", "for ever"),
             ("DEPONENT_LEDGER_ORIGIN", "a b"),
             ("DEPONENT_DATABASE_URL", "postgres://x"),
             ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),

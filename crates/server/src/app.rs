@@ -100,6 +100,9 @@ pub struct App {
     pub(crate) budget: Budget,
     /// Large JSON bodies are parsed one at a time: 16 MiB of text may take 200 MB as values.
     pub(crate) large_bodies: Arc<Semaphore>,
+    /// Large jobs are judged, and their evidence gathered, one at a time: that takes several times what they say. Who
+    /// holds a job waits for it, so it is none that who waits for a job may hold.
+    pub(crate) large_audits: Arc<Semaphore>,
     pub(crate) requests: Arc<RequestCounts>,
 }
 
@@ -132,6 +135,7 @@ impl App {
             verifications: Arc::default(),
             budget: Budget::new(limits.bodies_in_flight_bytes_max),
             large_bodies: Arc::new(Semaphore::new(1)),
+            large_audits: Arc::new(Semaphore::new(1)),
             requests: Arc::default(),
         }
     }

@@ -24,6 +24,7 @@ mod lifecycle;
 mod metrics;
 mod oidc;
 pub mod otlp;
+mod own;
 mod router;
 mod serve;
 mod system;

@@ -32,6 +32,8 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api::health::routes())
         .merge(api::keys::routes())
         .merge(api::idempotency::routes())
+        .merge(api::erasures::routes())
+        .merge(api::holds::routes())
         .merge(api::incidents::routes())
         .merge(api::integrity::routes())
         .merge(api::audits::routes())

@@ -157,6 +157,14 @@ const TABLE: &[(&str, &str, Access)] = &[
         Access::Decided(op("export_download", Action::Export, "exports", Trail::Export)),
     ),
     ("POST", "/api/v1/fingerprint", quiet("fingerprint", "self")),
+    ("GET", "/api/v1/holds", list("holds_list", "audit")),
+    ("POST", "/api/v1/holds", manage("hold_place", "holds")),
+    ("GET", "/api/v1/holds/{id}", read("hold_get", "audit")),
+    (
+        "POST",
+        "/api/v1/holds/{id}/release",
+        manage("hold_release", "holds"),
+    ),
     ("DELETE", "/api/v1/idempotency/{key}", write("idempotency_delete")),
     ("GET", "/api/v1/idempotency/{key}", write("idempotency_get")),
     (
@@ -345,6 +353,11 @@ const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/records", list("list_records", "records")),
     ("GET", "/api/v1/records/{id}", read("get_record", "records")),
     (
+        "DELETE",
+        "/api/v1/records/{id}/body",
+        manage("record_erase", "records"),
+    ),
+    (
         "GET",
         "/api/v1/records/{id}/proof",
         read("get_record_proof", "records"),
@@ -433,6 +446,16 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/verifications/{verification_id}",
         read("get_verification", "verifications"),
     ),
+    (
+        "POST",
+        "/api/v1/verifications/{verification_id}/cancel",
+        Access::Decided(op(
+            "cancel_verification",
+            Action::Verify,
+            "verifications",
+            Trail::Decision,
+        )),
+    ),
     ("GET", "/healthz", Access::Public),
     ("GET", "/metrics", Access::Public),
     (
@@ -517,6 +540,8 @@ pub(crate) fn is_audit(kind: evidence::Kind) -> bool {
             | Kind::IdentityEvent
             | Kind::AuthorizationDecision
             | Kind::AccessEvent
+            | Kind::HoldPlaced
+            | Kind::HoldReleased
             | Kind::ExportRequested
             | Kind::ExportCompleted
     )

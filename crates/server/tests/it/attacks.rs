@@ -85,6 +85,7 @@ struct Filled {
     entry: String,
     verification: String,
     key: String,
+    hold: String,
     signal: String,
 }
 
@@ -132,6 +133,7 @@ impl Filled {
         post("/api/v1/jobs/j-1/complete", json!({}));
         let signal = json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" });
         let signal = post("/api/v1/signals", signal);
+        let hold = post("/api/v1/holds", json!({ "scope": "tenant", "reason": "case 7" }));
         let incident = last["incident_id"].as_str().unwrap().to_owned();
         let entries = keyed.get_as("admin", "/api/v1/logs/audit").ok();
         let entry = entries["items"][0]["id"].as_str().unwrap().to_owned();
@@ -141,6 +143,7 @@ impl Filled {
         Self {
             incident,
             entry,
+            hold: hold["hold_id"].as_str().unwrap().to_owned(),
             signal: signal["signal_id"].as_str().unwrap().to_owned(),
             verification: verification["verification_id"].as_str().unwrap().to_owned(),
             key: keyed.keys[0].1.split('_').nth(1).unwrap().to_owned(),
@@ -156,6 +159,7 @@ impl Filled {
             "job_id" => "j-1".into(),
             "id" if path.contains("/jobs/") => "j-1".into(),
             "id" if path.contains("/contracts/") => "c-1".into(),
+            "id" if path.contains("/holds/") => self.hold.clone(),
             "id" if path.contains("/signals/") => self.signal.clone(),
             "id" if path.contains("/keys/") => self.key.clone(),
             "id" if path.contains("/traces/") => "r-1".into(),

@@ -6,6 +6,7 @@
 
 mod append;
 mod check;
+mod erase;
 mod facets;
 mod once;
 mod open;
@@ -14,6 +15,7 @@ mod runs;
 mod state;
 mod verify;
 
+pub use erase::REWRITE_BYTES_MAX;
 pub use once::SqliteOnce;
 pub use state::{LedgerProgress, StateDb};
 
