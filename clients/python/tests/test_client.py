@@ -30,7 +30,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--data-dir", str(folder / "data"),
     ]
     with log.open("w") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        # Variables that it does not know are refused.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("DEPONENT_")}
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env)
     try:
         until = time.monotonic() + 20
         while not (found := re.search(r"listening on (http://\S+)", log.read_text())):
