@@ -52,6 +52,8 @@ pub struct RedisOnce {
     connection: Option<Ready>,
     /// Of the newest answer.
     writes: u64,
+    /// The epoch in which they were counted.
+    counted: Option<String>,
     /// Spaces and tenants that may have something to sweep.
     tenants: HashSet<(OnceSpace, Arc<str>)>,
 }
@@ -87,6 +89,7 @@ impl RedisOnce {
             state,
             connection: None,
             writes: 0,
+            counted: None,
             tenants: HashSet::new(),
         })
     }
@@ -109,7 +112,6 @@ impl RedisOnce {
         pipe.query::<()>(&mut connection).map_err(unavailable)?;
         self.keep(&epoch)?;
         self.connection = None;
-        self.writes = 0;
         Ok(())
     }
 
@@ -126,6 +128,11 @@ impl RedisOnce {
             refuse_eviction(&mut connection)?;
             let script: String = ask(&mut connection, redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT))?;
             let epoch = self.epoch(&mut connection, at)?;
+            // Another epoch begins its own count, whoever made it.
+            if self.counted.as_ref() != Some(&epoch) {
+                self.writes = 0;
+                self.counted = Some(epoch.clone());
+            }
             self.connection = Some(Ready {
                 connection,
                 script,
@@ -148,7 +155,6 @@ impl RedisOnce {
             (Some(known), Some(there)) if known == there => Ok(known),
             (Some(known), Some(there)) if is_reset_after(&there, &known) => {
                 self.keep(&there)?;
-                self.writes = 0;
                 Ok(there)
             }
             (Some(_), _) => Err(OnceError::Lost),
@@ -174,7 +180,7 @@ impl RedisOnce {
         let Some(at) = commands.first().map(|command| command.at) else {
             return Ok(Vec::new());
         };
-        // Another epoch begins its own count.
+        // A new connection may find another epoch, and its count.
         self.ready(at)?;
         let (clock, writes) = (self.clock, self.writes);
         let ready = self.ready(at)?;
