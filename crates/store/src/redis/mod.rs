@@ -197,19 +197,20 @@ impl RedisOnce {
         })
     }
 
-    /// The same, and again what was answered with "no script".
+    /// The same, and again what was answered with "no script" or "lost": nothing of it was done. With the next connection
+    /// the script is loaded, and a reset by an operator taken note of.
     fn sent(&mut self, commands: &[Command<'_>]) -> Result<Vec<Value>, OnceError> {
         let mut answers = self.send(commands)?;
-        if answers.iter().any(is_no_script) {
-            // Loaded again with the next connection; nothing of what was refused so was done.
-            self.connection = None;
-            let again: Vec<usize> = (0..answers.len())
-                .filter(|&i| is_no_script(&answers[i]))
-                .collect();
-            let commands: Vec<Command<'_>> = again.iter().map(|&i| commands[i].clone()).collect();
-            for (i, answer) in again.into_iter().zip(self.send(&commands)?) {
-                answers[i] = answer;
-            }
+        let again: Vec<usize> = (0..answers.len())
+            .filter(|&i| is_no_script(&answers[i]) || is_lost(&answers[i]))
+            .collect();
+        if again.is_empty() {
+            return Ok(answers);
+        }
+        self.connection = None;
+        let commands: Vec<Command<'_>> = again.iter().map(|&i| commands[i].clone()).collect();
+        for (i, answer) in again.into_iter().zip(self.send(&commands)?) {
+            answers[i] = answer;
         }
         Ok(answers)
     }
@@ -501,6 +502,10 @@ fn unreadable(answer: &Value) -> OnceError {
 
 fn is_no_script(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
+}
+
+fn is_lost(answer: &Value) -> bool {
+    matches!(answer, Value::Array(parts) if matches!(parts.get(1), Some(Value::BulkString(word)) if word == b"lost"))
 }
 
 fn number(text: &[u8]) -> Result<i64, OnceError> {
