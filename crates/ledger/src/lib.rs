@@ -13,12 +13,15 @@ mod background;
 mod capture;
 mod counters;
 mod draft;
+mod erase;
 mod high_water;
+pub mod hold;
 pub mod incident;
 mod integrity;
 mod jobs;
 mod keys;
 mod names;
+pub mod once;
 mod open;
 mod outcome;
 mod place;
@@ -27,6 +30,7 @@ mod queue;
 mod rebuild;
 mod records;
 mod recover;
+pub mod replay;
 mod sequencer;
 mod settings;
 mod settle;
@@ -44,7 +48,7 @@ use store::Store;
 use tokio::sync::oneshot;
 
 pub use api_keys::{
-    ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
+    ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_A_DAY_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
     KeyRefused, LoadError, NewKey, read_keys,
 };
 pub use audit::AuditError;
@@ -52,14 +56,17 @@ pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
+pub use erase::{EraseAsked, EraseError, Erasure, Remains};
 pub use high_water::{HighWater, Mark};
+pub use hold::{HoldError, HoldMark, HoldRead};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use integrity::{IntegrityError, RunIntegrity};
 pub use jobs::{
-    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX,
-    JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone, JobError, JobGlance, JobGuard,
-    JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob, PROGRESS_METADATA_BYTES_MAX, ProgressWatch,
-    ResolutionRead, RolloutRead, STEP_BYTES_MAX, rollout,
+    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, HEALTH_NODES_MAX, JOB_ATTEMPTS_MAX,
+    JOB_BYTES_MAX, JOB_DEPTH_MAX, JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone,
+    JobError, JobGlance, JobGuard, JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob,
+    PROGRESS_METADATA_BYTES_MAX, ProgressWatch, ReadyAct, ResolutionRead, RolloutRead, STEP_BYTES_MAX,
+    TARGET_BYTES_MAX, rollout,
 };
 pub use keys::KeyFolder;
 pub use names::RunNames;
@@ -251,6 +258,7 @@ impl Ledger {
             group,
             reply,
             bytes,
+            erasing: None,
         };
         self.inner.queue.push(submission).map_err(|(error, _)| {
             self.inner.counters.refused();

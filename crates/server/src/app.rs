@@ -7,11 +7,14 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use evidence::Timestamp;
-use ledger::Ledger;
+use ledger::once::{LEASE_SECS_DEFAULT, OnOutage, Once, OnceOptions};
+use ledger::{Ledger, Tenant};
+use store::sqlite::SqliteOnce;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
 use crate::ApiError;
+use crate::access::recorder::Unwritten;
 use crate::access::{Access, Levels, Policies};
 use crate::body::Budget;
 use crate::metrics::RequestCounts;
@@ -79,6 +82,8 @@ pub struct App {
     pub local: bool,
     /// What decides and notes.
     pub access: Arc<Access>,
+    /// Keys that are used once: idempotency and replay.
+    pub once: Once,
     /// Whose tokens let people in; `None`: only keys do.
     pub oidc: Option<Arc<Oidc>>,
     /// `/tlog` needs no key, of any tenant but the instance.
@@ -95,6 +100,9 @@ pub struct App {
     pub(crate) budget: Budget,
     /// Large JSON bodies are parsed one at a time: 16 MiB of text may take 200 MB as values.
     pub(crate) large_bodies: Arc<Semaphore>,
+    /// Large jobs are judged, and their evidence gathered, one at a time: that takes several times what they say. Who
+    /// holds a job waits for it, so it is none that who waits for a job may hold.
+    pub(crate) large_audits: Arc<Semaphore>,
     pub(crate) requests: Arc<RequestCounts>,
 }
 
@@ -113,6 +121,7 @@ impl App {
         let policies = Policies::load(None).expect("the shipped policies are valid");
         Self {
             access: Access::new(policies, Levels::default(), None),
+            once: embedded_once(&ledger),
             ledger,
             limits,
             clock,
@@ -126,6 +135,7 @@ impl App {
             verifications: Arc::default(),
             budget: Budget::new(limits.bodies_in_flight_bytes_max),
             large_bodies: Arc::new(Semaphore::new(1)),
+            large_audits: Arc::new(Semaphore::new(1)),
             requests: Arc::default(),
         }
     }
@@ -152,11 +162,31 @@ impl App {
     /// Makes records of what the recorder has noted so far.
     ///
     /// # Errors
-    /// 503: the ledger takes nothing now.
+    /// 503: some tenant's ledger takes nothing now. The others' notes are written all the same.
     pub async fn flush_access(&self) -> Result<(), ApiError> {
-        let (access, at) = (Arc::clone(&self.access), (self.clock)());
-        self.blocking(move |ledger| Ok(access.recorder.flush(ledger, at, false)?))
+        self.flush_access_if(|unwritten| unwritten.tried).await
+    }
+
+    /// The same for who reads what is noted of a tenant: other tenants' ledgers are no concern of his.
+    pub(crate) async fn flush_access_of(&self, tenant: &Tenant) -> Result<(), ApiError> {
+        let tenant_no = tenant.tenant_no;
+        self.flush_access_if(move |unwritten| unwritten.tenant_no == tenant_no)
             .await
+    }
+
+    async fn flush_access_if(
+        &self,
+        matters: impl Fn(&Unwritten) -> bool + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let (access, at) = (Arc::clone(&self.access), (self.clock)());
+        self.blocking(move |ledger| {
+            let unwritten = access.recorder.flush(ledger, at, false);
+            match unwritten.into_iter().find(matters) {
+                Some(unwritten) => Err(unwritten.error.into()),
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Runs something that blocks (the store, hashing) beside the async threads.
@@ -182,6 +212,17 @@ impl App {
             Err(error) => Err(ApiError::internal(&error)),
         }
     }
+}
+
+/// Idempotency keys in the data folder's `state.db`.
+fn embedded_once(ledger: &Ledger) -> Once {
+    let folder = &ledger.options().data_dir;
+    let options = OnceOptions {
+        key_file: folder.join("keys").join("once.key"),
+        lease_secs: LEASE_SECS_DEFAULT,
+        on_outage: OnOutage::Refuse,
+    };
+    Once::new(Box::new(SqliteOnce::new(&folder.join("state.db"))), options)
 }
 
 /// When the request was received; put there by the outermost layer.
