@@ -641,6 +641,45 @@ mod tests {
     }
 
     #[test]
+    fn what_widens_access_is_among_the_settings_on_record_and_no_tenant_or_path_is() {
+        let issuer = [
+            ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),
+            ("DEPONENT_OIDC_AUDIENCE", "deponent"),
+            ("DEPONENT_OIDC_TENANT", "acme"),
+            ("DEPONENT_OIDC_JWKS", "/etc/deponent/keys.json"),
+        ];
+        let of = |more: (&str, &str)| {
+            let pairs: Vec<_> = issuer
+                .iter()
+                .copied()
+                .filter(|(name, _)| *name != more.0)
+                .chain([more])
+                .collect();
+            resolve(&pairs).unwrap().on_record()
+        };
+        let before = of(("DEPONENT_RECORD_READS", "metadata"));
+        let text = format!("{before:?}");
+        assert!(!text.contains("acme") && !text.contains("/etc"), "{text}");
+        for (changed, name) in [
+            (("DEPONENT_RECORD_READS", "none"), "record.reads"),
+            (("DEPONENT_RECORD_WRITES", "none"), "record.writes"),
+            (("DEPONENT_RATE_LIMIT", "5"), "rate_limit"),
+            (("DEPONENT_OIDC_AUDIENCE", "other"), "oidc.audience"),
+            (("DEPONENT_OIDC_TENANT", "other"), "oidc.source"),
+            (("DEPONENT_OIDC_JWKS", "/tmp/keys.json"), "oidc.source"),
+            (("DEPONENT_OIDC_ROLE_CLAIM", "groups"), "oidc.role_claim"),
+        ] {
+            let after = of(changed);
+            let differ: Vec<_> = after
+                .iter()
+                .filter(|(key, value)| before.get(*key) != Some(value))
+                .collect();
+            assert_eq!(differ.len(), 1, "{changed:?}: {differ:?}");
+            assert_eq!(differ[0].0, name);
+        }
+    }
+
+    #[test]
     fn an_issuer_needs_an_audience_and_its_roles_are_ours() {
         assert!(resolve(&[]).unwrap().oidc.is_none());
         let both = [
