@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod api_keys;
+mod archive;
 pub mod audit;
 mod background;
 mod capture;
@@ -29,6 +30,7 @@ mod queue;
 mod rebuild;
 mod records;
 mod recover;
+mod retention;
 mod sequencer;
 mod settings;
 mod settle;
@@ -69,9 +71,10 @@ pub use keys::KeyFolder;
 pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
-pub use rebuild::rebuild;
+pub use rebuild::{rebuild, rebuild_with};
 pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
+pub use retention::{RetentionError, RetentionSettings};
 pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
@@ -102,6 +105,7 @@ pub(crate) struct Inner {
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
     pub(crate) settings: Mutex<()>,
+    pub(crate) retention: Mutex<retention::AllPassed>,
     pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Option<File>,
@@ -295,7 +299,7 @@ impl Ledger {
         let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
             let store = Arc::clone(&sequencer.inner().store);
             // The asker may have gone; the projections are new all the same.
-            let _ = reply.send(rebuild(store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()));
+            let _ = reply.send(rebuild_with(store.as_ref(), Some(&sequencer.inner().options.archive()), &mut |_| {}).map_err(|error| error.to_string()));
         }));
         let closing = || SubmitError::Closing.to_string();
         if queued {

@@ -26,7 +26,7 @@ pub use fault::{Fault, FaultStore, Hold};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
     Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ErasedRow, FacetPage, FacetQuery,
-    FacetRow, Head, LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage, RunQuery, RunRecordRow, RunRow,
+    FacetRow, Head, LateRunRow, LeafBlock, LedgerRow, NodeRow, PrunedRow, RunPage, RunQuery, RunRecordRow, RunRow,
     TenantRow, TraceKey, TraceRow,
 };
 
@@ -265,6 +265,7 @@ pub struct ProjectionCounts {
     pub traces: u64,
     pub facets: u64,
     pub tenants: u64,
+    pub pruned: u64,
 }
 
 /// Rows that leaves say must be there.
@@ -280,6 +281,8 @@ pub struct ExpectedRows {
     pub facets: Vec<FacetRow>,
     /// Tenants.
     pub tenants: Vec<TenantRow>,
+    /// Stretches that were pruned.
+    pub pruned: Vec<PrunedRow>,
 }
 
 /// An expected row that is not there, or says something else.

@@ -42,6 +42,9 @@ pub(crate) struct Verify {
     /// A checkpoint that you kept. May be given more than once.
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
+    /// The folder of archives: what was pruned is read from them. [default: what was pruned is counted, PRUNED n]
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
     /// The least level that counts as holding.
     #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
     require: Option<Level>,
@@ -85,6 +88,7 @@ impl Verify {
             only_ledger: self.only.is_some(),
             vkeys: vkeys(&self.vkey)?,
             kept: kept(&self.checkpoint)?,
+            archive: self.archive.clone(),
             marks: Some(&marks),
             keys: Some(&keys),
             progress: Some(&progress),

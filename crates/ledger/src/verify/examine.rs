@@ -8,7 +8,7 @@ use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Timestamp
 use store::{BodyRef, LeafKey, TraceKey, codec};
 use tlog::Hash;
 
-use super::Erasures;
+use super::{Erasures, Gone};
 
 /// A leaf after it was looked at.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Examined {
     pub(crate) hash: Hash,
     /// Its body is gone, and a record says so.
     pub(crate) erased: bool,
+    /// Its body is gone because it was archived, and the archive is not at hand.
+    pub(crate) pruned: bool,
     /// `None`: no header could be read, or only the ledger is verified.
     pub(crate) said: Option<Said>,
 }
@@ -109,7 +111,7 @@ impl<'a> Examiner<'a> {
             };
             let found = self.erasures.find(LeafKey::new(self.ledger_no, index));
             let examined = match found {
-                Ok(Some(kept)) => self.erased(header, hash, &kept),
+                Ok(Some(gone)) => self.gone(header, hash, gone, (index, &leaf), findings),
                 other => {
                     let detail = match other {
                         Err(error) => format!("no body, and whether it was erased cannot be said: {error}"),
@@ -126,12 +128,34 @@ impl<'a> Examiner<'a> {
         settled
     }
 
+    /// Of a record whose body a record took away.
+    fn gone(
+        &mut self,
+        header: Header<'_>,
+        hash: Hash,
+        gone: Gone,
+        (index, leaf): (u64, &[u8]),
+        findings: &mut Vec<Finding>,
+    ) -> Examined {
+        match gone {
+            Gone::Erased(kept) => self.erased(header, hash, &kept),
+            Gone::Pruned => match self.erasures.archived(LeafKey::new(self.ledger_no, index)) {
+                Some((salt, body)) => self.opened(index, leaf, &salt, &body, findings),
+                None => Examined {
+                    pruned: true,
+                    ..self.counted(header, hash)
+                },
+            },
+        }
+    }
+
     /// Of a record whose body a record erased.
     fn erased(&self, header: Header<'_>, hash: Hash, kept: &ErasedRecord) -> Examined {
         let said = (!self.only_ledger).then(|| Said::erased(header, hash, kept));
         Examined {
             hash,
             erased: true,
+            pruned: false,
             said,
         }
     }
@@ -142,6 +166,7 @@ impl<'a> Examiner<'a> {
         Examined {
             hash,
             erased: false,
+            pruned: false,
             said,
         }
     }
@@ -172,6 +197,7 @@ impl<'a> Examiner<'a> {
                 return Examined {
                     hash,
                     erased: false,
+            pruned: false,
                     said: None,
                 };
             }
@@ -187,8 +213,8 @@ impl<'a> Examiner<'a> {
         }
         let erased = self.erasures.known(LeafKey::new(self.ledger_no, index));
         let Some(row) = body else {
-            if let Some(kept) = erased {
-                return self.erased(header, hash, &kept);
+            if let Some(gone) = erased {
+                return self.gone(header, hash, gone, (index, leaf), findings);
             }
             self.missing.push((index, leaf.to_vec()));
             return self.counted(header, hash);
@@ -196,35 +222,61 @@ impl<'a> Examiner<'a> {
         if erased.is_some() {
             self.unerased.push((index, id));
         }
-        if let Err(error) = codec::unpack_into(row.body, BODY_BYTES_MAX, &mut self.body) {
-            findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-            return self.counted(header, hash);
-        }
-        if evidence::commitment(&row.salt, header.kind, &self.body) != header.commitment {
+        let mut body = std::mem::take(&mut self.body);
+        let examined = match codec::unpack_into(row.body, BODY_BYTES_MAX, &mut body) {
+            Ok(()) => self.opened(index, leaf, &row.salt, &body, findings),
+            Err(error) => {
+                findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
+                self.counted(header, hash)
+            }
+        };
+        self.body = body;
+        examined
+    }
+
+    /// A leaf whose header is good, and its body.
+    fn opened(
+        &self,
+        index: u64,
+        leaf: &[u8],
+        salt: &evidence::Salt,
+        body: &[u8],
+        findings: &mut Vec<Finding>,
+    ) -> Examined {
+        let hash = tlog::leaf_hash(leaf);
+        let nothing = Examined {
+            hash,
+            erased: false,
+            pruned: false,
+            said: None,
+        };
+        let Ok(header) = Header::decode(leaf) else { return nothing };
+        let id = header.id;
+        let finding = |code, detail: String| {
+            Finding::new(code, "bodies.body", detail)
+                .with_tenant(&self.tenant_id)
+                .with_leaf(index)
+                .with_record(id)
+        };
+        if evidence::commitment(salt, header.kind, body) != header.commitment {
             let detail = "salt and body do not open the leaf's commitment".to_owned();
-            findings.push(finding(FindingCode::CommitmentMismatch, "bodies.body", detail).with_record(id));
+            findings.push(finding(FindingCode::CommitmentMismatch, detail));
             return self.counted(header, hash);
         }
         if self.only_ledger {
-            return Examined {
-                hash,
-                erased: false,
-                said: None,
-            };
+            return nothing;
         }
-        let facts = match Facts::read(&header, &self.body) {
+        let facts = match Facts::read(&header, body) {
             Ok(facts) => facts,
             Err(error) => {
-                findings
-                    .push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
+                findings.push(finding(FindingCode::Unreadable, error.to_string()));
                 return self.counted(header, hash);
             }
         };
-        let identity = Identity::of_record(&header, &facts, &self.body);
+        let identity = Identity::of_record(&header, &facts, body);
         Examined {
-            hash,
-            erased: false,
             said: Some(Said::of(header, hash, identity, facts, true)),
+            ..nothing
         }
     }
 }

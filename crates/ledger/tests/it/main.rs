@@ -20,6 +20,7 @@ mod laws;
 mod projections;
 mod receipts;
 mod recovery;
+mod retention;
 mod runs;
 mod tamper;
 mod tenants;
