@@ -17,7 +17,7 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 25] = [
+const VARIABLES: [&str; 26] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
@@ -286,7 +286,10 @@ impl Settings {
             ),
             ("retention.minimum", millis(self.ledger.minimum_retention_micros)),
             ("retention.runs", millis(self.ledger.retention.runs_micros)),
-            ("retention.synthetic", millis(self.ledger.retention.synthetic_micros)),
+            (
+                "retention.synthetic",
+                millis(self.ledger.retention.synthetic_micros),
+            ),
             ("retention.system", millis(self.ledger.retention.system_micros)),
             ("runs.abandon_after", millis(self.ledger.abandon_after_micros)),
             ("runs.seal_after", millis(self.ledger.seal_after_micros)),

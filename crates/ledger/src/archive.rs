@@ -69,7 +69,12 @@ impl ArchiveWriter {
         line.extend_from_slice(body);
         line.extend_from_slice(b",\"header\":");
         line.extend_from_slice(header);
-        write!(line, ",\"leaf_index\":{},\"salt\":\"{}\"}}\n", leaf.leaf_index(), hex_string(salt))?;
+        write!(
+            line,
+            ",\"leaf_index\":{},\"salt\":\"{}\"}}\n",
+            leaf.leaf_index(),
+            hex_string(salt)
+        )?;
         self.hash.update(&line);
         self.bytes += line.len() as u64;
         self.file.write_all(&line)
@@ -115,7 +120,8 @@ impl Archives {
         ledger_no: u32,
     ) -> Result<(), Box<Finding>> {
         let place = format!("archive/{}", archived.archive);
-        let wrong = |detail: String| Box::new(Finding::new(FindingCode::ArchiveMismatch, place.clone(), detail));
+        let wrong =
+            |detail: String| Box::new(Finding::new(FindingCode::ArchiveMismatch, place.clone(), detail));
         // Names are ours, and a record is not to reach outside the folder.
         if archived.archive.contains('/') || archived.archive.starts_with('.') {
             return Err(wrong("the name of the archive is none".into()));
@@ -134,7 +140,8 @@ impl Archives {
         let number = self.files.len();
         // The hash was taken of a file that we wrote so: as many lines as leaves, in their order.
         for (leaf, (at, len)) in leaves.zip(found.lines) {
-            self.places.insert(LeafKey::new(ledger_no, leaf), (number, at, len));
+            self.places
+                .insert(LeafKey::new(ledger_no, leaf), (number, at, len));
         }
         self.files.push(file);
         Ok(())

@@ -354,7 +354,7 @@ impl Piece<'_> {
                 }
                 (Some((_, standing, _)), Some(added)) => standing.complete(&added),
                 (Some((_, standing, erased)), None) => {
-                    (standing.completion, *erased) = (completion, *erased || gone)
+                    (standing.completion, *erased) = (completion, *erased || gone);
                 }
             }
         }

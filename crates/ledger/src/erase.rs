@@ -17,7 +17,8 @@ use evidence::record::{
 use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
 use serde::Deserialize;
 use store::{
-    ErasedRow, FacetQuery, LeafKey, PrunedRow, RunKey, RunRecordRow, RunRow, Scrubbed, Store, StoreError, codec,
+    ErasedRow, FacetQuery, LeafKey, PrunedRow, RunKey, RunRecordRow, RunRow, Scrubbed, Store, StoreError,
+    codec,
 };
 
 use crate::hold::{HeldBy, reason_kept};
@@ -495,7 +496,7 @@ fn with_run(
         };
         match (&mut state, &facts) {
             (None, Facts::RunStarted(started)) => {
-                state = Some(RunState::start(started, header_there.recorded_at))
+                state = Some(RunState::start(started, header_there.recorded_at));
             }
             (None, _) => {}
             (Some(state), facts) => {
@@ -615,12 +616,14 @@ impl Hashes {
                 }
             }
             Value::Array(values) if depth > 0 => {
-                values.iter().for_each(|value| self.walk(value, depth - 1, left));
+                for value in values {
+                    self.walk(value, depth - 1, left);
+                }
             }
             Value::Object(members) if depth > 0 => {
-                members
-                    .iter()
-                    .for_each(|(_, value)| self.walk(value, depth - 1, left));
+                for (_, value) in members {
+                    self.walk(value, depth - 1, left);
+                }
             }
             _ => {}
         }

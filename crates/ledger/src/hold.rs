@@ -273,7 +273,7 @@ impl HeldBy {
         scopes.extend(run_id.map(|run_id| Self::scope(&HoldScope::Run(run_id.to_owned()))));
         for facet in facets {
             if let Some((name, value)) = facet.split_once('=')
-                && name.ends_with(".run")
+                && name.rsplit_once('.').is_some_and(|(_, last)| last == "run")
                 && !name.starts_with("hold.")
             {
                 // As it stands in the facet: long ids are hashed there, and hashed once.

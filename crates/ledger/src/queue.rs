@@ -37,7 +37,7 @@ pub(crate) struct Submission {
     pub(crate) reply: oneshot::Sender<Result<Outcomes, SubmitError>>,
     pub(crate) bytes: usize,
     /// What its record erases, when that is written.
-    pub(crate) erasing: Option<Erasing>,
+    pub(crate) erasing: Option<Box<Erasing>>,
 }
 
 /// Work for the sequencer besides submissions, done between batches.

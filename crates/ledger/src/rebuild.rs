@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use evidence::{Finding, FindingCode};
+use store::codec::Unpacker;
 use store::{Batch, Head, LateRunRow, LeafKey, LedgerRow, Store, StoreError};
 use tlog::TreeSize;
 
@@ -150,7 +151,8 @@ fn step(
     let end = size.min(first + STEP_LEAVES);
     let bodies = store.bodies_read(row.ledger_no, first, end)?;
     let mut bodies = bodies.iter().peekable();
-    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), false, erasures, row.ledger_no);
+    let tenant_id = row.tenant_id.as_str().into();
+    let mut examiner = Examiner::new(tenant_id, false, Unpacker::default(), erasures, row.ledger_no);
     let (mut derived, mut findings) = (Derived::default(), Vec::<Finding>::new());
     StoredTree::new(store, row.ledger_no)
         .leaves(first..end, |index, leaf| {

@@ -108,7 +108,11 @@ impl Ledger {
             if tenant.ledger().refusal().is_some() {
                 continue;
             }
-            for class in [RetentionClass::Synthetic, RetentionClass::Runs, RetentionClass::System] {
+            for class in [
+                RetentionClass::Synthetic,
+                RetentionClass::Runs,
+                RetentionClass::System,
+            ] {
                 for _ in 0..ARCHIVES_MAX {
                     let count = self.retain_once(&tenant, class, at)?;
                     pruned += count;
@@ -139,7 +143,10 @@ impl Ledger {
             return Ok(0);
         };
         let seen = seen(self.store(), tenant)?;
-        if HeldBy::scope(&HoldScope::Tenant).holds(self.store(), tenant.tenant_no)?.is_some() {
+        if HeldBy::scope(&HoldScope::Tenant)
+            .holds(self.store(), tenant.tenant_no)?
+            .is_some()
+        {
             return Ok(0);
         }
         let due = Due {
@@ -170,7 +177,15 @@ impl Ledger {
         let (ledger, of) = (self.clone(), Arc::clone(tenant));
         let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
             // The asker may have gone; what is archived may be pruned.
-            let _ = reply.send(prune(sequencer, &ledger, &of, archived, leaves[0].ledger_no(), seen, at));
+            let _ = reply.send(prune(
+                sequencer,
+                &ledger,
+                &of,
+                archived,
+                leaves[0].ledger_no(),
+                seen,
+                at,
+            ));
         }));
         if !queued {
             return Err(SubmitError::Closing.into());
@@ -198,7 +213,10 @@ impl Ledger {
         };
         leaves.retain(|leaf| leaf.ledger_no() == first.ledger_no());
         let epochs = tenant.epochs();
-        let Some(epoch) = epochs.iter().find(|epoch| epoch.row.ledger_no == first.ledger_no()) else {
+        let Some(epoch) = epochs
+            .iter()
+            .find(|epoch| epoch.row.ledger_no == first.ledger_no())
+        else {
             return Ok(None);
         };
         let mut writer = ArchiveWriter::new(&self.options().archive())?;
@@ -207,7 +225,9 @@ impl Ledger {
             let Some(row) = self.store().bodies_get(&[leaf])?.pop() else {
                 continue;
             };
-            let header = crate::records::headers(self.store(), &[leaf])?.pop().unwrap_or_default();
+            let header = crate::records::headers(self.store(), &[leaf])?
+                .pop()
+                .unwrap_or_default();
             let body = codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| RecordError::Body {
                 leaf: leaf.leaf_index(),
                 reason: error.to_string(),
@@ -306,7 +326,12 @@ impl Due<'_> {
     }
 
     fn passed<T>(&self, body: impl FnOnce(&mut Passed) -> T) -> T {
-        let mut passed = self.ledger.inner.retention.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passed = self
+            .ledger
+            .inner
+            .retention
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         body(passed.entry(self.tenant.tenant_no).or_default())
     }
 
@@ -316,7 +341,9 @@ impl Due<'_> {
         let (mut next, mut done, mut looked) = (from, true, 0);
         let mut leaves = Vec::new();
         'all: while looked < LOOKED_MAX {
-            let rows = self.store().runs_read(RunKey::new(self.tenant.tenant_no, next), ROWS_READ)?;
+            let rows = self
+                .store()
+                .runs_read(RunKey::new(self.tenant.tenant_no, next), ROWS_READ)?;
             if rows.is_empty() {
                 break;
             }
@@ -345,7 +372,8 @@ impl Due<'_> {
 
     /// Whether nothing of a run is left that could become due.
     fn is_over(&self, run: &RunRow) -> Result<bool, RetentionError> {
-        Ok(self.store().bodies_get(&[run.started_leaf])?.is_empty() && run.state.last_recorded_at < self.older_than)
+        Ok(self.store().bodies_get(&[run.started_leaf])?.is_empty()
+            && run.state.last_recorded_at < self.older_than)
     }
 
     /// Sealed, silent for long enough, and not held.
@@ -366,7 +394,12 @@ impl Due<'_> {
             let Some(last) = rows.last() else { break };
             from = last.run_seq + 1;
             let page: Vec<LeafKey> = rows.iter().map(|row| row.leaf).collect();
-            let there: Vec<LeafKey> = self.store().bodies_get(&page)?.iter().map(|row| row.leaf).collect();
+            let there: Vec<LeafKey> = self
+                .store()
+                .bodies_get(&page)?
+                .iter()
+                .map(|row| row.leaf)
+                .collect();
             if self.holds {
                 for leaf in &there {
                     if self.is_held(*leaf, None)? {
@@ -386,7 +419,13 @@ impl Due<'_> {
     fn records(&self) -> Result<Vec<LeafKey>, RetentionError> {
         let mut leaves = Vec::new();
         for kind in [Kind::SystemRecord, Kind::SystemTelemetry] {
-            let mut below = self.passed(|passed| if kind == Kind::SystemRecord { passed.system } else { passed.telemetry });
+            let mut below = self.passed(|passed| {
+                if kind == Kind::SystemRecord {
+                    passed.system
+                } else {
+                    passed.telemetry
+                }
+            });
             let (mut looked, mut done) = (0, true);
             while looked < LOOKED_MAX && leaves.len() < ARCHIVED_RECORDS_MAX {
                 let query = FacetQuery {
@@ -401,8 +440,12 @@ impl Due<'_> {
                 looked += ROWS_READ;
                 below = Some(last);
                 for body in self.store().bodies_get(&page)? {
-                    let leaf = crate::records::headers(self.store(), &[body.leaf])?.pop().unwrap_or_default();
-                    let Ok(header) = Header::decode(&leaf) else { continue };
+                    let leaf = crate::records::headers(self.store(), &[body.leaf])?
+                        .pop()
+                        .unwrap_or_default();
+                    let Ok(header) = Header::decode(&leaf) else {
+                        continue;
+                    };
                     // What makes a tenant is never pruned, what is held not now.
                     if !is_erasable(&header) {
                         continue;
@@ -416,7 +459,11 @@ impl Due<'_> {
                 }
                 if done {
                     self.passed(|passed| {
-                        *(if kind == Kind::SystemRecord { &mut passed.system } else { &mut passed.telemetry }) = below;
+                        *(if kind == Kind::SystemRecord {
+                            &mut passed.system
+                        } else {
+                            &mut passed.telemetry
+                        }) = below;
                     });
                 }
             }
@@ -426,8 +473,12 @@ impl Due<'_> {
     }
 
     fn is_held(&self, leaf: LeafKey, packed: Option<&[u8]>) -> Result<bool, RetentionError> {
-        let header = crate::records::headers(self.store(), &[leaf])?.pop().unwrap_or_default();
-        let Ok(header) = Header::decode(&header) else { return Ok(true) };
+        let header = crate::records::headers(self.store(), &[leaf])?
+            .pop()
+            .unwrap_or_default();
+        let Ok(header) = Header::decode(&header) else {
+            return Ok(true);
+        };
         let facets = packed
             .and_then(|packed| codec::unpack(packed, BODY_BYTES_MAX).ok())
             .and_then(|body| Facts::read(&header, &body).ok())

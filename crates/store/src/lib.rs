@@ -26,8 +26,8 @@ pub use fault::{Fault, FaultStore, Hold};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
     Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ErasedRow, FacetPage, FacetQuery,
-    FacetRow, Head, LateRunRow, LeafBlock, LedgerRow, NodeRow, PrunedRow, RunPage, RunQuery, RunRecordRow, RunRow,
-    TenantRow, TraceKey, TraceRow,
+    FacetRow, Head, LateRunRow, LeafBlock, LedgerRow, NodeRow, PrunedRow, RunPage, RunQuery, RunRecordRow,
+    RunRow, TenantRow, TraceKey, TraceRow,
 };
 
 /// Most seeks for one page or count of records that share several facets: near 0.1 s. Facets that hardly

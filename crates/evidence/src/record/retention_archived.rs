@@ -64,8 +64,16 @@ impl RetentionArchived {
         put(&mut object, "count", Some(int(self.count)));
         put(&mut object, "epoch", Some(Value::Int(self.epoch.into())));
         put(&mut object, "leaves", Some(Value::from(leaves)));
-        put(&mut object, "older_than", Some(Value::String(self.older_than.to_string())));
-        put(&mut object, "sha256", Some(Value::String(hex_string(&self.sha256))));
+        put(
+            &mut object,
+            "older_than",
+            Some(Value::String(self.older_than.to_string())),
+        );
+        put(
+            &mut object,
+            "sha256",
+            Some(Value::String(hex_string(&self.sha256))),
+        );
         canonical::to_vec(&Value::Object(object))
     }
 

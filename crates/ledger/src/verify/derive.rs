@@ -14,8 +14,8 @@ use evidence::job::JobChains;
 use evidence::record::Facts;
 use evidence::{Finding, FindingCode, Kind, RunState, Timestamp};
 use store::{
-    ExpectedRows, FacetRow, LeafKey, ProjectionCounts, PrunedRow, RunKey, RunRecordRow, RunRow, TenantRow, TraceKey,
-    TraceRow,
+    ExpectedRows, FacetRow, LeafKey, ProjectionCounts, PrunedRow, RunKey, RunRecordRow, RunRow, TenantRow,
+    TraceKey, TraceRow,
 };
 
 use super::examine::Said;

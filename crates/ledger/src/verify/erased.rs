@@ -209,7 +209,10 @@ impl<'a> Erasures<'a> {
                 && let Some(&(_, ledger_no)) = self.ledgers.iter().find(|(epoch, _)| *epoch == archived.epoch)
             {
                 let key = |index| LeafKey::new(ledger_no, index);
-                let stretches = archived.leaves.iter().map(|&(first, last)| (key(first), key(last)));
+                let stretches = archived
+                    .leaves
+                    .iter()
+                    .map(|&(first, last)| (key(first), key(last)));
                 known.pruned.extend(stretches);
                 known.archived.push((ledger_no, archived));
             }
@@ -227,7 +230,8 @@ impl<'a> Erasures<'a> {
         let Ok(bytes) = tree.leaf(leaf.leaf_index()) else {
             return Ok(None);
         };
-        let (Ok(header), Ok(body)) = (Header::decode(&bytes), codec::unpack(&row.body, BODY_BYTES_MAX)) else {
+        let (Ok(header), Ok(body)) = (Header::decode(&bytes), codec::unpack(&row.body, BODY_BYTES_MAX))
+        else {
             return Ok(None);
         };
         if evidence::commitment(&row.salt, header.kind, &body) != header.commitment {

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts};
-use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Timestamp, facet};
-use store::{BodyRef, LeafKey, TraceKey, codec};
+use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Salt, Timestamp, facet};
+use store::codec::Unpacker;
+use store::{BodyRef, LeafKey, TraceKey};
 use tlog::Hash;
 
 use super::{Erasures, Gone};
@@ -45,36 +46,40 @@ pub(crate) struct Said {
 
 /// What every leaf of a ledger is held against.
 #[derive(Debug)]
-pub(crate) struct Examiner<'a> {
-    ledger_no: u32,
-    erasures: &'a Erasures<'a>,
-
-    pub(crate) tenant_id: Arc<str>,
+pub(crate) struct Examiner<'r> {
+    tenant_id: Arc<str>,
     /// Hashes and commitments only.
-    pub(crate) only_ledger: bool,
-    body: Vec<u8>,
+    only_ledger: bool,
+    unpacker: Unpacker<'r>,
+    erasures: &'r Erasures<'r>,
+    ledger_no: u32,
     /// Leaves without body of which no erasure is known yet.
     missing: Vec<(u64, Vec<u8>)>,
     /// Leaves with a body that a record erased.
     unerased: Vec<(u64, RecordId)>,
 }
 
-impl<'a> Examiner<'a> {
+impl<'r> Examiner<'r> {
     pub(crate) fn new(
         tenant_id: Arc<str>,
         only_ledger: bool,
-        erasures: &'a Erasures<'a>,
+        unpacker: Unpacker<'r>,
+        erasures: &'r Erasures<'r>,
         ledger_no: u32,
     ) -> Self {
         Self {
-            ledger_no,
-            erasures,
             tenant_id,
             only_ledger,
-            body: Vec::new(),
+            unpacker,
+            erasures,
+            ledger_no,
             missing: Vec::new(),
             unerased: Vec::new(),
         }
+    }
+
+    pub(crate) fn tenant_id(&self) -> &str {
+        &self.tenant_id
     }
 
     /// Looks at one leaf at once, where the store may be asked.
@@ -111,7 +116,7 @@ impl<'a> Examiner<'a> {
             };
             let found = self.erasures.find(LeafKey::new(self.ledger_no, index));
             let examined = match found {
-                Ok(Some(gone)) => self.gone(header, hash, gone, (index, &leaf), findings),
+                Ok(Some(gone)) => self.gone(index, header, hash, gone, findings),
                 other => {
                     let detail = match other {
                         Err(error) => format!("no body, and whether it was erased cannot be said: {error}"),
@@ -120,7 +125,7 @@ impl<'a> Examiner<'a> {
                     let finding = Finding::new(FindingCode::BodyMissing, "bodies", detail);
                     let finding = finding.with_tenant(&self.tenant_id).with_leaf(index);
                     findings.push(finding.with_record(header.id));
-                    self.counted(header, hash)
+                    counted(header, hash, self.only_ledger)
                 }
             };
             settled.push((index, examined));
@@ -130,23 +135,27 @@ impl<'a> Examiner<'a> {
 
     /// Of a record whose body a record took away.
     fn gone(
-        &mut self,
+        &self,
+        index: u64,
         header: Header<'_>,
         hash: Hash,
         gone: Gone,
-        (index, leaf): (u64, &[u8]),
         findings: &mut Vec<Finding>,
     ) -> Examined {
-        match gone {
-            Gone::Erased(kept) => self.erased(header, hash, &kept),
-            Gone::Pruned => match self.erasures.archived(LeafKey::new(self.ledger_no, index)) {
-                Some((salt, body)) => self.opened(index, leaf, &salt, &body, findings),
+        let Gone::Erased(kept) = gone else {
+            let archived = self.erasures.archived(LeafKey::new(self.ledger_no, index));
+            return match archived {
+                Some((salt, body)) => {
+                    let place = (&*self.tenant_id, index);
+                    opened(place, header, hash, (&salt, &body), self.only_ledger, findings)
+                }
                 None => Examined {
                     pruned: true,
-                    ..self.counted(header, hash)
+                    ..counted(header, hash, self.only_ledger)
                 },
-            },
-        }
+            };
+        };
+        self.erased(header, hash, &kept)
     }
 
     /// Of a record whose body a record erased.
@@ -155,17 +164,6 @@ impl<'a> Examiner<'a> {
         Examined {
             hash,
             erased: true,
-            pruned: false,
-            said,
-        }
-    }
-
-    /// Without its body a record still has its place; its run goes on, unjudged.
-    fn counted(&self, header: Header<'_>, hash: Hash) -> Examined {
-        let said = (!self.only_ledger).then(|| Said::of(header, hash, None, Facts::Other, false));
-        Examined {
-            hash,
-            erased: false,
             pruned: false,
             said,
         }
@@ -197,7 +195,7 @@ impl<'a> Examiner<'a> {
                 return Examined {
                     hash,
                     erased: false,
-            pruned: false,
+                    pruned: false,
                     said: None,
                 };
             }
@@ -214,69 +212,86 @@ impl<'a> Examiner<'a> {
         let erased = self.erasures.known(LeafKey::new(self.ledger_no, index));
         let Some(row) = body else {
             if let Some(gone) = erased {
-                return self.gone(header, hash, gone, (index, leaf), findings);
+                return self.gone(index, header, hash, gone, findings);
             }
             self.missing.push((index, leaf.to_vec()));
-            return self.counted(header, hash);
+            return counted(header, hash, self.only_ledger);
         };
         if erased.is_some() {
             self.unerased.push((index, id));
         }
-        let mut body = std::mem::take(&mut self.body);
-        let examined = match codec::unpack_into(row.body, BODY_BYTES_MAX, &mut body) {
-            Ok(()) => self.opened(index, leaf, &row.salt, &body, findings),
+        let only_ledger = self.only_ledger;
+        match self.unpacker.unpack(row.body, BODY_BYTES_MAX) {
+            Ok(body) => opened(
+                (&tenant_id, index),
+                header,
+                hash,
+                (&row.salt, body),
+                only_ledger,
+                findings,
+            ),
             Err(error) => {
-                findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-                self.counted(header, hash)
+                findings
+                    .push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
+                counted(header, hash, only_ledger)
             }
-        };
-        self.body = body;
-        examined
+        }
     }
+}
 
-    /// A leaf whose header is good, and its body.
-    fn opened(
-        &self,
-        index: u64,
-        leaf: &[u8],
-        salt: &evidence::Salt,
-        body: &[u8],
-        findings: &mut Vec<Finding>,
-    ) -> Examined {
-        let hash = tlog::leaf_hash(leaf);
-        let nothing = Examined {
+/// Without its body a record still has its place; its run goes on, unjudged.
+fn counted(header: Header<'_>, hash: Hash, only_ledger: bool) -> Examined {
+    let said = (!only_ledger).then(|| Said::of(header, hash, None, Facts::Other, false));
+    Examined {
+        hash,
+        erased: false,
+        pruned: false,
+        said,
+    }
+}
+
+/// Of a record and its body.
+fn opened(
+    (tenant_id, index): (&str, u64),
+    header: Header<'_>,
+    hash: Hash,
+    (salt, body): (&Salt, &[u8]),
+    only_ledger: bool,
+    findings: &mut Vec<Finding>,
+) -> Examined {
+    let id = header.id;
+    let finding = |code, detail: String| {
+        Finding::new(code, "bodies.body", detail)
+            .with_tenant(tenant_id)
+            .with_leaf(index)
+            .with_record(id)
+    };
+    if evidence::commitment(salt, header.kind, body) != header.commitment {
+        let detail = "salt and body do not open the leaf's commitment".to_owned();
+        findings.push(finding(FindingCode::CommitmentMismatch, detail));
+        return counted(header, hash, only_ledger);
+    }
+    if only_ledger {
+        return Examined {
             hash,
             erased: false,
             pruned: false,
             said: None,
         };
-        let Ok(header) = Header::decode(leaf) else { return nothing };
-        let id = header.id;
-        let finding = |code, detail: String| {
-            Finding::new(code, "bodies.body", detail)
-                .with_tenant(&self.tenant_id)
-                .with_leaf(index)
-                .with_record(id)
-        };
-        if evidence::commitment(salt, header.kind, body) != header.commitment {
-            let detail = "salt and body do not open the leaf's commitment".to_owned();
-            findings.push(finding(FindingCode::CommitmentMismatch, detail));
-            return self.counted(header, hash);
-        }
-        if self.only_ledger {
-            return nothing;
-        }
-        let facts = match Facts::read(&header, body) {
-            Ok(facts) => facts,
-            Err(error) => {
-                findings.push(finding(FindingCode::Unreadable, error.to_string()));
-                return self.counted(header, hash);
+    }
+    match Facts::read(&header, body) {
+        Ok(facts) => {
+            let identity = Identity::of_record(&header, &facts, body);
+            Examined {
+                hash,
+                erased: false,
+                pruned: false,
+                said: Some(Said::of(header, hash, identity, facts, true)),
             }
-        };
-        let identity = Identity::of_record(&header, &facts, body);
-        Examined {
-            said: Some(Said::of(header, hash, identity, facts, true)),
-            ..nothing
+        }
+        Err(error) => {
+            findings.push(finding(FindingCode::Unreadable, error.to_string()));
+            counted(header, hash, only_ledger)
         }
     }
 }

@@ -36,7 +36,9 @@ pub fn incremental(
     }
     let mut frontier = StoredTree::new(store, row.ledger_no).frontier(from)?;
     let erasures = Erasures::unread(store, row.tenant_no)?;
-    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), true, &erasures, row.ledger_no);
+    let tenant_id = row.tenant_id.as_str().into();
+    let unpacker = codec::Unpacker::default();
+    let mut examiner = Examiner::new(tenant_id, true, unpacker, &erasures, row.ledger_no);
     while frontier.size() < head.size {
         let at = frontier.size().as_u64();
         let blocks = store.blocks_read(row.ledger_no, at, BLOCKS_READ)?;

@@ -62,6 +62,17 @@ pub struct Question<'a> {
     pub rest_factor: u32,
 }
 
+impl Question<'_> {
+    /// Threads that look at once.
+    fn cores(&self) -> usize {
+        if self.rest_factor > 0 {
+            // Who rests in between wants a part of one core.
+            return 1;
+        }
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+}
+
 /// Verifies what a store holds.
 ///
 /// # Errors
@@ -198,7 +209,11 @@ fn tenant_once(
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
     let mut erasures = Erasures::load(store, tenant_no)?;
-    for finding in question.archive.iter().flat_map(|folder| erasures.open_archives(folder)) {
+    for finding in question
+        .archive
+        .iter()
+        .flat_map(|folder| erasures.open_archives(folder))
+    {
         report.add(finding.with_tenant(&epochs[0].tenant_id));
     }
     let erasures = erasures;
@@ -238,6 +253,7 @@ fn tenant_once(
         let (late, counts) = deriver.finish(&mut derived);
         compare::finish(
             store,
+            question.cores(),
             &epochs[0].tenant_id,
             &derived,
             &late,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use evidence::{Finding, FindingCode};
-use store::codec::BLOCK_LEAVES_MAX;
+use store::codec::{self, BLOCK_LEAVES_MAX, Unpacker};
 use store::{Head, LeafBlock, LeafKey, LedgerRow, Snapshot, Store, StoreError};
 use tlog::{Frontier, Hash};
 
@@ -52,12 +52,7 @@ pub(super) fn ledger(
     report: &mut Report,
 ) -> Result<LedgerReport, StoreError> {
     let chunks = head.size.as_u64().div_ceil(CHUNK_LEAVES);
-    let cores = if question.rest_factor > 0 {
-        // Who rests in between wants a part of one core.
-        1
-    } else {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    };
+    let cores = question.cores();
     let (ticket_in, ticket_out) = channel::<u64>();
     let (looked_in, looked_out) = channel();
     let tickets = Mutex::new(ticket_out);
@@ -67,14 +62,21 @@ pub(super) fn ledger(
     std::thread::scope(|scope| {
         for _ in 0..cores.min(usize::try_from(chunks).unwrap_or(usize::MAX)) {
             let (tickets, looked) = (&tickets, looked_in.clone());
-            let tenant_id = row.tenant_id.as_str().into();
-            let mut examiner = Examiner::new(tenant_id, question.only_ledger, erasures, row.ledger_no);
             scope.spawn(move || {
-                look(tickets, &looked, question.rest_factor, |order| {
-                    let first = order * CHUNK_LEAVES;
-                    let end = head.size.as_u64().min(first + CHUNK_LEAVES);
-                    look_at(store, row.ledger_no, first..end, &mut examiner)
-                });
+                let work = |unpacker: Unpacker<'_>| {
+                    let tenant_id = row.tenant_id.as_str().into();
+                    let only = question.only_ledger;
+                    let mut examiner = Examiner::new(tenant_id, only, unpacker, erasures, row.ledger_no);
+                    look(tickets, &looked, question.rest_factor, |order| {
+                        let first = order * CHUNK_LEAVES;
+                        let end = head.size.as_u64().min(first + CHUNK_LEAVES);
+                        look_at(store, row.ledger_no, first..end, &mut examiner)
+                    });
+                };
+                // Without memory for the quick way there may still be enough for the other.
+                if codec::unpacking(work).is_err() {
+                    work(Unpacker::default());
+                }
             });
         }
         drop(looked_in);

@@ -34,7 +34,11 @@ fn filled(bed: &TestLedger) -> Arc<Tenant> {
 
 fn bodies(bed: &TestLedger, tenant: &Tenant) -> usize {
     let no = tenant.ledger().row.ledger_no;
-    bed.ledger.store().bodies_read(no, 0, bed.size(tenant)).unwrap().len()
+    bed.ledger
+        .store()
+        .bodies_read(no, 0, bed.size(tenant))
+        .unwrap()
+        .len()
 }
 
 fn report(bed: &TestLedger, with_archive: bool) -> Report {
@@ -54,7 +58,13 @@ fn report(bed: &TestLedger, with_archive: bool) -> Report {
 #[track_caller]
 fn assert_good(report: &Report, flags: &[&str]) {
     assert!(report.findings.is_empty(), "{:?}", report.findings);
-    assert_eq!((report.flags.as_slice(), report.exit_code(None)), (&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()[..], 0));
+    assert_eq!(
+        (report.flags.as_slice(), report.exit_code(None)),
+        (
+            &flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()[..],
+            0
+        )
+    );
 }
 
 fn archived(bed: &TestLedger, tenant: &Arc<Tenant>) -> Vec<RetentionArchived> {
@@ -88,7 +98,10 @@ fn each_class_goes_in_its_time_into_a_file_that_verification_reads() {
     assert_good(&report(&bed, false), &["PRUNED 13"]);
     assert_good(&report(&bed, true), &[]);
     let archived = archived(&bed, &tenant);
-    assert_eq!(archived.iter().map(|one| one.count).collect::<Vec<_>>(), [5, 2, 6]);
+    assert_eq!(
+        archived.iter().map(|one| one.count).collect::<Vec<_>>(),
+        [5, 2, 6]
+    );
     // What is projected stays, and can be made again from the archives.
     assert_eq!(bed.run_row(&tenant, "r").state.total_steps, 2);
     bed.ledger.rebuild().unwrap();
@@ -102,7 +115,11 @@ fn each_class_goes_in_its_time_into_a_file_that_verification_reads() {
     assert!(!bed.one(&tenant, step("r", 0)).fresh);
     // It is not erased piece by piece.
     let asked = EraseAsked {
-        record_id: bed.ledger.records(&tenant).read(&[bed.run_row(&tenant, "r").started_leaf]).unwrap()[0]
+        record_id: bed
+            .ledger
+            .records(&tenant)
+            .read(&[bed.run_row(&tenant, "r").started_leaf])
+            .unwrap()[0]
             .header()
             .unwrap()
             .id,
@@ -110,7 +127,10 @@ fn each_class_goes_in_its_time_into_a_file_that_verification_reads() {
         only: false,
         principal: "p".into(),
     };
-    assert!(matches!(bed.ledger.erase(&tenant, &asked, bed.now()), Err(EraseError::Archived)));
+    assert!(matches!(
+        bed.ledger.erase(&tenant, &asked, bed.now()),
+        Err(EraseError::Archived)
+    ));
     assert_good(&report(&bed, true), &[]);
 }
 
@@ -119,9 +139,13 @@ fn what_is_held_stays_until_it_is_released() {
     let bed = TestLedger::new();
     let tenant = filled(&bed);
     let who = ("local", "case 9");
-    bed.ledger.hold_place(&tenant, "h", HoldScope::Run("r".into()), who, bed.now()).unwrap();
+    bed.ledger
+        .hold_place(&tenant, "h", HoldScope::Run("r".into()), who, bed.now())
+        .unwrap();
     assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 5 + 2);
-    bed.ledger.hold_place(&tenant, "t", HoldScope::Tenant, who, bed.now()).unwrap();
+    bed.ledger
+        .hold_place(&tenant, "t", HoldScope::Tenant, who, bed.now())
+        .unwrap();
     bed.ledger.hold_release(&tenant, "h", who, bed.now()).unwrap();
     assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
     bed.ledger.hold_release(&tenant, "t", who, bed.now()).unwrap();
@@ -139,7 +163,14 @@ fn a_body_that_no_archive_has_and_an_archive_that_was_changed_are_found() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replacen("SYNTHETIC", "SYNTHETIK", 1)).unwrap();
     let found = report(&bed, true);
-    assert!(found.findings.iter().any(|finding| finding.code == FindingCode::ArchiveMismatch), "{:?}", found.findings);
+    assert!(
+        found
+            .findings
+            .iter()
+            .any(|finding| finding.code == FindingCode::ArchiveMismatch),
+        "{:?}",
+        found.findings
+    );
     std::fs::write(&path, text).unwrap();
     assert_good(&report(&bed, true), &[]);
     // A stretch that no record stands behind lets no body go unseen.

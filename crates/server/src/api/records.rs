@@ -142,12 +142,14 @@ impl From<Receipt> for ReceiptView {
 impl RecordView {
     fn of(service: &Ledger, tenant: &Arc<Tenant>, record: Record) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
-        let erasure = match record.body {
-            None => service.erasure_of(tenant, record.header()?.id)?,
-            Some(_) => None,
+        let gone = record.body.is_none();
+        let erasure = if gone {
+            service.erasure_of(tenant, record.header()?.id)?
+        } else {
+            None
         };
         let erased = erasure.is_some();
-        let archived = record.body.is_none() && !erased;
+        let archived = gone && !erased;
         let erasure = match erasure {
             Some((by, said)) => {
                 let header = by.header()?;
