@@ -300,7 +300,8 @@ impl Ledger {
             let inner = Arc::clone(sequencer.inner());
             let rebuilt = match inner.stopped() {
                 Some(reason) => Err(SubmitError::Stopped(reason).to_string()),
-                None => rebuild(inner.store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()),
+                None => rebuild_with(inner.store.as_ref(), Some(&inner.options.archive()), &mut |_| {})
+                    .map_err(|error| error.to_string()),
             };
             if let Err(reason) = &rebuilt
                 && inner.stopped().is_none()

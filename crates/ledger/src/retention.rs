@@ -59,7 +59,8 @@ impl Default for RetentionSettings {
 /// How far a tenant's passes have come since the process began.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Passed {
-    run: u64,
+    /// Of runs and of made up ones.
+    runs: [u64; 2],
     system: Option<LeafKey>,
     telemetry: Option<LeafKey>,
 }
@@ -337,7 +338,8 @@ impl Due<'_> {
 
     /// Leaves of whole runs. Those before the first that is not done are not looked at again before a restart.
     fn runs(&self, synthetic: bool) -> Result<Vec<LeafKey>, RetentionError> {
-        let from = self.passed(|passed| passed.run);
+        let class = usize::from(synthetic);
+        let from = self.passed(|passed| passed.runs[class]);
         let (mut next, mut done, mut looked) = (from, true, 0);
         let mut leaves = Vec::new();
         'all: while looked < LOOKED_MAX {
@@ -348,19 +350,22 @@ impl Due<'_> {
                 break;
             }
             for run in rows {
-                if run.key.tenant_no() != self.tenant.tenant_no {
+                // Runs stand in the order of their first records: those behind a young one are younger.
+                if run.key.tenant_no() != self.tenant.tenant_no || run.state.created_at >= self.older_than {
                     break 'all;
                 }
                 looked += 1;
                 next = run.key.ordinal() + 1;
-                let due = run.state.is_synthetic == synthetic && self.is_due(&run)?;
-                let of_run = if due { self.bodies_of(&run)? } else { Vec::new() };
-                // What is due later keeps the mark; what has nothing left is passed.
-                done &= !due && of_run.is_empty() && self.is_over(&run)?;
-                if done {
-                    self.passed(|passed| passed.run = next);
+                if run.state.is_synthetic == synthetic {
+                    let due = self.is_due(&run)?;
+                    let of_run = if due { self.bodies_of(&run)? } else { Vec::new() };
+                    // What is held or due later keeps the mark; what has nothing left is passed.
+                    done = done && due && of_run.is_empty() && self.has_no_start(&run)?;
+                    leaves.extend(of_run);
                 }
-                leaves.extend(of_run);
+                if done {
+                    self.passed(|passed| passed.runs[class] = next);
+                }
                 if leaves.len() >= ARCHIVED_RECORDS_MAX / 2 {
                     break 'all;
                 }
@@ -370,10 +375,9 @@ impl Due<'_> {
         Ok(leaves)
     }
 
-    /// Whether nothing of a run is left that could become due.
-    fn is_over(&self, run: &RunRow) -> Result<bool, RetentionError> {
-        Ok(self.store().bodies_get(&[run.started_leaf])?.is_empty()
-            && run.state.last_recorded_at < self.older_than)
+    /// Whether the body that a run begins with is gone: of one that is held none is, as far as is known here.
+    fn has_no_start(&self, run: &RunRow) -> Result<bool, RetentionError> {
+        Ok(self.store().bodies_get(&[run.started_leaf])?.is_empty())
     }
 
     /// Sealed, silent for long enough, and not held.
