@@ -12,7 +12,9 @@
 //!
 //! Names, numbers, truth values and null are never replaced by the first rule: token
 //! counts stay. Applied twice it changes nothing more. Everything is linear in the
-//! length of the text, tenants' own patterns included.
+//! length of the text, tenants' own patterns included: of those that could look further
+//! than they match, a number of matches in one text is told apart, and the rest of it is
+//! replaced as a whole.
 //!
 //! Out of scope: which tenant has which rules (ledger); requests that are kept nowhere
 //! (server). Start at [`Redactor::body`] and [`Redactor::request`].
@@ -27,6 +29,7 @@ mod tree;
 
 use std::sync::{Arc, LazyLock};
 
+use crate::Kind;
 use crate::canonical::{self, Limits, Value};
 
 pub use settings::{
@@ -108,14 +111,20 @@ impl Redactor {
 
     /// The canonical body with secrets replaced and markers counted; `None`: it stays as it is.
     ///
+    /// Of the records about callers only what callers wrote freely is looked through: whatever a tenant's rules
+    /// are, they cannot keep its trail from being written.
+    ///
     /// # Errors
     /// [`TooDeep`]: it cannot be looked through, so it may not be stored.
-    pub fn body(&self, body: &[u8]) -> Result<Option<Vec<u8>>, TooDeep> {
+    pub fn body(&self, kind: Kind, body: &[u8]) -> Result<Option<Vec<u8>>, TooDeep> {
         if !self.suspects(body) {
             return Ok(None);
         }
         let mut value = canonical::parse(body, LIMITS).map_err(|_| TooDeep)?;
-        let changed = self.value(&mut value);
+        let changed = match names::free_of(kind) {
+            Some(free) => tree::Walk { rules: self }.only(&mut value, free),
+            None => self.value(&mut value),
+        };
         let tally = tree::tally(&value);
         if tally.count > 0 {
             value.insert(MEMBER, tally.to_value());
@@ -158,6 +167,11 @@ impl Redactor {
     /// The text with secrets replaced; `None`: it stays as it is.
     pub fn text(&self, text: &str) -> Option<String> {
         text::redact(self, text, text::JSON_LEVELS)
+    }
+
+    /// Whether a tenant's own patterns are among them, which cost more than the built-in rules.
+    pub fn has_own_patterns(&self) -> bool {
+        !self.own.is_empty()
     }
 
     /// Whether what stands under that name is replaced whole.

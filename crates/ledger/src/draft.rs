@@ -105,7 +105,7 @@ impl SealedBody {
 
     /// Seals canonical bytes under a fresh salt, after redaction: the one place that every body passes.
     pub fn seal_by(rules: &Redactor, kind: Kind, salt: Salt, body: &[u8]) -> Result<Self, BodyTooLarge> {
-        match rules.body(body)? {
+        match rules.body(kind, body)? {
             None => Self::seal_clean(kind, salt, body),
             Some(redacted) => Ok(Self {
                 redacted: true,
@@ -137,7 +137,7 @@ impl Draft {
         at: Timestamp,
         salts: &mut Salts,
     ) -> Result<Self, BodyTooLarge> {
-        Ok(Self::of(kind, facts, salts.seal(kind, body)?, at))
+        Ok(Self::sealed(kind, facts, salts.seal(kind, body)?, at))
     }
 
     /// The same of a body whose free texts were redacted before: of one whose ids must stay as they are.
@@ -149,10 +149,11 @@ impl Draft {
         salts: &mut Salts,
     ) -> Result<Self, BodyTooLarge> {
         let body = SealedBody::seal_clean(kind, salts.next_salt(), body)?;
-        Ok(Self::of(kind, facts, body, at))
+        Ok(Self::sealed(kind, facts, body, at))
     }
 
-    fn of(kind: Kind, facts: Facts, body: SealedBody, at: Timestamp) -> Self {
+    /// The same of a body that is sealed already.
+    pub(crate) fn sealed(kind: Kind, facts: Facts, body: SealedBody, at: Timestamp) -> Self {
         Self {
             kind,
             bind: Bind::None,

@@ -48,7 +48,7 @@ use store::Store;
 use tokio::sync::oneshot;
 
 pub use api_keys::{
-    ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
+    ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_A_DAY_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
     KeyRefused, LoadError, NewKey, read_keys,
 };
 pub use audit::AuditError;
@@ -62,10 +62,11 @@ pub use hold::{HoldError, HoldMark, HoldRead};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use integrity::{IntegrityError, RunIntegrity};
 pub use jobs::{
-    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX,
-    JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone, JobError, JobGlance, JobGuard,
-    JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob, PROGRESS_METADATA_BYTES_MAX, ProgressWatch,
-    ResolutionRead, RolloutRead, STEP_BYTES_MAX, rollout,
+    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, HEALTH_NODES_MAX, JOB_ATTEMPTS_MAX,
+    JOB_BYTES_MAX, JOB_DEPTH_MAX, JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone,
+    JobError, JobGlance, JobGuard, JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob,
+    PROGRESS_METADATA_BYTES_MAX, ProgressWatch, ReadyAct, ResolutionRead, RolloutRead, STEP_BYTES_MAX,
+    TARGET_BYTES_MAX, rollout,
 };
 pub use keys::KeyFolder;
 pub use names::RunNames;

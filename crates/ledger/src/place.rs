@@ -565,7 +565,8 @@ impl<'a> Placer<'a> {
     }
 }
 
-/// Evidence that stands by itself and that a sealed run takes no more (SPEC 6.1). What came with spans is late.
+/// Evidence that stands by itself and that a sealed run takes no more (SPEC 6.1, 6.3), provenance logs included. What
+/// came with spans is late.
 fn is_posted_evidence(draft: &Draft) -> bool {
     matches!(draft.bind, Bind::Run(_))
         && draft.source_component != "otlp"
@@ -576,6 +577,7 @@ fn is_posted_evidence(draft: &Draft) -> bool {
                 | Kind::EvidenceProvider
                 | Kind::EvidencePolicyDecision
                 | Kind::EvidenceCaptureFailure
+                | Kind::ProvenanceLog
         )
 }
 

@@ -107,6 +107,7 @@ impl Verify {
             marks: Some(&marks),
             keys: Some(&keys),
             progress: Some(&progress),
+            stop: None,
             rest_factor: 0,
         };
         let started = Instant::now();

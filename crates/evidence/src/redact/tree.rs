@@ -32,6 +32,24 @@ impl Walk<'_> {
         self.walk(value, place)
     }
 
+    /// A body of Deponent's own in which nothing but these members is anybody else's.
+    pub(super) fn only(&self, value: &mut Value, free: &[&str]) -> bool {
+        let Value::Object(members) = value else {
+            return false;
+        };
+        members
+            .iter_mut()
+            .filter(|(name, _)| free.contains(&name.as_str()))
+            .fold(false, |changed, (name, value)| {
+                let place = Place {
+                    ours: false,
+                    secret: self.rules.is_secret_name(name),
+                    levels: text::JSON_LEVELS,
+                };
+                self.walk(value, place) | changed
+            })
+    }
+
     /// What a client has put together.
     pub(super) fn free(&self, value: &mut Value, levels: u16) -> bool {
         let place = Place {
@@ -82,7 +100,13 @@ impl Walk<'_> {
                 levels: place.levels,
             };
             changed |= self.walk(value, inner);
-            if let Some(redacted) = text::redact(self.rules, name, place.levels) {
+            // What Deponent has named holds nothing built-in patterns find, and a tenant's must not rename it.
+            let redacted = if place.ours {
+                text::replace(self.rules, name)
+            } else {
+                text::redact(self.rules, name, place.levels)
+            };
+            if let Some(redacted) = redacted {
                 *name = redacted;
                 renamed = true;
             }

@@ -21,7 +21,7 @@ mod pipeline;
 mod report;
 mod seals;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use evidence::{Finding, FindingCode};
 use store::{LedgerRow, Snapshot, Store, StoreError};
@@ -58,6 +58,8 @@ pub struct Question<'a> {
     pub keys: Option<&'a KeyFolder>,
     /// Counts leaves as they are done, for a progress bar.
     pub progress: Option<&'a AtomicU64>,
+    /// Ends the verification without an answer once it is set.
+    pub stop: Option<&'a AtomicBool>,
     /// Sleeps this many times as long as it worked, between chunks: 9 is a tenth of a core.
     pub rest_factor: u32,
 }

@@ -259,6 +259,13 @@ impl<'a, 'q> Fold<'a, 'q> {
     }
 
     fn chunk(&mut self, chunk: Looked) -> Result<(), StoreError> {
+        if self
+            .question
+            .stop
+            .is_some_and(|stop| stop.load(Ordering::Relaxed))
+        {
+            return Err(StoreError::Unavailable("the verification was called off".into()));
+        }
         for finding in chunk.findings {
             self.report.add(finding);
         }

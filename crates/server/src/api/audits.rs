@@ -106,6 +106,14 @@ fn member(read: &AuditRead, name: &str) -> Result<Box<RawValue>, ApiError> {
     raw(to_vec(read.result.get(name).unwrap_or(&Value::Null)))
 }
 
+/// Entries of a list.
+fn rows(of: &Value, name: &str) -> usize {
+    match of.get(name) {
+        Some(Value::Array(entries)) => entries.len(),
+        _ => 0,
+    }
+}
+
 impl<'a> AuditView<'a> {
     fn of(read: &'a AuditRead) -> Result<Self, ApiError> {
         let member = |name| member(read, name);
@@ -191,6 +199,7 @@ async fn checks(
             .job_audit(&caller.tenant, &job_id)?
             .ok_or_else(ApiError::not_found)?;
         let member = |name| member(&read, name);
+        caller.answered(rows(&read.result, "checks"));
         ok(&ChecksView {
             audit_id: member("audit_id")?,
             checks: member("checks")?,
@@ -230,15 +239,15 @@ async fn evidence(
     Path(job_id): Path<String>,
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
-    // As large bodies: evidence of a job takes ten times what it says.
-    let permit = app.large_bodies.clone().acquire_owned().await;
+    let permit = app.large_audits.clone().acquire_owned().await;
     let permit = permit.map_err(|error| ApiError::internal(&error))?;
     app.blocking(move |ledger| {
         let _permit = permit;
         let read = ledger.job_audit_evidence(&caller.tenant, &job_id)?;
+        caller.answered(read.rows);
         ok(&EvidenceView {
             audit_id: &read.audit_id,
-            evidence: raw(to_vec(&read.input))?,
+            evidence: raw(read.input)?,
             evidence_hash: &read.evidence_hash,
             evidence_hash_matches: read.matches,
             job_id: &job_id,
@@ -273,7 +282,13 @@ async fn resolve(
     Path(job_id): Path<String>,
     body: JsonBody<ResolveIn>,
 ) -> Result<Response, ApiError> {
-    let given = body.value;
+    // Nobody waits for a job with the place of a large body that is parsed.
+    let JsonBody {
+        value: given,
+        held: (_hold, parsing),
+        ..
+    } = body;
+    drop(parsing);
     fields::word("decision", &given.decision, &["proceed", "stop"])?;
     let decision = ResolutionDecision::parse(&given.decision)
         .ok_or_else(|| ApiError::invalid("decision", "must be proceed or stop"))?;

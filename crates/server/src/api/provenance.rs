@@ -11,7 +11,7 @@ use evidence::record::{
     COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView,
 };
 use evidence::{Timestamp, canonical};
-use ledger::provenance::{PROVENANCE_PAGE_MAX, ProvenanceError, ProvenanceQuery};
+use ledger::provenance::{DRIFT_BYTES_MAX, PROVENANCE_PAGE_MAX, ProvenanceError, ProvenanceQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::LeafKey;
@@ -42,6 +42,7 @@ impl From<ProvenanceError> for ApiError {
             ProvenanceError::Rule(error) => error.into(),
             ProvenanceError::Body(error) => error.into(),
             ProvenanceError::Rejected(rejection) => rejection.into(),
+            ProvenanceError::Read(error) => error.into(),
             ProvenanceError::Submit(error) => error.into(),
         }
     }
@@ -71,7 +72,7 @@ struct LogIn {
     adapter_version: Option<String>,
     /// `unknown` when absent.
     commit_sha: Option<String>,
-    /// The run it belongs to; it must be there.
+    /// The run it belongs to; it must be there, and not be sealed.
     run_id: Option<String>,
 }
 
@@ -182,6 +183,9 @@ struct DriftQuery {
     run_id: Option<String>,
     /// By this model.
     model_version: Option<String>,
+    /// The tree size to read at.
+    #[param(minimum = 0)]
+    as_of: Option<u64>,
 }
 
 impl From<DriftQuery> for LogsQuery {
@@ -195,7 +199,7 @@ impl From<DriftQuery> for LogsQuery {
             model_version: of.model_version,
             limit: None,
             cursor: None,
-            as_of: None,
+            as_of: of.as_of,
         }
     }
 }
@@ -329,6 +333,7 @@ async fn list(
                 .next
                 .map(|leaf| cursor::encode(&scope, size, &(leaf.ledger_no(), leaf.leaf_index())))
                 .transpose()?;
+            caller.answered(page.records.len());
             let out = LogsPage {
                 items: page.records.iter().map(LogView::of).collect::<Result<_, _>>()?,
                 has_more: next_cursor.is_some(),
@@ -366,8 +371,11 @@ struct DriftReport {
     items: Vec<DriftInput>,
     /// Logs that were looked at.
     logs: usize,
-    /// False when there were more: the newest 100,000 were looked at. Ask by input_hash or model_version.
+    /// False when there were more: the newest 100,000 were looked at, or the newest 256 MiB of them. Ask by
+    /// input_hash or model_version.
     complete: bool,
+    /// Tree size that was read at.
+    as_of: u64,
 }
 
 /// Inputs whose outputs changed, by version.
@@ -383,8 +391,11 @@ async fn drift(
     let asked = LogsQuery::from(asked);
     let text = app
         .blocking(move |ledger| {
-            let query = asked.query(PROVENANCE_PAGE_MAX)?;
-            let drift = ledger.provenance_drift(&caller.tenant, &query)?;
+            let size = as_of(ledger, &caller.tenant, asked.as_of)?;
+            let mut query = asked.query(PROVENANCE_PAGE_MAX)?;
+            query.as_of = Some(LeafKey::new(caller.tenant.ledger().row.ledger_no, size));
+            let drift = ledger.provenance_drift(&caller.tenant, &query, DRIFT_BYTES_MAX)?;
+            caller.answered(drift.logs);
             let output = |output: ledger::provenance::DriftOutput| DriftOut {
                 output_hash: output.output_hash,
                 model_version: output.model_version,
@@ -404,6 +415,7 @@ async fn drift(
                     .collect(),
                 logs: drift.logs,
                 complete: drift.complete,
+                as_of: size,
             };
             serde_json::to_vec(&report).map_err(|error| ApiError::internal(&error))
         })

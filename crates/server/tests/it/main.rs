@@ -19,6 +19,7 @@ mod health;
 mod incidents;
 mod integrity;
 mod jobs;
+mod jobs_bounds;
 mod ledger;
 mod limits;
 mod matrix;
