@@ -6,8 +6,8 @@ use evidence::record::{HoldScope, RetentionArchived, RunStarted};
 use evidence::{ActorType, FindingCode};
 use ledger::verify::{Question, Report, verify};
 use ledger::{EraseAsked, EraseError, HighWater, KeyFolder, Options, Tenant};
+use store::Fault;
 use store::sqlite::{Access, SqliteStore};
-use store::{Fault, Store};
 
 use crate::bed::{TestLedger, projections, run, run_of, step, system, tamper};
 
@@ -205,4 +205,28 @@ fn a_crash_between_archive_and_commit_prunes_nothing_and_the_next_pass_goes_on()
     bed.fault.arm(Fault::AppendUnacknowledged);
     assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 5);
     assert_good(&report(&bed, true), &[]);
+}
+
+#[test]
+fn a_stretch_of_pruned_leaves_that_was_altered_is_found() {
+    for sql in [
+        "UPDATE pruned SET last_leaf = last_leaf + 1 WHERE first_leaf = (SELECT max(first_leaf) FROM pruned)",
+        "UPDATE pruned SET by_leaf = by_leaf - 1",
+        "UPDATE pruned SET first_leaf = first_leaf - 1 WHERE first_leaf = (SELECT min(first_leaf) FROM pruned)",
+        "DELETE FROM pruned WHERE first_leaf = (SELECT min(first_leaf) FROM pruned)",
+    ] {
+        let bed = TestLedger::new();
+        let tenant = filled(&bed);
+        assert_eq!(bed.ledger.retain(bed.later(8 * DAY)).unwrap(), 5);
+        drop(tenant);
+        let bed = bed.reopen_after(|folder| tamper(folder, sql));
+        for with_archive in [false, true] {
+            let found = report(&bed, with_archive);
+            assert!(
+                found.findings.iter().any(|finding| finding.place == "pruned"),
+                "{sql}: {:?}",
+                found.findings
+            );
+        }
+    }
 }
