@@ -88,6 +88,7 @@ impl Identity {
                 crate::record::ActivityEvidence::read(body).map(|activity| activity.identity())
             }
             (Kind::EvidenceProvider, _) => crate::record::provider_identity(body),
+            (Kind::ReplayEnforced, _) => crate::record::replay_identity(body),
             (Kind::EvidenceCaptureFailure, _) => crate::record::CaptureFailure::read(body)?.identity(),
             _ => None,
         }

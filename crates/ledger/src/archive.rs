@@ -69,9 +69,9 @@ impl ArchiveWriter {
         line.extend_from_slice(body);
         line.extend_from_slice(b",\"header\":");
         line.extend_from_slice(header);
-        write!(
+        writeln!(
             line,
-            ",\"leaf_index\":{},\"salt\":\"{}\"}}\n",
+            ",\"leaf_index\":{},\"salt\":\"{}\"}}",
             leaf.leaf_index(),
             hex_string(salt)
         )?;

@@ -56,15 +56,7 @@ impl Verifier {
     /// Takes up where the last process stopped. A state database that cannot be read begins anew.
     pub fn open(ledger: &Ledger) -> Result<Self, StoreError> {
         let path = ledger.options().data_dir.join("state.db");
-        let state = match StateDb::open(&path) {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::warn!(%error, "state.db cannot be read: verification begins anew");
-                let aside = path.with_extension("db.damaged");
-                std::fs::rename(&path, aside).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-                StateDb::open(&path)?
-            }
-        };
+        let state = StateDb::open_or_begin_anew(&path)?;
         Ok(Self {
             ledger: ledger.clone(),
             state,

@@ -191,14 +191,12 @@ impl Ledger {
         if !queued {
             return Err(SubmitError::Closing.into());
         }
-        match answer.recv().map_err(|_| self.unanswered())?? {
-            Some((_, count)) => Ok(count),
-            None => {
-                // Something was erased or held meanwhile, perhaps of these: it must not stay in a file.
-                std::fs::remove_file(&written.path)?;
-                Ok(0)
-            }
+        if let Some((_, count)) = answer.recv().map_err(|_| self.unanswered())?? {
+            return Ok(count);
         }
+        // Something was erased or held meanwhile, perhaps of these: it must not stay in a file.
+        std::fs::remove_file(&written.path)?;
+        Ok(0)
     }
 
     /// Writes what is there of the bodies of these leaves, of one of the tenant's ledgers.

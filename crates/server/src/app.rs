@@ -7,7 +7,9 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use evidence::Timestamp;
+use ledger::once::{LEASE_SECS_DEFAULT, OnOutage, Once, OnceOptions};
 use ledger::{Ledger, Tenant};
+use store::sqlite::SqliteOnce;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
@@ -80,6 +82,8 @@ pub struct App {
     pub local: bool,
     /// What decides and notes.
     pub access: Arc<Access>,
+    /// Keys that are used once: idempotency and replay.
+    pub once: Once,
     /// Whose tokens let people in; `None`: only keys do.
     pub oidc: Option<Arc<Oidc>>,
     /// `/tlog` needs no key, of any tenant but the instance.
@@ -117,6 +121,7 @@ impl App {
         let policies = Policies::load(None).expect("the shipped policies are valid");
         Self {
             access: Access::new(policies, Levels::default(), None),
+            once: embedded_once(&ledger),
             ledger,
             limits,
             clock,
@@ -207,6 +212,17 @@ impl App {
             Err(error) => Err(ApiError::internal(&error)),
         }
     }
+}
+
+/// Idempotency keys in the data folder's `state.db`.
+fn embedded_once(ledger: &Ledger) -> Once {
+    let folder = &ledger.options().data_dir;
+    let options = OnceOptions {
+        key_file: folder.join("keys").join("once.key"),
+        lease_secs: LEASE_SECS_DEFAULT,
+        on_outage: OnOutage::Refuse,
+    };
+    Once::new(Box::new(SqliteOnce::new(&folder.join("state.db"))), options)
 }
 
 /// When the request was received; put there by the outermost layer.

@@ -18,6 +18,7 @@ mod entry;
 mod error;
 mod extract;
 mod grpc;
+mod idempotent;
 mod ids;
 mod lifecycle;
 mod metrics;

@@ -164,6 +164,21 @@ pub(crate) async fn record(app: App, mut stop: Stop) {
     }
 }
 
+/// How often idempotency keys whose time is over are taken away when nobody asks for any: what they hold stays on
+/// disk that much longer.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
+/// Takes away idempotency keys whose time is over.
+pub(crate) async fn sweep(app: App, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = sleep(SWEEP_EVERY) => {}
+            () = stop.wait() => return,
+        }
+        app.once.sweep((app.clock)());
+    }
+}
+
 /// How often the issuer's keys are fetched again: a key that the issuer takes back is good for that much longer.
 const ISSUER_KEYS_EVERY: Duration = Duration::from_mins(5);
 

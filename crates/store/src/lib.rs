@@ -14,6 +14,9 @@ pub mod codec;
 pub mod conformance;
 mod fault;
 mod keys;
+pub mod once;
+pub mod once_conformance;
+pub mod redis;
 mod rows;
 pub mod sqlite;
 

@@ -2,12 +2,14 @@
 
 mod gate;
 mod hash;
+mod idempotency;
 mod judge;
 mod key;
 mod ledger;
 #[cfg(feature = "serve")]
 mod openapi;
 mod provenance;
+mod replay;
 #[cfg(feature = "serve")]
 mod serve;
 mod tenant;
@@ -40,6 +42,12 @@ pub(crate) enum Command {
     /// Write provenance logs into files, and make records of such files.
     #[command(subcommand)]
     Provenance(provenance::ProvenanceCommand),
+    /// Look after idempotency keys.
+    #[command(subcommand)]
+    Idempotency(idempotency::IdempotencyCommand),
+    /// Compare a replayed run with the one it replays.
+    #[command(subcommand)]
+    Replay(replay::ReplayCommand),
     /// Judge a job against its contract, from a file.
     ///
     /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
@@ -83,6 +91,8 @@ impl Command {
             Self::Tenant(tenant) => tenant.run(),
             Self::Key(key) => key.run(),
             Self::Provenance(provenance) => provenance.run(),
+            Self::Idempotency(idempotency) => idempotency.run(),
+            Self::Replay(replay) => replay.run(),
             Self::Audit(audit) => audit.run(),
             Self::Gate(gate) => gate.run(),
             Self::Integrity(integrity) => integrity.run(),

@@ -51,6 +51,8 @@ fn help_lists_the_commands() {
       tenant       Make and list tenants
       key          Make, list, rotate and revoke API keys
       provenance   Write provenance logs into files, and make records of such files
+      idempotency  Look after idempotency keys
+      replay       Compare a replayed run with the one it replays
       audit        Judge a job against its contract, from a file
       gate         Ask whether the change that a job made may go on
       integrity    Grade how much a run's evidence can carry, from a file

@@ -29,6 +29,7 @@ mod policy_activation;
 mod policy_decision;
 mod provenance_log;
 mod provider_call;
+mod replay_enforced;
 mod retention_archived;
 mod rule;
 mod run_completed;
@@ -72,6 +73,8 @@ pub use provenance_log::{
 };
 pub use provider_call::ProviderEvidence;
 pub(crate) use provider_call::provider_identity;
+pub(crate) use replay_enforced::replay_identity;
+pub use replay_enforced::{ReplayBehavior, ReplayEnforced, ReplayOutcome};
 pub use retention_archived::{ARCHIVED_RECORDS_MAX, RetentionArchived, RetentionClass};
 pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};

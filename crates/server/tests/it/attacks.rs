@@ -169,6 +169,8 @@ impl Filled {
             "epoch" | "index" => "0".into(),
             "path" => "0/000.p/1".into(),
             "hash" => "0".repeat(64),
+            "key" => "k-1".into(),
+            "token" => "t-1".into(),
             other => panic!("{path}: say what {other} is"),
         }
     }
@@ -300,7 +302,10 @@ fn metacharacters_in_any_parameter_are_a_clear_answer_and_find_nothing() {
                     "undocumented: {what}"
                 );
                 assert!(!answer.headers.contains_key("x-injected"), "{what}");
-                if !answer.status.is_success() {
+                if operation.path == "/api/v1/idempotency/{key}" && operation.method == Method::DELETE {
+                    // Any text may be a key, and none of these is one.
+                    assert_eq!(status, 204, "{what}");
+                } else if !answer.status.is_success() {
                     answer.problem(status);
                 } else if place == "query" && operation.method == Method::GET {
                     let found = answer.json();

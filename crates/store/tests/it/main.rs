@@ -1,6 +1,9 @@
 //! SQLite, and SQLite behind the fault wrapper, held to the claims; and what only SQLite has.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+mod once;
+mod once_redis;
+
 use std::path::Path;
 use std::sync::Arc;
 
