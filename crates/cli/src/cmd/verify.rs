@@ -248,13 +248,11 @@ fn print(report: &Report, require: Option<Level>, took: Duration) {
     }
     let leaves: u64 = report.ledgers.iter().map(|ledger| ledger.tree_size).sum();
     output::line(format_args!(
-        "{}{}: {} errors, {} warnings, {leaves} leaves in {:.2} s",
-        report.level.as_str(),
-        report
-            .flags
-            .iter()
-            .map(|flag| format!(" {flag}"))
-            .collect::<String>(),
+        "{}: {} errors, {} warnings, {leaves} leaves in {:.2} s",
+        std::iter::once(report.level.as_str())
+            .chain(report.flags.iter().map(String::as_str))
+            .collect::<Vec<_>>()
+            .join(" "),
         report.errors,
         report.warnings,
         took.as_secs_f64()
