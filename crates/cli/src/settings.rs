@@ -18,7 +18,7 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 31] = [
+const VARIABLES: [&str; 34] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
@@ -34,6 +34,9 @@ const VARIABLES: [&str; 31] = [
     "DEPONENT_RUNS_SEAL_AFTER",
     "DEPONENT_RUNS_ABANDON_AFTER",
     "DEPONENT_RETENTION_MINIMUM",
+    "DEPONENT_RETENTION_RUNS",
+    "DEPONENT_RETENTION_SYNTHETIC",
+    "DEPONENT_RETENTION_SYSTEM",
     "DEPONENT_URL",
     "DEPONENT_API_KEY",
     "DEPONENT_API_KEY_FILE",
@@ -99,6 +102,9 @@ struct RunsTable {
 #[serde(deny_unknown_fields, default)]
 struct RetentionTable {
     minimum: Option<String>,
+    runs: Option<String>,
+    synthetic: Option<String>,
+    system: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -357,6 +363,12 @@ impl Settings {
             ("record.reads", level(self.record.0).into()),
             ("record.writes", level(self.record.1).into()),
             ("retention.minimum", millis(self.ledger.minimum_retention_micros)),
+            ("retention.runs", millis(self.ledger.retention.runs_micros)),
+            (
+                "retention.synthetic",
+                millis(self.ledger.retention.synthetic_micros),
+            ),
+            ("retention.system", millis(self.ledger.retention.system_micros)),
             ("runs.abandon_after", millis(self.ledger.abandon_after_micros)),
             ("runs.seal_after", millis(self.ledger.seal_after_micros)),
             ("tlog.public", self.tlog_public.to_string()),
@@ -446,6 +458,28 @@ impl Settings {
             file.retention.minimum,
             options.minimum_retention_micros,
         )?;
+        for (name, variable_name, file, micros) in [
+            (
+                "retention.runs",
+                "DEPONENT_RETENTION_RUNS",
+                file.retention.runs,
+                &mut options.retention.runs_micros,
+            ),
+            (
+                "retention.synthetic",
+                "DEPONENT_RETENTION_SYNTHETIC",
+                file.retention.synthetic,
+                &mut options.retention.synthetic_micros,
+            ),
+            (
+                "retention.system",
+                "DEPONENT_RETENTION_SYSTEM",
+                file.retention.system,
+                &mut options.retention.system_micros,
+            ),
+        ] {
+            *micros = duration(name, variable_name, file, *micros)?;
+        }
         let record = |name: &str, variable_name: &str, file: Option<String>| -> Result<bool> {
             match variable(variable_name).or(file).as_deref() {
                 None | Some("metadata") => Ok(true),

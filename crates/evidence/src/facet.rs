@@ -71,6 +71,7 @@ impl Facts {
             Self::Provenance(log) => log.facets(header, &mut out),
             Self::TraceEnded(_) => out.push("ended".to_owned()),
             Self::Erasure(erasure) => erasure.facets(&mut out),
+            Self::Archived(archived) => archived.facets(&mut out),
             Self::Hold(hold) => hold.facets(&mut out),
             Self::Erased(_) => return erased(header),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::Seal(_) | Self::Other => {}

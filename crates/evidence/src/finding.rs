@@ -20,6 +20,8 @@ pub enum FindingCode {
     BodyMissing,
     /// A record says that a body was erased, and it is still there.
     ErasureIncomplete,
+    /// An archive is missing, or another than its record says.
+    ArchiveMismatch,
     /// A body stands where no leaf is.
     BodyUnexpected,
     /// Stored bytes cannot be read: cut, or not what their column holds.

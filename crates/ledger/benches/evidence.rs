@@ -124,7 +124,7 @@ fn submit(ledger: &Ledger, tenant: &Arc<Tenant>, drafts: Vec<Draft>) {
 fn told(what: &str, mut took: Vec<Duration>) {
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100].as_secs_f64() * 1e3;
-    println!(
+    eprintln!(
         "{what}: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
         at(50),
         at(99),
@@ -133,10 +133,7 @@ fn told(what: &str, mut took: Vec<Duration>) {
 }
 
 fn main() {
-    let logs = std::env::args()
-        .filter_map(|arg| arg.parse().ok())
-        .next()
-        .unwrap_or(LOGS);
+    let logs = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(LOGS);
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(Options::new(folder.path()), now()).unwrap();
     let tenant = ledger.tenant_create("acme", now()).unwrap();
@@ -159,7 +156,7 @@ fn main() {
         let batch = (first..first + BATCH).map(|n| log(n, &mut salts)).collect();
         submit(&ledger, &tenant, batch);
     }
-    println!(
+    eprintln!(
         "{logs} provenance logs written in {:.1} s",
         begun.elapsed().as_secs_f64()
     );

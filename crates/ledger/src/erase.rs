@@ -17,12 +17,13 @@ use evidence::record::{
 use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
 use serde::Deserialize;
 use store::{
-    ErasedRow, FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Scrubbed, Store, StoreError, codec,
+    ErasedRow, FacetQuery, LeafKey, PrunedRow, RunKey, RunRecordRow, RunRow, Scrubbed, Store, StoreError,
+    codec,
 };
 
 use crate::hold::{HeldBy, reason_kept};
 use crate::sequencer::Sequencer;
-use crate::verify::Erasures;
+use crate::verify::{Erasures, Gone};
 use crate::{BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, SubmitError, Tenant};
 
 /// How often what was read is read anew because something came in between; then it is read on the sequencer's
@@ -76,6 +77,9 @@ pub enum EraseError {
     /// Its body is erased already.
     #[error("the body of record {0} is erased already")]
     Already(RecordId),
+    /// It, or its run, is in an archive: what would be left cannot be added up.
+    #[error("the body, or one of its run, is archived")]
+    Archived,
     /// Others are judged by it.
     #[error("the body of a {0} is not erased: others are judged by it")]
     Kept(&'static str),
@@ -136,6 +140,8 @@ pub struct EraseAsked {
 pub(crate) struct Erasing {
     pub(crate) rows: Vec<ErasedRow>,
     pub(crate) runs: Vec<RunRow>,
+    /// By the record itself: the sequencer knows its leaf.
+    pub(crate) pruned: Vec<PrunedRow>,
 }
 
 /// Everything that an erasure does, as of what was read.
@@ -261,6 +267,7 @@ fn write(
     let erasing = Erasing {
         rows: plan.doomed.iter().map(|doomed| doomed.row.clone()).collect(),
         runs: plan.run.iter().map(|(_, refolded)| refolded.clone()).collect(),
+        pruned: Vec::new(),
     };
     let receipt = sequencer.submit_erasing_now(tenant, draft, erasing, at)??.receipt;
     Ok(Some((receipt, plan)))
@@ -313,7 +320,10 @@ fn plan(
         .ok_or(EraseError::Unknown)?;
     let header = record.header()?;
     let Some(body) = record.body.as_deref() else {
-        return Err(EraseError::Already(asked.record_id));
+        return Err(match ledger.erasure_of(tenant, asked.record_id)? {
+            Some(_) => EraseError::Already(asked.record_id),
+            None => EraseError::Archived,
+        });
     };
     if !is_erasable(&header) {
         return Err(EraseError::Kept(header.kind.as_str()));
@@ -392,6 +402,7 @@ fn with_run(
         .kept
         .step_index
         .filter(|_| header.kind == Kind::TraceStep);
+    let gone = Erasures::unread(store, run.key.tenant_no())?;
     let mut state: Option<RunState> = None;
     let mut ended = false;
     let mut late = false;
@@ -471,6 +482,9 @@ fn with_run(
                 })?
             }
             Some(_) => Facts::Other,
+            None if !goes && !matches!(gone.find(row.leaf)?, Some(Gone::Erased(_))) => {
+                return Err(EraseError::Archived);
+            }
             None => Facts::erased(
                 &header_there,
                 &ErasedRecord {

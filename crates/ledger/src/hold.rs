@@ -255,7 +255,7 @@ pub(crate) struct HeldBy {
 }
 
 impl HeldBy {
-    fn scope(scope: &HoldScope) -> Self {
+    pub(crate) fn scope(scope: &HoldScope) -> Self {
         Self {
             what: scope.as_str(),
             placed: scope.placed(),

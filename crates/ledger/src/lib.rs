@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod api_keys;
+mod archive;
 pub mod audit;
 mod background;
 mod capture;
@@ -31,6 +32,7 @@ mod rebuild;
 mod records;
 mod recover;
 pub mod replay;
+mod retention;
 mod sequencer;
 mod settings;
 mod settle;
@@ -72,9 +74,10 @@ pub use keys::KeyFolder;
 pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
-pub use rebuild::rebuild;
+pub use rebuild::{rebuild, rebuild_with};
 pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
+pub use retention::{RetentionError, RetentionSettings};
 pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
@@ -105,6 +108,7 @@ pub(crate) struct Inner {
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
     pub(crate) settings: Mutex<()>,
+    pub(crate) retention: Mutex<retention::AllPassed>,
     pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Option<File>,
@@ -299,7 +303,8 @@ impl Ledger {
             let inner = Arc::clone(sequencer.inner());
             let rebuilt = match inner.stopped() {
                 Some(reason) => Err(SubmitError::Stopped(reason).to_string()),
-                None => rebuild(inner.store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()),
+                None => rebuild_with(inner.store.as_ref(), Some(&inner.options.archive()), &mut |_| {})
+                    .map_err(|error| error.to_string()),
             };
             if let Err(reason) = &rebuilt
                 && inner.stopped().is_none()

@@ -22,7 +22,7 @@ use crate::queue::Queue;
 use crate::sequencer::Sequencer;
 use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, Tenants, origin_of};
 use crate::tree::StoredTree;
-use crate::{Inner, Ledger};
+use crate::{Inner, Ledger, RetentionSettings};
 
 /// How to run a ledger.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Options {
     pub abandon_after_micros: i64,
     /// `retention.minimum_days`, microseconds: no body goes before it is this old.
     pub minimum_retention_micros: i64,
+    /// How long bodies are kept before they are archived.
+    pub retention: RetentionSettings,
 }
 
 impl Options {
@@ -48,6 +50,7 @@ impl Options {
             seal_after_micros: 30 * 1_000_000,
             abandon_after_micros: 24 * 3_600 * 1_000_000,
             minimum_retention_micros: 0,
+            retention: RetentionSettings::default(),
         }
     }
 
@@ -59,6 +62,11 @@ impl Options {
     /// The high-water file.
     pub fn high_water(&self) -> PathBuf {
         self.data_dir.join("high-water.json")
+    }
+
+    /// The archives.
+    pub fn archive(&self) -> PathBuf {
+        self.data_dir.join("archive")
     }
 
     /// The keys.
@@ -141,6 +149,7 @@ impl Ledger {
             migrated: OnceLock::new(),
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),
+            retention: Mutex::default(),
             settings: Mutex::new(()),
             sealing: Mutex::default(),
             thread: Mutex::new(None),

@@ -1,8 +1,9 @@
 //! `ledger rebuild`: every projection, made anew from leaves and bodies.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
-use evidence::Finding;
+use evidence::{Finding, FindingCode};
 use store::codec::Unpacker;
 use store::{Batch, Head, LateRunRow, LeafKey, LedgerRow, Store, StoreError};
 use tlog::TreeSize;
@@ -21,10 +22,23 @@ const STEP_LEAVES: u64 = 1_024;
 /// A record cannot be read. A rebuild from damaged evidence would hide the damage, so nothing is replaced;
 /// verification names what is wrong.
 pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, StoreError> {
+    rebuild_with(store, None, progress)
+}
+
+/// The same with the archives in a folder, without which what was pruned cannot be read.
+///
+/// # Errors
+/// See [`rebuild`].
+pub fn rebuild_with(
+    store: &dyn Store,
+    archive: Option<&Path>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u64, StoreError> {
     let mut ledgers = store.ledgers_list()?;
     ledgers.sort_by_key(|row| (row.tenant_no, row.epoch));
     let mut rebuilder = Rebuilder {
         store,
+        archive,
         ledgers: ledgers.into(),
         at: 0,
         deriver: None,
@@ -51,6 +65,7 @@ pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, 
 /// Gives one batch of projected rows after another.
 struct Rebuilder<'a> {
     store: &'a dyn Store,
+    archive: Option<&'a Path>,
     ledgers: VecDeque<LedgerRow>,
     /// The next leaf of the first ledger.
     at: u64,
@@ -80,12 +95,15 @@ impl Iterator for Rebuilder<'_> {
             self.finished = self.deriver.take();
             return self.next();
         }
-        let (_, deriver) = self
-            .deriver
-            .get_or_insert_with(|| (tenant_no, Deriver::new(tenant_no)));
         if self.erasures.as_ref().is_none_or(|(no, _)| *no != tenant_no) {
             match Erasures::scan(self.store, tenant_no) {
-                Ok(erasures) => self.erasures = Some((tenant_no, erasures)),
+                Ok(mut erasures) => {
+                    if let Some(folder) = self.archive {
+                        // What is missing is told by the leaf that needs it.
+                        drop(erasures.open_archives(folder));
+                    }
+                    self.erasures = Some((tenant_no, erasures));
+                }
                 Err(error) => {
                     self.ledgers.clear();
                     return Some(Err(error));
@@ -93,6 +111,10 @@ impl Iterator for Rebuilder<'_> {
             }
         }
         let erasures = self.erasures.as_ref().map(|(_, erasures)| erasures)?;
+        let (_, deriver) = self.deriver.get_or_insert_with(|| {
+            let deriver = Deriver::new(tenant_no).with_ledgers(erasures.ledgers());
+            (tenant_no, deriver)
+        });
         let step = step(self.store, &row, self.at, deriver, erasures);
         match step {
             Ok((batch, end, size)) => {
@@ -135,10 +157,12 @@ fn step(
     StoredTree::new(store, row.ledger_no)
         .leaves(first..end, |index, leaf| {
             let body = bodies.next_if(|row| row.leaf.leaf_index() == index);
-            if let Some(said) = examiner
-                .examine(index, leaf, body.map(store::BodyRow::as_ref), &mut findings)
-                .said
-            {
+            let examined = examiner.examine(index, leaf, body.map(store::BodyRow::as_ref), &mut findings);
+            if examined.pruned {
+                let detail = "it is archived, and the archive cannot be read";
+                findings.push(Finding::new(FindingCode::ArchiveMismatch, "archive", detail).with_leaf(index));
+            }
+            if let Some(said) = examined.said {
                 deriver.push(
                     LeafKey::new(row.ledger_no, index),
                     said,
@@ -170,6 +194,7 @@ fn batch_of(tenant_no: u32, derived: Derived) -> Batch {
     batch.facets = derived.rows.facets;
     batch.facets.sort_unstable();
     batch.tenants = derived.rows.tenants;
+    batch.pruned = derived.rows.pruned;
     batch
 }
 

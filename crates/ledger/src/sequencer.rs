@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use evidence::record::Facts;
 use evidence::{Header, Timestamp};
-use store::{AppendError, Batch, CheckpointRow, Head, Store, StoreError};
+use store::{AppendError, Batch, CheckpointRow, Head, LeafKey, PrunedRow, Store, StoreError};
 use tlog::{Checkpoint, Frontier, SignerKey};
 
 use crate::erase::Erasing;
@@ -299,6 +299,12 @@ impl Sequencer {
                 {
                     batch.erased.extend_from_slice(&erasing.rows);
                     batch.refolded.extend_from_slice(&erasing.runs);
+                    let by = outcomes.first().and_then(|outcome| outcome.as_ref().ok());
+                    let by = by.map_or(0, |placed| placed.receipt.leaf_index);
+                    batch.pruned.extend(erasing.pruned.iter().map(|row| PrunedRow {
+                        by: LeafKey::new(ledger_no, by),
+                        ..*row
+                    }));
                 }
             }
             after.push((ledger_no, left));

@@ -21,6 +21,9 @@ const SETTLE_REST: u32 = 2;
 /// How often new leaves are verified; SPEC 2.7 asks for a minute. Idle, it is one look at each head.
 const VERIFY_EVERY: Duration = Duration::from_secs(20);
 
+/// How often what has been kept long enough is looked for. A pass that finds nothing is a few reads a tenant.
+const RETAIN_EVERY: Duration = Duration::from_hours(1);
+
 /// How soon a tenant that was made meanwhile is verified for the first time; until then nothing is ready.
 const NEW_TENANT_EVERY: Duration = Duration::from_millis(500);
 
@@ -115,6 +118,30 @@ pub(crate) async fn settle(app: App, mut stop: Stop) {
         tokio::select! {
             () = sleep(pause) => {}
             () = stop.wait() => return,
+        }
+    }
+}
+
+/// Archives and prunes what has been kept long enough: first a while after the start, which has enough to do.
+pub(crate) async fn retain(app: App, mut stop: Stop) {
+    let mut pause = RETAIN_EVERY / 60;
+    loop {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.wait() => return,
+        }
+        pause = RETAIN_EVERY;
+        if app.ledger.stopped().is_none() {
+            let at = (app.clock)();
+            match app.blocking(move |service| Ok(service.retain(at))).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(pruned)) => tracing::info!(pruned, "bodies were archived and pruned"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot archive what has been kept long enough"),
+                Err(error) => tracing::warn!(
+                    error = error.message,
+                    "cannot archive what has been kept long enough"
+                ),
+            }
         }
     }
 }

@@ -16,8 +16,9 @@ use tlog::{Frontier, TreeSize};
 
 use crate::{
     AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ErasedRow, ExpectedRows, FACET_SEEKS_MAX,
-    FacetPage, FacetQuery, FacetRow, Head, LateRunRow, LeafBlock, LeafKey, LedgerRow, NodeRow, RunKey,
-    RunQuery, RunRecordRow, RunRow, Scrubbed, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
+    FacetPage, FacetQuery, FacetRow, Head, LateRunRow, LeafBlock, LeafKey, LedgerRow, NodeRow, PrunedRow,
+    RunKey, RunQuery, RunRecordRow, RunRow, Scrubbed, Store, StoreError, TenantRow, TraceKey, TraceRow,
+    codec,
 };
 
 /// A claim and its name.
@@ -918,17 +919,24 @@ claims! {
             traces: vec![(TraceRow { trace: TraceKey::Text("t".into()), run: grower.run(0) }, leaf)],
             facets: vec![facet_row("k=1", leaf), facet_row("k=2", leaf), facet_row("k=2", grower.key(2))],
             tenants: vec![TenantRow { tenant_no: 1, tenant_id: "t1".into(), leaf }],
+            pruned: vec![PrunedRow { first: grower.key(1), last: grower.key(2), by: leaf }],
         };
         let mut batch = grower.batch(3);
         batch.run_records.clone_from(&good.run_records);
         batch.traces = good.traces.iter().map(|(row, _)| row.clone()).collect();
         batch.facets.clone_from(&good.facets);
         batch.tenants.clone_from(&good.tenants);
+        batch.pruned.clone_from(&good.pruned);
         store.batch_append(&[batch]).unwrap();
+        assert!(store.bodies_get(&[leaf, grower.key(2)]).unwrap().is_empty());
+        assert_eq!(store.snapshot(1).unwrap().rows.pruned, 1);
         assert_eq!(store.tenants_list().unwrap(), good.tenants);
         assert!(store.rows_missing(&good).unwrap().is_empty());
         assert!(store.rows_missing(&ExpectedRows::default()).unwrap().is_empty());
-        let changes: [(&str, fn(&mut ExpectedRows)); 13] = [
+        let changes: [(&str, fn(&mut ExpectedRows)); 16] = [
+            ("pruned", |rows| rows.pruned[0].first = LeafKey::new(1, 3)),
+            ("pruned", |rows| rows.pruned[0].last = LeafKey::new(1, 3)),
+            ("pruned", |rows| rows.pruned[0].by = LeafKey::new(1, 3)),
             ("run_records", |rows| rows.run_records[1].run = RunKey::new(1, 5)),
             ("run_records", |rows| rows.run_records[2].run_seq = 9),
             ("run_records.leaf", |rows| rows.run_records[1].leaf = LeafKey::new(1, 7)),

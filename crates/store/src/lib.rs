@@ -29,8 +29,8 @@ pub use fault::{Fault, FaultStore, Hold};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
     Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ErasedRow, FacetPage, FacetQuery,
-    FacetRow, Head, LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage, RunQuery, RunRecordRow, RunRow,
-    TenantRow, TraceKey, TraceRow,
+    FacetRow, Head, LateRunRow, LeafBlock, LedgerRow, NodeRow, PrunedRow, RunPage, RunQuery, RunRecordRow,
+    RunRow, TenantRow, TraceKey, TraceRow,
 };
 
 /// Most seeks for one page or count of records that share several facets: near 0.1 s. Facets that hardly
@@ -268,6 +268,7 @@ pub struct ProjectionCounts {
     pub traces: u64,
     pub facets: u64,
     pub tenants: u64,
+    pub pruned: u64,
 }
 
 /// Rows that leaves say must be there.
@@ -283,6 +284,8 @@ pub struct ExpectedRows {
     pub facets: Vec<FacetRow>,
     /// Tenants.
     pub tenants: Vec<TenantRow>,
+    /// Stretches that were pruned.
+    pub pruned: Vec<PrunedRow>,
 }
 
 /// An expected row that is not there, or says something else.

@@ -222,6 +222,17 @@ pub struct TenantRow {
     pub leaf: LeafKey,
 }
 
+/// A stretch of leaves whose bodies were archived and pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrunedRow {
+    /// Its first leaf.
+    pub first: LeafKey,
+    /// Its last leaf, of the same ledger.
+    pub last: LeafKey,
+    /// The record that says so.
+    pub by: LeafKey,
+}
+
 /// A record whose body goes, and what is projected from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErasedRow {
@@ -263,6 +274,8 @@ pub struct Batch {
     pub facets: Vec<FacetRow>,
     /// New tenants (only in the ledger of `_instance`).
     pub tenants: Vec<TenantRow>,
+    /// Stretches that the batch's record prunes; a rebuild only writes them down.
+    pub pruned: Vec<PrunedRow>,
     /// What the batch's record erases.
     pub erased: Vec<ErasedRow>,
     /// Runs that add up to something else without what is erased: these rows take the place of theirs.
@@ -285,6 +298,7 @@ impl Batch {
             traces: Vec::new(),
             facets: Vec::new(),
             tenants: Vec::new(),
+            pruned: Vec::new(),
             erased: Vec::new(),
             refolded: Vec::new(),
         }

@@ -42,6 +42,9 @@ pub(crate) struct Verify {
     /// A checkpoint that you kept. May be given more than once.
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
+    /// The folder of archives: what was pruned is read from them. [default: what was pruned is counted, PRUNED n]
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
     /// The least level that counts as holding.
     #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
     require: Option<Level>,
@@ -100,6 +103,7 @@ impl Verify {
             only_ledger: self.only.is_some(),
             vkeys: vkeys(&self.vkey)?,
             kept: kept(&self.checkpoint)?,
+            archive: self.archive.clone(),
             marks: Some(&marks),
             keys: Some(&keys),
             progress: Some(&progress),
@@ -244,13 +248,11 @@ fn print(report: &Report, require: Option<Level>, took: Duration) {
     }
     let leaves: u64 = report.ledgers.iter().map(|ledger| ledger.tree_size).sum();
     output::line(format_args!(
-        "{}{}: {} errors, {} warnings, {leaves} leaves in {:.2} s",
-        report.level.as_str(),
-        report
-            .flags
-            .iter()
-            .map(|flag| format!(" {flag}"))
-            .collect::<String>(),
+        "{}: {} errors, {} warnings, {leaves} leaves in {:.2} s",
+        std::iter::once(report.level.as_str())
+            .chain(report.flags.iter().map(String::as_str))
+            .collect::<Vec<_>>()
+            .join(" "),
         report.errors,
         report.warnings,
         took.as_secs_f64()

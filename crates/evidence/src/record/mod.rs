@@ -30,6 +30,7 @@ mod policy_decision;
 mod provenance_log;
 mod provider_call;
 mod replay_enforced;
+mod retention_archived;
 mod rule;
 mod run_completed;
 mod run_started;
@@ -74,6 +75,7 @@ pub use provider_call::ProviderEvidence;
 pub(crate) use provider_call::provider_identity;
 pub(crate) use replay_enforced::replay_identity;
 pub use replay_enforced::{ReplayBehavior, ReplayEnforced, ReplayOutcome};
+pub use retention_archived::{ARCHIVED_RECORDS_MAX, RetentionArchived, RetentionClass};
 pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
@@ -158,6 +160,8 @@ pub enum Facts {
     Seal(SealFacts),
     /// Bodies were erased.
     Erasure(ErasurePerformed),
+    /// Bodies were archived and pruned.
+    Archived(RetentionArchived),
     /// A hold was placed or released.
     Hold(Hold),
     /// Its body is erased.
@@ -198,6 +202,7 @@ impl Facts {
             Kind::GovernanceAudit => Self::GovernanceAudit(GovernanceAuditFacts::read(body)?),
             Kind::GovernanceResolution => Self::Resolution(GovernanceResolution::read(body)?),
             Kind::ErasurePerformed => Self::Erasure(ErasurePerformed::read(body)?),
+            Kind::RetentionArchived => Self::Archived(RetentionArchived::read(body)?),
             Kind::HoldPlaced | Kind::HoldReleased => Self::Hold(Hold::read(header, body)?),
             _ => Self::Other,
         })

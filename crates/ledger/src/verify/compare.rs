@@ -318,6 +318,15 @@ pub(super) fn finish(
     }
 }
 
+/// Stretches of pruned leaves that no record stands behind: they would let bodies go.
+pub(super) fn pruned(tenant_id: &str, derived: u64, snapshot: &Snapshot, report: &mut Report) {
+    let stored = snapshot.rows.pruned;
+    if stored > derived {
+        let detail = format!("{stored} rows are stored, records stand behind {derived}");
+        report.add(Finding::new(FindingCode::ProjectionUnexpected, "pruned", detail).with_tenant(tenant_id));
+    }
+}
+
 /// Rows that no record stands behind: more are stored than derived.
 fn unexpected(
     store: &dyn Store,

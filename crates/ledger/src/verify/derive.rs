@@ -14,8 +14,8 @@ use evidence::job::JobChains;
 use evidence::record::Facts;
 use evidence::{Finding, FindingCode, Kind, RunState, Timestamp};
 use store::{
-    ExpectedRows, FacetRow, LeafKey, ProjectionCounts, RunKey, RunRecordRow, RunRow, TenantRow, TraceKey,
-    TraceRow,
+    ExpectedRows, FacetRow, LeafKey, ProjectionCounts, PrunedRow, RunKey, RunRecordRow, RunRow, TenantRow,
+    TraceKey, TraceRow,
 };
 
 use super::examine::Said;
@@ -57,6 +57,8 @@ pub(crate) struct Deriver {
     seals: Seals,
     /// The last record, and when it was recorded.
     last: Option<(LeafKey, Timestamp)>,
+    /// The tenant's ledgers, epoch and number.
+    ledgers: Vec<(u32, u32)>,
     pub(crate) counts: ProjectionCounts,
     /// Every record could be read, so that stored rows beyond the counts are unexpected.
     pub(crate) all_read: bool,
@@ -74,9 +76,16 @@ impl Deriver {
             jobs: JobChains::default(),
             seals: Seals::default(),
             last: None,
+            ledgers: Vec::new(),
             counts: ProjectionCounts::default(),
             all_read: true,
         }
+    }
+
+    /// Knowing the tenant's ledgers, epoch and number.
+    pub(crate) fn with_ledgers(mut self, ledgers: &[(u32, u32)]) -> Self {
+        self.ledgers = ledgers.to_vec();
+        self
     }
 
     /// Takes the next record. Findings are about the records themselves: gaps, orphans, doubles.
@@ -96,6 +105,18 @@ impl Deriver {
                 leaf,
             });
             self.counts.tenants += 1;
+        }
+        if let Facts::Archived(archived) = &said.facts
+            && let Some(&(_, ledger_no)) = self.ledgers.iter().find(|(epoch, _)| *epoch == archived.epoch)
+        {
+            for &(first, last) in &archived.leaves {
+                out.rows.pruned.push(PrunedRow {
+                    first: LeafKey::new(ledger_no, first),
+                    last: LeafKey::new(ledger_no, last),
+                    by: leaf,
+                });
+                self.counts.pruned += 1;
+            }
         }
         for facet in std::mem::take(&mut said.facets) {
             out.rows.facets.push(FacetRow { facet, leaf });

@@ -1,40 +1,57 @@
 //! Which bodies are gone because a record says so.
 //!
-//! A body goes in the commit that writes its `erasure.performed`. Those records are found by their facet, read, and
+//! A body goes in the commit that writes its `erasure.performed` or `retention.archived`. Those records are found by their facet, read, and
 //! held against their own commitments; so a body that went otherwise has none, and is damage. The list of a tenant
 //! is read when verification begins, and again whenever a body is missing that it does not name: an erasure may
 //! have come meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
-use evidence::record::{BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed};
-use evidence::{Header, Kind, RecordId};
+use evidence::record::{
+    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, RetentionArchived,
+};
+use evidence::{Finding, Header, Kind, RecordId, Salt};
 use store::{FacetQuery, LeafKey, Store, StoreError, codec};
 
+use crate::archive::Archives;
 use crate::tree::StoredTree;
 
 /// Records of erasures read at once.
 const PAGE: u32 = 500;
 
-/// The facet of the records that erase.
-const ERASURES: &str = "kind=erasure.performed";
+/// The facets of the records that take bodies away.
+const LISTS: [&str; 2] = ["kind=erasure.performed", "kind=retention.archived"];
+
+/// Why a body is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Gone {
+    /// A record erased it, and kept this.
+    Erased(ErasedRecord),
+    /// A record archived it.
+    Pruned,
+}
 
 /// What the erasures of a tenant keep of what they erased, by leaf. About 100 bytes each.
 pub(crate) struct Erasures<'a> {
     store: &'a dyn Store,
     tenant_no: u32,
-    /// The tenant's ledgers, newest first.
-    ledgers: Vec<u32>,
+    /// The tenant's ledgers, epoch and number, newest first.
+    ledgers: Vec<(u32, u32)>,
+    archives: Archives,
     known: RwLock<Known>,
 }
 
 #[derive(Default)]
 struct Known {
     erased: HashMap<LeafKey, ErasedRecord>,
-    /// Records of erasures read so far.
+    /// Last leaf of each stretch, by its first.
+    pruned: BTreeMap<LeafKey, LeafKey>,
+    archived: Vec<(u32, RetentionArchived)>,
+    /// Records read so far, and the newest of each list.
     records: u64,
-    newest: Option<LeafKey>,
+    newest: [Option<LeafKey>; 2],
 }
 
 impl<'a> Erasures<'a> {
@@ -49,13 +66,15 @@ impl<'a> Erasures<'a> {
     pub(crate) fn scan(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
         let erasures = Self::unread(store, tenant_no)?;
         let mut leaves = Vec::new();
-        for &ledger_no in &erasures.ledgers {
+        for &(_, ledger_no) in &erasures.ledgers {
             let size = store.head_read(ledger_no)?.size.as_u64();
             StoredTree::new(store, ledger_no)
                 .leaves(0..size, |index, leaf| {
                     // The kind stands in every header in these words; few others hold them.
-                    let may_be = leaf.windows(17).any(|window| window == b"erasure.performed");
-                    if may_be && Header::decode(leaf).is_ok_and(|h| h.kind == Kind::ErasurePerformed) {
+                    let may_be = leaf
+                        .windows(17)
+                        .any(|window| window == b"erasure.performed" || window == b"retention.archive");
+                    if may_be && Header::decode(leaf).is_ok_and(|header| takes_away(header.kind)) {
                         leaves.push(LeafKey::new(ledger_no, index));
                     }
                     Ok(())
@@ -71,40 +90,71 @@ impl<'a> Erasures<'a> {
 
     /// Reads none before one is asked for.
     pub(crate) fn unread(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
-        let mut ledgers: Vec<u32> = store
+        let mut ledgers: Vec<(u32, u32)> = store
             .ledgers_list()?
             .into_iter()
             .filter(|row| row.tenant_no == tenant_no)
-            .map(|row| row.ledger_no)
+            .map(|row| (row.epoch, row.ledger_no))
             .collect();
         ledgers.sort_unstable_by(|a, b| b.cmp(a));
         Ok(Self {
             store,
             tenant_no,
             ledgers,
+            archives: Archives::default(),
             known: RwLock::default(),
         })
     }
 
-    /// How many records of erasures there are now.
-    pub(crate) fn count(store: &dyn Store, tenant_no: u32) -> Result<u64, StoreError> {
-        let query = FacetQuery {
-            facets: vec![ERASURES.to_owned()],
-            ..FacetQuery::default()
-        };
-        Ok(store.facet_count(tenant_no, &query, 0)?.0)
+    /// Opens the archives in a folder, so that what was pruned can be looked at; what is wrong with them.
+    pub(crate) fn open_archives(&mut self, folder: &Path) -> Vec<Finding> {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut findings = Vec::new();
+        for (ledger_no, archived) in &known.archived {
+            if let Err(finding) = self.archives.add(folder, archived, *ledger_no) {
+                findings.push(*finding);
+            }
+        }
+        findings
     }
 
-    /// What is kept of the record at that leaf, as far as is known.
-    pub(crate) fn known(&self, leaf: LeafKey) -> Option<ErasedRecord> {
+    /// Salt and body of a pruned record, when its archive is open.
+    pub(crate) fn archived(&self, leaf: LeafKey) -> Option<(Salt, Vec<u8>)> {
+        self.archives.get(leaf)
+    }
+
+    /// The tenant's ledger of an epoch.
+    pub(crate) fn ledgers(&self) -> &[(u32, u32)] {
+        &self.ledgers
+    }
+
+    /// How many records that take bodies away there are now.
+    pub(crate) fn count(store: &dyn Store, tenant_no: u32) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for list in LISTS {
+            let query = FacetQuery {
+                facets: vec![list.to_owned()],
+                ..FacetQuery::default()
+            };
+            count += store.facet_count(tenant_no, &query, 0)?.0;
+        }
+        Ok(count)
+    }
+
+    /// Why the body of that leaf is gone, as far as is known.
+    pub(crate) fn known(&self, leaf: LeafKey) -> Option<Gone> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.erased.get(&leaf).copied()
+        if let Some(kept) = known.erased.get(&leaf) {
+            return Some(Gone::Erased(*kept));
+        }
+        let (_, last) = known.pruned.range(..=leaf).next_back()?;
+        (leaf <= *last).then_some(Gone::Pruned)
     }
 
     /// The same of a record whose body is missing; looked for again when it is not known.
-    pub(crate) fn find(&self, leaf: LeafKey) -> Result<Option<ErasedRecord>, StoreError> {
-        if let Some(kept) = self.known(leaf) {
-            return Ok(Some(kept));
+    pub(crate) fn find(&self, leaf: LeafKey) -> Result<Option<Gone>, StoreError> {
+        if let Some(gone) = self.known(leaf) {
+            return Ok(Some(gone));
         }
         let seen = self.known.read().unwrap_or_else(PoisonError::into_inner).records;
         if Self::count(self.store, self.tenant_no)? != seen {
@@ -118,66 +168,86 @@ impl<'a> Erasures<'a> {
         self.store.bodies_get(&[leaf]).is_ok_and(|rows| !rows.is_empty())
     }
 
-    /// Reads the records of erasures that came since the last time.
+    /// Reads the records that came since the last time.
     fn reload(&self) -> Result<(), StoreError> {
-        loop {
-            let below = self.known.read().unwrap_or_else(PoisonError::into_inner).newest;
-            let query = FacetQuery {
-                facets: vec![ERASURES.to_owned()],
-                below,
-                limit: PAGE,
-                ..FacetQuery::default()
-            };
-            let page = self.store.facet_find(self.tenant_no, &query)?;
-            self.take(&page.leaves)?;
-            if !page.has_more {
-                return Ok(());
+        for (number, list) in LISTS.iter().enumerate() {
+            loop {
+                let below = self.known.read().unwrap_or_else(PoisonError::into_inner).newest[number];
+                let query = FacetQuery {
+                    facets: vec![(*list).to_owned()],
+                    below,
+                    limit: PAGE,
+                    ..FacetQuery::default()
+                };
+                let page = self.store.facet_find(self.tenant_no, &query)?;
+                self.take(&page.leaves)?;
+                let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+                known.newest[number] = known.newest[number].max(page.leaves.last().copied());
+                if !page.has_more {
+                    break;
+                }
             }
-        }
-    }
-
-    fn take(&self, leaves: &[LeafKey]) -> Result<(), StoreError> {
-        for &leaf in leaves {
-            let erased = self.erased_by(leaf)?;
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.erased.extend(erased);
-            known.records += 1;
-            known.newest = known.newest.max(Some(leaf));
         }
         Ok(())
     }
 
-    /// What one record erases. One that cannot be read, or whose body is not what its leaf commits to, erases nothing.
-    fn erased_by(&self, leaf: LeafKey) -> Result<Vec<(LeafKey, ErasedRecord)>, StoreError> {
+    fn take(&self, leaves: &[LeafKey]) -> Result<(), StoreError> {
+        for &leaf in leaves {
+            let read = self.read(leaf)?;
+            let mut erased = Vec::new();
+            if let Some(Taken::Erasure(erasure)) = &read {
+                for record in erasure.erased.iter().take(ERASED_RECORDS_MAX) {
+                    if let Some(leaf) = self.leaf_of(record.record_id)? {
+                        erased.push((leaf, *record));
+                    }
+                }
+            }
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            known.records += 1;
+            known.erased.extend(erased);
+            if let Some(Taken::Archive(archived)) = read
+                && let Some(&(_, ledger_no)) = self.ledgers.iter().find(|(epoch, _)| *epoch == archived.epoch)
+            {
+                let key = |index| LeafKey::new(ledger_no, index);
+                let stretches = archived
+                    .leaves
+                    .iter()
+                    .map(|&(first, last)| (key(first), key(last)));
+                known.pruned.extend(stretches);
+                known.archived.push((ledger_no, archived));
+            }
+        }
+        Ok(())
+    }
+
+    /// What one record takes away. One that cannot be read, or whose body is not what its leaf commits to, takes
+    /// nothing.
+    fn read(&self, leaf: LeafKey) -> Result<Option<Taken>, StoreError> {
         let Some(row) = self.store.bodies_get(&[leaf])?.pop() else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let tree = StoredTree::new(self.store, leaf.ledger_no());
         let Ok(bytes) = tree.leaf(leaf.leaf_index()) else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let (Ok(header), Ok(body)) = (Header::decode(&bytes), codec::unpack(&row.body, BODY_BYTES_MAX))
         else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
-        let opens = header.kind == Kind::ErasurePerformed
-            && evidence::commitment(&row.salt, header.kind, &body) == header.commitment;
-        let Ok(erasure) = ErasurePerformed::read(&body) else {
-            return Ok(Vec::new());
-        };
-        let mut erased = Vec::new();
-        for record in erasure.erased.iter().filter(|_| opens).take(ERASED_RECORDS_MAX) {
-            if let Some(leaf) = self.leaf_of(record.record_id)? {
-                erased.push((leaf, *record));
-            }
+        if evidence::commitment(&row.salt, header.kind, &body) != header.commitment {
+            return Ok(None);
         }
-        Ok(erased)
+        Ok(match header.kind {
+            Kind::ErasurePerformed => ErasurePerformed::read(&body).ok().map(Taken::Erasure),
+            Kind::RetentionArchived => RetentionArchived::read(&body).ok().map(Taken::Archive),
+            _ => None,
+        })
     }
 
     /// Where a record stands: its id names the leaf, the epoch is one of few.
     fn leaf_of(&self, id: RecordId) -> Result<Option<LeafKey>, StoreError> {
         let index = id.leaf_index().as_u64();
-        for &ledger_no in &self.ledgers {
+        for &(_, ledger_no) in &self.ledgers {
             if index >= self.store.head_read(ledger_no)?.size.as_u64() {
                 continue;
             }
@@ -190,6 +260,16 @@ impl<'a> Erasures<'a> {
         }
         Ok(None)
     }
+}
+
+/// A record that takes bodies away.
+enum Taken {
+    Erasure(ErasurePerformed),
+    Archive(RetentionArchived),
+}
+
+const fn takes_away(kind: Kind) -> bool {
+    matches!(kind, Kind::ErasurePerformed | Kind::RetentionArchived)
 }
 
 impl std::fmt::Debug for Erasures<'_> {

@@ -9,7 +9,7 @@ use store::codec::Unpacker;
 use store::{BodyRef, LeafKey, TraceKey};
 use tlog::Hash;
 
-use super::Erasures;
+use super::{Erasures, Gone};
 
 /// A leaf after it was looked at.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Examined {
     pub(crate) hash: Hash,
     /// Its body is gone, and a record says so.
     pub(crate) erased: bool,
+    /// Its body is gone because it was archived, and the archive is not at hand.
+    pub(crate) pruned: bool,
     /// `None`: no header could be read, or only the ledger is verified.
     pub(crate) said: Option<Said>,
 }
@@ -114,7 +116,7 @@ impl<'r> Examiner<'r> {
             };
             let found = self.erasures.find(LeafKey::new(self.ledger_no, index));
             let examined = match found {
-                Ok(Some(kept)) => self.erased(header, hash, &kept),
+                Ok(Some(gone)) => self.gone(index, header, hash, gone, findings),
                 other => {
                     let detail = match other {
                         Err(error) => format!("no body, and whether it was erased cannot be said: {error}"),
@@ -131,12 +133,38 @@ impl<'r> Examiner<'r> {
         settled
     }
 
+    /// Of a record whose body a record took away.
+    fn gone(
+        &self,
+        index: u64,
+        header: Header<'_>,
+        hash: Hash,
+        gone: Gone,
+        findings: &mut Vec<Finding>,
+    ) -> Examined {
+        let Gone::Erased(kept) = gone else {
+            let archived = self.erasures.archived(LeafKey::new(self.ledger_no, index));
+            return match archived {
+                Some((salt, body)) => {
+                    let place = (&*self.tenant_id, index);
+                    opened(place, header, hash, (&salt, &body), self.only_ledger, findings)
+                }
+                None => Examined {
+                    pruned: true,
+                    ..counted(header, hash, self.only_ledger)
+                },
+            };
+        };
+        self.erased(header, hash, &kept)
+    }
+
     /// Of a record whose body a record erased.
     fn erased(&self, header: Header<'_>, hash: Hash, kept: &ErasedRecord) -> Examined {
         let said = (!self.only_ledger).then(|| Said::erased(header, hash, kept));
         Examined {
             hash,
             erased: true,
+            pruned: false,
             said,
         }
     }
@@ -167,6 +195,7 @@ impl<'r> Examiner<'r> {
                 return Examined {
                     hash,
                     erased: false,
+                    pruned: false,
                     said: None,
                 };
             }
@@ -182,8 +211,8 @@ impl<'r> Examiner<'r> {
         }
         let erased = self.erasures.known(LeafKey::new(self.ledger_no, index));
         let Some(row) = body else {
-            if let Some(kept) = erased {
-                return self.erased(header, hash, &kept);
+            if let Some(gone) = erased {
+                return self.gone(index, header, hash, gone, findings);
             }
             self.missing.push((index, leaf.to_vec()));
             return counted(header, hash, self.only_ledger);
@@ -216,6 +245,7 @@ fn counted(header: Header<'_>, hash: Hash, only_ledger: bool) -> Examined {
     Examined {
         hash,
         erased: false,
+        pruned: false,
         said,
     }
 }
@@ -245,6 +275,7 @@ fn opened(
         return Examined {
             hash,
             erased: false,
+            pruned: false,
             said: None,
         };
     }
@@ -254,6 +285,7 @@ fn opened(
             Examined {
                 hash,
                 erased: false,
+                pruned: false,
                 said: Some(Said::of(header, hash, identity, facts, true)),
             }
         }

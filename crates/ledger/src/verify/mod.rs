@@ -30,7 +30,7 @@ use tlog::VerifierKey;
 pub use report::{FINDINGS_MAX, LedgerReport, Level, Report};
 
 pub(crate) use derive::{Derived, Deriver};
-pub(crate) use erased::Erasures;
+pub(crate) use erased::{Erasures, Gone};
 pub(crate) use examine::Examiner;
 pub use incremental::incremental;
 
@@ -50,6 +50,8 @@ pub struct Question<'a> {
     pub vkeys: Vec<VerifierKey>,
     /// Checkpoints that the verifier kept, as signed notes.
     pub kept: Vec<Vec<u8>>,
+    /// Where archives lie: what was pruned is read from them.
+    pub archive: Option<std::path::PathBuf>,
     /// The data folder's own marks.
     pub marks: Option<&'a HighWater>,
     /// The data folder's own keys, compared with those that the ledgers name.
@@ -105,6 +107,10 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
     let erased: u64 = report.ledgers.iter().map(|ledger| ledger.erased).sum();
     if erased > 0 {
         report.flags.push(format!("ERASED {erased}"));
+    }
+    let pruned: u64 = report.ledgers.iter().map(|ledger| ledger.pruned).sum();
+    if pruned > 0 {
+        report.flags.push(format!("PRUNED {pruned}"));
     }
     Ok(report)
 }
@@ -204,7 +210,15 @@ fn tenant_once(
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
-    let erasures = Erasures::load(store, tenant_no)?;
+    let mut erasures = Erasures::load(store, tenant_no)?;
+    for finding in question
+        .archive
+        .iter()
+        .flat_map(|folder| erasures.open_archives(folder))
+    {
+        report.add(finding.with_tenant(&epochs[0].tenant_id));
+    }
+    let erasures = erasures;
     let snapshot = match store.snapshot(tenant_no) {
         Ok(snapshot) => snapshot,
         Err(StoreError::Damaged { place, reason }) => {
@@ -214,7 +228,7 @@ fn tenant_once(
         }
         Err(error) => return Err(error),
     };
-    let mut deriver = Deriver::new(tenant_no);
+    let mut deriver = Deriver::new(tenant_no).with_ledgers(erasures.ledgers());
     let mut derived = Derived::default();
     let mut deferred = compare::Deferred::new();
     for (place, row) in epochs.iter().enumerate() {
@@ -237,6 +251,7 @@ fn tenant_once(
         report.ledgers.push(ledger);
     }
     if !question.only_ledger {
+        let pruned = deriver.counts.pruned;
         let (late, counts) = deriver.finish(&mut derived);
         compare::finish(
             store,
@@ -250,6 +265,7 @@ fn tenant_once(
             &erasures,
             report,
         )?;
+        compare::pruned(&epochs[0].tenant_id, pruned, &snapshot, report);
     }
     Ok(())
 }

@@ -176,6 +176,7 @@ struct Fold<'a, 'q> {
     nodes: NodeCheck,
     /// Bodies that are gone because a record says so.
     erased: u64,
+    pruned: u64,
     checkpoints: Checkpoints<'a>,
 }
 
@@ -216,6 +217,7 @@ impl<'a, 'q> Fold<'a, 'q> {
             broken: false,
             nodes: NodeCheck::default(),
             erased: 0,
+            pruned: 0,
             checkpoints,
         })
     }
@@ -344,6 +346,7 @@ impl<'a, 'q> Fold<'a, 'q> {
             }
         }
         self.erased += u64::from(leaf.erased);
+        self.pruned += u64::from(leaf.pruned);
         if let Some(said) = leaf.said {
             self.deriver
                 .push(LeafKey::new(self.row.ledger_no, index), said, derived, findings);
@@ -441,6 +444,7 @@ impl<'a, 'q> Fold<'a, 'q> {
             },
             declared_lost: summary.declared_lost,
             erased: self.erased,
+            pruned: self.pruned,
         })
     }
 }

@@ -74,6 +74,8 @@ pub struct LedgerReport {
     pub declared_lost: Option<(u64, u64)>,
     /// Records whose body was erased, as a record says.
     pub erased: u64,
+    /// Records whose body was archived, and whose archive was not at hand.
+    pub pruned: u64,
 }
 
 /// A verification.
@@ -89,7 +91,7 @@ pub struct Report {
     pub errors: u64,
     /// All findings of severity warning.
     pub warnings: u64,
-    /// What is no finding and must be known (SPEC 2.7): `ERASED n`.
+    /// What is no finding and must be known (SPEC 2.7): `ERASED n`, `PRUNED n`.
     pub flags: Vec<String>,
     /// The question could not be answered; why.
     pub undecided: Vec<String>,

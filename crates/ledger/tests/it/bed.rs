@@ -223,7 +223,7 @@ pub fn copy_database(from: &Path, to: &Path) {
 pub fn projections(folder: &Path) -> Vec<String> {
     let connection = rusqlite::Connection::open(database(folder)).unwrap();
     let mut dump = Vec::new();
-    for table in ["tenants", "runs", "run_records", "traces", "facets"] {
+    for table in ["tenants", "runs", "run_records", "traces", "facets", "pruned"] {
         let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
         let columns = statement.column_count();
         let mut rows = statement

@@ -24,6 +24,7 @@ mod projections;
 mod provenance;
 mod receipts;
 mod recovery;
+mod retention;
 mod runs;
 mod seals;
 mod tamper;

@@ -29,6 +29,7 @@ impl From<EraseError> for ApiError {
         match error {
             EraseError::Unknown => Self::not_found(),
             EraseError::Already(_) => Self::conflict("already_erased", message),
+            EraseError::Archived => Self::conflict("archived", message),
             EraseError::Kept(_) => Self::conflict("not_erasable", message),
             EraseError::Held { record_id, what } => Self::conflict("legal_hold", message)
                 .with(serde_json::json!({ "record_id": record_id.to_string(), "scope": what })),

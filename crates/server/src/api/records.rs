@@ -69,7 +69,7 @@ pub(crate) struct RecordView {
     /// The leaf's bytes.
     #[schema(value_type = Object)]
     header: Box<RawValue>,
-    /// Null when erased.
+    /// Null when erased or archived.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
     receipt: ReceiptView,
@@ -81,6 +81,9 @@ pub(crate) struct RecordView {
     /// Of an erased body: by whom, when, why.
     #[serde(skip_serializing_if = "Option::is_none")]
     erasure: Option<ErasureOf>,
+    /// Present and true when the body was archived and pruned; what is projected stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    archived: bool,
 }
 
 /// How a body went.
@@ -139,12 +142,14 @@ impl From<Receipt> for ReceiptView {
 impl RecordView {
     fn of(service: &Ledger, tenant: &Arc<Tenant>, record: Record) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
-        let erased = record.body.is_none();
-        let erasure = if erased {
+        let gone = record.body.is_none();
+        let erasure = if gone {
             service.erasure_of(tenant, record.header()?.id)?
         } else {
             None
         };
+        let erased = erasure.is_some();
+        let archived = gone && !erased;
         let erasure = match erasure {
             Some((by, said)) => {
                 let header = by.header()?;
@@ -166,6 +171,7 @@ impl RecordView {
             redactions,
             erased,
             erasure,
+            archived,
         })
     }
 }

@@ -110,7 +110,7 @@ impl SqliteStore {
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        for table in ["tenants", "runs", "run_records", "traces", "facets"] {
+        for table in ["tenants", "runs", "run_records", "traces", "facets", "pruned"] {
             transaction
                 .execute(&format!("DELETE FROM {table}"), [])
                 .map_err(failed)?;
@@ -184,6 +184,10 @@ fn append_projections(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite:
     let mut insert = transaction.prepare_cached("INSERT INTO tenants VALUES (?1, ?2, ?3)")?;
     for row in &batch.tenants {
         insert.execute((row.tenant_no, &row.tenant_id, row.leaf.as_i64()))?;
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO pruned VALUES (?1, ?2, ?3)")?;
+    for row in &batch.pruned {
+        insert.execute((row.first.as_i64(), row.last.as_i64(), row.by.as_i64()))?;
     }
     Ok(())
 }

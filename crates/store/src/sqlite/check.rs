@@ -28,7 +28,7 @@ const LEDGER_TABLES: [&str; 5] = [
 ];
 
 /// The tables that are made from those.
-const PROJECTED_TABLES: [&str; 5] = ["tenants", "runs", "run_records", "traces", "facets"];
+const PROJECTED_TABLES: [&str; 6] = ["tenants", "runs", "run_records", "traces", "facets", "pruned"];
 
 pub(super) fn run(c: &Connection, only_ledger: bool) -> Result<Vec<Finding>, StoreError> {
     let mut findings = Vec::new();
@@ -96,6 +96,13 @@ fn strays(c: &Connection) -> Result<Vec<Finding>, StoreError> {
             0,
             ledgers,
             FindingCode::CheckpointInvalid,
+        ),
+        (
+            "pruned",
+            "first_leaf",
+            PLACE_BITS,
+            ledgers,
+            FindingCode::ProjectionUnexpected,
         ),
         (
             "runs",

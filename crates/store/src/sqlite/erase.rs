@@ -26,6 +26,10 @@ const CUT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Erases what a batch says. Its record stands in the same transaction.
 pub(super) fn erase(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    let mut stretch = transaction.prepare_cached("DELETE FROM bodies WHERE leaf BETWEEN ?1 AND ?2")?;
+    for row in &batch.pruned {
+        stretch.execute((row.first.as_i64(), row.last.as_i64()))?;
+    }
     let mut body = transaction.prepare_cached("DELETE FROM bodies WHERE leaf = ?1")?;
     let mut record = transaction.prepare_cached(
         "UPDATE run_records SET identity = ?3, step_index = ?4 WHERE run = ?1 AND run_seq = ?2",

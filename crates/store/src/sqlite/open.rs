@@ -17,6 +17,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_ledger.sql"),
     include_str!("../../migrations/sqlite/0002_runs_filtered.sql"),
     include_str!("../../migrations/sqlite/0003_erasure.sql"),
+    include_str!("../../migrations/sqlite/0004_retention.sql"),
 ];
 
 /// Marks a SQLite file as ours ("DPNT").

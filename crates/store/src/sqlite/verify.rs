@@ -52,6 +52,13 @@ pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, Store
     )?;
     snapshot.rows.traces = count("SELECT count(*) FROM traces WHERE tenant_no = ?1", &[tenant])?;
     snapshot.rows.facets = count("SELECT count(*) FROM facets WHERE tenant_no = ?1", &[tenant])?;
+    for &(ledger_no, _) in &snapshot.heads {
+        let (low, high) = ledger_range(ledger_no);
+        snapshot.rows.pruned += count(
+            "SELECT count(*) FROM pruned WHERE first_leaf BETWEEN ?1 AND ?2",
+            &[low, high],
+        )?;
+    }
     snapshot.rows.tenants = count("SELECT count(*) FROM tenants WHERE ?1 = 0", &[tenant])?;
     Ok(snapshot)
 }
@@ -100,6 +107,27 @@ pub(super) fn missing(c: &Connection, expected: &ExpectedRows) -> Result<Vec<Row
         missing.push(RowMissing {
             place: "tenants",
             leaf: row.leaf,
+            found,
+        });
+    }
+    let mut find = c
+        .prepare_cached("SELECT last_leaf, by_leaf FROM pruned WHERE first_leaf = ?1")
+        .map_err(unavailable)?;
+    for row in &expected.pruned {
+        let found = find
+            .query_row([row.first.as_i64()], |found| {
+                Ok((found.get::<_, i64>(0)?, found.get::<_, i64>(1)?))
+            })
+            .optional();
+        let found = match found {
+            Ok(Some((last, by))) if last == row.last.as_i64() && by == row.by.as_i64() => continue,
+            Ok(Some((last, _))) => format!("up to leaf {}", LeafKey::from_i64(last).leaf_index()),
+            Ok(None) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        missing.push(RowMissing {
+            place: "pruned",
+            leaf: row.by,
             found,
         });
     }

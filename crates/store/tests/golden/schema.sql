@@ -124,10 +124,15 @@ CREATE INDEX runs_by_provider ON runs (tenant_no, provider, created_at, run, exe
 CREATE INDEX runs_by_model ON runs (tenant_no, model, created_at, run, execution_status, provider, is_synthetic);
 CREATE INDEX runs_by_execution_status ON runs (tenant_no, execution_status, created_at, run, is_synthetic);
 CREATE INDEX runs_unsettled ON runs (status, created_at) WHERE settled = 0;
+CREATE TABLE pruned (
+  first_leaf INTEGER PRIMARY KEY,
+  last_leaf  INTEGER NOT NULL,
+  by_leaf    INTEGER NOT NULL
+) STRICT;
 CREATE TRIGGER bodies_no_delete BEFORE DELETE ON bodies
 WHEN NOT EXISTS (
   SELECT 1 FROM facets
   WHERE tenant_no = (SELECT tenant_no FROM ledgers WHERE ledger_no = OLD.leaf >> 40)
-    AND facet IN ('erased', 'pruned') AND leaf = OLD.leaf
-)
+    AND facet = 'erased' AND leaf = OLD.leaf
+) AND OLD.leaf > ifnull((SELECT last_leaf FROM pruned WHERE first_leaf <= OLD.leaf ORDER BY first_leaf DESC LIMIT 1), -1)
 BEGIN SELECT RAISE(ABORT, 'bodies are never deleted without a record that says so'); END;
