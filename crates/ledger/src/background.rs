@@ -198,6 +198,15 @@ impl Verifier {
         Self::log(row, &findings);
         // A missing trigger warns; it does not make evidence false. All are counted, also those not kept.
         let errors = report.errors_of(&row.tenant_id);
+        if !report.is_decided(&row.tenant_id, &row.origin) {
+            // It says nothing new, but for what it found.
+            tracing::warn!(origin = row.origin, undecided = ?report.undecided, "verification could not tell");
+            if errors > 0 {
+                self.keep(row, |progress| progress.findings = progress.findings.max(errors));
+                self.keep_findings(row, findings);
+            }
+            return;
+        }
         let verified = report.ledgers.iter().find(|ledger| ledger.origin == row.origin);
         self.keep(row, |progress| {
             progress.last_full_scrub_at = Some(at);

@@ -6,7 +6,7 @@
 //!
 //! Source: SPEC 11.6; docs/formats.md, "Erased records".
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
@@ -33,8 +33,8 @@ const PLANS: u32 = 3;
 /// Rows of a run read at once.
 const ROWS_READ: u32 = 10_000;
 
-/// Bodies of a run held at once: 256 typical ones are half a MiB.
-const BODIES_READ: usize = 256;
+/// Leaves of a run read at once; they are at most 64 KiB each. Bodies may be 16 MiB: of them one is held.
+const LEAVES_READ: usize = 256;
 
 /// Bytes hashed to learn which hashes may be of a body or a part of it: 0.2 s. Of a larger body the deeper parts
 /// are left out.
@@ -527,7 +527,7 @@ fn kept_row(row: &RunRecordRow, identity: Option<Identity>) -> Option<RunRecordR
     (row.identity != identity).then_some(RunRecordRow { identity, ..*row })
 }
 
-/// Shows every row of a run with its leaf and, of kinds that matter, its packed body.
+/// Shows every row of a run with its leaf and its packed body.
 fn each_row(
     store: &dyn Store,
     run: RunKey,
@@ -539,16 +539,12 @@ fn each_row(
         let Some(last) = rows.last() else { return Ok(()) };
         from = last.run_seq + 1;
         let whole = rows.len() < ROWS_READ as usize;
-        for chunk in rows.chunks(BODIES_READ) {
+        for chunk in rows.chunks(LEAVES_READ) {
             let leaves: Vec<LeafKey> = chunk.iter().map(|row| row.leaf).collect();
             let headers = crate::records::headers(store, &leaves)?;
-            let bodies: HashMap<LeafKey, Vec<u8>> = store
-                .bodies_get(&leaves)?
-                .into_iter()
-                .map(|row| (row.leaf, row.body))
-                .collect();
             for (row, leaf) in chunk.iter().zip(&headers) {
-                each(row, leaf, bodies.get(&row.leaf).map(Vec::as_slice))?;
+                let body = store.bodies_get(&[row.leaf])?.pop();
+                each(row, leaf, body.as_ref().map(|there| &*there.body))?;
             }
         }
         if whole {

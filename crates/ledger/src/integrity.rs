@@ -34,8 +34,8 @@ const ENDED: &str = "ended";
 /// Rows of a run read at once.
 const ROWS_READ: u32 = 10_000;
 
-/// Bodies of a run held at once: 256 typical ones are half a MiB.
-const BODIES_READ: usize = 256;
+/// Bodies of a run held at once: four of the largest are 64 MiB.
+const BODIES_READ: usize = 4;
 
 /// Most records of one run that are judged: 100 bytes each are kept of a span, 100 MB.
 const RUN_RECORDS_MAX: usize = 1_000_000;

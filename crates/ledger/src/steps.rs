@@ -16,8 +16,8 @@ use crate::RecordError;
 /// Rows of a run read at once.
 const ROWS_READ: u32 = 10_000;
 
-/// Bodies of a run held at once: 256 typical ones are half a MiB.
-const BODIES_READ: usize = 256;
+/// Bodies of a run held at once: four of the largest are 64 MiB.
+const BODIES_READ: usize = 4;
 
 /// Most steps of one run that are put in order: 40 bytes each, 40 MB.
 pub const RUN_STEPS_MAX: usize = 1_000_000;

@@ -318,6 +318,12 @@ impl App {
             return Outcome::Cancelled { at: (self.clock)() };
         }
         match report {
+            Ok(report) if !report.is_decided(&tenant.tenant_id, &tenant.ledger().row.origin) => {
+                Outcome::Failed {
+                    at: (self.clock)(),
+                    reason: report.undecided.join("; "),
+                }
+            }
             Ok(report) => {
                 let origin = &tenant.ledger().row.origin;
                 let ledger = report.ledgers.iter().find(|ledger| ledger.origin == *origin);

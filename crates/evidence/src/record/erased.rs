@@ -80,6 +80,7 @@ pub fn is_erasable(header: &Header<'_>) -> bool {
         | Kind::KeyRotated
         | Kind::IdentityEvent
         | Kind::EvidenceIntegrity
+        | Kind::IncidentEvent
         | Kind::JobEvent
         | Kind::GovernanceContract
         | Kind::GovernanceAudit

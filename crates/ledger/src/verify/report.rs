@@ -1,6 +1,6 @@
 //! What a verification says: findings, assurance level, exit code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evidence::{Finding, Severity};
 use serde::Serialize;
@@ -98,6 +98,9 @@ pub struct Report {
     /// By tenant, findings of severity error; without a tenant those that concern all.
     #[serde(skip)]
     errors_by_tenant: BTreeMap<Option<String>, u64>,
+    /// Tenants about which the question could not be answered.
+    #[serde(skip)]
+    undecided_tenants: BTreeSet<String>,
 }
 
 impl Report {
@@ -111,6 +114,7 @@ impl Report {
             flags: Vec::new(),
             undecided: Vec::new(),
             errors_by_tenant: BTreeMap::new(),
+            undecided_tenants: BTreeSet::new(),
         }
     }
 
@@ -119,6 +123,17 @@ impl Report {
     pub fn errors_of(&self, tenant_id: &str) -> u64 {
         let of = |tenant: Option<String>| self.errors_by_tenant.get(&tenant).copied().unwrap_or(0);
         of(Some(tenant_id.to_owned())) + of(None)
+    }
+
+    /// Whether a tenant's ledger was verified to its end, and undisturbed.
+    pub fn is_decided(&self, tenant_id: &str, origin: &str) -> bool {
+        !self.undecided_tenants.contains(tenant_id)
+            && self.ledgers.iter().any(|ledger| ledger.origin == origin)
+    }
+
+    pub(crate) fn undecide(&mut self, tenant_id: &str, why: &str) {
+        self.undecided.push(format!("tenant {tenant_id}: {why}"));
+        self.undecided_tenants.insert(tenant_id.to_owned());
     }
 
     pub(crate) fn add(&mut self, finding: Finding) {

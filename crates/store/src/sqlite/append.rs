@@ -12,12 +12,14 @@ impl SqliteStore {
         if self.is_stopped() {
             return Err(AppendError::Refused("writing has stopped".into()));
         }
+        let mut connection = self.writer();
         if batches.iter().any(|batch| !batch.erased.is_empty()) {
+            // Under the writer, or a scrub that ends meanwhile would take the mark away.
             // Crash after it: the next opening scrubs a database in which nothing was erased, or what was.
             self.mark_for_scrub()
                 .map_err(|error| AppendError::Refused(error.to_string()))?;
+            self.erases();
         }
-        let mut connection = self.writer();
         // Crash before the commit: the log holds an unfinished transaction, which the next opening drops.
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)

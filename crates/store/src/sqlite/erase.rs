@@ -7,22 +7,34 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{ErrorCode, Transaction};
 
+use super::open::BUSY_TIME;
 use super::{SqliteStore, facets, runs, unavailable};
 use crate::{Batch, RunRow, Scrubbed, StoreError};
 
 /// Largest database that is rewritten whole after an erasure: 2 to 3 s, in which nothing else is written.
 pub const REWRITE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// How often the log is tried to be cut, with the wait for its readers before each: reads are short, a
-/// verification's at most a quarter of a second.
-const CUT_ATTEMPTS: u32 = 3;
+/// How often the log is tried to be cut: reads are short, a verification's at most a quarter of a second, but for
+/// its look at the structure of a table. Five seconds in all, in which others write; then at the next scrub.
+const CUT_ATTEMPTS: u32 = 25;
 
 /// The pause between two of them.
 const CUT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How far the file is rid of what was erased.
+#[derive(Debug, Default)]
+pub(super) struct Scrubs {
+    /// Erasures that this process began to write.
+    erasures: u64,
+    /// How many of them the last rewriting covers, and what it was. `None`: what came before is not known.
+    rewritten: Option<(u64, Scrubbed)>,
+}
 
 /// Erases what a batch says. Its record stands in the same transaction.
 pub(super) fn erase(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
@@ -34,14 +46,9 @@ pub(super) fn erase(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::R
     let mut record = transaction.prepare_cached(
         "UPDATE run_records SET identity = ?3, step_index = ?4 WHERE run = ?1 AND run_seq = ?2",
     )?;
+    // First what lets the bodies go.
+    facets::change(transaction, batch.tenant_no, &batch.erased)?;
     for row in &batch.erased {
-        // First what lets the body go.
-        for facet in &row.facets_gained {
-            facets::gain(transaction, batch.tenant_no, facet, row.leaf)?;
-        }
-        for facet in &row.facets_lost {
-            facets::lose(transaction, batch.tenant_no, facet, row.leaf)?;
-        }
         body.execute([row.leaf.as_i64()])?;
         if let Some(kept) = &row.run_record {
             let identity = kept
@@ -88,8 +95,40 @@ impl SqliteStore {
         }
     }
 
+    fn scrubs(&self) -> MutexGuard<'_, Scrubs> {
+        self.scrubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Under the writer, before an erasure is written.
+    pub(super) fn erases(&self) {
+        self.scrubs().erasures += 1;
+    }
+
+    /// Rids the files of what was erased before. Erasures at once share one rewriting.
     pub(super) fn scrub_now(&self) -> Result<Scrubbed, StoreError> {
+        let (through, scrubbed) = self.rewrite()?;
+        for attempt in 0..CUT_ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(CUT_PAUSE);
+            }
+            if self.cut_log(through)? {
+                return Ok(scrubbed);
+            }
+        }
+        Err(StoreError::Unavailable(
+            "a reader keeps the log from being cut".into(),
+        ))
+    }
+
+    /// Rewrites the file, unless nothing was erased since it was; gives the erasures that are covered.
+    fn rewrite(&self) -> Result<(u64, Scrubbed), StoreError> {
         let connection = self.writer();
+        let mut scrubs = self.scrubs();
+        if let Some((through, scrubbed)) = scrubs.rewritten
+            && through == scrubs.erasures
+        {
+            return Ok((through, scrubbed));
+        }
         let number = |name: &str| -> Result<u64, StoreError> {
             let number: i64 = connection
                 .pragma_query_value(None, name, |row| row.get(0))
@@ -97,48 +136,67 @@ impl SqliteStore {
             super::as_u64("page_count", number)
         };
         let bytes = number("page_count")?.saturating_mul(number("page_size")?);
-        let scrubbed = if bytes > REWRITE_BYTES_MAX {
-            Scrubbed::Overwritten
-        } else {
-            // What is rewritten goes through a file: in memory it would be twice the database.
-            connection
-                .pragma_update(None, "temp_store", 1)
-                .map_err(unavailable)?;
-            let rewritten = connection.execute_batch("VACUUM");
-            connection
-                .pragma_update(None, "temp_store", 2)
-                .map_err(unavailable)?;
-            match rewritten {
-                Ok(()) => Scrubbed::Rewritten,
-                Err(error) => {
-                    tracing::warn!(%error, "the database was not rewritten after an erasure");
-                    Scrubbed::Overwritten
-                }
+        if bytes > REWRITE_BYTES_MAX {
+            scrubs.rewritten = Some((scrubs.erasures, Scrubbed::Overwritten));
+            return Ok((scrubs.erasures, Scrubbed::Overwritten));
+        }
+        // What is rewritten goes through a file: in memory it would be twice the database.
+        connection
+            .pragma_update(None, "temp_store", 1)
+            .map_err(unavailable)?;
+        let rewritten = connection.execute_batch("VACUUM");
+        connection
+            .pragma_update(None, "temp_store", 2)
+            .map_err(unavailable)?;
+        match rewritten {
+            Ok(()) => {
+                scrubs.rewritten = Some((scrubs.erasures, Scrubbed::Rewritten));
+                Ok((scrubs.erasures, Scrubbed::Rewritten))
             }
-        };
-        cut_log(&connection)?;
-        drop(connection);
-        if scrubbed == Scrubbed::Rewritten || bytes > REWRITE_BYTES_MAX {
+            Err(error) => {
+                scrubs.rewritten = None;
+                let code = error.sqlite_error_code();
+                if matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull)) {
+                    tracing::warn!(%error, "the database was not rewritten after an erasure");
+                    return Ok((scrubs.erasures, Scrubbed::Overwritten));
+                }
+                self.stop(&error);
+                Err(unavailable(error))
+            }
+        }
+    }
+
+    /// Carries the log over and cuts it to nothing: its old pages hold what was erased. `false`: a reader is in the
+    /// way; nobody waits for him under the writer.
+    fn cut_log(&self, through: u64) -> Result<bool, StoreError> {
+        let connection = self.writer();
+        connection.busy_timeout(Duration::ZERO).map_err(unavailable)?;
+        let cut = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        connection.busy_timeout(BUSY_TIME).map_err(unavailable)?;
+        match cut {
+            Ok(0) => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => return Ok(false),
+            Err(error) => {
+                self.stop(&error);
+                return Err(unavailable(error));
+            }
+        }
+        let scrubs = self.scrubs();
+        // Under the writer: no erasure comes in between. One that came since leaves its own mark.
+        if scrubs
+            .rewritten
+            .is_some_and(|(rewritten, _)| rewritten == through)
+            && scrubs.erasures == through
+        {
             let _ = std::fs::remove_file(self.scrub_mark());
         }
-        Ok(scrubbed)
+        Ok(true)
     }
-}
 
-/// Carries the log over and cuts it to nothing: its old pages hold what was erased.
-fn cut_log(connection: &Connection) -> Result<(), StoreError> {
-    for attempt in 0..CUT_ATTEMPTS {
-        if attempt > 0 {
-            std::thread::sleep(CUT_PAUSE);
-        }
-        let busy: i64 = connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-            .map_err(unavailable)?;
-        if busy == 0 {
-            return Ok(());
-        }
+    /// A failed write or sync of the file: what follows could be acknowledged and not be there.
+    fn stop(&self, error: &rusqlite::Error) {
+        tracing::error!(%error, "the database cannot be scrubbed of what was erased: writing stops");
+        self.stopped.store(true, Ordering::Release);
     }
-    Err(StoreError::Unavailable(
-        "a reader keeps the log from being cut".into(),
-    ))
 }

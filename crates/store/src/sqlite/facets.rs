@@ -5,6 +5,8 @@
 //! a time becomes a leaf by binary search over blocks, as `recorded_at` never runs
 //! backwards within a ledger.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
 
 use evidence::{Header, Timestamp};
@@ -12,8 +14,8 @@ use evidence::{Header, Timestamp};
 use super::read::{block, head, ledger_range};
 use super::{as_u64, damaged, unavailable};
 use crate::{
-    ExpectedRows, FACET_SEEKS_MAX, FacetPage, FacetQuery, FacetRow, LeafBlock, LeafKey, RowMissing,
-    StoreError, codec,
+    ErasedRow, ExpectedRows, FACET_SEEKS_MAX, FacetPage, FacetQuery, FacetRow, LeafBlock, LeafKey,
+    RowMissing, StoreError, codec,
 };
 
 /// Writes rows and their ordinals.
@@ -41,49 +43,52 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// Puts a record into a list, wherever its leaf stands in it.
-pub(super) fn gain(
-    transaction: &Transaction<'_>,
-    tenant_no: u32,
-    facet: &str,
-    leaf: LeafKey,
-) -> rusqlite::Result<()> {
-    move_up(transaction, (tenant_no, facet, leaf), 1)?;
-    let row = FacetRow {
-        facet: facet.to_owned(),
-        leaf,
-    };
-    insert(transaction, tenant_no, &[row])
-}
-
-/// Takes a record out of a list, which is then as if it had never been there: a gap in the ordinals would tell
-/// which of the records of that place was taken out, and so what its body said.
+/// Takes records out of lists and puts them into others, wherever their leaves stand in them. A list is then as if
+/// they had never been there: a gap in its ordinals would tell which record of that place was taken out, and so what
+/// its body said.
 ///
-/// Cost follows the list behind it, about 1 µs a record.
-pub(super) fn lose(
+/// Cost follows the lists behind the first change in each, once, about 1 µs a record.
+pub(super) fn change(
     transaction: &Transaction<'_>,
     tenant_no: u32,
-    facet: &str,
-    leaf: LeafKey,
+    rows: &[ErasedRow],
 ) -> rusqlite::Result<()> {
-    let gone = transaction
-        .prepare_cached("DELETE FROM facets WHERE tenant_no = ?1 AND facet = ?2 AND leaf = ?3")?
-        .execute((tenant_no, facet, leaf.as_i64()))?;
-    if gone == 0 {
-        return Ok(());
+    let mut delete =
+        transaction.prepare_cached("DELETE FROM facets WHERE tenant_no = ?1 AND facet = ?2 AND leaf = ?3")?;
+    let mut insert = transaction.prepare_cached("INSERT INTO facets VALUES (?1, ?2, ?3, 0)")?;
+    // The first leaf of each list that changed.
+    let mut changed: BTreeMap<&str, i64> = BTreeMap::new();
+    for row in rows {
+        let leaf = row.leaf.as_i64();
+        let mut changes = |facet| {
+            let first = changed.entry(facet).or_insert(leaf);
+            *first = leaf.min(*first);
+        };
+        for facet in &row.facets_gained {
+            insert.execute((tenant_no, facet, leaf))?;
+            changes(facet);
+        }
+        for facet in &row.facets_lost {
+            if delete.execute((tenant_no, facet, leaf))? > 0 {
+                changes(facet);
+            }
+        }
     }
-    move_up(transaction, (tenant_no, facet, leaf), -1)
-}
-
-/// Changes the ordinals of what stands behind a leaf.
-fn move_up(
-    transaction: &Transaction<'_>,
-    (tenant_no, facet, leaf): (u32, &str, LeafKey),
-    by: i64,
-) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("UPDATE facets SET n = n + ?4 WHERE tenant_no = ?1 AND facet = ?2 AND leaf > ?3")?
-        .execute((tenant_no, facet, leaf.as_i64(), by))?;
+    let mut before = transaction.prepare_cached(
+        "SELECT n FROM facets WHERE tenant_no = ?1 AND facet = ?2 AND leaf < ?3 ORDER BY leaf DESC LIMIT 1",
+    )?;
+    let mut number = transaction.prepare_cached(
+        "UPDATE facets SET n = numbered.n FROM (
+           SELECT leaf AS at, ?4 + row_number() OVER (ORDER BY leaf) AS n FROM facets
+           WHERE tenant_no = ?1 AND facet = ?2 AND leaf >= ?3) AS numbered
+         WHERE tenant_no = ?1 AND facet = ?2 AND leaf = numbered.at AND facets.n <> numbered.n",
+    )?;
+    for (facet, first) in changed {
+        let n: Option<i64> = before
+            .query_row((tenant_no, facet, first), |found| found.get(0))
+            .optional()?;
+        number.execute((tenant_no, facet, first, n.unwrap_or(-1)))?;
+    }
     Ok(())
 }
 

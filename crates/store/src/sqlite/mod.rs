@@ -50,6 +50,7 @@ pub struct SqliteStore {
     reader_back: Condvar,
     /// Set when a commit's outcome was unknown: nothing is written after that.
     stopped: Arc<AtomicBool>,
+    scrubs: Mutex<erase::Scrubs>,
     /// Schema version found and made at the opening, when they differ.
     migrated: Option<(usize, usize)>,
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags};
@@ -28,6 +29,9 @@ const MAPPED_BYTES: i64 = 0x7fff_0000;
 
 /// How long a statement waits for another process's lock.
 const BUSY_MILLIS: i64 = 5_000;
+
+/// The same.
+pub(super) const BUSY_TIME: Duration = Duration::from_secs(5);
 
 impl SqliteStore {
     /// Opens the database at `path`.
@@ -88,6 +92,7 @@ impl SqliteStore {
             readers: Mutex::new(readers),
             reader_back: Condvar::new(),
             stopped,
+            scrubs: Mutex::default(),
             migrated: (found != MIGRATIONS.len()).then_some((found, MIGRATIONS.len())),
         };
         if access == Access::ReadWrite {
