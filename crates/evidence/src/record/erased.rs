@@ -80,7 +80,6 @@ pub fn is_erasable(header: &Header<'_>) -> bool {
         | Kind::KeyRotated
         | Kind::IdentityEvent
         | Kind::EvidenceIntegrity
-        | Kind::IncidentEvent
         | Kind::JobEvent
         | Kind::GovernanceContract
         | Kind::GovernanceAudit
