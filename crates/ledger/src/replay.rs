@@ -64,6 +64,7 @@ impl ReplayStep {
 
 /// What became of a step.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools)] // members of an answer, each by itself
 pub struct ReplayResult {
     /// It ran.
     pub executed: bool,

@@ -87,7 +87,7 @@ impl ReplayReport {
                 match enforced.outcome {
                     ReplayOutcome::Executed => self.executed += 1,
                     ReplayOutcome::UsedStored if enforced.behavior == ReplayBehavior::Skip => {
-                        self.skipped += 1
+                        self.skipped += 1;
                     }
                     ReplayOutcome::UsedStored => {}
                     ReplayOutcome::Mismatch => self.mismatched += 1,

@@ -315,10 +315,7 @@ fn what_does_not_exist_is_erased_or_kept_is_not_erased() {
         erase(&bed, &tenant, &of_erasure),
         Err(EraseError::Kept("erasure.performed"))
     ));
-    assert_eq!(
-        body_of(&bed.ledger, &other, theirs.receipt.record_id).is_some(),
-        true
-    );
+    assert!(body_of(&bed.ledger, &other, theirs.receipt.record_id).is_some());
     check_erased(&bed, 1);
 }
 

@@ -106,7 +106,7 @@ impl CheckedOut {
                 expires_at: Some(expires_at),
                 lease: Some(lease_text(&lease)),
                 lease_until: Some(lease_until),
-                previous: previous.map(|previous| previous.as_str()),
+                previous: previous.map(ledger::once::Previous::as_str),
                 ..out
             },
             Checked::Duplicate(entry) | Checked::Conflict(entry) => Self {

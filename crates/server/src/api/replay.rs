@@ -160,6 +160,7 @@ struct DecisionOut {
 /// What became of a step.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ReplayResult)]
+#[allow(clippy::struct_excessive_bools)] // members of an answer, each by itself
 struct ResultOut {
     checked: bool,
     executed: bool,

@@ -78,10 +78,8 @@ impl Redis {
     fn tell(&self, words: &[&str]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut text = format!("*{}\r\n", words.len());
-        for word in words {
-            text.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
+        let words_sent = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
+        let text = format!("*{}\r\n{}", words.len(), words_sent.collect::<String>());
         stream.write_all(text.as_bytes()).unwrap();
         let mut answer = [0; 4096];
         let n = stream.read(&mut answer).unwrap();
@@ -96,8 +94,9 @@ impl Drop for Redis {
     }
 }
 
+#[allow(clippy::zombie_processes)] // whoever gets it waits for it, when it is dropped
 fn spawn(folder: &Path, port: u16, more: &[String]) -> Child {
-    let child = Command::new("redis-server")
+    let mut child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .args(["--dir", folder.to_str().unwrap()])
         .args(more)
@@ -115,7 +114,11 @@ fn spawn(folder: &Path, port: u16, more: &[String]) -> Child {
         if answers {
             return child;
         }
-        assert!(Instant::now() < until, "redis-server does not answer");
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("redis-server does not answer");
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -411,7 +414,7 @@ impl Proxy {
                 ] {
                     let drops = Arc::clone(&switch);
                     std::thread::spawn(move || {
-                        let mut part = [0; 65536];
+                        let mut part = vec![0; 65536];
                         while let Ok(n) = from.read(&mut part) {
                             if n == 0 {
                                 break;
