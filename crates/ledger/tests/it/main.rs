@@ -19,7 +19,6 @@ mod failures;
 mod jobs;
 mod jobs_bounds;
 mod laws;
-mod once_race;
 mod projections;
 mod provenance;
 mod receipts;
