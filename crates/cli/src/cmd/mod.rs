@@ -5,6 +5,7 @@ mod hash;
 mod judge;
 mod key;
 mod ledger;
+mod lineage;
 #[cfg(feature = "serve")]
 mod openapi;
 mod provenance;
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// Write provenance logs into files, and make records of such files.
     #[command(subcommand)]
     Provenance(provenance::ProvenanceCommand),
+    /// Find the rows of files that a figure was made from, and check the log that says so.
+    #[command(subcommand)]
+    Lineage(lineage::LineageCommand),
     /// Judge a job against its contract, from a file.
     ///
     /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
@@ -83,6 +87,7 @@ impl Command {
             Self::Tenant(tenant) => tenant.run(),
             Self::Key(key) => key.run(),
             Self::Provenance(provenance) => provenance.run(),
+            Self::Lineage(lineage) => lineage.run(),
             Self::Audit(audit) => audit.run(),
             Self::Gate(gate) => gate.run(),
             Self::Integrity(integrity) => integrity.run(),
