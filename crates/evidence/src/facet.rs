@@ -69,6 +69,7 @@ impl Facts {
             Self::GovernanceAudit(audit) => audit.facets(&mut out),
             Self::Resolution(resolution) => resolution.facets(&mut out),
             Self::Provenance(log) => log.facets(header, &mut out),
+            Self::Lineage(line) => line.facets(header, &mut out),
             Self::TraceEnded(_) => out.push("ended".to_owned()),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::Seal(_) | Self::Other => {}
         }

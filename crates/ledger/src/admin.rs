@@ -65,6 +65,13 @@ pub enum AdminRequest {
         /// The file, by its absolute path.
         path: PathBuf,
     },
+    /// Make records of an audit log.
+    LineageImport {
+        /// Whose they become.
+        tenant_id: String,
+        /// The file, by its absolute path.
+        path: PathBuf,
+    },
     /// Make an API key worth nothing.
     KeyRevoke {
         /// Which.
@@ -122,6 +129,11 @@ pub enum AdminAnswer {
     ProvenanceImported {
         /// What became of it.
         imported: crate::provenance::file::Imported,
+    },
+    /// An audit log was read.
+    LineageImported {
+        /// What became of it.
+        imported: crate::lineage::LineageImported,
     },
     /// It was not done; why.
     Refused {
@@ -258,6 +270,13 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
             Some(tenant) => ledger
                 .provenance_import(&tenant, &path, at)
                 .map(|imported| AdminAnswer::ProvenanceImported { imported })
+                .map_err(|error| error.to_string()),
+        },
+        AdminRequest::LineageImport { tenant_id, path } => match ledger.tenant(&tenant_id) {
+            None => Err(format!("there is no tenant {tenant_id}")),
+            Some(tenant) => ledger
+                .lineage_import(&tenant, &path, at)
+                .map(|imported| AdminAnswer::LineageImported { imported })
                 .map_err(|error| error.to_string()),
         },
         AdminRequest::KeyRotate { key_id } => key_answer(

@@ -18,6 +18,7 @@ pub mod incident;
 mod integrity;
 mod jobs;
 mod keys;
+pub mod lineage;
 mod names;
 mod open;
 mod outcome;

@@ -579,6 +579,10 @@ fn is_posted_evidence(draft: &Draft) -> bool {
                 | Kind::EvidenceProvider
                 | Kind::EvidencePolicyDecision
                 | Kind::EvidenceCaptureFailure
+                | Kind::LineageEvidence
+                | Kind::LineageDeterministic
+                | Kind::LineageAiOutput
+                | Kind::LineageAiMetrics
         )
 }
 

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_takes_no_memory() {
-        let text = std::io::repeat(b'x')
+        let text = io::repeat(b'x')
             .take(u64::try_from(LINE_BYTES_MAX).unwrap() + 10)
             .chain(&b"\n{}\n"[..]);
         let mut lines = Lines::new(text);

@@ -16,6 +16,7 @@ mod facets;
 mod failures;
 mod jobs;
 mod laws;
+mod lineage;
 mod projections;
 mod receipts;
 mod recovery;

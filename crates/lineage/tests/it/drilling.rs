@@ -1,4 +1,5 @@
 use lineage::drill::Key;
+use lineage::source::Encoding;
 use lineage::{Evidence, PlaceError, RowFormat};
 
 use crate::fixture::{Folder, cites};
@@ -111,9 +112,7 @@ fn the_key_is_said_recorded_known_or_found() {
     let given = folder.drill_as(
         "flux",
         &cites("bank.csv", &["B1"]),
-        RowFormat::Csv,
-        Default::default(),
-        Some(&["ref"]),
+        RowFormat::Csv, (Encoding::Utf8, b','), Some(&["ref"]),
     );
     assert_eq!(given.err().map(|error| error.to_string()), None);
     let recorded = Evidence {

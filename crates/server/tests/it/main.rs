@@ -20,6 +20,7 @@ mod integrity;
 mod jobs;
 mod ledger;
 mod limits;
+mod lineage;
 mod matrix;
 mod oidc;
 mod openapi;

@@ -6,9 +6,13 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use lineage::drill::{DrillError, Drilled, Key, drill, find_key, source_type};
 use lineage::source::{Encoding, Reading, Source, SourceError};
-use lineage::{Evidence, PlaceError, Places, RowFormat, RowIds, RowWriter, SourceFile, shown};
+use lineage::{Evidence, LineType, PlaceError, Places, RowFormat, RowIds, RowWriter, SourceFile, shown};
+
+use store::Store;
+use store::sqlite::{Access, SqliteStore};
 
 use super::{EXIT_UNKNOWN, LogArgs, PlaceArgs, bar};
+use crate::cmd::DataDir;
 use crate::output::{self, Usage};
 
 /// How rows are printed.
@@ -44,6 +48,8 @@ pub(crate) struct Drill {
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
+    ledger: FromLedger,
+    #[command(flatten)]
     places: PlaceArgs,
     /// The columns that make an id [default: as recorded, as known of the function, or found from the data]
     #[arg(long, value_name = "COL", value_delimiter = ',')]
@@ -60,6 +66,58 @@ pub(crate) struct Drill {
     /// What separates the cells of a CSV file.
     #[arg(long, value_name = "CHAR", default_value = ",")]
     delimiter: char,
+}
+
+/// Records instead of a log: asked for by `--data-dir` or `--run`.
+#[derive(Debug, Args)]
+struct FromLedger {
+    /// Take the evidence from the ledger: that of this run [default: the last that the function has a record of]
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
+    /// Whose records, with --data-dir or --run.
+    #[arg(long, default_value = "default")]
+    tenant: String,
+    #[command(flatten)]
+    data_dir: DataDir,
+}
+
+impl FromLedger {
+    fn is_asked(&self) -> bool {
+        self.run.is_some() || self.data_dir.is_given()
+    }
+
+    /// The evidence of the function's last record; the inner error is an answer.
+    fn cited(&self, function: &str) -> Result<Result<Cited, String>> {
+        let options = self.data_dir.existing()?;
+        let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
+        let row = store
+            .ledgers_list()?
+            .into_iter()
+            .find(|row| row.tenant_id == self.tenant)
+            .with_context(|| format!("there is no tenant {}", self.tenant))?;
+        let found = ledger::lineage::cited(&store, row.tenant_no, function, self.run.as_deref())?;
+        let name = shown(function);
+        let Some(found) = found else {
+            return Ok(Err(format!("the ledger has no deterministic record of {name}")));
+        };
+        output::note(format_args!("deterministic record {}", found.deterministic_record));
+        if let Some(record) = &found.evidence_record {
+            output::note(format_args!("evidence record {record}"));
+        }
+        let Some(line) = found.evidence else {
+            return Ok(Err(format!("the evidence of {name} is not in the ledger, or is erased")));
+        };
+        let rows = match LineType::read(&line) {
+            Ok(LineType::Evidence { rows, .. }) => rows,
+            Ok(_) => return Ok(Err("what stands as evidence is none".to_owned())),
+            Err(reason) => return Ok(Err(format!("the evidence {reason}"))),
+        };
+        if matches!(rows, RowIds::NotTexts | RowIds::NoList) {
+            return Ok(Ok(Cited { evidence: Evidence::default(), rows }));
+        }
+        let evidence = Evidence::read(&line).context("the evidence cannot be read")?;
+        Ok(Ok(Cited { evidence, rows }))
+    }
 }
 
 /// What is asked for, wherever it was found.
@@ -83,9 +141,16 @@ impl Drill {
                 self.delimiter
             )));
         };
-        let log = self.log.open()?;
-        let places = self.places.places(Some(log.path()))?;
-        let cited = match self.cited(&log)? {
+        if self.ledger.is_asked() && self.log.audit.is_some() {
+            bail!(Usage("--audit is a log, --data-dir and --run are of the ledger: one of them".into()));
+        }
+        let (cited, places) = if self.ledger.is_asked() {
+            (self.ledger.cited(&self.function)?, self.places.places(None)?)
+        } else {
+            let log = self.log.open()?;
+            (self.cited(&log)?, self.places.places(Some(log.path()))?)
+        };
+        let cited = match cited {
             Ok(cited) => cited,
             Err(reason) => return Ok(unknown(&reason)),
         };

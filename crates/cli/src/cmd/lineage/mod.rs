@@ -5,6 +5,7 @@
 
 mod ai;
 mod drill;
+mod import;
 mod run;
 mod verify;
 
@@ -32,6 +33,8 @@ pub(crate) enum LineageCommand {
     Drill(drill::Drill),
     /// List what models wrote and what they took.
     ListAi(ai::ListAi),
+    /// Make records of an audit log.
+    Import(import::Import),
     /// Run reference engines over a data folder.
     Run(run::Run),
 }
@@ -42,6 +45,7 @@ impl LineageCommand {
             Self::Verify(verify) => verify.run(),
             Self::Drill(drill) => drill.run(),
             Self::ListAi(list) => list.run(),
+            Self::Import(import) => import.run(),
             Self::Run(run) => run.run(),
         }
     }
