@@ -16,10 +16,18 @@ use evidence::Timestamp;
 use evidence::record::Role;
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiKey, Changer, KeyError, Ledger, NewKey, OpenError, Options, Receipt};
+use crate::{
+    ApiKey, Changer, KeyError, Ledger, NewKey, OpenError, Options, Receipt, RecoverError, TenantError,
+};
 
-/// Longest line either way: a reason of 1,000 bytes and room.
+/// Longest question: a reason of 1,000 bytes and room.
 const LINE_BYTES_MAX: u64 = 16 * 1024;
+
+/// Longest answer: a hundred remarks on an import of [`REMARK_BYTES_MAX`] each, escaped.
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Longest remark on an import over the socket; it may quote the file.
+const REMARK_BYTES_MAX: usize = 1_000;
 
 /// How long a rebuild may take before the asker gives up waiting (the work goes on).
 const ANSWER_TIMEOUT: Duration = Duration::from_hours(1);
@@ -135,8 +143,13 @@ pub enum AdminAnswer {
         /// What became of it.
         imported: crate::lineage::LineageImported,
     },
-    /// It was not done; why.
+    /// It was not done, for what was asked makes no sense; why.
     Refused {
+        /// One line.
+        reason: String,
+    },
+    /// It could not be done.
+    Failed {
         /// One line.
         reason: String,
     },
@@ -200,7 +213,7 @@ pub fn ask(options: &Options, request: &AdminRequest) -> io::Result<Option<Admin
     text.push('\n');
     stream.write_all(text.as_bytes())?;
     let mut line = String::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut line)?;
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
     Ok(Some(serde_json::from_str(&line)?))
 }
 
@@ -223,7 +236,7 @@ fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
 pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer {
     let done = match request {
         AdminRequest::TenantCreate { tenant_id } => ledger.tenant_create(&tenant_id, at).map_or_else(
-            |error| Err(error.to_string()),
+            |error| Err(not_done(&error, matches!(error, TenantError::Name))),
             |tenant| {
                 let ledger = tenant.ledger();
                 Ok(AdminAnswer::Tenant {
@@ -234,7 +247,7 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
             },
         ),
         AdminRequest::Recover { tenant_id, reason } => ledger.recover(&tenant_id, &reason, at).map_or_else(
-            |error| Err(error.to_string()),
+            |error| Err(not_done(&error, !matches!(error, RecoverError::Tenant(_)))),
             |(Receipt { leaf_index, .. }, origin)| {
                 let vkey = ledger
                     .tenant(&tenant_id)
@@ -246,7 +259,13 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
                 })
             },
         ),
-        AdminRequest::Rebuild => ledger.rebuild().map(|records| AdminAnswer::Rebuilt { records }),
+        AdminRequest::Rebuild => ledger
+            .rebuild()
+            .map(|records| AdminAnswer::Rebuilt { records })
+            .map_err(|reason| NotDone {
+                reason,
+                asked_wrongly: false,
+            }),
         AdminRequest::KeyCreate {
             tenant_id,
             role,
@@ -266,18 +285,34 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
             )
         }
         AdminRequest::ProvenanceImport { tenant_id, path } => match ledger.tenant(&tenant_id) {
-            None => Err(format!("there is no tenant {tenant_id}")),
+            None => Err(NotDone {
+                reason: format!("there is no tenant {tenant_id}"),
+                asked_wrongly: true,
+            }),
             Some(tenant) => ledger
                 .provenance_import(&tenant, &path, at)
-                .map(|imported| AdminAnswer::ProvenanceImported { imported })
-                .map_err(|error| error.to_string()),
+                .map(|mut imported| {
+                    for remark in &mut imported.remarks {
+                        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
+                    }
+                    AdminAnswer::ProvenanceImported { imported }
+                })
+                .map_err(|error| not_done(&error, false)),
         },
         AdminRequest::LineageImport { tenant_id, path } => match ledger.tenant(&tenant_id) {
-            None => Err(format!("there is no tenant {tenant_id}")),
+            None => Err(NotDone {
+                reason: format!("there is no tenant {tenant_id}"),
+                asked_wrongly: true,
+            }),
             Some(tenant) => ledger
                 .lineage_import(&tenant, &path, at)
-                .map(|imported| AdminAnswer::LineageImported { imported })
-                .map_err(|error| error.to_string()),
+                .map(|mut imported| {
+                    for remark in &mut imported.remarks {
+                        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
+                    }
+                    AdminAnswer::LineageImported { imported }
+                })
+                .map_err(|error| not_done(&error, false)),
         },
         AdminRequest::KeyRotate { key_id } => key_answer(
             ledger
@@ -290,11 +325,34 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
                 .map(|key| (key, None)),
         ),
     };
-    done.unwrap_or_else(|reason| AdminAnswer::Refused { reason })
+    match done {
+        Ok(answer) => answer,
+        Err(NotDone {
+            reason,
+            asked_wrongly,
+        }) if asked_wrongly => AdminAnswer::Refused { reason },
+        Err(NotDone { reason, .. }) => AdminAnswer::Failed { reason },
+    }
 }
 
-fn key_answer(done: Result<(Arc<ApiKey>, Option<String>), KeyError>) -> Result<AdminAnswer, String> {
-    let (key, text) = done.map_err(|error| error.to_string())?;
+/// Why something was not done, and whether that is the asker's fault.
+struct NotDone {
+    reason: String,
+    asked_wrongly: bool,
+}
+
+fn not_done(error: &dyn std::error::Error, asked_wrongly: bool) -> NotDone {
+    NotDone {
+        reason: error.to_string(),
+        asked_wrongly,
+    }
+}
+
+fn key_answer(done: Result<(Arc<ApiKey>, Option<String>), KeyError>) -> Result<AdminAnswer, NotDone> {
+    let (key, text) = done.map_err(|error| {
+        let asked_wrongly = !matches!(error, KeyError::Submit(_) | KeyError::Body(_));
+        not_done(&error, asked_wrongly)
+    })?;
     Ok(AdminAnswer::Key {
         key_id: key.key_id.to_string(),
         key: text,

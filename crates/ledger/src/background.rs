@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use evidence::{Finding, Severity, Timestamp};
+use evidence::{Finding, FindingCode, Timestamp};
 use store::sqlite::{LedgerProgress, StateDb};
 use store::{LedgerRow, StoreError};
 use tlog::TreeSize;
@@ -39,6 +39,17 @@ pub struct Verifier {
     /// By origin, what the last verification that found anything found first.
     found: Mutex<HashMap<String, Vec<Finding>>>,
     scrubbing: AtomicBool,
+    /// Held while progress is changed and kept: an incremental pass and a full verification may end at once.
+    keeping: Mutex<()>,
+}
+
+/// Says that the scrub has ended, also when it panics: no other would ever begin.
+struct Scrubbing<'a>(&'a AtomicBool);
+
+impl Drop for Scrubbing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl Verifier {
@@ -60,6 +71,7 @@ impl Verifier {
             known: Mutex::default(),
             found: Mutex::default(),
             scrubbing: AtomicBool::new(false),
+            keeping: Mutex::default(),
         })
     }
 
@@ -82,7 +94,7 @@ impl Verifier {
     pub fn incremental(&self, at: Timestamp) {
         for tenant in self.ledger.tenants() {
             let row = tenant.ledger().row.clone();
-            let mut progress = self.progress(&row.origin);
+            let progress = self.progress(&row.origin);
             let head = self.ledger.store().head_read(row.ledger_no);
             if head.is_ok_and(|head| {
                 head.size.as_u64() == progress.verified_size && progress.verified_at.is_some()
@@ -92,14 +104,18 @@ impl Verifier {
             match incremental(self.ledger.store(), &row, TreeSize::new(progress.verified_size)) {
                 Ok((head, findings)) => {
                     Self::log(&row, &findings);
-                    if findings.is_empty() {
-                        progress.verified_size = head.size.as_u64();
-                    } else {
-                        progress.findings = count(&findings);
+                    self.keep(&row, |progress| {
+                        progress.verified_at = progress.verified_at.max(Some(at));
+                        if findings.is_empty() {
+                            progress.verified_size = progress.verified_size.max(head.size.as_u64());
+                        } else {
+                            // What a full verification found beyond these still stands.
+                            progress.findings = progress.findings.max(count(&findings));
+                        }
+                    });
+                    if !findings.is_empty() {
                         self.keep_findings(&row, findings);
                     }
-                    progress.verified_at = Some(at);
-                    self.keep(&row, progress);
                 }
                 Err(error) => tracing::error!(origin = row.origin, %error, "incremental verification failed"),
             }
@@ -119,8 +135,8 @@ impl Verifier {
         if self.scrubbing.swap(true, Ordering::AcqRel) {
             return;
         }
+        let _scrubbing = Scrubbing(&self.scrubbing);
         self.scrub_all(at);
-        self.scrubbing.store(false, Ordering::Release);
     }
 
     fn scrub_all(&self, at: Timestamp) {
@@ -147,7 +163,8 @@ impl Verifier {
     fn full(&self, tenant_id: Option<String>, rest_factor: u32) -> Result<Report, StoreError> {
         let keys = crate::KeyFolder::at(&self.ledger.options().keys());
         // Read before the heads are fixed: a mark never runs ahead of what is committed.
-        let marks = HighWater::open(&self.ledger.options().high_water());
+        let path = self.ledger.options().high_water();
+        let marks = HighWater::open(&path);
         let question = Question {
             tenant_id,
             marks: marks.as_ref().ok(),
@@ -155,7 +172,16 @@ impl Verifier {
             rest_factor,
             ..Question::default()
         };
-        verify(self.ledger.store(), &question)
+        let mut report = verify(self.ledger.store(), &question)?;
+        if let Err(error) = &marks {
+            let place = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            report.add(Finding::new(
+                FindingCode::Unreadable,
+                place.unwrap_or_default(),
+                error.to_string(),
+            ));
+        }
+        Ok(report)
     }
 
     /// What a full verification says of one ledger.
@@ -164,20 +190,17 @@ impl Verifier {
         let concerns = |finding: &&Finding| finding.tenant_id.as_ref().is_none_or(|id| *id == row.tenant_id);
         let findings: Vec<Finding> = report.findings.iter().filter(concerns).cloned().collect();
         Self::log(row, &findings);
-        // A missing trigger warns; it does not make evidence false.
-        let errors = findings
-            .iter()
-            .filter(|finding| finding.severity == Severity::Error)
-            .count();
-        let mut progress = self.progress(&row.origin);
-        progress.last_full_scrub_at = Some(at);
-        progress.findings = u64::try_from(errors).unwrap_or(u64::MAX);
+        // A missing trigger warns; it does not make evidence false. All are counted, also those not kept.
+        let errors = report.errors_of(&row.tenant_id);
         let verified = report.ledgers.iter().find(|ledger| ledger.origin == row.origin);
-        if let Some(verified) = verified.filter(|_| errors == 0) {
-            progress.verified_size = progress.verified_size.max(verified.tree_size);
-            progress.verified_at = progress.verified_at.max(Some(at));
-        }
-        self.keep(row, progress);
+        self.keep(row, |progress| {
+            progress.last_full_scrub_at = Some(at);
+            progress.findings = errors;
+            if let Some(verified) = verified.filter(|_| errors == 0) {
+                progress.verified_size = progress.verified_size.max(verified.tree_size);
+                progress.verified_at = progress.verified_at.max(Some(at));
+            }
+        });
         self.keep_findings(row, findings);
     }
 
@@ -187,7 +210,11 @@ impl Verifier {
         found.insert(row.origin.clone(), findings);
     }
 
-    fn keep(&self, row: &LedgerRow, progress: LedgerProgress) {
+    /// Changes what is known of a ledger as it is now: others may have changed it since it was looked at.
+    fn keep(&self, row: &LedgerRow, change: impl FnOnce(&mut LedgerProgress)) {
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress(&row.origin);
+        change(&mut progress);
         self.lock().insert(row.origin.clone(), progress);
         if let Err(error) = self.state.progress_set(&row.origin, &progress) {
             tracing::warn!(%error, "verification progress cannot be kept: it begins anew after a restart");

@@ -289,9 +289,19 @@ impl Ledger {
     pub fn rebuild(&self) -> Result<u64, String> {
         let (reply, answer) = std::sync::mpsc::channel();
         let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
-            let store = Arc::clone(&sequencer.inner().store);
+            let inner = Arc::clone(sequencer.inner());
+            let rebuilt = match inner.stopped() {
+                Some(reason) => Err(SubmitError::Stopped(reason).to_string()),
+                None => rebuild(inner.store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()),
+            };
+            if let Err(reason) = &rebuilt
+                && inner.stopped().is_none()
+                && inner.store.is_stopped()
+            {
+                inner.stop(format!("the projections could not be written: {reason}"));
+            }
             // The asker may have gone; the projections are new all the same.
-            let _ = reply.send(rebuild(store.as_ref(), &mut |_| {}).map_err(|error| error.to_string()));
+            let _ = reply.send(rebuilt);
         }));
         let closing = || SubmitError::Closing.to_string();
         if queued {

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Store};
 
 use crate::{
-    Bind, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError, SubmitError,
-    Tenant, records,
+    Bind, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
+    SubmitError, Tenant, records,
 };
 
 /// Longest line read: the largest body, and room for what is no part of it.
@@ -35,8 +35,7 @@ const IMPORT_RECORDS: usize = 256;
 const IMPORT_BYTES: usize = 8 * 1024 * 1024;
 
 /// Remarks kept of an import; all are counted.
-const REMARKS_MAX: usize = 50;
-const REMARK_CHARS_MAX: usize = 80;
+const REMARKS_MAX: usize = 100;
 
 /// Why a line is not on record.
 #[derive(Debug, thiserror::Error)]
@@ -168,12 +167,17 @@ impl Ledger {
         let run = match run_id {
             None => None,
             Some(run_id) => {
-                let found = self.store().run_find(tenant.tenant_no, run_id).map_err(RecordError::from)?;
+                let found = self
+                    .store()
+                    .run_find(tenant.tenant_no, run_id)
+                    .map_err(RecordError::from)?;
                 let run = found.ok_or(Rejection::RunUnknown)?;
                 Some((run.state.run_id, run.state.trace_id))
             }
         };
-        let run = run.as_ref().map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
+        let run = run
+            .as_ref()
+            .map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
         let (draft, redactions) = draft(record, run, at, &mut tenant.salts())?;
         let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
         let placed = outcome.ok_or(SubmitError::Closing)??;
@@ -191,8 +195,13 @@ impl Ledger {
         path: &Path,
         at: Timestamp,
     ) -> Result<LineageImported, LineageImportError> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let run_id = name.strip_prefix("audit_").and_then(|rest| rest.strip_suffix(".jsonl"));
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let run_id = name
+            .strip_prefix("audit_")
+            .and_then(|rest| rest.strip_suffix(".jsonl"));
         let run_id = run_id
             .filter(|run_id| !run_id.is_empty() && run_id.len() <= evidence::IDENTIFIER_BYTES_MAX)
             .filter(|run_id| !run_id.chars().any(char::is_control))
@@ -253,7 +262,10 @@ impl Ledger {
         started_at: Timestamp,
         at: Timestamp,
     ) -> Result<(), LineageError> {
-        let known = self.store().run_find(tenant.tenant_no, run_id).map_err(RecordError::from)?;
+        let known = self
+            .store()
+            .run_find(tenant.tenant_no, run_id)
+            .map_err(RecordError::from)?;
         if known.is_some() {
             return Ok(());
         }
@@ -265,7 +277,13 @@ impl Ledger {
         let facts = started.facts(run_id, trace_id, Some(run_id), started_at, false);
         let mut salts = tenant.salts();
         let kind = Kind::RunStarted;
-        let draft = Draft::alone(kind, Facts::RunStarted(facts), &started.encode(None), started_at, &mut salts)?;
+        let draft = Draft::alone(
+            kind,
+            Facts::RunStarted(facts),
+            &started.encode(None),
+            started_at,
+            &mut salts,
+        )?;
         let draft = Draft {
             bind: Bind::NewRun(run_id.into()),
             identity: Some(Identity::once(kind)),
@@ -303,7 +321,10 @@ impl Ledger {
 
     /// A log that was imported has ended; lines that are appended to it later come to the same run.
     fn lineage_end(&self, tenant: &Arc<Tenant>, run_id: &str, at: Timestamp) -> Result<(), SettleError> {
-        let run = self.store().run_find(tenant.tenant_no, run_id).map_err(RecordError::from)?;
+        let run = self
+            .store()
+            .run_find(tenant.tenant_no, run_id)
+            .map_err(RecordError::from)?;
         if run.is_none_or(|run| run.state.ended()) {
             return Ok(());
         }
@@ -330,21 +351,26 @@ pub fn cited(
     function: &str,
     run_id: Option<&str>,
 ) -> Result<Option<LineageCited>, RecordError> {
-    let newest = |name: &str, value: &str, run: Option<&str>| -> Result<Option<records::Record>, RecordError> {
-        let mut facets = vec![facet(name, value)];
-        facets.extend(run.map(|run| facet("lineage.run", run)));
-        let query = FacetQuery {
-            facets,
-            limit: 1,
-            newest_first: true,
-            ..FacetQuery::default()
+    let newest =
+        |name: &str, value: &str, run: Option<&str>| -> Result<Option<records::Record>, RecordError> {
+            let mut facets = vec![facet(name, value)];
+            facets.extend(run.map(|run| facet("lineage.run", run)));
+            let query = FacetQuery {
+                facets,
+                limit: 1,
+                newest_first: true,
+                ..FacetQuery::default()
+            };
+            let page = store.facet_find(tenant_no, &query)?;
+            Ok(records::read(store, &page.leaves)?.pop())
         };
-        let page = store.facet_find(tenant_no, &query)?;
-        Ok(records::read(store, &page.leaves)?.pop())
-    };
     let line = |record: &records::Record| -> Result<Option<Vec<u8>>, RecordError> {
         let kind = record.header()?.kind;
-        let body = record.body.as_ref().map(|body| lineage_line(kind, body)).transpose();
+        let body = record
+            .body
+            .as_ref()
+            .map(|body| lineage_line(kind, body))
+            .transpose();
         body.map_err(|error| RecordError::Body {
             leaf: record.leaf.leaf_index(),
             reason: error.to_string(),
@@ -369,7 +395,9 @@ pub fn cited(
         None => None,
     };
     let evidence = found.as_ref().map(line).transpose()?.flatten();
-    let evidence_record = found.as_ref().map(|found| Ok::<_, RecordError>(found.header()?.id.to_string()));
+    let evidence_record = found
+        .as_ref()
+        .map(|found| Ok::<_, RecordError>(found.header()?.id.to_string()));
     Ok(Some(LineageCited {
         deterministic,
         deterministic_record: header.id.to_string(),
@@ -389,8 +417,6 @@ impl LineageImported {
     fn malformed(&mut self, line: u64, reason: &str) {
         self.malformed += 1;
         if self.remarks.len() < REMARKS_MAX {
-            // All of them must fit into one answer of admin.sock.
-            let reason: String = reason.chars().take(REMARK_CHARS_MAX).collect();
             self.remarks.push(format!("line {line}: {reason}"));
         }
     }
@@ -407,7 +433,9 @@ fn read_line(line: &[u8]) -> Result<Option<LineageRecord>, String> {
     let Some(kind) = lineage_kind(&line_type) else {
         return Ok(None);
     };
-    LineageRecord::new(kind, fields).map(Some).map_err(|error| error.to_string())
+    LineageRecord::new(kind, fields)
+        .map(Some)
+        .map_err(|error| error.to_string())
 }
 
 /// The lines of a log that are not blank.
@@ -422,7 +450,11 @@ impl Lines {
     fn next_line(&mut self) -> io::Result<Option<Result<(), String>>> {
         loop {
             self.line.clear();
-            if (&mut self.reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line)? == 0 {
+            if (&mut self.reader)
+                .take(LINE_BYTES_MAX)
+                .read_until(b'\n', &mut self.line)?
+                == 0
+            {
                 return Ok(None);
             }
             self.number += 1;
@@ -439,7 +471,12 @@ impl Lines {
                 }
                 return Ok(Some(Err("is longer than a record may be".to_owned())));
             }
-            let text = self.line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.line).trim_ascii().to_vec();
+            let text = self
+                .line
+                .strip_prefix(b"\xef\xbb\xbf")
+                .unwrap_or(&self.line)
+                .trim_ascii()
+                .to_vec();
             if !text.is_empty() {
                 self.line = text;
                 return Ok(Some(Ok(())));

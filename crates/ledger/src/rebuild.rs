@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use evidence::Finding;
+use store::codec::Unpacker;
 use store::{Batch, Head, LateRunRow, LeafKey, LedgerRow, Store, StoreError};
 use tlog::TreeSize;
 
@@ -114,7 +115,7 @@ fn step(
     let end = size.min(first + STEP_LEAVES);
     let bodies = store.bodies_read(row.ledger_no, first, end)?;
     let mut bodies = bodies.iter().peekable();
-    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), false);
+    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), false, Unpacker::default());
     let (mut derived, mut findings) = (Derived::default(), Vec::<Finding>::new());
     StoredTree::new(store, row.ledger_no)
         .leaves(first..end, |index, leaf| {

@@ -355,11 +355,23 @@ impl Sequencer {
         let store = self.inner.store.as_ref();
         let head = store.head_read(ledger_no).map_err(|error| stop(&error))?;
         let damaged = |reason: String| Failure::Ledger(ledger_no, Refusal::Damaged(reason));
+        if head.size < writer.head.size {
+            let detail = format!("the ledger has {} leaves, it had {}", head.size, writer.head.size);
+            return Err(Failure::Ledger(ledger_no, Refusal::RolledBack(detail)));
+        }
         let frontier = StoredTree::new(store, ledger_no)
             .frontier(head.size)
             .map_err(|error| damaged(error.to_string()))?;
-        if head.size < writer.head.size {
-            let detail = format!("the ledger has {} leaves, it had {}", head.size, writer.head.size);
+        if frontier.root() != head.root {
+            let detail = "the last block's root is not that of the leaves".to_owned();
+            return Err(damaged(detail));
+        }
+        // What this process committed is to be found again in what has grown: only then is it the same ledger.
+        let before = StoredTree::new(store, ledger_no)
+            .frontier(writer.head.size)
+            .map_err(|error| damaged(error.to_string()))?;
+        if before.root() != writer.head.root {
+            let detail = format!("the first {} leaves are others than they were", writer.head.size);
             return Err(Failure::Ledger(ledger_no, Refusal::RolledBack(detail)));
         }
         writer.next_run = store

@@ -136,6 +136,14 @@ impl App {
         all.iter().find(|one| &*one.tenant_id == tenant_id).cloned()
     }
 
+    /// Whether a tenant was made since the verifier last said how far it is.
+    pub(crate) fn has_unknown_tenant(&self) -> bool {
+        let tenants = self.ledger.tenants();
+        tenants
+            .iter()
+            .any(|tenant| self.verification_of(&tenant.tenant_id).is_none())
+    }
+
     /// Local mode: no keys were ever made, nobody signs in by token, and only a loopback host is answered.
     pub fn is_local(&self) -> bool {
         self.local && self.oidc.is_none() && !self.ledger.api_keys().any()

@@ -99,25 +99,87 @@ pub fn unpack_into(packed: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result
                 Some(decompressor) => decompressor,
                 None => slot.insert(Decompressor::with_prepared_dictionary(&DECODER)?),
             };
-            // The frame's own claim of its size is bounded before anything is reserved for it.
-            let unclaimed = || std::io::Error::other("not one frame that says its size");
-            let claimed = zstd::zstd_safe::get_frame_content_size(frame)
-                .ok()
-                .flatten()
-                .ok_or_else(unclaimed)?;
-            // One frame and nothing after it: a second, empty one would unpack to the same bytes.
-            if zstd::zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
-                return Err(unclaimed().into());
-            }
-            let capacity = usize::try_from(claimed).unwrap_or(usize::MAX);
-            if capacity > bytes_max {
-                return Err(std::io::Error::other("frame claims more than its kind may hold").into());
-            }
-            out.reserve(capacity);
+            out.reserve(claimed(frame, bytes_max)?);
             decompressor.decompress_to_buffer(frame, out)?;
             Ok(())
         }),
         Some((&version, _)) => Err(UnpackError::Dictionary(version)),
+    }
+}
+
+/// What a frame claims to hold, bounded before anything is reserved for it.
+fn claimed(frame: &[u8], bytes_max: usize) -> Result<usize, UnpackError> {
+    let unclaimed = || std::io::Error::other("not one frame that says its size");
+    let claimed = zstd::zstd_safe::get_frame_content_size(frame)
+        .ok()
+        .flatten()
+        .ok_or_else(unclaimed)?;
+    // One frame and nothing after it: a second, empty one would unpack to the same bytes.
+    if zstd::zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
+        return Err(unclaimed().into());
+    }
+    let claimed = usize::try_from(claimed).unwrap_or(usize::MAX);
+    if claimed > bytes_max {
+        return Err(std::io::Error::other("frame claims more than its kind may hold").into());
+    }
+    Ok(claimed)
+}
+
+/// Bodies up to this size are unpacked right behind the dictionary; few are larger.
+const ROOM_BYTES: usize = 64 << 10;
+
+/// Unpacks bodies, one after the other. [`unpacking`] gives one for many; the default is for a few.
+#[derive(Default)]
+pub struct Unpacker<'r> {
+    /// Knows a dictionary, and the room right behind it.
+    near: Option<(Decompressor<'r>, &'r mut [u8])>,
+    out: Vec<u8>,
+}
+
+/// Calls `work` with an unpacker for many bodies.
+///
+/// Its room lies right behind the dictionary: zstd then copies what a body has in common with the dictionary as
+/// it copies within a body, and not by a call for each piece. That is a tenth of the time of a verification
+/// whose bodies are 1 KiB; making the unpacker costs as much as a few bodies.
+///
+/// # Errors
+/// No memory for it.
+pub fn unpacking<T>(work: impl FnOnce(Unpacker<'_>) -> T) -> std::io::Result<T> {
+    let mut memory = vec![0; DICTIONARY_1.len() + ROOM_BYTES];
+    let (dictionary, room) = memory.split_at_mut(DICTIONARY_1.len());
+    dictionary.copy_from_slice(DICTIONARY_1);
+    let dictionary = DecoderDictionary::try_new(dictionary)?;
+    Ok(work(Unpacker {
+        near: Some((Decompressor::with_prepared_dictionary(&dictionary)?, room)),
+        out: Vec::new(),
+    }))
+}
+
+impl Unpacker<'_> {
+    /// Unpacks a body; it stands until the next one is unpacked.
+    ///
+    /// # Errors
+    /// The bytes are not the packed form of anything, or of more than `bytes_max`.
+    pub fn unpack<'a>(&'a mut self, packed: &'a [u8], bytes_max: usize) -> Result<&'a [u8], UnpackError> {
+        match (packed.split_first(), &mut self.near) {
+            (Some((0, bytes)), _) => Ok(bytes),
+            (Some((&DICTIONARY_VERSION, frame)), Some((decompressor, room)))
+                if claimed(frame, bytes_max)? <= room.len() =>
+            {
+                let len = decompressor.decompress_to_buffer(frame, *room)?;
+                Ok(&room[..len])
+            }
+            _ => {
+                unpack_into(packed, bytes_max, &mut self.out)?;
+                Ok(&self.out)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Unpacker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unpacker").finish_non_exhaustive()
     }
 }
 
@@ -208,7 +270,23 @@ mod tests {
     fn what_is_packed_comes_out_again() {
         for bytes in [b"".as_slice(), b"x", &b"abc ".repeat(5_000), DICTIONARY_1] {
             assert_eq!(unpack(&pack(bytes), 1 << 20).unwrap(), bytes);
+            unpacking(|mut unpacker| assert_eq!(unpacker.unpack(&pack(bytes), 1 << 20).unwrap(), bytes))
+                .unwrap();
         }
+    }
+
+    #[test]
+    fn an_unpacker_takes_small_and_large_bodies_in_any_order_and_goes_on_after_damage() {
+        let bodies = [b"abc ".repeat(12), b"abc ".repeat(50_000), b"abc ".repeat(10)];
+        unpacking(|mut unpacker| {
+            for body in bodies.iter().chain(bodies.iter().rev()) {
+                let packed = pack(body);
+                assert!(unpacker.unpack(&packed[..packed.len() - 1], 1 << 20).is_err());
+                assert!(unpacker.unpack(&packed, body.len() - 1).is_err());
+                assert_eq!(unpacker.unpack(&packed, 1 << 20).unwrap(), body);
+            }
+        })
+        .unwrap();
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub enum Fault {
     LedgerLost,
     /// A ledger is made, and an error is answered.
     LedgerUnacknowledged,
+    /// The projections are not made anew: their transaction failed, and the store stops for good.
+    RebuildFailed,
     /// A read fails for now.
     Read,
     /// A read of a head fails for now; other reads pass.
@@ -198,6 +200,13 @@ impl Store for FaultStore {
         &self,
         batches: &mut dyn Iterator<Item = Result<Batch, StoreError>>,
     ) -> Result<(), StoreError> {
+        if self.is_stopped() {
+            return Err(StoreError::Refused("writing has stopped".into()));
+        }
+        if let Some(fault) = self.take(&[Fault::RebuildFailed]) {
+            self.stopped.store(true, Ordering::Release);
+            return Err(unavailable(fault));
+        }
         self.inner.projections_replace(batches)
     }
 

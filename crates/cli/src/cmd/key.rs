@@ -141,7 +141,8 @@ impl KeyCommand {
                     None => output::line(format_args!("key {key_id} of tenant {tenant_id} is revoked")),
                 },
             },
-            AdminAnswer::Refused { reason } => bail!(reason),
+            AdminAnswer::Refused { reason } => bail!(Usage(reason)),
+            AdminAnswer::Failed { reason } => bail!(reason),
             _ => bail!("unexpected answer"),
         }
         Ok(0)

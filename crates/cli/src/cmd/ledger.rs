@@ -75,7 +75,8 @@ impl LedgerCommand {
                     AdminAnswer::Rebuilt { records } => {
                         output::line(format_args!("rebuilt from {records} records"));
                     }
-                    AdminAnswer::Refused { reason } => bail!(reason),
+                    AdminAnswer::Refused { reason } => bail!(Usage(reason)),
+                    AdminAnswer::Failed { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),
                 }
                 Ok(0)
@@ -97,7 +98,8 @@ impl LedgerCommand {
                     } => output::line(format_args!(
                         "recovered: the ledger goes on as {origin}\nvkey {vkey}\nthe loss is declared in leaf {leaf_index}"
                     )),
-                    AdminAnswer::Refused { reason } => bail!(reason),
+                    AdminAnswer::Refused { reason } => bail!(Usage(reason)),
+                    AdminAnswer::Failed { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),
                 }
                 Ok(0)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use evidence::Timestamp;
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
@@ -12,7 +12,7 @@ use store::Store;
 use store::sqlite::{Access, SqliteStore};
 
 use super::DataDir;
-use crate::output::{self, Format};
+use crate::output::{self, Format, Usage};
 
 /// Write provenance logs into files, and make records of such files.
 #[derive(Debug, Subcommand)]
@@ -76,7 +76,7 @@ impl ProvenanceCommand {
                     .ledgers_list()?
                     .into_iter()
                     .find(|row| row.tenant_id == tenant)
-                    .with_context(|| format!("there is no tenant {tenant}"))?;
+                    .ok_or_else(|| Usage(format!("there is no tenant {tenant}")))?;
                 let of = (row.tenant_no, tenant.as_str());
                 let exported = file::export(&store, of, &out, (start, end), &mut |_| {})?;
                 let files: Vec<String> = exported
@@ -126,7 +126,8 @@ impl ProvenanceCommand {
                         }
                         Ok(u8::from(imported.malformed + imported.disagreeing > 0))
                     }
-                    AdminAnswer::Refused { reason } => bail!(reason),
+                    AdminAnswer::Refused { reason } => bail!(Usage(reason)),
+                    AdminAnswer::Failed { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),
                 }
             }

@@ -77,11 +77,13 @@ impl Serve {
                 "--demo: its runs are sent in clear text; load them without tls first".into()
             ));
         }
+        let log = tracing_subscriber::EnvFilter::try_new(&settings.log)
+            .map_err(|error| Usage(format!("log: {:?} is no filter: {error}", settings.log)))?;
         if self.check_config {
             output::line("the settings are in order");
             return Ok(0);
         }
-        log_to_stderr(&settings.log)?;
+        log_to_stderr(log);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
@@ -99,15 +101,12 @@ impl Serve {
     }
 }
 
-fn log_to_stderr(filter: &str) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .map_err(|error| Usage(format!("log: {filter:?} is no filter: {error}")))?;
+fn log_to_stderr(filter: tracing_subscriber::EnvFilter) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    Ok(())
 }
 
 /// Whether keys were ever made in the folder.

@@ -59,7 +59,8 @@ impl TenantCommand {
                             output::line(format_args!("tenant {tenant_id}\norigin {origin}\nvkey {vkey}"));
                         }
                     },
-                    AdminAnswer::Refused { reason } => bail!(reason),
+                    AdminAnswer::Refused { reason } => bail!(Usage(reason)),
+                    AdminAnswer::Failed { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),
                 }
             }

@@ -58,7 +58,22 @@ fn parse_level(text: &str) -> Result<Level, String> {
 
 impl Verify {
     pub(crate) fn run(self) -> Result<u8> {
-        let options = self.data_dir.existing()?;
+        let options = match self.data_dir.existing() {
+            Ok(options) => options,
+            // A folder whose database is gone is not one that never had any.
+            Err(error) => {
+                let signed = signed(&self.data_dir.settings()?.ledger);
+                if signed.is_empty() {
+                    return Err(error);
+                }
+                for (origin, leaves) in signed {
+                    output::note(format_args!(
+                        "deponent: {leaves} leaves of {origin} were signed, and {error}"
+                    ));
+                }
+                return Ok(1);
+            }
+        };
         let store = match SqliteStore::open(&options.database(), Access::ReadOnly) {
             Ok(store) => store,
             Err(error) => {
@@ -114,6 +129,18 @@ impl Verify {
         }
         Ok(code)
     }
+}
+
+/// The ledgers that the folder's marks know, each with its leaves.
+fn signed(options: &::ledger::Options) -> Vec<(String, u64)> {
+    // Marks that cannot be read name no ledger.
+    let Ok(marks) = HighWater::open(&options.high_water()) else {
+        return Vec::new();
+    };
+    let marks = marks
+        .iter()
+        .map(|(origin, mark)| (origin.to_owned(), mark.size.as_u64()));
+    marks.filter(|(_, leaves)| *leaves > 0).collect()
 }
 
 fn vkeys(given: &[String]) -> Result<Vec<VerifierKey>> {

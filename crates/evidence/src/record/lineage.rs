@@ -194,8 +194,8 @@ pub fn lineage_identity(kind: Kind, body: &[u8]) -> Identity {
 /// # Errors
 /// It is none.
 pub fn lineage_line(kind: Kind, body: &[u8]) -> Result<Vec<u8>, BodyError> {
-    let mut fields = canonical::parse(body, canonical::Limits::default())
-        .map_err(|error| BodyError::new(kind, error))?;
+    let mut fields =
+        canonical::parse(body, canonical::Limits::default()).map_err(|error| BodyError::new(kind, error))?;
     fields.insert("type", text(lineage_type(kind).unwrap_or_default()));
     Ok(canonical::to_vec(&fields))
 }
@@ -223,11 +223,21 @@ mod tests {
             record.facts()
         );
         let again = lineage_line(record.kind(), body.as_bytes()).unwrap();
-        assert_eq!(LineageRecord::new(Kind::LineageEvidence, object(std::str::from_utf8(&again).unwrap())).unwrap(), record);
+        assert_eq!(
+            LineageRecord::new(
+                Kind::LineageEvidence,
+                object(std::str::from_utf8(&again).unwrap())
+            )
+            .unwrap(),
+            record
+        );
         let line = r#"{"function_name":"f","evidence_id":"ev-1"}"#;
         let record = LineageRecord::new(Kind::LineageDeterministic, object(line)).unwrap();
         assert_eq!(record.facts().function.as_deref(), Some("f"));
-        assert_eq!(record.encode(), br#"{"evidence_id":"ev-1","fn":"f","function_name":"f"}"#);
+        assert_eq!(
+            record.encode(),
+            br#"{"evidence_id":"ev-1","fn":"f","function_name":"f"}"#
+        );
     }
 
     #[test]
@@ -237,13 +247,29 @@ mod tests {
             (Kind::LineageEvidence, "[]", "body"),
             (Kind::LineageEvidence, r#"{"id":""}"#, "id"),
             (Kind::LineageEvidence, r#"{"id":"e","uri":5}"#, "uri"),
-            (Kind::LineageEvidence, r#"{"id":"e","evidence_type":"xls"}"#, "evidence_type"),
+            (
+                Kind::LineageEvidence,
+                r#"{"id":"e","evidence_type":"xls"}"#,
+                "evidence_type",
+            ),
             (Kind::LineageEvidence, r#"{"id":"e","hash":"00"}"#, "hash"),
             (Kind::LineageDeterministic, "{}", "fn"),
-            (Kind::LineageDeterministic, r#"{"fn":"f","evidence_id":[]}"#, "evidence_id"),
-            (Kind::LineageDeterministic, r#"{"fn":"f","output_hash":"x"}"#, "output_hash"),
+            (
+                Kind::LineageDeterministic,
+                r#"{"fn":"f","evidence_id":[]}"#,
+                "evidence_id",
+            ),
+            (
+                Kind::LineageDeterministic,
+                r#"{"fn":"f","output_hash":"x"}"#,
+                "output_hash",
+            ),
         ] {
-            assert_eq!(LineageRecord::new(kind, object(line)).unwrap_err().field, field, "{line}");
+            assert_eq!(
+                LineageRecord::new(kind, object(line)).unwrap_err().field,
+                field,
+                "{line}"
+            );
         }
         assert!(LineageRecord::new(Kind::LineageAiOutput, object("{}")).is_ok());
         for kind in [Kind::LineageEvidence, Kind::LineageAiMetrics] {

@@ -26,8 +26,8 @@ pub(super) struct LookedBlock {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Looking<'a> {
-    examiner: &'a mut Examiner,
+pub(super) struct Looking<'a, 'r> {
+    examiner: &'a mut Examiner<'r>,
     blocks: &'a [LeafBlock],
     /// The leaves of `blocks[at]`.
     leaves: Option<codec::Leaves>,
@@ -35,9 +35,9 @@ pub(super) struct Looking<'a> {
     looked: Looked,
 }
 
-impl<'a> Looking<'a> {
+impl<'a, 'r> Looking<'a, 'r> {
     /// Begins before the first leaf of `blocks`, which ascend.
-    pub(super) fn new(blocks: &'a [LeafBlock], examiner: &'a mut Examiner) -> Self {
+    pub(super) fn new(blocks: &'a [LeafBlock], examiner: &'a mut Examiner<'r>) -> Self {
         let looked = Looked {
             blocks: Vec::with_capacity(blocks.len()),
             findings: Vec::new(),
@@ -61,7 +61,7 @@ impl<'a> Looking<'a> {
             self.leaf(Some(body));
         } else if !self.is_unreadable(index) {
             let finding = Finding::new(FindingCode::BodyUnexpected, "bodies", "a body where no leaf is")
-                .with_tenant(&self.examiner.tenant_id)
+                .with_tenant(self.examiner.tenant_id())
                 .with_leaf(index);
             self.looked.findings.push(finding);
         }
@@ -91,7 +91,7 @@ impl<'a> Looking<'a> {
             // Its bodies cannot be looked at without it.
             Err(error) => self.looked.findings.push(
                 Finding::new(FindingCode::Unreadable, "leaf_blocks.leaves", error.to_string())
-                    .with_tenant(&self.examiner.tenant_id)
+                    .with_tenant(self.examiner.tenant_id())
                     .with_leaf(block.first),
             ),
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use evidence::{Finding, FindingCode, Header, RunState, Timestamp};
+use store::codec::Unpacker;
 use store::{LeafKey, ProjectionCounts, RunKey, RunRow, Snapshot, Store, StoreError};
 
 use super::Report;
@@ -12,6 +13,9 @@ use crate::tree::StoredTree;
 
 /// Rows read at once when unexpected ones are looked for.
 const ROWS_READ: u32 = 10_000;
+
+/// Runs read at once, a few hundred bytes each.
+const RUNS_READ: usize = 1_000;
 
 /// Unexpected rows named; the count says how many there are.
 const UNEXPECTED_NAMED: usize = 100;
@@ -69,8 +73,31 @@ pub(super) fn runs(
     deferred: &mut Deferred,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    let keys: Vec<RunKey> = derived.iter().map(|row| row.key).collect();
-    for (row, stored) in derived.iter().zip(store.runs_get(&keys)?) {
+    differing_runs(store, tenant_id, unequal(store, derived)?, deferred, report)
+}
+
+/// A derived row, and what is stored for it.
+type Pair<'a> = (&'a RunRow, Result<Option<RunRow>, StoreError>);
+
+/// Those that are not stored exactly as derived: few.
+fn unequal<'a>(store: &dyn Store, derived: &'a [RunRow]) -> Result<Vec<Pair<'a>>, StoreError> {
+    let mut unequal = Vec::new();
+    for rows in derived.chunks(RUNS_READ) {
+        let keys: Vec<RunKey> = rows.iter().map(|row| row.key).collect();
+        let stored = rows.iter().zip(store.runs_get(&keys)?);
+        unequal.extend(stored.filter(|(row, stored)| !matches!(stored, Ok(Some(stored)) if stored == *row)));
+    }
+    Ok(unequal)
+}
+
+fn differing_runs(
+    store: &dyn Store,
+    tenant_id: &str,
+    unequal: Vec<Pair<'_>>,
+    deferred: &mut Deferred,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    for (row, stored) in unequal {
         let stored = match stored {
             Ok(stored) => stored,
             Err(StoreError::Damaged { place, reason }) => {
@@ -125,7 +152,7 @@ fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, St
         return Ok(false);
     };
     let mut deriver = Deriver::new(row.key.tenant_no());
-    let mut examiner = Examiner::new(tenant_id.into(), false);
+    let mut examiner = Examiner::new(tenant_id.into(), false, Unpacker::default());
     let (mut derived, mut findings) = (Derived::default(), Vec::new());
     let mut state: Option<RunState> = None;
     for record in records {
@@ -188,6 +215,7 @@ fn differing(stored: &RunRow, row: &RunRow) -> Vec<(&'static str, String, String
 /// What is left when the tenant's ledgers have ended: open runs, late records, and rows that nothing stands behind.
 pub(super) fn finish(
     store: &dyn Store,
+    cores: usize,
     tenant_id: &str,
     derived: &Derived,
     late: &[(String, Late)],
@@ -196,7 +224,18 @@ pub(super) fn finish(
     snapshot: &Snapshot,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    runs(store, tenant_id, &derived.runs, &mut deferred, report)?;
+    // Nothing else is under way any more, and there may be as many as traces.
+    let part = derived.runs.len().div_ceil(cores).max(1);
+    let unequal = std::thread::scope(|scope| {
+        let parts = derived.runs.chunks(part);
+        let parts: Vec<_> = parts.map(|part| scope.spawn(|| unequal(store, part))).collect();
+        let panicked = |_| Err(StoreError::Unavailable("a reader of runs panicked".into()));
+        let parts = parts.into_iter().map(|part| part.join().unwrap_or_else(panicked));
+        parts.collect::<Result<Vec<_>, _>>()
+    })?;
+    for part in unequal {
+        differing_runs(store, tenant_id, part, &mut deferred, report)?;
+    }
     let mut ended: Vec<(String, (RunKey, u64, u32, Timestamp))> = late
         .iter()
         .map(|(run_id, late)| {

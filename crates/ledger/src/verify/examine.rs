@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, Facts};
 use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Timestamp};
-use store::{BodyRef, TraceKey, codec};
+use store::codec::Unpacker;
+use store::{BodyRef, TraceKey};
 use tlog::Hash;
 
 /// A leaf after it was looked at.
@@ -37,21 +38,25 @@ pub(crate) struct Said {
 }
 
 /// What every leaf of a ledger is held against.
-#[derive(Clone, Debug)]
-pub(crate) struct Examiner {
-    pub(crate) tenant_id: Arc<str>,
+#[derive(Debug)]
+pub(crate) struct Examiner<'r> {
+    tenant_id: Arc<str>,
     /// Hashes and commitments only.
-    pub(crate) only_ledger: bool,
-    body: Vec<u8>,
+    only_ledger: bool,
+    unpacker: Unpacker<'r>,
 }
 
-impl Examiner {
-    pub(crate) fn new(tenant_id: Arc<str>, only_ledger: bool) -> Self {
+impl<'r> Examiner<'r> {
+    pub(crate) fn new(tenant_id: Arc<str>, only_ledger: bool, unpacker: Unpacker<'r>) -> Self {
         Self {
             tenant_id,
             only_ledger,
-            body: Vec::new(),
+            unpacker,
         }
+    }
+
+    pub(crate) fn tenant_id(&self) -> &str {
+        &self.tenant_id
     }
 
     /// Looks at one leaf. Findings name tenant, leaf and, once it is known, the record.
@@ -100,19 +105,23 @@ impl Examiner {
             findings.push(finding(FindingCode::BodyMissing, "bodies", detail).with_record(id));
             return counted(header);
         };
-        if let Err(error) = codec::unpack_into(row.body, BODY_BYTES_MAX, &mut self.body) {
-            findings.push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-            return counted(header);
-        }
-        if evidence::commitment(&row.salt, header.kind, &self.body) != header.commitment {
+        let body = match self.unpacker.unpack(row.body, BODY_BYTES_MAX) {
+            Ok(body) => body,
+            Err(error) => {
+                findings
+                    .push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
+                return counted(header);
+            }
+        };
+        if evidence::commitment(&row.salt, header.kind, body) != header.commitment {
             let detail = "salt and body do not open the leaf's commitment".to_owned();
             findings.push(finding(FindingCode::CommitmentMismatch, "bodies.body", detail).with_record(id));
             return counted(header);
         }
-        if self.only_ledger {
+        if only_ledger {
             return Examined { hash, said: None };
         }
-        let facts = match Facts::read(&header, &self.body) {
+        let facts = match Facts::read(&header, body) {
             Ok(facts) => facts,
             Err(error) => {
                 findings
@@ -120,7 +129,7 @@ impl Examiner {
                 return counted(header);
             }
         };
-        let identity = Identity::of_record(&header, &facts, &self.body);
+        let identity = Identity::of_record(&header, &facts, body);
         Examined {
             hash,
             said: Some(Said::of(header, hash, identity, facts, true)),

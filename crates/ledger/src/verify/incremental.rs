@@ -34,7 +34,7 @@ pub fn incremental(
         ));
     }
     let mut frontier = StoredTree::new(store, row.ledger_no).frontier(from)?;
-    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), true);
+    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), true, codec::Unpacker::default());
     while frontier.size() < head.size {
         let at = frontier.size().as_u64();
         let blocks = store.blocks_read(row.ledger_no, at, BLOCKS_READ)?;

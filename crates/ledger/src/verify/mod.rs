@@ -55,6 +55,17 @@ pub struct Question<'a> {
     pub rest_factor: u32,
 }
 
+impl Question<'_> {
+    /// Threads that look at once.
+    fn cores(&self) -> usize {
+        if self.rest_factor > 0 {
+            // Who rests in between wants a part of one core.
+            return 1;
+        }
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+}
+
 /// Verifies what a store holds.
 ///
 /// # Errors
@@ -189,6 +200,7 @@ fn tenant(
         let (late, counts) = deriver.finish(&mut derived);
         compare::finish(
             store,
+            question.cores(),
             &epochs[0].tenant_id,
             &derived,
             &late,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use evidence::{Finding, FindingCode};
-use store::codec::BLOCK_LEAVES_MAX;
+use store::codec::{self, BLOCK_LEAVES_MAX, Unpacker};
 use store::{Head, LeafBlock, LeafKey, LedgerRow, Snapshot, Store, StoreError};
 use tlog::{Frontier, Hash};
 
@@ -51,12 +51,7 @@ pub(super) fn ledger(
     report: &mut Report,
 ) -> Result<LedgerReport, StoreError> {
     let chunks = head.size.as_u64().div_ceil(CHUNK_LEAVES);
-    let cores = if question.rest_factor > 0 {
-        // Who rests in between wants a part of one core.
-        1
-    } else {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    };
+    let cores = question.cores();
     let (ticket_in, ticket_out) = channel::<u64>();
     let (looked_in, looked_out) = channel();
     let tickets = Mutex::new(ticket_out);
@@ -64,13 +59,20 @@ pub(super) fn ledger(
     std::thread::scope(|scope| {
         for _ in 0..cores.min(usize::try_from(chunks).unwrap_or(usize::MAX)) {
             let (tickets, looked) = (&tickets, looked_in.clone());
-            let mut examiner = Examiner::new(row.tenant_id.as_str().into(), question.only_ledger);
             scope.spawn(move || {
-                look(tickets, &looked, question.rest_factor, |order| {
-                    let first = order * CHUNK_LEAVES;
-                    let end = head.size.as_u64().min(first + CHUNK_LEAVES);
-                    look_at(store, row.ledger_no, first..end, &mut examiner)
-                });
+                let work = |unpacker: Unpacker<'_>| {
+                    let mut examiner =
+                        Examiner::new(row.tenant_id.as_str().into(), question.only_ledger, unpacker);
+                    look(tickets, &looked, question.rest_factor, |order| {
+                        let first = order * CHUNK_LEAVES;
+                        let end = head.size.as_u64().min(first + CHUNK_LEAVES);
+                        look_at(store, row.ledger_no, first..end, &mut examiner)
+                    });
+                };
+                // Without memory for the quick way there may still be enough for the other.
+                if codec::unpacking(work).is_err() {
+                    work(Unpacker::default());
+                }
             });
         }
         drop(looked_in);
@@ -112,7 +114,7 @@ fn look_at(
     store: &dyn Store,
     ledger_no: u32,
     range: Range<u64>,
-    examiner: &mut Examiner,
+    examiner: &mut Examiner<'_>,
 ) -> Result<Looked, StoreError> {
     let mut blocks: Vec<LeafBlock> = Vec::new();
     let (mut at, mut limit) = (range.start, BLOCKS_FIRST);

@@ -1,11 +1,16 @@
 //! What a verification says: findings, assurance level, exit code.
 
+use std::collections::BTreeMap;
+
 use evidence::{Finding, Severity};
 use serde::Serialize;
 
 /// Findings kept; more are counted. A rewritten database has one for every row, and a report of
 /// 10,000 lines is read by nobody.
 pub const FINDINGS_MAX: usize = 10_000;
+
+/// Errors kept of each tenant, however many others have.
+const FINDINGS_EACH: u64 = 100;
 
 /// How much the evidence can carry (SPEC 2.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -76,7 +81,7 @@ pub struct Report {
     pub level: Level,
     /// The ledgers.
     pub ledgers: Vec<LedgerReport>,
-    /// The first [`FINDINGS_MAX`] findings.
+    /// The first [`FINDINGS_MAX`] findings, and beyond them the first few errors of each tenant.
     pub findings: Vec<Finding>,
     /// All findings of severity error.
     pub errors: u64,
@@ -84,6 +89,9 @@ pub struct Report {
     pub warnings: u64,
     /// The question could not be answered; why.
     pub undecided: Vec<String>,
+    /// By tenant, findings of severity error; without a tenant those that concern all.
+    #[serde(skip)]
+    errors_by_tenant: BTreeMap<Option<String>, u64>,
 }
 
 impl Report {
@@ -95,7 +103,15 @@ impl Report {
             errors: 0,
             warnings: 0,
             undecided: Vec::new(),
+            errors_by_tenant: BTreeMap::new(),
         }
+    }
+
+    /// Findings of severity error that concern a tenant: its own, and those that name none. All are counted,
+    /// also those that are not kept.
+    pub fn errors_of(&self, tenant_id: &str) -> u64 {
+        let of = |tenant: Option<String>| self.errors_by_tenant.get(&tenant).copied().unwrap_or(0);
+        of(Some(tenant_id.to_owned())) + of(None)
     }
 
     pub(crate) fn add(&mut self, finding: Finding) {
@@ -103,7 +119,17 @@ impl Report {
             Severity::Error => self.errors += 1,
             Severity::Warning => self.warnings += 1,
         }
-        if self.findings.len() < FINDINGS_MAX {
+        let mut of_tenant = 0;
+        if finding.severity == Severity::Error {
+            let errors = self
+                .errors_by_tenant
+                .entry(finding.tenant_id.clone())
+                .or_default();
+            *errors += 1;
+            of_tenant = *errors;
+        }
+        // One tenant's damage does not hide where another's is.
+        if self.findings.len() < FINDINGS_MAX || (1..=FINDINGS_EACH).contains(&of_tenant) {
             self.findings.push(finding);
         }
     }

@@ -8,7 +8,9 @@ use store::Store;
 use store::sqlite::{Access, SqliteStore};
 use tlog::{Checkpoint, VerifierKey};
 
-use crate::bed::{TestLedger, report, run, step, system};
+use store::LeafKey;
+
+use crate::bed::{TestLedger, database, report, run, step, system, tamper};
 
 #[test]
 fn a_checkpoint_follows_a_commit_within_a_second_and_the_mark_is_never_behind_it() {
@@ -202,4 +204,39 @@ fn a_larger_kept_checkpoint_is_a_valid_prefix_and_one_with_another_root_a_contra
         2
     );
     bed.check();
+}
+
+#[test]
+fn another_ledger_that_has_grown_under_a_running_process_is_not_signed_on() {
+    let (bed, other) = (TestLedger::new(), TestLedger::new());
+    let (tenant, foreign) = (bed.tenant("acme"), other.tenant("acme"));
+    bed.all(&tenant, vec![system("one"), system("two")]);
+    other.all(&foreign, (0..5).map(|n| system(&format!("other {n}"))).collect());
+    bed.ledger.checkpoint_now(&tenant);
+    let ledger_no = tenant.ledger().row.ledger_no;
+    assert_eq!(ledger_no, foreign.ledger().row.ledger_no);
+    let (first, end) = (
+        LeafKey::new(ledger_no, 0).as_i64(),
+        LeafKey::new(ledger_no + 1, 0).as_i64(),
+    );
+    tamper(
+        bed.path(),
+        &format!(
+            "ATTACH '{}' AS other;
+             DELETE FROM leaf_blocks WHERE first_leaf >= {first} AND first_leaf < {end};
+             DELETE FROM bodies WHERE leaf >= {first} AND leaf < {end};
+             INSERT INTO leaf_blocks SELECT * FROM other.leaf_blocks WHERE first_leaf >= {first} AND first_leaf < {end};
+             INSERT INTO bodies SELECT * FROM other.bodies WHERE leaf >= {first} AND leaf < {end};
+             DETACH other;",
+            database(other.path()).display()
+        ),
+    );
+    let refused = bed.try_submit(&tenant, vec![system("three")]).unwrap_err();
+    assert!(refused.to_string().contains("others than they were"), "{refused}");
+    assert!(tenant.ledger().refusal().is_some());
+    // The mark is still that of what this process signed.
+    bed.ledger.checkpoint_now(&tenant);
+    assert_eq!(bed.size(&tenant), 5);
+    let marks = HighWater::open(&bed.ledger.options().high_water()).unwrap();
+    assert_eq!(marks.get(&tenant.ledger().row.origin).unwrap().size.as_u64(), 2);
 }

@@ -458,3 +458,22 @@ fn a_second_process_cannot_open_the_folder() {
     assert!(matches!(again, Err(ledger::OpenError::Locked(_))));
     bed.check();
 }
+
+#[test]
+fn a_rebuild_that_cannot_be_written_stops_writing_like_any_other_write() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let acknowledged = bed.all(&tenant, vec![run("r"), step("r", 0)]);
+    bed.fault.arm(Fault::RebuildFailed);
+    bed.ledger.rebuild().unwrap_err();
+    assert!(bed.ledger.stopped().is_some());
+    assert!(matches!(
+        bed.try_submit(&tenant, vec![step("r", 1)]),
+        Err(SubmitError::Stopped(_))
+    ));
+    // Nor is a rebuild begun while writing has stopped.
+    bed.ledger.rebuild().unwrap_err();
+    let receipts: Vec<Receipt> = acknowledged.into_iter().map(|placed| placed.receipt).collect();
+    still_there(&bed, &tenant, &receipts);
+    bed.check();
+}

@@ -21,11 +21,18 @@ fn log(bed: &TestLedger, text: &str) -> PathBuf {
 }
 
 fn import(bed: &TestLedger, tenant: &Arc<Tenant>, text: &str) -> LineageImported {
-    bed.ledger.lineage_import(tenant, &log(bed, text), bed.now()).unwrap()
+    bed.ledger
+        .lineage_import(tenant, &log(bed, text), bed.now())
+        .unwrap()
 }
 
 fn counts(imported: &LineageImported) -> (u64, u64, u64, u64) {
-    (imported.written, imported.known, imported.other, imported.malformed)
+    (
+        imported.written,
+        imported.known,
+        imported.other,
+        imported.malformed,
+    )
 }
 
 #[test]
@@ -38,13 +45,22 @@ fn the_same_line_twice_is_one_record() {
     let first = import(&bed, &tenant, &text);
     assert_eq!(counts(&first), (3, 1, 1, 3));
     assert_eq!(first.run_id, "20260101T000000Z");
-    let places: Vec<&str> = first.remarks.iter().map(|remark| remark.split(':').next().unwrap()).collect();
+    let places: Vec<&str> = first
+        .remarks
+        .iter()
+        .map(|remark| remark.split(':').next().unwrap())
+        .collect();
     assert_eq!(places, ["line 6", "line 8", "line 9"]);
     assert_eq!(counts(&import(&bed, &tenant, &text)), (0, 4, 1, 3));
     // What was appended since comes to the same run, though it has ended.
     let longer = format!("{text}pe\":\"note\"}}\n{{\"type\":\"ai_output\",\"kind\":\"x\"}}\n");
     assert_eq!(counts(&import(&bed, &tenant, &longer)), (1, 4, 2, 2));
-    let run = bed.ledger.store().run_find(tenant.tenant_no, "20260101T000000Z").unwrap().unwrap();
+    let run = bed
+        .ledger
+        .store()
+        .run_find(tenant.tenant_no, "20260101T000000Z")
+        .unwrap()
+        .unwrap();
     assert_eq!(run.state.execution_status(), ExecutionStatus::Succeeded);
     bed.check();
 }
@@ -56,10 +72,16 @@ fn evidence_is_found_by_its_function() {
     import(&bed, &tenant, &format!("{EVIDENCE}\n{DETERMINISTIC}\n"));
     let other = EVIDENCE.replace("1000", "2000");
     bed.one(&tenant, run("r2"));
-    for (kind, line) in [(Kind::LineageEvidence, other.as_str()), (Kind::LineageDeterministic, DETERMINISTIC)] {
+    for (kind, line) in [
+        (Kind::LineageEvidence, other.as_str()),
+        (Kind::LineageDeterministic, DETERMINISTIC),
+    ] {
         let written = write(&bed, &tenant, kind, line, Some("r2")).unwrap();
         assert!(written, "{line}");
-        assert!(!write(&bed, &tenant, kind, line, Some("r2")).unwrap(), "the same line of the same run");
+        assert!(
+            !write(&bed, &tenant, kind, line, Some("r2")).unwrap(),
+            "the same line of the same run"
+        );
     }
     let find = |run: Option<&str>| {
         let found = cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", run).unwrap();
@@ -69,7 +91,11 @@ fn evidence_is_found_by_its_function() {
     assert!(find(Some("r2")).unwrap().contains("ENT100|2000"));
     assert_eq!(find(None), find(Some("r2")), "the last one");
     assert_eq!(find(Some("r3")), None);
-    assert!(cited(bed.ledger.store(), tenant.tenant_no, "nobody", None).unwrap().is_none());
+    assert!(
+        cited(bed.ledger.store(), tenant.tenant_no, "nobody", None)
+            .unwrap()
+            .is_none()
+    );
     bed.check();
 }
 
@@ -91,9 +117,15 @@ fn lineage_needs_the_run_it_names_and_none_else() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("t");
     let refused = write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, Some("nowhere"));
-    assert!(matches!(refused, Err(LineageError::Rejected(Rejection::RunUnknown))));
+    assert!(matches!(
+        refused,
+        Err(LineageError::Rejected(Rejection::RunUnknown))
+    ));
     assert!(write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, None).unwrap());
-    assert!(write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, None).unwrap(), "without a run each is a record");
+    assert!(
+        write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, None).unwrap(),
+        "without a run each is a record"
+    );
     let secret = EVIDENCE.replace("a.csv", "mailto:ada@example.com");
     bed.one(&tenant, run("r"));
     assert!(write(&bed, &tenant, Kind::LineageEvidence, &secret, Some("r")).unwrap());
@@ -110,6 +142,12 @@ fn a_file_that_is_no_log_makes_no_run() {
     let named = bed.ledger.lineage_import(&tenant, &path, bed.now());
     assert!(matches!(named, Err(LineageImportError::Name(_))));
     assert_eq!(counts(&import(&bed, &tenant, "\n{}\n[]\n")), (0, 0, 0, 2));
-    assert!(bed.ledger.store().run_find(tenant.tenant_no, "20260101T000000Z").unwrap().is_none());
+    assert!(
+        bed.ledger
+            .store()
+            .run_find(tenant.tenant_no, "20260101T000000Z")
+            .unwrap()
+            .is_none()
+    );
     bed.check();
 }

@@ -10,6 +10,7 @@
 
 mod api_keys;
 mod audit;
+mod background;
 mod bed;
 mod checkpoints;
 mod facets;

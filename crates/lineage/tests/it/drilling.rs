@@ -112,7 +112,9 @@ fn the_key_is_said_recorded_known_or_found() {
     let given = folder.drill_as(
         "flux",
         &cites("bank.csv", &["B1"]),
-        RowFormat::Csv, (Encoding::Utf8, b','), Some(&["ref"]),
+        RowFormat::Csv,
+        (Encoding::Utf8, b','),
+        Some(&["ref"]),
     );
     assert_eq!(given.err().map(|error| error.to_string()), None);
     let recorded = Evidence {

@@ -212,11 +212,7 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/ledger/proofs/inclusion",
         quiet("ledger_inclusion", "receipts"),
     ),
-    (
-        "POST",
-        "/api/v1/lineage/ai-metrics",
-        write("lineage_ai_metrics"),
-    ),
+    ("POST", "/api/v1/lineage/ai-metrics", write("lineage_ai_metrics")),
     ("POST", "/api/v1/lineage/ai-output", write("lineage_ai_output")),
     (
         "POST",

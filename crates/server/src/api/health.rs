@@ -74,7 +74,7 @@ async fn readyz(app: State<App>) -> Response {
     for tenant in app.ledger.tenants() {
         if app
             .verification_of(&tenant.tenant_id)
-            .is_some_and(|verification| verification.pending)
+            .is_none_or(|verification| verification.pending)
         {
             let origin = &tenant.ledger().row.origin;
             reasons.push(format!("ledger {origin}: its first verification has not ended"));

@@ -161,7 +161,11 @@ async fn write(
     sent: Sent,
     fields: impl Serialize + Send + 'static,
 ) -> Result<Response, ApiError> {
-    let Sent { kind, run_id, line_type } = sent;
+    let Sent {
+        kind,
+        run_id,
+        line_type,
+    } = sent;
     let named = lineage_type(kind).unwrap_or_default();
     if line_type.is_some_and(|line_type| line_type != named) {
         return Err(ApiError::invalid("type", format!("must be {named}")));
@@ -271,7 +275,13 @@ async fn ai_metrics(
     ai(app, caller, at, Kind::LineageAiMetrics, body.value).await
 }
 
-async fn ai(app: App, caller: Caller, at: Timestamp, kind: Kind, mut fields: AiIn) -> Result<Response, ApiError> {
+async fn ai(
+    app: App,
+    caller: Caller,
+    at: Timestamp,
+    kind: Kind,
+    mut fields: AiIn,
+) -> Result<Response, ApiError> {
     let sent = Sent {
         kind,
         run_id: fields.run_id.take(),

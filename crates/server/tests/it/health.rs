@@ -1,9 +1,34 @@
 use crate::server::TestServer;
 
 #[test]
-fn a_fresh_server_lives_and_is_ready() {
+fn a_fresh_server_lives_and_is_ready_when_its_first_verification_has_ended() {
     let server = TestServer::new();
     assert_eq!(server.get("/healthz").text(), "ok\n");
+    // No verifier runs here: nobody has said that the ledgers are in order.
+    let waiting = server.get("/readyz");
+    assert_eq!(waiting.status, 503);
+    assert!(
+        waiting.text().contains("first verification"),
+        "{}",
+        waiting.text()
+    );
+    let verifier = ::ledger::Verifier::open(&server.app.ledger).unwrap();
+    let at = (server.app.clock)();
+    verifier.incremental(at);
+    for tenant in server.app.ledger.tenants() {
+        let progress = verifier.progress(&tenant.ledger().row.origin);
+        assert!(progress.verified_at.is_some(), "{}", tenant.tenant_id);
+        server
+            .app
+            .verification
+            .write()
+            .unwrap()
+            .push(::server::Verification {
+                tenant_id: tenant.tenant_id.clone(),
+                verified_at: progress.verified_at,
+                ..Default::default()
+            });
+    }
     let ready = server.get("/readyz").ok();
     assert_eq!(ready, serde_json::json!({ "status": "ready", "reasons": [] }));
 }

@@ -17,18 +17,36 @@ fn a_line_of_a_run_is_one_record_however_often_it_is_posted() {
     assert_eq!(first["id"], "ev-00000000000000000000000000000001");
     assert_eq!(first["redactions"], json!({ "count": 0, "patterns": [] }));
     let again = server.post("/api/v1/lineage/evidence", &evidence(Some("r")));
-    assert_eq!((again.status.as_u16(), &again.json()["receipt"]), (200, &first["receipt"]));
+    assert_eq!(
+        (again.status.as_u16(), &again.json()["receipt"]),
+        (200, &first["receipt"])
+    );
     let record = first["receipt"]["record_id"].as_str().unwrap();
     let record = server.get(&format!("/api/v1/records/{record}")).ok();
-    assert_eq!((&record["header"]["kind"], &record["header"]["run_id"]), (&json!("lineage.evidence"), &json!("r")));
+    assert_eq!(
+        (&record["header"]["kind"], &record["header"]["run_id"]),
+        (&json!("lineage.evidence"), &json!("r"))
+    );
     assert_eq!(record["header"]["occurred_at"], "2025-08-22T15:03:09.871000Z");
     assert_eq!(record["body"]["input_row_ids"], json!(["2025-08|ENT100|1000"]));
     for (path, body) in [
-        ("deterministic", json!({ "run_id": "r", "type": "deterministic", "fn": "tb_diagnostics", "evidence_id": "ev-1",
-            "params": { "period": "2025-08", "entity": "ALL" }, "artifact": null })),
-        ("deterministic", json!({ "run_id": "r", "function_name": "other" })),
-        ("ai-output", json!({ "run_id": "r", "kind": "validation", "artifact": "a.json", "anything": [1.5, null] })),
-        ("ai-metrics", json!({ "run_id": "r", "kind": "validation", "tokens": 812, "cost_usd": 0.0125 })),
+        (
+            "deterministic",
+            json!({ "run_id": "r", "type": "deterministic", "fn": "tb_diagnostics", "evidence_id": "ev-1",
+            "params": { "period": "2025-08", "entity": "ALL" }, "artifact": null }),
+        ),
+        (
+            "deterministic",
+            json!({ "run_id": "r", "function_name": "other" }),
+        ),
+        (
+            "ai-output",
+            json!({ "run_id": "r", "kind": "validation", "artifact": "a.json", "anything": [1.5, null] }),
+        ),
+        (
+            "ai-metrics",
+            json!({ "run_id": "r", "kind": "validation", "tokens": 812, "cost_usd": 0.0125 }),
+        ),
     ] {
         server.created(&format!("/api/v1/lineage/{path}"), &body);
     }
@@ -50,7 +68,11 @@ fn what_is_no_lineage_is_refused() {
     let made = server.created("/api/v1/lineage/evidence", &body);
     assert!(made["id"].as_str().unwrap().starts_with("ev-"), "{made}");
     let changed = |path: &str, change: &dyn Fn(&mut Value)| {
-        let mut body = if path == "evidence" { evidence(None) } else { json!({ "fn": "f" }) };
+        let mut body = if path == "evidence" {
+            evidence(None)
+        } else {
+            json!({ "fn": "f" })
+        };
         body.as_object_mut().unwrap().remove("run_id");
         change(&mut body);
         server.post(&format!("/api/v1/lineage/{path}"), &body)

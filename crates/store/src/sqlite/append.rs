@@ -95,19 +95,24 @@ impl SqliteStore {
         if self.is_stopped() {
             return Err(StoreError::Refused("writing has stopped".into()));
         }
+        // As with any other write: what follows a failed one could be acknowledged and not be there.
+        let failed = |error| {
+            self.stopped.store(true, Ordering::Release);
+            unavailable(error)
+        };
         let mut connection = self.writer();
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(unavailable)?;
+            .map_err(failed)?;
         for table in ["tenants", "runs", "run_records", "traces", "facets"] {
             transaction
                 .execute(&format!("DELETE FROM {table}"), [])
-                .map_err(unavailable)?;
+                .map_err(failed)?;
         }
         for batch in batches {
-            append_projections(&transaction, &batch?).map_err(unavailable)?;
+            append_projections(&transaction, &batch?).map_err(failed)?;
         }
-        transaction.commit().map_err(unavailable)
+        transaction.commit().map_err(failed)
     }
 }
 

@@ -100,12 +100,17 @@ impl FromLedger {
         let Some(found) = found else {
             return Ok(Err(format!("the ledger has no deterministic record of {name}")));
         };
-        output::note(format_args!("deterministic record {}", found.deterministic_record));
+        output::note(format_args!(
+            "deterministic record {}",
+            found.deterministic_record
+        ));
         if let Some(record) = &found.evidence_record {
             output::note(format_args!("evidence record {record}"));
         }
         let Some(line) = found.evidence else {
-            return Ok(Err(format!("the evidence of {name} is not in the ledger, or is erased")));
+            return Ok(Err(format!(
+                "the evidence of {name} is not in the ledger, or is erased"
+            )));
         };
         let rows = match LineType::read(&line) {
             Ok(LineType::Evidence { rows, .. }) => rows,
@@ -113,7 +118,10 @@ impl FromLedger {
             Err(reason) => return Ok(Err(format!("the evidence {reason}"))),
         };
         if matches!(rows, RowIds::NotTexts | RowIds::NoList) {
-            return Ok(Ok(Cited { evidence: Evidence::default(), rows }));
+            return Ok(Ok(Cited {
+                evidence: Evidence::default(),
+                rows,
+            }));
         }
         let evidence = Evidence::read(&line).context("the evidence cannot be read")?;
         Ok(Ok(Cited { evidence, rows }))
@@ -142,7 +150,9 @@ impl Drill {
             )));
         };
         if self.ledger.is_asked() && self.log.audit.is_some() {
-            bail!(Usage("--audit is a log, --data-dir and --run are of the ledger: one of them".into()));
+            bail!(Usage(
+                "--audit is a log, --data-dir and --run are of the ledger: one of them".into()
+            ));
         }
         let (cited, places) = if self.ledger.is_asked() {
             (self.ledger.cited(&self.function)?, self.places.places(None)?)

@@ -1,0 +1,60 @@
+//! What runs beside: full verifications of all tenants, and what they leave behind.
+
+use ledger::Verifier;
+
+use crate::bed::{TestLedger, run, step, system, tamper};
+
+#[test]
+fn one_tenants_damage_does_not_hide_anothers() {
+    let bed = TestLedger::new();
+    let (loud, quiet) = (bed.tenant("loud"), bed.tenant("quiet"));
+    bed.one(&loud, run("r"));
+    for first in (0..10_100).step_by(1_010) {
+        bed.all(
+            &loud,
+            (first..first + 1_010).map(|index| step("r", index)).collect(),
+        );
+    }
+    let kept = bed.one(&quiet, system("kept"));
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    let origin = |tenant: &ledger::Tenant| tenant.ledger().row.origin.clone();
+    verifier.scrub(bed.now());
+    assert_eq!(verifier.progress(&origin(&quiet)).findings, 0);
+    let verified = verifier.progress(&origin(&quiet)).verified_at;
+    assert!(verified.is_some());
+
+    let leaf = store::LeafKey::new(quiet.ledger().row.ledger_no, kept.receipt.leaf_index).as_i64();
+    tamper(
+        bed.path(),
+        &format!(
+            "UPDATE run_records SET occurred_at = occurred_at + 1;
+             UPDATE bodies SET salt = zeroblob(32) WHERE leaf = {leaf};"
+        ),
+    );
+    verifier.scrub(bed.now());
+    assert!(verifier.progress(&origin(&loud)).findings > 10_000);
+    let of_quiet = verifier.progress(&origin(&quiet));
+    assert_eq!(of_quiet.findings, 1);
+    assert_eq!(of_quiet.verified_at, verified);
+    assert_eq!(
+        verifier.findings(&origin(&quiet))[0].leaf_index,
+        Some(kept.receipt.leaf_index)
+    );
+
+    // New leaves that are in order do not make the old ones so.
+    bed.one(&quiet, system("new"));
+    verifier.incremental(bed.now());
+    assert_eq!(verifier.progress(&origin(&quiet)).findings, 1);
+}
+
+#[test]
+fn marks_that_cannot_be_read_are_found() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("one"));
+    bed.ledger.checkpoint_now(&tenant);
+    std::fs::write(bed.ledger.options().high_water(), "{").unwrap();
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.scrub(bed.now());
+    assert_eq!(verifier.progress(&tenant.ledger().row.origin).findings, 1);
+}
