@@ -51,6 +51,7 @@ fn help_lists_the_commands() {
       tenant       Make and list tenants
       key          Make, list, rotate and revoke API keys
       provenance   Write provenance logs into files, and make records of such files
+      lineage      Find the rows of files that a figure was made from, and check the log that says so
       audit        Judge a job against its contract, from a file
       gate         Ask whether the change that a job made may go on
       integrity    Grade how much a run's evidence can carry, from a file

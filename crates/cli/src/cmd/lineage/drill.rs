@@ -94,7 +94,7 @@ impl FromLedger {
             .ledgers_list()?
             .into_iter()
             .find(|row| row.tenant_id == self.tenant)
-            .with_context(|| format!("there is no tenant {}", self.tenant))?;
+            .ok_or_else(|| Usage(format!("there is no tenant {}", self.tenant)))?;
         let found = ledger::lineage::cited(&store, row.tenant_no, function, self.run.as_deref())?;
         let name = shown(function);
         let Some(found) = found else {

@@ -8,7 +8,7 @@ use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use lineage::SourceFile;
 
 use crate::cmd::DataDir;
-use crate::output::{self, Format};
+use crate::output::{self, Format, Usage};
 
 /// Make records of an audit log.
 ///
@@ -52,7 +52,8 @@ impl Import {
                 }
                 Ok(u8::from(imported.malformed > 0))
             }
-            AdminAnswer::Refused { reason } => bail!(reason),
+            AdminAnswer::Refused { reason } => bail!(Usage(reason)),
+            AdminAnswer::Failed { reason } => bail!(reason),
             other => bail!("unexpected answer: {other:?}"),
         }
     }

@@ -1,6 +1,6 @@
 //! `deponent lineage run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -91,15 +91,17 @@ impl Run {
                 output::json(&ran)?;
             }
             Format::Text => {
+                // As it was typed: whoever reads it is there.
+                let shown = |path: &Path| self.out.join(path.file_name().unwrap_or_default());
                 for ran in &ran {
                     output::line(format_args!(
                         "{}: {}, {} rows cited",
                         ran.function, ran.summary, ran.row_ids
                     ));
-                    output::line(format_args!("  {}", ran.artifact.display()));
+                    output::line(format_args!("  {}", shown(&ran.artifact).display()));
                 }
                 if let Some(last) = ran.last() {
-                    output::line(format_args!("audit log: {}", last.audit_log.display()));
+                    output::line(format_args!("audit log: {}", shown(&last.audit_log).display()));
                 }
             }
         }
