@@ -70,6 +70,7 @@ pub(super) fn compute(task: &Task, now: Timestamp) -> Result<Computed, EngineErr
     let period = task.period.as_str();
     let (file, name) = trial_balance(&task.data, period)?;
     let balance = input(&file, &name)?;
+    let source_hash = balance.sha256.clone();
     let mut entities: BTreeMap<String, Entity> = BTreeMap::new();
     // Where each entity stands in the file decides the order of its ids.
     let mut order: Vec<String> = Vec::new();
@@ -137,7 +138,7 @@ pub(super) fn compute(task: &Task, now: Timestamp) -> Result<Computed, EngineErr
     let artifact = artifact_bytes(&artifact, file.path())?;
     Ok(Computed {
         evidence_type: "csv",
-        source_hash: input(&file, &name)?.sha256,
+        source_hash,
         source: place(&file),
         key_columns: &["period", "entity", "account"],
         row_ids,

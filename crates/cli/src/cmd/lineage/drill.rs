@@ -2,7 +2,7 @@
 
 use std::io;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use lineage::drill::{DrillError, Drilled, Key, drill, find_key, source_type};
 use lineage::source::{Encoding, Reading, Source, SourceError};
@@ -123,8 +123,9 @@ impl FromLedger {
                 rows,
             }));
         }
-        let evidence = Evidence::read(&line).context("the evidence cannot be read")?;
-        Ok(Ok(Cited { evidence, rows }))
+        Ok(Evidence::read(&line)
+            .map(|evidence| Cited { evidence, rows })
+            .map_err(|error| format!("the evidence cannot be read: {error}")))
     }
 }
 
@@ -267,12 +268,12 @@ impl Drill {
                 rows: seen.rows,
             }));
         }
-        let evidence = Evidence::load(log, seen)
-            .with_context(|| format!("line {} of the audit log cannot be read", seen.line))?;
-        Ok(Ok(Cited {
-            evidence,
-            rows: seen.rows,
-        }))
+        Ok(Evidence::load(log, seen)
+            .map(|evidence| Cited {
+                evidence,
+                rows: seen.rows,
+            })
+            .map_err(|error| format!("line {} of the audit log cannot be read: {error}", seen.line)))
     }
 
     fn print(
