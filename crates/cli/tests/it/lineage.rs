@@ -94,13 +94,27 @@ fn exit_codes_tell_findings_from_questions_that_cannot_be_answered() {
     assert_eq!(code("lineage verify"), Some(69), "no log");
     assert_eq!(code("lineage drill --fn x"), Some(69));
     assert_eq!(code("lineage run nothing --data data --period 2026-01"), Some(64));
-    assert_eq!(code("lineage run tb_diagnostics --data data --period 2026-13"), Some(64));
-    assert_eq!(code("lineage run tb_diagnostics --data data --period 2026-02"), Some(2), "no such file");
-    let ran = deponent(path, "lineage run accruals_check --data data --period 2026-01 --now 2026-02-04T08:00:00Z");
+    assert_eq!(
+        code("lineage run tb_diagnostics --data data --period 2026-13"),
+        Some(64)
+    );
+    assert_eq!(
+        code("lineage run tb_diagnostics --data data --period 2026-02"),
+        Some(2),
+        "no such file"
+    );
+    let ran = deponent(
+        path,
+        "lineage run accruals_check --data data --period 2026-01 --now 2026-02-04T08:00:00Z",
+    );
     assert_eq!(ran.status.code(), Some(0), "{}", stderr(&ran));
     let newest = deponent(path, "lineage verify");
     assert_eq!(newest.status.code(), Some(1));
-    assert!(stderr(&newest).starts_with("audit log: ./out/audit_20260204T080000Z.jsonl\n"), "{}", stderr(&newest));
+    assert!(
+        stderr(&newest).starts_with("audit log: ./out/audit_20260204T080000Z.jsonl\n"),
+        "{}",
+        stderr(&newest)
+    );
     assert_eq!(
         stdout(&newest).lines().next(),
         Some("[DET] Provenance verification FAILED")
@@ -111,16 +125,36 @@ fn exit_codes_tell_findings_from_questions_that_cannot_be_answered() {
     assert_eq!(code("lineage verify --root nowhere"), Some(69));
     assert_eq!(code("lineage drill --fn tb_diagnostics"), Some(2));
     assert_eq!(code("lineage drill --fn accruals_check --format json"), Some(0));
-    assert_eq!(code("lineage drill --fn accruals_check --key entity"), Some(1), "no row has such an id");
+    assert_eq!(
+        code("lineage drill --fn accruals_check --key entity"),
+        Some(1),
+        "no row has such an id"
+    );
     assert_eq!(code("lineage drill --fn accruals_check --key nothing"), Some(2));
     let limited = deponent(path, "lineage drill --fn accruals_check --limit 1");
     assert_eq!(stdout(&limited).lines().count(), 2);
-    assert!(stderr(&limited).contains("1 of 4 rows printed"), "{}", stderr(&limited));
-    std::fs::rename(path.join("data/supporting/accruals.csv"), path.join("data/supporting/accruals_old.csv")).unwrap();
+    assert!(
+        stderr(&limited).contains("1 of 4 rows printed"),
+        "{}",
+        stderr(&limited)
+    );
+    std::fs::rename(
+        path.join("data/supporting/accruals.csv"),
+        path.join("data/supporting/accruals_old.csv"),
+    )
+    .unwrap();
     let gone = deponent(path, "lineage drill --fn accruals_check");
     assert_eq!(gone.status.code(), Some(2));
-    assert!(stderr(&gone).contains("accruals_old.csv (the same bytes, 4 of 4 ids"), "{}", stderr(&gone));
-    assert_eq!(code("lineage verify --require accruals_check"), Some(0), "reported only");
+    assert!(
+        stderr(&gone).contains("accruals_old.csv (the same bytes, 4 of 4 ids"),
+        "{}",
+        stderr(&gone)
+    );
+    assert_eq!(
+        code("lineage verify --require accruals_check"),
+        Some(0),
+        "reported only"
+    );
     assert_eq!(code("lineage verify --require accruals_check --strict"), Some(1));
 }
 
@@ -142,9 +176,20 @@ fn models_are_listed_and_added_up_exactly() {
          flux: 1 outputs, 2 metrics, 300 tokens, 0.3 USD\n\
          total: 1 outputs, 3 metrics, 300 tokens, 0.3 USD, 1 without readable numbers\n"
     );
-    let list: serde_json::Value =
-        serde_json::from_str(&stdout(&deponent(folder.path(), "lineage list-ai --audit audit.jsonl --json"))).unwrap();
+    let list: serde_json::Value = serde_json::from_str(&stdout(&deponent(
+        folder.path(),
+        "lineage list-ai --audit audit.jsonl --json",
+    )))
+    .unwrap();
     assert_eq!(list.as_array().unwrap().len(), 4);
-    assert_eq!((&list[1]["line"], &list[1]["record"]["tokens"]), (&2.into(), &100.into()));
-    assert_eq!(stdout(&deponent(folder.path(), "lineage list-ai --audit audit.jsonl")).lines().count(), 4);
+    assert_eq!(
+        (&list[1]["line"], &list[1]["record"]["tokens"]),
+        (&2.into(), &100.into())
+    );
+    assert_eq!(
+        stdout(&deponent(folder.path(), "lineage list-ai --audit audit.jsonl"))
+            .lines()
+            .count(),
+        4
+    );
 }

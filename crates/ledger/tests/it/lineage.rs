@@ -61,7 +61,7 @@ fn the_same_line_twice_is_one_record() {
         .run_find(tenant.tenant_no, "20260101T000000Z")
         .unwrap()
         .unwrap();
-    assert_eq!(run.state.execution_status(), ExecutionStatus::Succeeded);
+    assert_eq!(run.state.execution_status, ExecutionStatus::Succeeded);
     bed.check();
 }
 

@@ -53,8 +53,8 @@ struct EvidenceIn {
     #[serde(rename = "type", skip_serializing)]
     line_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    ts: Option<Timestamp>,
+    #[schema(format = DateTime)]
+    ts: Option<String>,
     /// `ev-` and 32 hex digits; made when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -68,8 +68,8 @@ struct EvidenceIn {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_columns: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    timestamp: Option<Timestamp>,
+    #[schema(format = DateTime)]
+    timestamp: Option<String>,
     /// SHA-256 of the file when it was read, 64 hex digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
@@ -87,8 +87,8 @@ struct DeterministicIn {
     #[serde(rename = "type", skip_serializing)]
     line_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    ts: Option<Timestamp>,
+    #[schema(format = DateTime)]
+    ts: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     /// Which; `function_name` is the same.
@@ -112,8 +112,8 @@ struct DeterministicIn {
     #[serde(skip_serializing_if = "Option::is_none")]
     row_ids: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    timestamp: Option<Timestamp>,
+    #[schema(format = DateTime)]
+    timestamp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code_hash: Option<String>,
 }
@@ -152,6 +152,16 @@ struct Sent {
     kind: Kind,
     run_id: Option<String>,
     line_type: Option<String>,
+}
+
+/// Times are kept as they were written, so that a line is the same however it came; they must be times.
+fn times(given: [(&'static str, &Option<String>); 2]) -> Result<(), ApiError> {
+    for (field, text) in given {
+        if let Some(Err(error)) = text.as_deref().map(Timestamp::parse) {
+            return Err(ApiError::invalid(field, error.to_string()));
+        }
+    }
+    Ok(())
 }
 
 async fn write(
@@ -208,6 +218,7 @@ async fn evidence(
     body: JsonBody<EvidenceIn>,
 ) -> Result<Response, ApiError> {
     let mut fields = body.value;
+    times([("ts", &fields.ts), ("timestamp", &fields.timestamp)])?;
     // A caller that names no id asks for one; that of the content makes a repeat the same line.
     if fields.id.is_none() {
         let digest = evidence::hex_string(&body.content);
@@ -235,6 +246,7 @@ async fn deterministic(
     body: JsonBody<DeterministicIn>,
 ) -> Result<Response, ApiError> {
     let mut fields = body.value;
+    times([("ts", &fields.ts), ("timestamp", &fields.timestamp)])?;
     let sent = Sent {
         kind: Kind::LineageDeterministic,
         run_id: fields.run_id.take(),
