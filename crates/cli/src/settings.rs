@@ -123,6 +123,42 @@ pub(crate) struct OidcSettings {
     pub(crate) roles: BTreeMap<String, Role>,
 }
 
+impl OidcSettings {
+    /// Whom tokens let in. A tenant that all tokens are of, and where keys are, stand in a hash alone: neither is
+    /// anybody's to know, and a change of it shows.
+    fn on_record(&self) -> Vec<(&'static str, String)> {
+        let roles: Vec<_> = self
+            .roles
+            .iter()
+            .map(|(word, role)| format!("{word}={}", role.as_str()))
+            .collect();
+        let absent = || "none".to_owned();
+        let unseen = [
+            self.jwks.clone().unwrap_or_else(absent),
+            self.tenant.clone().unwrap_or_else(absent),
+        ];
+        vec![
+            ("oidc.audience", self.audience.clone()),
+            ("oidc.role_claim", self.role_claim.clone()),
+            ("oidc.roles", roles.join(" ")),
+            (
+                "oidc.source",
+                format!(
+                    "sha256:{}",
+                    evidence::hex_string(&evidence::sha256(unseen.join("\n").as_bytes()))
+                ),
+            ),
+            (
+                "oidc.tenant",
+                match self.tenant {
+                    Some(_) => "one for all tokens".to_owned(),
+                    None => format!("claim {}", self.tenant_claim),
+                },
+            ),
+        ]
+    }
+}
+
 impl OidcTable {
     /// `None`: nobody signs in by token.
     fn resolve(self, variable: impl Fn(&str) -> Option<String>) -> Result<Option<OidcSettings>> {
@@ -255,27 +291,32 @@ impl Settings {
         Self::resolve(flags, &environment()?)
     }
 
-    /// The settings that a start puts on record, where every tenant reads them: no secrets, no paths.
+    /// The settings that a start puts on record, where every tenant reads them: no secrets, no paths, no tenants.
     pub(crate) fn on_record(&self) -> BTreeMap<String, String> {
         let millis = |micros: i64| format!("{}ms", micros / 1_000);
         let grpc = self.grpc_listen.map_or_else(|| "off".into(), |at| at.to_string());
+        let level = |on| if on { "metadata" } else { "none" };
+        let rate = self
+            .rate_limit
+            .map_or_else(|| "none".into(), |rate| rate.to_string());
+        let oidc = self.oidc.as_ref();
+        let issuer = oidc.map_or_else(|| "none".into(), |oidc| oidc.issuer.clone());
         [
             ("grpc_listen", grpc),
             ("ledger.origin", self.ledger.origin.clone()),
             ("listen", self.listen.to_string()),
             ("log", self.log.clone()),
-            (
-                "oidc.issuer",
-                self.oidc
-                    .as_ref()
-                    .map_or_else(|| "none".into(), |oidc| oidc.issuer.clone()),
-            ),
+            ("oidc.issuer", issuer),
+            ("rate_limit", rate),
+            ("record.reads", level(self.record.0).into()),
+            ("record.writes", level(self.record.1).into()),
             ("runs.abandon_after", millis(self.ledger.abandon_after_micros)),
             ("runs.seal_after", millis(self.ledger.seal_after_micros)),
             ("tlog.public", self.tlog_public.to_string()),
             ("tls", if self.tls.is_some() { "on" } else { "off" }.into()),
         ]
         .into_iter()
+        .chain(oidc.map(OidcSettings::on_record).into_iter().flatten())
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
     }

@@ -4,6 +4,7 @@
 //! address and a token, and of a hundred typical ones five do.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use evidence::Kind;
 use evidence::canonical::{Value, to_vec};
 use evidence::redact::Redactor;
 use std::hint::black_box;
@@ -68,8 +69,16 @@ fn redact(criterion: &mut Criterion) {
     let rules = Redactor::standard();
     let clean = body("");
     let secret = body("Mail ada@example.com, key AKIAIOSFODNN7EXAMPLE. ");
-    assert!(rules.body(&clean).is_ok_and(|done| done.is_none()));
-    assert!(rules.body(&secret).is_ok_and(|done| done.is_some()));
+    assert!(
+        rules
+            .body(Kind::TraceStep, &clean)
+            .is_ok_and(|done| done.is_none())
+    );
+    assert!(
+        rules
+            .body(Kind::TraceStep, &secret)
+            .is_ok_and(|done| done.is_some())
+    );
     let mut group = criterion.benchmark_group("redact");
     for (name, bodies) in [
         ("nothing_to_do", vec![&clean]),
@@ -86,7 +95,7 @@ fn redact(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 for body in &bodies {
-                    let _ = black_box(rules.body(black_box(body)));
+                    let _ = black_box(rules.body(Kind::TraceStep, black_box(body)));
                 }
             });
         });

@@ -27,6 +27,7 @@ mod tree;
 
 use std::sync::{Arc, LazyLock};
 
+use crate::Kind;
 use crate::canonical::{self, Limits, Value};
 
 pub use settings::{
@@ -108,14 +109,20 @@ impl Redactor {
 
     /// The canonical body with secrets replaced and markers counted; `None`: it stays as it is.
     ///
+    /// Of the records about callers only what callers wrote freely is looked through: whatever a tenant's rules
+    /// are, they cannot keep its trail from being written.
+    ///
     /// # Errors
     /// [`TooDeep`]: it cannot be looked through, so it may not be stored.
-    pub fn body(&self, body: &[u8]) -> Result<Option<Vec<u8>>, TooDeep> {
+    pub fn body(&self, kind: Kind, body: &[u8]) -> Result<Option<Vec<u8>>, TooDeep> {
         if !self.suspects(body) {
             return Ok(None);
         }
         let mut value = canonical::parse(body, LIMITS).map_err(|_| TooDeep)?;
-        let changed = self.value(&mut value);
+        let changed = match names::free_of(kind) {
+            Some(free) => tree::Walk { rules: self }.only(&mut value, free),
+            None => self.value(&mut value),
+        };
         let tally = tree::tally(&value);
         if tally.count > 0 {
             value.insert(MEMBER, tally.to_value());

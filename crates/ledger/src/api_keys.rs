@@ -1,14 +1,15 @@
 //! API keys: who may call, as the records of each tenant's ledger say.
 //!
 //! The table in memory is the fold of `identity.event` records in ledger order, made at the start and
-//! carried on with each change. A change is durable before it counts. Only SHA-256 of a key is known; the
-//! key itself is given out once.
+//! carried on with each change. A change is durable before it counts, with one exception: what takes a secret
+//! its worth counts before it is written, so that a key that has leaked can be shut out also when nothing can be
+//! written. Only SHA-256 of a key is known; the key itself is given out once.
 //!
 //! In scope: making, changing, listing and checking keys. Out of scope: what a role may do (server).
 //!
 //! Start at [`Ledger::key_create`] and [`ApiKeys::check`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use evidence::record::{Facts, IdentityEvent, IdentityEventType, Role};
@@ -34,8 +35,11 @@ const KEY_BYTES_MAX: usize = 128;
 /// Most keys of a tenant that are not revoked: one a workload, and an order of magnitude more.
 pub const KEYS_LIVE_MAX: usize = 1_000;
 
-/// Most changes of keys of a tenant that are folded at the start, 20 µs each. From then on keys can only be revoked.
-pub const KEY_CHANGES_MAX: usize = 20_000;
+/// Most keys that a tenant makes and rotates within a day: all that it may have, twice. Each change is folded at every
+/// start, in 20 µs. Revoking is always possible.
+pub const KEY_CHANGES_A_DAY_MAX: usize = 2 * KEYS_LIVE_MAX;
+
+const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 /// Longest name of a key, bytes: a line for people.
 pub const KEY_NAME_BYTES_MAX: usize = 100;
@@ -103,8 +107,10 @@ pub struct ApiKeys {
 #[derive(Debug, Default)]
 struct Table {
     by_id: HashMap<Arc<str>, Arc<ApiKey>>,
-    /// Folded changes, by tenant.
-    changes: HashMap<Arc<str>, usize>,
+    /// When the newest keys were made and rotated, [`KEY_CHANGES_A_DAY_MAX`] of them, by tenant.
+    changes: HashMap<Arc<str>, VecDeque<Timestamp>>,
+    /// Keys that let nobody in although no record says so: writing it has not ended, or has failed.
+    held: HashSet<Arc<str>>,
     /// Keys of some tenant could not be read: there may be some.
     unreadable: bool,
 }
@@ -154,7 +160,39 @@ impl Table {
             }
             _ => return,
         }
-        *self.changes.entry(Arc::clone(tenant_id)).or_default() += 1;
+        // From here on the record says what the key is worth.
+        self.held.remove(event.subject_id.as_str());
+        if matches!(
+            event.event_type,
+            IdentityEventType::KeyCreated | IdentityEventType::KeyRotated
+        ) {
+            let changes = self.changes.entry(Arc::clone(tenant_id)).or_default();
+            if changes.len() == KEY_CHANGES_A_DAY_MAX {
+                changes.pop_front();
+            }
+            changes.push_back(at);
+        }
+    }
+
+    fn list(&self, tenant_id: Option<&str>) -> Vec<Arc<ApiKey>> {
+        let mut keys: Vec<_> = self
+            .by_id
+            .values()
+            .filter(|key| tenant_id.is_none_or(|tenant_id| *key.tenant_id == *tenant_id))
+            .cloned()
+            .collect();
+        keys.sort_by(|a, b| (a.created_at, &a.key_id).cmp(&(b.created_at, &b.key_id)));
+        keys
+    }
+
+    /// Whether the tenant has made and rotated so many keys that it has to wait, and how long.
+    fn must_wait(&self, tenant_id: &str, at: Timestamp) -> Option<i64> {
+        let changes = self.changes.get(tenant_id)?;
+        let oldest = changes
+            .front()
+            .filter(|_| changes.len() == KEY_CHANGES_A_DAY_MAX)?;
+        let left = DAY_MICROS - at.as_micros().saturating_sub(oldest.as_micros());
+        (left > 0).then_some(left)
     }
 }
 
@@ -167,8 +205,8 @@ impl ApiKeys {
         tenant_no: u32,
         tenant_id: &Arc<str>,
     ) -> Result<(), LoadError> {
-        let read = changes(store, tenant_no);
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let read = changes(store, tenant_no, None);
+        let mut table = self.write();
         match read {
             Ok(changes) => {
                 for (event, at) in &changes {
@@ -189,6 +227,10 @@ impl ApiKeys {
         table.unreadable || !table.by_id.is_empty()
     }
 
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -202,7 +244,10 @@ impl ApiKeys {
         let Some(id) = id_of(text) else {
             return refused("malformed", None);
         };
-        let key = self.read().by_id.get(id).cloned();
+        let (key, held) = {
+            let table = self.read();
+            (table.by_id.get(id).cloned(), table.held.contains(id))
+        };
         let hash = evidence::sha256(text.as_bytes());
         let Some(key) = key else {
             return refused("unknown", None);
@@ -210,9 +255,18 @@ impl ApiKeys {
         if !bool::from(hash.ct_eq(&key.hash)) {
             return refused("wrong_secret", Some(key));
         }
-        match key.ended(at) {
+        match key.ended(at).or(held.then_some("revoked")) {
             Some(reason) => refused(reason, Some(key)),
             None => Ok(key),
+        }
+    }
+
+    /// Why something is not on record that holds all the same, if it does.
+    fn not_recorded(&self, key_id: &str, error: KeyError) -> KeyError {
+        if self.read().held.contains(key_id) {
+            KeyError::NotRecorded(Box::new(error))
+        } else {
+            error
         }
     }
 
@@ -223,15 +277,7 @@ impl ApiKeys {
 
     /// The keys of a tenant, or of all, oldest first.
     pub fn list(&self, tenant_id: Option<&str>) -> Vec<Arc<ApiKey>> {
-        let mut keys: Vec<_> = self
-            .read()
-            .by_id
-            .values()
-            .filter(|key| tenant_id.is_none_or(|tenant_id| *key.tenant_id == *tenant_id))
-            .cloned()
-            .collect();
-        keys.sort_by(|a, b| (a.created_at, &a.key_id).cmp(&(b.created_at, &b.key_id)));
-        keys
+        self.read().list(tenant_id)
     }
 }
 
@@ -263,11 +309,16 @@ const CHANGES: [IdentityEventType; 4] = [
 ];
 
 /// The identity records of a tenant that change keys, in ledger order.
-fn changes(store: &dyn Store, tenant_no: u32) -> Result<Vec<(IdentityEvent, Timestamp)>, LoadError> {
+fn changes(
+    store: &dyn Store,
+    tenant_no: u32,
+    as_of: Option<LeafKey>,
+) -> Result<Vec<(IdentityEvent, Timestamp)>, LoadError> {
     let mut leaves: Vec<LeafKey> = Vec::new();
     for event_type in CHANGES {
         let mut query = FacetQuery {
             facets: vec![evidence::facet::facet("identity.event_type", event_type.as_str())],
+            as_of,
             limit: PAGE,
             newest_first: true,
             ..FacetQuery::default()
@@ -423,10 +474,21 @@ pub enum KeyError {
     #[error("the key is revoked")]
     Revoked,
     /// The tenant has as many as it may.
-    #[error(
-        "the tenant has {KEYS_LIVE_MAX} keys, or has changed its keys {KEY_CHANGES_MAX} times; revoke some"
-    )]
+    #[error("the tenant has {KEYS_LIVE_MAX} live keys; revoke some")]
     TooMany,
+    /// The tenant has made and rotated as many as it may within a day.
+    #[error(
+        "the tenant has made and rotated {KEY_CHANGES_A_DAY_MAX} keys within a day; wait, or only revoke"
+    )]
+    TooOften {
+        /// Until it may again.
+        wait_micros: i64,
+    },
+    /// What takes a secret its worth is in force, and could not be written.
+    #[error(
+        "{0}; the key lets nobody in from now on, but only until the next start, because no record says so: ask again"
+    )]
+    NotRecorded(Box<KeyError>),
     /// Nothing was written.
     #[error(transparent)]
     Submit(#[from] SubmitError),
@@ -442,6 +504,19 @@ impl Ledger {
     /// The keys of all tenants.
     pub fn api_keys(&self) -> &ApiKeys {
         &self.inner.api_keys
+    }
+
+    /// The keys of a tenant, oldest first, as they were when its ledger had that size. Blocks.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn api_keys_as_of(&self, tenant: &Tenant, size: u64) -> Result<Vec<Arc<ApiKey>>, LoadError> {
+        let as_of = LeafKey::new(tenant.ledger().row.ledger_no, size);
+        let mut table = Table::default();
+        for (event, at) in changes(self.store(), tenant.tenant_no, Some(as_of))? {
+            table.apply(&tenant.tenant_id, &event, at);
+        }
+        Ok(table.list(None))
     }
 
     /// Makes a key. Blocks until its record is durable.
@@ -474,9 +549,10 @@ impl Ledger {
             .iter()
             .filter(|key| key.ended(at).is_none())
             .count();
-        if live >= KEYS_LIVE_MAX || self.key_changes(&tenant) >= KEY_CHANGES_MAX {
+        if live >= KEYS_LIVE_MAX {
             return Err(KeyError::TooMany);
         }
+        self.key_change_allowed(&tenant, at)?;
         let key_id = random_chars(ID_CHARS);
         let text = format!("{PREFIX}{key_id}_{}", random_chars(SECRET_CHARS));
         let event = IdentityEvent {
@@ -495,7 +571,8 @@ impl Ledger {
     /// Gives a key another secret; the old one is worth nothing from now on. Blocks.
     ///
     /// # Errors
-    /// See [`KeyError`]. `tenant_id` limits whose key it may be.
+    /// See [`KeyError`]. `tenant_id` limits whose key it may be. When nothing can be written, the old secret is worth
+    /// nothing until the next start; when the ledger was only busy, it is worth what it was.
     pub fn key_rotate(
         &self,
         tenant_id: Option<&str>,
@@ -509,15 +586,22 @@ impl Ledger {
         if key.revoked_at.is_some() {
             return Err(KeyError::Revoked);
         }
-        if self.key_changes(&tenant) >= KEY_CHANGES_MAX {
-            return Err(KeyError::TooMany);
-        }
+        self.key_change_allowed(&tenant, at)?;
         let text = format!("{PREFIX}{key_id}_{}", random_chars(SECRET_CHARS));
         let event = IdentityEvent {
             key_hash: Some(evidence::sha256(text.as_bytes())),
             ..IdentityEvent::new(IdentityEventType::KeyRotated, key_id, &*by.principal)
         };
-        let receipt = self.identity_write(&tenant, event, by, at)?;
+        let first = keys.write().held.insert(Arc::clone(&key.key_id));
+        let written = self.identity_write(&tenant, event, by, at);
+        if let Err(KeyError::Submit(SubmitError::Busy { .. }) | KeyError::Rejected(_) | KeyError::Body(_)) =
+            written
+            && first
+        {
+            // Nothing was written, and the caller may need this very key to ask again.
+            keys.write().held.remove(key_id);
+        }
+        let receipt = written.map_err(|error| keys.not_recorded(key_id, error))?;
         drop(changing);
         let key = keys.find(key_id).ok_or(KeyError::KeyUnknown)?;
         Ok(GivenKey { key, text, receipt })
@@ -526,7 +610,8 @@ impl Ledger {
     /// Makes a key worth nothing, for ever. Again: nothing happens. Blocks.
     ///
     /// # Errors
-    /// See [`KeyError`]. `tenant_id` limits whose key it may be.
+    /// See [`KeyError`]. `tenant_id` limits whose key it may be. The key lets nobody in whatever the error; what is not
+    /// on record holds until the next start ([`KeyError::NotRecorded`]).
     pub fn key_revoke(
         &self,
         tenant_id: Option<&str>,
@@ -535,20 +620,30 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<Arc<ApiKey>, KeyError> {
         let keys = self.api_keys();
+        let (key, _) = self.key_of(tenant_id, key_id)?;
+        if key.revoked_at.is_some() {
+            return Ok(key);
+        }
+        // Before the lock, too: another change may wait in it for a ledger that takes nothing.
+        keys.write().held.insert(Arc::clone(&key.key_id));
         let changing = keys.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let (key, tenant) = self.key_of(tenant_id, key_id)?;
         if key.revoked_at.is_some() {
             return Ok(key);
         }
+        keys.write().held.insert(Arc::clone(&key.key_id));
         let event = IdentityEvent::new(IdentityEventType::KeyRevoked, key_id, &*by.principal);
-        self.identity_write(&tenant, event, by, at)?;
+        self.identity_write(&tenant, event, by, at)
+            .map_err(|error| keys.not_recorded(key_id, error))?;
         drop(changing);
         keys.find(key_id).ok_or(KeyError::KeyUnknown)
     }
 
-    fn key_changes(&self, tenant: &Tenant) -> usize {
-        let table = self.api_keys().read();
-        table.changes.get(&tenant.tenant_id).copied().unwrap_or(0)
+    fn key_change_allowed(&self, tenant: &Tenant, at: Timestamp) -> Result<(), KeyError> {
+        match self.api_keys().read().must_wait(&tenant.tenant_id, at) {
+            Some(wait_micros) => Err(KeyError::TooOften { wait_micros }),
+            None => Ok(()),
+        }
     }
 
     /// A key, unless it is another tenant's: that is as absent as one that does not exist.
@@ -588,11 +683,7 @@ impl Ledger {
             .into_iter()
             .next()
             .ok_or(SubmitError::Closing)??;
-        self.api_keys()
-            .table
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .apply(&tenant.tenant_id, &event, at);
+        self.api_keys().write().apply(&tenant.tenant_id, &event, at);
         Ok(placed.receipt)
     }
 }

@@ -105,7 +105,7 @@ impl SealedBody {
 
     /// Seals canonical bytes under a fresh salt, after redaction: the one place that every body passes.
     pub fn seal_by(rules: &Redactor, kind: Kind, salt: Salt, body: &[u8]) -> Result<Self, BodyTooLarge> {
-        match rules.body(body)? {
+        match rules.body(kind, body)? {
             None => Self::seal_clean(kind, salt, body),
             Some(redacted) => Ok(Self {
                 redacted: true,

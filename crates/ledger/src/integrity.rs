@@ -24,8 +24,8 @@ use store::{FacetQuery, LeafKey, RunRecordRow, RunRow, codec};
 
 use crate::settings::Setting;
 use crate::{
-    Bind, BodyTooLarge, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, Salts, SettingError,
-    SubmitError, Tenant,
+    Bind, BodyTooLarge, Changer, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, Salts,
+    SettingError, SubmitError, Tenant,
 };
 
 /// The facet of records that end a trace.
@@ -467,7 +467,7 @@ impl Ledger {
         &self,
         tenant: &Arc<Tenant>,
         policy: &Value,
-        principal: &str,
+        by: &Changer,
         at: Timestamp,
     ) -> Result<(Value, Receipt), SettingError> {
         let policy = Policy::read(policy).map_err(|error| SettingError::Rule {
@@ -475,7 +475,7 @@ impl Ledger {
             rule: error.to_string(),
         })?;
         let states = (policy_value(&Policy::default()), policy_value(&policy));
-        let receipt = self.setting_change(tenant, Setting::IntegrityPolicy, states, principal, at)?;
+        let receipt = self.setting_change(tenant, Setting::IntegrityPolicy, states, by, at)?;
         Ok((policy_value(&policy), receipt))
     }
 }

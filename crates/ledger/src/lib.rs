@@ -45,7 +45,7 @@ use store::Store;
 use tokio::sync::oneshot;
 
 pub use api_keys::{
-    ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
+    ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_A_DAY_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
     KeyRefused, LoadError, NewKey, read_keys,
 };
 pub use audit::AuditError;

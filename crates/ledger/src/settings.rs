@@ -17,7 +17,7 @@ use evidence::redact::{RedactionSettings, Redactor, SettingsError};
 use evidence::{ActorType, Timestamp};
 
 use crate::audit::{self, AuditError};
-use crate::{Ledger, Receipt, RecordError, SubmitError, Tenant};
+use crate::{BodyTooLarge, Changer, Ledger, Receipt, RecordError, Salts, SubmitError, Tenant};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,10 @@ impl Ledger {
         state.map(Some).ok_or_else(|| unreadable("no state after"))
     }
 
-    /// Sets something, and records that as an audit event by `principal`. Blocks. Gives what it was before.
+    /// Sets something, and records that as an audit event. Blocks.
+    ///
+    /// The event is sealed by the built-in rules alone: by the tenant's own, a pattern that finds itself in the
+    /// settings would change them as they are written, and could never be taken back.
     ///
     /// # Errors
     /// [`SettingError`]; then nothing was changed, as far as is known.
@@ -96,23 +99,32 @@ impl Ledger {
         tenant: &Arc<Tenant>,
         setting: Setting,
         (before, after): (Value, Value),
-        principal: &str,
+        by: &Changer,
         at: Timestamp,
     ) -> Result<Receipt, SettingError> {
-        // One after the other, so that each event's state before is the state after of the last.
-        let _one = self.inner.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.setting(tenant, setting)?.unwrap_or(before);
-        let mut event = audit::policy_rule_modified(setting.as_str(), before, after);
-        debug_assert_eq!(event.entity_type, AuditEntityType::PolicyRule);
-        event.actor_type = ActorType::System;
-        event.actor_id = Some(principal.to_owned());
-        let mut draft = audit::draft(&event, at, &mut tenant.salts())?;
-        if draft.body.redacted {
+        let secret = Redactor::standard().free(&canonical::to_vec(&after));
+        if secret
+            .map_err(BodyTooLarge::from)
+            .map_err(AuditError::from)?
+            .is_some()
+        {
             return Err(SettingError::Rule {
                 field: "body",
                 rule: "holds what looks like a secret itself".to_owned(),
             });
         }
+        // One after the other, so that each event's state before is the state after of the last.
+        let _one = self.inner.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.setting(tenant, setting)?.unwrap_or(before);
+        let mut event = audit::policy_rule_modified(setting.as_str(), before, after);
+        debug_assert_eq!(event.entity_type, AuditEntityType::PolicyRule);
+        event.actor_type = if by.human {
+            ActorType::Human
+        } else {
+            ActorType::System
+        };
+        event.actor_id = Some(by.principal.to_string());
+        let mut draft = audit::draft(&event, at, &mut Salts::default())?;
         draft.source_component = SETTINGS_COMPONENT;
         let outcome = self
             .submit_blocking(tenant, vec![draft], at, false)
@@ -144,12 +156,12 @@ impl Ledger {
         &self,
         tenant: &Arc<Tenant>,
         settings: &RedactionSettings,
-        principal: &str,
+        by: &Changer,
         at: Timestamp,
     ) -> Result<Receipt, SettingError> {
         let rules = Redactor::new(settings)?;
         let states = (RedactionSettings::default().to_value(), settings.to_value());
-        let receipt = self.setting_change(tenant, Setting::Redaction, states, principal, at)?;
+        let receipt = self.setting_change(tenant, Setting::Redaction, states, by, at)?;
         tenant.set_rules(Arc::new(rules));
         Ok(receipt)
     }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use evidence::Timestamp;
-use ledger::Ledger;
+use ledger::{Ledger, Tenant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
 use crate::ApiError;
+use crate::access::recorder::Unwritten;
 use crate::access::{Access, Levels, Policies};
 use crate::body::Budget;
 use crate::metrics::RequestCounts;
@@ -152,11 +153,31 @@ impl App {
     /// Makes records of what the recorder has noted so far.
     ///
     /// # Errors
-    /// 503: the ledger takes nothing now.
+    /// 503: some tenant's ledger takes nothing now. The others' notes are written all the same.
     pub async fn flush_access(&self) -> Result<(), ApiError> {
-        let (access, at) = (Arc::clone(&self.access), (self.clock)());
-        self.blocking(move |ledger| Ok(access.recorder.flush(ledger, at, false)?))
+        self.flush_access_if(|unwritten| unwritten.tried).await
+    }
+
+    /// The same for who reads what is noted of a tenant: other tenants' ledgers are no concern of his.
+    pub(crate) async fn flush_access_of(&self, tenant: &Tenant) -> Result<(), ApiError> {
+        let tenant_no = tenant.tenant_no;
+        self.flush_access_if(move |unwritten| unwritten.tenant_no == tenant_no)
             .await
+    }
+
+    async fn flush_access_if(
+        &self,
+        matters: impl Fn(&Unwritten) -> bool + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let (access, at) = (Arc::clone(&self.access), (self.clock)());
+        self.blocking(move |ledger| {
+            let unwritten = access.recorder.flush(ledger, at, false);
+            match unwritten.into_iter().find(matters) {
+                Some(unwritten) => Err(unwritten.error.into()),
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Runs something that blocks (the store, hashing) beside the async threads.

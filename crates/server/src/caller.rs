@@ -43,7 +43,7 @@ const ANONYMOUS: &str = "anonymous";
 /// Why a request without a credential is refused.
 const NO_KEY: &str = "no_key";
 
-/// Not counted by the handler: one row was answered with.
+/// Not said by the handler: one row was answered with.
 const ROWS_UNSET: u64 = u64::MAX;
 
 /// Who calls, and for which tenant.
@@ -56,6 +56,8 @@ pub struct Caller {
     /// `key`, `user` or `local`.
     pub(crate) kind: &'static str,
     pub(crate) roles: Arc<[Role]>,
+    /// What it asks for.
+    operation: Operation,
     rows: Arc<AtomicU64>,
 }
 
@@ -79,12 +81,19 @@ impl Caller {
         }
     }
 
-    fn new(tenant: Arc<Tenant>, principal: Arc<str>, kind: &'static str, roles: &[Role]) -> Self {
+    fn new(
+        operation: &Operation,
+        tenant: Arc<Tenant>,
+        principal: Arc<str>,
+        kind: &'static str,
+        roles: &[Role],
+    ) -> Self {
         Self {
             tenant,
             principal,
             kind,
             roles: roles.into(),
+            operation: *operation,
             rows: Arc::new(AtomicU64::new(ROWS_UNSET)),
         }
     }
@@ -101,6 +110,7 @@ impl Caller {
                 .tenant(LOCAL_TENANT)
                 .ok_or_else(|| ApiError::internal(&"no tenant for local mode"))?;
             return Ok(Self::new(
+                operation,
                 tenant,
                 "local".into(),
                 "local",
@@ -122,7 +132,13 @@ impl Caller {
         match app.ledger.api_keys().check(token, at) {
             Ok(key) => {
                 let tenant = app.ledger.tenant(&key.tenant_id).ok_or_else(unauthorized)?;
-                Ok(Self::new(tenant, key.principal().into(), "key", &[key.role]))
+                Ok(Self::new(
+                    operation,
+                    tenant,
+                    key.principal().into(),
+                    "key",
+                    &[key.role],
+                ))
             }
             Err(refused) => {
                 let of = refused.key.as_ref().and_then(|key| {
@@ -151,7 +167,7 @@ impl Caller {
                 let principal: Arc<str> = user.principal.as_str().into();
                 match app.ledger.tenant(&user.tenant_id) {
                     Some(tenant) => {
-                        let caller = Self::new(tenant, principal, "user", &user.roles);
+                        let caller = Self::new(operation, tenant, principal, "user", &user.roles);
                         if first {
                             let detail = detail(parts, operation);
                             let role = user.roles.first().copied();
@@ -197,6 +213,72 @@ impl Caller {
         self.ask(app, "read", &self.tenant.tenant_id, topic).decision == Decision::Allow
     }
 
+    /// Decides whether the operation may also be done to another tenant, and notes that: for handlers that learn
+    /// only from the request's body, or from what it names, whose it is.
+    ///
+    /// # Errors
+    /// 404: as if there were no such tenant.
+    pub(crate) fn may_for(
+        &self,
+        app: &App,
+        tenant_id: &str,
+        request_id: &RequestId,
+        at: Timestamp,
+    ) -> Result<(), ApiError> {
+        if *tenant_id == *self.tenant.tenant_id {
+            return Ok(());
+        }
+        let tenant_id = name_of_tenant(tenant_id);
+        let decided = self.ask(
+            app,
+            self.operation.action.as_str(),
+            tenant_id,
+            self.operation.topic,
+        );
+        let allowed = decided.decision == Decision::Allow;
+        let detail = Detail {
+            operation: Some(self.operation.name),
+            request_id: Some(Arc::clone(&request_id.0)),
+            resource: Some(tenant_id.to_owned()),
+            ..Detail::default()
+        };
+        self.note(app, decided, detail, at);
+        if allowed {
+            Ok(())
+        } else {
+            Err(ApiError::not_found())
+        }
+    }
+
+    /// Notes a decision over the operation, as much as is left of it.
+    fn note(&self, app: &App, decided: Decided, detail: Detail, at: Timestamp) {
+        let allowed = decided.decision == Decision::Allow;
+        let level = match self.operation.trail {
+            Trail::Counted => app.access.levels.writes,
+            _ => app.access.levels.reads,
+        };
+        let listed = match self.operation.trail {
+            _ if !allowed => Some(Listed::Each),
+            Trail::Nothing => None,
+            Trail::Counted => Some(Listed::First),
+            Trail::Hourly => Some(Listed::Hourly),
+            Trail::Read | Trail::Export | Trail::Decision => Some(Listed::Each),
+        };
+        if let Some(listed) = listed.filter(|_| !allowed || level == Level::Metadata) {
+            app.access.recorder.decision(
+                &self.tenant,
+                self.who(),
+                (self.operation.action.as_str(), self.operation.topic),
+                (decided.decision, decided.policy_ids),
+                self.roles.first().map(|role| role.as_str()),
+                None,
+                detail,
+                at,
+                listed,
+            );
+        }
+    }
+
     /// Who changes something, for records of it.
     pub(crate) fn changer(&self, request_id: &RequestId) -> ledger::Changer {
         ledger::Changer {
@@ -210,6 +292,17 @@ impl Caller {
     pub(crate) fn answered(&self, rows: usize) {
         self.rows
             .store(u64::try_from(rows).unwrap_or(u64::MAX - 1), Ordering::Relaxed);
+    }
+
+    /// How many rows it was answered with.
+    fn rows_of(&self, operation: &Operation) -> u64 {
+        match self.rows.load(Ordering::Relaxed) {
+            ROWS_UNSET => {
+                debug_assert!(!operation.lists, "{} does not say how many rows", operation.name);
+                1
+            }
+            rows => rows,
+        }
     }
 
     /// A token's subject may be a person: its name stays out of headers.
@@ -249,9 +342,7 @@ impl Judged {
             return Err(error);
         }
         let tenant = match operation::tenant_of_path(parts.uri.path()) {
-            // A name that no tenant can have is nobody's: it must not fill records either.
-            Some(tenant) if !ledger::is_tenant_name(tenant) && tenant != INSTANCE => "-",
-            Some(tenant) => tenant,
+            Some(tenant) => name_of_tenant(tenant),
             // Tenants are the instance's.
             None if operation.topic == "tenants" => INSTANCE,
             None => &caller.tenant.tenant_id,
@@ -274,41 +365,19 @@ impl Judged {
     fn noted(self, app: &App, parts: &Parts, operation: &Operation) -> Result<Caller, ApiError> {
         let allowed = self.allows();
         let caller = self.caller;
-        let level = match operation.trail {
-            Trail::Counted => app.access.levels.writes,
-            _ => app.access.levels.reads,
-        };
-        let listed = match operation.trail {
-            _ if !allowed => Some(Listed::Each),
-            Trail::Nothing => None,
-            Trail::Counted => Some(Listed::First),
-            Trail::Hourly => Some(Listed::Hourly),
-            Trail::Read | Trail::Export | Trail::Decision => Some(Listed::Each),
-        };
-        let role = caller.roles.first().map(|role| role.as_str());
         let is_foreign = self.foreign.is_some();
-        if let Some(listed) = listed.filter(|_| !allowed || level == Level::Metadata) {
-            app.access.recorder.decision(
-                &caller.tenant,
-                caller.who(),
-                (operation.action.as_str(), operation.topic),
-                (self.decided.decision, self.decided.policy_ids),
-                role,
-                None,
-                Detail {
-                    resource: self.foreign,
-                    ..detail(parts, operation)
-                },
-                self.at,
-                listed,
-            );
-        }
+        let detail = Detail {
+            resource: self.foreign,
+            ..detail(parts, operation)
+        };
+        caller.note(app, self.decided, detail, self.at);
         if allowed {
             return Ok(caller);
         }
         if is_foreign && operation.topic != "tenants" {
             return Err(ApiError::not_found());
         }
+        let role = caller.roles.first().map(|role| role.as_str());
         let message = format!(
             "the role {} does not allow {} on {}",
             role.unwrap_or("none"),
@@ -319,8 +388,17 @@ impl Judged {
     }
 }
 
+/// A name that no tenant can have is nobody's: it must not fill records.
+fn name_of_tenant(given: &str) -> &str {
+    if ledger::is_tenant_name(given) || given == INSTANCE {
+        given
+    } else {
+        "-"
+    }
+}
+
 /// `Bearer <token>`; the scheme in any case (RFC 9110).
-fn bearer(value: &str) -> Option<&str> {
+pub(crate) fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")
@@ -412,11 +490,11 @@ async fn admitted(app: &App, parts: &Parts, operation: &Operation) -> Result<Cal
         // Whoever it is: what is public is read by all, and no record made of it.
         let tenant = app.ledger.tenant(tenant_id).filter(|_| tenant_id != INSTANCE);
         let tenant = tenant.ok_or_else(ApiError::not_found)?;
-        return Ok(Caller::new(tenant, ANONYMOUS.into(), "public", &[]));
+        return Ok(Caller::new(operation, tenant, ANONYMOUS.into(), "public", &[]));
     }
     let judged = Judged::new(app, parts, operation).await?;
     if operation.flush_first && judged.allows() {
-        app.flush_access().await?;
+        app.flush_access_of(&judged.caller.tenant).await?;
     }
     judged.noted(app, parts, operation)
 }
@@ -451,10 +529,7 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
         detail.operation = None;
         detail.filters = filters(&uri);
         detail.resource = Some(cut(uri.path(), PATH_BYTES_MAX));
-        detail.rows = match caller.rows.load(Ordering::Relaxed) {
-            ROWS_UNSET => 1,
-            rows => rows,
-        };
+        detail.rows = caller.rows_of(&operation);
         let exported = operation.trail == Trail::Export;
         let who = caller.who();
         app.access

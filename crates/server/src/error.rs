@@ -9,7 +9,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evidence::record::RuleBroken;
-use ledger::{AuditError, KeyError, RecordError, Rejection, SettleError, SubmitError};
+use ledger::{AuditError, KeyError, LoadError, RecordError, Rejection, SettleError, SubmitError};
 use serde_json::{Value, json};
 use store::StoreError;
 
@@ -173,6 +173,19 @@ impl From<Rejection> for ApiError {
     }
 }
 
+impl From<LoadError> for ApiError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Store(error) => error.into(),
+            LoadError::Record(error) => error.into(),
+            error @ LoadError::Body { .. } => {
+                tracing::error!(%error, "keys cannot be read");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", error.to_string())
+            }
+        }
+    }
+}
+
 impl From<KeyError> for ApiError {
     fn from(error: KeyError) -> Self {
         let message = error.to_string();
@@ -181,6 +194,14 @@ impl From<KeyError> for ApiError {
             KeyError::Invalid(..) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
             KeyError::Revoked => Self::conflict("key_revoked", message),
             KeyError::TooMany => Self::conflict("too_many_keys", message),
+            KeyError::TooOften { wait_micros } => Self {
+                retry_after_secs: u32::try_from(wait_micros / 1_000_000 + 1).ok(),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_key_changes", message)
+            },
+            KeyError::NotRecorded(error) => Self {
+                message,
+                ..Self::from(*error)
+            },
             KeyError::Submit(error) => error.into(),
             KeyError::Rejected(rejection) => rejection.into(),
             KeyError::Body(error) => error.into(),

@@ -30,7 +30,7 @@ mod tasks;
 mod tls;
 mod verifications;
 
-pub use access::{Access, Level, Levels, Policies, PolicyError, Rate};
+pub use access::{Access, Level, Levels, Policies, PolicyError, Rate, operations_that_list};
 pub use app::{App, Limits, Received, RequestId, Verification};
 pub use caller::{Caller, LOCAL_TENANT};
 pub use error::ApiError;

@@ -5,15 +5,23 @@
 //!
 //! Source: SPEC 5.3.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use evidence::Timestamp;
+use evidence::facet::facet;
+use ledger::INSTANCE;
+use serde::Deserialize;
+use store::FacetQuery;
 use tokio::time::sleep;
 
-use crate::App;
-use crate::api::health::unhealthy;
-use crate::system::{Event, Word};
+use crate::api::health::{Wrong, unhealthy};
+use crate::system::{COMPONENT, Event, SOURCE_COMPONENT, Word};
 use crate::tasks::Stop;
+use crate::{ApiError, App};
+
+/// Records looked through for the last start: ours is the first, unless an operator has written some in the same words.
+const STARTS_LOOKED_THROUGH: u32 = 100;
 
 /// How often health is looked at. Idle, it is a look at a few flags.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -22,14 +30,17 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn lifecycle(app: App, mut stop: Stop) {
     let at = (app.clock)();
     on_record(&app, move |app| started(app, at)).await;
-    let mut healthy = true;
+    let mut known = HashSet::new();
     loop {
-        let wrong = unhealthy(&app).len();
-        if healthy != (wrong == 0) {
-            healthy = wrong == 0;
-            let at = (app.clock)();
-            on_record(&app, move |app| app.record_instance(&health(wrong), at)).await;
+        let wrong: HashSet<Wrong> = unhealthy(&app).into_iter().collect();
+        for new in wrong.difference(&known) {
+            tracing::error!(class = new.class, "{}", new.detail);
         }
+        if known.is_empty() != wrong.is_empty() {
+            let (count, at) = (wrong.len(), (app.clock)());
+            on_record(&app, move |app| app.record_instance(&health(count), at)).await;
+        }
+        known = wrong;
         tokio::select! {
             () = sleep(HEALTH_EVERY) => {}
             () = stop.wait() => return,
@@ -71,6 +82,18 @@ fn started(app: &App, at: Timestamp) {
         };
         app.record_instance(&event, at);
     }
+    match last_settings(app) {
+        Ok(Some(before)) => {
+            if let Some(event) = changed(&before, &app.settings) {
+                app.record_instance(&event, at);
+            }
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(
+            error = error.message,
+            "the settings of the last start cannot be read, so what changed of them is not on record"
+        ),
+    }
     let event = Event {
         name: "STARTUP",
         severity: "INFO",
@@ -83,7 +106,71 @@ fn started(app: &App, at: Timestamp) {
     app.record_instance(&event, at);
 }
 
-/// How many things are wrong. What they are names ledgers, so it stands in the log and in `/readyz`, not here.
+/// The settings of the last start on record, if there was one.
+fn last_settings(app: &App) -> Result<Option<BTreeMap<String, String>>, ApiError> {
+    #[derive(Deserialize)]
+    struct Body {
+        details: Details,
+    }
+    #[derive(Deserialize)]
+    struct Details {
+        settings: BTreeMap<String, String>,
+    }
+    let Some(instance) = app.ledger.tenant(INSTANCE) else {
+        return Ok(None);
+    };
+    let mut query = FacetQuery {
+        facets: vec![
+            facet("system.component", COMPONENT),
+            facet("system.event_type", "STARTUP"),
+        ],
+        newest_first: true,
+        limit: 1,
+        ..FacetQuery::default()
+    };
+    for _ in 0..STARTS_LOOKED_THROUGH {
+        let page = app.ledger.store().facet_find(instance.tenant_no, &query)?;
+        for record in app.ledger.records(&instance).read(&page.leaves)? {
+            // Operators may write system records in the same words; whose it is stands in the header.
+            let ours = record.header()?.source_component == SOURCE_COMPONENT;
+            if let Some(body) = record.body.as_deref().filter(|_| ours) {
+                return Ok(serde_json::from_slice::<Body>(body)
+                    .ok()
+                    .map(|body| body.details.settings));
+            }
+        }
+        let Some(next) = page.next.filter(|_| page.has_more) else {
+            return Ok(None);
+        };
+        query.below = Some(next);
+    }
+    Ok(None)
+}
+
+/// What was set otherwise at the last start: each as it was, and as it is.
+fn changed(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Option<Event> {
+    let of =
+        |settings: &BTreeMap<String, String>, other: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+            settings
+                .iter()
+                .filter(|(name, value)| other.get(*name) != Some(value))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect()
+        };
+    let (was, is) = (of(before, after), of(after, before));
+    let names: BTreeSet<&str> = was.keys().chain(is.keys()).map(String::as_str).collect();
+    (!names.is_empty()).then(|| Event {
+        name: "CONFIG_CHANGE",
+        severity: "WARN",
+        summary: format!("{} settings differ from those of the last start", names.len()),
+        details: vec![
+            ("after", Word::Map(is.clone())),
+            ("before", Word::Map(was.clone())),
+        ],
+    })
+}
+
+/// How many things are wrong. What they are names ledgers, so it stands in the log, not here.
 fn health(wrong: usize) -> Event {
     let (severity, status, summary) = if wrong == 0 {
         (

@@ -16,6 +16,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use ledger::SubmitError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -48,6 +49,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(30);
 
 /// Wait after a failed accept, e.g. for a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often and after which pause what was noted about callers is written once more because the queue was full: a full
+/// queue is worked off within a second or two, and nothing is added to it any more.
+const LAST_FLUSHES_MAX: u32 = 100;
+const LAST_FLUSH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why serving ended otherwise than asked for.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +115,16 @@ pub async fn serve(
     let at = (app.clock)();
     tokio::task::spawn_blocking(move || {
         // Nobody calls any more: what is noted now is all there will be.
-        if let Err(error) = app.access.recorder.flush(&app.ledger, at, true) {
-            tracing::error!(%error, "what was noted about callers could not be written");
+        let mut unwritten = app.access.recorder.flush(&app.ledger, at, true);
+        for _ in 0..LAST_FLUSHES_MAX {
+            if !unwritten.iter().any(|one| matches!(one.error, SubmitError::Busy { .. })) {
+                break;
+            }
+            std::thread::sleep(LAST_FLUSH_PAUSE);
+            unwritten = app.access.recorder.flush(&app.ledger, at, true);
+        }
+        for one in unwritten {
+            tracing::error!(error = %one.error, "what was noted about callers of a tenant could not be written");
         }
         app.ledger.close();
     })

@@ -18,10 +18,10 @@ use crate::App;
 
 /// The component that the server's own records name. Callers may use the word too; what they cannot set is
 /// the `source_component` of the header.
-const COMPONENT: &str = "server";
+pub(crate) const COMPONENT: &str = "server";
 
 /// The `source_component` of the server's own records.
-const SOURCE_COMPONENT: &str = "server";
+pub(crate) const SOURCE_COMPONENT: &str = "server";
 
 /// A value among the details.
 #[derive(Clone, Debug)]

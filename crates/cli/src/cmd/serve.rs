@@ -180,7 +180,13 @@ struct Who {
 
 async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
     let data_dir = settings.ledger.data_dir.clone();
-    let on_record = settings.on_record();
+    let mut on_record = settings.on_record();
+    for (name, hash) in who.access.policies().files() {
+        on_record.insert(
+            format!("policies.{name}"),
+            format!("sha256:{}", evidence::hex_string(hash)),
+        );
+    }
     // Ports first: a port in use is said before the folder is touched.
     let http = bind("listen", settings.listen).await?;
     let grpc = match settings.grpc_listen {

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use crate::Kind;
+
 /// The fixed list of SPEC 6.4, in lower case.
 const SECRET: [&str; 24] = [
     "password",
@@ -144,6 +146,17 @@ pub(super) fn is_exempt(name: &str) -> bool {
     ) || ["_at", "_fingerprint", "_hash", "_unix_nano"]
         .iter()
         .any(|ending| name.ends_with(ending))
+}
+
+/// Of the kinds that say who called: the members that a caller writes freely. All others are words and identifiers of
+/// Deponent's own, by which the records are found and keys known; no rule touches them.
+pub(super) const fn free_of(kind: Kind) -> Option<&'static [&'static str]> {
+    match kind {
+        Kind::AccessEvent => Some(&["filters", "resource"]),
+        Kind::AuthorizationDecision => Some(&[]),
+        Kind::IdentityEvent => Some(&["name"]),
+        _ => None,
+    }
 }
 
 /// Members of Deponent's own that hold more such members.

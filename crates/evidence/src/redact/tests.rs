@@ -8,7 +8,7 @@ fn text(text: &str) -> String {
 fn body(json: &str) -> String {
     let canonical = canonical::canonicalize(json.as_bytes(), Limits::default()).unwrap();
     let done = Redactor::standard()
-        .body(&canonical)
+        .body(Kind::TraceStep, &canonical)
         .unwrap()
         .unwrap_or(canonical);
     String::from_utf8(done).unwrap()
@@ -152,11 +152,55 @@ fn a_tenant_adds_names_and_patterns_and_takes_patterns_away() {
     assert_eq!(RedactionSettings::read(&settings.to_value()).unwrap(), settings);
     let rules = Redactor::new(&settings).unwrap();
     let sent = br#"{"m":{"kundennummer":"7","t":"ABCD a@b.example 123-45-6789 EFGH"}}"#;
-    let stored = rules.body(sent).unwrap().unwrap();
+    let stored = rules.body(Kind::TraceStep, sent).unwrap().unwrap();
     assert_eq!(
         String::from_utf8(stored).unwrap(),
         r#"{"m":{"kundennummer":"<REDACTED>","t":"<REDACTED_ORDER> a@b.example <REDACTED_US_SSN> <REDACTED_ORDER>"},"redactions":{"count":4,"patterns":["field","order","us_ssn"]}}"#
     );
+}
+
+#[test]
+fn no_rule_of_a_tenant_touches_the_words_of_its_access_trail() {
+    let settings = canonical::parse(
+        br#"{"fields":["count","decision","event_type","filters","key_hash","name","operation","principal","resource","role","subject_id"],
+            "patterns":[{"name":"any","pattern":"[a-z_]+"}]}"#,
+        Limits::default(),
+    )
+    .unwrap();
+    let rules = Redactor::new(&RedactionSettings::read(&settings).unwrap()).unwrap();
+    let stored = |kind, sent: &str| {
+        let sent = canonical::canonicalize(sent.as_bytes(), Limits::default()).unwrap();
+        let stored = rules.body(kind, &sent).unwrap().unwrap_or(sent);
+        String::from_utf8(stored).unwrap()
+    };
+    for (kind, sent, expected) in [
+        (
+            Kind::AuthorizationDecision,
+            r#"{"action":"read","count":1,"decision":"DENY","policy_ids":["reader"],"principal":"ada@example.com","resource":"acme/audit","role":"reader"}"#,
+            None,
+        ),
+        (
+            Kind::IdentityEvent,
+            r#"{"event_type":"key.revoked","principal":"ada@example.com","subject_id":"k3y"}"#,
+            None,
+        ),
+        (
+            Kind::IdentityEvent,
+            r#"{"event_type":"key.created","name":"for ada","principal":"local","role":"reader","subject_id":"k3y"}"#,
+            Some(
+                r#"{"event_type":"key.created","name":"<REDACTED>","principal":"local","redactions":{"count":1,"patterns":["field"]},"role":"reader","subject_id":"k3y"}"#,
+            ),
+        ),
+        (
+            Kind::AccessEvent,
+            r#"{"count":1,"event_type":"evidence.read","filters":{"1":"ada"},"operation":"get_record","principal":"ada@example.com","resource":"/ada","row_count":1}"#,
+            Some(
+                r#"{"count":1,"event_type":"evidence.read","filters":{"1":"<REDACTED>"},"operation":"get_record","principal":"ada@example.com","redactions":{"count":2,"patterns":["field"]},"resource":"<REDACTED>","row_count":1}"#,
+            ),
+        ),
+    ] {
+        assert_eq!(stored(kind, sent), expected.unwrap_or(sent), "{kind:?}");
+    }
 }
 
 #[test]
@@ -222,7 +266,7 @@ fn hostile_texts_take_linear_time() {
         let started = std::time::Instant::now();
         let _ = Redactor::standard().text(&long);
         let sent = canonical::to_vec(&Value::object([("t", Value::from(long.as_str()))]));
-        Redactor::standard().body(&sent).unwrap();
+        Redactor::standard().body(Kind::TraceStep, &sent).unwrap();
         let took = started.elapsed();
         assert!(took.as_secs() < 5, "{unit:?} took {took:?}");
     }
@@ -292,8 +336,8 @@ proptest! {
     fn twice_is_once(value in values()) {
         let rules = Redactor::standard();
         let sent = canonical::to_vec(&Value::object([("v", value)]));
-        let once = rules.body(&sent).unwrap().unwrap_or(sent);
-        let twice = rules.body(&once).unwrap();
+        let once = rules.body(Kind::TraceStep, &sent).unwrap().unwrap_or(sent);
+        let twice = rules.body(Kind::TraceStep, &once).unwrap();
         prop_assert!(twice.as_deref().is_none_or(|twice| twice == once),
             "{}\n{}", String::from_utf8_lossy(&once), String::from_utf8_lossy(&twice.unwrap_or_default()));
     }
@@ -328,7 +372,7 @@ proptest! {
                 value = if level % 2 == 0 { Value::Array(vec![value]) } else { Value::object([("k", value)]) };
             }
             let sent = canonical::to_vec(&Value::object([("v", value)]));
-            let stored = Redactor::standard().body(&sent).unwrap().unwrap();
+            let stored = Redactor::standard().body(Kind::TraceStep, &sent).unwrap().unwrap();
             prop_assert!(!String::from_utf8_lossy(&stored).contains(secret));
             prop_assert!(canonical::is_canonical(&stored));
         }

@@ -32,6 +32,24 @@ impl Walk<'_> {
         self.walk(value, place)
     }
 
+    /// A body of Deponent's own in which nothing but these members is anybody else's.
+    pub(super) fn only(&self, value: &mut Value, free: &[&str]) -> bool {
+        let Value::Object(members) = value else {
+            return false;
+        };
+        members
+            .iter_mut()
+            .filter(|(name, _)| free.contains(&name.as_str()))
+            .fold(false, |changed, (name, value)| {
+                let place = Place {
+                    ours: false,
+                    secret: self.rules.is_secret_name(name),
+                    levels: text::JSON_LEVELS,
+                };
+                self.walk(value, place) | changed
+            })
+    }
+
     /// What a client has put together.
     pub(super) fn free(&self, value: &mut Value, levels: u16) -> bool {
         let place = Place {

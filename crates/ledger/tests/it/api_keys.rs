@@ -1,7 +1,8 @@
 //! API keys: what the ledger says of them is what counts, before and after a restart.
 
 use evidence::record::Role;
-use ledger::{Changer, INSTANCE, KEYS_LIVE_MAX, KeyError, NewKey};
+use evidence::redact::{RedactionSettings, TenantPattern};
+use ledger::{Changer, INSTANCE, KEY_CHANGES_A_DAY_MAX, KEYS_LIVE_MAX, KeyError, NewKey};
 use store::Fault;
 
 use crate::bed::TestLedger;
@@ -194,4 +195,127 @@ fn a_key_whose_record_is_not_durable_lets_nobody_in() {
         .key_create(&new("acme", Role::Admin), &Changer::local(), bed.now());
     assert!(given.is_err());
     assert!(!bed.ledger.api_keys().any());
+}
+
+#[test]
+fn a_key_is_shut_out_also_when_nothing_can_be_written() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    let by = Changer::local();
+    let create = || {
+        bed.ledger
+            .key_create(&new("acme", Role::Admin), &by, bed.now())
+            .unwrap()
+    };
+    let (leaked, rotated, other) = (create(), create(), create());
+    bed.fault.arm(Fault::AppendUnsynced);
+    let revoked = bed.ledger.key_revoke(None, &leaked.key.key_id, &by, bed.now());
+    assert!(matches!(revoked, Err(KeyError::NotRecorded(_))), "{revoked:?}");
+    let changed = bed.ledger.key_rotate(None, &rotated.key.key_id, &by, bed.now());
+    assert!(matches!(changed, Err(KeyError::NotRecorded(_))), "{changed:?}");
+    assert!(changed.unwrap_err().to_string().contains("until the next start"));
+    let judge = |bed: &TestLedger| [&leaked.text, &rotated.text, &other.text].map(|text| reason(bed, text));
+    assert_eq!(judge(&bed), ["revoked", "revoked", "let in"]);
+    // Said as it is on record: asked again, it is tried again.
+    assert_eq!(
+        bed.ledger.api_keys().find(&leaked.key.key_id).unwrap().revoked_at,
+        None
+    );
+    let again = bed.ledger.key_revoke(None, &leaked.key.key_id, &by, bed.now());
+    assert!(matches!(again, Err(KeyError::NotRecorded(_))), "{again:?}");
+}
+
+#[test]
+fn what_a_refused_rotation_leaves_is_the_key_as_it_was() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let by = Changer::local();
+    let given = bed
+        .ledger
+        .key_create(&new("acme", Role::Admin), &by, bed.now())
+        .unwrap();
+    bed.ledger
+        .key_rotate(None, &given.key.key_id, &by, bed.now())
+        .unwrap();
+    assert_eq!(reason(&bed, &given.text), "wrong_secret");
+    let size = bed.size(&tenant);
+    bed.ledger
+        .key_revoke(None, &given.key.key_id, &by, bed.now())
+        .unwrap();
+    assert_eq!(bed.size(&tenant), size + 1);
+    let bed = bed.reopen();
+    assert_eq!(reason(&bed, &given.text), "wrong_secret");
+}
+
+#[test]
+fn keys_that_are_changed_too_often_can_be_changed_again_the_next_day_and_revoked_at_once() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    let by = Changer::local();
+    let given = bed
+        .ledger
+        .key_create(&new("acme", Role::Reader), &by, bed.now())
+        .unwrap();
+    let id = given.key.key_id.clone();
+    for _ in 1..KEY_CHANGES_A_DAY_MAX {
+        bed.ledger.key_rotate(None, &id, &by, bed.now()).unwrap();
+    }
+    let judge = |bed: &TestLedger| {
+        let refused = bed.ledger.key_rotate(None, &id, &by, bed.now());
+        assert!(
+            matches!(refused, Err(KeyError::TooOften { wait_micros }) if wait_micros > 0),
+            "{refused:?}"
+        );
+        let refused = bed.ledger.key_create(&new("acme", Role::Reader), &by, bed.now());
+        assert!(matches!(refused, Err(KeyError::TooOften { .. })), "{refused:?}");
+    };
+    judge(&bed);
+    let bed = bed.reopen();
+    judge(&bed);
+    bed.ledger
+        .key_rotate(None, &id, &by, bed.later(25 * 3_600_000))
+        .unwrap();
+    bed.ledger.key_revoke(None, &id, &by, bed.now()).unwrap();
+}
+
+#[test]
+fn a_tenants_rules_of_redaction_keep_none_of_its_keys_from_being_revoked() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let by = Changer::local();
+    let given = bed
+        .ledger
+        .key_create(&new("acme", Role::Admin), &by, bed.now())
+        .unwrap();
+    let settings = RedactionSettings {
+        fields: ["event_type", "role", "principal", "count", "key_hash"]
+            .map(String::from)
+            .into(),
+        patterns: vec![TenantPattern {
+            name: "any".into(),
+            pattern: "[a-z_.]+".into(),
+        }],
+        off: Vec::new(),
+    };
+    bed.ledger
+        .redaction_change(&tenant, &settings, &by, bed.now())
+        .unwrap();
+    bed.ledger
+        .key_revoke(None, &given.key.key_id, &by, bed.now())
+        .unwrap();
+    assert_eq!(reason(&bed, &given.text), "revoked");
+    // A pattern that finds itself in the settings can be taken back.
+    bed.ledger
+        .redaction_change(&tenant, &settings, &by, bed.now())
+        .unwrap();
+    bed.ledger
+        .redaction_change(&tenant, &RedactionSettings::default(), &by, bed.now())
+        .unwrap();
+    let bed = bed.reopen();
+    assert_eq!(reason(&bed, &given.text), "revoked");
+    assert_eq!(
+        bed.ledger.redaction(&bed.tenant("acme")).unwrap(),
+        RedactionSettings::default()
+    );
+    bed.check();
 }

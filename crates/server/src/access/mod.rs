@@ -5,6 +5,7 @@
 //!
 //! Start at [`Access`].
 
+mod draft;
 pub(crate) mod operation;
 pub(crate) mod policy;
 mod rates;
@@ -38,4 +39,14 @@ impl Access {
             rates: Rates::new(rate),
         })
     }
+
+    /// What decides.
+    pub const fn policies(&self) -> &Policies {
+        &self.policies
+    }
+}
+
+/// The operations whose reads are noted with a number of rows, and their paths.
+pub fn operations_that_list() -> impl Iterator<Item = (&'static str, &'static str)> {
+    operation::listing()
 }

@@ -50,6 +50,8 @@ pub(crate) struct Operation {
     pub(crate) action: Action,
     pub(crate) topic: &'static str,
     pub(crate) trail: Trail,
+    /// The handler says how many rows it answers with; of others it is one.
+    pub(crate) lists: bool,
     /// What earlier requests left in the recorder's buffer is committed first.
     pub(crate) flush_first: bool,
 }
@@ -71,12 +73,20 @@ const fn op(name: &'static str, action: Action, topic: &'static str, trail: Trai
         action,
         topic,
         trail,
+        lists: false,
         flush_first: false,
     }
 }
 
 const fn read(name: &'static str, topic: &'static str) -> Access {
     Access::Decided(op(name, Action::Read, topic, Trail::Read))
+}
+
+/// A read of any number of rows.
+const fn list(name: &'static str, topic: &'static str) -> Access {
+    let mut operation = op(name, Action::Read, topic, Trail::Read);
+    operation.lists = true;
+    Access::Decided(operation)
 }
 
 /// Of the ledger itself: no record unless denied.
@@ -103,7 +113,7 @@ const fn manage(name: &'static str, topic: &'static str) -> Access {
 /// Reads of what the recorder writes.
 const fn trail(name: &'static str) -> Access {
     let mut operation = op(name, Action::Read, "audit", Trail::Read);
-    operation.flush_first = true;
+    (operation.lists, operation.flush_first) = (true, true);
     Access::Decided(operation)
 }
 
@@ -116,19 +126,19 @@ const TABLE: &[(&str, &str, Access)] = &[
     (
         "GET",
         "/api/v1/audits/{job_id}/checks",
-        read("audit_checks", "runs"),
+        list("audit_checks", "runs"),
     ),
     (
         "GET",
         "/api/v1/audits/{job_id}/evidence",
-        read("audit_evidence", "runs"),
+        list("audit_evidence", "runs"),
     ),
     (
         "POST",
         "/api/v1/audits/{job_id}/resolve",
         manage("audit_resolve", "audits"),
     ),
-    ("GET", "/api/v1/contracts", read("contracts_list", "runs")),
+    ("GET", "/api/v1/contracts", list("contracts_list", "runs")),
     ("POST", "/api/v1/contracts", write("contract_record")),
     ("GET", "/api/v1/contracts/{id}", read("contract_get", "runs")),
     (
@@ -147,7 +157,7 @@ const TABLE: &[(&str, &str, Access)] = &[
         Access::Decided(op("export_download", Action::Export, "exports", Trail::Export)),
     ),
     ("POST", "/api/v1/fingerprint", quiet("fingerprint", "self")),
-    ("GET", "/api/v1/incidents", read("incidents_list", "runs")),
+    ("GET", "/api/v1/incidents", list("incidents_list", "runs")),
     ("POST", "/api/v1/incidents", write("incident_open")),
     ("GET", "/api/v1/incidents/{id}", read("incident_get", "runs")),
     (
@@ -161,12 +171,12 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/incidents/{id}/resolve",
         write("incident_resolve"),
     ),
-    ("GET", "/api/v1/jobs", read("jobs_list", "runs")),
+    ("GET", "/api/v1/jobs", list("jobs_list", "runs")),
     ("POST", "/api/v1/jobs", write("job_create")),
     ("GET", "/api/v1/jobs/{id}", read("job_get", "runs")),
     ("POST", "/api/v1/jobs/{id}/cancel", write("job_cancel")),
     ("POST", "/api/v1/jobs/{id}/complete", write("job_complete")),
-    ("GET", "/api/v1/jobs/{id}/events", read("job_events", "runs")),
+    ("GET", "/api/v1/jobs/{id}/events", list("job_events", "runs")),
     ("POST", "/api/v1/jobs/{id}/fail", write("job_fail")),
     ("POST", "/api/v1/jobs/{id}/health", write("job_health")),
     (
@@ -175,7 +185,7 @@ const TABLE: &[(&str, &str, Access)] = &[
         read("job_progress_get", "runs"),
     ),
     ("POST", "/api/v1/jobs/{id}/progress", write("job_progress")),
-    ("GET", "/api/v1/jobs/{id}/retries", read("job_retries", "runs")),
+    ("GET", "/api/v1/jobs/{id}/retries", list("job_retries", "runs")),
     ("POST", "/api/v1/jobs/{id}/start", write("job_start")),
     ("POST", "/api/v1/jobs/{id}/steps", write("job_step")),
     (
@@ -220,7 +230,7 @@ const TABLE: &[(&str, &str, Access)] = &[
         write("lineage_deterministic"),
     ),
     ("POST", "/api/v1/lineage/evidence", write("lineage_evidence")),
-    ("GET", "/api/v1/logs/audit", read("list_audit_entries", "audit")),
+    ("GET", "/api/v1/logs/audit", list("list_audit_entries", "audit")),
     ("GET", "/api/v1/logs/audit/access", trail("get_audit_access")),
     (
         "GET",
@@ -235,7 +245,7 @@ const TABLE: &[(&str, &str, Access)] = &[
     (
         "GET",
         "/api/v1/logs/audit/exports",
-        read("get_audit_exports", "audit"),
+        list("get_audit_exports", "audit"),
     ),
     ("GET", "/api/v1/logs/audit/identity", trail("get_audit_identity")),
     (
@@ -246,7 +256,7 @@ const TABLE: &[(&str, &str, Access)] = &[
     (
         "GET",
         "/api/v1/logs/llm-runs",
-        read("list_llm_run_records", "runs"),
+        list("list_llm_run_records", "runs"),
     ),
     (
         "GET",
@@ -261,37 +271,37 @@ const TABLE: &[(&str, &str, Access)] = &[
     (
         "GET",
         "/api/v1/logs/llm-runs/{run_id}/governance",
-        read("get_llm_run_governance", "runs"),
+        list("get_llm_run_governance", "runs"),
     ),
     (
         "GET",
         "/api/v1/logs/llm-runs/{run_id}/replay",
-        read("get_llm_run_replay", "runs"),
+        list("get_llm_run_replay", "runs"),
     ),
     (
         "GET",
         "/api/v1/logs/llm-runs/{run_id}/trace",
-        read("get_llm_run_trace", "runs"),
+        list("get_llm_run_trace", "runs"),
     ),
     (
         "GET",
         "/api/v1/logs/system",
-        read("list_system_records", "system"),
+        list("list_system_records", "system"),
     ),
     (
         "GET",
         "/api/v1/logs/system/audit",
-        read("get_system_audit", "system"),
+        list("get_system_audit", "system"),
     ),
     (
         "GET",
         "/api/v1/logs/system/{run_id}/events",
-        read("get_system_events", "system"),
+        list("get_system_events", "system"),
     ),
     (
         "GET",
         "/api/v1/logs/system/{run_id}/replay",
-        read("get_system_replay", "system"),
+        list("get_system_replay", "system"),
     ),
     (
         "GET",
@@ -301,24 +311,24 @@ const TABLE: &[(&str, &str, Access)] = &[
     (
         "GET",
         "/api/v1/logs/system/{run_id}/telemetry",
-        read("get_system_telemetry", "system"),
+        list("get_system_telemetry", "system"),
     ),
     ("GET", "/api/v1/me", quiet("whoami", "self")),
     ("POST", "/api/v1/panels/check", quiet("panel_check", "self")),
     (
         "GET",
         "/api/v1/policy-activations",
-        read("policy_activations_list", "runs"),
+        list("policy_activations_list", "runs"),
     ),
     ("POST", "/api/v1/policy-activations", write("policy_activate")),
-    ("GET", "/api/v1/provenance", read("provenance_list", "runs")),
+    ("GET", "/api/v1/provenance", list("provenance_list", "runs")),
     ("POST", "/api/v1/provenance", write("provenance_log")),
     (
         "GET",
         "/api/v1/provenance/drift",
-        read("provenance_drift", "runs"),
+        list("provenance_drift", "runs"),
     ),
-    ("GET", "/api/v1/records", read("list_records", "records")),
+    ("GET", "/api/v1/records", list("list_records", "records")),
     ("GET", "/api/v1/records/{id}", read("get_record", "records")),
     (
         "GET",
@@ -363,20 +373,20 @@ const TABLE: &[(&str, &str, Access)] = &[
     ),
     ("POST", "/api/v1/runs/{run_id}/seal", write("run_seal")),
     ("POST", "/api/v1/runs/{run_id}/steps", write("step_record")),
-    ("GET", "/api/v1/signals", read("signals_list", "runs")),
+    ("GET", "/api/v1/signals", list("signals_list", "runs")),
     ("POST", "/api/v1/signals", write("signal_record")),
     ("GET", "/api/v1/signals/{id}", read("signal_get", "runs")),
     ("GET", "/api/v1/steps", read("step_find", "runs")),
     ("POST", "/api/v1/system-records", write("system_record_record")),
-    ("GET", "/api/v1/traces", read("trace_list", "runs")),
+    ("GET", "/api/v1/traces", list("trace_list", "runs")),
     ("POST", "/api/v1/traces", write("trace_store")),
     (
         "GET",
         "/api/v1/traces/by-root-hash/{hash}",
-        read("trace_by_root_hash", "runs"),
+        list("trace_by_root_hash", "runs"),
     ),
-    ("GET", "/api/v1/traces/diff", read("trace_diff", "runs")),
-    ("GET", "/api/v1/traces/{id}", read("trace_read", "runs")),
+    ("GET", "/api/v1/traces/diff", list("trace_diff", "runs")),
+    ("GET", "/api/v1/traces/{id}", list("trace_read", "runs")),
     (
         "POST",
         "/api/v1/verifications",
@@ -452,6 +462,14 @@ pub(crate) fn access_of(method: &Method, template: &str) -> Access {
             Access::Decided(op("unlisted", Action::Manage, "unlisted", Trail::Decision)),
             |(_, _, access)| *access,
         )
+}
+
+/// The operations that answer with any number of rows, and their paths.
+pub(crate) fn listing() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TABLE.iter().filter_map(|(_, path, access)| match access {
+        Access::Decided(operation) if operation.lists => Some((operation.name, *path)),
+        _ => None,
+    })
 }
 
 /// The tenant that a path names; of others it is the caller's.

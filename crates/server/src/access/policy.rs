@@ -5,7 +5,7 @@
 //!
 //! Source: SPEC 5.4, 11.5.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,6 +58,8 @@ pub struct PolicyError(String);
 pub struct Policies {
     set: PolicySet,
     authorizer: Authorizer,
+    /// SHA-256 of each file of an operator's own, by its name without folder.
+    files: BTreeMap<String, [u8; 32]>,
     remembered: Mutex<HashMap<String, Decided>>,
 }
 
@@ -74,6 +76,7 @@ impl Policies {
     /// What is wrong, and where.
     pub fn load(own: Option<&Path>) -> Result<Self, PolicyError> {
         let mut set = PolicySet::new();
+        let mut hashes = BTreeMap::new();
         add(&mut set, "default", DEFAULT)?;
         for file in own.map(files).transpose()?.unwrap_or_default() {
             let wrong = |error: &dyn std::fmt::Display| PolicyError(format!("{}: {error}", file.display()));
@@ -88,6 +91,7 @@ impl Policies {
                 .to_string_lossy()
                 .into_owned();
             add(&mut set, &name, &text).map_err(|error| wrong(&error.0))?;
+            hashes.insert(name, evidence::sha256(text.as_bytes()));
         }
         let (schema, _) =
             Schema::from_cedarschema_str(SCHEMA).map_err(|error| PolicyError(error.to_string()))?;
@@ -97,9 +101,15 @@ impl Policies {
         }
         Ok(Self {
             set,
+            files: hashes,
             authorizer: Authorizer::new(),
             remembered: Mutex::default(),
         })
+    }
+
+    /// The operator's own files by name, each with its SHA-256.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8; 32])> {
+        self.files.iter().map(|(name, hash)| (name.as_str(), hash))
     }
 
     /// Decides whether `asker` may do `action` on `topic` of `tenant`. What cannot be decided is denied.

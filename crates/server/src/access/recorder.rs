@@ -2,28 +2,39 @@
 //!
 //! A note costs a request one lock. [`Recorder::flush`] makes records of what is noted: the background calls
 //! it twice a second, so that a crash takes at most a second's worth; a clean shutdown calls it last.
-//! What repeats is counted: of equal notes of one period (a minute) the first few stand by
+//! What cannot be written is noted still, within bounds that are each tenant's own: a ledger that takes nothing stops
+//! no other's. What repeats is counted: of equal notes of one period (a minute) the first few stand by
 //! themselves, the rest as one record with a count when the period ends.
 //!
 //! Source: SPEC 5.4.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use evidence::record::{
-    AccessEvent, AccessEventType, AuthorizationDecision, Decision, Facts, IdentityEvent, IdentityEventType,
-    Role,
-};
-use evidence::{ActorType, Kind, Timestamp};
-use ledger::{Draft, Ledger, Salts, SubmitError, Tenant};
+use evidence::Timestamp;
+use evidence::record::{Decision, Role};
+use ledger::{Ledger, SubmitError, Tenant};
+
+use super::draft::draft;
 
 /// Notes that wait to be written: half a second of 20,000 requests a second, 300 bytes each. What comes above it is counted,
 /// and counts go on beyond their period.
 const WAITING_MAX: usize = 10_000;
 
+/// Of these for one tenant: it leaves room for others, also when its ledger takes nothing.
+const WAITING_TENANT_MAX: usize = WAITING_MAX / 2;
+
 /// Counts at once: a thousand keys times a dozen of action and topic. When full, all that are there end early; when
 /// nothing can be written either, notes of what is not counted yet are lost, and their number is logged.
 const COUNTS_MAX: usize = 20_000;
+
+/// Counts of a tenant whose ledger takes nothing: a hundred keys times a dozen. What is not among them is lost, and
+/// its number logged.
+const COUNTS_HELD_MAX: usize = 1_000;
+
+/// How long a ledger that is refused for writing is not asked again: it needs an operator.
+const HELD_MICROS: i64 = MINUTE_MICROS;
 
 /// Equal decisions and reads of a minute that stand by themselves: ten a second are nobody who reads; above it is a flood.
 const LISTED_MAX: u64 = 600;
@@ -63,7 +74,7 @@ pub(crate) struct Who {
 
 /// What is counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum What {
+pub(super) enum What {
     Decision {
         action: &'static str,
         topic: &'static str,
@@ -98,21 +109,21 @@ pub(crate) struct Detail {
     pub(crate) rows: u64,
 }
 
+/// A note, and so a record to be.
 #[derive(Clone, Debug)]
-struct Noted {
-    tenant: Arc<Tenant>,
-    who: Who,
-    what: What,
-    detail: Detail,
-    at: Timestamp,
-    count: u64,
+pub(super) struct Noted {
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) who: Who,
+    pub(super) what: What,
+    pub(super) detail: Detail,
+    pub(super) at: Timestamp,
+    pub(super) count: u64,
     /// With a count: when the first was.
-    since: Option<Timestamp>,
+    pub(super) since: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
 struct Count {
-    tenant: Arc<Tenant>,
     /// The period, counted from 1970.
     period: i64,
     period_micros: i64,
@@ -124,10 +135,23 @@ struct Count {
     until: Timestamp,
 }
 
+/// What is noted for the ledger of one tenant.
+#[derive(Debug)]
+struct Book {
+    tenant: Arc<Tenant>,
+    waiting: Vec<Noted>,
+    counts: HashMap<(Who, What), Count>,
+    /// The ledger is refused for writing: until then it is not asked again, and everything is counted.
+    held: Option<(Timestamp, SubmitError)>,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    waiting: Vec<Noted>,
-    counts: HashMap<(u32, Who, What), Count>,
+    /// By number of tenant.
+    books: HashMap<u32, Book>,
+    /// Notes waiting and counts in all of them.
+    waiting: usize,
+    counts: usize,
     lost: u64,
 }
 
@@ -137,6 +161,15 @@ pub(crate) struct Recorder {
     state: Mutex<State>,
     /// One flush at a time: a second one returns when the first one's records are durable.
     flushing: Mutex<()>,
+}
+
+/// A tenant whose notes could not be written.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) tenant_no: u32,
+    pub(crate) error: SubmitError,
+    /// Seen now, not remembered.
+    pub(crate) tried: bool,
 }
 
 /// How often equal notes are listed before they are counted.
@@ -247,11 +280,9 @@ impl Recorder {
             Listed::First => (MINUTE_MICROS, 1),
             Listed::Hourly => (HOUR_MICROS, 0),
         };
-        let period = at.as_micros().div_euclid(period_micros);
-        let key = (tenant.tenant_no, who, what);
+        let key = (who, what);
         let begun = Count {
-            tenant: Arc::clone(tenant),
-            period,
+            period: at.as_micros().div_euclid(period_micros),
             period_micros,
             listed: 0,
             more: 0,
@@ -261,24 +292,28 @@ impl Recorder {
         };
         let mut state = self.lock();
         let state = &mut *state;
-        let room = state.waiting.len() < WAITING_MAX;
-        if state.counts.len() >= COUNTS_MAX && !state.counts.contains_key(&key) {
-            if !room {
-                state.lost += 1;
-                return;
-            }
-            let ended = state.counts.drain().filter_map(|(key, count)| ended(key, &count));
-            state.waiting.extend(ended);
+        if !state.has_room_for(tenant, &key) {
+            state.lost += 1;
+            return;
         }
-        let count = state.counts.entry(key.clone()).or_insert_with(|| begun.clone());
-        if count.period != period && room {
-            let before = std::mem::replace(count, begun);
-            state.waiting.extend(ended(key.clone(), &before));
+        let book = state
+            .books
+            .entry(tenant.tenant_no)
+            .or_insert_with(|| Book::new(tenant));
+        let room = book.has_room() && state.waiting < WAITING_MAX;
+        let before = book.waiting.len();
+        let count = book.counts.entry(key.clone()).or_insert_with(|| {
+            state.counts += 1;
+            begun.clone()
+        });
+        if count.period != begun.period && room {
+            let over = std::mem::replace(count, begun);
+            book.waiting.extend(ended(&book.tenant, key.clone(), &over));
         }
         if count.listed < listed_max && room {
             count.listed += 1;
-            let (_, who, what) = key;
-            state.waiting.push(Noted {
+            let (who, what) = key;
+            book.waiting.push(Noted {
                 tenant: Arc::clone(tenant),
                 who,
                 what,
@@ -288,77 +323,199 @@ impl Recorder {
                 since: None,
             });
         } else {
-            if count.more == 0 {
-                count.since = at;
-            }
-            count.more += 1;
-            count.rows = count.rows.saturating_add(detail.rows);
-            count.until = count.until.max(at);
+            count.add(1, detail.rows, at, at);
         }
+        state.waiting += book.waiting.len() - before;
     }
 
     /// Makes records of what is noted; with `end` also of counts whose period has not ended. Blocks.
     ///
-    /// What cannot be written now is noted still.
-    ///
-    /// # Errors
-    /// The ledger takes nothing now.
-    pub(crate) fn flush(&self, ledger: &Ledger, at: Timestamp, end: bool) -> Result<(), SubmitError> {
+    /// What cannot be written now is noted still. Says of which tenants.
+    pub(crate) fn flush(&self, ledger: &Ledger, at: Timestamp, end: bool) -> Vec<Unwritten> {
         let _one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = {
-            let mut state = self.lock();
-            let state = &mut *state;
-            let over = state
-                .counts
-                .extract_if(|_, count| end || at.as_micros().div_euclid(count.period_micros) > count.period);
-            let lost = std::mem::take(&mut state.lost);
-            if lost > 0 {
-                tracing::error!(
-                    lost,
-                    "notes about callers are lost: too many while nothing could be written"
-                );
-            }
-            let mut waiting = std::mem::take(&mut state.waiting);
-            waiting.extend(over.filter_map(|(key, count)| ended(key, &count)));
-            waiting
-        };
-        let mut result = Ok(());
-        let mut kept = Vec::new();
-        waiting.sort_by_key(|noted| noted.tenant.tenant_no);
-        for of_tenant in waiting.chunk_by(|a, b| a.tenant.tenant_no == b.tenant.tenant_no) {
-            let mut salts = of_tenant[0].tenant.salts();
-            for batch in of_tenant.chunks(BATCH_RECORDS) {
+        let (taken, mut unwritten) = self.lock().take(at, end);
+        for (tenant, notes) in taken {
+            let mut salts = tenant.salts();
+            let mut rest = notes.as_slice();
+            while !rest.is_empty() {
+                let (batch, after) = rest.split_at(rest.len().min(BATCH_RECORDS));
                 let drafts = batch
                     .iter()
                     .filter_map(|noted| draft(noted, &mut salts))
                     .collect();
-                match ledger.submit_blocking(&batch[0].tenant, drafts, at, false) {
+                match ledger.submit_blocking(&tenant, drafts, at, false) {
                     Ok(outcomes) => {
                         for rejection in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
                             tracing::error!(%rejection, "an access record was refused");
                         }
+                        rest = after;
                     }
                     // It may stand there already: twice on record is better than never.
                     Err(error) => {
-                        kept.extend_from_slice(batch);
-                        result = Err(error);
+                        self.lock().give_back(&tenant, rest, &error, at);
+                        unwritten.push(Unwritten {
+                            tenant_no: tenant.tenant_no,
+                            error,
+                            tried: true,
+                        });
+                        break;
                     }
                 }
             }
         }
-        if !kept.is_empty() {
-            let mut state = self.lock();
-            kept.append(&mut state.waiting);
-            state.waiting = kept;
+        unwritten
+    }
+}
+
+impl Book {
+    fn new(tenant: &Arc<Tenant>) -> Self {
+        Self {
+            tenant: Arc::clone(tenant),
+            waiting: Vec::new(),
+            counts: HashMap::new(),
+            held: None,
         }
-        result
+    }
+
+    fn has_room(&self) -> bool {
+        self.held.is_none() && self.waiting.len() < WAITING_TENANT_MAX
+    }
+
+    /// Counts what cannot wait; how many notes are lost for it.
+    fn fold(&mut self, noted: Noted) -> u64 {
+        let since = noted.since.unwrap_or(noted.at);
+        let full = self.counts.len() >= COUNTS_HELD_MAX;
+        let count = match self.counts.entry((noted.who, noted.what)) {
+            Entry::Occupied(count) => count.into_mut(),
+            Entry::Vacant(_) if full => return noted.count,
+            Entry::Vacant(vacant) => vacant.insert(Count {
+                period: noted.at.as_micros().div_euclid(MINUTE_MICROS),
+                period_micros: MINUTE_MICROS,
+                listed: 0,
+                more: 0,
+                rows: 0,
+                since,
+                until: noted.at,
+            }),
+        };
+        count.add(noted.count, noted.detail.rows, since, noted.at);
+        0
+    }
+}
+
+impl Count {
+    fn add(&mut self, times: u64, rows: u64, since: Timestamp, until: Timestamp) {
+        self.since = if self.more == 0 {
+            since
+        } else {
+            self.since.min(since)
+        };
+        self.more = self.more.saturating_add(times);
+        self.rows = self.rows.saturating_add(rows);
+        self.until = self.until.max(until);
+    }
+}
+
+impl State {
+    /// Whether something can be counted; makes room for it where that is possible.
+    fn has_room_for(&mut self, tenant: &Tenant, key: &(Who, What)) -> bool {
+        let book = self.books.get(&tenant.tenant_no);
+        if book.is_some_and(|book| book.counts.contains_key(key)) {
+            return true;
+        }
+        let full = self.counts >= COUNTS_MAX;
+        if let Some(book) = book.filter(|book| book.held.is_some()) {
+            return !full && book.counts.len() < COUNTS_HELD_MAX;
+        }
+        if full && self.waiting >= WAITING_MAX {
+            return false;
+        }
+        if full {
+            // Counts of ledgers that take nothing stay: they are few each, and would come back.
+            for book in self.books.values_mut().filter(|book| book.held.is_none()) {
+                self.counts -= book.counts.len();
+                let before = book.waiting.len();
+                for (key, count) in book.counts.drain() {
+                    book.waiting.extend(ended(&book.tenant, key, &count));
+                }
+                self.waiting += book.waiting.len() - before;
+            }
+        }
+        true
+    }
+
+    /// Takes what is to be written, by tenant; says which are not to be asked yet.
+    fn take(&mut self, at: Timestamp, end: bool) -> (Vec<(Arc<Tenant>, Vec<Noted>)>, Vec<Unwritten>) {
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            tracing::error!(
+                lost,
+                "notes about callers are lost: too many while nothing could be written"
+            );
+        }
+        let (mut taken, mut waits) = (Vec::new(), Vec::new());
+        for (&tenant_no, book) in &mut self.books {
+            if let Some((until, error)) = &book.held
+                && at < *until
+                && !end
+            {
+                waits.push(Unwritten {
+                    tenant_no,
+                    error: error.clone(),
+                    tried: false,
+                });
+                continue;
+            }
+            book.held = None;
+            let mut notes = std::mem::take(&mut book.waiting);
+            self.waiting -= notes.len();
+            let before = book.counts.len();
+            let over = book
+                .counts
+                .extract_if(|_, count| end || at.as_micros().div_euclid(count.period_micros) > count.period);
+            notes.extend(over.filter_map(|(key, count)| ended(&book.tenant, key, &count)));
+            self.counts -= before - book.counts.len();
+            if !notes.is_empty() {
+                taken.push((Arc::clone(&book.tenant), notes));
+            }
+        }
+        self.books
+            .retain(|_, book| book.held.is_some() || !book.counts.is_empty() || !book.waiting.is_empty());
+        taken.sort_unstable_by_key(|(tenant, _)| tenant.tenant_no);
+        (taken, waits)
+    }
+
+    /// Notes again what could not be written: each as it was if the ledger may take it soon, counted if not, or if that
+    /// would be too many.
+    fn give_back(&mut self, tenant: &Arc<Tenant>, notes: &[Noted], error: &SubmitError, at: Timestamp) {
+        let book = self
+            .books
+            .entry(tenant.tenant_no)
+            .or_insert_with(|| Book::new(tenant));
+        let later = std::mem::take(&mut book.waiting);
+        let (waited, counted) = (later.len(), book.counts.len());
+        let mut room = WAITING_TENANT_MAX;
+        if matches!(error, SubmitError::Refused(_)) {
+            let until = at.checked_add_micros(HELD_MICROS).unwrap_or(at);
+            book.held = Some((until, error.clone()));
+            room = 0;
+        }
+        for noted in notes.iter().cloned().chain(later) {
+            if book.waiting.len() < room {
+                book.waiting.push(noted);
+            } else {
+                self.lost = self.lost.saturating_add(book.fold(noted));
+            }
+        }
+        self.waiting = self.waiting + book.waiting.len() - waited;
+        self.counts = self.counts + book.counts.len() - counted;
     }
 }
 
 /// What a count comes to when its period is over.
-fn ended((_, who, what): (u32, Who, What), count: &Count) -> Option<Noted> {
+fn ended(tenant: &Arc<Tenant>, (who, what): (Who, What), count: &Count) -> Option<Noted> {
     (count.more > 0).then(|| Noted {
-        tenant: Arc::clone(&count.tenant),
+        tenant: Arc::clone(tenant),
         who,
         what,
         detail: Detail {
@@ -371,96 +528,5 @@ fn ended((_, who, what): (u32, Who, What), count: &Count) -> Option<Noted> {
     })
 }
 
-fn draft(noted: &Noted, salts: &mut Salts) -> Option<Draft> {
-    let Noted {
-        tenant,
-        who,
-        what,
-        detail,
-        at,
-        count,
-        since,
-        ..
-    } = noted;
-    let principal = who.principal.to_string();
-    let request_id = detail.request_id.as_deref().map(ToOwned::to_owned);
-    let (kind, facts, body) = match what {
-        What::Decision {
-            action,
-            topic,
-            foreign,
-            decision,
-            policy_ids,
-            role,
-            reason,
-        } => {
-            let tenant_id = match &detail.resource {
-                Some(asked) => asked.as_str(),
-                None if *foreign => "-",
-                None => &tenant.tenant_id,
-            };
-            let decision = AuthorizationDecision {
-                action: (*action).to_owned(),
-                count: *count,
-                decision: Decision::parse(decision)?,
-                operation: detail.operation.map(ToOwned::to_owned),
-                policy_ids: policy_ids.to_vec(),
-                principal,
-                reason: reason.map(ToOwned::to_owned),
-                request_id,
-                resource: format!("{tenant_id}/{topic}"),
-                role: role.map(ToOwned::to_owned),
-                since: *since,
-            };
-            let body = decision.encode();
-            (Kind::AuthorizationDecision, Facts::Authorization(decision), body)
-        }
-        What::Access { operation, exported } => {
-            let event = AccessEvent {
-                count: *count,
-                event_type: if *exported {
-                    AccessEventType::Exported
-                } else {
-                    AccessEventType::Read
-                },
-                filters: detail.filters.clone(),
-                operation: (*operation).to_owned(),
-                principal,
-                request_id,
-                resource: detail.resource.clone(),
-                row_count: detail.rows,
-                since: *since,
-            };
-            let body = event.encode();
-            (Kind::AccessEvent, Facts::Access(event), body)
-        }
-        What::Refused { subject_id, reason } => {
-            let event = IdentityEvent {
-                reason: Some((*reason).to_owned()),
-                count: (*count > 1).then_some(*count),
-                request_id,
-                ..IdentityEvent::new(IdentityEventType::SigninRefused, &**subject_id, principal)
-            };
-            let body = event.encode();
-            (Kind::IdentityEvent, Facts::Identity(event), body)
-        }
-        What::SignedIn { role } => {
-            let event = IdentityEvent {
-                role: *role,
-                count: (*count > 1).then_some(*count),
-                request_id,
-                ..IdentityEvent::new(IdentityEventType::Signin, principal.clone(), principal)
-            };
-            let body = event.encode();
-            (Kind::IdentityEvent, Facts::Identity(event), body)
-        }
-    };
-    let actor = if who.human {
-        (ActorType::Human, None)
-    } else {
-        (ActorType::System, Some(Arc::clone(&who.principal)))
-    };
-    Draft::of_no_run(facts, (kind, &body), actor, *at, salts)
-        .inspect_err(|error| tracing::error!(%error, "an access record is too large"))
-        .ok()
-}
+#[cfg(test)]
+mod tests;

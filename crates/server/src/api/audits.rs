@@ -106,6 +106,14 @@ fn member(read: &AuditRead, name: &str) -> Result<Box<RawValue>, ApiError> {
     raw(to_vec(read.result.get(name).unwrap_or(&Value::Null)))
 }
 
+/// Entries of a list.
+fn rows(of: &Value, name: &str) -> usize {
+    match of.get(name) {
+        Some(Value::Array(entries)) => entries.len(),
+        _ => 0,
+    }
+}
+
 impl<'a> AuditView<'a> {
     fn of(read: &'a AuditRead) -> Result<Self, ApiError> {
         let member = |name| member(read, name);
@@ -191,6 +199,7 @@ async fn checks(
             .job_audit(&caller.tenant, &job_id)?
             .ok_or_else(ApiError::not_found)?;
         let member = |name| member(&read, name);
+        caller.answered(rows(&read.result, "checks"));
         ok(&ChecksView {
             audit_id: member("audit_id")?,
             checks: member("checks")?,
@@ -236,6 +245,7 @@ async fn evidence(
     app.blocking(move |ledger| {
         let _permit = permit;
         let read = ledger.job_audit_evidence(&caller.tenant, &job_id)?;
+        caller.answered(rows(&read.input, "step_results") + rows(&read.input, "signals"));
         ok(&EvidenceView {
             audit_id: &read.audit_id,
             evidence: raw(to_vec(&read.input))?,

@@ -1,14 +1,17 @@
 //! Whether the server lives, is ready, what it has done, and what it serves.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use bytes::Bytes;
+use evidence::Timestamp;
+use evidence::record::Role;
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -16,7 +19,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::ledger::status_of;
-use crate::{ApiError, App};
+use crate::caller::bearer;
+use crate::{ApiError, App, Received};
 
 /// A store that has not answered by then is not ready: probes give up after a second or more.
 const STORE_TIME: Duration = Duration::from_secs(1);
@@ -44,46 +48,73 @@ struct Readiness {
     reasons: Vec<String>,
 }
 
+/// Something that is wrong: its class for everybody, what exactly for the log, because that names tenants and paths.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Wrong {
+    pub(crate) class: &'static str,
+    pub(crate) detail: String,
+}
+
 /// What is wrong with writing and with the ledgers; empty: nothing.
-pub(crate) fn unhealthy(app: &App) -> Vec<String> {
-    let stopped = app.ledger.stopped();
-    let mut reasons: Vec<String> = stopped
-        .map(|stopped| format!("writing has stopped: {stopped}"))
-        .into_iter()
-        .collect();
+pub(crate) fn unhealthy(app: &App) -> Vec<Wrong> {
+    let stopped = app.ledger.stopped().map(|detail| Wrong {
+        class: WRITING_STOPPED,
+        detail,
+    });
+    let mut wrong: Vec<Wrong> = stopped.into_iter().collect();
     for tenant in app.ledger.tenants() {
         let ledger = tenant.ledger();
         let verification = app.verification_of(&tenant.tenant_id);
         let (status, detail) = status_of(&ledger, verification.as_ref());
         if status != "ok" {
             let detail = detail.unwrap_or_default();
-            reasons.push(format!("ledger {}: {detail}", ledger.row.origin));
+            wrong.push(Wrong {
+                class: status,
+                detail: format!("ledger {}: {detail}", ledger.row.origin),
+            });
         }
     }
-    reasons
+    wrong
 }
 
-/// Store and ledgers are in order.
+/// A class of what is wrong that is no ledger's.
+const WRITING_STOPPED: &str = "writing has stopped";
+
+/// Store and ledgers are in order. Says what is wrong and how often, not with whom: that stands in the log.
 #[utoipa::path(get, path = "/readyz", tag = "operation",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 async fn readyz(app: State<App>) -> Response {
-    let mut reasons = unhealthy(&app);
+    let mut reasons = Vec::new();
+    let mut ledgers: BTreeMap<&str, usize> = BTreeMap::new();
+    for wrong in unhealthy(&app) {
+        if wrong.class == WRITING_STOPPED {
+            reasons.push(wrong.class.to_owned());
+        } else {
+            *ledgers.entry(wrong.class).or_default() += 1;
+        }
+    }
+    let pending = app.ledger.tenants().into_iter().filter(|tenant| {
+        let verification = app.verification_of(&tenant.tenant_id);
+        verification.is_none_or(|verification| verification.pending)
+    });
+    match pending.count() {
+        0 => {}
+        count => *ledgers.entry("the first verification has not ended").or_default() += count,
+    }
+    reasons.extend(ledgers.iter().map(|(class, count)| match count {
+        1 => format!("1 ledger: {class}"),
+        count => format!("{count} ledgers: {class}"),
+    }));
     if app.draining.load(Ordering::Relaxed) {
         reasons.push("the server is shutting down".to_owned());
-    }
-    for tenant in app.ledger.tenants() {
-        if app
-            .verification_of(&tenant.tenant_id)
-            .is_none_or(|verification| verification.pending)
-        {
-            let origin = &tenant.ledger().row.origin;
-            reasons.push(format!("ledger {origin}: its first verification has not ended"));
-        }
     }
     let read = app.blocking(|service| Ok(service.store().head_read(0)?));
     match timeout(STORE_TIME, read).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => reasons.push(error.message),
+        Ok(Err(error)) => {
+            tracing::warn!(error = error.message, "the store cannot answer");
+            reasons.push("the store cannot answer".to_owned());
+        }
         Err(_) => reasons.push(format!(
             "the store has not answered within {} s",
             STORE_TIME.as_secs()
@@ -97,10 +128,11 @@ async fn readyz(app: State<App>) -> Response {
     (code, Json(Readiness { status, reasons })).into_response()
 }
 
-/// Counters and gauges in Prometheus' text form.
+/// Counters and gauges in Prometheus' text form. Series of single ledgers, which name tenants, only for an operator's key.
 #[utoipa::path(get, path = "/metrics", tag = "operation",
     responses((status = 200, body = str, content_type = "text/plain")))]
-async fn metrics(app: State<App>) -> Result<Response, ApiError> {
+async fn metrics(app: State<App>, Received(at): Received, headers: HeaderMap) -> Result<Response, ApiError> {
+    let names_tenants = is_operator(&app, &headers, at);
     let requests = app.requests.read();
     let (free, bodies_max) = (app.budget.free_bytes(), app.limits.bodies_in_flight_bytes_max);
     let text = app
@@ -172,28 +204,45 @@ async fn metrics(app: State<App>) -> Result<Response, ApiError> {
                 "1 when nothing is written any more.",
                 stopped,
             );
-            page.head("deponent_ledger_leaves", "gauge", "Leaves in a ledger.");
             let tenants = service.tenants();
-            for tenant in &tenants {
-                let row = &tenant.ledger().row;
-                let size = service.store().head_read(row.ledger_no)?.size;
-                page.line(&format!(
-                    "deponent_ledger_leaves{{origin=\"{}\"}} {size}",
-                    row.origin
-                ));
-            }
-            page.head(
-                "deponent_ledger_refused",
-                "gauge",
-                "1 when a ledger is refused for writing.",
-            );
+            let mut ledgers = Vec::with_capacity(tenants.len());
             for tenant in &tenants {
                 let ledger = tenant.ledger();
-                let refused = u8::from(ledger.refusal().is_some());
-                page.line(&format!(
-                    "deponent_ledger_refused{{origin=\"{}\"}} {refused}",
-                    ledger.row.origin
-                ));
+                let size = service.store().head_read(ledger.row.ledger_no)?.size.as_u64();
+                let refused = ledger.refusal().is_some();
+                ledgers.push((ledger.row.origin.clone(), size, refused));
+            }
+            let leaves: u64 = ledgers.iter().map(|(_, size, _)| size).sum();
+            page.one(
+                "deponent_ledgers",
+                "gauge",
+                "Ledgers that are written to.",
+                ledgers.len(),
+            );
+            page.one("deponent_leaves", "gauge", "Leaves in them.", leaves);
+            let refused = ledgers.iter().filter(|(_, _, refused)| *refused).count();
+            page.one(
+                "deponent_ledgers_refused",
+                "gauge",
+                "Ledgers that are refused for writing.",
+                refused,
+            );
+            if names_tenants {
+                page.head("deponent_ledger_leaves", "gauge", "Leaves in a ledger.");
+                for (origin, size, _) in &ledgers {
+                    page.line(&format!("deponent_ledger_leaves{{origin=\"{origin}\"}} {size}"));
+                }
+                page.head(
+                    "deponent_ledger_refused",
+                    "gauge",
+                    "1 when a ledger is refused for writing.",
+                );
+                for (origin, _, refused) in &ledgers {
+                    let refused = u8::from(*refused);
+                    page.line(&format!(
+                        "deponent_ledger_refused{{origin=\"{origin}\"}} {refused}"
+                    ));
+                }
             }
             page.head("deponent_requests_total", "counter", "Requests answered.");
             for ((class, status), count) in requests {
@@ -206,6 +255,17 @@ async fn metrics(app: State<App>) -> Result<Response, ApiError> {
         .await?;
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+/// Whether an operator asks. The page is everybody's, so a key that is none is no error, and nothing is noted.
+fn is_operator(app: &App, headers: &HeaderMap, at: Timestamp) -> bool {
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let key = given
+        .and_then(bearer)
+        .and_then(|token| app.ledger.api_keys().check(token, at).ok());
+    app.is_local() || key.is_some_and(|key| key.role == Role::Operator)
 }
 
 /// A page of metrics.

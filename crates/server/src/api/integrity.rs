@@ -18,7 +18,7 @@ use super::answer::{ReadProblems, ReceiptOut, WriteProblems, json};
 use super::fields::Num;
 use super::records::ReceiptView;
 use crate::api::logs::NoParams;
-use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
+use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, RequestId};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -230,6 +230,7 @@ async fn policy_put(
     State(app): State<App>,
     caller: Caller,
     Received(at): Received,
+    request_id: RequestId,
     body: JsonBody<PolicyIn>,
 ) -> Result<Response, ApiError> {
     let text = app
@@ -237,7 +238,7 @@ async fn policy_put(
             let tenant = Arc::clone(&caller.tenant);
             let policy = body.value.value();
             let (mut policy, receipt) =
-                ledger.integrity_policy_change(&tenant, &policy, &caller.principal, at)?;
+                ledger.integrity_policy_change(&tenant, &policy, &caller.changer(&request_id), at)?;
             let receipt = serde_json::to_value(ReceiptOut(receipt)).unwrap_or_default();
             policy.insert("receipt", canonical::from_serde(&receipt).unwrap_or_default());
             Ok(canonical::to_vec(&policy))

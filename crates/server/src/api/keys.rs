@@ -4,6 +4,9 @@
 //!
 //! Source: SPEC 5.4, 11.5.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -19,6 +22,7 @@ use utoipa_axum::routes;
 use super::answer::{ReadProblems, WriteProblems};
 use super::logs::NoParams;
 use super::records::ReceiptView;
+use super::run_list::{as_of, bad};
 use crate::api::answer::ReceiptOut;
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, RequestId};
 
@@ -33,9 +37,9 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 /// Who calls.
 #[derive(Debug, Serialize, ToSchema)]
 struct Me {
-    /// `key:<id>`, or `local`.
+    /// `key:<id>`, `local`, or the subject of a token.
     principal: String,
-    /// `key` or `local`.
+    /// `key`, `user` (a token) or `local`.
     kind: &'static str,
     roles: Vec<&'static str>,
     tenant_id: String,
@@ -114,6 +118,8 @@ struct KeyGiven {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Keys {
+    /// The tree size that was read at; null where keys of all tenants are listed.
+    as_of: Option<u64>,
     items: Vec<KeyView>,
 }
 
@@ -123,6 +129,9 @@ struct Keys {
 struct KeysQuery {
     /// For operators: whose.
     tenant_id: Option<String>,
+    /// The tree size to read at: the keys as they were then.
+    #[param(minimum = 0)]
+    as_of: Option<u64>,
 }
 
 /// An operator works on any tenant's keys, everybody else on his own's.
@@ -136,6 +145,23 @@ fn tenant_of(caller: &Caller, asked: Option<String>) -> Result<Option<String>, A
         Some(asked) if asked != own => Err(ApiError::not_found()),
         _ => Ok(Some(own)),
     }
+}
+
+/// Whose key of that id it may be; decided and noted for an operator, who works on other tenants' keys.
+fn tenant_of_key(
+    app: &App,
+    caller: &Caller,
+    key_id: &str,
+    request_id: &RequestId,
+    at: Timestamp,
+) -> Result<Option<String>, ApiError> {
+    let tenant_id = tenant_of(caller, None)?;
+    if tenant_id.is_none()
+        && let Some(key) = app.ledger.api_keys().find(key_id)
+    {
+        caller.may_for(app, &key.tenant_id, request_id, at)?;
+    }
+    Ok(tenant_id)
 }
 
 fn given(status: StatusCode, given: &GivenKey) -> Response {
@@ -166,6 +192,7 @@ async fn create(
         tenant_id,
     } = body.value;
     let tenant_id = tenant_of(&caller, tenant_id)?.unwrap_or_else(|| caller.tenant.tenant_id.to_string());
+    caller.may_for(&app, &tenant_id, &request_id, at)?;
     let new = NewKey {
         tenant_id,
         role,
@@ -185,13 +212,42 @@ async fn create(
 async fn list(
     State(app): State<App>,
     caller: Caller,
+    Received(at): Received,
+    request_id: RequestId,
     Query(query): Query<KeysQuery>,
 ) -> Result<Json<Keys>, ApiError> {
-    let tenant_id = tenant_of(&caller, query.tenant_id)?;
-    let keys = app.ledger.api_keys().list(tenant_id.as_deref());
-    Ok(Json(Keys {
-        items: keys.iter().map(|key| KeyView::new(key)).collect(),
-    }))
+    let Some(tenant_id) = tenant_of(&caller, query.tenant_id)? else {
+        if query.as_of.is_some() {
+            return Err(bad(
+                "query: as_of: needs tenant_id: each tenant has a tree of its own",
+            ));
+        }
+        // Of all tenants: each is decided, once.
+        let mut keys = app.ledger.api_keys().list(None);
+        let mut may = HashMap::new();
+        keys.retain(|key| {
+            *may.entry(Arc::clone(&key.tenant_id))
+                .or_insert_with(|| caller.may_for(&app, &key.tenant_id, &request_id, at).is_ok())
+        });
+        return Ok(Json(Keys::of(None, &keys)));
+    };
+    caller.may_for(&app, &tenant_id, &request_id, at)?;
+    app.blocking(move |ledger| {
+        let tenant = ledger.tenant(&tenant_id).ok_or_else(ApiError::not_found)?;
+        let size = as_of(ledger, &tenant, query.as_of)?;
+        let keys = ledger.api_keys_as_of(&tenant, size)?;
+        Ok(Json(Keys::of(Some(size), &keys)))
+    })
+    .await
+}
+
+impl Keys {
+    fn of(as_of: Option<u64>, keys: &[Arc<ApiKey>]) -> Self {
+        Self {
+            as_of,
+            items: keys.iter().map(|key| KeyView::new(key)).collect(),
+        }
+    }
 }
 
 /// Gives a key another secret; the old one is worth nothing at once.
@@ -205,7 +261,7 @@ async fn rotate(
     request_id: RequestId,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let tenant_id = tenant_of(&caller, None)?;
+    let tenant_id = tenant_of_key(&app, &caller, &id, &request_id, at)?;
     app.blocking(move |ledger| {
         let changed = ledger.key_rotate(tenant_id.as_deref(), &id, &caller.changer(&request_id), at)?;
         Ok(given(StatusCode::OK, &changed))
@@ -224,7 +280,7 @@ async fn revoke(
     request_id: RequestId,
     Path(id): Path<String>,
 ) -> Result<Json<KeyView>, ApiError> {
-    let tenant_id = tenant_of(&caller, None)?;
+    let tenant_id = tenant_of_key(&app, &caller, &id, &request_id, at)?;
     app.blocking(move |ledger| {
         let key = ledger.key_revoke(tenant_id.as_deref(), &id, &caller.changer(&request_id), at)?;
         Ok(Json(KeyView::new(&key)))

@@ -182,6 +182,9 @@ struct DriftQuery {
     run_id: Option<String>,
     /// By this model.
     model_version: Option<String>,
+    /// The tree size to read at.
+    #[param(minimum = 0)]
+    as_of: Option<u64>,
 }
 
 impl From<DriftQuery> for LogsQuery {
@@ -195,7 +198,7 @@ impl From<DriftQuery> for LogsQuery {
             model_version: of.model_version,
             limit: None,
             cursor: None,
-            as_of: None,
+            as_of: of.as_of,
         }
     }
 }
@@ -329,6 +332,7 @@ async fn list(
                 .next
                 .map(|leaf| cursor::encode(&scope, size, &(leaf.ledger_no(), leaf.leaf_index())))
                 .transpose()?;
+            caller.answered(page.records.len());
             let out = LogsPage {
                 items: page.records.iter().map(LogView::of).collect::<Result<_, _>>()?,
                 has_more: next_cursor.is_some(),
@@ -368,6 +372,8 @@ struct DriftReport {
     logs: usize,
     /// False when there were more: the newest 100,000 were looked at. Ask by input_hash or model_version.
     complete: bool,
+    /// Tree size that was read at.
+    as_of: u64,
 }
 
 /// Inputs whose outputs changed, by version.
@@ -383,8 +389,11 @@ async fn drift(
     let asked = LogsQuery::from(asked);
     let text = app
         .blocking(move |ledger| {
-            let query = asked.query(PROVENANCE_PAGE_MAX)?;
+            let size = as_of(ledger, &caller.tenant, asked.as_of)?;
+            let mut query = asked.query(PROVENANCE_PAGE_MAX)?;
+            query.as_of = Some(LeafKey::new(caller.tenant.ledger().row.ledger_no, size));
             let drift = ledger.provenance_drift(&caller.tenant, &query)?;
+            caller.answered(drift.logs);
             let output = |output: ledger::provenance::DriftOutput| DriftOut {
                 output_hash: output.output_hash,
                 model_version: output.model_version,
@@ -404,6 +413,7 @@ async fn drift(
                     .collect(),
                 logs: drift.logs,
                 complete: drift.complete,
+                as_of: size,
             };
             serde_json::to_vec(&report).map_err(|error| ApiError::internal(&error))
         })

@@ -268,12 +268,17 @@ async fn proof(
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     let id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let sees_audit = caller.may_read(&app, "audit");
     let text = app
         .blocking(move |service| {
             let record = service
                 .records(&caller.tenant)
                 .get(id)?
                 .ok_or_else(ApiError::not_found)?;
+            // Absent there, absent here: not even that it exists is shown.
+            if !sees_audit && is_audit(record.header()?.kind) {
+                return Err(ApiError::not_found());
+            }
             prove(service, &caller.tenant, record.leaf)
         })
         .await?;

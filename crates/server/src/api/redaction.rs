@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use super::answer::{ReadProblems, ReceiptOut, WriteProblems, ok};
 use super::records::ReceiptView;
 use crate::api::logs::NoParams;
-use crate::{ApiError, App, Caller, ExactJsonBody, Query, Received};
+use crate::{ApiError, App, Caller, ExactJsonBody, Query, Received, RequestId};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get, put))
@@ -128,6 +128,7 @@ async fn put(
     State(app): State<App>,
     caller: Caller,
     Received(at): Received,
+    request_id: RequestId,
     // A pattern may look like what it finds.
     ExactJsonBody(body): ExactJsonBody<SettingsIn>,
 ) -> Result<Response, ApiError> {
@@ -135,7 +136,7 @@ async fn put(
         .blocking(move |ledger| {
             let settings = body.value.check()?;
             let tenant = Arc::clone(&caller.tenant);
-            let receipt = ledger.redaction_change(&tenant, &settings, &caller.principal, at)?;
+            let receipt = ledger.redaction_change(&tenant, &settings, &caller.changer(&request_id), at)?;
             Ok((settings, receipt))
         })
         .await?;

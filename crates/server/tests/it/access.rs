@@ -372,8 +372,10 @@ fn what_belongs_to_the_audit_topic_is_absent_for_a_reader() {
         .or(items[0]["header"]["id"].as_str())
         .unwrap();
     let path = format!("/api/v1/records/{id}");
-    assert_eq!(keyed.get_as("auditor", &path).status, 200);
-    assert_eq!(keyed.get_as("reader", &path).problem(404), "not_found");
+    for path in [path.clone(), format!("{path}/proof")] {
+        assert_eq!(keyed.get_as("auditor", &path).status, 200, "{path}");
+        assert_eq!(keyed.get_as("reader", &path).problem(404), "not_found", "{path}");
+    }
     let page = keyed.get_as("reader", "/api/v1/records?kind=identity.event").ok();
     assert_eq!(page["items"], json!([]));
 }
@@ -454,4 +456,118 @@ fn a_public_tlog_needs_no_key_and_nothing_else_is_public() {
     for path in ["/api/v1/ledger/head", "/api/v1/records", "/api/v1/me"] {
         assert_eq!(keyed.get_as("nobody", path).problem(401), "unauthorized");
     }
+}
+
+#[test]
+fn a_tenants_rules_of_redaction_leave_its_access_trail_as_it_is() {
+    let keyed = Keyed::new();
+    let rules = json!({
+        "fields": ["decision", "event_type", "principal", "count", "operation", "resource"],
+        "patterns": [{ "name": "any", "pattern": "[a-z_]+" }],
+    });
+    for _ in 0..2 {
+        keyed.as_("admin", Method::PUT, "/api/v1/redaction", &rules).ok();
+    }
+    keyed.get_as("auditor", "/api/v1/logs/llm-runs?limit=3").ok();
+    keyed.get_as("reader", "/api/v1/logs/audit").problem(403);
+    let denied = keyed
+        .noted("admin", "authorization.decision")
+        .into_iter()
+        .find(|body| body["decision"] == "DENY")
+        .unwrap();
+    assert_eq!(
+        (&denied["operation"], &denied["resource"]),
+        (&json!("list_audit_entries"), &json!("acme/audit"))
+    );
+    let read = keyed
+        .noted("admin", "access.event")
+        .into_iter()
+        .find(|body| body["operation"] == "list_llm_run_records")
+        .unwrap();
+    assert_eq!(
+        (&read["event_type"], &read["resource"]),
+        (&json!("evidence.read"), &json!("<REDACTED>"))
+    );
+    keyed
+        .as_("admin", Method::PUT, "/api/v1/redaction", &json!({}))
+        .ok();
+}
+
+#[test]
+fn a_ledger_that_takes_nothing_stops_no_other_tenants_trail() {
+    let keyed = Keyed::new();
+    let Keyed { server, keys } = keyed;
+    let server = server.reopen_after(|folder| {
+        let path = folder.join("high-water.json");
+        let mut marks: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let ledgers = marks["ledgers"].as_object_mut().unwrap();
+        ledgers.retain(|origin, _| !origin.ends_with("/other"));
+        std::fs::write(&path, marks.to_string()).unwrap();
+    });
+    let other = server.app.ledger.tenant("other").unwrap();
+    assert!(other.ledger().refusal().is_some());
+    let keyed = Keyed { server, keys };
+    keyed.get_as("foreign", "/api/v1/logs/llm-runs").ok();
+    keyed.get_as("auditor", "/api/v1/logs/llm-runs").ok();
+    let refused = keyed.get_as("foreign", "/api/v1/logs/audit/access");
+    assert_eq!(refused.problem(503), "ledger_refused");
+    for _ in 0..3 {
+        let page = keyed.get_as("auditor", "/api/v1/logs/audit/access").ok();
+        assert!(page["total"].as_u64().unwrap() >= 1, "{page}");
+    }
+    // It is not asked again at once, and nobody hears of it.
+    keyed
+        .server
+        .runtime
+        .block_on(keyed.server.app.flush_access())
+        .unwrap();
+}
+
+#[test]
+fn what_an_operator_does_to_keys_is_decided_over_the_tenant_whose_they_are() {
+    let mut keyed = Keyed::new();
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own.cedar");
+    std::fs::write(
+        &own,
+        r#"@id("not-other") forbid (principal, action, resource) when { resource.tenant == "other" };"#,
+    )
+    .unwrap();
+    let policies = ::server::Policies::load(Some(&own)).unwrap();
+    keyed.server.app.access = ::server::Access::new(policies, ::server::Levels::default(), None);
+    keyed.server.router = ::server::router(keyed.server.app.clone());
+    let id = |who: &str| {
+        let (_, key) = keyed.keys.iter().find(|(name, _)| *name == who).unwrap();
+        key.split('_').nth(1).unwrap().to_owned()
+    };
+    let post = |path: &str, body: &Value| keyed.as_("operator", Method::POST, path, body);
+    let rotated = post(&format!("/api/v1/keys/{}/rotate", id("reader")), &Value::Null);
+    assert_eq!(rotated.status, 200, "{}", rotated.text());
+    let of = |tenant: &str| json!({ "role": "reader", "tenant_id": tenant });
+    assert_eq!(post("/api/v1/keys", &of("acme")).status, 201);
+    let revoke = format!("/api/v1/keys/{}/revoke", id("foreign"));
+    assert_eq!(post(&revoke, &Value::Null).problem(404), "not_found");
+    assert_eq!(post("/api/v1/keys", &of("other")).problem(404), "not_found");
+    let list = |query: &str| keyed.get_as("operator", &format!("/api/v1/keys{query}"));
+    assert_eq!(list("?tenant_id=other").problem(404), "not_found");
+    let listed = list("").ok();
+    let listed = listed["items"].as_array().unwrap();
+    assert!(
+        listed.len() == 6 && listed.iter().all(|key| key["tenant_id"] != "other"),
+        "{listed:?}"
+    );
+    let decisions = keyed.noted("operator", "authorization.decision");
+    let about = |tenant: &str, decision: &str| {
+        let of = json!(format!("{tenant}/keys"));
+        let found = decisions
+            .iter()
+            .filter(|body| body["resource"] == of && body["decision"] == decision);
+        let mut operations: Vec<_> = found.map(|body| body["operation"].as_str().unwrap()).collect();
+        operations.sort_unstable();
+        operations.join(" ")
+    };
+    assert_eq!(about("acme", "ALLOW"), "key_create key_list key_rotate");
+    assert_eq!(about("acme", "DENY"), "");
+    assert_eq!(about("other", "DENY"), "key_create key_list key_list key_revoke");
+    assert_eq!(about("other", "ALLOW"), "");
 }

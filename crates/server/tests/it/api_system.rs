@@ -172,6 +172,56 @@ fn telemetry_is_a_stub_until_there_is_some() {
 }
 
 #[test]
+fn more_than_ten_thousand_records_of_a_run_are_read_in_pages() {
+    let server = TestServer::new();
+    server.run("r");
+    server.complete("r");
+    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let records: Vec<Value> = (0..10_007_u64)
+        .map(|n| {
+            // Recorded in another order than they happened.
+            let at = 1_767_323_045_000_001_000 + 1_000 * (n * 7 % 10_007);
+            json!({ "timeUnixNano": at.to_string(), "severityNumber": 9, "body": { "stringValue": format!("n{n}") } })
+        })
+        .collect();
+    let logs = json!({ "resourceLogs": [{
+        "resource": { "attributes": [attribute("deponent.run.id", "r")] },
+        "scopeLogs": [{ "scope": { "name": "worker" }, "logRecords": records }],
+    }] });
+    assert_eq!(server.post("/v1/logs", &logs).ok(), json!({}));
+    for (what, name, member) in [
+        ("events", "SystemEventsResult", "summary"),
+        ("replay", "SystemReplayResult", "timestamp"),
+    ] {
+        let path = format!("{SYSTEM}/r/{what}");
+        let first = read(&server, &path, name);
+        let cursor = first["next_cursor"].as_str().unwrap();
+        assert_eq!(first["has_more"], true);
+        log(&server, "r", "came meanwhile", 9);
+        let second = read(&server, &format!("{path}?cursor={cursor}"), name);
+        assert_eq!(
+            (&second["has_more"], &second["next_cursor"]),
+            (&json!(false), &Value::Null)
+        );
+        let of = |page: &Value| -> Vec<String> {
+            let events = page["events"].as_array().unwrap();
+            events.iter().map(|event| event[member].to_string()).collect()
+        };
+        let (first, second) = (of(&first), of(&second));
+        let shown: std::collections::BTreeSet<&String> = first.iter().chain(&second).collect();
+        assert_eq!(
+            (first.len(), shown.len()),
+            (10_000, first.len() + second.len()),
+            "{what}"
+        );
+        assert!(shown.len() >= 10_007, "{what}: {}", shown.len());
+        if what == "replay" {
+            assert!(first.is_sorted() && second.is_sorted());
+        }
+    }
+}
+
+#[test]
 fn a_snapshot_is_the_environment_evidence() {
     let server = TestServer::new();
     server.spans(&[crate::server::span(3, 1)]);
@@ -194,6 +244,7 @@ fn lists_of_the_audit_topic_begin_empty_but_for_earlier_reads_of_them() {
         ("/identity", "AuditIdentityResult", "events", 0),
         ("/authorization", "AuditAuthorizationResult", "decisions", 2),
         ("/access", "AuditAccessResult", "events", 3),
+        ("/exports", "AuditExportsResult", "exports", 0),
     ] {
         let page = read(&server, &format!("{AUDIT}{list}"), form);
         assert_eq!(

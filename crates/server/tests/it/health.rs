@@ -1,3 +1,6 @@
+use serde_json::json;
+
+use crate::access::Keyed;
 use crate::server::TestServer;
 
 #[test]
@@ -30,7 +33,7 @@ fn a_fresh_server_lives_and_is_ready_when_its_first_verification_has_ended() {
             });
     }
     let ready = server.get("/readyz").ok();
-    assert_eq!(ready, serde_json::json!({ "status": "ready", "reasons": [] }));
+    assert_eq!(ready, json!({ "status": "ready", "reasons": [] }));
 }
 
 #[test]
@@ -44,8 +47,52 @@ fn what_verification_found_makes_the_server_not_ready() {
     server.app.verification.write().unwrap().push(damaged);
     let answer = server.get("/readyz");
     assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("leaf 3"), "{}", answer.text());
+    let text = answer.text();
+    assert!(text.contains("1 ledger: damaged"), "{text}");
+    assert!(
+        !text.contains("default") && !text.contains("leaf 3"),
+        "whose and how stands in the log: {text}"
+    );
     assert_eq!(server.get("/api/v1/ledger/head").ok()["status"], "damaged");
+}
+
+#[test]
+fn the_public_metrics_name_no_tenant_and_an_operators_do() {
+    let keyed = Keyed::new();
+    let text = |who: &str| keyed.get_as(who, "/metrics").text();
+    for who in ["nobody", "admin"] {
+        let text = text(who);
+        for tenant in ["acme", "other", "default", "_instance"] {
+            assert!(!text.contains(tenant), "{who}: {text}");
+        }
+        assert!(text.contains("\ndeponent_ledgers 4\n"), "{text}");
+        assert!(text.contains("\ndeponent_ledgers_refused 0\n"), "{text}");
+    }
+    let told = text("operator");
+    assert!(
+        told.contains("deponent_ledger_leaves{origin=\"deponent.local/acme\"} 4"),
+        "{told}"
+    );
+    let leaves = |text: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("deponent_leaves "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let each = told
+        .lines()
+        .filter(|line| line.starts_with("deponent_ledger_leaves{"));
+    let sum: u64 = each
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(leaves(&told), sum);
+    // What is not ready is counted, not named; no verifier runs here.
+    let answer = keyed.get_as("nobody", "/readyz");
+    assert_eq!(answer.status, 503);
+    assert_eq!(
+        answer.json()["reasons"],
+        json!(["4 ledgers: the first verification has not ended"])
+    );
 }
 
 #[test]

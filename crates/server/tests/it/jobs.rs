@@ -735,3 +735,68 @@ fn of_many_who_complete_a_job_at_once_one_does() {
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 409, 409, 409, 409, 409, 409, 409]);
 }
+
+#[test]
+fn every_read_that_lists_is_on_record_with_its_number_of_rows() {
+    let server = governed();
+    server.started("j1");
+    server.job_step("j1", 0, "search");
+    server.job_step("j1", 1, "export");
+    server.acted("j1", "complete", &json!({}));
+    server.run("r");
+    server.step("r", 0, "success");
+    server.step("r", 1, "failure");
+    let ended = server.complete("r");
+    server.run("other");
+    for model in ["m-1", "m-2"] {
+        let log = json!({ "input": { "q": 1 }, "output": { "a": model }, "model_version": model });
+        server.created("/api/v1/provenance", &log);
+    }
+    let mut answers = std::collections::BTreeMap::new();
+    for (operation, template) in ::server::operations_that_list() {
+        let path = template
+            .replace("{run_id}", "r")
+            .replace("{job_id}", "j1")
+            .replace("{hash}", ended["root_hash"].as_str().unwrap());
+        let path = match operation {
+            "job_events" | "job_retries" => path.replace("{id}", "j1"),
+            "trace_diff" => format!("{path}?left=r&right=other"),
+            "policy_activations_list" => format!("{path}?policy_id=p"),
+            _ => path.replace("{id}", "r"),
+        };
+        // Those that take no run need one all the same.
+        let answer = server.get(&path);
+        assert_eq!(answer.status, 200, "{operation} {path}: {}", answer.text());
+        answers.insert(operation, answer.json());
+    }
+    assert!(answers.len() > 25, "{} operations", answers.len());
+    server.runtime.block_on(server.app.flush_access()).unwrap();
+    let page = server.get("/api/v1/records?kind=access.event&limit=200").ok();
+    let mut compared = 0;
+    for (operation, answer) in &answers {
+        let noted = page["items"].as_array().unwrap().iter().map(|item| &item["body"]);
+        let noted = noted.rev().find(|body| body["operation"] == *operation).unwrap();
+        let lists = [
+            "items",
+            "events",
+            "decisions",
+            "exports",
+            "steps",
+            "checks",
+            "attempts",
+            "history",
+            "points",
+        ];
+        let Some(list) = lists.iter().find_map(|name| answer[name].as_array()) else {
+            continue;
+        };
+        let rows = if *operation == "provenance_drift" {
+            2
+        } else {
+            list.len()
+        };
+        assert_eq!(noted["row_count"], rows, "{operation}: {answer}");
+        compared += 1;
+    }
+    assert!(compared > 20, "{compared} compared");
+}

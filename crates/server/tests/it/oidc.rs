@@ -274,6 +274,59 @@ fn tokens_of_every_algorithm_let_in_and_the_first_time_is_a_sign_in() {
 }
 
 #[test]
+fn a_subject_that_is_an_address_stands_on_record_as_it_is() {
+    let mut keyed = Keyed::new();
+    let key = Key::ec("ES256", "e");
+    let issuer = Issuer::start(&keyed, &[&key]);
+    trust(&mut keyed, issuer.claims(), KeySource::Discovery);
+    let said = with(issuer.said(), "sub", json!("ada@example.com"));
+    let said = with(said, "role", json!("admin"));
+    let token = key.token(&said);
+    assert_eq!(
+        ask(
+            &keyed,
+            &token,
+            Method::GET,
+            "/api/v1/logs/llm-runs?provider=bob@example.com"
+        )
+        .status,
+        200
+    );
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let made = keyed
+        .server
+        .request(Method::POST, "/api/v1/keys", &headers, r#"{"role":"reader"}"#);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let changed = keyed
+        .server
+        .request(Method::PUT, "/api/v1/redaction", &headers, r#"{"fields":["x"]}"#);
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    let who = json!("user:ada@example.com");
+    for (kind, member) in [
+        ("access.event", "principal"),
+        ("authorization.decision", "principal"),
+        ("identity.event", "principal"),
+        ("audit.event", "actor_id"),
+    ] {
+        let noted = keyed.noted("admin", kind);
+        assert!(noted.iter().any(|body| body[member] == who), "{kind}: {noted:?}");
+        let records = keyed
+            .get_as("admin", &format!("/api/v1/records?kind={kind}&limit=100"))
+            .ok();
+        for record in records["items"].as_array().unwrap() {
+            assert!(!record["header"].to_string().contains("ada"), "{record}");
+        }
+    }
+    let read = keyed.noted("admin", "access.event");
+    let filters: Vec<_> = read.iter().map(|body| &body["filters"]["provider"]).collect();
+    assert!(filters.contains(&&json!("<REDACTED_EMAIL>")), "{filters:?}");
+}
+
+#[test]
 fn tokens_that_are_not_to_be_believed_let_nobody_in_and_say_nothing() {
     let mut keyed = Keyed::new();
     let (rsa, ec, other) = (

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use evidence::record::Role;
@@ -188,6 +189,34 @@ fn a_start_is_on_record_and_read_by_every_tenant() {
         .ok();
     assert_eq!(tenants["total"], 0, "which tenants there are is not told");
     served.stop();
+}
+
+#[test]
+fn settings_that_differ_from_those_of_the_last_start_are_on_record() {
+    let start = |mut server: TestServer, settings: &[(&str, &str)]| {
+        let settings = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        server.app.settings = Arc::new(settings.collect());
+        let mut served = Served::of(server);
+        served.stop();
+        served.server.reopen_after(|_| {})
+    };
+    let changes = |server: &TestServer| server.get("/api/v1/logs/system?event_type=CONFIG_CHANGE").ok();
+    let first = [("rate_limit", "none"), ("record.reads", "metadata")];
+    let mut server = start(TestServer::new(), &first);
+    server = start(server, &first);
+    assert_eq!(changes(&server)["total"], 0, "nothing has changed");
+    let server = start(server, &[("policies.own", "sha256:00"), ("record.reads", "none")]);
+    let page = changes(&server);
+    assert_eq!(page["total"], 1);
+    assert_eq!(
+        page["items"][0]["details"],
+        serde_json::json!({
+            "after": { "policies.own": "sha256:00", "record.reads": "none" },
+            "before": { "rate_limit": "none", "record.reads": "metadata" },
+        })
+    );
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! A server in a temporary folder, asked in process.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -23,7 +26,7 @@ pub(crate) struct TestServer {
     pub(crate) app: App,
     pub(crate) router: Router,
     pub(crate) runtime: Runtime,
-    _folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 pub(crate) struct Answer {
@@ -70,7 +73,18 @@ impl TestServer {
     }
 
     pub(crate) fn with_limits(limits: Limits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open(Arc::new(tempfile::tempdir().unwrap()), limits)
+    }
+
+    /// Closes it, does something to its folder, and opens that again.
+    pub(crate) fn reopen_after(self, between: impl FnOnce(&Path)) -> Self {
+        let folder = Arc::clone(&self.folder);
+        drop(self);
+        between(folder.path());
+        Self::open(folder, Limits::default())
+    }
+
+    fn open(folder: Arc<TempDir>, limits: Limits) -> Self {
         let ledger = Ledger::open(Options::new(folder.path()), now()).unwrap();
         ledger.tenant_create("default", now()).unwrap();
         let app = App::with_limits(ledger, now, limits);
@@ -83,7 +97,7 @@ impl TestServer {
             router: server::router(app.clone()),
             app,
             runtime,
-            _folder: folder,
+            folder,
         }
     }
 

@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::governance::each_decision;
 use super::metadata::Metadata;
-use super::system::{SystemEvent, Window, in_window, instance_size};
+use super::system::{Begin, SystemEvent, Window, in_window, instance_size};
 use crate::api::answer::ReadProblems;
 use crate::api::run_steps::{PAGE_STEPS_MAX, Run, RunParams, each_step};
 use crate::{ApiError, App, Caller, Path, Query};
@@ -83,7 +83,7 @@ struct RunReplay<'a> {
     inflection_timestamp: Option<Timestamp>,
     next_cursor: Option<String>,
     run_id: &'a str,
-    /// False: there are more than 10,000 system records, of which the newest are among the events.
+    /// False: there are more than 10,000 system records, of which the first recorded are among the events: all are in `GET /logs/system/{run_id}/replay`.
     system_complete: bool,
     #[schema(value_type = String, format = DateTime)]
     window_end: Timestamp,
@@ -177,9 +177,12 @@ pub(super) async fn replay(
                 order: (row.run_seq, 1),
             });
         })?;
-        let (system, system_complete) = in_window(ledger, tenant, &run, instance_size(ledger)?, window)?;
+        let instance_as_of = instance_size(ledger)?;
+        let system = in_window(ledger, tenant, &run, instance_as_of, window, Begin::Start)?;
+        let system_complete = system.next.is_none();
         events.extend(
             system
+                .events
                 .iter()
                 .filter(|event| on_page((event.occurred_at(), u64::MAX)))
                 .map(ReplayEvent::system),

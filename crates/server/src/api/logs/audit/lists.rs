@@ -441,11 +441,11 @@ pub(in super::super) async fn list(
 }
 
 /// A page of the tenant's records of one kind.
-fn of_kind<T>(
+pub(super) fn of_kind<T>(
     ledger: &Ledger,
     caller: &Caller,
     list: &str,
-    kind: Kind,
+    (component, kind): (&'static str, Kind),
     asked: PartQuery,
     at: Timestamp,
     read: impl FnMut(&Entry) -> Result<T, ApiError>,
@@ -469,7 +469,7 @@ fn of_kind<T>(
         created_after: asked.created_after,
         created_before: asked.created_before,
     };
-    let about = metadata(&caller.tenant, COMPONENT, SourceDomain::Logs, at);
+    let about = metadata(&caller.tenant, component, SourceDomain::Logs, at);
     let page = page(ledger, list, &sources, filters, &part, about, read)?;
     caller.answered(page.items.len());
     Ok(page)
@@ -487,7 +487,7 @@ pub(in super::super) async fn identity(
     Query(asked): Query<PartQuery>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
-        let kind = Kind::IdentityEvent;
+        let kind = (COMPONENT, Kind::IdentityEvent);
         let events = of_kind(
             ledger,
             &caller,
@@ -514,7 +514,7 @@ pub(in super::super) async fn authorization(
     Query(asked): Query<PartQuery>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
-        let kind = Kind::AuthorizationDecision;
+        let kind = (COMPONENT, Kind::AuthorizationDecision);
         let decisions = of_kind(
             ledger,
             &caller,
@@ -541,7 +541,7 @@ pub(in super::super) async fn access(
     Query(asked): Query<PartQuery>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
-        let kind = Kind::AccessEvent;
+        let kind = (COMPONENT, Kind::AccessEvent);
         let events = of_kind(ledger, &caller, "audit-access", kind, asked, at, AccessItem::read)?;
         Access::answer(events)
     })

@@ -1,6 +1,7 @@
 //! The audit topic: who did what, who was let in, who read what, and whether all of it still holds.
 
 mod entry;
+mod exports;
 mod integrity;
 mod lists;
 
@@ -18,5 +19,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(lists::identity))
         .routes(routes!(lists::authorization))
         .routes(routes!(lists::access))
+        .routes(routes!(exports::exports))
         .routes(routes!(integrity::integrity))
 }

@@ -13,14 +13,18 @@ use crate::api::answer::ReadProblems;
 use crate::api::run_steps::{Run, RunParams};
 use crate::{ApiError, App, Caller, Path, Query};
 
+const READ: &str = "system-events";
+
 /// The records, by when they happened.
 #[derive(Serialize, ToSchema)]
 struct SystemEvents<'a> {
     as_of: u64,
-    /// False: there are more than 10,000, of which these are the newest.
-    complete: bool,
     events: Vec<SystemRecordOut>,
+    /// More than 10,000 are read in pages, in the order in which they were recorded.
+    has_more: bool,
+    next_cursor: Option<String>,
     run_id: &'a str,
+    /// On this page.
     total_events: usize,
 }
 
@@ -48,14 +52,16 @@ pub(super) async fn events(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
-        let run = Run::open(ledger, tenant, "system-events", &run_id, &params)?;
-        let (events, complete) = of_run(ledger, tenant, &run, instance_size(ledger)?)?;
-        let events: Vec<SystemRecordOut> = events.into_iter().map(SystemEvent::into_record).collect();
+        let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
+        let page = of_run(ledger, tenant, &run, instance_size(ledger)?)?;
+        let events: Vec<SystemRecordOut> = page.events.into_iter().map(SystemEvent::into_record).collect();
+        let next = page.next.map(|next| run.cursor(tenant, READ, next.encode()));
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
         caller.answered(events.len());
         metadata.answer(&SystemEvents {
             as_of: run.as_of,
-            complete,
+            has_more: next.is_some(),
+            next_cursor: next.transpose()?,
             run_id: &run.row.state.run_id,
             total_events: events.len(),
             events,

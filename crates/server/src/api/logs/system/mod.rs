@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 use super::entries::{Entry, Source, with_instance};
 use crate::{ApiError, App};
 
-pub(super) use window::{SystemEvent, Window, in_window, instance_size};
+pub(super) use window::{Begin, SystemEvent, Window, in_window, instance_size};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()

@@ -9,18 +9,21 @@ use utoipa::ToSchema;
 use super::super::metadata::Metadata;
 use super::super::replay::ReplayEvent;
 use super::COMPONENT;
-use super::window::{Window, in_window, instance_size};
+use super::window::{Begin, Window, in_window, instance_size};
 use crate::api::answer::ReadProblems;
 use crate::api::run_steps::{Run, RunParams};
 use crate::{ApiError, App, Caller, Path, Query};
+
+const READ: &str = "system-replay";
 
 /// The window.
 #[derive(Serialize, ToSchema)]
 struct SystemReplay<'a> {
     as_of: u64,
-    /// False: there are more than 10,000, of which these are the newest.
-    complete: bool,
     events: Vec<ReplayEvent>,
+    /// More than 10,000 are read in pages, in the order in which they were recorded.
+    has_more: bool,
+    next_cursor: Option<String>,
     run_id: &'a str,
     #[schema(value_type = String, format = DateTime)]
     window_end: Timestamp,
@@ -52,16 +55,19 @@ pub(super) async fn replay(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
-        let run = Run::open(ledger, tenant, "system-replay", &run_id, &params)?;
+        let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
         let state = &run.row.state;
         let window = Window::around(state.completed_at.unwrap_or(state.started_at));
-        let (events, complete) = in_window(ledger, tenant, &run, instance_size(ledger)?, window)?;
+        let from = Begin::decode(run.from);
+        let page = in_window(ledger, tenant, &run, instance_size(ledger)?, window, from)?;
+        let next = page.next.map(|next| run.cursor(tenant, READ, next.encode()));
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
-        caller.answered(events.len());
+        caller.answered(page.events.len());
         metadata.answer(&SystemReplay {
             as_of: run.as_of,
-            complete,
-            events: events.iter().map(ReplayEvent::system).collect(),
+            events: page.events.iter().map(ReplayEvent::system).collect(),
+            has_more: next.is_some(),
+            next_cursor: next.transpose()?,
             run_id: &state.run_id,
             window_end: window.end,
             window_start: window.start,

@@ -130,6 +130,7 @@ pub(super) async fn telemetry(
         )?;
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
         if found.leaves.is_empty() && run.from == 0 {
+            caller.answered(0);
             return metadata.answer(&TelemetryStub {
                 as_of: run.as_of,
                 available_data: ["events", "snapshot", "replay"],
@@ -162,6 +163,7 @@ pub(super) async fn telemetry(
             }
         }
         points.sort_by_key(|point| (point.timestamp, point.leaf_index));
+        caller.answered(points.len());
         let has_more = found.has_more || last != found.leaves.last().copied();
         let next = last.filter(|_| has_more).map(LeafKey::as_i64);
         let next = next.and_then(|leaf| u64::try_from(leaf).ok());

@@ -149,22 +149,65 @@ pub(in super::super) fn instance_size(ledger: &Ledger) -> Result<u64, ApiError> 
     }
 }
 
-/// Leaves of the tenant and of the instance, each once.
+/// Where a page begins: the tenant's records first, then the instance's, both as they were recorded, so that what comes
+/// meanwhile shifts nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) enum Begin {
+    #[default]
+    Start,
+    Own(LeafKey),
+    Instance(LeafKey),
+}
+
+/// Stands in a cursor for a leaf of the instance.
+const OF_INSTANCE: u64 = 1 << 63;
+
+impl Begin {
+    /// As a cursor says it; 0 is the start.
+    pub(super) fn decode(from: u64) -> Self {
+        let leaf = i64::try_from(from & !OF_INSTANCE).map(|leaf| LeafKey::from_i64(leaf.saturating_sub(1)));
+        match (from, leaf) {
+            (0, _) | (_, Err(_)) => Self::Start,
+            (_, Ok(leaf)) if from & OF_INSTANCE == 0 => Self::Own(leaf),
+            (_, Ok(leaf)) => Self::Instance(leaf),
+        }
+    }
+
+    pub(super) fn encode(self) -> u64 {
+        let number = |leaf: LeafKey| u64::try_from(leaf.as_i64()).unwrap_or(0) + 1;
+        match self {
+            Self::Start => 0,
+            Self::Own(leaf) => number(leaf),
+            Self::Instance(leaf) => number(leaf) | OF_INSTANCE,
+        }
+    }
+}
+
+/// Leaves of the tenant and of the instance, each once: the first of those that are found, and one more of each.
 #[derive(Default)]
-pub(super) struct Found {
+struct Found {
+    from: Begin,
     own: BTreeSet<LeafKey>,
     instance: BTreeSet<LeafKey>,
-    /// More were found than are taken.
-    pub(super) over: bool,
+}
+
+/// A page of system records, by when they happened.
+pub(in super::super) struct SystemPage {
+    pub(in super::super) events: Vec<SystemEvent>,
+    /// Where the next one begins.
+    pub(in super::super) next: Option<Begin>,
 }
 
 impl Found {
-    fn len(&self) -> usize {
-        self.own.len() + self.instance.len()
+    fn from(from: Begin) -> Self {
+        Self {
+            from,
+            ..Self::default()
+        }
     }
 
     /// Adds the records that have all these facets, the tenant's and the instance's.
-    pub(super) fn add(
+    fn add(
         &mut self,
         ledger: &Ledger,
         tenant: &Arc<Tenant>,
@@ -172,50 +215,41 @@ impl Found {
         instance_as_of: u64,
         facets: &[String],
     ) -> Result<(), ApiError> {
-        let instance = ledger.tenant(INSTANCE).filter(|_| &*tenant.tenant_id != INSTANCE);
-        let mut lists = vec![(Arc::clone(tenant), run.as_of, facets.to_vec(), false)];
-        if let Some(instance) = instance {
-            let shared = std::iter::once("system".to_owned())
-                .chain(facets.iter().cloned())
-                .collect();
-            lists.push((instance, instance_as_of, shared, true));
-        }
-        for (of, size, facets, shared) in lists {
-            let mut query = FacetQuery {
-                facets,
-                newest_first: true,
-                as_of: Some(LeafKey::new(of.ledger().row.ledger_no, size)),
-                ..FacetQuery::default()
+        if !matches!(self.from, Begin::Instance(_)) {
+            let below = match self.from {
+                Begin::Own(leaf) => Some(leaf),
+                _ => None,
             };
-            loop {
-                let room = EVENTS_MAX.saturating_sub(self.len());
-                query.limit = u32::try_from(room + 1).unwrap_or(u32::MAX);
-                let page = ledger.store().facet_find(of.tenant_no, &query)?;
-                let leaves = if shared { &mut self.instance } else { &mut self.own };
-                for leaf in page.leaves {
-                    if leaves.len() >= EVENTS_MAX {
-                        self.over = true;
-                        break;
-                    }
-                    leaves.insert(leaf);
-                }
-                self.over |= self.len() > EVENTS_MAX;
-                if self.over || !page.has_more || page.next.is_none() {
-                    break;
-                }
-                query.below = page.next;
-            }
+            let as_of = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
+            add(ledger, tenant, (below, as_of), facets.to_vec(), &mut self.own)?;
+        }
+        let instance = ledger.tenant(INSTANCE).filter(|_| &*tenant.tenant_id != INSTANCE);
+        if let Some(instance) = instance {
+            let below = match self.from {
+                Begin::Instance(leaf) => Some(leaf),
+                _ => None,
+            };
+            let shared = std::iter::once("system".to_owned()).chain(facets.iter().cloned());
+            let as_of = LeafKey::new(instance.ledger().row.ledger_no, instance_as_of);
+            add(
+                ledger,
+                &instance,
+                (below, as_of),
+                shared.collect(),
+                &mut self.instance,
+            )?;
         }
         Ok(())
     }
 
-    /// The records, by when they happened, at most [`EVENTS_MAX`] of those wanted.
-    pub(super) fn read(
-        &self,
+    /// The records that are wanted of the first [`EVENTS_MAX`] found.
+    fn read(
+        mut self,
         ledger: &Ledger,
         tenant: &Arc<Tenant>,
         wanted: impl Fn(&SystemRecordOut) -> bool,
-    ) -> Result<Vec<SystemEvent>, ApiError> {
+    ) -> Result<SystemPage, ApiError> {
+        let next = self.cut(EVENTS_MAX);
         let mut events = Vec::new();
         let instance = ledger.tenant(INSTANCE);
         let lists = [
@@ -239,37 +273,87 @@ impl Found {
             }
         }
         events.sort_by_key(|event| (event.record.occurred_at, event.record.leaf_index));
-        events.truncate(EVENTS_MAX);
-        Ok(events)
+        Ok(SystemPage { events, next })
+    }
+
+    /// Leaves out what does not go into a page of so many; where the next page begins.
+    fn cut(&mut self, max: usize) -> Option<Begin> {
+        let of_own = self.own.len().min(max);
+        let mut next = None;
+        if self.instance.len() > max - of_own {
+            while self.instance.len() > max - of_own {
+                self.instance.pop_last();
+            }
+            let own = self.own.last().map_or(self.from, |&leaf| Begin::Own(leaf));
+            next = Some(self.instance.last().map_or(own, |&leaf| Begin::Instance(leaf)));
+        }
+        if self.own.len() > max {
+            while self.own.len() > max {
+                self.own.pop_last();
+            }
+            self.instance.clear();
+            next = self.own.last().map(|&leaf| Begin::Own(leaf));
+        }
+        next
     }
 }
 
-/// The system records of a window, by when they happened, and whether that is all of them.
+/// Adds the oldest leaves above the cursor, at most one more than a page holds.
+fn add(
+    ledger: &Ledger,
+    of: &Tenant,
+    (below, as_of): (Option<LeafKey>, LeafKey),
+    facets: Vec<String>,
+    leaves: &mut BTreeSet<LeafKey>,
+) -> Result<(), ApiError> {
+    let mut query = FacetQuery {
+        facets,
+        as_of: Some(as_of),
+        below,
+        limit: u32::try_from(EVENTS_MAX + 1).unwrap_or(u32::MAX),
+        ..FacetQuery::default()
+    };
+    let mut taken = 0;
+    loop {
+        let page = ledger.store().facet_find(of.tenant_no, &query)?;
+        taken += page.leaves.len();
+        leaves.extend(page.leaves);
+        while leaves.len() > EVENTS_MAX + 1 {
+            leaves.pop_last();
+        }
+        if taken > EVENTS_MAX || !page.has_more || page.next.is_none() {
+            return Ok(());
+        }
+        query.below = page.next;
+    }
+}
+
+/// The system records of a window.
 pub(in super::super) fn in_window(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     run: &Run,
     instance_as_of: u64,
     window: Window,
-) -> Result<(Vec<SystemEvent>, bool), ApiError> {
-    let mut found = Found::default();
+    from: Begin,
+) -> Result<SystemPage, ApiError> {
+    let mut found = Found::from(from);
     for minute in window.minutes() {
         let facets = [evidence::facet::facet("system.minute", &minute)];
         found.add(ledger, tenant, run, instance_as_of, &facets)?;
     }
-    let events = found.read(ledger, tenant, |record| window.holds(record.occurred_at))?;
-    Ok((events, !found.over))
+    found.read(ledger, tenant, |record| window.holds(record.occurred_at))
 }
 
-/// The system records of a run: under its name, or on one of its hosts while it ran.
+/// A page of the system records of a run: under its name, or on one of its hosts while it ran.
 pub(super) fn of_run(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     run: &Run,
     instance_as_of: u64,
-) -> Result<(Vec<SystemEvent>, bool), ApiError> {
+) -> Result<SystemPage, ApiError> {
     let state = &run.row.state;
-    let mut found = Found::default();
+    let mut found = Found::from(Begin::decode(run.from));
     let names: BTreeSet<&str> = [state.run_id.as_str(), state.trace_id.as_str()].into();
     for name in &names {
         for facet in ["system.correlation", "system.run"] {
@@ -285,9 +369,6 @@ pub(super) fn of_run(
     let (hosts, window) = (attributes(ledger, tenant, run, "host.name")?, duration(run));
     for host in &hosts {
         for minute in window.minutes() {
-            if found.over {
-                break;
-            }
             let facets = [
                 evidence::facet::facet("system.host", host),
                 evidence::facet::facet("system.minute", &minute),
@@ -295,12 +376,53 @@ pub(super) fn of_run(
             found.add(ledger, tenant, run, instance_as_of, &facets)?;
         }
     }
-    let events = found.read(ledger, tenant, |record| {
+    found.read(ledger, tenant, |record| {
         let named = |name: &Option<String>| name.as_deref().is_some_and(|name| names.contains(name));
         named(&record.correlation_id)
             || named(&record.run_id)
             || (window.holds(record.occurred_at)
                 && record.host.as_ref().is_some_and(|host| hosts.contains(host)))
-    })?;
-    Ok((events, !found.over))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(ledger_no: u32, indexes: std::ops::Range<u64>) -> BTreeSet<LeafKey> {
+        indexes.map(|index| LeafKey::new(ledger_no, index)).collect()
+    }
+
+    /// What pages of so many show, one after the other, of so many leaves.
+    fn pages(max: usize, own: u64, instance: u64) -> Vec<(usize, usize)> {
+        let (mut from, mut shown) = (Begin::Start, Vec::new());
+        loop {
+            let (own_from, instance_from) = match from {
+                Begin::Start => (0, 0),
+                Begin::Own(leaf) => (leaf.leaf_index() + 1, 0),
+                Begin::Instance(leaf) => (own, leaf.leaf_index() + 1),
+            };
+            let mut found = Found {
+                from,
+                own: leaves(3, own_from..own),
+                instance: leaves(0, instance_from..instance),
+            };
+            let next = found.cut(max);
+            shown.push((found.own.len(), found.instance.len()));
+            let Some(next) = next else { return shown };
+            assert_eq!(Begin::decode(next.encode()), next);
+            assert_ne!(next, from, "a page leads on");
+            from = next;
+        }
+    }
+
+    #[test]
+    fn pages_show_every_leaf_once_the_instances_last() {
+        assert_eq!(pages(3, 0, 0), [(0, 0)]);
+        assert_eq!(pages(3, 2, 1), [(2, 1)]);
+        assert_eq!(pages(3, 3, 0), [(3, 0)]);
+        assert_eq!(pages(3, 3, 1), [(3, 0), (0, 1)]);
+        assert_eq!(pages(3, 7, 4), [(3, 0), (3, 0), (1, 2), (0, 2)]);
+        assert_eq!(pages(3, 0, 7), [(0, 3), (0, 3), (0, 1)]);
+    }
 }
