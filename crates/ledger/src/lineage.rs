@@ -134,7 +134,11 @@ fn draft(
     let kind = record.kind();
     let mut record = record.clone();
     // Redaction comes before the identity, which the verifier finds in what is stored.
-    if let Some(redacted) = salts.rules().body(&record.encode()).map_err(BodyTooLarge::from)? {
+    if let Some(redacted) = salts
+        .rules()
+        .body(kind, &record.encode())
+        .map_err(BodyTooLarge::from)?
+    {
         let fields = canonical::parse(&redacted, canonical::Limits::default()).unwrap_or_default();
         record = LineageRecord::new(kind, fields)?;
     }

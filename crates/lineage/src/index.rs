@@ -7,7 +7,7 @@ use std::io;
 
 use serde::Deserialize;
 
-use crate::line::{Field, LineType, Numbered, Texts};
+use crate::line::{Field, LineType, Numbered};
 use crate::lines::Lines;
 use crate::{SourceFile, shown};
 
@@ -246,7 +246,8 @@ struct EvidenceLine<'a> {
     evidence_type: Field<'a>,
     #[serde(borrow, default)]
     uri: Field<'a>,
-    input_row_ids: Option<Texts>,
+    #[serde(default)]
+    input_row_ids: Option<Vec<String>>,
     #[serde(default)]
     key_columns: Option<Vec<String>>,
     #[serde(borrow, default)]
@@ -283,7 +284,7 @@ impl Evidence {
             id: line.id,
             evidence_type: text(line.evidence_type),
             uri: text(line.uri),
-            input_row_ids: line.input_row_ids.map_or_else(Vec::new, |ids| ids.0),
+            input_row_ids: line.input_row_ids.unwrap_or_default(),
             key_columns: line.key_columns,
             hash: text(line.hash),
         })

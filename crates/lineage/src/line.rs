@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::index::RowIds;
 
@@ -270,17 +270,6 @@ impl<'de> Visitor<'de> for RowIdsVisitor {
 impl<'de> Deserialize<'de> for RowIds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(RowIdsVisitor)
-    }
-}
-
-/// The ids themselves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Texts(pub(crate) Vec<String>);
-
-impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let texts: Option<Vec<String>> = Option::deserialize(deserializer).map_err(D::Error::custom)?;
-        Ok(Self(texts.unwrap_or_default()))
     }
 }
 

@@ -27,7 +27,7 @@ pub fn newest(folder: &Path) -> io::Result<Option<PathBuf>> {
         for entry in entries(&folder)? {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            let is_log = name.starts_with("audit_") && name.ends_with(".jsonl");
+            let is_log = name.starts_with("audit_") && name.strip_suffix(".jsonl").is_some();
             let Ok(metadata) = entry.metadata() else { continue };
             if !is_log || !metadata.is_file() {
                 continue;

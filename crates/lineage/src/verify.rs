@@ -6,6 +6,7 @@
 //! Source: SPEC 9.2.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::Read;
 
 use evidence::canonical::{Limits, canonicalize};
@@ -172,31 +173,26 @@ impl Verification {
         text.push('\n');
         for finding in &self.findings {
             let function = finding.function.as_deref().unwrap_or("audit log");
-            text.push_str(&format!(" - {}: {}\n", shown(function), shown(&finding.message)));
+            let _ = writeln!(text, " - {}: {}", shown(function), shown(&finding.message));
         }
-        let named = self
-            .findings
-            .iter()
-            .filter(|finding| finding.kind == FindingKind::MalformedLine)
-            .count();
-        let more = self
-            .malformed_lines
-            .saturating_sub(u64::try_from(named).unwrap_or(0));
-        if more > 0 {
-            text.push_str(&format!(" - audit log: {more} more lines are malformed\n"));
+        let is_line = |finding: &&Finding| finding.kind == FindingKind::MalformedLine;
+        let named = u64::try_from(self.findings.iter().filter(is_line).count()).unwrap_or(0);
+        if self.malformed_lines > named {
+            let more = self.malformed_lines - named;
+            let _ = writeln!(text, " - audit log: {more} more lines are malformed");
         }
         for status in &self.hashes {
-            let why = status
-                .remarks
-                .iter()
-                .fold(String::new(), |why, remark| format!("{why} ({remark})"));
-            text.push_str(&format!(
-                "[HASH] {}: output_hash: {}; source file: {}{}\n",
+            let _ = write!(
+                text,
+                "[HASH] {}: output_hash: {}; source file: {}",
                 shown(&status.function),
                 status.artifact.as_str(),
                 status.source.as_str(),
-                shown(&why),
-            ));
+            );
+            for remark in &status.remarks {
+                let _ = write!(text, " ({})", shown(remark));
+            }
+            text.push('\n');
         }
         text
     }
@@ -569,7 +565,7 @@ fn write_ascii(text: &str, out: &mut String) {
             ' '..='~' => out.push(c),
             _ => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    out.push_str(&format!("\\u{unit:04x}"));
+                    let _ = write!(out, "\\u{unit:04x}");
                 }
             }
         }

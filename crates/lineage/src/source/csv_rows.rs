@@ -95,7 +95,7 @@ pub(super) fn each(
 /// The rest is read for the hash alone, if there is one.
 fn drain(reader: Reader<Feed<std::fs::File>>) -> Result<(), SourceError> {
     let mut rest = reader.into_inner();
-    let mut chunk = [0; 16 * 1024];
+    let mut chunk = vec![0; 64 * 1024];
     rest.unbounded();
     while rest.read(&mut chunk)? > 0 {}
     Ok(())
