@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::commands::{stderr, stdout};
+use crate::gate::Served;
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/close")
@@ -191,5 +192,67 @@ fn models_are_listed_and_added_up_exactly() {
             .lines()
             .count(),
         4
+    );
+}
+
+#[test]
+fn a_log_is_imported_through_a_server_once_however_often() {
+    let server = Served::new();
+    let folder = server.folder.path();
+    let log = concat!(
+        "{\"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"evidence\",\"id\":\"ev-1\",\"evidence_type\":\"csv\",\"uri\":\"a.csv\",\"input_row_ids\":[\"E1|A1\"],\"timestamp\":\"2026-01-01T00:00:00.5Z\"}\n",
+        "{\"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"deterministic\",\"fn\":\"accruals_check\",\"evidence_id\":\"ev-1\",\"params\":{}}\n",
+        "{\"type\":\"ai_metrics\",\"kind\":\"x\",\"tokens\":5,\"more\":{\"a\":[1.5]}}\n{\"type\":\"note\"}\n[]\n",
+    );
+    std::fs::write(folder.join("audit_r1.jsonl"), log).unwrap();
+    std::fs::write(folder.join("a.csv"), "entity,accrual_id\nE1,A1\n").unwrap();
+    let by_server = format!("lineage import audit_r1.jsonl --server {}", server.url());
+    let by_folder = "lineage import audit_r1.jsonl --data-dir data";
+    for (command, line) in [
+        (
+            by_server.as_str(),
+            "run r1: 3 records written, 0 were there, 1 lines of other types, 1 are none\n",
+        ),
+        (
+            &by_server,
+            "run r1: 0 records written, 3 were there, 1 lines of other types, 1 are none\n",
+        ),
+        // Through the folder of a serving process the same lines are the same records.
+        (
+            by_folder,
+            "run r1: 0 records written, 3 were there, 1 lines of other types, 1 are none\n",
+        ),
+    ] {
+        let output = deponent(folder, command);
+        assert_eq!(
+            (stdout(&output).as_str(), output.status.code()),
+            (line, Some(1)),
+            "{}",
+            stderr(&output)
+        );
+    }
+    let drilled = deponent(
+        folder,
+        "lineage drill --fn accruals_check --data-dir data --run r1",
+    );
+    assert_eq!(
+        stdout(&drilled),
+        "entity,accrual_id\nE1,A1\n",
+        "{}",
+        stderr(&drilled)
+    );
+    assert_eq!(
+        deponent(folder, "lineage drill --fn nobody --data-dir data")
+            .status
+            .code(),
+        Some(2)
+    );
+    let both = format!("{by_server} --data-dir data");
+    assert_eq!(deponent(folder, &both).status.code(), Some(64));
+    assert_eq!(
+        deponent(folder, "lineage import a.csv --data-dir data")
+            .status
+            .code(),
+        Some(69)
     );
 }
