@@ -121,7 +121,7 @@ impl Places {
                 .iter()
                 .find(|map| map.from.is_empty() || map.from == "null");
             return match given {
-                Some(map) => self.open_mapped(&map.to.display().to_string(), &map.to, ""),
+                Some(map) => open_mapped(&map.to.display().to_string(), &map.to, ""),
                 None => Err(PlaceError::NoUri),
             };
         };
@@ -131,8 +131,8 @@ impl Places {
         for map in self.maps.iter().filter(|map| !map.from.is_empty()) {
             for known in [&path, &turned(uri)] {
                 match known.strip_prefix(map.from.as_str()) {
-                    Some("") => return self.open_mapped(&name, &map.to, ""),
-                    Some(rest) if rest.starts_with('/') => return self.open_mapped(&name, &map.to, rest),
+                    Some("") => return open_mapped(&name, &map.to, ""),
+                    Some(rest) if rest.starts_with('/') => return open_mapped(&name, &map.to, rest),
                     _ => {}
                 }
             }
@@ -143,7 +143,7 @@ impl Places {
         let mut outside = false;
         for spelling in [plain.as_str(), path.as_str()] {
             for candidate in self.candidates(Path::new(spelling)) {
-                match self.open_beneath(&candidate, &self.roots) {
+                match open_beneath(&candidate, &self.roots) {
                     Ok(Some(file)) => return Ok(file),
                     Ok(None) => outside = true,
                     Err(OpenError::NotFound) => {}
@@ -164,42 +164,42 @@ impl Places {
         }
         self.homes.iter().map(|home| home.join(path)).collect()
     }
+}
 
-    fn open_mapped(&self, name: &str, to: &Path, rest: &str) -> Result<SourceFile, PlaceError> {
-        let rest = rest.trim_start_matches('/');
-        let path = if rest.is_empty() {
-            to.to_owned()
-        } else {
-            to.join(rest)
-        };
-        // A folder that was named is a root; of a file that was named, only itself is.
-        let root = if rest.is_empty() { to.parent() } else { Some(to) };
-        let root = root.and_then(|root| root.canonicalize().ok());
-        let roots: Vec<PathBuf> = root.into_iter().collect();
-        match self.open_beneath(&path, &roots) {
-            Ok(Some(file)) => Ok(file),
-            Ok(None) => Err(PlaceError::Outside(name.to_owned())),
-            Err(OpenError::NotFound) => Err(PlaceError::Missing(shown(&path.display().to_string()))),
-            Err(error) => Err(PlaceError::NoFile(shown(&path.display().to_string()), error)),
-        }
+fn open_mapped(name: &str, to: &Path, rest: &str) -> Result<SourceFile, PlaceError> {
+    let rest = rest.trim_start_matches('/');
+    let path = if rest.is_empty() {
+        to.to_owned()
+    } else {
+        to.join(rest)
+    };
+    // A folder that was named is a root; of a file that was named, only itself is.
+    let root = if rest.is_empty() { to.parent() } else { Some(to) };
+    let root = root.and_then(|root| root.canonicalize().ok());
+    let roots: Vec<PathBuf> = root.into_iter().collect();
+    match open_beneath(&path, &roots) {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => Err(PlaceError::Outside(name.to_owned())),
+        Err(OpenError::NotFound) => Err(PlaceError::Missing(shown(&path.display().to_string()))),
+        Err(error) => Err(PlaceError::NoFile(shown(&path.display().to_string()), error)),
     }
+}
 
-    /// `None`: it is not beneath any of them, and whether it is there is not said.
-    fn open_beneath(&self, path: &Path, roots: &[PathBuf]) -> Result<Option<SourceFile>, OpenError> {
-        let Some(Component::Normal(name)) = path.components().next_back() else {
-            return Err(OpenError::Directory);
-        };
-        let folder = match path.parent().map(Path::canonicalize) {
-            Some(Ok(folder)) => folder,
-            Some(Err(error)) => return Err(error.into()),
-            None => return Err(OpenError::Directory),
-        };
-        let path = folder.join(name);
-        if !roots.iter().any(|root| path.starts_with(root)) {
-            return Ok(None);
-        }
-        SourceFile::open(&path).map(Some)
+/// `None`: it is not beneath any of them, and whether it is there is not said.
+fn open_beneath(path: &Path, roots: &[PathBuf]) -> Result<Option<SourceFile>, OpenError> {
+    let Some(Component::Normal(name)) = path.components().next_back() else {
+        return Err(OpenError::Directory);
+    };
+    let folder = match path.parent().map(Path::canonicalize) {
+        Some(Ok(folder)) => folder,
+        Some(Err(error)) => return Err(error.into()),
+        None => return Err(OpenError::Directory),
+    };
+    let path = folder.join(name);
+    if !roots.iter().any(|root| path.starts_with(root)) {
+        return Ok(None);
     }
+    SourceFile::open(&path).map(Some)
 }
 
 /// With this machine's separators.
@@ -239,19 +239,11 @@ fn percent_decoded(text: &str) -> String {
         let pair = bytes
             .get(place + 1..place + 3)
             .and_then(|pair| std::str::from_utf8(pair).ok());
-        match pair
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-            .filter(|_| *byte == b'%')
-        {
-            Some(decoded) => {
-                out.push(decoded);
-                place += 3;
-            }
-            None => {
-                out.push(*byte);
-                place += 1;
-            }
-        }
+        let decoded = pair
+            .filter(|pair| *byte == b'%' && pair.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        out.push(decoded.unwrap_or(*byte));
+        place += if decoded.is_some() { 3 } else { 1 };
     }
     String::from_utf8_lossy(&out).into_owned()
 }

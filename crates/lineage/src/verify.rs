@@ -381,7 +381,7 @@ impl Sources {
         let artifact = artifact_status(places, of, &mut remarks);
         match artifact {
             ArtifactStatus::Missing => {
-                strict.push((FindingKind::ArtifactMissing, "artifact is missing".to_owned()))
+                strict.push((FindingKind::ArtifactMissing, "artifact is missing".to_owned()));
             }
             ArtifactStatus::SomethingElse => strict.push((
                 FindingKind::ArtifactChanged,

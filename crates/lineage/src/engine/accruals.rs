@@ -40,7 +40,8 @@ struct Exception {
 
 #[derive(Serialize)]
 struct Proposal {
-    proposal_type: &'static str,
+    #[serde(rename = "proposal_type")]
+    kind: &'static str,
     entity: String,
     accrual_id: String,
     proposed_period: String,
@@ -108,7 +109,7 @@ pub(super) fn compute(task: &Task, now: Timestamp) -> Result<Computed, EngineErr
         .map(|exception: &Exception| {
             let amount_usd = exception.amount_usd.negated();
             Proposal {
-                proposal_type: "accrual_reversal",
+                kind: "accrual_reversal",
                 entity: exception.entity.clone(),
                 accrual_id: exception.accrual_id.clone(),
                 proposed_period: next.to_owned(),

@@ -51,6 +51,7 @@ struct Diagnostic {
 }
 
 #[derive(Serialize)]
+#[allow(clippy::struct_field_names)] // the names of the columns
 struct Account {
     account: String,
     account_name: String,

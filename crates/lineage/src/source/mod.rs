@@ -143,7 +143,7 @@ pub type Visit<'a> = &'a mut dyn FnMut(u64, &Row<'_>) -> io::Result<bool>;
 #[derive(Debug)]
 pub struct Source<'a> {
     file: &'a SourceFile,
-    source_type: SourceType,
+    kind: SourceType,
     columns: Option<Vec<String>>,
 }
 
@@ -164,7 +164,7 @@ impl<'a> Source<'a> {
         };
         Ok(Self {
             file,
-            source_type,
+            kind: source_type,
             columns,
         })
     }
@@ -181,7 +181,7 @@ impl<'a> Source<'a> {
 
     /// Its type.
     pub fn source_type(&self) -> SourceType {
-        self.source_type
+        self.kind
     }
 
     /// The columns of those names.
@@ -242,7 +242,7 @@ impl<'a> Source<'a> {
     /// [`SourceError`].
     pub fn each(&self, reading: &mut Reading<'_>, visit: Visit<'_>) -> Result<Read, SourceError> {
         let counters = Counters::new(reading.hashed);
-        let mut read = match self.source_type {
+        let mut read = match self.kind {
             SourceType::Csv => csv_rows::each(self.file, reading, &counters, visit)?,
             SourceType::Json => json_rows::array(self.file, reading, &counters, visit)?,
             SourceType::JsonLines => json_rows::lines(self.file, reading, &counters, visit)?,

@@ -1,6 +1,7 @@
 //! Parquet: values become texts as ids have them. What a file asks for is looked at before it is given
 //! ([`super::pages`]).
 
+use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use parquet::basic::Compression;
@@ -137,7 +138,7 @@ fn cell(field: Field) -> Option<Cell> {
         Field::Str(value) => text(value),
         Field::Bytes(value) => match std::str::from_utf8(value.data()) {
             Ok(value) => text(value.to_owned()),
-            Err(_) => text(value.data().iter().map(|byte| format!("{byte:02x}")).collect()),
+            Err(_) => text(hex(value.data())),
         },
         Field::Double(value) if value.is_finite() => json(format!("{value:?}")),
         Field::Float(value) if value.is_finite() => json(format!("{value:?}")),
@@ -153,5 +154,12 @@ fn cell(field: Field) -> Option<Cell> {
         | Field::UInt(_)
         | Field::ULong(_)) => json(number.to_string()),
         other => text(other.to_string()),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }

@@ -62,16 +62,15 @@ struct LogArgs {
 impl LogArgs {
     /// Opens the log that is named, or the newest, which is said on stderr.
     fn open(&self) -> Result<SourceFile> {
-        let path = match &self.audit {
-            Some(path) => path.clone(),
-            None => {
-                let found = lineage::newest(Path::new(".")).context("cannot look for audit logs in out/")?;
-                let path = found.context(
-                    "there is neither out/audit_*.jsonl nor out/*/audit_*.jsonl; --audit FILE names a log",
-                )?;
-                output::note(format_args!("audit log: {}", path.display()));
-                path
-            }
+        let path = if let Some(path) = &self.audit {
+            path.clone()
+        } else {
+            let found = lineage::newest(Path::new(".")).context("cannot look for audit logs in out/")?;
+            let path = found.context(
+                "there is neither out/audit_*.jsonl nor out/*/audit_*.jsonl; --audit FILE names a log",
+            )?;
+            output::note(format_args!("audit log: {}", path.display()));
+            path
         };
         SourceFile::open(&path).with_context(|| format!("audit log {}", path.display()))
     }

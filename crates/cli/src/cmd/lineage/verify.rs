@@ -45,7 +45,7 @@ impl Verify {
         let places = self.places.places(Some(log.path()))?;
         let bar = bar(log.bytes());
         let verification = lineage::verify(&log, &places, &required, self.strict, &mut |done| {
-            bar.set_position(done)
+            bar.set_position(done);
         })?;
         bar.finish_and_clear();
         match self.format {
