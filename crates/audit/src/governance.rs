@@ -13,13 +13,13 @@ mod input;
 pub use health::{Health, Rank};
 pub use input::{
     AuditInput, JobTimes, SCOPE_ENTRIES_MAX, SIGNALS_MAX, STEP_RESULTS_MAX, Signal, StepResult,
-    create_audit_input_from_evidence,
+    create_audit_input_from_evidence, target_of,
 };
 
 use evidence::Timestamp;
-use evidence::canonical::{Value, sha256_hex, to_vec};
+use evidence::canonical::{Value, sha256_hex};
 
-use crate::checks::CHECKS;
+use crate::checks::{CHECKS, listed, names};
 
 /// Changes with any rule.
 pub const AUDITOR_VERSION: &str = "1.0.0";
@@ -126,9 +126,16 @@ pub fn audit(input: &AuditInput, audit_id: String, audited_at: Timestamp, durati
     } else {
         (Verdict::Pass, format!("all {} checks passed", checks.len()))
     };
-    let list = |targets: Vec<&str>| -> Value {
-        Value::from(targets.into_iter().map(Value::from).collect::<Vec<_>>())
-    };
+    let mut summary = Value::object([("steps_executed", count(input.step_results.len()))]);
+    let targets = [
+        ("executed_targets", input.executed_targets()),
+        ("proposed_targets", input.proposed_targets()),
+    ];
+    for (name, targets) in targets {
+        for (name, value) in listed(name, names(targets)) {
+            summary.insert(name, value);
+        }
+    }
     AuditResult {
         audit_id,
         job_id: input.job_id.clone(),
@@ -136,23 +143,13 @@ pub fn audit(input: &AuditInput, audit_id: String, audited_at: Timestamp, durati
         verdict,
         verdict_reason,
         checks,
-        evidence_summary: Value::object([
-            ("steps_executed", count(input.step_results.len())),
-            (
-                "executed_targets",
-                list(input.executed_targets().into_iter().collect()),
-            ),
-            (
-                "proposed_targets",
-                list(input.proposed_targets().into_iter().collect()),
-            ),
-        ]),
+        evidence_summary: summary,
         health_snapshot_before: input.health_before.clone(),
         health_snapshot_after: input.health_after.clone(),
         audited_at,
         duration_ms,
         auditor_version: AUDITOR_VERSION,
-        evidence_hash: sha256_hex(&to_vec(&input.to_value())),
+        evidence_hash: sha256_hex(&input.to_json()),
     }
 }
 

@@ -6,12 +6,17 @@
 //! Out of scope: gathering the facts and sealing the judgement (ledger); whether the record of the run is
 //! whole ([`crate::completeness`]). Start at [`judge`]. Rules: SPEC 6.3.
 
+use std::collections::HashMap;
+
 use evidence::canonical::{Finite, Value};
 
 use crate::read::{self, InputError};
 
-/// Most failures in one judgement: a run with more has lost its evidence, and the first of each class counts.
-pub const FAILURES_MAX: usize = 10_000;
+/// Most failures that a judgement tells one by one, beside the first of each class: each is told up to three times,
+/// with a message of 500 characters, so that it takes 5 MB at most and a seal fits into a record. All of them count.
+pub const FAILURES_TOLD_MAX: usize = 500;
+/// Most failures in an input, as in a run whose evidence is lost.
+const FAILURES_MAX: usize = 10_000;
 /// Longest list of classes in an input: each class may be named once, repeated names are harmless.
 const CLASSES_MAX: usize = 100;
 
@@ -94,8 +99,10 @@ impl Failure {
 pub struct Facts {
     /// Records of each class, in the order of [`Class::JUDGED`].
     pub counts: [u64; 6],
-    /// Failures, in ledger order.
-    pub failures: Vec<Failure>,
+    /// Failures, in ledger order: the first [`FAILURES_TOLD_MAX`], and the first of each class.
+    failures: Vec<Failure>,
+    /// How many more there are.
+    more: HashMap<(Class, Resolution), u64>,
     /// Whether the run has ended.
     pub terminal: bool,
 }
@@ -107,6 +114,32 @@ impl Facts {
             .iter()
             .zip(self.counts)
             .any(|(judged, count)| *judged == class && count > 0)
+    }
+
+    /// Takes the next failure, in ledger order.
+    pub fn fail(&mut self, failure: Failure) {
+        let first = self.failures.iter().all(|told| told.class != failure.class);
+        if first || self.failures.len() < FAILURES_TOLD_MAX {
+            self.failures.push(failure);
+        } else {
+            *self.more.entry((failure.class, failure.resolution)).or_insert(0) += 1;
+        }
+    }
+
+    /// How many failures have such a resolution, those included that are not told.
+    fn count(&self, of: impl Fn(Resolution) -> bool) -> u64 {
+        let told = self
+            .failures
+            .iter()
+            .filter(|failure| of(failure.resolution))
+            .count();
+        let more: u64 = self
+            .more
+            .iter()
+            .filter(|((_, resolution), _)| of(*resolution))
+            .map(|(_, count)| count)
+            .sum();
+        u64::try_from(told).unwrap_or(u64::MAX).saturating_add(more)
     }
 
     /// Marks failures as superseded whose class was observed after all.
@@ -121,6 +154,14 @@ impl Facts {
             if observed.contains(&failure.class) {
                 failure.resolution = Resolution::Superseded;
             }
+        }
+        for ((class, resolution), count) in std::mem::take(&mut self.more) {
+            let resolution = if observed.contains(&class) {
+                Resolution::Superseded
+            } else {
+                resolution
+            };
+            *self.more.entry((class, resolution)).or_insert(0) += count;
         }
     }
 }
@@ -209,11 +250,8 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Judgement {
     let seen = expected.iter().filter(|class| facts.observed(**class)).count();
     #[allow(clippy::cast_precision_loss)] // at most six
     let score = seen as f64 / expected.len().max(1) as f64;
-    let permanent = facts
-        .failures
-        .iter()
-        .filter(|failure| failure.resolution == Resolution::Permanent)
-        .count();
+    let permanent = facts.count(|resolution| resolution == Resolution::Permanent);
+    let failures = facts.count(|_| true);
 
     let (grade, explanation) = if !required_missing.is_empty() {
         let names: Vec<&str> = required_missing.iter().map(|class| class.as_str()).collect();
@@ -226,11 +264,8 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Judgement {
             Grade::Fail,
             format!("{permanent} capture failure(s) are permanent and unresolved"),
         )
-    } else if !facts.failures.is_empty() {
-        (
-            Grade::Warn,
-            format!("{} capture failure(s) on record", facts.failures.len()),
-        )
+    } else if failures > 0 {
+        (Grade::Warn, format!("{failures} capture failure(s) on record"))
     } else if score >= policy.pass_at {
         (
             Grade::Pass,
@@ -261,7 +296,7 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Judgement {
 }
 
 impl Judgement {
-    /// Failures that nothing superseded.
+    /// Failures that nothing superseded, of those that are told.
     pub fn unresolved(&self) -> impl Iterator<Item = &Failure> {
         self.facts
             .failures
@@ -295,7 +330,7 @@ impl Judgement {
                 Value::from(i64::try_from(count).unwrap_or(i64::MAX)),
             )
         });
-        Value::object([
+        let mut value = Value::object([
             (
                 "state",
                 Value::from(if self.sealed { "SEALED" } else { "PENDING" }),
@@ -313,7 +348,17 @@ impl Judgement {
             ("unresolved_failures", Value::from(unresolved)),
             ("has_required_evidence", Value::from(self.has_required_evidence)),
             ("explanation", Value::from(self.explanation.as_str())),
-        ])
+        ]);
+        // Where lists are not whole they say of how many they are the first.
+        if !self.facts.more.is_empty() {
+            let total = |of: &dyn Fn(Resolution) -> bool| {
+                Value::from(i64::try_from(self.facts.count(of)).unwrap_or(i64::MAX))
+            };
+            value.insert("capture_failures_total", total(&|_| true));
+            let unresolved = |resolution| resolution != Resolution::Superseded;
+            value.insert("unresolved_failures_total", total(&unresolved));
+        }
+        value
     }
 }
 
@@ -334,7 +379,7 @@ pub fn read_input(input: &Value) -> Result<(Facts, Policy), InputError> {
         *count = u64::from(present.contains(class));
     }
     for failure in read::list(input, "failures", FAILURES_MAX)?.unwrap_or_default() {
-        facts.failures.push(read_failure(failure)?);
+        facts.fail(read_failure(failure)?);
     }
     let policy = read::given(input, "policy").map_or_else(|| Ok(Policy::default()), Policy::read)?;
     Ok((facts, policy))
@@ -405,6 +450,59 @@ mod tests {
             (judgement.grade, judgement.unresolved().count()),
             (Grade::Warn, 0)
         );
+    }
+
+    fn failure(class: Class, resolution: Resolution, message: &str) -> Failure {
+        Failure {
+            class,
+            reason: FailureReason::CaptureFailed,
+            resolution,
+            error_message: Some(message.to_owned()),
+        }
+    }
+
+    #[test]
+    fn every_failure_counts_and_what_is_told_of_them_fits_into_a_record() {
+        let mut facts = Facts {
+            counts: [1, 1, 0, 1, 1, 1],
+            terminal: true,
+            ..Facts::default()
+        };
+        let message = "\u{1}".repeat(ERROR_MESSAGE_CHARS_MAX);
+        for _ in 0..20_000 {
+            facts.fail(failure(Class::Traces, Resolution::Transient, &message));
+        }
+        facts.fail(failure(
+            Class::Provider,
+            Resolution::Transient,
+            "the first of its class",
+        ));
+        for _ in 0..20_000 {
+            facts.fail(failure(Class::Provider, Resolution::Transient, &message));
+        }
+        facts.supersede_observed();
+        let warned = judge(&facts, &Policy::default());
+        assert_eq!(
+            (warned.grade, warned.explanation.as_str()),
+            (Grade::Warn, "40001 capture failure(s) on record")
+        );
+        facts.fail(failure(Class::Provider, Resolution::Permanent, "the last of all"));
+        let judgement = judge(&facts, &Policy::default());
+        assert_eq!(
+            (judgement.grade, judgement.explanation.as_str()),
+            (Grade::Fail, "1 capture failure(s) are permanent and unresolved")
+        );
+        let value = judgement.to_value();
+        let body = evidence::canonical::to_vec(&value);
+        assert!(
+            body.len() < evidence::record::BODY_BYTES_MAX / 2,
+            "{}",
+            body.len()
+        );
+        let list = |name: &str| value.get(name).and_then(Value::as_array).map_or(0, <[_]>::len);
+        assert_eq!((list("capture_failures"), list("unresolved_failures")), (501, 1));
+        assert_eq!(value.get("capture_failures_total"), Some(&Value::Int(40_002)));
+        assert_eq!(value.get("unresolved_failures_total"), Some(&Value::Int(20_002)));
     }
 
     #[test]

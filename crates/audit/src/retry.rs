@@ -176,8 +176,12 @@ impl RetryPolicy {
         if attempt == 0 {
             return Err(NoSuchAttempt);
         }
-        let delay = self.base_delay_seconds * self.strategy.factor(attempt);
-        let delay = if delay.is_finite() { delay } else { f64::MAX };
+        // Nothing, however often doubled, is nothing: 0 times infinity is no number.
+        let delay = if self.base_delay_seconds > 0.0 {
+            (self.base_delay_seconds * self.strategy.factor(attempt)).min(f64::MAX)
+        } else {
+            0.0
+        };
         let jitter = delay * self.jitter_factor * draw.clamp(0.0, 1.0);
         Ok((delay + jitter).floor().min(self.max_delay_seconds))
     }
@@ -255,6 +259,13 @@ mod tests {
         assert_eq!(policy.delay_seconds(1, 0.999), Ok(71.0));
         assert_eq!(policy.delay_seconds(u32::MAX, 0.5), Ok(3600.0));
         assert_eq!(policy.delay_seconds(0, 0.5), Err(NoSuchAttempt));
+        let at_once = RetryPolicy {
+            base_delay_seconds: 0.0,
+            ..policy
+        };
+        for attempt in [1, 1_024, 1_025, 1_026, u32::MAX] {
+            assert_eq!(at_once.delay_seconds(attempt, 0.5), Ok(0.0), "{attempt}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use evidence::record::Role;
+use ledger::once::{LEASE_SECS_DEFAULT, LEASE_SECS_MAX, OnOutage, OnceOptions};
 use serde::Deserialize;
 
 use crate::output::Usage;
@@ -17,16 +18,22 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 25] = [
+const VARIABLES: [&str; 31] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
     "DEPONENT_DATABASE_URL",
+    "DEPONENT_REDIS_URL",
+    "DEPONENT_REDIS_URL_FILE",
+    "DEPONENT_IDEMPOTENCY_ON_OUTAGE",
+    "DEPONENT_IDEMPOTENCY_LEASE",
+    "DEPONENT_IDEMPOTENCY_KEY_FILE",
     "DEPONENT_CONFIG",
     "DEPONENT_LOG",
     "DEPONENT_LEDGER_ORIGIN",
     "DEPONENT_RUNS_SEAL_AFTER",
     "DEPONENT_RUNS_ABANDON_AFTER",
+    "DEPONENT_RETENTION_MINIMUM",
     "DEPONENT_URL",
     "DEPONENT_API_KEY",
     "DEPONENT_API_KEY_FILE",
@@ -53,15 +60,26 @@ struct File {
     grpc_listen: Option<String>,
     data_dir: Option<PathBuf>,
     database_url: Option<String>,
+    redis_url: Option<String>,
+    idempotency: IdempotencyTable,
     log: Option<String>,
     ledger: LedgerTable,
     runs: RunsTable,
+    retention: RetentionTable,
     policies: Option<PathBuf>,
     rate_limit: Option<u32>,
     record: RecordTable,
     oidc: OidcTable,
     tls: TlsTable,
     tlog: TlogTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct IdempotencyTable {
+    on_outage: Option<String>,
+    lease: Option<String>,
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,6 +93,12 @@ struct LedgerTable {
 struct RunsTable {
     seal_after: Option<String>,
     abandon_after: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RetentionTable {
+    minimum: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -226,6 +250,11 @@ pub(crate) struct Settings {
     pub(crate) grpc_listen: Option<SocketAddr>,
     pub(crate) log: String,
     pub(crate) ledger: ledger::Options,
+    /// Where idempotency keys are kept; `None`: in the data folder.
+    pub(crate) redis_url: Option<String>,
+    /// How idempotency keys are held and what is kept with them encrypted.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) once: OnceOptions,
     /// The operator's own policies, a file or folder.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) policies: Option<PathBuf>,
@@ -303,6 +332,23 @@ impl Settings {
         let issuer = oidc.map_or_else(|| "none".into(), |oidc| oidc.issuer.clone());
         [
             ("grpc_listen", grpc),
+            (
+                "idempotency.on_outage",
+                match self.once.on_outage {
+                    OnOutage::Refuse => "refuse",
+                    OnOutage::Allow => "allow",
+                }
+                .into(),
+            ),
+            (
+                "idempotency.store",
+                if self.redis_url.is_some() {
+                    "redis"
+                } else {
+                    "embedded"
+                }
+                .into(),
+            ),
             ("ledger.origin", self.ledger.origin.clone()),
             ("listen", self.listen.to_string()),
             ("log", self.log.clone()),
@@ -310,6 +356,7 @@ impl Settings {
             ("rate_limit", rate),
             ("record.reads", level(self.record.0).into()),
             ("record.writes", level(self.record.1).into()),
+            ("retention.minimum", millis(self.ledger.minimum_retention_micros)),
             ("runs.abandon_after", millis(self.ledger.abandon_after_micros)),
             ("runs.seal_after", millis(self.ledger.seal_after_micros)),
             ("tlog.public", self.tlog_public.to_string()),
@@ -393,6 +440,12 @@ impl Settings {
             file.runs.abandon_after,
             options.abandon_after_micros,
         )?;
+        options.minimum_retention_micros = duration(
+            "retention.minimum",
+            "DEPONENT_RETENTION_MINIMUM",
+            file.retention.minimum,
+            options.minimum_retention_micros,
+        )?;
         let record = |name: &str, variable_name: &str, file: Option<String>| -> Result<bool> {
             match variable(variable_name).or(file).as_deref() {
                 None | Some("metadata") => Ok(true),
@@ -428,7 +481,46 @@ impl Settings {
                     .map_err(|_| Usage(format!("rate_limit: {text:?} is no number of requests a second")))?,
             ),
         };
+        let redis_url = match (
+            variable("DEPONENT_REDIS_URL"),
+            variable("DEPONENT_REDIS_URL_FILE"),
+        ) {
+            (Some(url), _) => Some(url),
+            (None, Some(path)) => Some(secret_file(Path::new(&path))?),
+            (None, None) => file.redis_url,
+        };
+        let redis_url = redis_url.filter(|url| !url.is_empty());
+        if let Some(url) = &redis_url {
+            // The address may hold a password, so that it is not said.
+            store::redis::check_address(url).map_err(|error| Usage(format!("redis_url: {error}")))?;
+        }
+        let lease_micros = duration(
+            "idempotency.lease",
+            "DEPONENT_IDEMPOTENCY_LEASE",
+            file.idempotency.lease,
+            i64::from(LEASE_SECS_DEFAULT) * 1_000_000,
+        )?;
+        let once = OnceOptions {
+            key_file: path("DEPONENT_IDEMPOTENCY_KEY_FILE", file.idempotency.key_file)
+                .unwrap_or_else(|| options.data_dir.join("keys").join("once.key")),
+            lease_secs: u32::try_from(lease_micros / 1_000_000)
+                .ok()
+                .filter(|secs| (1..=LEASE_SECS_MAX).contains(secs))
+                .ok_or_else(|| Usage(format!("idempotency.lease: must be 1s to {LEASE_SECS_MAX}s")))?,
+            on_outage: match variable("DEPONENT_IDEMPOTENCY_ON_OUTAGE")
+                .or(file.idempotency.on_outage)
+                .as_deref()
+            {
+                None | Some("refuse") => OnOutage::Refuse,
+                Some("allow") => OnOutage::Allow,
+                Some(other) => bail!(Usage(format!(
+                    "idempotency.on_outage: {other:?} is neither refuse nor allow"
+                ))),
+            },
+        };
         Ok(Self {
+            redis_url,
+            once,
             policies: variable("DEPONENT_POLICIES").map(PathBuf::from).or(file.policies),
             rate_limit: rate_limit.filter(|&rate| rate > 0),
             record,
@@ -445,6 +537,12 @@ impl Settings {
             ledger: options,
         })
     }
+}
+
+/// A secret that stands in a file of its own.
+fn secret_file(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 fn read_file(path: &Path) -> Result<File> {
@@ -524,6 +622,7 @@ mod tests {
         for (name, value) in [
             ("DEPONENT_LISTEN", "nowhere"),
             ("DEPONENT_RUNS_SEAL_AFTER", "soon"),
+            ("DEPONENT_RETENTION_MINIMUM", "for ever"),
             ("DEPONENT_LEDGER_ORIGIN", "a b"),
             ("DEPONENT_DATABASE_URL", "postgres://x"),
             ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),
@@ -538,6 +637,45 @@ mod tests {
                     .is_some(),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn what_widens_access_is_among_the_settings_on_record_and_no_tenant_or_path_is() {
+        let issuer = [
+            ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),
+            ("DEPONENT_OIDC_AUDIENCE", "deponent"),
+            ("DEPONENT_OIDC_TENANT", "acme"),
+            ("DEPONENT_OIDC_JWKS", "/etc/deponent/keys.json"),
+        ];
+        let of = |more: (&str, &str)| {
+            let pairs: Vec<_> = issuer
+                .iter()
+                .copied()
+                .filter(|(name, _)| *name != more.0)
+                .chain([more])
+                .collect();
+            resolve(&pairs).unwrap().on_record()
+        };
+        let before = of(("DEPONENT_RECORD_READS", "metadata"));
+        let text = format!("{before:?}");
+        assert!(!text.contains("acme") && !text.contains("/etc"), "{text}");
+        for (changed, name) in [
+            (("DEPONENT_RECORD_READS", "none"), "record.reads"),
+            (("DEPONENT_RECORD_WRITES", "none"), "record.writes"),
+            (("DEPONENT_RATE_LIMIT", "5"), "rate_limit"),
+            (("DEPONENT_OIDC_AUDIENCE", "other"), "oidc.audience"),
+            (("DEPONENT_OIDC_TENANT", "other"), "oidc.source"),
+            (("DEPONENT_OIDC_JWKS", "/tmp/keys.json"), "oidc.source"),
+            (("DEPONENT_OIDC_ROLE_CLAIM", "groups"), "oidc.role_claim"),
+        ] {
+            let after = of(changed);
+            let differ: Vec<_> = after
+                .iter()
+                .filter(|(key, value)| before.get(*key) != Some(value))
+                .collect();
+            assert_eq!(differ.len(), 1, "{changed:?}: {differ:?}");
+            assert_eq!(differ[0].0, name);
         }
     }
 

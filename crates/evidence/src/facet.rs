@@ -14,8 +14,8 @@
 //!
 //! Start at [`Facts::facets`] and, to ask for one, [`facet`].
 
-use crate::record::Facts;
-use crate::{Header, commitment};
+use crate::record::{Facts, LineageFacts, SystemFacts, TelemetryFacts};
+use crate::{Header, Kind, commitment};
 
 /// Longest value that stands in a facet as it is. Identifiers have at most this length; with it a row of
 /// the projection stays well below a tenth of a database page.
@@ -71,6 +71,9 @@ impl Facts {
             Self::Provenance(log) => log.facets(header, &mut out),
             Self::Lineage(line) => line.facets(header, &mut out),
             Self::TraceEnded(_) => out.push("ended".to_owned()),
+            Self::Erasure(erasure) => erasure.facets(&mut out),
+            Self::Hold(hold) => hold.facets(&mut out),
+            Self::Erased(_) => return erased(header),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::Seal(_) | Self::Other => {}
         }
         // A record stands in a list once, however often its body names the same thing.
@@ -78,6 +81,38 @@ impl Facts {
         out.dedup();
         out
     }
+}
+
+/// The facets of a record whose body is erased: what its header alone says, and `erased`.
+pub fn erased(header: &Header<'_>) -> Vec<String> {
+    let mut out = vec!["erased".to_owned()];
+    if header.run.is_none() {
+        push_facet(&mut out, "kind", header.kind.as_str());
+    }
+    match header.kind {
+        Kind::SystemRecord => SystemFacts::erased_facets(header, &mut out),
+        Kind::SystemTelemetry => TelemetryFacts { run_id: None }.facets(header, &mut out),
+        Kind::AuditEvent => {
+            out.push("audit".to_owned());
+            push_facet(&mut out, "audit.actor_type", header.actor.kind.as_str());
+        }
+        Kind::AccessEvent => out.push("access".to_owned()),
+        Kind::AuthorizationDecision => out.push("authorization".to_owned()),
+        Kind::ProvenanceLog => {
+            out.push("provenance".to_owned());
+            if let Some(run) = &header.run {
+                push_facet(&mut out, "provenance.run", &run.run_id);
+            }
+        }
+        Kind::LineageEvidence
+        | Kind::LineageDeterministic
+        | Kind::LineageAiOutput
+        | Kind::LineageAiMetrics => LineageFacts::default().facets(header, &mut out),
+        Kind::TraceCompleted | Kind::TraceAborted => out.push("ended".to_owned()),
+        _ => {}
+    }
+    out.sort_unstable();
+    out
 }
 
 #[cfg(test)]

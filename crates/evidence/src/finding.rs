@@ -18,6 +18,8 @@ pub enum FindingCode {
     CommitmentMismatch,
     /// A body is gone and no record says that it was erased.
     BodyMissing,
+    /// A record says that a body was erased, and it is still there.
+    ErasureIncomplete,
     /// A body stands where no leaf is.
     BodyUnexpected,
     /// Stored bytes cannot be read: cut, or not what their column holds.

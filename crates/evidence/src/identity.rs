@@ -94,6 +94,7 @@ impl Identity {
             }
             (Kind::EvidenceProvider, _) => crate::record::provider_identity(body),
             (_, Facts::Lineage(_)) => Some(crate::record::lineage_identity(header.kind, body)),
+            (Kind::ReplayEnforced, _) => crate::record::replay_identity(body),
             (Kind::EvidenceCaptureFailure, _) => crate::record::CaptureFailure::read(body)?.identity(),
             _ => None,
         }

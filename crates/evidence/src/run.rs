@@ -10,20 +10,29 @@
 //!
 //! Source: SPEC 4.1–4.3, 2.5.
 
+use crate::Kind;
 use crate::cost::NanoCents;
 use crate::header::words;
-use crate::record::{Facts, RunCompletedFacts, RunStartedFacts, StepFacts, StepStatus, TraceEndedFacts};
+use crate::record::{
+    ErasedFacts, Facts, RunCompletedFacts, RunStartedFacts, StepFacts, StepStatus, TraceEndedFacts,
+};
 use crate::time::Timestamp;
 
 words! {
     /// The state of a trace: running, then one of the others, for ever.
-    TraceStatus { Running = "running", Completed = "completed", Failed = "failed", Aborted = "aborted", }
+    TraceStatus {
+        Running = "running", Completed = "completed", Failed = "failed", Aborted = "aborted",
+        /// It ended; how is erased.
+        Ended = "ended",
+    }
 }
 
 words! {
     /// The state of a run as the Logs API shows it.
     ExecutionStatus {
         Running = "RUNNING", Succeeded = "SUCCEEDED", Failed = "FAILED", Aborted = "ABORTED", Timeout = "TIMEOUT",
+        /// It ended; how is erased.
+        Ended = "ENDED",
     }
 }
 
@@ -164,9 +173,7 @@ impl RunState {
         self.last_recorded_at = self.last_recorded_at.max(recorded_at);
         if self.settled {
             // What the end of the trace said stays; what follows is only counted.
-            self.late_count = self
-                .late_count
-                .saturating_add(u32::from(matches!(facts, Facts::Step(_))));
+            self.late_count = self.late_count.saturating_add(u32::from(facts.is_step()));
             return;
         }
         if self.correlation_id.is_none() {
@@ -176,6 +183,7 @@ impl RunState {
             Facts::Step(step) => self.apply_step(step),
             Facts::RunCompleted(end) => self.apply_run_completed(end),
             Facts::TraceEnded(end) => self.apply_trace_ended(end, recorded_at),
+            Facts::Erased(erased) => self.apply_erased(erased),
             // What is of no run adds nothing to one.
             _ => {}
         }
@@ -275,10 +283,17 @@ impl RunState {
     }
 
     fn apply_trace_ended(&mut self, end: &TraceEndedFacts, recorded_at: Timestamp) {
-        if end.aborted && self.status == TraceStatus::Running {
-            self.end(TraceStatus::Aborted, Some(recorded_at));
+        let unknown = match self.status {
+            TraceStatus::Running => true,
+            // The record that said how it ended is erased; this one may still say it.
+            TraceStatus::Ended => end.status.is_some(),
+            _ => false,
+        };
+        if unknown {
+            let at = self.completed_at.unwrap_or(recorded_at);
+            self.end(end.status.unwrap_or(TraceStatus::Ended), Some(at));
         }
-        self.root_hash = Some(end.root_hash);
+        self.root_hash = end.root_hash;
         self.settled = true;
     }
 
@@ -290,7 +305,24 @@ impl RunState {
             TraceStatus::Completed => ExecutionStatus::Succeeded,
             TraceStatus::Failed => ExecutionStatus::Failed,
             TraceStatus::Aborted => ExecutionStatus::Aborted,
+            TraceStatus::Ended => ExecutionStatus::Ended,
         };
+    }
+
+    /// Of what is erased only the header is left: that there was a step, that the run ended and when.
+    fn apply_erased(&mut self, erased: &ErasedFacts) {
+        match erased.kind {
+            Kind::TraceStep => {
+                self.total_steps = self.total_steps.saturating_add(1);
+                if self.otlp {
+                    self.started_at = self.started_at.min(erased.occurred_at);
+                }
+            }
+            Kind::RunCompleted if self.status == TraceStatus::Running => {
+                self.end(TraceStatus::Ended, Some(erased.occurred_at));
+            }
+            _ => {}
+        }
     }
 
     /// Whether the trace has ended: no REST step may follow; a span may until, and late after, the end is recorded.
@@ -379,8 +411,9 @@ mod tests {
         run.apply(&Facts::Step(span(10, true, true)), None, at(200));
         let end = TraceEndedFacts {
             aborted: false,
+            status: Some(TraceStatus::Completed),
             reason: None,
-            root_hash: [7; 32],
+            root_hash: Some([7; 32]),
         };
         run.apply(&Facts::TraceEnded(end), None, at(300));
         run.apply(&Facts::Step(span(11, false, true)), None, at(400));
@@ -408,8 +441,9 @@ mod tests {
         assert_eq!(run.execution_status, ExecutionStatus::Timeout);
         let abort = TraceEndedFacts {
             aborted: true,
+            status: Some(TraceStatus::Aborted),
             reason: None,
-            root_hash: [1; 32],
+            root_hash: Some([1; 32]),
         };
         run.apply(&Facts::TraceEnded(abort), None, at(400));
         assert_eq!(

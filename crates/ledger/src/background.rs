@@ -1,7 +1,7 @@
 //! Verification in the background: what is new within a minute, everything once a day.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use evidence::{Finding, FindingCode, Timestamp};
@@ -56,15 +56,7 @@ impl Verifier {
     /// Takes up where the last process stopped. A state database that cannot be read begins anew.
     pub fn open(ledger: &Ledger) -> Result<Self, StoreError> {
         let path = ledger.options().data_dir.join("state.db");
-        let state = match StateDb::open(&path) {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::warn!(%error, "state.db cannot be read: verification begins anew");
-                let aside = path.with_extension("db.damaged");
-                std::fs::rename(&path, aside).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-                StateDb::open(&path)?
-            }
-        };
+        let state = StateDb::open_or_begin_anew(&path)?;
         Ok(Self {
             ledger: ledger.clone(),
             state,
@@ -140,7 +132,10 @@ impl Verifier {
     }
 
     fn scrub_all(&self, at: Timestamp) {
-        match self.full(None, SCRUB_REST) {
+        match self.full(Question {
+            rest_factor: SCRUB_REST,
+            ..Question::default()
+        }) {
             Ok(report) => {
                 for tenant in self.ledger.tenants() {
                     self.keep_report(&tenant.ledger().row, &report, at);
@@ -150,27 +145,38 @@ impl Verifier {
         }
     }
 
-    /// Verifies everything of one tenant, now. Blocks; the caller sees to it that few run at once.
+    /// Verifies everything of one tenant, now; counts leaves as they are done, and gives up once `stop` is set.
+    /// Blocks; the caller sees to it that few run at once.
     ///
     /// # Errors
-    /// The store cannot answer. What is wrong with its content is a finding.
-    pub fn scrub_tenant(&self, tenant: &Tenant, at: Timestamp) -> Result<Report, StoreError> {
-        let report = self.full(Some(tenant.tenant_id.to_string()), ASKED_REST)?;
+    /// The store cannot answer, or it was stopped. What is wrong with its content is a finding.
+    pub fn scrub_tenant(
+        &self,
+        tenant: &Tenant,
+        at: Timestamp,
+        done: &AtomicU64,
+        stop: &AtomicBool,
+    ) -> Result<Report, StoreError> {
+        let report = self.full(Question {
+            tenant_id: Some(tenant.tenant_id.to_string()),
+            progress: Some(done),
+            stop: Some(stop),
+            rest_factor: ASKED_REST,
+            ..Question::default()
+        })?;
         self.keep_report(&tenant.ledger().row, &report, at);
         Ok(report)
     }
 
-    fn full(&self, tenant_id: Option<String>, rest_factor: u32) -> Result<Report, StoreError> {
+    fn full(&self, question: Question<'_>) -> Result<Report, StoreError> {
         let keys = crate::KeyFolder::at(&self.ledger.options().keys());
         // Read before the heads are fixed: a mark never runs ahead of what is committed.
         let path = self.ledger.options().high_water();
         let marks = HighWater::open(&path);
         let question = Question {
-            tenant_id,
             marks: marks.as_ref().ok(),
             keys: Some(&keys),
-            rest_factor,
-            ..Question::default()
+            ..question
         };
         let mut report = verify(self.ledger.store(), &question)?;
         if let Err(error) = &marks {

@@ -190,7 +190,15 @@ impl Ledger {
                     };
                     (first.clone(), first)
                 }
-                Some((first, standing)) => match standing.completed_by(given) {
+                // First truth wins, and what it was is erased: nothing can complete it.
+                Some((first, standing, true)) => {
+                    return Ok(ActivityCaptured {
+                        placed: first,
+                        kept: Vec::new(),
+                        activity: standing,
+                    });
+                }
+                Some((first, standing, false)) => match standing.completed_by(given) {
                     None => {
                         return Ok(ActivityCaptured {
                             placed: first,
@@ -314,13 +322,13 @@ impl Piece<'_> {
         }
     }
 
-    /// The first record's receipt, and the activity of a step as it stands.
+    /// The first record's receipt, the activity of a step as it stands, and whether some of it is erased.
     fn activity(
         &self,
         run: &RunRow,
         step_index: u32,
-    ) -> Result<Option<(Placed, ActivityEvidence)>, CaptureError> {
-        let mut found: Option<(Placed, ActivityEvidence)> = None;
+    ) -> Result<Option<(Placed, ActivityEvidence, bool)>, CaptureError> {
+        let mut found: Option<(Placed, ActivityEvidence, bool)> = None;
         for completion in 0..=ACTIVITY_COMPLETIONS_MAX {
             let identity = Identity::activity(step_index, completion);
             let Some(row) = self.ledger.store().run_record_find(run.key, &identity)? else {
@@ -330,6 +338,7 @@ impl Piece<'_> {
                 break;
             };
             // An erased part says nothing, and still stands in its place.
+            let gone = record.body.is_none();
             let said = record.body.as_deref().and_then(ActivityEvidence::read);
             match (&mut found, said) {
                 (None, said) => {
@@ -341,10 +350,12 @@ impl Piece<'_> {
                         step_index,
                         ..ActivityEvidence::default()
                     });
-                    found = Some((placed, said));
+                    found = Some((placed, said, gone));
                 }
-                (Some((_, standing)), Some(added)) => standing.complete(&added),
-                (Some((_, standing)), None) => standing.completion = completion,
+                (Some((_, standing, _)), Some(added)) => standing.complete(&added),
+                (Some((_, standing, erased)), None) => {
+                    (standing.completion, *erased) = (completion, *erased || gone);
+                }
             }
         }
         Ok(found)

@@ -137,7 +137,24 @@ impl Draft {
         at: Timestamp,
         salts: &mut Salts,
     ) -> Result<Self, BodyTooLarge> {
-        Ok(Self {
+        Ok(Self::sealed(kind, facts, salts.seal(kind, body)?, at))
+    }
+
+    /// The same of a body whose free texts were redacted before: of one whose ids must stay as they are.
+    pub(crate) fn alone_clean(
+        kind: Kind,
+        facts: Facts,
+        body: &[u8],
+        at: Timestamp,
+        salts: &mut Salts,
+    ) -> Result<Self, BodyTooLarge> {
+        let body = SealedBody::seal_clean(kind, salts.next_salt(), body)?;
+        Ok(Self::sealed(kind, facts, body, at))
+    }
+
+    /// The same of a body that is sealed already.
+    pub(crate) fn sealed(kind: Kind, facts: Facts, body: SealedBody, at: Timestamp) -> Self {
+        Self {
             kind,
             bind: Bind::None,
             identity: None,
@@ -149,10 +166,10 @@ impl Draft {
             source_domain: SourceDomain::System,
             source_component: "api",
             origin: Origin::System,
-            body: salts.seal(kind, body)?,
+            body,
             facts,
             expect_run_seq: None,
-        })
+        }
     }
 
     /// What the body says to projections: what its maker knew, or what redaction has left of it.

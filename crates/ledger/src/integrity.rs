@@ -13,19 +13,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use ::audit::completeness::{self, Counted};
-use ::audit::integrity::{Class, FAILURES_MAX, Facts as Gathered, Failure, Judgement, Policy, judge};
+use ::audit::integrity::{Class, Facts as Gathered, Failure, Judgement, Policy, judge};
 use evidence::canonical::{self, Finite, Value};
 use evidence::record::{
     ActivityEvidence, BODY_BYTES_MAX, CaptureFailure, Facts, RunDigest, SealFacts, StepEvidence,
 };
 use evidence::{ActorType, Header, Identity, Kind, Origin, SourceDomain, Timestamp};
 use serde::Deserialize;
-use store::{FacetQuery, LeafKey, RunRecordRow, RunRow, codec};
+use store::{FacetQuery, LeafKey, RunRecordRow, RunRow, StoreError, codec};
 
 use crate::settings::Setting;
 use crate::{
     Bind, BodyTooLarge, Changer, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, Salts,
-    SettingError, SubmitError, Tenant,
+    SettingError, SubmitError, Tenant, TreeError,
 };
 
 /// The facet of records that end a trace.
@@ -76,8 +76,21 @@ pub enum IntegrityError {
     Body(#[from] BodyTooLarge),
 }
 
-impl From<store::StoreError> for IntegrityError {
-    fn from(error: store::StoreError) -> Self {
+impl IntegrityError {
+    /// Whether it is the run's own records that cannot be read or judged, which is so the next time too.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Read(RecordError::Store(error) | RecordError::Tree(TreeError::Store(error))) => {
+                matches!(error, StoreError::Damaged { .. })
+            }
+            Self::Read(_) | Self::Body(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<StoreError> for IntegrityError {
+    fn from(error: StoreError) -> Self {
         Self::Read(error.into())
     }
 }
@@ -166,7 +179,11 @@ impl Ledger {
             if !run.state.settled {
                 return Err(IntegrityError::RunRunning);
             }
-            let (draft, answer) = self.seal_draft(&run, &policy, by, at, &mut tenant.salts())?;
+            let drafted = self.seal_draft(&run, &policy, by, at, &mut seal_salts());
+            let (draft, answer) = match drafted {
+                Err(IntegrityError::Rejected(Rejection::RunMoved)) => continue,
+                drafted => drafted?,
+            };
             match self.submit_blocking(tenant, vec![draft], at, false)?.pop() {
                 Some(Err(Rejection::RunMoved)) => {}
                 Some(Ok(placed)) if placed.fresh => return Ok((placed, answer)),
@@ -180,16 +197,21 @@ impl Ledger {
 
     /// Seals runs whose end lies `runs.seal_after` back, at most [`SEAL_RUNS`] a tenant; says how many. Blocks.
     ///
-    /// # Errors
-    /// The store cannot answer, or nothing could be written.
-    pub fn seal_due(&self, at: Timestamp) -> Result<usize, IntegrityError> {
+    /// What keeps one tenant's runs from being sealed is logged, and keeps no other's.
+    pub fn seal_due(&self, at: Timestamp) -> usize {
         let mut sealed = 0;
         for tenant in self.tenants() {
-            if tenant.ledger().refusal().is_none() {
-                sealed += self.seal_due_of(&tenant, at)?;
+            if tenant.ledger().refusal().is_some() {
+                continue;
+            }
+            match self.seal_due_of(&tenant, at) {
+                Ok(more) => sealed += more,
+                Err(error) => {
+                    tracing::error!(tenant_id = &*tenant.tenant_id, %error, "cannot seal the runs that are due");
+                }
             }
         }
-        Ok(sealed)
+        sealed
     }
 
     fn seal_due_of(&self, tenant: &Arc<Tenant>, at: Timestamp) -> Result<usize, IntegrityError> {
@@ -219,7 +241,7 @@ impl Ledger {
         let due = at
             .checked_add_micros(-self.options().seal_after_micros)
             .unwrap_or(Timestamp::MIN);
-        let mut salts = tenant.salts();
+        let mut salts = seal_salts();
         let (mut drafts, mut all_done) = (Vec::new(), true);
         for (leaf, header) in page
             .leaves
@@ -234,8 +256,12 @@ impl Ledger {
                 }
                 Ok(Due::Done) => {}
                 Ok(Due::Later) => all_done = false,
-                // One damaged run must not keep the others from being sealed.
-                Err(error) => tracing::error!(leaf = leaf.leaf_index(), %error, "cannot seal a run"),
+                // Damage does not heal: it must not keep the others from being sealed. All else may be over the
+                // next time.
+                Err(error) => {
+                    all_done &= error.is_damage();
+                    tracing::error!(leaf = leaf.leaf_index(), %error, "cannot seal a run");
+                }
             }
             if all_done {
                 sealing.done = Some(*leaf);
@@ -243,6 +269,12 @@ impl Ledger {
         }
         drop(all);
         let outcomes = self.submit_blocking(tenant, drafts, at, false)?;
+        for rejection in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            // A run that moved is found due again.
+            if *rejection != Rejection::RunMoved {
+                tracing::error!(tenant_id = &*tenant.tenant_id, %rejection, "a seal is refused");
+            }
+        }
         Ok(outcomes
             .iter()
             .filter(|outcome| outcome.as_ref().is_ok_and(|placed| placed.fresh))
@@ -273,8 +305,11 @@ impl Ledger {
             return Ok(Due::Later);
         }
         let by = (ActorType::System, None);
-        let (draft, _) = self.seal_draft(&run, policy, by, at, salts)?;
-        Ok(Due::Draft(Box::new(draft)))
+        match self.seal_draft(&run, policy, by, at, salts) {
+            Ok((draft, _)) => Ok(Due::Draft(Box::new(draft))),
+            Err(IntegrityError::Rejected(Rejection::RunMoved)) => Ok(Due::Later),
+            Err(error) => Err(error),
+        }
     }
 
     /// The newest ended run behind which all seem to be sealed.
@@ -329,7 +364,10 @@ impl Ledger {
         Ok(self.records(tenant).read(&[row.leaf])?.pop())
     }
 
-    /// The seal of a run as it stands, placed only if it still stands so.
+    /// The seal of a run as it stood when `run` was read, placed only if it still stands so.
+    ///
+    /// # Errors
+    /// [`Rejection::RunMoved`] when it does not already.
     fn seal_draft(
         &self,
         run: &RunRow,
@@ -340,7 +378,11 @@ impl Ledger {
     ) -> Result<(Draft, Value), IntegrityError> {
         let (mut gathered, counted) = self.gather(run)?;
         gathered.terminal = true;
+        // Read last: if these are the records that the run had at first, they are those that were judged.
         let facts = self.stands_on(run)?;
+        if facts.count != run.state.record_count {
+            return Err(Rejection::RunMoved.into());
+        }
         let judgement: Judgement = judge(&gathered, policy);
         let body = facts.encode(judgement.to_value(), completeness::to_value(&counted));
         let answer = canonical::parse(&body, canonical::Limits::default()).unwrap_or_default();
@@ -480,6 +522,12 @@ impl Ledger {
     }
 }
 
+/// What seals are sealed with: the built-in rules of redaction alone. All in a seal is Deponent's own, but for what
+/// failures say, which was redacted when they were recorded; a tenant's pattern must not replace a grade.
+fn seal_salts() -> Salts {
+    Salts::default()
+}
+
 enum Due {
     Draft(Box<Draft>),
     Done,
@@ -536,7 +584,7 @@ struct Tally {
     otlp: bool,
     started_at: Timestamp,
     counts: [u64; 6],
-    failures: Vec<Failure>,
+    gathered: Gathered,
     traces: HashSet<String>,
     spans: HashSet<(String, String)>,
     parents: Vec<(String, String)>,
@@ -558,7 +606,7 @@ impl Tally {
             otlp: run.state.otlp,
             started_at: run.state.started_at,
             counts: [0; 6],
-            failures: Vec::new(),
+            gathered: Gathered::default(),
             traces: HashSet::new(),
             spans: HashSet::new(),
             parents: Vec::new(),
@@ -598,10 +646,8 @@ impl Tally {
             Kind::EvidenceProvider => self.counts[PROVIDER] += 1,
             Kind::EvidencePolicyDecision => self.counts[POLICY] += 1,
             Kind::EvidenceCaptureFailure => {
-                if let Some(failure) = body.and_then(CaptureFailure::read)
-                    && self.failures.len() < FAILURES_MAX
-                {
-                    self.failures.push(Failure {
+                if let Some(failure) = body.and_then(CaptureFailure::read) {
+                    self.gathered.fail(Failure {
                         class: failure.evidence_class,
                         reason: failure.failure_reason,
                         resolution: failure.resolution,
@@ -694,11 +740,9 @@ impl Tally {
             clock_faults: (self.counts[STEPS] > 0).then_some(self.clock_faults),
             late: Some(u64::from(run.state.late_count)),
         };
-        let mut gathered = Gathered {
-            counts: self.counts,
-            failures: self.failures,
-            terminal: run.state.settled,
-        };
+        let mut gathered = self.gathered;
+        gathered.counts = self.counts;
+        gathered.terminal = run.state.settled;
         gathered.supersede_observed();
         (gathered, counted)
     }

@@ -13,13 +13,16 @@ mod background;
 mod capture;
 mod counters;
 mod draft;
+mod erase;
 mod high_water;
+pub mod hold;
 pub mod incident;
 mod integrity;
 mod jobs;
 mod keys;
 pub mod lineage;
 mod names;
+pub mod once;
 mod open;
 mod outcome;
 mod place;
@@ -28,6 +31,7 @@ mod queue;
 mod rebuild;
 mod records;
 mod recover;
+pub mod replay;
 mod sequencer;
 mod settings;
 mod settle;
@@ -53,14 +57,17 @@ pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
+pub use erase::{EraseAsked, EraseError, Erasure, Remains};
 pub use high_water::{HighWater, Mark};
+pub use hold::{HoldError, HoldMark, HoldRead};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
 pub use integrity::{IntegrityError, RunIntegrity};
 pub use jobs::{
-    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX,
-    JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone, JobError, JobGlance, JobGuard,
-    JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob, PROGRESS_METADATA_BYTES_MAX, ProgressWatch,
-    ResolutionRead, RolloutRead, STEP_BYTES_MAX, rollout,
+    AuditRead, ContractGuard, EvidenceRead, HEALTH_BYTES_MAX, HEALTH_NODES_MAX, JOB_ATTEMPTS_MAX,
+    JOB_BYTES_MAX, JOB_DEPTH_MAX, JOB_EVENTS_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobAct, JobDone,
+    JobError, JobGlance, JobGuard, JobNext, JobTurn, JobVerdict, JobView, Moment, NewJob,
+    PROGRESS_METADATA_BYTES_MAX, ProgressWatch, ReadyAct, ResolutionRead, RolloutRead, STEP_BYTES_MAX,
+    TARGET_BYTES_MAX, rollout,
 };
 pub use keys::KeyFolder;
 pub use names::RunNames;
@@ -252,6 +259,7 @@ impl Ledger {
             group,
             reply,
             bytes,
+            erasing: None,
         };
         self.inner.queue.push(submission).map_err(|(error, _)| {
             self.inner.counters.refused();

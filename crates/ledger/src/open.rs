@@ -35,6 +35,8 @@ pub struct Options {
     pub seal_after_micros: i64,
     /// `runs.abandon_after`, microseconds.
     pub abandon_after_micros: i64,
+    /// `retention.minimum_days`, microseconds: no body goes before it is this old.
+    pub minimum_retention_micros: i64,
 }
 
 impl Options {
@@ -45,6 +47,7 @@ impl Options {
             origin: "deponent.local".into(),
             seal_after_micros: 30 * 1_000_000,
             abandon_after_micros: 24 * 3_600 * 1_000_000,
+            minimum_retention_micros: 0,
         }
     }
 

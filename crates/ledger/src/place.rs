@@ -473,10 +473,7 @@ impl<'a> Placer<'a> {
                 leaf: leaf_key,
                 kind: draft.kind,
                 identity: draft.identity,
-                step_index: match &*facts {
-                    Facts::Step(step) => step.step_index,
-                    _ => None,
-                },
+                step_index: facts.step_index(),
                 occurred_at: draft.occurred_at,
             });
         }
@@ -568,7 +565,8 @@ impl<'a> Placer<'a> {
     }
 }
 
-/// Evidence that stands by itself and that a sealed run takes no more (SPEC 6.1). What came with spans is late.
+/// Evidence that stands by itself and that a sealed run takes no more (SPEC 6.1, 6.3), provenance logs included. What
+/// came with spans is late.
 fn is_posted_evidence(draft: &Draft) -> bool {
     matches!(draft.bind, Bind::Run(_))
         && draft.source_component != "otlp"
@@ -583,6 +581,7 @@ fn is_posted_evidence(draft: &Draft) -> bool {
                 | Kind::LineageDeterministic
                 | Kind::LineageAiOutput
                 | Kind::LineageAiMetrics
+                | Kind::ProvenanceLog
         )
 }
 

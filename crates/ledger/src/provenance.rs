@@ -34,8 +34,15 @@ const LOOK_MAX: usize = 65_536;
 /// Logs that a drift report is made from, the newest of those asked for: 300 bytes each are held, 30 MB.
 pub const DRIFT_LOGS_MAX: usize = 100_000;
 
+/// Payloads that a drift report is made from, in bytes: unpacked and read in 2 s.
+pub const DRIFT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// Leaves found at once.
 const FIND: u32 = 500;
+
+/// Searches for one answer that may end before they have found a page, as they do where several filters hardly meet:
+/// 0.1 s each ([`store::FACET_SEEKS_MAX`]).
+const FIND_ENDED_MAX: u32 = 10;
 
 /// Why a log was not written.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +53,21 @@ pub enum ProvenanceError {
     /// Its payloads are too large.
     #[error(transparent)]
     Body(#[from] BodyTooLarge),
-    /// The ledger refused it: [`Rejection::RunUnknown`].
+    /// The ledger refused it: [`Rejection::RunUnknown`], [`Rejection::RunSealed`].
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// Its run cannot be looked up; nothing was written.
+    #[error(transparent)]
+    Read(#[from] RecordError),
     /// Nothing was written, as far as is known.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+}
+
+impl From<store::StoreError> for ProvenanceError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Read(error.into())
+    }
 }
 
 /// A log as it was written.
@@ -199,9 +215,8 @@ impl Ledger {
         let run = match run_id {
             None => None,
             Some(run_id) => {
-                let found = self.store().run_find(tenant.tenant_no, run_id);
-                let unknown = |_| SubmitError::Unknown("the store cannot answer".to_owned());
-                let run = found.map_err(unknown)?.ok_or(Rejection::RunUnknown)?;
+                let found = self.store().run_find(tenant.tenant_no, run_id)?;
+                let run = found.ok_or(Rejection::RunUnknown)?;
                 Some((run.state.run_id, run.state.trace_id))
             }
         };
@@ -233,7 +248,7 @@ impl Ledger {
         let mut page = ProvenancePage::default();
         let limit = usize::try_from(query.limit.min(PROVENANCE_PAGE_MAX)).unwrap_or(1);
         let (mut bytes, mut looked) = (0, 0);
-        let ended = self.each_log(tenant, query, |leaf, header| {
+        let end = self.each_log(tenant, query, |leaf, header| {
             looked += 1;
             if page.records.len() == limit || bytes > PAGE_BYTES_MAX || looked > LOOK_MAX {
                 return Ok(false);
@@ -249,13 +264,16 @@ impl Ledger {
             }
             Ok(true)
         })?;
-        if ended {
-            page.next = None;
+        match end {
+            End::Reached => page.next = None,
+            End::Stopped => {}
+            End::Ended(next) => page.next = Some(next),
         }
         Ok(page)
     }
 
-    /// Which inputs have had several outputs, by version. Blocks.
+    /// Which inputs have had several outputs, by version, of at most [`DRIFT_LOGS_MAX`] logs and about `bytes_max` bytes
+    /// of payloads ([`DRIFT_BYTES_MAX`]). Blocks.
     ///
     /// # Errors
     /// They cannot be read.
@@ -263,14 +281,15 @@ impl Ledger {
         &self,
         tenant: &Arc<Tenant>,
         query: &ProvenanceQuery,
+        bytes_max: usize,
     ) -> Result<Drift, RecordError> {
         type Key = (String, String, String);
         type Seen = (u64, Timestamp, Timestamp);
         let records = self.records(tenant);
         let mut inputs: BTreeMap<String, BTreeMap<Key, Seen>> = BTreeMap::new();
-        let (mut logs, mut looked) = (0, 0);
-        let complete = self.each_log(tenant, query, |leaf, header| {
-            if looked == DRIFT_LOGS_MAX {
+        let (mut logs, mut looked, mut bytes) = (0, 0, 0);
+        let end = self.each_log(tenant, query, |leaf, header| {
+            if looked == DRIFT_LOGS_MAX || bytes > bytes_max {
                 return Ok(false);
             }
             looked += 1;
@@ -283,6 +302,7 @@ impl Ledger {
             let (at, Some(body)) = (record.header()?.occurred_at, &record.body) else {
                 return Ok(true);
             };
+            bytes += body.len();
             let log = ProvenanceView::read(body).map_err(|error| RecordError::Body {
                 leaf: leaf.leaf_index(),
                 reason: error.to_string(),
@@ -325,17 +345,17 @@ impl Ledger {
         Ok(Drift {
             inputs,
             logs,
-            complete,
+            complete: matches!(end, End::Reached),
         })
     }
 
-    /// Calls `each` with the leaves of logs, newest first, until it says `false`; whether it never did.
+    /// Calls `each` with the leaves of logs, newest first, until it says `false`.
     fn each_log(
         &self,
         tenant: &Arc<Tenant>,
         query: &ProvenanceQuery,
         mut each: impl FnMut(LeafKey, &[u8]) -> Result<bool, RecordError>,
-    ) -> Result<bool, RecordError> {
+    ) -> Result<End, RecordError> {
         let records = self.records(tenant);
         let mut find = FacetQuery {
             facets: query.facets(),
@@ -345,18 +365,32 @@ impl Ledger {
             newest_first: true,
             ..FacetQuery::default()
         };
+        let mut ended = 0;
         loop {
             let page = self.store().facet_find(tenant.tenant_no, &find)?;
             for (leaf, header) in page.leaves.iter().zip(records.headers(&page.leaves)?) {
                 if !each(*leaf, &header)? {
-                    return Ok(false);
+                    return Ok(End::Stopped);
                 }
             }
+            let early = page.has_more && page.leaves.len() < usize::try_from(find.limit).unwrap_or(0);
+            ended += u32::from(early);
             match page.next.or(page.leaves.last().copied()) {
+                Some(next) if page.has_more && ended == FIND_ENDED_MAX => return Ok(End::Ended(next)),
                 Some(next) if page.has_more => find.below = Some(next),
-                _ => return Ok(true),
+                _ => return Ok(End::Reached),
             }
             find.limit = FIND;
         }
     }
+}
+
+/// Why no more logs are looked at.
+enum End {
+    /// There are no more.
+    Reached,
+    /// No more are wanted.
+    Stopped,
+    /// [`FIND_ENDED_MAX`] searches have ended early; the next one goes on here.
+    Ended(LeafKey),
 }

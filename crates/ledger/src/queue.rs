@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use evidence::Timestamp;
 use tokio::sync::oneshot;
 
+use crate::erase::Erasing;
 use crate::tenant::Tenant;
 use crate::{Draft, Outcomes, SubmitError};
 
@@ -35,6 +36,8 @@ pub(crate) struct Submission {
     pub(crate) group: bool,
     pub(crate) reply: oneshot::Sender<Result<Outcomes, SubmitError>>,
     pub(crate) bytes: usize,
+    /// What its record erases, when that is written.
+    pub(crate) erasing: Option<Box<Erasing>>,
 }
 
 /// Work for the sequencer besides submissions, done between batches.

@@ -8,7 +8,7 @@ use store::{Batch, Head, LateRunRow, LeafKey, LedgerRow, Store, StoreError};
 use tlog::TreeSize;
 
 use crate::tree::StoredTree;
-use crate::verify::{Derived, Deriver, Examiner};
+use crate::verify::{Derived, Deriver, Erasures, Examiner};
 
 /// Leaves of one step: their rows are held at once, about 1 MiB.
 const STEP_LEAVES: u64 = 1_024;
@@ -28,6 +28,7 @@ pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, 
         ledgers: ledgers.into(),
         at: 0,
         deriver: None,
+        erasures: None,
         done: 0,
         progress,
         finished: None,
@@ -54,6 +55,8 @@ struct Rebuilder<'a> {
     /// The next leaf of the first ledger.
     at: u64,
     deriver: Option<(u32, Deriver)>,
+    /// What was erased of the tenant at hand.
+    erasures: Option<(u32, Erasures<'a>)>,
     done: u64,
     progress: &'a mut dyn FnMut(u64),
     finished: Option<(u32, Deriver)>,
@@ -80,7 +83,17 @@ impl Iterator for Rebuilder<'_> {
         let (_, deriver) = self
             .deriver
             .get_or_insert_with(|| (tenant_no, Deriver::new(tenant_no)));
-        let step = step(self.store, &row, self.at, deriver);
+        if self.erasures.as_ref().is_none_or(|(no, _)| *no != tenant_no) {
+            match Erasures::scan(self.store, tenant_no) {
+                Ok(erasures) => self.erasures = Some((tenant_no, erasures)),
+                Err(error) => {
+                    self.ledgers.clear();
+                    return Some(Err(error));
+                }
+            }
+        }
+        let erasures = self.erasures.as_ref().map(|(_, erasures)| erasures)?;
+        let step = step(self.store, &row, self.at, deriver, erasures);
         match step {
             Ok((batch, end, size)) => {
                 self.done += end - self.at;
@@ -105,6 +118,7 @@ fn step(
     row: &LedgerRow,
     first: u64,
     deriver: &mut Deriver,
+    erasures: &Erasures<'_>,
 ) -> Result<(Batch, u64, u64), StoreError> {
     let damaged = |reason: String| StoreError::Damaged {
         place: "leaf_blocks",
@@ -115,7 +129,8 @@ fn step(
     let end = size.min(first + STEP_LEAVES);
     let bodies = store.bodies_read(row.ledger_no, first, end)?;
     let mut bodies = bodies.iter().peekable();
-    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), false, Unpacker::default());
+    let tenant_id = row.tenant_id.as_str().into();
+    let mut examiner = Examiner::new(tenant_id, false, Unpacker::default(), erasures, row.ledger_no);
     let (mut derived, mut findings) = (Derived::default(), Vec::<Finding>::new());
     StoredTree::new(store, row.ledger_no)
         .leaves(first..end, |index, leaf| {

@@ -15,6 +15,7 @@ use evidence::{Header, Timestamp};
 use store::{AppendError, Batch, CheckpointRow, Head, Store, StoreError};
 use tlog::{Checkpoint, Frontier, SignerKey};
 
+use crate::erase::Erasing;
 use crate::high_water::{HighWater, Mark};
 use crate::place::{After, Place, Placer};
 use crate::queue::{Next, Submission};
@@ -207,11 +208,35 @@ impl Sequencer {
             .ok_or_else(|| SubmitError::Unknown("the commit answered nothing".into()))
     }
 
+    /// The same of the record of an erasure, and with it erases.
+    pub(crate) fn submit_erasing_now(
+        &mut self,
+        tenant: &Arc<Tenant>,
+        draft: crate::Draft,
+        erasing: Erasing,
+        at: Timestamp,
+    ) -> Result<Result<crate::Placed, crate::Rejection>, SubmitError> {
+        self.submit_task(tenant, vec![draft], Some(Box::new(erasing)), at)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| SubmitError::Unknown("the commit answered nothing".into()))
+    }
+
     /// The same of drafts of which all or none are written.
     pub(crate) fn submit_group_now(
         &mut self,
         tenant: &Arc<Tenant>,
         drafts: Vec<crate::Draft>,
+        at: Timestamp,
+    ) -> Result<Outcomes, SubmitError> {
+        self.submit_task(tenant, drafts, None, at)
+    }
+
+    fn submit_task(
+        &mut self,
+        tenant: &Arc<Tenant>,
+        drafts: Vec<crate::Draft>,
+        erasing: Option<Box<Erasing>>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
         let (reply, mut answer) = tokio::sync::oneshot::channel();
@@ -223,6 +248,7 @@ impl Sequencer {
             group: true,
             reply,
             bytes,
+            erasing,
         }]);
         answer
             .try_recv()
@@ -262,7 +288,19 @@ impl Sequencer {
                 }
                 Ok(placer.finish())
             })();
-            let (batch, left) = placed.map_err(|error| place_failure(ledger_no, error))?;
+            let (mut batch, left) = placed.map_err(|error| place_failure(ledger_no, error))?;
+            // In the commit of its record, and not without it.
+            let first = outcomes.len() - submissions.len();
+            for (submission, outcomes) in submissions.iter().zip(&outcomes[first..]) {
+                if let Some(erasing) = submission
+                    .erasing
+                    .as_ref()
+                    .filter(|_| outcomes.iter().all(Result::is_ok))
+                {
+                    batch.erased.extend_from_slice(&erasing.rows);
+                    batch.refolded.extend_from_slice(&erasing.runs);
+                }
+            }
             after.push((ledger_no, left));
             batches.push(batch);
         }
@@ -271,6 +309,7 @@ impl Sequencer {
             self.append(&batches, &after)?;
             for batch in &batches {
                 self.inner.names.changed(&batch.runs);
+                self.inner.names.changed(&batch.refolded);
             }
         }
         for (

@@ -88,6 +88,11 @@ impl Ledger {
     }
 
     /// Settles runs whose root span ended and aborts those that fell silent; says how many. Blocks.
+    ///
+    /// What keeps one tenant's runs from being settled is logged, and keeps no other's.
+    ///
+    /// # Errors
+    /// Those that are due cannot be found.
     pub fn settle_due(&self, at: Timestamp) -> Result<usize, SettleError> {
         let options = self.options();
         let before = |micros: i64| at.checked_add_micros(-micros).unwrap_or(Timestamp::MIN);
@@ -129,7 +134,12 @@ impl Ledger {
             else {
                 continue;
             };
-            settled += self.settle_runs(tenant, batch, at)?;
+            match self.settle_runs(tenant, batch, at) {
+                Ok(more) => settled += more,
+                Err(error) => {
+                    tracing::error!(tenant_id = &*tenant.tenant_id, %error, "cannot settle the runs that are due");
+                }
+            }
         }
         Ok(settled)
     }
@@ -175,7 +185,7 @@ fn end_drafts(
     let state = &run.state;
     let (root_hash, total_steps) = if state.settled {
         // Ended already: what follows is the same again, or a conflict; the recorded hash stands.
-        (state.root_hash.unwrap_or_default(), state.total_steps)
+        (state.root_hash, state.total_steps)
     } else {
         steps::root_hash(ledger.store(), run)?
     };

@@ -144,18 +144,18 @@ pub fn for_each_step(
 
 /// The step hashes and root hash of SPEC 4.2, late steps left out; and how many steps they cover.
 ///
-/// # Errors
-/// A body is erased: then the hash can no longer be made (the recorded one stands).
-pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<([u8; 32], u32), RecordError> {
+/// Without hash when a body is erased: then it can no longer be made.
+pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<(Option<[u8; 32]>, u32), RecordError> {
     let mut places = step_places(store, run)?;
     places.retain(|place| !place.late);
     let mut hashes = Vec::with_capacity(places.len());
+    let mut whole = run_started_is_there(store, run)?;
     for_each_step(store, &places, |place, body| {
         let leaf = place.leaf.leaf_index();
-        let body = body.ok_or_else(|| RecordError::Body {
-            leaf,
-            reason: "erased".into(),
-        })?;
+        let Some(body) = body else {
+            whole = false;
+            return Ok(());
+        };
         let view = StepView::read(body).map_err(|error| RecordError::Body {
             leaf,
             reason: error.to_string(),
@@ -163,11 +163,14 @@ pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<([u8; 32], u3
         hashes.push(evidence::record::step_hash(place.step_index, &view.step));
         Ok(())
     })?;
-    let count = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
-    Ok((
-        evidence::record::root_hash(&run.state.plan_hash, run.state.seed, &hashes),
-        count,
-    ))
+    let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    let hash = || evidence::record::root_hash(&run.state.plan_hash, run.state.seed, &hashes);
+    Ok((whole.then(hash), count))
+}
+
+/// Whether plan and seed, which the hash covers, are not erased.
+fn run_started_is_there(store: &dyn Store, run: &RunRow) -> Result<bool, RecordError> {
+    Ok(!store.bodies_get(&[run.started_leaf])?.is_empty())
 }
 
 fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [u8; 16]>, RecordError> {

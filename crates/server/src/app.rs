@@ -7,7 +7,9 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use evidence::Timestamp;
+use ledger::once::{LEASE_SECS_DEFAULT, OnOutage, Once, OnceOptions};
 use ledger::{Ledger, Tenant};
+use store::sqlite::SqliteOnce;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
@@ -80,6 +82,8 @@ pub struct App {
     pub local: bool,
     /// What decides and notes.
     pub access: Arc<Access>,
+    /// Keys that are used once: idempotency and replay.
+    pub once: Once,
     /// Whose tokens let people in; `None`: only keys do.
     pub oidc: Option<Arc<Oidc>>,
     /// `/tlog` needs no key, of any tenant but the instance.
@@ -96,6 +100,9 @@ pub struct App {
     pub(crate) budget: Budget,
     /// Large JSON bodies are parsed one at a time: 16 MiB of text may take 200 MB as values.
     pub(crate) large_bodies: Arc<Semaphore>,
+    /// Large jobs are judged, and their evidence gathered, one at a time: that takes several times what they say. Who
+    /// holds a job waits for it, so it is none that who waits for a job may hold.
+    pub(crate) large_audits: Arc<Semaphore>,
     pub(crate) requests: Arc<RequestCounts>,
 }
 
@@ -114,6 +121,7 @@ impl App {
         let policies = Policies::load(None).expect("the shipped policies are valid");
         Self {
             access: Access::new(policies, Levels::default(), None),
+            once: embedded_once(&ledger),
             ledger,
             limits,
             clock,
@@ -127,6 +135,7 @@ impl App {
             verifications: Arc::default(),
             budget: Budget::new(limits.bodies_in_flight_bytes_max),
             large_bodies: Arc::new(Semaphore::new(1)),
+            large_audits: Arc::new(Semaphore::new(1)),
             requests: Arc::default(),
         }
     }
@@ -203,6 +212,17 @@ impl App {
             Err(error) => Err(ApiError::internal(&error)),
         }
     }
+}
+
+/// Idempotency keys in the data folder's `state.db`.
+fn embedded_once(ledger: &Ledger) -> Once {
+    let folder = &ledger.options().data_dir;
+    let options = OnceOptions {
+        key_file: folder.join("keys").join("once.key"),
+        lease_secs: LEASE_SECS_DEFAULT,
+        on_outage: OnOutage::Refuse,
+    };
+    Once::new(Box::new(SqliteOnce::new(&folder.join("state.db"))), options)
 }
 
 /// When the request was received; put there by the outermost layer.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use evidence::Timestamp;
@@ -22,6 +22,7 @@ use crate::access::Level;
 use crate::access::operation::{self, Operation, Trail};
 use crate::access::policy::{Asker, Decided};
 use crate::access::recorder::{Detail, Listed, Who};
+use crate::idempotent::{self, IDEMPOTENCY_KEY};
 use crate::oidc::{NoSignIn, Oidc, SignedIn, TokenRefused};
 use crate::{ApiError, App, Received, RequestId};
 
@@ -522,7 +523,12 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
         .and_then(|_| Some((parts.extensions.get::<Received>()?.0, detail(&parts, &operation))));
     let uri = parts.uri.clone();
     parts.extensions.insert(caller.clone());
-    let response = next.run(Request::from_parts(parts, body)).await;
+    let request = Request::from_parts(parts, body);
+    let response = if request.method() == Method::POST && request.headers().contains_key(IDEMPOTENCY_KEY) {
+        idempotent::once(&app, &caller, operation, request, next).await
+    } else {
+        next.run(request).await
+    };
     if let Some((at, mut detail)) = event
         && response.status().is_success()
     {

@@ -28,7 +28,13 @@ pub(crate) fn finished(mut document: OpenApi) -> OpenApi {
     document.paths.paths = paths
         .into_iter()
         .map(|(path, mut item)| {
-            for (method, operation) in [(Method::GET, &mut item.get), (Method::POST, &mut item.post)] {
+            let operations = [
+                (Method::GET, &mut item.get),
+                (Method::POST, &mut item.post),
+                (Method::PUT, &mut item.put),
+                (Method::DELETE, &mut item.delete),
+            ];
+            for (method, operation) in operations {
                 if let Some(operation) = operation {
                     with_access(operation, &access_of(&method, &path));
                 }

@@ -30,8 +30,9 @@ pub struct JsonBody<T> {
     pub value: T,
     /// SHA-256 of its canonical JSON: what "the same content again" means.
     pub content: [u8; 32],
-    /// Counts the body until the handler is done with it.
-    pub(crate) held: (body::Hold, Option<OwnedSemaphorePermit>),
+    /// Counts the body until the handler is done with it. Nobody waits for a job with the second of them: a large job
+    /// takes long to be judged, and nothing large would be parsed meanwhile.
+    pub(crate) held: Holds,
 }
 
 impl<T> JsonBody<T> {
@@ -40,6 +41,9 @@ impl<T> JsonBody<T> {
         self.held.1.is_some()
     }
 }
+
+/// What a body is counted by, and the place that a large one has among those parsed at once.
+pub(crate) type Holds = (body::Hold, Option<OwnedSemaphorePermit>);
 
 /// A JSON body of which nothing is put on record as it is: the same without redaction.
 #[derive(Debug)]
@@ -72,6 +76,10 @@ impl<T: DeserializeOwned + Send + 'static> JsonBody<T> {
         require_json(&parts.headers)?;
         let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
         if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
+            // A tenant's own patterns take far longer than the built-in rules.
+            if rules.as_ref().is_some_and(|rules| rules.has_own_patterns()) {
+                return app.blocking(move |_| parse(held, None, rules.as_deref())).await;
+            }
             return parse(held, None, rules.as_deref());
         }
         let permit = app

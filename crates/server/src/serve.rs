@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::lifecycle::{lifecycle, stopping};
-use crate::tasks::{Stop, Tasks, issuer_keys, record, settle, verify};
+use crate::tasks::{Stop, Tasks, issuer_keys, record, settle, sweep, verify};
 use crate::{App, Tls, grpc, router};
 
 /// Connections at once, on both ports; more wait in the kernel. Each holds at most 64 KiB of header, or of
@@ -80,6 +80,7 @@ pub async fn serve(
     tasks.spawn(settle(app.clone(), stopped.clone()));
     tasks.spawn(verify(app.clone(), stopped.clone()));
     tasks.spawn(record(app.clone(), stopped.clone()));
+    tasks.spawn(sweep(app.clone(), stopped.clone()));
     if let Some(oidc) = app.oidc.clone() {
         tasks.spawn(issuer_keys(app.clone(), oidc, stopped.clone()));
     }

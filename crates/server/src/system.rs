@@ -46,6 +46,20 @@ pub(crate) struct Event {
 }
 
 impl Event {
+    /// Something was done though the idempotency store could not say whether it was done before.
+    pub(crate) fn bypassed(operation: &str, key: &str, hash: &[u8; 32]) -> Self {
+        Self {
+            name: "IDEMPOTENCY_BYPASSED",
+            severity: "WARN",
+            summary: "the idempotency store could not answer; the check passed".into(),
+            details: vec![
+                ("idempotency_key", Word::Text(key.into())),
+                ("operation", Word::Text(operation.into())),
+                ("request_hash", Word::Text(evidence::hex_string(hash))),
+            ],
+        }
+    }
+
     fn record(&self) -> SystemRecord {
         let value = |word: &Word| match word {
             Word::Text(text) => Value::from(text.as_str()),
@@ -97,7 +111,20 @@ impl Event {
 impl App {
     /// Writes a record of the server's own into a tenant's ledger. Blocks until it is durable.
     pub(crate) fn record(&self, tenant: &Arc<Tenant>, event: &Event, at: Timestamp) {
-        let written = event
+        if let Err(error) = self.try_record(tenant, event, at) {
+            let (name, summary) = (event.name, &event.summary);
+            tracing::warn!(name, summary, error, "a system record could not be written");
+        }
+    }
+
+    /// The same, for what may not go on without its record.
+    pub(crate) fn try_record(
+        &self,
+        tenant: &Arc<Tenant>,
+        event: &Event,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        event
             .draft(at)
             .map_err(|error| error.to_string())
             .and_then(|draft| {
@@ -109,11 +136,7 @@ impl App {
                     Some(Err(rejection)) => Err(rejection.to_string()),
                     _ => Ok(()),
                 }
-            });
-        if let Err(error) = written {
-            let (name, summary) = (event.name, &event.summary);
-            tracing::warn!(name, summary, error, "a system record could not be written");
-        }
+            })
     }
 
     /// The same into the instance's own ledger.

@@ -98,7 +98,13 @@ pub(crate) async fn settle(app: App, mut stop: Stop) {
         let mut pause = SETTLE_EVERY;
         if app.ledger.stopped().is_none() {
             let at = (app.clock)();
-            let both = move |service: &ledger::Ledger| Ok(service.settle_due(at)? + service.seal_due(at)?);
+            let both = move |service: &ledger::Ledger| {
+                let settled = service.settle_due(at).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "cannot find the runs that are due");
+                    0
+                });
+                Ok(settled + service.seal_due(at))
+            };
             match app.blocking(both).await {
                 // More wait: go on after a rest, so that a backlog takes a third of a core and not the ingest's.
                 Ok(more) if more > 0 => pause = (started.elapsed() * SETTLE_REST).min(SETTLE_EVERY),
@@ -128,6 +134,21 @@ pub(crate) async fn record(app: App, mut stop: Stop) {
                 "what was noted about callers cannot be written now"
             );
         }
+    }
+}
+
+/// How often idempotency keys whose time is over are taken away when nobody asks for any: what they hold stays on
+/// disk that much longer.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
+/// Takes away idempotency keys whose time is over.
+pub(crate) async fn sweep(app: App, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = sleep(SWEEP_EVERY) => {}
+            () = stop.wait() => return,
+        }
+        app.once.sweep((app.clock)());
     }
 }
 
@@ -174,6 +195,13 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
             error = error.message,
             "what was verified before cannot be said yet"
         );
+    }
+    let resumer = app.clone();
+    let resumed = std::thread::Builder::new()
+        .name("resume".into())
+        .spawn(move || resumer.verifications_resume());
+    if let Err(error) = resumed {
+        tracing::error!(%error, "verifications that were interrupted cannot be taken up");
     }
     loop {
         let at = (app.clock)();

@@ -2,15 +2,18 @@
 //!
 //! The verifier itself is the ledger's; here is who runs it, what is published of
 //! it, and the bound on those that are asked for: one at a time for a tenant,
-//! [`ASKED_AT_ONCE_MAX`] in the process.
+//! [`ASKED_AT_ONCE_MAX`] in the process. Each of these is a job ([`crate::own`]) of the same id.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use evidence::canonical::Value;
 use evidence::{Finding, Severity, Timestamp};
 use ledger::{FINDINGS_KEPT, Tenant, Verifier};
 use tokio::sync::{Semaphore, watch};
 
+use crate::own::{OwnJob, Watch};
 use crate::system::{Event, Word};
 use crate::{ApiError, App, Verification, ids};
 
@@ -19,6 +22,9 @@ const ASKED_AT_ONCE_MAX: usize = 2;
 
 /// Ended ones kept for each tenant: whoever asked reads the outcome soon or asks again.
 const KEPT_MAX: usize = 16;
+
+/// What the jobs of verifications on demand run.
+const HANDLER: &str = "deponent.verification";
 
 /// What a verification on demand came to.
 #[derive(Clone, Debug)]
@@ -37,6 +43,30 @@ pub(crate) enum Outcome {
     },
     /// The question could not be answered.
     Failed { at: Timestamp, reason: String },
+    /// Somebody called it off.
+    Cancelled { at: Timestamp },
+}
+
+impl Outcome {
+    /// What the job of a verification says that came of it.
+    fn result(&self) -> Option<Value> {
+        let Self::Ended {
+            tree_size,
+            tree_root,
+            level,
+            errors,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        Some(Value::object([
+            ("anomalies_detected", Value::from(*errors)),
+            ("level", Value::from(*level)),
+            ("tree_root", Value::from(tree_root.as_str())),
+            ("tree_size", Value::from(*tree_size)),
+        ]))
+    }
 }
 
 /// A verification on demand.
@@ -44,10 +74,22 @@ pub(crate) enum Outcome {
 pub(crate) struct Asked {
     pub(crate) id: Arc<str>,
     pub(crate) requested_at: Timestamp,
+    pub(crate) watch: Arc<Watch>,
     outcome: watch::Receiver<Outcome>,
 }
 
 impl Asked {
+    fn new(id: Arc<str>, requested_at: Timestamp) -> (Self, watch::Sender<Outcome>) {
+        let (sender, outcome) = watch::channel(Outcome::Running);
+        let asked = Self {
+            id,
+            requested_at,
+            watch: Arc::default(),
+            outcome,
+        };
+        (asked, sender)
+    }
+
     /// What it came to so far.
     pub(crate) fn outcome(&self) -> Outcome {
         self.outcome.borrow().clone()
@@ -181,35 +223,100 @@ impl App {
         let slot = Arc::clone(&self.verifications.slots)
             .try_acquire_owned()
             .map_err(|_| ApiError::unavailable("busy", "other verifications are running"))?;
-        let (sender, outcome) = watch::channel(Outcome::Running);
-        let begun = Asked {
-            id: ids::uuid_v7(at).into(),
-            requested_at: at,
-            outcome,
-        };
-        let (app, tenant) = (self.clone(), Arc::clone(tenant));
+        let (begun, sender) = Asked::new(ids::uuid_v7(at).into(), at);
+        let (app, tenant, asked) = (self.clone(), Arc::clone(tenant), begun.clone());
         std::thread::Builder::new()
             .name("verification".into())
             .spawn(move || {
                 let mut ending = Ending(&app, &sender);
-                let outcome = app.verify_now(&tenant, at);
-                ending.say(outcome);
+                let job = OwnJob::begin(&app, &tenant, &asked.id, HANDLER);
+                ending.say(app.verify_as(job.as_ref(), &tenant, &asked.watch, at));
                 drop(slot);
             })
             .map_err(|error| ApiError::internal(&error))?;
-        while of_tenant.len() >= KEPT_MAX {
-            of_tenant.pop_front();
-        }
-        of_tenant.push_back(begun.clone());
+        keep(of_tenant, begun.clone());
         Ok(begun)
     }
 
-    fn verify_now(&self, tenant: &Tenant, at: Timestamp) -> Outcome {
+    /// Takes up verifications that a crash or a stop of the server has interrupted, one after the other, beside those
+    /// that are asked for. Blocks for long.
+    pub(crate) fn verifications_resume(&self) {
+        for tenant in self.ledger.tenants() {
+            for job in OwnJob::without_end(self, &tenant, HANDLER) {
+                self.verification_resume(&tenant, &job);
+            }
+        }
+    }
+
+    fn verification_resume(&self, tenant: &Arc<Tenant>, job: &OwnJob) {
+        let at = (self.clock)();
+        let (asked, sender) = Asked::new(Arc::clone(job.job_id()), at);
+        {
+            let mut all = self.verifications.asked();
+            let of_tenant = all.entry(tenant.tenant_no).or_default();
+            if of_tenant.iter().any(|known| known.id == asked.id) {
+                // It was begun a moment ago, and runs.
+                return;
+            }
+            if of_tenant.is_empty() {
+                keep(of_tenant, asked.clone());
+            } else {
+                drop(all);
+                // Somebody was quicker: one of a tenant runs at a time.
+                job.give_up("another verification began");
+                return;
+            }
+        }
+        let mut ending = Ending(self, &sender);
+        let outcome = if job.again() {
+            self.verify_as(Some(job), tenant, &asked.watch, at)
+        } else {
+            Outcome::Failed {
+                at,
+                reason: "it was interrupted, and cannot be begun again".into(),
+            }
+        };
+        ending.say(outcome);
+    }
+
+    /// Verifies, and says in its job how far it is and what came of it.
+    fn verify_as(&self, job: Option<&OwnJob>, tenant: &Tenant, watch: &Watch, at: Timestamp) -> Outcome {
+        let Some(job) = job else {
+            return self.verify_now(tenant, watch, at);
+        };
+        let size = |ledger_no| {
+            self.ledger
+                .store()
+                .head_read(ledger_no)
+                .map_or(0, |head| head.size.as_u64())
+        };
+        let leaves = tenant
+            .epochs()
+            .iter()
+            .map(|epoch| size(epoch.row.ledger_no))
+            .sum();
+        let outcome = job.during(watch, leaves, || self.verify_now(tenant, watch, at));
+        match &outcome {
+            Outcome::Failed { reason, .. } => job.fail(reason.clone()),
+            outcome => {
+                // What was cancelled has ended its job already.
+                if let Some(result) = outcome.result() {
+                    job.complete(result);
+                }
+            }
+        }
+        outcome
+    }
+
+    fn verify_now(&self, tenant: &Tenant, watch: &Watch, at: Timestamp) -> Outcome {
         let report = self.verifier().and_then(|verifier| {
-            let report = verifier.scrub_tenant(tenant, at)?;
+            let report = verifier.scrub_tenant(tenant, at, &watch.done, &watch.stop)?;
             self.publish_verification(&verifier, (self.clock)());
             Ok(report)
         });
+        if watch.stop.load(Ordering::Relaxed) {
+            return Outcome::Cancelled { at: (self.clock)() };
+        }
         match report {
             Ok(report) => {
                 let origin = &tenant.ledger().row.origin;
@@ -233,6 +340,14 @@ impl App {
             },
         }
     }
+}
+
+/// Keeps a verification for its readers; the oldest goes.
+fn keep(of_tenant: &mut VecDeque<Asked>, asked: Asked) {
+    while of_tenant.len() >= KEPT_MAX {
+        of_tenant.pop_front();
+    }
+    of_tenant.push_back(asked);
 }
 
 /// Says how a verification ended, also when its thread panics: nobody may wait for ever.

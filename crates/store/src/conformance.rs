@@ -15,9 +15,9 @@ use evidence::{
 use tlog::{Frontier, TreeSize};
 
 use crate::{
-    AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ExpectedRows, FACET_SEEKS_MAX, FacetPage,
-    FacetQuery, FacetRow, Head, LateRunRow, LeafBlock, LeafKey, LedgerRow, NodeRow, RunKey, RunQuery,
-    RunRecordRow, RunRow, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
+    AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ErasedRow, ExpectedRows, FACET_SEEKS_MAX,
+    FacetPage, FacetQuery, FacetRow, Head, LateRunRow, LeafBlock, LeafKey, LedgerRow, NodeRow, RunKey,
+    RunQuery, RunRecordRow, RunRow, Scrubbed, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
 };
 
 /// A claim and its name.
@@ -759,6 +759,61 @@ claims! {
         }
         assert_eq!(leaves(store, &query(&["every=2", "every=5"])), [0; 0]);
         assert_eq!(store.facet_count(1, &query(&["every=2", "every=5"]), 9).unwrap(), (0, true));
+    }
+
+    what_is_erased_leaves_no_gap_and_its_run_adds_up_to_something_else(store) {
+        let mut grower = with_facets(store, 60);
+        let run = grower.run(0);
+        let mut batch = grower.batch(1);
+        batch.runs = vec![RunRow { key: run, started_leaf: grower.key(0), state: full_state("r") }];
+        batch.run_records = vec![record(run, 1, grower.key(21))];
+        store.batch_append(&[batch]).unwrap();
+        let rows = store.snapshot(1).unwrap().rows;
+        // Leaf 21 is in every=1, every=3 and every=7; its record says so no more.
+        let mut batch = grower.batch(1);
+        let refolded = RunRow {
+            key: run,
+            started_leaf: grower.key(0),
+            state: RunState { source: String::new(), seed: 0, plan_hash: String::new(), ..state("r", 10) },
+        };
+        let kept = RunRecordRow { identity: None, step_index: None, ..record(run, 1, grower.key(21)) };
+        batch.erased = vec![ErasedRow {
+            leaf: grower.key(21),
+            facets_gained: vec!["erased".into()],
+            facets_lost: vec!["every=3".into(), "every=7".into()],
+            run_record: Some(kept),
+        }];
+        batch.refolded = vec![refolded.clone()];
+        store.batch_append(&[batch]).unwrap();
+        assert!(store.bodies_get(&[grower.key(21)]).unwrap().is_empty());
+        assert_eq!(store.bodies_get(&[grower.key(20), grower.key(22)]).unwrap().len(), 2);
+        assert_eq!(leaves(store, &one("every=7")), [56, 49, 42, 35, 28, 14, 7, 0]);
+        assert_eq!(store.facet_count(1, &one("every=7"), 0).unwrap(), (8, true));
+        assert_eq!(leaves(store, &FacetQuery { offset: 4, limit: 3, ..one("every=7") }), [28, 14, 7]);
+        assert_eq!(leaves(store, &one("erased")), [21]);
+        assert_eq!(store.run_find(1, "r").unwrap().unwrap(), refolded);
+        assert_eq!(store.run_records(run, 0, 10).unwrap(), [kept]);
+        // Ordinals are those of a list in which the record never was.
+        let left = [0, 7, 14, 28, 35, 42, 49, 56].map(|index| facet_row("every=7", grower.key(index)));
+        let expected = ExpectedRows { tenant_no: 1, facets: left.to_vec(), ..ExpectedRows::default() };
+        assert_eq!(store.rows_missing(&expected).unwrap(), []);
+        let after = store.snapshot(1).unwrap().rows;
+        assert_eq!((after.facets, after.runs), (rows.facets - 1, rows.runs));
+        // One before it joins its list.
+        let mut batch = grower.batch(1);
+        batch.erased = vec![ErasedRow {
+            leaf: grower.key(7),
+            facets_gained: vec!["erased".into()],
+            facets_lost: vec![],
+            run_record: None,
+        }];
+        store.batch_append(&[batch]).unwrap();
+        let both = vec![facet_row("erased", grower.key(7)), facet_row("erased", grower.key(21))];
+        let expected = ExpectedRows { tenant_no: 1, facets: both, ..ExpectedRows::default() };
+        assert_eq!(store.rows_missing(&expected).unwrap(), []);
+        assert_eq!(store.scrub().unwrap(), Scrubbed::Rewritten);
+        assert_eq!(store.self_check(false).unwrap(), []);
+        assert_eq!(store.head_read(1).unwrap(), grower.head());
     }
 
     facets_that_never_meet_are_not_followed_for_ever(store) {

@@ -13,7 +13,7 @@ use tlog::{Hash, TreeSize};
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
     FacetQuery, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow,
-    RunRow, Snapshot, Store, StoreError, TenantRow, TraceKey,
+    RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey,
 };
 
 /// What fails, once.
@@ -45,7 +45,12 @@ pub enum Fault {
     Read,
     /// A read of a head fails for now; other reads pass.
     HeadRead,
+    /// A read by this method of [`Store`] fails for now; other reads pass.
+    ReadBy(&'static str),
 }
+
+/// What happens before a read.
+type Hook = Box<dyn FnOnce() + Send>;
 
 /// A store that fails where it is told to.
 pub struct FaultStore {
@@ -54,6 +59,8 @@ pub struct FaultStore {
     stopped: AtomicBool,
     held: Mutex<bool>,
     released: Condvar,
+    /// Before which read of a run's records, counted down, and what.
+    before: Mutex<Option<(u32, Hook)>>,
 }
 
 /// While it lives, appends wait ([`FaultStore::hold`]).
@@ -83,7 +90,27 @@ impl FaultStore {
             stopped: AtomicBool::new(false),
             held: Mutex::new(false),
             released: Condvar::new(),
+            before: Mutex::default(),
         }
+    }
+
+    /// Does something before the `read`th next read of a run's records, counted from 1: what comes in between.
+    pub fn before_run_records(&self, read: u32, then: impl FnOnce() + Send + 'static) {
+        *lock(&self.before) = Some((read, Box::new(then)));
+    }
+
+    fn run_records_hook(&self) {
+        let mut before = lock(&self.before);
+        let hook = match before.take() {
+            Some((1, hook)) => hook,
+            Some((read, hook)) => {
+                *before = Some((read - 1, hook));
+                return;
+            }
+            None => return,
+        };
+        drop(before);
+        hook();
     }
 
     /// The next operation that the fault is about fails so. Armed twice, it happens twice.
@@ -109,8 +136,8 @@ impl FaultStore {
         Some(armed.remove(place))
     }
 
-    fn read_fault(&self) -> Result<(), StoreError> {
-        self.take(&[Fault::Read])
+    fn read_fault(&self, method: &'static str) -> Result<(), StoreError> {
+        self.take(&[Fault::Read, Fault::ReadBy(method)])
             .map_or(Ok(()), |fault| Err(unavailable(fault)))
     }
 }
@@ -124,7 +151,7 @@ impl std::fmt::Debug for FaultStore {
 macro_rules! reads {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {$(
         fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
-            self.read_fault()?;
+            self.read_fault(stringify!($name))?;
             self.inner.$name($($arg),*)
         }
     )*};
@@ -192,8 +219,14 @@ impl Store for FaultStore {
         if let Some(fault) = self.take(&[Fault::HeadRead]) {
             return Err(unavailable(fault));
         }
-        self.read_fault()?;
+        self.read_fault("head_read")?;
         self.inner.head_read(ledger_no)
+    }
+
+    fn run_records(&self, run: RunKey, from_seq: u64, limit: u32) -> Result<Vec<RunRecordRow>, StoreError> {
+        self.read_fault("run_records")?;
+        self.run_records_hook();
+        self.inner.run_records(run, from_seq, limit)
     }
 
     fn projections_replace(
@@ -218,6 +251,10 @@ impl Store for FaultStore {
         self.inner.tidy();
     }
 
+    fn scrub(&self) -> Result<Scrubbed, StoreError> {
+        self.inner.scrub()
+    }
+
     fn disk_bytes(&self) -> u64 {
         self.inner.disk_bytes()
     }
@@ -239,7 +276,6 @@ impl Store for FaultStore {
         fn bodies_get(leaves: &[LeafKey]) -> Vec<BodyRow>;
         fn run_find(tenant_no: u32, run_id: &str) -> Option<RunRow>;
         fn run_find_by_trace(tenant_no: u32, trace: &TraceKey) -> Option<RunRow>;
-        fn run_records(run: RunKey, from_seq: u64, limit: u32) -> Vec<RunRecordRow>;
         fn run_record_find(run: RunKey, identity: &Identity) -> Option<RunRecordRow>;
         fn runs_list(query: &RunQuery) -> RunPage;
         fn runs_count(query: &RunQuery, max: u32) -> u32;

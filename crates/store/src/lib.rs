@@ -14,6 +14,9 @@ pub mod codec;
 pub mod conformance;
 mod fault;
 mod keys;
+pub mod once;
+pub mod once_conformance;
+pub mod redis;
 mod rows;
 pub mod sqlite;
 
@@ -25,9 +28,9 @@ use tlog::{Hash, TreeSize};
 pub use fault::{Fault, FaultStore, Hold};
 pub use keys::{LeafKey, OWNERS_MAX, RunKey};
 pub use rows::{
-    Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, FacetPage, FacetQuery, FacetRow, Head,
-    LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage, RunQuery, RunRecordRow, RunRow, TenantRow, TraceKey,
-    TraceRow,
+    Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ErasedRow, FacetPage, FacetQuery,
+    FacetRow, Head, LateRunRow, LeafBlock, LedgerRow, NodeRow, RunPage, RunQuery, RunRecordRow, RunRow,
+    TenantRow, TraceKey, TraceRow,
 };
 
 /// Most seeks for one page or count of records that share several facets: near 0.1 s. Facets that hardly
@@ -223,8 +226,24 @@ pub trait Store: Send + Sync + 'static {
     /// Tidies up at a clean stop: what stands in logs goes into the files proper. Nothing depends on it.
     fn tidy(&self);
 
+    /// Takes out of files and logs what erased rows left behind, after a batch that erased something.
+    ///
+    /// # Errors
+    /// A reader keeps some of it for now. It is tried again at the next erasure, opening or clean stop.
+    fn scrub(&self) -> Result<Scrubbed, StoreError>;
+
     /// Bytes on disk, everything included.
     fn disk_bytes(&self) -> u64;
+}
+
+/// How thoroughly what erased rows left behind is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scrubbed {
+    /// The database was written anew from what it holds.
+    Rewritten,
+    /// The rows were overwritten where they stood. The database is too large to be rewritten at once: copies that
+    /// it made of a row when it moved rows from page to page may stand in unused space until it uses that.
+    Overwritten,
 }
 
 /// A tenant's ledgers and projections at one moment.

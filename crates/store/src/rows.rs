@@ -222,6 +222,19 @@ pub struct TenantRow {
     pub leaf: LeafKey,
 }
 
+/// A record whose body goes, and what is projected from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasedRow {
+    /// The record's leaf, in whichever of the tenant's ledgers.
+    pub leaf: LeafKey,
+    /// Lists it stands in from now on.
+    pub facets_gained: Vec<String>,
+    /// Lists it stands in no more.
+    pub facets_lost: Vec<String>,
+    /// Its row among those of its run, as it is from now on.
+    pub run_record: Option<RunRecordRow>,
+}
+
 /// Everything one ledger gains in one commit.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -250,6 +263,10 @@ pub struct Batch {
     pub facets: Vec<FacetRow>,
     /// New tenants (only in the ledger of `_instance`).
     pub tenants: Vec<TenantRow>,
+    /// What the batch's record erases.
+    pub erased: Vec<ErasedRow>,
+    /// Runs that add up to something else without what is erased: these rows take the place of theirs.
+    pub refolded: Vec<RunRow>,
 }
 
 impl Batch {
@@ -268,6 +285,8 @@ impl Batch {
             traces: Vec::new(),
             facets: Vec::new(),
             tenants: Vec::new(),
+            erased: Vec::new(),
+            refolded: Vec::new(),
         }
     }
 }

@@ -29,7 +29,7 @@ fn judge(input: &AuditInput) -> Finding {
         "proposed and not done: {}",
         spelled(missing.iter().copied())
     ))
-    .with("missing", names(missing))
+    .with_list("missing", names(missing))
 }
 
 #[cfg(test)]

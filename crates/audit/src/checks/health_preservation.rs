@@ -45,14 +45,14 @@ fn judge(input: &AuditInput) -> Finding {
             "worse than before: {}",
             spelled(degraded.iter().copied())
         ))
-        .with("degraded_capabilities", names(degraded));
+        .with_list("degraded_capabilities", names(degraded));
     }
     if !unranked.is_empty() {
         return Finding::inconclusive(format!(
             "changed, and nobody knows for better or worse: {}",
             spelled(unranked.iter().copied())
         ))
-        .with("unranked_capabilities", names(unranked));
+        .with_list("unranked_capabilities", names(unranked));
     }
     Finding::pass("nothing is worse than before")
 }

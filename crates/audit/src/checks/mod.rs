@@ -13,7 +13,7 @@ mod timing_compliance;
 
 use evidence::canonical::Value;
 
-use crate::governance::{AuditCheck, AuditInput, CheckResult};
+use crate::governance::{AuditCheck, AuditInput, CheckResult, count};
 
 /// A check: its words and its rule.
 #[derive(Debug)]
@@ -61,6 +61,14 @@ impl Finding {
         self.evidence.insert(name, value);
         self
     }
+
+    /// A list, as [`listed`] shows it.
+    fn with_list(mut self, name: &str, entries: Vec<Value>) -> Self {
+        for (name, value) in listed(name, entries) {
+            self.evidence.insert(name, value);
+        }
+        self
+    }
 }
 
 /// All of them, in their order.
@@ -89,12 +97,27 @@ impl Check {
     }
 }
 
-/// A list of texts.
-fn names<'t>(texts: impl IntoIterator<Item = &'t str>) -> Value {
-    Value::from(texts.into_iter().map(Value::from).collect::<Vec<_>>())
+/// Most entries of a list in what a check shows. A verdict is one record: ten lists of entries of 256 bytes and two
+/// snapshots stay well below the 16 MiB of a body.
+pub(crate) const LISTED_MAX: usize = 1_000;
+
+/// A list cut to its first [`LISTED_MAX`] entries; then beside it, as `<name>_total`, how many there are.
+pub(crate) fn listed(name: &str, mut entries: Vec<Value>) -> Vec<(String, Value)> {
+    let total = entries.len();
+    entries.truncate(LISTED_MAX);
+    let mut shown = vec![(name.to_owned(), Value::from(entries))];
+    if total > LISTED_MAX {
+        shown.push((format!("{name}_total"), count(total)));
+    }
+    shown
 }
 
-/// `a, b and 3 more`: a reason stays short, the evidence holds them all.
+/// A list of texts.
+pub(crate) fn names<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Value> {
+    texts.into_iter().map(Value::from).collect()
+}
+
+/// `a, b and 3 more`: a reason stays short, the evidence lists more.
 fn spelled<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
     const SPELLED_MAX: usize = 5;
     let texts: Vec<&str> = texts.into_iter().collect();
@@ -120,7 +143,9 @@ pub fn document() -> String {
     );
     text.push_str("All seven run, always, in this order. Verdict: any FAIL, else any INCONCLUSIVE, else PASS. Auditor version ");
     text.push_str(crate::governance::AUDITOR_VERSION);
-    text.push_str(".\n");
+    text.push_str(". A list in evidence holds its first ");
+    text.push_str(&LISTED_MAX.to_string());
+    text.push_str(" entries, in order; if there are more, `<name>_total` beside it says how many.\n");
     for check in &CHECKS {
         text.push_str("\n## ");
         text.push_str(check.id);

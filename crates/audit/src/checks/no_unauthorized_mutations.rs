@@ -44,9 +44,9 @@ fn judge(input: &AuditInput) -> Finding {
             "changed outside the contract: {}",
             spelled(outside.iter().copied())
         ))
-        .with("unauthorized_changes", names(outside))
+        .with_list("unauthorized_changes", names(outside))
     };
-    finding.with("changed_capabilities", names(changed))
+    finding.with_list("changed_capabilities", names(changed))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use evidence::canonical::Value;
 
 use super::{Check, Finding};
-use crate::governance::{AuditInput, StepResult, count};
+use crate::governance::{AuditInput, count};
 
 pub(super) const CHECK: Check = Check {
     id: "A-005",
@@ -17,8 +17,6 @@ pub(super) const CHECK: Check = Check {
     judge,
 };
 
-const NEEDS_NONE: [&str; 3] = ["noop", "configuration_change", "unknown"];
-
 fn judge(input: &AuditInput) -> Finding {
     let completed = input
         .step_results
@@ -27,7 +25,7 @@ fn judge(input: &AuditInput) -> Finding {
         .filter(|(_, step)| step.completed());
     let total = completed.clone().count();
     let lacking: Vec<Value> = completed
-        .filter(|(_, step)| !can_be_undone(step))
+        .filter(|(_, step)| !step.can_be_undone)
         .map(|(place, _)| count(place))
         .collect();
     let finding = if lacking.is_empty() {
@@ -42,23 +40,8 @@ fn judge(input: &AuditInput) -> Finding {
     if lacking.is_empty() {
         finding
     } else {
-        finding.with("non_rollbackable_steps", lacking)
+        finding.with_list("non_rollbackable_steps", lacking)
     }
-}
-
-fn can_be_undone(step: &StepResult) -> bool {
-    let named = match step.output.get("rollback_action") {
-        None | Some(Value::Null | Value::Bool(false) | Value::Int(0)) => false,
-        Some(Value::String(text)) => !text.is_empty(),
-        Some(Value::Array(elements)) => !elements.is_empty(),
-        Some(Value::Object(members)) => !members.is_empty(),
-        Some(_) => true,
-    };
-    let word = ["step_type", "handler"]
-        .iter()
-        .filter_map(|name| step.output.get(name).and_then(Value::as_str))
-        .find(|word| !word.is_empty());
-    named || word.is_some_and(|word| NEEDS_NONE.contains(&word))
 }
 
 #[cfg(test)]

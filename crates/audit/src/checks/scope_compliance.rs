@@ -29,7 +29,7 @@ fn judge(input: &AuditInput) -> Finding {
         "outside the contract: {}",
         spelled(outside.iter().copied())
     ))
-    .with("unauthorized", names(outside))
+    .with_list("unauthorized", names(outside))
 }
 
 #[cfg(test)]
@@ -46,5 +46,19 @@ mod tests {
         assert_eq!(result(&CHECK, &step(r#"{"target":"SEARCH"}"#)), Fail);
         assert_eq!(result(&CHECK, &step(r#"{"target":""}"#)), Pass);
         assert_eq!(result(&CHECK, &step("null")), Pass);
+    }
+
+    #[test]
+    fn a_list_of_thousands_is_cut_and_says_how_many_there_are() {
+        let steps: Vec<String> = (0..1_500)
+            .map(|n| format!(r#"{{"status":"FAILED","output":{{"target":"t{n}"}}}}"#))
+            .collect();
+        let input = crate::checks::tests::input(&format!(r#"{{"step_results":[{}]}}"#, steps.join(",")));
+        let evidence = CHECK.answer(&input).evidence;
+        assert_eq!(
+            evidence.get("unauthorized").unwrap().as_array().unwrap().len(),
+            1_000
+        );
+        assert_eq!(evidence.get("unauthorized_total").unwrap().as_i64(), Some(1_500));
     }
 }

@@ -46,14 +46,14 @@ fn judge(input: &AuditInput) -> Finding {
     if !conflicts.is_empty() {
         let conflicts = || conflicts.iter().map(String::as_str);
         return Finding::fail(format!("allowed and blocked at once: {}", spelled(conflicts())))
-            .with("conflicts", names(conflicts()));
+            .with_list("conflicts", names(conflicts()));
     }
     if !blocked.is_empty() {
         return Finding::fail(format!(
             "blocked, and done all the same: {}",
             spelled(blocked.iter().copied())
         ))
-        .with("blocked_targets", names(blocked));
+        .with_list("blocked_targets", names(blocked));
     }
     if input.signals.is_none() {
         return Finding::inconclusive("no signals were supplied");

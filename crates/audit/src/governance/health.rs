@@ -1,6 +1,6 @@
 //! A snapshot of health, in either of its two forms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evidence::canonical::{Value, to_vec};
 
@@ -25,7 +25,7 @@ pub enum Rank {
 pub struct Health {
     statuses: BTreeMap<String, Value>,
     /// Those that were named with null.
-    nulls: Vec<String>,
+    nulls: BTreeSet<String>,
 }
 
 impl Health {
@@ -72,7 +72,7 @@ impl Health {
             Some(status) => {
                 self.statuses.insert(capability.to_owned(), status.clone());
             }
-            None => self.nulls.push(capability.to_owned()),
+            None => drop(self.nulls.insert(capability.to_owned())),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use evidence::Timestamp;
-use evidence::canonical::{Finite, Value};
+use evidence::canonical::{Finite, Limits, Value, parse, to_vec};
 
 use super::health::{Health, as_text};
 use crate::read::{self, InputError};
@@ -20,8 +20,8 @@ pub const SIGNALS_MAX: usize = 100_000;
 pub struct StepResult {
     /// As recorded; only `COMPLETED` counts as done.
     pub status: String,
-    /// As recorded, null if there was none.
-    pub output: Value,
+    /// Whether its output names a way back, or it needs none.
+    pub can_be_undone: bool,
     target: Option<String>,
 }
 
@@ -92,7 +92,8 @@ pub struct AuditInput {
     pub signals: Option<Vec<Signal>>,
     before: Option<Health>,
     after: Option<Health>,
-    results: Vec<Value>,
+    /// The steps as they went, each as its canonical JSON: as values they take thirty times as much memory.
+    results: Vec<Box<str>>,
 }
 
 const FLAT: [&str; 16] = [
@@ -120,23 +121,7 @@ impl AuditInput {
     /// # Errors
     /// A member that is missing, unknown, of the wrong kind or too long; a time without offset.
     pub fn read(input: &Value) -> Result<Self, InputError> {
-        read::object(input, "the input", &FLAT)?;
-        let contract = Contract {
-            job_id: read::required_text(input, "job_id")?,
-            id: read::required_text(input, "contract_id")?,
-            job_status: read::text(input, "job_status")?.unwrap_or_default(),
-            scope: read::texts(input, "contract_scope", SCOPE_ENTRIES_MAX)?
-                .ok_or_else(|| InputError::new("contract_scope is missing"))?,
-            proposed_changes: input.get("proposed_changes").cloned().unwrap_or_default(),
-            window_start: read::time(input, "activation_window_start")?,
-            window_end: read::time(input, "activation_window_end")?,
-            steps_executed: read::list(input, "steps_executed", STEP_RESULTS_MAX)?
-                .unwrap_or_default()
-                .to_vec(),
-            signals: read::list(input, "signals", SIGNALS_MAX)?
-                .map(|signals| signals.iter().map(read_signal).collect())
-                .transpose()?,
-        };
+        let contract = Contract::read(input)?;
         if let Some(execution) = read::given(input, "execution_result") {
             const INSTEAD: [&str; 6] = [
                 "step_results",
@@ -151,23 +136,53 @@ impl AuditInput {
             }
             return from_execution(contract, execution);
         }
-        let times = JobTimes {
-            started_at: read::required_time(input, "job_started_at")?,
-            completed_at: read::required_time(input, "job_completed_at")?,
-            duration_seconds: duration(input, "execution_duration_seconds")?,
-        };
-        contract.with(
-            read::list(input, "step_results", STEP_RESULTS_MAX)?
-                .ok_or_else(|| InputError::new("step_results is missing"))?,
-            input.get("health_before").cloned().unwrap_or_default(),
-            input.get("health_after").cloned().unwrap_or_default(),
-            times,
-        )
+        let steps = read::list(input, "step_results", STEP_RESULTS_MAX)?
+            .ok_or_else(|| InputError::new("step_results is missing"))?;
+        contract.flat(input, values(steps))
     }
 
-    /// Everything the verdict rests on, in one form: the two input forms of one job have the same. Absent
-    /// signals and times are left out.
-    pub fn to_value(&self) -> Value {
+    /// Reads an input object in the flat form without `step_results`, which are given as texts of JSON: one at a
+    /// time is read, so that memory is bounded by the texts.
+    ///
+    /// # Errors
+    /// As [`AuditInput::read`].
+    pub fn read_with_steps<'t>(
+        input: &Value,
+        steps: impl Iterator<Item = &'t str>,
+    ) -> Result<Self, InputError> {
+        let steps = steps.map(|text| {
+            let value = parse(text.as_bytes(), Limits::default())
+                .map_err(|_| InputError::new("step_results has an element that is no JSON"))?;
+            read_step(&value)
+        });
+        Contract::read(input)?.flat(input, steps)
+    }
+
+    /// Everything the verdict rests on, in one form, as canonical JSON: the two input forms of one job have the same.
+    /// Absent signals and times are left out.
+    pub fn to_json(&self) -> Vec<u8> {
+        let steps: usize = self.results.iter().map(|step| step.len() + 1).sum();
+        let mut json = Vec::with_capacity(steps + 4096);
+        let value = self.without_steps();
+        for (name, member) in value.as_object().unwrap_or_default() {
+            json.push(if json.is_empty() { b'{' } else { b',' });
+            json.push(b'"');
+            json.extend_from_slice(name.as_bytes());
+            json.extend_from_slice(b"\":");
+            if name != "step_results" {
+                json.extend_from_slice(&to_vec(member));
+                continue;
+            }
+            json.push(b'[');
+            json.extend_from_slice(self.results.join(",").as_bytes());
+            json.push(b']');
+        }
+        json.push(b'}');
+        json
+    }
+
+    /// The same as a value, with null for the steps.
+    fn without_steps(&self) -> Value {
         let time = |at: Timestamp| Value::from(at.to_string());
         let mut value = Value::object([
             ("job_id", Value::from(self.job_id.as_str())),
@@ -184,7 +199,7 @@ impl AuditInput {
             ),
             ("proposed_changes", self.proposed_changes.clone()),
             ("steps_executed", Value::from(self.steps_executed.clone())),
-            ("step_results", Value::from(self.results.clone())),
+            ("step_results", Value::Null),
             ("health_before", self.health_before.clone()),
             ("health_after", self.health_after.clone()),
             ("job_started_at", time(self.times.started_at)),
@@ -271,14 +286,48 @@ struct Contract {
     signals: Option<Vec<Signal>>,
 }
 
+/// A step as the checks see it, and as canonical JSON.
+type ReadStep = Result<(StepResult, Box<str>), InputError>;
+
 impl Contract {
+    fn read(input: &Value) -> Result<Self, InputError> {
+        read::object(input, "the input", &FLAT)?;
+        Ok(Self {
+            job_id: read::required_text(input, "job_id")?,
+            id: read::required_text(input, "contract_id")?,
+            job_status: read::text(input, "job_status")?.unwrap_or_default(),
+            scope: read::texts(input, "contract_scope", SCOPE_ENTRIES_MAX)?
+                .ok_or_else(|| InputError::new("contract_scope is missing"))?,
+            proposed_changes: input.get("proposed_changes").cloned().unwrap_or_default(),
+            window_start: read::time(input, "activation_window_start")?,
+            window_end: read::time(input, "activation_window_end")?,
+            steps_executed: read::list(input, "steps_executed", STEP_RESULTS_MAX)?
+                .unwrap_or_default()
+                .to_vec(),
+            signals: read::list(input, "signals", SIGNALS_MAX)?
+                .map(|signals| signals.iter().map(read_signal).collect())
+                .transpose()?,
+        })
+    }
+
+    fn flat(self, input: &Value, steps: impl Iterator<Item = ReadStep>) -> Result<AuditInput, InputError> {
+        let times = JobTimes {
+            started_at: read::required_time(input, "job_started_at")?,
+            completed_at: read::required_time(input, "job_completed_at")?,
+            duration_seconds: duration(input, "execution_duration_seconds")?,
+        };
+        let snapshot = |name| input.get(name).cloned().unwrap_or_default();
+        self.with(steps, snapshot("health_before"), snapshot("health_after"), times)
+    }
+
     fn with(
         self,
-        results: &[Value],
+        steps: impl Iterator<Item = ReadStep>,
         health_before: Value,
         health_after: Value,
         times: JobTimes,
     ) -> Result<AuditInput, InputError> {
+        let (step_results, results) = steps.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         Ok(AuditInput {
             job_id: self.job_id,
             contract_id: self.id,
@@ -286,7 +335,7 @@ impl Contract {
             contract_scope: self.scope.into_iter().collect(),
             proposed_changes: self.proposed_changes,
             steps_executed: self.steps_executed,
-            step_results: results.iter().map(read_step).collect::<Result<_, _>>()?,
+            step_results,
             before: Health::read(&health_before, "health_before")?,
             after: Health::read(&health_after, "health_after")?,
             health_before,
@@ -295,9 +344,13 @@ impl Contract {
             window_end: self.window_end,
             times,
             signals: self.signals,
-            results: results.to_vec(),
+            results,
         })
     }
+}
+
+fn values(steps: &[Value]) -> impl Iterator<Item = ReadStep> {
+    steps.iter().map(read_step)
 }
 
 /// Makes an input of a job's execution evidence: `step_results`, `steps_executed`, `health_observations`
@@ -350,7 +403,7 @@ fn from_execution(mut contract: Contract, execution: &Value) -> Result<AuditInpu
         contract.steps_executed = steps.to_vec();
     }
     let results = read::list(execution, "step_results", STEP_RESULTS_MAX)?.unwrap_or_default();
-    contract.with(results, snapshot("before"), snapshot("after"), times)
+    contract.with(values(results), snapshot("before"), snapshot("after"), times)
 }
 
 fn duration(value: &Value, name: &str) -> Result<Finite, InputError> {
@@ -360,22 +413,45 @@ fn duration(value: &Value, name: &str) -> Result<Finite, InputError> {
         .ok_or_else(|| InputError::new(format!("{name} is negative")))
 }
 
-fn read_step(value: &Value) -> Result<StepResult, InputError> {
+fn read_step(value: &Value) -> ReadStep {
     if value.as_object().is_none() {
         return Err(InputError::new("step_results has an element that is no object"));
     }
-    let output = value.get("output").cloned().unwrap_or_default();
+    let output = value.get("output").unwrap_or(&Value::Null);
     if !output.is_null() && output.as_object().is_none() {
         return Err(InputError::new("a step's output is neither an object nor null"));
     }
-    let target = read::given(&output, "target")
-        .map(as_text)
-        .filter(|target| !target.is_empty());
-    Ok(StepResult {
+    let step = StepResult {
         status: read::text(value, "status")?.unwrap_or_default(),
-        output,
-        target,
-    })
+        can_be_undone: can_be_undone(output),
+        target: target_of(output),
+    };
+    Ok((step, String::from_utf8_lossy(&to_vec(value)).into()))
+}
+
+/// What a step with that output acted on; `None`: nothing. What is no text counts as its JSON.
+pub fn target_of(output: &Value) -> Option<String> {
+    read::given(output, "target")
+        .map(as_text)
+        .filter(|target| !target.is_empty())
+}
+
+/// Steps that change nothing which could be taken back.
+const NEEDS_NO_WAY_BACK: [&str; 3] = ["noop", "configuration_change", "unknown"];
+
+fn can_be_undone(output: &Value) -> bool {
+    let named = match output.get("rollback_action") {
+        None | Some(Value::Null | Value::Bool(false) | Value::Int(0)) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(elements)) => !elements.is_empty(),
+        Some(Value::Object(members)) => !members.is_empty(),
+        Some(_) => true,
+    };
+    let word = ["step_type", "handler"]
+        .iter()
+        .filter_map(|name| output.get(name).and_then(Value::as_str))
+        .find(|word| !word.is_empty());
+    named || word.is_some_and(|word| NEEDS_NO_WAY_BACK.contains(&word))
 }
 
 fn read_signal(value: &Value) -> Result<Signal, InputError> {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
 use cel::parser::PrattParser;
 use cel::{Context, Env};
 use evidence::canonical::Value;
@@ -160,8 +160,12 @@ impl Rule {
         let b = self.signal_b.as_ref().and_then(|_| sides.next());
         match &self.form {
             Form::Same(same) => Ok((a.map(as_number) == b.map(as_number)) == *same),
-            Form::Implies(left, right) => Ok(!truth(left, a, b, all)? || truth(right, a, b, all)?),
-            Form::Cel(expression) => truth(expression, a, b, all),
+            Form::Implies(left, right) => {
+                // Both sides' names first: one that is unknown on the right is an error whatever the left says.
+                let (on_left, on_right) = (context(left, a, b, all)?, context(right, a, b, all)?);
+                Ok(!truth(left, &on_left)? || truth(right, &on_right)?)
+            }
+            Form::Cel(expression) => truth(expression, &context(expression, a, b, all)?),
         }
     }
 }
@@ -195,12 +199,13 @@ impl<'p> Signals<'p> {
     }
 }
 
-fn truth(
+/// What an expression sees: every name in it, looked at or not.
+fn context(
     expression: &IdedExpr,
     a: Option<&Value>,
     b: Option<&Value>,
     all: &Signals<'_>,
-) -> Result<bool, String> {
+) -> Result<Context<'static, 'static>, String> {
     static STANDARD: OnceLock<Arc<Env>> = OnceLock::new();
     let env = STANDARD.get_or_init(|| Arc::new(Env::default().with_stdlib()));
     let mut context = Context::with_env(Arc::clone(env));
@@ -214,12 +219,71 @@ fn truth(
         let value = value.ok_or_else(|| format!("unknown name {name:?}"))?;
         context.add_variable_from_value(name, value);
     }
-    match cel::Value::resolve(expression, &context) {
+    Ok(context)
+}
+
+/// Whether an expression is true.
+///
+/// `||`, `&&` and `!` are read here, from left to right: CEL itself lets one side of them hide an error of the other,
+/// and what cannot be evaluated is no pass.
+fn truth(expression: &IdedExpr, context: &Context<'_, '_>) -> Result<bool, String> {
+    if let Expr::Call(call) = &expression.expr {
+        match (call.func_name.as_str(), call.args.as_slice()) {
+            (operators::LOGICAL_OR, [left, right]) => {
+                return Ok(truth(left, context)? || truth(right, context)?);
+            }
+            (operators::LOGICAL_AND, [left, right]) => {
+                return Ok(truth(left, context)? && truth(right, context)?);
+            }
+            (operators::LOGICAL_NOT, [inner]) => return Ok(!truth(inner, context)?),
+            _ => {}
+        }
+    }
+    match cel::Value::resolve(expression, context) {
         Ok(cel::Value::Bool(truth)) => Ok(truth),
         Ok(_) => Err("its condition is neither true nor false".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
+
+/// What the parser makes of operators.
+const OPERATORS: [&str; 18] = [
+    operators::CONDITIONAL,
+    operators::LOGICAL_AND,
+    operators::LOGICAL_OR,
+    operators::LOGICAL_NOT,
+    operators::SUBSTRACT,
+    operators::ADD,
+    operators::MULTIPLY,
+    operators::DIVIDE,
+    operators::MODULO,
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::GREATER_EQUALS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::LESS,
+    operators::NEGATE,
+    operators::INDEX,
+    operators::IN,
+];
+
+/// Functions of CEL that a condition may call; a test calls each. Any other is refused when the rule is read, not
+/// when it happens to be reached.
+pub(super) const FUNCTIONS: [&str; 12] = [
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "dyn",
+    "endsWith",
+    "int",
+    "size",
+    "startsWith",
+    "string",
+    "type",
+    "uint",
+];
 
 /// The condition's parts between ` implies `, outside of quotes.
 fn implication(condition: &str) -> Vec<&str> {
@@ -281,7 +345,7 @@ fn expression(source: &str) -> Result<IdedExpr, String> {
     Ok(parsed)
 }
 
-/// The free names of an expression; refuses what loops or builds typed objects.
+/// The free names of an expression; refuses what loops, builds typed objects, or calls what there is not.
 fn names(expression: &IdedExpr) -> Result<Vec<&str>, String> {
     let mut found = Vec::new();
     let mut open = vec![expression];
@@ -297,7 +361,13 @@ fn names(expression: &IdedExpr) -> Result<Vec<&str>, String> {
                     found.push(name.as_str());
                 }
             }
-            Expr::Call(call) => open.extend(call.target.as_deref().into_iter().chain(&call.args)),
+            Expr::Call(call) => {
+                let name = call.func_name.as_str();
+                if !OPERATORS.contains(&name) && !FUNCTIONS.contains(&name) {
+                    return Err(format!("unknown function {name:?}"));
+                }
+                open.extend(call.target.as_deref().into_iter().chain(&call.args));
+            }
             Expr::List(list) => open.extend(&list.elements),
             Expr::Select(select) => open.push(&select.operand),
             Expr::Map(map) => {

@@ -94,8 +94,40 @@ fn what_cannot_be_evaluated_is_an_error_and_no_pass() {
         "[1, 2].all(x, x > 0)",
         "signal_b == True implies signal_b == True implies signal_b == True",
         "nothing(signal_a)",
+        // What is not reached is looked at all the same.
+        "signal_a == 'x' implies unknown == 1",
+        "signal_a == 'x' implies nothing(signal_b) == 1",
+        "signal_b == true || nothing(signal_a)",
+        "signal_b == true || unknown > 0",
+        "signal_b == false && signal_a.nothing()",
+        // One side of an operator does not hide what is wrong with the other.
+        "signal_a > 0 || signal_b == true",
+        "!(signal_a > 0 && signal_b == false)",
     ] {
         assert!(ruled(signals, condition).is_err(), "{condition}");
+    }
+}
+
+#[test]
+fn every_function_that_may_be_called_is_there() {
+    let calls = [
+        "bool('true')",
+        "bytes('x') == b'x'",
+        "'xyz'.contains('y')",
+        "double(1) == 1.0",
+        "dyn(1) == 1",
+        "'xyz'.endsWith('z')",
+        "int('1') == 1",
+        "size('xyz') == 3",
+        "'xyz'.startsWith('x')",
+        "string(1) == '1'",
+        "type(1) == type(2)",
+        "uint(1) == 1u",
+    ];
+    assert_eq!(calls.len(), rule::FUNCTIONS.len());
+    for (call, name) in calls.iter().zip(rule::FUNCTIONS) {
+        assert!(call.contains(&format!("{name}(")), "{call}");
+        assert_eq!(ruled(r#"{"a":1,"b":1}"#, call), Ok(true), "{call}");
     }
 }
 

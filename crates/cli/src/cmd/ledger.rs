@@ -47,6 +47,9 @@ pub(crate) enum LedgerCommand {
     Rebuild {
         #[command(flatten)]
         data_dir: DataDir,
+        /// How to print.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
     },
     /// After a rollback: start the next epoch, with a new key and a first leaf that declares the loss.
     Recover {
@@ -58,6 +61,9 @@ pub(crate) enum LedgerCommand {
         reason: String,
         #[command(flatten)]
         data_dir: DataDir,
+        /// How to print.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
     },
 }
 
@@ -66,15 +72,16 @@ impl LedgerCommand {
         match self {
             Self::Head { which } => head(&which),
             Self::Proof { record, which } => proof(&record, &which),
-            Self::Rebuild { data_dir } => {
+            Self::Rebuild { data_dir, format } => {
                 let bar = indicatif::ProgressBar::new_spinner().with_message("rebuilding projections");
                 bar.enable_steady_tick(std::time::Duration::from_millis(100));
                 let answer = ask_or_run(data_dir.existing()?, AdminRequest::Rebuild, crate::clock::now())?;
                 bar.finish_and_clear();
                 match answer {
-                    AdminAnswer::Rebuilt { records } => {
-                        output::line(format_args!("rebuilt from {records} records"));
-                    }
+                    AdminAnswer::Rebuilt { records } => match format {
+                        Format::Json => output::json(&json!({ "records": records }))?,
+                        Format::Text => output::line(format_args!("rebuilt from {records} records")),
+                    },
                     AdminAnswer::Refused { reason } => bail!(Usage(reason)),
                     AdminAnswer::Failed { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),
@@ -85,6 +92,7 @@ impl LedgerCommand {
                 tenant,
                 reason,
                 data_dir,
+                format,
             } => {
                 let request = AdminRequest::Recover {
                     tenant_id: tenant,
@@ -95,9 +103,14 @@ impl LedgerCommand {
                         origin,
                         vkey,
                         leaf_index,
-                    } => output::line(format_args!(
-                        "recovered: the ledger goes on as {origin}\nvkey {vkey}\nthe loss is declared in leaf {leaf_index}"
-                    )),
+                    } => match format {
+                        Format::Json => output::json(&json!({
+                            "origin": origin, "vkey": vkey, "leaf_index": leaf_index,
+                        }))?,
+                        Format::Text => output::line(format_args!(
+                            "recovered: the ledger goes on as {origin}\nvkey {vkey}\nthe loss is declared in leaf {leaf_index}"
+                        )),
+                    },
                     AdminAnswer::Refused { reason } => bail!(Usage(reason)),
                     AdminAnswer::Failed { reason } => bail!(reason),
                     other => bail!("unexpected answer: {other:?}"),
@@ -170,12 +183,10 @@ fn proof(record: &str, which: &Which) -> Result<u8> {
     };
     let tree = StoredTree::new(&store, row.ledger_no);
     let leaf = tree.leaf(index)?;
-    if let Some(id) = RecordId::parse(record) {
-        let header = evidence::Header::decode(&leaf).context("the leaf is no record")?;
-        if header.id != id {
-            output::note(format_args!("deponent: there is no record {id} in this ledger"));
-            return Ok(2);
-        }
+    let header = evidence::Header::decode(&leaf).context("the leaf is no record")?;
+    if let Some(id) = RecordId::parse(record).filter(|id| *id != header.id) {
+        output::note(format_args!("deponent: there is no record {id} in this ledger"));
+        return Ok(2);
     }
     let proof = TlogProof {
         extra: None,
@@ -183,6 +194,20 @@ fn proof(record: &str, which: &Which) -> Result<u8> {
         hashes: tree.inclusion(LeafIndex::new(index), checkpoint.size)?,
         checkpoint_note: checkpoint.note,
     };
-    std::io::stdout().lock().write_all(proof.encode().as_bytes())?;
+    let checkpoint_size = checkpoint.size.as_u64();
+    let text = proof.encode();
+    match which.format {
+        Format::Json => output::json(&json!({
+            "tenant_id": row.tenant_id,
+            "origin": row.origin,
+            "vkey": row.vkey,
+            "record_id": header.id.to_string(),
+            "leaf_index": index,
+            "leaf_hash": tlog::leaf_hash(&leaf).to_hex(),
+            "checkpoint_size": checkpoint_size,
+            "proof": text,
+        }))?,
+        Format::Text => std::io::stdout().lock().write_all(text.as_bytes())?,
+    }
     Ok(0)
 }

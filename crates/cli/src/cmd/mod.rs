@@ -2,6 +2,7 @@
 
 mod gate;
 mod hash;
+mod idempotency;
 mod judge;
 mod key;
 mod ledger;
@@ -9,6 +10,7 @@ mod lineage;
 #[cfg(feature = "serve")]
 mod openapi;
 mod provenance;
+mod replay;
 #[cfg(feature = "serve")]
 mod serve;
 mod tenant;
@@ -44,6 +46,12 @@ pub(crate) enum Command {
     /// Find the rows of files that a figure was made from, and check the log that says so.
     #[command(subcommand)]
     Lineage(lineage::LineageCommand),
+    /// Look after idempotency keys.
+    #[command(subcommand)]
+    Idempotency(idempotency::IdempotencyCommand),
+    /// Compare a replayed run with the one it replays.
+    #[command(subcommand)]
+    Replay(replay::ReplayCommand),
     /// Judge a job against its contract, from a file.
     ///
     /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
@@ -88,6 +96,8 @@ impl Command {
             Self::Key(key) => key.run(),
             Self::Provenance(provenance) => provenance.run(),
             Self::Lineage(lineage) => lineage.run(),
+            Self::Idempotency(idempotency) => idempotency.run(),
+            Self::Replay(replay) => replay.run(),
             Self::Audit(audit) => audit.run(),
             Self::Gate(gate) => gate.run(),
             Self::Integrity(integrity) => integrity.run(),

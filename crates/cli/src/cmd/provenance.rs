@@ -39,8 +39,8 @@ pub(crate) enum ProvenanceCommand {
     },
     /// Make records of a file of logs.
     ///
-    /// Each line needs id, timestamp, both hashes and both payloads. Exit code 1: a line is no log, or a hash is
-    /// not that of the payload beside it.
+    /// Each line needs id, timestamp, both hashes and both payloads. A log whose id and input are on record is passed
+    /// over. Exit code 1: a line is no log, a hash is not that of the payload beside it, or a log was refused.
     Import {
         /// The file.
         file: PathBuf,
@@ -120,11 +120,19 @@ impl ProvenanceCommand {
                         match format {
                             Format::Json => output::json(&imported)?,
                             Format::Text => output::line(format_args!(
-                                "{} logs imported, {} lines are none, {} hashes disagree",
-                                imported.logs, imported.malformed, imported.disagreeing
+                                "{} logs imported, {} on record already, {} refused, {} without their run, \
+                                 {} lines are none, {} hashes disagree",
+                                imported.logs,
+                                imported.on_record,
+                                imported.refused,
+                                imported.without_run,
+                                imported.malformed,
+                                imported.disagreeing
                             )),
                         }
-                        Ok(u8::from(imported.malformed + imported.disagreeing > 0))
+                        Ok(u8::from(
+                            imported.malformed + imported.disagreeing + imported.refused > 0,
+                        ))
                     }
                     AdminAnswer::Refused { reason } => bail!(Usage(reason)),
                     AdminAnswer::Failed { reason } => bail!(reason),

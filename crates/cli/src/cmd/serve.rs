@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use ledger::once::{Once, OnceOptions};
 use ledger::{Ledger, admin};
 use server::{Access, App, Claims, KeySource, LOCAL_TENANT, Level, Levels, Oidc, Policies, Rate, Tls};
-use store::sqlite::SqliteStore;
+use store::once::OnceStore;
+use store::redis::{RedisClock, RedisOnce};
+use store::sqlite::{SqliteOnce, SqliteStore, StateDb};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -218,6 +221,7 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
     output::line(format_args!("data in {}", data_dir.display()));
     let mut app = App::new(ledger, clock::now);
     (app.local, app.access, app.oidc, app.tls) = (who.local, who.access, who.oidc, who.tls);
+    app.once = once(settings.redis_url.as_deref(), settings.once, &data_dir)?;
     app.tlog_public = who.tlog_public;
     app.settings = Arc::new(on_record);
     if app.is_local() {
@@ -252,6 +256,22 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
         () = demo => {}
     }
     Ok(())
+}
+
+/// Where idempotency keys are kept, as the settings say. Redis is asked when the first is.
+fn once(redis_url: Option<&str>, options: OnceOptions, data_dir: &std::path::Path) -> Result<Once> {
+    let path = data_dir.join("state.db");
+    let backend: Box<dyn OnceStore> = match redis_url {
+        None => Box::new(SqliteOnce::new(&path)),
+        Some(url) => {
+            let state = StateDb::open_or_begin_anew(&path)?;
+            Box::new(
+                RedisOnce::new(url, RedisClock::Redis, state)
+                    .map_err(|error| Usage(format!("redis_url: {error}")))?,
+            )
+        }
+    };
+    Ok(Once::new(backend, options))
 }
 
 async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener> {

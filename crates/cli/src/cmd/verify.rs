@@ -103,6 +103,7 @@ impl Verify {
             marks: Some(&marks),
             keys: Some(&keys),
             progress: Some(&progress),
+            stop: None,
             rest_factor: 0,
         };
         let started = Instant::now();
@@ -243,8 +244,13 @@ fn print(report: &Report, require: Option<Level>, took: Duration) {
     }
     let leaves: u64 = report.ledgers.iter().map(|ledger| ledger.tree_size).sum();
     output::line(format_args!(
-        "{}: {} errors, {} warnings, {leaves} leaves in {:.2} s",
+        "{}{}: {} errors, {} warnings, {leaves} leaves in {:.2} s",
         report.level.as_str(),
+        report
+            .flags
+            .iter()
+            .map(|flag| format!(" {flag}"))
+            .collect::<String>(),
         report.errors,
         report.warnings,
         took.as_secs_f64()

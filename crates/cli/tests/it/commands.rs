@@ -52,6 +52,8 @@ fn help_lists_the_commands() {
       key          Make, list, rotate and revoke API keys
       provenance   Write provenance logs into files, and make records of such files
       lineage      Find the rows of files that a figure was made from, and check the log that says so
+      idempotency  Look after idempotency keys
+      replay       Compare a replayed run with the one it replays
       audit        Judge a job against its contract, from a file
       gate         Ask whether the change that a job made may go on
       integrity    Grade how much a run's evidence can carry, from a file
@@ -107,6 +109,16 @@ fn a_folder_without_a_ledger_is_unavailable_and_is_not_made() {
 }
 
 #[test]
+fn settings_that_are_in_order_are_those_that_serve_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("deponent.toml");
+    std::fs::write(&config, "log = \"info,server=loud\"\n").unwrap();
+    let output = deponent(&["serve", "--check-config", "--config", text(&config)]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("server=loud"), "{}", stderr(&output));
+}
+
+#[test]
 fn hash_is_the_canonical_sha256_and_refuses_what_has_two_readings() {
     let output = run(&["hash", "--format", "text"], br#"{"b":1.0,"a":[]}"#);
     // sha256 of {"a":[],"b":1}
@@ -157,8 +169,25 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
         "--data-dir",
         data,
     ]);
+    let text_proof = stdout(&proof);
     let proof = tlog::TlogProof::parse(&proof.stdout).unwrap();
     assert_eq!(proof.index.as_u64(), 0);
+    let proof = [
+        "ledger",
+        "proof",
+        "0",
+        "--tenant",
+        "_instance",
+        "--data-dir",
+        data,
+        "--format",
+        "json",
+    ];
+    let proof: serde_json::Value = serde_json::from_str(&stdout(&deponent(&proof))).unwrap();
+    assert_eq!(
+        (proof["proof"].as_str(), &proof["leaf_index"]),
+        (Some(&*text_proof), &0.into())
+    );
     let verify = deponent(&["verify", "--data-dir", data]);
     assert_eq!(verify.status.code(), Some(0), "{}", stdout(&verify));
     let vkey = head["vkey"].as_str().unwrap();
@@ -178,8 +207,10 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
     let since = deponent(&[&since[..], &["--require", "VALID-SINCE-KEPT-CHECKPOINT"]].concat());
     assert_eq!(since.status.code(), Some(0), "{}", stdout(&since));
     assert!(stdout(&since).contains("VALID-SINCE-KEPT-CHECKPOINT"));
-    let rebuilt = deponent(&["ledger", "rebuild", "--data-dir", data]);
+    let rebuilt = deponent(&["ledger", "rebuild", "--data-dir", data, "--format", "json"]);
     assert_eq!(rebuilt.status.code(), Some(0), "{}", stderr(&rebuilt));
+    let rebuilt: serde_json::Value = serde_json::from_str(&stdout(&rebuilt)).unwrap();
+    assert_eq!(rebuilt["records"], 1);
     let recover = deponent(&[
         "ledger",
         "recover",
@@ -190,7 +221,14 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
         "--data-dir",
         data,
     ]);
+    assert_eq!(recover.status.code(), Some(64));
     assert!(stderr(&recover).contains("in order"), "{}", stderr(&recover));
+
+    // The marks remember what the database held.
+    std::fs::remove_file(folder.path().join("deponent.db")).unwrap();
+    let gone = deponent(&["verify", "--data-dir", data]);
+    assert_eq!(gone.status.code(), Some(1), "{}", stderr(&gone));
+    assert!(stderr(&gone).contains("1 leaves of deponent.local/_instance were signed"));
 }
 
 #[test]
@@ -218,7 +256,7 @@ fn keys_are_made_listed_rotated_and_revoked_and_let_the_server_off_loopback() {
     assert_eq!(run(&["key", "revoke", id]).status.code(), Some(0));
     assert!(stdout(&run(&["key", "list"])).contains("revoked"));
     let absent = run(&["key", "revoke", "nosuch"]);
-    assert_eq!(absent.status.code(), Some(69));
+    assert_eq!(absent.status.code(), Some(64));
     assert!(stderr(&absent).contains("no such key"), "{}", stderr(&absent));
     let operator = ["key", "create", "--tenant", "acme", "--role", "operator"];
     assert_eq!(run(&operator).status.code(), Some(64));

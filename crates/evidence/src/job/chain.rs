@@ -96,6 +96,7 @@ mod tests {
                     result_hash: None,
                     previous_event_hash: previous.clone(),
                     metadata: Value::Object(Vec::new()),
+                    redactions: None,
                 };
                 let hash = event.integrity_hash();
                 previous = Some(hash.clone());

@@ -70,8 +70,10 @@ pub struct JobState {
     pub health_before: Option<Value>,
     /// After the current attempt.
     pub health_after: Option<Value>,
-    /// Where the last snapshot's record is.
-    pub health_place: i64,
+    /// Where the record of the snapshot before is.
+    pub health_before_place: i64,
+    /// Where the record of the snapshot after is.
+    pub health_after_place: i64,
     /// Hash of the last event: the next one names it.
     pub tip: String,
     /// Where the record of the last event is.
@@ -88,8 +90,12 @@ pub struct JobState {
     pub evidence_tree_size: Option<u64>,
     /// Of its end: the incident that its verdict opened.
     pub incident_id: Option<String>,
+    /// What its steps and snapshots have said, of all attempts: it only grows.
+    pub said_bytes: usize,
     /// About how much memory it holds.
     pub bytes: usize,
+    /// Of them, what progress carries beside itself.
+    metadata_bytes: usize,
 }
 
 /// What an event holds beside its text: a key, a place, the tree around them.
@@ -129,7 +135,8 @@ impl JobState {
             attempt_steps: 0,
             health_before: None,
             health_after: None,
-            health_place: place,
+            health_before_place: place,
+            health_after_place: place,
             tip: hash.to_owned(),
             last_place: place,
             last_at: event.timestamp,
@@ -138,7 +145,9 @@ impl JobState {
             cancel_reason: None,
             evidence_tree_size: None,
             incident_id: None,
+            said_bytes: 0,
             bytes: size_of::<Self>() + 2 * body.len(),
+            metadata_bytes: 0,
         })
     }
 
@@ -160,8 +169,12 @@ impl JobState {
                 if self.progress.start(at).is_ok() {
                     self.attempt_number = event.attempt_number;
                     self.started_at.get_or_insert(at);
-                    self.health_after = None;
+                    let gone = self.health_after.take();
+                    self.bytes = self
+                        .bytes
+                        .saturating_sub(gone.map_or(0, |gone| to_vec(&gone).len()));
                     self.attempt_steps = 0;
+                    self.progress_changed();
                 }
             }
             JobEventType::Progress => self.went_on(event, place),
@@ -214,13 +227,9 @@ impl JobState {
 
     fn went_on(&mut self, event: &JobEvent, place: i64) {
         if let Some(progress) = event.metadata.get("progress") {
-            if self
-                .progress
-                .update(&update_of(progress), event.timestamp)
-                .is_ok()
-            {
-                self.bytes += to_vec(progress).len();
-            }
+            // Refused only where the writer would have refused it.
+            let _ = self.progress.update(&update_of(progress), event.timestamp);
+            self.progress_changed();
         } else if let Some(step) = event.metadata.get("step") {
             let index = step.get("step_index").and_then(Value::as_u64);
             let Some(index) = index.and_then(|index| u32::try_from(index).ok()) else {
@@ -232,6 +241,7 @@ impl JobState {
                 .unwrap_or_default()
                 .into_boxed_str();
             self.bytes += text.len() + STEP_OVERHEAD_BYTES;
+            self.said_bytes += text.len() + STEP_OVERHEAD_BYTES;
             let kept = KeptStep { text, place };
             if self.steps.insert((event.attempt_number, index), kept).is_none() {
                 self.attempt_steps += 1;
@@ -245,16 +255,27 @@ impl JobState {
             // Refused only where the step would have been.
             let _ = self.progress.update(&update, event.timestamp);
         } else if let Some(health) = event.metadata.get("health") {
-            self.bytes += to_vec(health).len();
-            self.health_place = place;
-            let snapshot = |name: &str| health.get(name).cloned();
-            if self.health_before.is_none() {
-                self.health_before = snapshot("before");
-            }
-            if self.health_after.is_none() {
-                self.health_after = snapshot("after");
+            let kept = [
+                ("before", &mut self.health_before, &mut self.health_before_place),
+                ("after", &mut self.health_after, &mut self.health_after_place),
+            ];
+            for (name, first, first_place) in kept {
+                let Some(snapshot) = health.get(name).filter(|_| first.is_none()) else {
+                    continue;
+                };
+                let bytes = to_vec(snapshot).len();
+                self.bytes += bytes;
+                self.said_bytes += bytes;
+                (*first, *first_place) = (Some(snapshot.clone()), place);
             }
         }
+    }
+
+    /// Counts what progress carries now: what it carried before is held no longer.
+    fn progress_changed(&mut self) {
+        let bytes = to_vec(&self.progress.metadata).len();
+        self.bytes = self.bytes.saturating_sub(self.metadata_bytes) + bytes;
+        self.metadata_bytes = bytes;
     }
 
     fn ended(&mut self, event: &JobEvent) {

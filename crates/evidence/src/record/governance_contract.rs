@@ -52,6 +52,14 @@ impl GovernanceContract {
                 "must be an object or a list of objects",
             ));
         }
+        // What an audit lists of them. As long as an entry of the scope, which they are compared with.
+        for change in changes {
+            let target = ["capability_name", "scope"]
+                .iter()
+                .filter_map(|name| change.get(name).and_then(Value::as_str))
+                .find(|target| !target.is_empty());
+            target.map_or(Ok(()), |target| rule::identifier("proposed_changes", target))?;
+        }
         match (self.activation_window_start, self.activation_window_end) {
             (Some(start), Some(end)) if end < start => Err(RuleBroken::new(
                 "activation_window_end",

@@ -6,7 +6,8 @@
 //! ([`crate::job::JobChains`]).
 //!
 //! Steps and health are `job_progress` events; what they hold stands in `metadata`.
-//! Payload and result are not kept, their hashes are.
+//! Payload and result are not kept, their hashes are. An event is redacted before it is
+//! hashed: `redactions` is under its hash, as everything else.
 //!
 //! Source: SPEC 7.1; docs/formats.md, "job.event".
 
@@ -15,7 +16,7 @@ use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
 use crate::facet::push_facet;
 use crate::header::words;
-use crate::{Header, Kind, Timestamp, unhex};
+use crate::{Header, Kind, Timestamp, redact, unhex};
 
 words! {
     /// What happened to a job.
@@ -77,6 +78,8 @@ pub struct JobEvent {
     pub previous_event_hash: Option<String>,
     /// What else there is to say; an object.
     pub metadata: Value,
+    /// The markers of redaction in it, as it says itself: {`count`, `patterns`}; `None`: there are none.
+    pub redactions: Option<Value>,
 }
 
 impl JobEvent {
@@ -89,6 +92,14 @@ impl JobEvent {
         rule::identifiers(&[("handler", &self.handler)])?;
         rule::prose("error", self.error.as_deref())?;
         rule::object("metadata", Some(&self.metadata))
+    }
+
+    /// Counts the markers of redaction in it. Whoever hashes it has redacted and counted before.
+    pub fn count_markers(&mut self) {
+        self.redactions = None;
+        let tally = redact::tally(&self.to_value());
+        let some = tally.get("count").and_then(Value::as_i64) != Some(0);
+        self.redactions = some.then_some(tally);
     }
 
     /// All fields but `integrity_hash`; absent ones are left out.
@@ -114,6 +125,7 @@ impl JobEvent {
         );
         let previous = self.previous_event_hash.as_deref();
         put(&mut object, "previous_event_hash", previous.map(text));
+        put(&mut object, redact::MEMBER, self.redactions.clone());
         put(&mut object, "result_hash", self.result_hash.as_deref().map(text));
         put(&mut object, "tenant_id", Some(text(&self.tenant_id)));
         put(&mut object, "timestamp", Some(text(&self.timestamp.to_string())));
@@ -172,6 +184,7 @@ impl JobEvent {
                 .get("metadata")
                 .filter(|it| it.as_object().is_some())?
                 .clone(),
+            redactions: value.get(redact::MEMBER).cloned(),
         };
         Some((event, get("integrity_hash")?.to_owned()))
     }
@@ -268,6 +281,7 @@ mod tests {
             result_hash: None,
             previous_event_hash: None,
             metadata: Value::object([("contract_id", Value::from("c1"))]),
+            redactions: None,
         }
     }
 
@@ -298,6 +312,7 @@ mod tests {
             error: Some("boom".into()),
             result_hash: Some("cd".repeat(32)),
             previous_event_hash: Some("ef".repeat(32)),
+            redactions: Some(Value::object([("count", 1)])),
             ..event(JobEventType::Completed)
         };
         let (body, hash) = base.encode();
@@ -316,6 +331,27 @@ mod tests {
             assert_ne!(event.integrity_hash(), stored, "{key}");
         }
         assert_eq!(base.integrity_hash(), hash);
+    }
+
+    #[test]
+    fn markers_are_counted_under_the_hash() {
+        let mut counted = JobEvent {
+            error: Some("mail <REDACTED_EMAIL>".into()),
+            metadata: Value::object([("step", Value::from("<REDACTED>"))]),
+            ..event(JobEventType::Failed)
+        };
+        counted.count_markers();
+        counted.count_markers();
+        let (body, hash) = counted.encode();
+        let text = String::from_utf8(body.clone()).unwrap();
+        assert!(
+            text.contains(r#""redactions":{"count":2,"patterns":["email","field"]}"#),
+            "{text}"
+        );
+        assert_eq!(JobEvent::read(&body).unwrap(), (counted, hash));
+        let mut clean = event(JobEventType::Created);
+        clean.count_markers();
+        assert_eq!(clean, event(JobEventType::Created));
     }
 
     #[test]

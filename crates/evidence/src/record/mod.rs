@@ -14,10 +14,13 @@ mod audit_event;
 mod authorization_decision;
 mod capture_failure;
 mod environment;
+mod erased;
+mod erasure_performed;
 mod governance_audit;
 mod governance_contract;
 mod governance_resolution;
 mod governance_signal;
+mod hold;
 mod identity_event;
 mod incident_event;
 mod job_event;
@@ -27,6 +30,7 @@ mod policy_activation;
 mod policy_decision;
 mod provenance_log;
 mod provider_call;
+mod replay_enforced;
 mod rule;
 mod run_completed;
 mod run_started;
@@ -48,10 +52,13 @@ pub use capture_failure::{
 pub use environment::{
     ENVIRONMENTS, Environment, EnvironmentEvidence, SDK_MODES, TELEMETRY_DELIVERY, environment_identity,
 };
+pub use erased::{ErasedFacts, is_erasable};
+pub use erasure_performed::{ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed};
 pub use governance_audit::{GovernanceAudit, GovernanceAuditFacts};
 pub use governance_contract::{CONTRACT_SCOPE_MAX, GovernanceContract, GovernanceContractFacts};
 pub use governance_resolution::{GovernanceResolution, ResolutionDecision};
 pub use governance_signal::{GovernanceSignal, SignalDecision};
+pub use hold::{Hold, HoldScope};
 pub use identity_event::{IdentityEvent, IdentityEventType, Role};
 pub use incident_event::{
     IncidentAct, IncidentEvent, IncidentEventFacts, IncidentOpened, IncidentStatus, IncidentStep,
@@ -69,6 +76,8 @@ pub use provenance_log::{
 };
 pub use provider_call::ProviderEvidence;
 pub(crate) use provider_call::provider_identity;
+pub(crate) use replay_enforced::replay_identity;
+pub use replay_enforced::{ReplayBehavior, ReplayEnforced, ReplayOutcome};
 pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
@@ -153,6 +162,12 @@ pub enum Facts {
     Lineage(LineageFacts),
     /// A run's evidence was judged and closed.
     Seal(SealFacts),
+    /// Bodies were erased.
+    Erasure(ErasurePerformed),
+    /// A hold was placed or released.
+    Hold(Hold),
+    /// Its body is erased.
+    Erased(ErasedFacts),
     /// A record of which projections know the header alone.
     Other,
 }
@@ -192,6 +207,8 @@ impl Facts {
             Kind::GovernanceSignal => Self::Signal(GovernanceSignal::read(body)?),
             Kind::GovernanceAudit => Self::GovernanceAudit(GovernanceAuditFacts::read(body)?),
             Kind::GovernanceResolution => Self::Resolution(GovernanceResolution::read(body)?),
+            Kind::ErasurePerformed => Self::Erasure(ErasurePerformed::read(body)?),
+            Kind::HoldPlaced | Kind::HoldReleased => Self::Hold(Hold::read(header, body)?),
             _ => Self::Other,
         })
     }

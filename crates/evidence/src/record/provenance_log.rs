@@ -97,6 +97,7 @@ impl ProvenanceLog {
     /// What it says to projections, the same that [`ProvenanceFacts::read`] finds in the stored bytes.
     pub fn facts(&self) -> ProvenanceFacts {
         ProvenanceFacts {
+            id: self.id.clone(),
             input_hash: hex_string(&sha256(&canonical::to_vec(&self.input))),
             model_version: self.model_version.clone(),
             status: self.status.clone(),
@@ -107,6 +108,8 @@ impl ProvenanceLog {
 /// What a log says to projections.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ProvenanceFacts {
+    /// Of an imported one.
+    pub id: Option<String>,
     /// SHA-256 of the canonical input, hex.
     pub input_hash: String,
     /// Of the model.
@@ -122,6 +125,10 @@ impl ProvenanceFacts {
 
     pub(crate) fn facets(&self, header: &Header<'_>, out: &mut Vec<String>) {
         out.push("provenance".to_owned());
+        // The others are found by their record's id.
+        if let Some(id) = &self.id {
+            push_facet(out, "provenance.id", id);
+        }
         push_facet(out, "provenance.input", &self.input_hash);
         push_facet(out, "provenance.model", &self.model_version);
         push_facet(out, "provenance.status", &self.status);

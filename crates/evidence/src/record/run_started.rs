@@ -166,18 +166,36 @@ impl RunStartedFacts {
             .as_ref()
             .ok_or_else(|| BodyError::new(Kind::RunStarted, "no run_id in the header"))?;
         Ok(Self {
-            run_id: run.run_id.to_string(),
-            trace_id: header.trace_id.as_deref().unwrap_or_default().to_owned(),
-            correlation_id: header.correlation_id.as_deref().map(str::to_owned),
             agent_id: wire.agent_id,
             parent_run_id: wire.parent_run_id,
             source: wire.source,
             is_synthetic: wire.is_synthetic,
             seed: wire.seed,
             plan_hash: wire.plan_hash,
+            ..Self::of_header(header, run.run_id.to_string())
+        })
+    }
+
+    /// Of an erased one: what was in the body is empty.
+    pub(crate) fn erased(header: &Header<'_>) -> Self {
+        let run_id = header.run.as_ref().map(|run| run.run_id.to_string());
+        Self::of_header(header, run_id.unwrap_or_default())
+    }
+
+    fn of_header(header: &Header<'_>, run_id: String) -> Self {
+        Self {
+            run_id,
+            trace_id: header.trace_id.as_deref().unwrap_or_default().to_owned(),
+            correlation_id: header.correlation_id.as_deref().map(str::to_owned),
+            agent_id: None,
+            parent_run_id: None,
+            source: String::new(),
+            is_synthetic: false,
+            seed: 0,
+            plan_hash: String::new(),
             started_at: header.occurred_at,
             otlp: header.source_component == OTLP_COMPONENT,
-        })
+        }
     }
 }
 

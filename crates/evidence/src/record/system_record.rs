@@ -23,7 +23,7 @@ pub const SEVERITIES: [&str; 5] = ["DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"]
 pub const CAUSES: [&str; 3] = ["SYSTEM", "HUMAN", "AUTOMATION"];
 
 /// The tenant in whose ledger those records stand.
-const TENANT_LEDGER: &str = "_instance";
+pub(crate) const TENANT_LEDGER: &str = "_instance";
 
 /// The body of a `system.record`. When it happened stands in the header.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +102,11 @@ pub struct SystemFacts {
     pub run_id: Option<String>,
 }
 
+fn push_minute(header: &Header<'_>, out: &mut Vec<String>) {
+    let at = header.occurred_at.to_string();
+    push_facet(out, "system.minute", at.get(..MINUTE_CHARS).unwrap_or(&at));
+}
+
 /// Characters of a time's text up to its minute.
 const MINUTE_CHARS: usize = "2026-11-21T09:30".len();
 
@@ -130,8 +135,16 @@ impl SystemFacts {
         if let Some(run_id) = &self.run_id {
             push_facet(out, "system.run", run_id);
         }
-        let at = header.occurred_at.to_string();
-        push_facet(out, "system.minute", at.get(..MINUTE_CHARS).unwrap_or(&at));
+        push_minute(header, out);
+    }
+
+    /// Of an erased one, which made no tenant.
+    pub(crate) fn erased_facets(header: &Header<'_>, out: &mut Vec<String>) {
+        out.push("system".to_owned());
+        if let Some(correlation_id) = &header.correlation_id {
+            push_facet(out, "system.correlation", correlation_id);
+        }
+        push_minute(header, out);
     }
 }
 

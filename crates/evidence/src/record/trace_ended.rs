@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
 use crate::commitment::{hex_string, unhex};
-use crate::{Header, Kind};
+use crate::{Header, Kind, TraceStatus};
 
 /// The body of a `trace.completed` (no reason) or `trace.aborted` (a reason).
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +20,8 @@ pub struct TraceEnded {
     pub status: String,
     /// Why it was aborted.
     pub reason: Option<String>,
-    /// SPEC 4.2.
-    pub root_hash: [u8; 32],
+    /// SPEC 4.2; none when the body of a step was erased before.
+    pub root_hash: Option<[u8; 32]>,
     /// SPEC 4.2.
     pub plan_hash: String,
     /// The run's seed.
@@ -50,7 +50,11 @@ impl TraceEnded {
         );
         put(&mut object, "plan_hash", Some(text(&self.plan_hash)));
         put(&mut object, "reason", self.reason.as_deref().map(text));
-        put(&mut object, "root_hash", Some(text(&hex_string(&self.root_hash))));
+        put(
+            &mut object,
+            "root_hash",
+            self.root_hash.as_ref().map(|hash| text(&hex_string(hash))),
+        );
         put(&mut object, "seed", Some(Value::Int(self.seed)));
         put(&mut object, "status", Some(text(&self.status)));
         put(
@@ -65,6 +69,7 @@ impl TraceEnded {
     pub fn facts(&self) -> TraceEndedFacts {
         TraceEndedFacts {
             aborted: self.reason.is_some(),
+            status: TraceStatus::parse(&self.status),
             reason: self.reason.clone(),
             root_hash: self.root_hash,
         }
@@ -76,22 +81,40 @@ impl TraceEnded {
 pub struct TraceEndedFacts {
     /// Aborted, by a caller or for silence.
     pub aborted: bool,
+    /// How it ended; none when that is erased.
+    pub status: Option<TraceStatus>,
     /// Why.
     pub reason: Option<String>,
-    /// SPEC 4.2.
-    pub root_hash: [u8; 32],
+    /// SPEC 4.2; none when a body that it covers is erased.
+    pub root_hash: Option<[u8; 32]>,
 }
 
 impl TraceEndedFacts {
     pub(crate) fn read(header: &Header<'_>, body: &[u8]) -> Result<Self, BodyError> {
         let wire: Wire = serde_json::from_slice(body).map_err(|error| BodyError::new(header.kind, error))?;
-        let root_hash =
-            unhex(wire.root_hash.as_bytes()).ok_or_else(|| BodyError::new(header.kind, "root_hash"))?;
+        let root_hash = match &wire.root_hash {
+            None => None,
+            Some(hash) => {
+                Some(unhex(hash.as_bytes()).ok_or_else(|| BodyError::new(header.kind, "root_hash"))?)
+            }
+        };
         Ok(Self {
             aborted: header.kind == Kind::TraceAborted,
+            status: TraceStatus::parse(&wire.status),
             reason: wire.reason,
             root_hash,
         })
+    }
+
+    /// Of an erased one: that it ended, and whether it was aborted, which the kind says.
+    pub(crate) fn erased(header: &Header<'_>) -> Self {
+        let aborted = header.kind == Kind::TraceAborted;
+        Self {
+            aborted,
+            status: aborted.then_some(TraceStatus::Aborted),
+            reason: None,
+            root_hash: None,
+        }
     }
 }
 
@@ -99,5 +122,7 @@ impl TraceEndedFacts {
 struct Wire {
     #[serde(default)]
     reason: Option<String>,
-    root_hash: String,
+    #[serde(default)]
+    root_hash: Option<String>,
+    status: String,
 }

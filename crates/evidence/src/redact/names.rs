@@ -102,7 +102,7 @@ const fn start_bit(first: u8) -> u64 {
 }
 
 /// Whether a member of Deponent's own is one of those that SPEC 6.4 leaves alone: what Deponent finds records
-/// by, and hashes.
+/// by, hashes and times.
 ///
 /// It counts only where Deponent defines the members: at the top of a body or request, in its `steps`, and in
 /// the sections of a step. Under `params` or `metadata` anybody may call anything `run_id`.
@@ -120,6 +120,7 @@ pub(super) fn is_exempt(name: &str) -> bool {
             | "export_id"
             | "frozen_timestamp"
             | "hash"
+            | "id"
             | "idempotency_key"
             | "incident_id"
             | "input_row_ids"
@@ -143,7 +144,7 @@ pub(super) fn is_exempt(name: &str) -> bool {
             | "timestamp"
             | "trace_id"
             | "uri"
-    ) || ["_at", "_fingerprint", "_hash", "_unix_nano"]
+    ) || ["_at", "_digest", "_fingerprint", "_hash", "_mac", "_unix_nano"]
         .iter()
         .any(|ending| name.ends_with(ending))
 }
@@ -163,6 +164,6 @@ pub(super) const fn free_of(kind: Kind) -> Option<&'static [&'static str]> {
 pub(super) fn is_section(name: &str) -> bool {
     matches!(
         name,
-        "activity" | "otel" | "policy" | "provider" | "step" | "steps" | "points"
+        "activity" | "events" | "links" | "otel" | "policy" | "provider" | "step" | "steps" | "points"
     )
 }

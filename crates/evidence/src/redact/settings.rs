@@ -15,6 +15,9 @@ pub const PATTERN_BYTES_MAX: usize = 500;
 pub const PATTERN_NAME_BYTES_MAX: usize = 32;
 /// Largest compiled pattern: `\w{100}` takes 1 MiB, repetitions of repetitions any amount.
 const COMPILED_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Longest match of a pattern that is called short, in bytes: a search looks no further than that beyond what it
+/// finds, so any number of matches costs a text so many times its length at most.
+const SHORT_BYTES_MAX: usize = 1_000;
 /// Deepest nesting of a pattern.
 const NESTING_MAX: u32 = 32;
 
@@ -34,7 +37,7 @@ pub struct RedactionSettings {
 pub struct TenantPattern {
     /// `[a-z][a-z0-9_]*`; in capitals it stands in the marker.
     pub name: String,
-    /// A regular expression of the crate `regex`: no look-around, no back references, linear time.
+    /// A regular expression of the crate `regex`: no look-around, no back references.
     pub pattern: String,
 }
 
@@ -59,6 +62,8 @@ impl SettingsError {
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) regex: Regex,
+    /// None of its matches is longer than [`SHORT_BYTES_MAX`].
+    pub(super) short: bool,
     pub(super) marker: String,
 }
 
@@ -199,8 +204,18 @@ impl TenantPattern {
         if regex.is_match("") {
             return refused("matches the empty text, and so everywhere".to_owned());
         }
+        let longest = regex_syntax::ParserBuilder::new()
+            .nest_limit(NESTING_MAX)
+            .build()
+            .parse(&self.pattern)
+            .ok()
+            .and_then(|parsed| parsed.properties().maximum_len());
         let name = self.name.to_ascii_uppercase();
         let marker = format!("{}_{name}>", FIELD_MARKER.trim_end_matches('>'));
-        Ok(Compiled { regex, marker })
+        Ok(Compiled {
+            regex,
+            short: longest.is_some_and(|longest| longest <= SHORT_BYTES_MAX),
+            marker,
+        })
     }
 }

@@ -131,6 +131,12 @@ fn marker_len(text: &str) -> Option<usize> {
     (rest[name..].starts_with('>') && (bare || named)).then_some(MARKER.len() + name + 1)
 }
 
+/// Most matches of a tenant's own patterns that are told apart in one text. To find that a pattern matches here, a
+/// search may have to look as far as the end of the text, so without a bound they are quadratic: with it a text costs
+/// at most so many times its length, half a second a MiB. What comes after them is replaced as a whole. Patterns
+/// whose matches are short (`settings::SHORT_BYTES_MAX`) need none.
+const OWN_MATCHES_MAX: u32 = 500;
+
 /// Rounds after which a text is taken as it is. What is replaced leaves `<` and `>` at its ends, which can set
 /// free a pattern beside it; each round needs another one within what was left of the last.
 const ROUNDS_MAX: u32 = 4;
@@ -144,8 +150,9 @@ pub(super) fn redact(rules: &Redactor, text: &str, levels: u16) -> Option<String
     // Inner texts are passed once a round of the outermost, so that rounds do not multiply.
     let rounds = if levels == JSON_LEVELS { ROUNDS_MAX } else { 1 };
     let mut done: Option<String> = None;
+    let mut matches_left = OWN_MATCHES_MAX;
     for _ in 0..rounds {
-        match round(rules, done.as_deref().unwrap_or(text), levels) {
+        match round(rules, done.as_deref().unwrap_or(text), levels, &mut matches_left) {
             Some(next) => done = Some(next),
             None => break,
         }
@@ -153,13 +160,13 @@ pub(super) fn redact(rules: &Redactor, text: &str, levels: u16) -> Option<String
     done
 }
 
-fn round(rules: &Redactor, text: &str, levels: u16) -> Option<String> {
+fn round(rules: &Redactor, text: &str, levels: u16, matches_left: &mut u32) -> Option<String> {
     let mut done = redact_json(rules, text, levels);
     if let Some(next) = replace(rules, done.as_deref().unwrap_or(text)) {
         done = Some(next);
     }
     for pattern in &rules.own {
-        if let Some(next) = replace_own(pattern, done.as_deref().unwrap_or(text)) {
+        if let Some(next) = replace_own(pattern, done.as_deref().unwrap_or(text), matches_left) {
             done = Some(next);
         }
     }
@@ -170,7 +177,10 @@ fn round(rules: &Redactor, text: &str, levels: u16) -> Option<String> {
 }
 
 /// The built-in patterns.
-fn replace(rules: &Redactor, text: &str) -> Option<String> {
+///
+/// One that is off is not looked for: what is found ends where the next look begins, what is found and left
+/// alone would be looked at again from each place in it.
+pub(super) fn replace(rules: &Redactor, text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut out: Option<String> = None;
     let (mut copied, mut at) = (0, 0);
@@ -186,13 +196,17 @@ fn replace(rules: &Redactor, text: &str) -> Option<String> {
                     }
                 }
             }
-            b'@' => address_at(text, at, copied).map(|(start, end)| (start, end, Pattern::Email)),
-            b'-' => private_key_at(text, at)
-                .map(|end| (at, end, Pattern::PrivateKey))
-                .or_else(|| slack_at(bytes, at).map(|(start, end)| (start, end, Pattern::SlackToken))),
-            b'_' => github_at(bytes, at).map(|(start, end)| (start, end, Pattern::GithubToken)),
+            b'@' if rules.has(Pattern::Email) => {
+                address_at(text, at, copied).map(|(start, end)| (start, end, Pattern::Email))
+            }
+            b'-' => private_key(rules, text, at).or_else(|| slack(rules, bytes, at)),
+            b'_' if rules.has(Pattern::GithubToken) => {
+                github_at(bytes, at).map(|(start, end)| (start, end, Pattern::GithubToken))
+            }
             b'A' => aws_at(bytes, at).map(|end| (at, end, Pattern::AwsKey)),
-            b'b' | b'B' => bearer_at(bytes, at).map(|end| (at, end, Pattern::BearerToken)),
+            b'b' | b'B' if rules.has(Pattern::BearerToken) => {
+                bearer_at(bytes, at).map(|end| (at, end, Pattern::BearerToken))
+            }
             _ => None,
         };
         match found.filter(|&(start, _, pattern)| start >= copied && rules.has(pattern)) {
@@ -211,14 +225,31 @@ fn replace(rules: &Redactor, text: &str) -> Option<String> {
     })
 }
 
+fn private_key(rules: &Redactor, text: &str, at: usize) -> Option<(usize, usize, Pattern)> {
+    let end = rules
+        .has(Pattern::PrivateKey)
+        .then(|| private_key_at(text, at))
+        .flatten()?;
+    Some((at, end, Pattern::PrivateKey))
+}
+
+fn slack(rules: &Redactor, bytes: &[u8], at: usize) -> Option<(usize, usize, Pattern)> {
+    let (start, end) = rules
+        .has(Pattern::SlackToken)
+        .then(|| slack_at(bytes, at))
+        .flatten()?;
+    Some((start, end, Pattern::SlackToken))
+}
+
 impl Redactor {
     fn has(&self, pattern: Pattern) -> bool {
         self.patterns.contains(&pattern)
     }
 }
 
-/// A tenant's pattern, which leaves markers alone.
-fn replace_own(pattern: &super::settings::Compiled, text: &str) -> Option<String> {
+/// A tenant's pattern, which leaves markers alone. Once no matches are left ([`OWN_MATCHES_MAX`]), the rest of a
+/// piece in which there is another one is replaced.
+fn replace_own(pattern: &super::settings::Compiled, text: &str, matches_left: &mut u32) -> Option<String> {
     if !pattern.regex.is_match(text) {
         return None;
     }
@@ -229,7 +260,19 @@ fn replace_own(pattern: &super::settings::Compiled, text: &str) -> Option<String
             Piece::Marker(marker) => out.push_str(marker),
             Piece::Text(piece) => {
                 let mut copied = 0;
-                for found in pattern.regex.find_iter(piece).filter(|found| !found.is_empty()) {
+                for found in pattern.regex.find_iter(piece) {
+                    if !pattern.short {
+                        let Some(left) = matches_left.checked_sub(1) else {
+                            changed = true;
+                            out.push_str(&pattern.marker);
+                            copied = piece.len();
+                            break;
+                        };
+                        *matches_left = left;
+                    }
+                    if found.is_empty() {
+                        continue;
+                    }
                     changed = true;
                     out.push_str(&piece[copied..found.start()]);
                     out.push_str(&pattern.marker);
@@ -266,18 +309,20 @@ fn redact_members(rules: &Redactor, text: &str) -> Option<String> {
     while let Some(found) = bytes[at..].iter().position(|&byte| byte == b'"' || byte == b'\'') {
         let quote = at + found;
         at = quote + 1;
-        let Some((start, end)) = member_value(rules, bytes, quote) else {
+        let Some(member) = member_value(rules, bytes, quote) else {
             continue;
         };
-        at = end;
-        let value = &text[start..end];
-        if value.is_empty() || marker_len(value) == Some(value.len()) {
-            continue;
+        at = member.end;
+        for (start, end) in member.texts {
+            let value = &text[start..end];
+            if value.is_empty() || marker_len(value) == Some(value.len()) {
+                continue;
+            }
+            let out = out.get_or_insert_with(|| String::with_capacity(text.len() + 32));
+            out.push_str(&text[copied..start]);
+            out.push_str(FIELD_MARKER);
+            copied = end;
         }
-        let out = out.get_or_insert_with(|| String::with_capacity(text.len() + 32));
-        out.push_str(&text[copied..start]);
-        out.push_str(FIELD_MARKER);
-        copied = end;
     }
     out.map(|mut out| {
         out.push_str(&text[copied..]);
@@ -285,8 +330,17 @@ fn redact_members(rules: &Redactor, text: &str) -> Option<String> {
     })
 }
 
-/// Where the text value of a member stands, when the quote at `quote` ends its name and the name is secret.
-fn member_value(rules: &Redactor, bytes: &[u8], quote: usize) -> Option<(usize, usize)> {
+/// What stands under a secret name.
+struct Secret {
+    /// Where its texts begin and end, without their quotes.
+    texts: Vec<(usize, usize)>,
+    /// Where it ends.
+    end: usize,
+}
+
+/// The value of a member, when the quote at `quote` ends its name and the name is secret: a text, or the texts in
+/// an array or object.
+fn member_value(rules: &Redactor, bytes: &[u8], quote: usize) -> Option<Secret> {
     let mark = bytes[quote];
     // Quotes of JSON within text are escaped: as many times as the name's are.
     let escapes = bytes[..quote]
@@ -312,28 +366,72 @@ fn member_value(rules: &Redactor, bytes: &[u8], quote: usize) -> Option<(usize, 
         return None;
     }
     let open = skip(colon + 1);
+    if matches!(bytes.get(open), Some(b'[' | b'{')) {
+        return Some(texts_within(bytes, open, mark, escapes));
+    }
     let value_mark = open + escapes;
     if bytes.get(open..value_mark)?.iter().any(|&byte| byte != b'\\') || bytes.get(value_mark) != Some(&mark)
     {
         return None;
     }
-    let start = value_mark + 1;
-    let mut end = start;
-    while let Some(&byte) = bytes.get(end) {
-        if byte == mark
-            && bytes[start..end]
-                .iter()
-                .rev()
-                .take_while(|&&byte| byte == b'\\')
-                .count()
-                == escapes
-        {
-            return Some((start, end - escapes));
+    let (end, after) = text_end(bytes, value_mark, escapes);
+    Some(Secret {
+        texts: vec![(value_mark + 1, end)],
+        end: after,
+    })
+}
+
+/// Where the text ends whose quote stands at `quote`, and where what comes after it begins. Cut off: what is there is
+/// all there is of it.
+fn text_end(bytes: &[u8], quote: usize, escapes: usize) -> (usize, usize) {
+    let start = quote + 1;
+    let mut before = 0;
+    for (at, &byte) in bytes.iter().enumerate().skip(start) {
+        if byte == bytes[quote] && before == escapes {
+            return (at - escapes, at + 1);
         }
-        end += 1;
+        before = if byte == b'\\' { before + 1 } else { 0 };
     }
-    // Cut off: what is there is all there is of it.
-    Some((start, bytes.len()))
+    (bytes.len(), bytes.len())
+}
+
+/// The texts in the array or object that opens at `open`, but for the names in it. Cut off, it ends with the text.
+fn texts_within(bytes: &[u8], open: usize, mark: u8, escapes: usize) -> Secret {
+    let mut texts = Vec::new();
+    let (mut depth, mut at) = (0_usize, open);
+    // What stands before: backslashes, and before them.
+    let (mut slashes, mut before) = (0, b' ');
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            // The text ends in which all this stands as JSON.
+            b'"' | b'\'' if byte == mark && slashes < escapes => break,
+            // Of the other kind of quotes those where a value may begin: others are apostrophes.
+            b'"' | b'\''
+                if (byte == mark && slashes == escapes)
+                    || (byte != mark && matches!(before, b'[' | b'{' | b',' | b':' | b'(')) =>
+            {
+                let (end, after) = text_end(bytes, at, slashes);
+                let next = bytes[after..].iter().find(|byte| !byte.is_ascii_whitespace());
+                if next != Some(&b':') {
+                    texts.push((at + 1, end));
+                }
+                (at, slashes, before) = (after, 0, byte);
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            break;
+        }
+        slashes = if byte == b'\\' { slashes + 1 } else { 0 };
+        if !byte.is_ascii_whitespace() && byte != b'\\' {
+            before = byte;
+        }
+    }
+    Secret { texts, end: at }
 }
 
 const fn is_word(byte: u8) -> bool {
@@ -568,6 +666,9 @@ fn bearer_at(bytes: &[u8], at: usize) -> Option<usize> {
     if matches!(bytes.get(start..start + 2), Some([b'\\', b't' | b'n'])) {
         start += 2;
     }
+    if start == at + 6 {
+        return None;
+    }
     let is_part = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=' | b':')
     };
@@ -576,7 +677,7 @@ fn bearer_at(bytes: &[u8], at: usize) -> Option<usize> {
         end -= 1;
     }
     let token = &bytes[start..end];
-    if token.is_empty() || start == at + 6 {
+    if token.is_empty() {
         return None;
     }
     let long = token.len() >= 20;
@@ -608,7 +709,9 @@ fn aws_len(bytes: &[u8], at: usize) -> Option<usize> {
     if !matches!(prefix, b"AKIA" | b"ASIA" | b"ABIA" | b"ACCA") {
         return None;
     }
-    let end = run(bytes, at + 4, |byte| {
+    // One more than it has tells that it has more.
+    let near = bytes.get(..at + 21).unwrap_or(bytes);
+    let end = run(near, at + 4, |byte| {
         byte.is_ascii_uppercase() || byte.is_ascii_digit()
     });
     (end - at == 20).then_some(20)
@@ -621,6 +724,10 @@ fn aws_at(bytes: &[u8], at: usize) -> Option<usize> {
 
 /// Fewest characters after the prefix of a token of GitHub or Slack. Real ones have more; a cut one is one too.
 const TOKEN_CHARS_MIN: usize = 10;
+
+/// Where a token of Slack has its first digit at latest: real ones are shorter. Without a bound each of many
+/// prefixes in a row would be looked at up to the end of the text.
+const SLACK_DIGIT_WITHIN: usize = 64;
 
 /// Whether the `_` at `at` ends the prefix of a token of GitHub.
 pub(super) fn is_github(bytes: &[u8], at: usize) -> bool {
@@ -651,12 +758,19 @@ fn slack_at(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
         [.., b'x', b'a', b'p', b'p'] => 4,
         _ => return None,
     };
-    let mut end = run(bytes, at + 1, |byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let near = bytes.get(..at + 1 + SLACK_DIGIT_WITHIN).unwrap_or(bytes);
+    if !near[at + 1..run(near, at + 1, is_part)]
+        .iter()
+        .any(u8::is_ascii_digit)
+    {
+        return None;
+    }
+    let mut end = run(bytes, at + 1, is_part);
     while end > at && bytes[end - 1] == b'-' {
         end -= 1;
     }
-    let token = bytes.get(at + 1..end)?;
-    (token.len() >= TOKEN_CHARS_MIN && token.iter().any(u8::is_ascii_digit)).then_some((at - prefix, end))
+    (end - at > TOKEN_CHARS_MIN).then_some((at - prefix, end))
 }
 
 /// The end of a private key in PEM whose first line begins at `at`; the end of the text if its last is missing.

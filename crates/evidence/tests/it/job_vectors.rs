@@ -143,6 +143,7 @@ fn event(line: &Json) -> JobEvent {
         result_hash: text("result_hash"),
         previous_event_hash: text("previous_event_hash"),
         metadata: from_serde(&line["metadata"]).unwrap(),
+        redactions: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use audit::governance::{AuditInput, Verdict, audit, audit_result_to_record};
 use audit::rollout::{Action, Resolution, decide};
-use evidence::canonical::{Finite, Limits, Value, parse, sha256_hex, to_vec};
+use evidence::canonical::{Finite, Value, sha256_hex};
 use evidence::facet::facet;
 use evidence::job::{JobState, Stage};
 use evidence::record::{
@@ -15,13 +15,14 @@ use evidence::record::{
 use evidence::{ActorType, Kind, Timestamp};
 use store::{FacetQuery, LeafKey, Store};
 
+use super::act::redacted_text;
 use super::contracts::{of_policy, unreadable};
 use super::slots::JobGuard;
 use super::turn::{Turn, Verdict as Given};
 use super::{JobError, Moment};
 use crate::audit::{draft as audit_event_draft, limit_breached};
 use crate::incident::opened_draft;
-use crate::{Draft, Ledger, Placed, Receipt, Record, RecordError, Salts, Tenant, records};
+use crate::{Draft, Ledger, Placed, Receipt, Record, RecordError, Tenant, records};
 
 /// How bad a job is that broke its contract, as its incident says.
 const SEVERITY: &str = "HIGH";
@@ -71,8 +72,10 @@ pub struct ResolutionRead {
 pub struct EvidenceRead {
     /// The audit.
     pub audit_id: String,
-    /// What the audit was given.
-    pub input: Value,
+    /// What the audit was given, as canonical JSON.
+    pub input: Vec<u8>,
+    /// Steps and signals in it.
+    pub rows: usize,
     /// SHA-256 of it, as the verdict names it.
     pub evidence_hash: String,
     /// Whether that is its hash.
@@ -199,11 +202,6 @@ impl Ledger {
     ) -> Result<AuditInput, JobError> {
         let contract_id = state.contract_id.as_deref().unwrap_or_default();
         let contract = self.contract_of(tenant, contract_id)?.ok_or(JobError::Unknown)?;
-        let steps: Vec<Value> = state
-            .steps
-            .values()
-            .map(|step| parse(step.text.as_bytes(), Limits::default()).unwrap_or_default())
-            .collect();
         let time = |at: Timestamp| Value::from(at.to_string());
         let optional = |at: Option<Timestamp>| at.map(time).unwrap_or_default();
         let started_at = state.started_at.unwrap_or(ended_at);
@@ -216,7 +214,6 @@ impl Ledger {
             ("job_status", Value::from(stage.job_status())),
             ("contract_scope", Value::from(scope)),
             ("proposed_changes", contract.proposed_changes.clone()),
-            ("step_results", Value::from(steps)),
             ("health_before", state.health_before.clone().unwrap_or_default()),
             ("health_after", state.health_after.clone().unwrap_or_default()),
             (
@@ -232,7 +229,9 @@ impl Ledger {
             ),
         ]);
         // What was taken was looked at before; were it not, there is no verdict over it.
-        let mut input = AuditInput::read(&value).map_err(|error| JobError::Input("job", error))?;
+        let steps = state.steps.values().map(|step| &*step.text);
+        let mut input =
+            AuditInput::read_with_steps(&value, steps).map_err(|error| JobError::Input("job", error))?;
         drop(value);
         let signals = {
             let mut scopes: BTreeSet<&str> = contract.scope.iter().map(String::as_str).collect();
@@ -252,7 +251,7 @@ impl Ledger {
     }
 
     /// The frozen evidence of a job's audit, put together again from records. Blocks, and may hold
-    /// a hundred MiB: the caller sees to it that few run at once.
+    /// several times what the job says ([`super::JOB_BYTES_MAX`]): the caller sees to it that few run at once.
     ///
     /// # Errors
     /// [`JobError::Unknown`] without a verdict.
@@ -263,14 +262,15 @@ impl Ledger {
         // Tree sizes are counted within the ledger that the end stands in.
         let ledger_no = LeafKey::from_i64(state.last_place).ledger_no();
         let as_of = LeafKey::new(ledger_no, state.evidence_tree_size.unwrap_or(0));
-        let input = self
-            .job_evidence(tenant, &state, state.stage(), ended_at, as_of)?
-            .to_value();
+        let input = self.job_evidence(tenant, &state, state.stage(), ended_at, as_of)?;
+        let rows = input.step_results.len() + input.signals.as_ref().map_or(0, Vec::len);
+        let input = input.to_json();
         let evidence_hash = audit.text("evidence_hash").to_owned();
         Ok(EvidenceRead {
             audit_id: audit.text("audit_id").to_owned(),
-            matches: sha256_hex(&to_vec(&input)) == evidence_hash,
+            matches: sha256_hex(&input) == evidence_hash,
             input,
+            rows,
             evidence_hash,
         })
     }
@@ -332,12 +332,14 @@ impl JobGuard {
         if audit.verdict() != Verdict::Inconclusive.as_str() {
             return Err(JobError::Final(audit.verdict().to_owned()));
         }
+        let mut salts = tenant.salts();
         let resolution = GovernanceResolution {
             audit_id: audit.text("audit_id").to_owned(),
             job_id: job_id.to_owned(),
             decision,
             actor_id: actor_id.to_owned(),
-            reason: reason.to_owned(),
+            // As it is kept: the same again is compared with that.
+            reason: redacted_text(salts.rules(), "reason", reason.to_owned())?,
         };
         if let Some(first) = &audit.resolution {
             let receipt = first.receipt;
@@ -358,7 +360,7 @@ impl JobGuard {
             Facts::Resolution(resolution.clone()),
             &resolution.encode(),
             moment.at,
-            &mut Salts::default(),
+            &mut salts,
         )?;
         let draft = of_policy(draft).by(ActorType::Human, Some(actor_id));
         let placed = ledger.one(tenant, draft, moment.at)?;

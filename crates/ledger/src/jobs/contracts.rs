@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use audit::governance::{SIGNALS_MAX, Signal};
+use audit::governance::Signal;
 use evidence::facet::facet;
 use evidence::record::{Facts, GovernanceContract, GovernanceSignal, SignalDecision};
 use evidence::{Kind, SourceDomain, Timestamp};
@@ -11,10 +11,16 @@ use store::{FacetQuery, LeafKey};
 
 use super::slots::ContractGuard;
 use super::{JobError, Moment};
-use crate::{Draft, Ledger, Placed, Receipt, Record, RecordError, Salts, SubmitError, Tenant, records};
+use crate::{
+    BodyTooLarge, Draft, Ledger, Placed, Receipt, Record, RecordError, SubmitError, Tenant, records,
+};
 
 /// Days looked at one by one; a longer time is read whole.
 const DAYS_MAX: i64 = 32;
+
+/// Most signals that an audit reads, and lists that it looks into, to find those that count. It reads them while it
+/// holds the job, and in some seconds; what it has not read it cannot judge, so the check is INCONCLUSIVE.
+const SIGNAL_READS_MAX: usize = 100_000;
 
 /// Signals read at once: 200 bytes each.
 const SIGNALS_PAGE: u32 = 500;
@@ -48,19 +54,20 @@ impl Ledger {
         moment: &Moment,
     ) -> Result<Placed, JobError> {
         contract.check()?;
+        let mut salts = tenant.salts();
         let body = contract.encode();
         let facts = Facts::Contract(contract.facts());
-        let draft = Draft::alone(
-            Kind::GovernanceContract,
-            facts,
-            &body,
-            moment.at,
-            &mut Salts::default(),
-        )?;
+        let draft = Draft::alone(Kind::GovernanceContract, facts, &body, moment.at, &mut salts)?;
         // Between the look and the commit nobody else writes a contract of that id.
         if let Some(first) = self.contract_record_of(tenant, &contract.contract_id)? {
             let receipt = first.receipt()?;
-            return if first.body.is_none_or(|first| first == body) {
+            // What was sent is compared as it would be kept: redacted, its markers counted.
+            let kept = salts
+                .rules()
+                .body(Kind::GovernanceContract, &body)
+                .map_err(BodyTooLarge::from)?;
+            let same = |first: &[u8]| first == kept.as_deref().unwrap_or(&body);
+            return if first.body.as_deref().is_none_or(same) {
                 Ok(Placed {
                     receipt,
                     fresh: false,
@@ -135,7 +142,7 @@ impl Ledger {
             Facts::Signal(signal.clone()),
             &signal.encode(),
             moment.at,
-            &mut Salts::default(),
+            &mut tenant.salts(),
         )?;
         let draft = Draft {
             occurred_at: signal.at,
@@ -186,6 +193,7 @@ impl Ledger {
             return Ok(Some(Vec::new()));
         }
         let mut found: Vec<(LeafKey, Signal)> = Vec::new();
+        let mut reads = 0;
         for facet in lists(scopes, from, to, total) {
             let mut query = FacetQuery {
                 facets: vec![facet],
@@ -195,6 +203,10 @@ impl Ledger {
             };
             loop {
                 let page = self.store().facet_find(tenant.tenant_no, &query)?;
+                reads += 1 + page.leaves.len();
+                if reads > SIGNAL_READS_MAX {
+                    return Ok(None);
+                }
                 for record in records::read(self.store(), &page.leaves)? {
                     let Some(body) = &record.body else { continue };
                     let signal = GovernanceSignal::read(body).map_err(|error| RecordError::Body {
@@ -203,9 +215,6 @@ impl Ledger {
                     })?;
                     if !scopes.contains(signal.scope.as_str()) || signal.at < from || signal.at > to {
                         continue;
-                    }
-                    if found.len() >= SIGNALS_MAX {
-                        return Ok(None);
                     }
                     let given = Signal {
                         signal_type: signal.signal_type,

@@ -3,107 +3,20 @@
 
 use std::sync::Arc;
 
-use audit::InputError;
-use audit::governance::Health;
-use audit::retry::RetryPolicy;
+use evidence::Timestamp;
 use evidence::canonical::{Finite, Value, to_vec};
 use evidence::job::{JobState, ProgressUpdate, Stage};
-use evidence::record::{JobEventType, RuleBroken};
-use evidence::{Timestamp, canonical};
+use evidence::record::JobEventType;
 use store::LeafKey;
 
+use super::act::{Create, Ready, ReadyAct, broken};
 use super::slots::JobGuard;
 use super::turn::{Next, Turn};
 use super::{
-    HEALTH_BYTES_MAX, JOB_ATTEMPTS_MAX, JOB_BYTES_MAX, JOB_STEPS_MAX, JOB_TEXT_BYTES_MAX, JobDone, JobError,
-    JobView, Moment, PROGRESS_METADATA_BYTES_MAX, STEP_BYTES_MAX, policy_of,
+    JOB_BYTES_MAX, JOB_STEPS_MAX, JobAct, JobDone, JobError, JobView, Moment, PROGRESS_METADATA_BYTES_MAX,
+    policy_of,
 };
 use crate::{Ledger, Placed, Receipt, Tenant, records};
-
-/// A job to create.
-#[derive(Clone, Debug, Default)]
-pub struct NewJob {
-    /// Given by the caller, or made.
-    pub job_id: String,
-    /// What it runs.
-    pub handler: String,
-    /// The contract that it runs under.
-    pub contract_id: Option<String>,
-    /// Hashed, not kept; null is none.
-    pub payload: Value,
-    /// Steps in all, for progress.
-    pub total_steps: Option<u32>,
-    /// A retry policy; null is the defaults.
-    pub retry: Value,
-}
-
-/// Members of a retry policy.
-const RETRY_MEMBERS: [&str; 6] = [
-    "base_delay_seconds",
-    "jitter_factor",
-    "max_delay_seconds",
-    "max_retries",
-    "retryable_errors",
-    "strategy",
-];
-
-/// What a step says of itself, of its status.
-const STEP_STATUSES: [&str; 3] = ["COMPLETED", "FAILED", "SKIPPED"];
-
-impl NewJob {
-    fn check(&self) -> Result<(), JobError> {
-        if self.retry.is_null() {
-            return Ok(());
-        }
-        let members = self.retry.as_object().unwrap_or_default();
-        let unknown = members
-            .iter()
-            .find(|(key, _)| !RETRY_MEMBERS.contains(&key.as_str()));
-        if self.retry.as_object().is_none() || unknown.is_some() {
-            let rule = match unknown {
-                Some((key, _)) => format!("has the unknown member {key:?}"),
-                None => "must be an object".to_owned(),
-            };
-            return Err(broken("retry", rule));
-        }
-        let policy = RetryPolicy::read(&self.retry).map_err(|error| JobError::Input("retry", error))?;
-        if policy.max_retries > JOB_ATTEMPTS_MAX {
-            return Err(broken(
-                "retry",
-                format!("max_retries must be at most {JOB_ATTEMPTS_MAX}"),
-            ));
-        }
-        if to_vec(&self.retry).len() > STEP_BYTES_MAX {
-            return Err(broken(
-                "retry",
-                format!("must have at most {STEP_BYTES_MAX} bytes"),
-            ));
-        }
-        Ok(())
-    }
-}
-
-fn broken(field: &'static str, rule: impl Into<String>) -> JobError {
-    JobError::Rule(RuleBroken {
-        field,
-        rule: rule.into(),
-    })
-}
-
-/// SHA-256 of the canonical form; absent when null.
-fn hash_of(value: &Value) -> Option<String> {
-    (!value.is_null()).then(|| canonical::sha256_hex(&to_vec(value)))
-}
-
-fn short(field: &'static str, text: &str) -> Result<(), JobError> {
-    if text.len() > JOB_TEXT_BYTES_MAX {
-        return Err(broken(
-            field,
-            format!("must have at most {JOB_TEXT_BYTES_MAX} bytes"),
-        ));
-    }
-    Ok(())
-}
 
 /// The state of a job of which an attempt is under way.
 fn under_way(state: &JobState) -> Result<&JobState, JobError> {
@@ -119,64 +32,25 @@ fn millis(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.micros_since(from) / 1_000).unwrap_or(0)
 }
 
-/// Something to be done with a job.
-#[derive(Clone, Debug)]
-pub enum JobAct {
-    /// It comes to be. The same again gives the first receipt; an id that is another job's is a conflict.
-    Create(NewJob),
-    /// An attempt begins; of a queued job.
-    Start,
-    /// It went on.
-    Progress(ProgressUpdate),
-    /// A step was done, or not. The same again gives the first receipt; another under its index, in the same attempt,
-    /// is a conflict.
-    Step {
-        /// From 0, in any order.
-        step_index: u32,
-        /// COMPLETED, FAILED, SKIPPED.
-        status: String,
-        /// An object, or null.
-        output: Value,
-    },
-    /// Snapshots of health; null is none. `before` is recorded once a job, `after` once an attempt.
-    Health {
-        /// Before the job.
-        before: Value,
-        /// After the attempt.
-        after: Value,
-    },
-    /// It is done. Under a contract it is judged, in the same commit.
-    Complete(Value),
-    /// The attempt failed, and why. With an attempt left the job is queued again; else it has failed and, under a
-    /// contract, is judged in the same commit.
-    Fail(String),
-    /// It is called off, and why; it is not judged.
-    Cancel(String),
-}
-
 impl JobGuard {
     /// What an act comes to, given where the job stands. Blocks; the job must be loaded.
     ///
     /// # Errors
     /// [`JobError`]; nothing was written.
-    pub fn decide(&self, act: &JobAct, moment: &Moment) -> Result<Next, JobError> {
-        if let JobAct::Create(new) = act {
+    pub fn decide(&self, act: &ReadyAct, moment: &Moment) -> Result<Next, JobError> {
+        if let Ready::Create(new) = &act.0 {
             return self.create(new, moment);
         }
         let state = self.state().ok_or(JobError::Unknown)?;
-        match act {
-            JobAct::Create(_) => Err(JobError::Unknown),
-            JobAct::Start => self.start(state, moment),
-            JobAct::Progress(update) => self.progress(state, update, moment),
-            JobAct::Step {
-                step_index,
-                status,
-                output,
-            } => self.step(state, (*step_index, status, output), moment),
-            JobAct::Health { before, after } => self.health(state, (before, after), moment),
-            JobAct::Complete(result) => self.complete(state, result, moment),
-            JobAct::Fail(error) => self.fail(state, error, moment),
-            JobAct::Cancel(reason) => self.cancel(state, reason, moment),
+        match &act.0 {
+            Ready::Create(_) => Err(JobError::Unknown),
+            Ready::Start => self.start(state, moment),
+            Ready::Progress(update) => self.progress(state, update, moment),
+            Ready::Step { step_index, step } => self.step(state, (*step_index, step), moment),
+            Ready::Health { before, after } => self.health(state, (before, after), moment),
+            Ready::Complete { result_hash } => self.complete(state, result_hash.as_ref(), moment),
+            Ready::Fail(error) => self.fail(state, error, moment),
+            Ready::Cancel(reason) => self.cancel(state, reason, moment),
         }
     }
 
@@ -184,8 +58,7 @@ impl JobGuard {
         Turn::of(&self.tenant, state, moment)
     }
 
-    fn create(&self, new: &NewJob, moment: &Moment) -> Result<Next, JobError> {
-        new.check()?;
+    fn create(&self, new: &Create, moment: &Moment) -> Result<Next, JobError> {
         let contract = match &new.contract_id {
             None => None,
             Some(contract_id) => {
@@ -193,12 +66,11 @@ impl JobGuard {
                 Some(contract.ok_or_else(|| broken("contract_id", "there is no such contract"))?)
             }
         };
-        let payload_hash = hash_of(&new.payload);
         if let Some(state) = self.state() {
             let receipt = self.ledger.receipt_at(LeafKey::from_i64(state.created_place))?;
             let same = state.handler == new.handler
                 && state.contract_id == new.contract_id
-                && state.payload_hash == payload_hash
+                && state.payload_hash == new.payload_hash
                 && state.progress.total_steps == new.total_steps
                 && state.retry == new.retry;
             return if same {
@@ -210,7 +82,7 @@ impl JobGuard {
         let mut turn = Turn::first(&self.tenant, &new.job_id, moment);
         turn.event(JobEventType::Created, Stage::Queued, |event| {
             event.handler = Some(new.handler.clone());
-            event.payload_hash = payload_hash;
+            event.payload_hash.clone_from(&new.payload_hash);
             if let Some(contract_id) = &new.contract_id {
                 event.metadata.insert("contract_id", contract_id.as_str());
             }
@@ -244,10 +116,6 @@ impl JobGuard {
     }
 
     fn progress(&self, state: &JobState, update: &ProgressUpdate, moment: &Moment) -> Result<Next, JobError> {
-        if update.stage.is_some_and(|stage| !stage.is_under_way()) {
-            return Err(broken("stage", "must be one of starting, running, completing"));
-        }
-        short("message", update.message.as_deref().unwrap_or_default())?;
         let state = under_way(state)?;
         let mut turn = self.turn(state, moment);
         let mut after = state.progress.clone();
@@ -267,31 +135,13 @@ impl JobGuard {
     fn step(
         &self,
         state: &JobState,
-        (step_index, status, output): (u32, &str, &Value),
+        (step_index, step): (u32, &Value),
         moment: &Moment,
     ) -> Result<Next, JobError> {
-        if !STEP_STATUSES.contains(&status) {
-            return Err(broken(
-                "status",
-                format!("must be one of {}", STEP_STATUSES.join(", ")),
-            ));
-        }
-        if !output.is_null() && output.as_object().is_none() {
-            return Err(broken("output", "must be an object"));
-        }
-        let mut step = Value::object([("output", output.clone())]);
-        step.insert("status", status);
-        step.insert("step_index", i64::from(step_index));
         let state = under_way(state)?;
         let mut kept = step.clone();
         kept.insert("attempt_number", i64::from(state.attempt_number));
         let text = to_vec(&kept);
-        if text.len() > STEP_BYTES_MAX {
-            return Err(broken(
-                "output",
-                format!("must have at most {STEP_BYTES_MAX} bytes"),
-            ));
-        }
         if let Some(first) = state.steps.get(&(state.attempt_number, step_index)) {
             let receipt = self.ledger.receipt_at(LeafKey::from_i64(first.place))?;
             return if first.text.as_bytes() == text {
@@ -306,7 +156,7 @@ impl JobGuard {
         fits(state, text.len())?;
         let mut turn = self.turn(state, moment);
         turn.event(JobEventType::Progress, going_on(state.stage()), |event| {
-            event.metadata.insert("step", step);
+            event.metadata.insert("step", step.clone());
         })?;
         Ok(write(turn))
     }
@@ -317,36 +167,27 @@ impl JobGuard {
         (before, after): (&Value, &Value),
         moment: &Moment,
     ) -> Result<Next, JobError> {
-        for (field, snapshot) in [("before", before), ("after", after)] {
-            if to_vec(snapshot).len() > HEALTH_BYTES_MAX {
-                return Err(broken(
-                    field,
-                    format!("must have at most {HEALTH_BYTES_MAX} bytes"),
-                ));
-            }
-            Health::read(snapshot, field).map_err(|error: InputError| JobError::Input(field, error))?;
-        }
-        if before.is_null() && after.is_null() {
-            return Err(broken("before", "or after must be given"));
-        }
         if state.stage().is_terminal() {
             return Err(JobError::Stage(state.stage()));
         }
-        let first_receipt = || self.ledger.receipt_at(LeafKey::from_i64(state.health_place));
         let mut health = Value::Object(Vec::new());
-        for (name, given, first) in [
-            ("before", before, &state.health_before),
-            ("after", after, &state.health_after),
+        let mut known = None;
+        for (name, given, first, place) in [
+            ("before", before, &state.health_before, state.health_before_place),
+            ("after", after, &state.health_after, state.health_after_place),
         ] {
             match first {
                 _ if given.is_null() => {}
                 None => drop(health.insert(name, given.clone())),
-                Some(first) if first == given => {}
-                Some(_) => return Err(JobError::Conflict(first_receipt()?)),
+                Some(first) if first == given => known = known.or(Some(place)),
+                Some(_) => {
+                    let receipt = self.ledger.receipt_at(LeafKey::from_i64(place))?;
+                    return Err(JobError::Conflict(receipt));
+                }
             }
         }
-        if health.as_object().is_none_or(<[_]>::is_empty) {
-            return Ok(again(first_receipt()?, state));
+        if let Some(place) = known.filter(|_| health.as_object().is_none_or(<[_]>::is_empty)) {
+            return Ok(again(self.ledger.receipt_at(LeafKey::from_i64(place))?, state));
         }
         fits(state, to_vec(&health).len())?;
         let mut turn = self.turn(state, moment);
@@ -356,21 +197,25 @@ impl JobGuard {
         Ok(write(turn))
     }
 
-    fn complete(&self, state: &JobState, result: &Value, moment: &Moment) -> Result<Next, JobError> {
+    fn complete(
+        &self,
+        state: &JobState,
+        result_hash: Option<&String>,
+        moment: &Moment,
+    ) -> Result<Next, JobError> {
         let state = under_way(state)?;
         let mut turn = self.turn(state, moment);
         let ended = self.ledger.job_judged(&mut turn, state, Stage::Completed)?;
         let duration = millis(state.progress.started_at.unwrap_or(turn.at), turn.at);
         turn.event(JobEventType::Completed, Stage::Completed, |event| {
             event.duration_ms = Some(duration);
-            event.result_hash = hash_of(result);
+            event.result_hash = result_hash.cloned();
             ended.note(&mut event.metadata);
         })?;
         Ok(write(turn))
     }
 
     fn fail(&self, state: &JobState, error: &str, moment: &Moment) -> Result<Next, JobError> {
-        short("error", error)?;
         let state = under_way(state)?;
         let mut turn = self.turn(state, moment);
         let policy = policy_of(&state.retry);
@@ -411,10 +256,6 @@ impl JobGuard {
     }
 
     fn cancel(&self, state: &JobState, reason: &str, moment: &Moment) -> Result<Next, JobError> {
-        if reason.is_empty() {
-            return Err(broken("reason", "must not be empty"));
-        }
-        short("reason", reason)?;
         if state.stage().is_terminal() {
             return Err(JobError::Stage(state.stage()));
         }
@@ -446,8 +287,9 @@ impl Ledger {
         act: &JobAct,
         moment: &Moment,
     ) -> Result<JobDone, JobError> {
+        let act = act.clone().ready(&tenant.rules())?;
         let mut guard = self.job_guard(tenant, job_id)?;
-        match guard.decide(act, moment)? {
+        match guard.decide(&act, moment)? {
             Next::Write(turn) => guard.commit_blocking(*turn),
             Next::Done(done) => Ok(*done),
         }
@@ -496,7 +338,7 @@ fn going_on(stage: Stage) -> Stage {
 }
 
 fn fits(state: &JobState, more: usize) -> Result<(), JobError> {
-    if state.bytes + more > JOB_BYTES_MAX {
+    if state.said_bytes + more > JOB_BYTES_MAX {
         return Err(JobError::Full(
             "the job's steps and snapshots say as much as they may",
         ));

@@ -13,8 +13,9 @@
 //! Out of scope: judging (audit), HTTP (server), the clock and the die, which are
 //! arguments ([`Moment`]).
 //!
-//! Start at [`JobAct`] in `life.rs`. Source: SPEC 7.
+//! Start at [`JobAct`] in `act.rs`. Source: SPEC 7.
 
+mod act;
 mod audits;
 mod contracts;
 mod life;
@@ -28,8 +29,8 @@ use evidence::canonical::Value;
 use evidence::job::{Attempt, JobState, Progress, Stage};
 use evidence::record::RuleBroken;
 
+pub use act::{JobAct, NewJob, ReadyAct};
 pub use audits::{AuditRead, EvidenceRead, JobGlance, ResolutionRead, RolloutRead, rollout};
-pub use life::{JobAct, NewJob};
 pub(crate) use slots::Jobs;
 pub use slots::{ContractGuard, JobGuard, ProgressWatch};
 pub use turn::{Next as JobNext, Turn as JobTurn};
@@ -49,8 +50,19 @@ pub const JOB_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Longest output of a step: a diff or a plan, not a log file.
 pub const STEP_BYTES_MAX: usize = 64 * 1024;
 
+/// Longest target of a step and name of a capability, as an entry of a contract's scope. A verdict lists them: so it
+/// always fits a body.
+pub const TARGET_BYTES_MAX: usize = evidence::IDENTIFIER_BYTES_MAX;
+
 /// Largest snapshot of health: 10,000 capabilities with names of 90 bytes.
 pub const HEALTH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most values in a snapshot of health: 10,000 capabilities of five. As values they take some 5 MiB.
+pub const HEALTH_NODES_MAX: usize = 50_000;
+
+/// Deepest nesting of what a client says of a job: with what an event puts around it, it stays within the 128 levels
+/// that are read back.
+pub const JOB_DEPTH_MAX: usize = 120;
 
 /// Most that progress may carry beside itself, merged.
 pub const PROGRESS_METADATA_BYTES_MAX: usize = 64 * 1024;

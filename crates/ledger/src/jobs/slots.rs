@@ -100,9 +100,14 @@ impl Jobs {
         let mut slots = lock(&self.slots);
         // Ours and the map's: nobody else waits for it.
         let alone = Arc::strong_count(OwnedMutexGuard::mutex(&held)) == 2;
-        match &held.state {
-            Some(state) => {
-                let bytes = state.bytes;
+        let bytes = match &held.state {
+            Some(state) => Some(state.bytes),
+            // Somebody looks at it: after a commit without answer the job is folded again, and he sees it go on.
+            None if held.is_watched() => Some(size_of::<Held>()),
+            None => None,
+        };
+        match bytes {
+            Some(bytes) => {
                 if held.counted == 0 {
                     slots.order.push_back(key.clone());
                 }
@@ -266,9 +271,16 @@ impl JobGuard {
             let state = self.ledger.job_fold(&self.tenant, &self.key.1, false)?;
             if let Some(held) = self.held() {
                 held.state = state;
+                // Who looked on over a commit without answer sees what came of it.
+                held.show();
             }
         }
         Ok(())
+    }
+
+    /// What the job runs; `None`: there is none.
+    pub fn handler(&self) -> Option<&str> {
+        self.state().map(|state| state.handler.as_str())
     }
 
     /// Whether judging the job takes memory that few may take at once.
@@ -370,5 +382,55 @@ impl Ledger {
             state.forget_steps();
         }
         Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evidence::Timestamp;
+    use evidence::canonical::Value;
+    use evidence::record::{JobEvent, JobEventType};
+
+    use super::*;
+
+    fn state() -> JobState {
+        let event = JobEvent {
+            event_id: "e".into(),
+            event_type: JobEventType::Created,
+            job_id: "j".into(),
+            tenant_id: "t".into(),
+            timestamp: Timestamp::UNIX_EPOCH,
+            handler: None,
+            attempt_number: 1,
+            duration_ms: None,
+            error: None,
+            payload_hash: None,
+            result_hash: None,
+            previous_event_hash: None,
+            metadata: Value::Object(Vec::new()),
+            redactions: None,
+        };
+        JobState::begin(&event, &event.integrity_hash(), 0).unwrap()
+    }
+
+    #[test]
+    fn a_job_that_is_looked_at_keeps_its_slot_over_a_commit_without_answer() {
+        let jobs = Jobs::default();
+        let key: Key = (1, "j".into());
+        let hold = || jobs.slot(&key).unwrap().blocking_lock_owned();
+        let mut held = hold();
+        held.state = Some(state());
+        let watch = held.subscribe().unwrap();
+        // As a commit leaves it that nothing is known of.
+        held.state = None;
+        jobs.give_back(&key, held);
+        let held = hold();
+        assert!(held.is_watched());
+        jobs.give_back(&key, held);
+        // Nobody looks any more: nothing is kept.
+        drop(watch);
+        jobs.give_back(&key, hold());
+        let slots = lock(&jobs.slots);
+        assert_eq!((slots.by_key.len(), slots.bytes), (0, 0));
     }
 }

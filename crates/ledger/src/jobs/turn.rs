@@ -10,7 +10,7 @@ use store::LeafKey;
 
 use super::slots::JobGuard;
 use super::{JOB_EVENTS_MAX, JobDone, JobError, JobVerdict, JobView, Moment};
-use crate::{Draft, Outcomes, Placed, Salts, SubmitError, Tenant};
+use crate::{Draft, Outcomes, Placed, Salts, SealedBody, SubmitError, Tenant};
 
 /// What is about to be written of one job.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Turn {
             tenant: Arc::clone(tenant),
             moment: *moment,
             at: moment.at,
-            salts: Salts::default(),
+            salts: tenant.salts(),
             job_id: job_id.to_owned(),
             attempt_number: 1,
             tip: None,
@@ -92,12 +92,17 @@ impl Turn {
             result_hash: None,
             previous_event_hash: self.tip.clone(),
             metadata: Value::object([("stage", stage.as_str())]),
+            redactions: None,
         };
         fill(&mut event);
         event.check()?;
+        // What a client says was redacted when the act was looked at (`act.rs`). Nothing may change from here on:
+        // all of it is under the event's hash.
+        event.count_markers();
         let (body, hash) = event.encode();
         let facts = Facts::Job(event.facts(&hash));
-        let draft = Draft::alone(Kind::JobEvent, facts, &body, self.at, &mut self.salts)?;
+        let sealed = SealedBody::seal_clean(Kind::JobEvent, self.salts.next_salt(), &body)?;
+        let draft = Draft::sealed(Kind::JobEvent, facts, sealed, self.at);
         self.drafts.push(Draft {
             source_domain: SourceDomain::Activity,
             ..draft

@@ -1,11 +1,12 @@
 //! Provenance logs as files: `provenance_YYYY-MM-DD.jsonl`, one log a line with the fifteen fields of the seed.
 //!
 //! Payloads are canonical JSON, gzip, base64; `compressed` says so. Read are both forms. What is read goes through
-//! redaction like anything else that is sent.
+//! redaction like anything else that is sent. A log whose id and input are on record is passed over, so that a file
+//! can be read again.
 //!
 //! Source: SPEC 9.1.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,8 +15,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use evidence::canonical::{self, Value};
+use evidence::facet::facet;
 use evidence::record::{COMMIT_UNKNOWN, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView};
-use evidence::{Header, Timestamp};
+use evidence::{Header, Identity, Kind, RecordId, Timestamp};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Store};
 
 use super::draft;
-use crate::{Draft, Ledger, RecordError, Tenant, records};
+use crate::{Draft, Ledger, RecordError, Salts, Tenant, records};
 
 /// Longest line read: a record of 16 MiB with both payloads in base64, and room.
 const LINE_BYTES_MAX: u64 = 48 * 1024 * 1024;
@@ -34,7 +36,7 @@ const PAYLOAD_BYTES_MAX: u64 = evidence::record::BODY_BYTES_MAX as u64;
 /// Files open at once while exporting; of more days some are opened again.
 const FILES_OPEN_MAX: usize = 64;
 
-/// Logs written to the ledger at once, and their bytes.
+/// Logs written to the ledger at once, and the bytes after which they are.
 const IMPORT_RECORDS: usize = 256;
 const IMPORT_BYTES: usize = 8 * 1024 * 1024;
 
@@ -58,8 +60,17 @@ pub struct Exported {
 /// What was imported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
-    /// Logs that are in the ledger now.
+    /// Logs that are in the ledger now and were not before.
     pub logs: u64,
+    /// Logs that were on record already, by id and input.
+    #[serde(default)]
+    pub on_record: u64,
+    /// Logs that the ledger refused.
+    #[serde(default)]
+    pub refused: u64,
+    /// Logs imported without the run that they name: it is not there, or is sealed.
+    #[serde(default)]
+    pub without_run: u64,
     /// Lines that are no log.
     pub malformed: u64,
     /// Logs whose hash is another than that of the payload beside it. They are imported, under the right one.
@@ -103,6 +114,27 @@ struct LineIn {
     commit_sha: Option<String>,
     runtime_ms: Option<i64>,
     status: Option<String>,
+    run_id: Option<String>,
+}
+
+/// A line, read.
+#[derive(Debug)]
+struct Line {
+    log: ProvenanceLog,
+    timestamp: Timestamp,
+    run_id: Option<String>,
+    /// Which of its hashes is not that of its payload.
+    disagrees: Option<String>,
+}
+
+/// Logs on their way to the ledger.
+#[derive(Default)]
+struct Waiting {
+    /// Each with its line.
+    drafts: Vec<(u64, Draft)>,
+    /// Their ids and inputs.
+    known: HashSet<(String, String)>,
+    bytes: usize,
 }
 
 /// Why files could not be written.
@@ -270,13 +302,23 @@ pub enum ImportError {
     /// It cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// What is on record cannot be read.
+    #[error(transparent)]
+    Read(#[from] RecordError),
     /// Nothing more was written, as far as is known.
     #[error(transparent)]
     Submit(#[from] crate::SubmitError),
 }
 
+impl From<store::StoreError> for ImportError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
 impl Ledger {
-    /// Makes records of a file of logs. Blocks. A line that is no log is told, and passed over.
+    /// Makes records of a file of logs. Blocks. A line that is no log is told, and passed over; one that is on record
+    /// already is counted.
     ///
     /// # Errors
     /// [`ImportError`]; what came before it is in the ledger.
@@ -289,7 +331,7 @@ impl Ledger {
         let mut reader = BufReader::new(File::open(path)?);
         let mut imported = Imported::default();
         let mut salts = tenant.salts();
-        let (mut drafts, mut bytes): (Vec<Draft>, usize) = (Vec::new(), 0);
+        let mut waiting = Waiting::default();
         let (mut line, mut number) = (Vec::new(), 0_u64);
         loop {
             line.clear();
@@ -316,46 +358,136 @@ impl Ledger {
             if text.is_empty() {
                 continue;
             }
-            let read = read_line(text).and_then(|(log, timestamp, disagrees)| {
-                let drafted = draft(log, None, timestamp, &mut salts).map_err(|error| error.to_string())?;
-                Ok((drafted.0, disagrees))
-            });
-            match read {
-                Ok((draft, disagrees)) => {
-                    if let Some(what) = disagrees {
-                        imported.disagreeing += 1;
-                        imported.remark(number, &what);
-                    }
-                    bytes += draft.bytes();
-                    drafts.push(draft);
+            match read_line(text) {
+                Ok(line) => {
+                    self.import_line(tenant, line, number, &mut salts, &mut waiting, &mut imported)?;
                 }
                 Err(what) => {
                     imported.malformed += 1;
                     imported.remark(number, &what);
                 }
             }
-            if drafts.len() == IMPORT_RECORDS || bytes > IMPORT_BYTES {
-                imported.logs += self.import(tenant, &mut drafts, at)?;
-                bytes = 0;
+            if waiting.drafts.len() == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
+                self.import(tenant, &mut waiting, at, &mut imported)?;
             }
         }
-        imported.logs += self.import(tenant, &mut drafts, at)?;
+        self.import(tenant, &mut waiting, at, &mut imported)?;
         Ok(imported)
+    }
+
+    fn import_line(
+        &self,
+        tenant: &Arc<Tenant>,
+        line: Line,
+        number: u64,
+        salts: &mut Salts,
+        waiting: &mut Waiting,
+        imported: &mut Imported,
+    ) -> Result<(), ImportError> {
+        let run = match &line.run_id {
+            None => None,
+            Some(run_id) => self.run_that_takes(tenant, run_id)?,
+        };
+        let (draft, log) = match draft(
+            line.log,
+            run.as_ref().map(|(run, trace)| (&**run, &**trace)),
+            line.timestamp,
+            salts,
+        ) {
+            Ok(drafted) => drafted,
+            Err(error) => {
+                imported.malformed += 1;
+                imported.remark(number, &error.to_string());
+                return Ok(());
+            }
+        };
+        let key = (log.id.clone().unwrap_or_default(), log.facts().input_hash);
+        if waiting.known.contains(&key) || self.is_on_record(tenant, &key.0, &key.1)? {
+            imported.on_record += 1;
+            return Ok(());
+        }
+        if let Some(what) = line.disagrees {
+            imported.disagreeing += 1;
+            imported.remark(number, &what);
+        }
+        if let Some(run_id) = line.run_id.filter(|_| run.is_none()) {
+            imported.without_run += 1;
+            imported.remark(
+                number,
+                &format!("imported without its run {run_id}, which is not there or is sealed"),
+            );
+        }
+        waiting.bytes += draft.bytes();
+        waiting.drafts.push((number, draft));
+        waiting.known.insert(key);
+        Ok(())
+    }
+
+    /// Run and trace, if the run is there and takes more.
+    fn run_that_takes(
+        &self,
+        tenant: &Arc<Tenant>,
+        run_id: &str,
+    ) -> Result<Option<(String, String)>, ImportError> {
+        let Some(run) = self.store().run_find(tenant.tenant_no, run_id)? else {
+            return Ok(None);
+        };
+        let seal = Identity::once(Kind::EvidenceIntegrity);
+        let sealed = self.store().run_record_find(run.key, &seal)?.is_some();
+        Ok((!sealed).then_some((run.state.run_id, run.state.trace_id)))
+    }
+
+    /// Whether there is a log of that id and input: imported with it, or whose record has the id.
+    fn is_on_record(&self, tenant: &Arc<Tenant>, id: &str, input_hash: &str) -> Result<bool, ImportError> {
+        let query = FacetQuery {
+            facets: vec![facet("provenance.id", id), facet("provenance.input", input_hash)],
+            limit: 1,
+            ..FacetQuery::default()
+        };
+        if !self
+            .store()
+            .facet_find(tenant.tenant_no, &query)?
+            .leaves
+            .is_empty()
+        {
+            return Ok(true);
+        }
+        let record = match RecordId::parse(id) {
+            Some(id) => self.records(tenant).get(id)?,
+            None => None,
+        };
+        let Some(record) = record else { return Ok(false) };
+        if record.header()?.kind != Kind::ProvenanceLog {
+            return Ok(false);
+        }
+        // An erased one is on record too: nobody has erased it to have it come back.
+        let body = record.body.as_deref().map(ProvenanceView::read);
+        Ok(body.is_none_or(|log| log.is_ok_and(|log| log.id.is_none() && log.input_hash == input_hash)))
     }
 
     fn import(
         &self,
         tenant: &Arc<Tenant>,
-        drafts: &mut Vec<Draft>,
+        waiting: &mut Waiting,
         at: Timestamp,
-    ) -> Result<u64, crate::SubmitError> {
-        let outcomes = self.submit_blocking(tenant, std::mem::take(drafts), at, false)?;
-        Ok(u64::try_from(outcomes.iter().filter(|outcome| outcome.is_ok()).count()).unwrap_or(0))
+        imported: &mut Imported,
+    ) -> Result<(), ImportError> {
+        let (lines, drafts): (Vec<u64>, Vec<Draft>) = std::mem::take(waiting).drafts.into_iter().unzip();
+        let outcomes = self.submit_blocking(tenant, drafts, at, false)?;
+        for (line, outcome) in lines.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(_) => imported.logs += 1,
+                Err(rejection) => {
+                    imported.refused += 1;
+                    imported.remark(line, &format!("not imported: {rejection}"));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// A log, its time, and which of its hashes is not that of its payload.
-fn read_line(text: &[u8]) -> Result<(ProvenanceLog, Timestamp, Option<String>), String> {
+fn read_line(text: &[u8]) -> Result<Line, String> {
     let line: LineIn = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let payload = |field: &str, given: &str| -> Result<Value, String> {
         let text = if line.compressed {
@@ -388,7 +520,12 @@ fn read_line(text: &[u8]) -> Result<(ProvenanceLog, Timestamp, Option<String>), 
         commit_sha: or(line.commit_sha, COMMIT_UNKNOWN),
         ..ProvenanceLog::new(input, output)
     };
-    Ok((log, line.timestamp, disagrees))
+    Ok(Line {
+        log,
+        timestamp: line.timestamp,
+        run_id: line.run_id.filter(|run_id| !run_id.is_empty()),
+        disagrees,
+    })
 }
 
 #[cfg(test)]
@@ -413,12 +550,12 @@ mod tests {
             )
         };
         let good = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
-        let (log, _, disagrees) = read_line(line(good).as_bytes()).unwrap();
-        assert_eq!((log.model_version.as_str(), disagrees), ("2.0.0", None));
+        let read = read_line(line(good).as_bytes()).unwrap();
+        assert_eq!((read.log.model_version.as_str(), read.disagrees), ("2.0.0", None));
         assert!(
             read_line(line("x").as_bytes())
                 .unwrap()
-                .2
+                .disagrees
                 .unwrap()
                 .contains("input_hash is x")
         );

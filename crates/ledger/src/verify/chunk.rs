@@ -67,9 +67,24 @@ impl<'a, 'r> Looking<'a, 'r> {
         }
     }
 
-    /// No more bodies: leaves that are left have none.
+    /// No more bodies: leaves that are left have none. Asks the store of those whose body is missing.
     pub(super) fn finish(mut self) -> Looked {
         self.up_to(u64::MAX);
+        for (index, settled) in self.examiner.settle(&mut self.looked.findings) {
+            let block = self
+                .looked
+                .blocks
+                .iter_mut()
+                .rev()
+                .find(|block| block.first <= index);
+            let leaf = block.and_then(|block| {
+                let place = usize::try_from(index - block.first).ok()?;
+                block.leaves.get_mut(place)
+            });
+            if let Some(leaf) = leaf {
+                *leaf = settled;
+            }
+        }
         self.looked
     }
 
@@ -126,9 +141,7 @@ impl<'a, 'r> Looking<'a, 'r> {
         let place = looked.leaves.len();
         if let Some(leaf) = leaves.get(place) {
             let index = looked.first + place as u64;
-            let examined = self
-                .examiner
-                .examine(index, leaf, body, &mut self.looked.findings);
+            let examined = self.examiner.look(index, leaf, body, &mut self.looked.findings);
             looked.leaves.push(examined);
         }
     }

@@ -6,6 +6,7 @@ use evidence::{Finding, FindingCode, Header, RunState, Timestamp};
 use store::codec::Unpacker;
 use store::{LeafKey, ProjectionCounts, RunKey, RunRow, Snapshot, Store, StoreError};
 
+use super::Erasures;
 use super::Report;
 use super::derive::{Derived, Deriver, Late};
 use super::examine::Examiner;
@@ -71,9 +72,17 @@ pub(super) fn runs(
     tenant_id: &str,
     derived: &[RunRow],
     deferred: &mut Deferred,
+    erasures: &Erasures<'_>,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    differing_runs(store, tenant_id, unequal(store, derived)?, deferred, report)
+    differing_runs(
+        store,
+        tenant_id,
+        unequal(store, derived)?,
+        deferred,
+        erasures,
+        report,
+    )
 }
 
 /// A derived row, and what is stored for it.
@@ -95,6 +104,7 @@ fn differing_runs(
     tenant_id: &str,
     unequal: Vec<Pair<'_>>,
     deferred: &mut Deferred,
+    erasures: &Erasures<'_>,
     report: &mut Report,
 ) -> Result<(), StoreError> {
     for (row, stored) in unequal {
@@ -129,7 +139,7 @@ fn differing_runs(
             continue;
         }
         // The row may be ahead of the moment that is verified: then it is derived anew, from all its records.
-        if stored.state.record_count > row.state.record_count && is_ahead(store, tenant_id, row)? {
+        if stored.state.record_count > row.state.record_count && is_ahead(store, tenant_id, row, erasures)? {
             continue;
         }
         mismatch(store, tenant_id, &stored, row, report);
@@ -147,12 +157,16 @@ fn mismatch(store: &dyn Store, tenant_id: &str, stored: &RunRow, row: &RunRow, r
 }
 
 /// Whether a run's row is what all its records add up to, read at one moment.
-fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, StoreError> {
+fn is_ahead(
+    store: &dyn Store,
+    tenant_id: &str,
+    row: &RunRow,
+    erasures: &Erasures<'_>,
+) -> Result<bool, StoreError> {
     let Some((stored, records)) = store.run_snapshot(row.key)? else {
         return Ok(false);
     };
     let mut deriver = Deriver::new(row.key.tenant_no());
-    let mut examiner = Examiner::new(tenant_id.into(), false, Unpacker::default());
     let (mut derived, mut findings) = (Derived::default(), Vec::new());
     let mut state: Option<RunState> = None;
     for record in records {
@@ -161,6 +175,8 @@ fn is_ahead(store: &dyn Store, tenant_id: &str, row: &RunRow) -> Result<bool, St
             return Ok(false);
         };
         let bodies = store.bodies_get(&[record.leaf])?;
+        let ledger_no = record.leaf.ledger_no();
+        let mut examiner = Examiner::new(tenant_id.into(), false, Unpacker::default(), erasures, ledger_no);
         let said = examiner
             .examine(
                 record.leaf.leaf_index(),
@@ -222,6 +238,7 @@ pub(super) fn finish(
     mut deferred: Deferred,
     counts: Option<ProjectionCounts>,
     snapshot: &Snapshot,
+    erasures: &Erasures<'_>,
     report: &mut Report,
 ) -> Result<(), StoreError> {
     // Nothing else is under way any more, and there may be as many as traces.
@@ -234,7 +251,7 @@ pub(super) fn finish(
         parts.collect::<Result<Vec<_>, _>>()
     })?;
     for part in unequal {
-        differing_runs(store, tenant_id, part, &mut deferred, report)?;
+        differing_runs(store, tenant_id, part, &mut deferred, erasures, report)?;
     }
     let mut ended: Vec<(String, (RunKey, u64, u32, Timestamp))> = late
         .iter()
@@ -277,7 +294,7 @@ pub(super) fn finish(
             ),
         ];
         if columns.iter().all(|(_, same)| *same)
-            || (state.record_count > record_count && is_ahead(store, tenant_id, &stored)?)
+            || (state.record_count > record_count && is_ahead(store, tenant_id, &stored, erasures)?)
         {
             continue;
         }

@@ -163,7 +163,7 @@ impl Deriver {
         } else if let Some(late) = self.ended.get_mut(&run_id) {
             gap(late.record_count, findings);
             late.record_count += 1;
-            late.late_count += u32::from(matches!(said.facts, Facts::Step(_)));
+            late.late_count += u32::from(said.facts.is_step());
             late.last_recorded_at = late.last_recorded_at.max(said.recorded_at);
             late.changed = true;
             late.key
@@ -187,7 +187,7 @@ impl Deriver {
             }),
             _,
         )
-        | (_, Some(trace)) = (&said.facts, &said.environment_of)
+        | (_, Some(trace)) = (&said.facts, &said.trace_of)
         {
             self.trace(TraceKey::W3c(*trace), key, leaf, out);
         }
@@ -197,10 +197,7 @@ impl Deriver {
             leaf,
             kind: said.kind,
             identity: said.identity,
-            step_index: match &said.facts {
-                Facts::Step(step) => step.step_index,
-                _ => None,
-            },
+            step_index: said.facts.step_index(),
             occurred_at: said.occurred_at,
         });
         self.counts.run_records += 1;
@@ -323,7 +320,7 @@ mod tests {
             leaf_hash: tlog::leaf_hash(b""),
             kind: Kind::SystemRecord,
             run: None,
-            environment_of: None,
+            trace_of: None,
             correlation_id: None,
             occurred_at: at,
             recorded_at: at,

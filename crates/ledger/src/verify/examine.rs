@@ -3,16 +3,20 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use evidence::record::{BODY_BYTES_MAX, Facts};
-use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Timestamp};
+use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts};
+use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Salt, Timestamp, facet};
 use store::codec::Unpacker;
-use store::{BodyRef, TraceKey};
+use store::{BodyRef, LeafKey, TraceKey};
 use tlog::Hash;
+
+use super::Erasures;
 
 /// A leaf after it was looked at.
 #[derive(Debug)]
 pub(crate) struct Examined {
     pub(crate) hash: Hash,
+    /// Its body is gone, and a record says so.
+    pub(crate) erased: bool,
     /// `None`: no header could be read, or only the ledger is verified.
     pub(crate) said: Option<Said>,
 }
@@ -24,8 +28,9 @@ pub(crate) struct Said {
     pub(crate) leaf_hash: Hash,
     pub(crate) kind: Kind,
     pub(crate) run: Option<(String, u64)>,
-    /// Of an environment that came with spans: it belongs to their trace, and may come before the first of them.
-    pub(crate) environment_of: Option<[u8; 16]>,
+    /// Of an environment that came with spans, and of an erased span: the trace that it belongs to, and that it may
+    /// be the first to name.
+    pub(crate) trace_of: Option<[u8; 16]>,
     pub(crate) correlation_id: Option<String>,
     pub(crate) occurred_at: Timestamp,
     pub(crate) recorded_at: Timestamp,
@@ -44,14 +49,30 @@ pub(crate) struct Examiner<'r> {
     /// Hashes and commitments only.
     only_ledger: bool,
     unpacker: Unpacker<'r>,
+    erasures: &'r Erasures<'r>,
+    ledger_no: u32,
+    /// Leaves without body of which no erasure is known yet.
+    missing: Vec<(u64, Vec<u8>)>,
+    /// Leaves with a body that a record erased.
+    unerased: Vec<(u64, RecordId)>,
 }
 
 impl<'r> Examiner<'r> {
-    pub(crate) fn new(tenant_id: Arc<str>, only_ledger: bool, unpacker: Unpacker<'r>) -> Self {
+    pub(crate) fn new(
+        tenant_id: Arc<str>,
+        only_ledger: bool,
+        unpacker: Unpacker<'r>,
+        erasures: &'r Erasures<'r>,
+        ledger_no: u32,
+    ) -> Self {
         Self {
             tenant_id,
             only_ledger,
             unpacker,
+            erasures,
+            ledger_no,
+            missing: Vec::new(),
+            unerased: Vec::new(),
         }
     }
 
@@ -59,8 +80,69 @@ impl<'r> Examiner<'r> {
         &self.tenant_id
     }
 
-    /// Looks at one leaf. Findings name tenant, leaf and, once it is known, the record.
+    /// Looks at one leaf at once, where the store may be asked.
     pub(crate) fn examine(
+        &mut self,
+        index: u64,
+        leaf: &[u8],
+        body: Option<BodyRef<'_>>,
+        findings: &mut Vec<Finding>,
+    ) -> Examined {
+        let examined = self.look(index, leaf, body, findings);
+        match self.settle(findings).pop() {
+            Some((_, settled)) => settled,
+            None => examined,
+        }
+    }
+
+    /// Settles what [`Examiner::look`] left open, by asking the store: gives leaves whose body is missing, in order,
+    /// as they are now known.
+    pub(crate) fn settle(&mut self, findings: &mut Vec<Finding>) -> Vec<(u64, Examined)> {
+        for (index, record_id) in std::mem::take(&mut self.unerased) {
+            if self.erasures.is_there(LeafKey::new(self.ledger_no, index)) {
+                let detail = "a record says that this body was erased, and it is there".to_owned();
+                let finding = Finding::new(FindingCode::ErasureIncomplete, "bodies", detail);
+                let finding = finding.with_tenant(&self.tenant_id).with_leaf(index);
+                findings.push(finding.with_record(record_id));
+            }
+        }
+        let mut settled = Vec::new();
+        for (index, leaf) in std::mem::take(&mut self.missing) {
+            let hash = tlog::leaf_hash(&leaf);
+            let Ok(header) = Header::decode(&leaf) else {
+                continue;
+            };
+            let found = self.erasures.find(LeafKey::new(self.ledger_no, index));
+            let examined = match found {
+                Ok(Some(kept)) => self.erased(header, hash, &kept),
+                other => {
+                    let detail = match other {
+                        Err(error) => format!("no body, and whether it was erased cannot be said: {error}"),
+                        Ok(_) => "no body, and no record says that it was erased".to_owned(),
+                    };
+                    let finding = Finding::new(FindingCode::BodyMissing, "bodies", detail);
+                    let finding = finding.with_tenant(&self.tenant_id).with_leaf(index);
+                    findings.push(finding.with_record(header.id));
+                    counted(header, hash, self.only_ledger)
+                }
+            };
+            settled.push((index, examined));
+        }
+        settled
+    }
+
+    /// Of a record whose body a record erased.
+    fn erased(&self, header: Header<'_>, hash: Hash, kept: &ErasedRecord) -> Examined {
+        let said = (!self.only_ledger).then(|| Said::erased(header, hash, kept));
+        Examined {
+            hash,
+            erased: true,
+            said,
+        }
+    }
+
+    /// Looks at one leaf, without asking the store. Findings name tenant, leaf and, once it is known, the record.
+    pub(crate) fn look(
         &mut self,
         index: u64,
         leaf: &[u8],
@@ -82,7 +164,11 @@ impl<'r> Examiner<'r> {
                     "leaf_blocks.leaves",
                     error.to_string(),
                 ));
-                return Examined { hash, said: None };
+                return Examined {
+                    hash,
+                    erased: false,
+                    said: None,
+                };
             }
         };
         let id = header.id;
@@ -94,50 +180,110 @@ impl<'r> Examiner<'r> {
             let detail = format!("the record is of tenant {}", header.tenant_id);
             findings.push(finding(FindingCode::LeafMalformed, "leaf_blocks.leaves", detail).with_record(id));
         }
-        // Without its body a record still has its place; its run goes on, unjudged.
-        let only_ledger = self.only_ledger;
-        let counted = |header: Header<'_>| {
-            let said = (!only_ledger).then(|| Said::of(header, hash, None, Facts::Other, false));
-            Examined { hash, said }
-        };
+        let erased = self.erasures.known(LeafKey::new(self.ledger_no, index));
         let Some(row) = body else {
-            let detail = "no body, and no record says that it was erased".to_owned();
-            findings.push(finding(FindingCode::BodyMissing, "bodies", detail).with_record(id));
-            return counted(header);
+            if let Some(kept) = erased {
+                return self.erased(header, hash, &kept);
+            }
+            self.missing.push((index, leaf.to_vec()));
+            return counted(header, hash, self.only_ledger);
         };
-        let body = match self.unpacker.unpack(row.body, BODY_BYTES_MAX) {
-            Ok(body) => body,
+        if erased.is_some() {
+            self.unerased.push((index, id));
+        }
+        let only_ledger = self.only_ledger;
+        match self.unpacker.unpack(row.body, BODY_BYTES_MAX) {
+            Ok(body) => opened(
+                (&tenant_id, index),
+                header,
+                hash,
+                (&row.salt, body),
+                only_ledger,
+                findings,
+            ),
             Err(error) => {
                 findings
                     .push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-                return counted(header);
+                counted(header, hash, only_ledger)
             }
-        };
-        if evidence::commitment(&row.salt, header.kind, body) != header.commitment {
-            let detail = "salt and body do not open the leaf's commitment".to_owned();
-            findings.push(finding(FindingCode::CommitmentMismatch, "bodies.body", detail).with_record(id));
-            return counted(header);
         }
-        if only_ledger {
-            return Examined { hash, said: None };
-        }
-        let facts = match Facts::read(&header, body) {
-            Ok(facts) => facts,
-            Err(error) => {
-                findings
-                    .push(finding(FindingCode::Unreadable, "bodies.body", error.to_string()).with_record(id));
-                return counted(header);
-            }
-        };
-        let identity = Identity::of_record(&header, &facts, body);
-        Examined {
+    }
+}
+
+/// Without its body a record still has its place; its run goes on, unjudged.
+fn counted(header: Header<'_>, hash: Hash, only_ledger: bool) -> Examined {
+    let said = (!only_ledger).then(|| Said::of(header, hash, None, Facts::Other, false));
+    Examined {
+        hash,
+        erased: false,
+        said,
+    }
+}
+
+/// Of a record and its body.
+fn opened(
+    (tenant_id, index): (&str, u64),
+    header: Header<'_>,
+    hash: Hash,
+    (salt, body): (&Salt, &[u8]),
+    only_ledger: bool,
+    findings: &mut Vec<Finding>,
+) -> Examined {
+    let id = header.id;
+    let finding = |code, detail: String| {
+        Finding::new(code, "bodies.body", detail)
+            .with_tenant(tenant_id)
+            .with_leaf(index)
+            .with_record(id)
+    };
+    if evidence::commitment(salt, header.kind, body) != header.commitment {
+        let detail = "salt and body do not open the leaf's commitment".to_owned();
+        findings.push(finding(FindingCode::CommitmentMismatch, detail));
+        return counted(header, hash, only_ledger);
+    }
+    if only_ledger {
+        return Examined {
             hash,
-            said: Some(Said::of(header, hash, identity, facts, true)),
+            erased: false,
+            said: None,
+        };
+    }
+    match Facts::read(&header, body) {
+        Ok(facts) => {
+            let identity = Identity::of_record(&header, &facts, body);
+            Examined {
+                hash,
+                erased: false,
+                said: Some(Said::of(header, hash, identity, facts, true)),
+            }
+        }
+        Err(error) => {
+            findings.push(finding(FindingCode::Unreadable, error.to_string()));
+            counted(header, hash, only_ledger)
         }
     }
 }
 
 impl Said {
+    /// Of a record whose body is erased: what its header says, and what its erasure kept.
+    fn erased(header: Header<'_>, leaf_hash: Hash, kept: &ErasedRecord) -> Self {
+        let facts = Facts::erased(&header, kept);
+        let facets = facet::erased(&header);
+        // A span's body names its trace, and so does the header.
+        let is_span = header.kind == Kind::TraceStep && header.source_component == "otlp";
+        let trace = header
+            .trace_id
+            .as_deref()
+            .filter(|_| is_span)
+            .map(TraceKey::parse);
+        let mut said = Self::of(header, leaf_hash, kept.identity, facts, true);
+        said.facets = facets;
+        if let Some(TraceKey::W3c(id)) = trace {
+            said.trace_of = Some(id);
+        }
+        said
+    }
+
     fn of(
         header: Header<'_>,
         leaf_hash: Hash,
@@ -150,7 +296,7 @@ impl Said {
             .trace_id
             .as_deref()
             .filter(|_| header.kind == Kind::EvidenceEnvironment);
-        let environment_of = match trace.map(TraceKey::parse) {
+        let trace_of = match trace.map(TraceKey::parse) {
             Some(TraceKey::W3c(id)) => Some(id),
             _ => None,
         };
@@ -159,7 +305,7 @@ impl Said {
             leaf_hash,
             kind: header.kind,
             run: header.run.map(|run| (run.run_id.into_owned(), run.run_seq)),
-            environment_of,
+            trace_of,
             correlation_id: header.correlation_id.map(Cow::into_owned),
             occurred_at: header.occurred_at,
             recorded_at: header.recorded_at,

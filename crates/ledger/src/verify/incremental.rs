@@ -7,6 +7,7 @@ use evidence::{Finding, FindingCode};
 use store::{Head, LedgerRow, Store, codec};
 use tlog::TreeSize;
 
+use super::Erasures;
 use super::examine::Examiner;
 use crate::tree::{StoredTree, TreeError};
 
@@ -34,7 +35,10 @@ pub fn incremental(
         ));
     }
     let mut frontier = StoredTree::new(store, row.ledger_no).frontier(from)?;
-    let mut examiner = Examiner::new(row.tenant_id.as_str().into(), true, codec::Unpacker::default());
+    let erasures = Erasures::unread(store, row.tenant_no)?;
+    let tenant_id = row.tenant_id.as_str().into();
+    let unpacker = codec::Unpacker::default();
+    let mut examiner = Examiner::new(tenant_id, true, unpacker, &erasures, row.ledger_no);
     while frontier.size() < head.size {
         let at = frontier.size().as_u64();
         let blocks = store.blocks_read(row.ledger_no, at, BLOCKS_READ)?;

@@ -18,7 +18,7 @@ use super::chunk::{Looked, Looking};
 use super::compare::{self, Deferred};
 use super::derive::{Derived, Deriver};
 use super::examine::{Examined, Examiner};
-use super::{LedgerReport, Level, Question, Report};
+use super::{Erasures, LedgerReport, Level, Question, Report};
 
 /// Leaves of one chunk, about: long enough that reading it whole pays, short enough that all cores are busy
 /// until the end.
@@ -48,6 +48,7 @@ pub(super) fn ledger(
     deriver: &mut Deriver,
     deferred: &mut Deferred,
     declared: Option<&Declared>,
+    erasures: &Erasures<'_>,
     report: &mut Report,
 ) -> Result<LedgerReport, StoreError> {
     let chunks = head.size.as_u64().div_ceil(CHUNK_LEAVES);
@@ -55,14 +56,17 @@ pub(super) fn ledger(
     let (ticket_in, ticket_out) = channel::<u64>();
     let (looked_in, looked_out) = channel();
     let tickets = Mutex::new(ticket_out);
-    let mut fold = Fold::new(store, question, row, head, deriver, deferred, declared, report)?;
+    let mut fold = Fold::new(
+        store, question, row, head, deriver, deferred, declared, erasures, report,
+    )?;
     std::thread::scope(|scope| {
         for _ in 0..cores.min(usize::try_from(chunks).unwrap_or(usize::MAX)) {
             let (tickets, looked) = (&tickets, looked_in.clone());
             scope.spawn(move || {
                 let work = |unpacker: Unpacker<'_>| {
-                    let mut examiner =
-                        Examiner::new(row.tenant_id.as_str().into(), question.only_ledger, unpacker);
+                    let tenant_id = row.tenant_id.as_str().into();
+                    let only = question.only_ledger;
+                    let mut examiner = Examiner::new(tenant_id, only, unpacker, erasures, row.ledger_no);
                     look(tickets, &looked, question.rest_factor, |order| {
                         let first = order * CHUNK_LEAVES;
                         let end = head.size.as_u64().min(first + CHUNK_LEAVES);
@@ -164,11 +168,14 @@ struct Fold<'a, 'q> {
     head: Head,
     deriver: &'a mut Deriver,
     deferred: &'a mut Deferred,
+    erasures: &'a Erasures<'a>,
     report: &'a mut Report,
     frontier: Frontier,
     /// The tree is broken from here on: roots are not compared any more, leaves still are.
     broken: bool,
     nodes: NodeCheck,
+    /// Bodies that are gone because a record says so.
+    erased: u64,
     checkpoints: Checkpoints<'a>,
 }
 
@@ -192,6 +199,7 @@ impl<'a, 'q> Fold<'a, 'q> {
         deriver: &'a mut Deriver,
         deferred: &'a mut Deferred,
         declared: Option<&Declared>,
+        erasures: &'a Erasures<'a>,
         report: &'a mut Report,
     ) -> Result<Self, StoreError> {
         let checkpoints = Checkpoints::new(store, question, row, declared, report)?;
@@ -202,10 +210,12 @@ impl<'a, 'q> Fold<'a, 'q> {
             head,
             deriver,
             deferred,
+            erasures,
             report,
             frontier: Frontier::new(),
             broken: false,
             nodes: NodeCheck::default(),
+            erased: 0,
             checkpoints,
         })
     }
@@ -247,6 +257,13 @@ impl<'a, 'q> Fold<'a, 'q> {
     }
 
     fn chunk(&mut self, chunk: Looked) -> Result<(), StoreError> {
+        if self
+            .question
+            .stop
+            .is_some_and(|stop| stop.load(Ordering::Relaxed))
+        {
+            return Err(StoreError::Unavailable("the verification was called off".into()));
+        }
         for finding in chunk.findings {
             self.report.add(finding);
         }
@@ -295,6 +312,7 @@ impl<'a, 'q> Fold<'a, 'q> {
                 &self.row.tenant_id,
                 &derived.runs,
                 self.deferred,
+                self.erasures,
                 self.report,
             )?;
         }
@@ -325,6 +343,7 @@ impl<'a, 'q> Fold<'a, 'q> {
                 self.checkpoints.passed(&self.frontier, self.report);
             }
         }
+        self.erased += u64::from(leaf.erased);
         if let Some(said) = leaf.said {
             self.deriver
                 .push(LeafKey::new(self.row.ledger_no, index), said, derived, findings);
@@ -421,6 +440,7 @@ impl<'a, 'q> Fold<'a, 'q> {
                 summary.level
             },
             declared_lost: summary.declared_lost,
+            erased: self.erased,
         })
     }
 }

@@ -72,6 +72,8 @@ pub struct LedgerReport {
     pub level: Level,
     /// Leaves that a `ledger.recovered` of the next epoch declares lost: first and one past the last.
     pub declared_lost: Option<(u64, u64)>,
+    /// Records whose body was erased, as a record says.
+    pub erased: u64,
 }
 
 /// A verification.
@@ -87,6 +89,8 @@ pub struct Report {
     pub errors: u64,
     /// All findings of severity warning.
     pub warnings: u64,
+    /// What is no finding and must be known (SPEC 2.7): `ERASED n`.
+    pub flags: Vec<String>,
     /// The question could not be answered; why.
     pub undecided: Vec<String>,
     /// By tenant, findings of severity error; without a tenant those that concern all.
@@ -102,6 +106,7 @@ impl Report {
             findings: Vec::new(),
             errors: 0,
             warnings: 0,
+            flags: Vec::new(),
             undecided: Vec::new(),
             errors_by_tenant: BTreeMap::new(),
         }

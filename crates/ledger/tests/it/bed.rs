@@ -35,7 +35,12 @@ impl TestLedger {
     }
 
     fn open(folder: Arc<TempDir>, clock: Arc<AtomicI64>) -> Self {
-        let options = Options::new(folder.path());
+        Self::open_as(folder, clock, |_| {})
+    }
+
+    fn open_as(folder: Arc<TempDir>, clock: Arc<AtomicI64>, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options::new(folder.path());
+        change(&mut options);
         let lock = ledger::lock(&options).unwrap();
         let sqlite = SqliteStore::open(&options.database(), Access::ReadWrite).unwrap();
         let fault = Arc::new(FaultStore::new(Arc::new(sqlite)));
@@ -55,6 +60,13 @@ impl TestLedger {
         let (folder, clock) = (Arc::clone(&self.folder), Arc::clone(&self.clock));
         drop(self);
         Self::open(folder, clock)
+    }
+
+    /// Closes and opens again with other options.
+    pub fn reopen_with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let (folder, clock) = (Arc::clone(&self.folder), Arc::clone(&self.clock));
+        drop(self);
+        Self::open_as(folder, clock, change)
     }
 
     /// Closes, lets `between` loose on the folder, opens again.

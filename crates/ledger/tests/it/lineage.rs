@@ -7,7 +7,7 @@ use evidence::canonical::{self, Value};
 use evidence::record::LineageRecord;
 use evidence::{ExecutionStatus, Kind};
 use ledger::lineage::{LineageError, LineageImportError, LineageImported, cited};
-use ledger::{Rejection, Tenant};
+use ledger::{EraseAsked, Rejection, Tenant};
 
 use crate::bed::{TestLedger, run};
 
@@ -150,4 +150,30 @@ fn a_file_that_is_no_log_makes_no_run() {
             .is_none()
     );
     bed.check();
+}
+
+#[test]
+fn an_erased_line_keeps_no_hash_of_itself() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    import(&bed, &tenant, &format!("{EVIDENCE}\n{DETERMINISTIC}\n"));
+    let find = || {
+        cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", None)
+            .unwrap()
+            .unwrap()
+    };
+    let record = find().evidence_record.unwrap();
+    let asked = EraseAsked {
+        record_id: evidence::RecordId::parse(&record).unwrap(),
+        reason: "asked for".into(),
+        only: false,
+        principal: "key:a1".into(),
+    };
+    bed.ledger.erase(&tenant, &asked, bed.now()).unwrap();
+    assert_eq!(find().evidence, None);
+    let report = bed.report();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    // Nothing is left to know it by, so it is a record again.
+    assert_eq!(counts(&import(&bed, &tenant, EVIDENCE)), (1, 0, 0, 0));
+    assert!(find().evidence.is_some());
 }

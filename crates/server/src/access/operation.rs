@@ -157,6 +157,36 @@ const TABLE: &[(&str, &str, Access)] = &[
         Access::Decided(op("export_download", Action::Export, "exports", Trail::Export)),
     ),
     ("POST", "/api/v1/fingerprint", quiet("fingerprint", "self")),
+    ("GET", "/api/v1/holds", list("holds_list", "audit")),
+    ("POST", "/api/v1/holds", manage("hold_place", "holds")),
+    ("GET", "/api/v1/holds/{id}", read("hold_get", "audit")),
+    (
+        "POST",
+        "/api/v1/holds/{id}/release",
+        manage("hold_release", "holds"),
+    ),
+    ("DELETE", "/api/v1/idempotency/{key}", write("idempotency_delete")),
+    ("GET", "/api/v1/idempotency/{key}", write("idempotency_get")),
+    (
+        "POST",
+        "/api/v1/idempotency/{key}/check",
+        write("idempotency_check"),
+    ),
+    (
+        "POST",
+        "/api/v1/idempotency/{key}/complete",
+        write("idempotency_complete"),
+    ),
+    (
+        "POST",
+        "/api/v1/idempotency/{key}/fail",
+        write("idempotency_fail"),
+    ),
+    (
+        "POST",
+        "/api/v1/idempotency/{key}/renew",
+        write("idempotency_renew"),
+    ),
     ("GET", "/api/v1/incidents", list("incidents_list", "runs")),
     ("POST", "/api/v1/incidents", write("incident_open")),
     ("GET", "/api/v1/incidents/{id}", read("incident_get", "runs")),
@@ -331,12 +361,34 @@ const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/records", list("list_records", "records")),
     ("GET", "/api/v1/records/{id}", read("get_record", "records")),
     (
+        "DELETE",
+        "/api/v1/records/{id}/body",
+        manage("record_erase", "records"),
+    ),
+    (
         "GET",
         "/api/v1/records/{id}/proof",
         read("get_record_proof", "records"),
     ),
     ("GET", "/api/v1/redaction", read("redaction_get", "settings")),
     ("PUT", "/api/v1/redaction", manage("redaction_put", "settings")),
+    (
+        "GET",
+        "/api/v1/replay/runs/{run_id}",
+        list("replay_report", "runs"),
+    ),
+    ("POST", "/api/v1/replay/steps", write("replay_step")),
+    ("POST", "/api/v1/replay/steps/{token}/fail", write("replay_fail")),
+    (
+        "POST",
+        "/api/v1/replay/steps/{token}/renew",
+        write("replay_renew"),
+    ),
+    (
+        "POST",
+        "/api/v1/replay/steps/{token}/result",
+        write("replay_result"),
+    ),
     ("GET", "/api/v1/rollout/{job_id}", read("rollout", "runs")),
     ("POST", "/api/v1/runs", write("run_start")),
     ("POST", "/api/v1/runs/{run_id}/abort", write("run_abort")),
@@ -401,6 +453,16 @@ const TABLE: &[(&str, &str, Access)] = &[
         "GET",
         "/api/v1/verifications/{verification_id}",
         read("get_verification", "verifications"),
+    ),
+    (
+        "POST",
+        "/api/v1/verifications/{verification_id}/cancel",
+        Access::Decided(op(
+            "cancel_verification",
+            Action::Verify,
+            "verifications",
+            Trail::Decision,
+        )),
     ),
     ("GET", "/healthz", Access::Public),
     ("GET", "/metrics", Access::Public),
@@ -486,6 +548,8 @@ pub(crate) fn is_audit(kind: evidence::Kind) -> bool {
             | Kind::IdentityEvent
             | Kind::AuthorizationDecision
             | Kind::AccessEvent
+            | Kind::HoldPlaced
+            | Kind::HoldReleased
             | Kind::ExportRequested
             | Kind::ExportCompleted
     )

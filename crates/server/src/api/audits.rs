@@ -239,16 +239,15 @@ async fn evidence(
     Path(job_id): Path<String>,
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
-    // As large bodies: evidence of a job takes ten times what it says.
-    let permit = app.large_bodies.clone().acquire_owned().await;
+    let permit = app.large_audits.clone().acquire_owned().await;
     let permit = permit.map_err(|error| ApiError::internal(&error))?;
     app.blocking(move |ledger| {
         let _permit = permit;
         let read = ledger.job_audit_evidence(&caller.tenant, &job_id)?;
-        caller.answered(rows(&read.input, "step_results") + rows(&read.input, "signals"));
+        caller.answered(read.rows);
         ok(&EvidenceView {
             audit_id: &read.audit_id,
-            evidence: raw(to_vec(&read.input))?,
+            evidence: raw(read.input)?,
             evidence_hash: &read.evidence_hash,
             evidence_hash_matches: read.matches,
             job_id: &job_id,
@@ -283,7 +282,13 @@ async fn resolve(
     Path(job_id): Path<String>,
     body: JsonBody<ResolveIn>,
 ) -> Result<Response, ApiError> {
-    let given = body.value;
+    // Nobody waits for a job with the place of a large body that is parsed.
+    let JsonBody {
+        value: given,
+        held: (_hold, parsing),
+        ..
+    } = body;
+    drop(parsing);
     fields::word("decision", &given.decision, &["proceed", "stop"])?;
     let decision = ResolutionDecision::parse(&given.decision)
         .ok_or_else(|| ApiError::invalid("decision", "must be proceed or stop"))?;

@@ -65,10 +65,15 @@ struct IntegrityOut {
     /// Records of each class.
     #[schema(value_type = Object)]
     evidence_counts: (),
+    /// The first 500, and the first of each class.
     #[schema(value_type = Vec<Object>)]
     capture_failures: (),
+    /// How many there are, when they are more.
+    capture_failures_total: Option<u64>,
     #[schema(value_type = Vec<Object>)]
     unresolved_failures: (),
+    /// How many there are, when not all are told.
+    unresolved_failures_total: Option<u64>,
     has_required_evidence: bool,
     has_capture_failures: bool,
     explanation: String,

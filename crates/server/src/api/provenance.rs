@@ -11,7 +11,7 @@ use evidence::record::{
     COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView,
 };
 use evidence::{Timestamp, canonical};
-use ledger::provenance::{PROVENANCE_PAGE_MAX, ProvenanceError, ProvenanceQuery};
+use ledger::provenance::{DRIFT_BYTES_MAX, PROVENANCE_PAGE_MAX, ProvenanceError, ProvenanceQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::LeafKey;
@@ -42,6 +42,7 @@ impl From<ProvenanceError> for ApiError {
             ProvenanceError::Rule(error) => error.into(),
             ProvenanceError::Body(error) => error.into(),
             ProvenanceError::Rejected(rejection) => rejection.into(),
+            ProvenanceError::Read(error) => error.into(),
             ProvenanceError::Submit(error) => error.into(),
         }
     }
@@ -71,7 +72,7 @@ struct LogIn {
     adapter_version: Option<String>,
     /// `unknown` when absent.
     commit_sha: Option<String>,
-    /// The run it belongs to; it must be there.
+    /// The run it belongs to; it must be there, and not be sealed.
     run_id: Option<String>,
 }
 
@@ -370,7 +371,8 @@ struct DriftReport {
     items: Vec<DriftInput>,
     /// Logs that were looked at.
     logs: usize,
-    /// False when there were more: the newest 100,000 were looked at. Ask by input_hash or model_version.
+    /// False when there were more: the newest 100,000 were looked at, or the newest 256 MiB of them. Ask by
+    /// input_hash or model_version.
     complete: bool,
     /// Tree size that was read at.
     as_of: u64,
@@ -392,7 +394,7 @@ async fn drift(
             let size = as_of(ledger, &caller.tenant, asked.as_of)?;
             let mut query = asked.query(PROVENANCE_PAGE_MAX)?;
             query.as_of = Some(LeafKey::new(caller.tenant.ledger().row.ledger_no, size));
-            let drift = ledger.provenance_drift(&caller.tenant, &query)?;
+            let drift = ledger.provenance_drift(&caller.tenant, &query, DRIFT_BYTES_MAX)?;
             caller.answered(drift.logs);
             let output = |output: ledger::provenance::DriftOutput| DriftOut {
                 output_hash: output.output_hash,

@@ -4,11 +4,13 @@
 //! page may end before its limit: when its bodies become large, or when many
 //! leaves had to be looked through; `has_more` and the cursor say so.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use evidence::{Kind, RecordId};
+use evidence::{Kind, RecordId, Timestamp};
 use ledger::{Ledger, Receipt, Record, StoredTree, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -76,6 +78,21 @@ pub(crate) struct RecordView {
     /// Present and true when the body was erased; header and proofs stay.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     erased: bool,
+    /// Of an erased body: by whom, when, why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erasure: Option<ErasureOf>,
+}
+
+/// How a body went.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RecordErasure)]
+struct ErasureOf {
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    principal: String,
+    reason: String,
+    /// The `erasure.performed`.
+    record_id: String,
 }
 
 /// What the record's writer got.
@@ -120,9 +137,26 @@ impl From<Receipt> for ReceiptView {
 }
 
 impl RecordView {
-    fn of(record: Record) -> Result<Self, ApiError> {
+    fn of(service: &Ledger, tenant: &Arc<Tenant>, record: Record) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
         let erased = record.body.is_none();
+        let erasure = if erased {
+            service.erasure_of(tenant, record.header()?.id)?
+        } else {
+            None
+        };
+        let erasure = match erasure {
+            Some((by, said)) => {
+                let header = by.header()?;
+                Some(ErasureOf {
+                    at: header.occurred_at,
+                    principal: said.principal,
+                    reason: said.reason,
+                    record_id: header.id.to_string(),
+                })
+            }
+            None => None,
+        };
         let redactions = RedactionsView::of(record.body.as_deref());
         let (header, body) = (raw(record.header)?, record.body.map(raw).transpose()?);
         Ok(Self {
@@ -131,6 +165,7 @@ impl RecordView {
             receipt,
             redactions,
             erased,
+            erasure,
         })
     }
 }
@@ -205,7 +240,7 @@ fn bad(name: &str, message: &str) -> ApiError {
 /// read that.
 fn read_page(
     service: &Ledger,
-    tenant: &std::sync::Arc<Tenant>,
+    tenant: &Arc<Tenant>,
     found: &Found,
     sees_audit: bool,
 ) -> Result<(Vec<RecordView>, Option<Position>), ApiError> {
@@ -219,7 +254,7 @@ fn read_page(
                 continue;
             }
             bytes += record.body.as_ref().map_or(0, Vec::len);
-            items.push(RecordView::of(record)?);
+            items.push(RecordView::of(service, tenant, record)?);
         }
         let last = place + 1 == found.leaves.len();
         if bytes > PAGE_BYTES && !last {
@@ -249,7 +284,7 @@ async fn get(
         if !sees_audit && is_audit(record.header()?.kind) {
             return Err(ApiError::not_found());
         }
-        Ok(Json(RecordView::of(record)?))
+        Ok(Json(RecordView::of(service, &caller.tenant, record)?))
     })
     .await
 }

@@ -1,8 +1,8 @@
 //! Verification on demand: `POST /api/v1/verifications` begins a full one of the caller's tenant, or joins the
 //! one that runs.
 //!
-//! It writes no record: its outcome stands in `/api/v1/logs/audit/integrity`, and what it finds for the
-//! first time is a system record VERIFICATION_FAILED.
+//! It is a job of the same id, with its progress at `/api/v1/jobs/{id}/progress`. Its outcome stands in
+//! `/api/v1/logs/audit/integrity`, and what it finds for the first time is a system record VERIFICATION_FAILED.
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use super::answer::{ReadProblems, WriteProblems};
 use super::logs::{FindingOut, NoParams};
 use crate::api::answer;
+use crate::own::OwnJob;
 use crate::verifications::{Asked, Outcome};
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
 
@@ -26,7 +27,10 @@ use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
 const WAIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(begin)).routes(routes!(get))
+    OpenApiRouter::new()
+        .routes(routes!(begin))
+        .routes(routes!(get))
+        .routes(routes!(cancel))
 }
 
 /// Nothing is asked but that it begins.
@@ -49,12 +53,13 @@ struct VerificationOut {
     level: Option<&'static str>,
     #[schema(value_type = String, format = DateTime)]
     requested_at: Timestamp,
-    /// `running`, `verified`, `tampered`, or `failed`: the question could not be answered.
+    /// `running`, `verified`, `tampered`, `cancelled`, or `failed`: the question could not be answered.
     status: &'static str,
     /// Why it failed.
     status_detail: Option<String>,
     tree_root: Option<String>,
     tree_size: Option<u64>,
+    /// Also the id of its job.
     verification_id: String,
 }
 
@@ -78,6 +83,10 @@ impl VerificationOut {
                 out.finished_at = Some(at);
                 out.status = "failed";
                 out.status_detail = Some(reason);
+            }
+            Outcome::Cancelled { at } => {
+                out.finished_at = Some(at);
+                out.status = "cancelled";
             }
             Outcome::Ended {
                 at,
@@ -136,6 +145,45 @@ async fn begin(
         .blocking(move |_| own.verification_begin(&caller.tenant, at))
         .await?;
     // Whoever waits in vain is told where to ask.
+    let _ = timeout(WAIT, asked.ended()).await;
+    VerificationOut::new(&asked).answer()
+}
+
+/// Why a verification is called off.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = VerificationCancel)]
+struct CancelIn {
+    reason: String,
+}
+
+/// Calls a verification off. One that has ended is 409.
+#[utoipa::path(
+    post, path = "/api/v1/verifications/{verification_id}/cancel", tag = "ledger",
+    operation_id = "cancel_verification",
+    params(("verification_id" = String, Path, description = "As the POST answered")),
+    request_body = CancelIn,
+    responses(
+        (status = 200, description = "It has ended", body = VerificationOut),
+        (status = 202, description = "It is about to end: ask again at `Location`", body = VerificationOut),
+        WriteProblems
+    ),
+)]
+async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: JsonBody<CancelIn>,
+) -> Result<Response, ApiError> {
+    let JsonBody { value, held, .. } = body;
+    let mut asked = app
+        .verifications
+        .find(&caller.tenant, &id)
+        .ok_or_else(ApiError::not_found)?;
+    let (own, running) = (app.clone(), asked.clone());
+    app.blocking(move |_| OwnJob::cancel(&own, &caller.tenant, &running.id, value.reason, &running.watch))
+        .await?;
+    drop(held);
     let _ = timeout(WAIT, asked.ended()).await;
     VerificationOut::new(&asked).answer()
 }

@@ -34,11 +34,14 @@ pub(crate) struct Attr<'a> {
     pub(crate) value: Any<'a>,
 }
 
-/// What is left of an item's limits while it is read, and whether it is in the one form of proto3.
+/// What is left of an item's limits while it is read, and what is known of it then.
 #[derive(Debug)]
 pub(crate) struct Budget {
     values: u32,
+    /// It is in the one form of proto3.
     pub(crate) plain: bool,
+    /// Some value in it is bytes that are text. They are kept in base64, where nobody sees what they say.
+    pub(crate) text_in_bytes: bool,
 }
 
 impl Budget {
@@ -46,6 +49,7 @@ impl Budget {
         Self {
             values: VALUES_MAX,
             plain: true,
+            text_in_bytes: false,
         }
     }
 }
@@ -123,7 +127,11 @@ pub(crate) fn read_any<'a>(bytes: &'a [u8], budget: &mut Budget, depth: u32) -> 
                 })?;
                 Any::Map(bytes)
             }
-            7 => Any::Bytes(Reader::message(raw)?),
+            7 => {
+                let bytes = Reader::message(raw)?;
+                budget.text_in_bytes |= !bytes.is_empty() && std::str::from_utf8(bytes).is_ok();
+                Any::Bytes(bytes)
+            }
             8 => {
                 let wide = Reader::varint_of(raw)?.cast_signed();
                 budget.plain &= i32::try_from(wide).is_ok();

@@ -29,6 +29,8 @@ pub(crate) struct SpanRef<'a> {
     pub(crate) dropped: (u32, u32, u32),
     pub(crate) status_code: i32,
     pub(crate) status_message: &'a str,
+    /// See [`Budget::text_in_bytes`].
+    pub(crate) text_in_bytes: bool,
     plain: bool,
 }
 
@@ -119,6 +121,7 @@ impl<'a> SpanRef<'a> {
             }
         }
         self.plain = reader.plain && budget.plain;
+        self.text_in_bytes = budget.text_in_bytes;
 
         self.trace_id = id("trace_id", trace_id)?;
         self.span_id = id("span_id", span_id)?;
@@ -236,6 +239,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) version: &'a str,
     pub(crate) attributes: Vec<Attr<'a>>,
     pub(crate) dropped: u32,
+    /// See [`Budget::text_in_bytes`].
+    pub(crate) text_in_bytes: bool,
 }
 
 impl<'a> Origin<'a> {
@@ -245,7 +250,7 @@ impl<'a> Origin<'a> {
         let mut reader = Reader::new(bytes, 0);
         while let Some((number, raw)) = reader.field()? {
             match number {
-                1 => read_attr(Reader::message(raw)?, &mut Budget::new(), &mut origin.attributes)?,
+                1 => origin.attribute(Reader::message(raw)?)?,
                 2 => origin.dropped = reader.uint32(raw)?,
                 _ => {}
             }
@@ -261,12 +266,25 @@ impl<'a> Origin<'a> {
             match number {
                 1 => origin.name = reader.text(raw)?,
                 2 => origin.version = reader.text(raw)?,
-                3 => read_attr(Reader::message(raw)?, &mut Budget::new(), &mut origin.attributes)?,
+                3 => origin.attribute(Reader::message(raw)?)?,
                 4 => origin.dropped = reader.uint32(raw)?,
                 _ => {}
             }
         }
         Ok(origin)
+    }
+
+    /// Takes other attributes, encoded one by one, in the place of its own.
+    pub(crate) fn replace_attributes(&mut self, encoded: &'a [Vec<u8>]) -> Result<(), Malformed> {
+        self.attributes.clear();
+        encoded.iter().try_for_each(|bytes| self.attribute(bytes))
+    }
+
+    fn attribute(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+        let mut budget = Budget::new();
+        read_attr(bytes, &mut budget, &mut self.attributes)?;
+        self.text_in_bytes |= budget.text_in_bytes;
+        Ok(())
     }
 
     /// The text of an attribute; of several the last.

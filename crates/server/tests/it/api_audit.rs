@@ -31,7 +31,8 @@ fn integrity_is_never_verified_until_it_was() {
     let made = answer.ok();
     assert_eq!(
         (&made["status"], &made["anomalies_detected"], &made["tree_size"]),
-        (&json!("verified"), &json!(0), &json!(1))
+        // The run's record, and the first two of the verification's own job.
+        (&json!("verified"), &json!(0), &json!(3))
     );
     assert_eq!(
         server.get(answer.header("location")).ok(),
@@ -48,7 +49,39 @@ fn integrity_is_never_verified_until_it_was() {
         (&json!("verified"), &json!(0), &json!(true))
     );
     assert!(after["last_verified"].is_string());
-    assert_eq!(after["head"]["tree_size"], 1);
+    assert_eq!(after["head"]["tree_size"], 4);
+}
+
+#[test]
+fn a_verification_is_a_job_that_only_it_moves() {
+    let server = TestServer::new();
+    server.run("r");
+    let made = server.post(VERIFICATIONS, &json!({})).ok();
+    let path = format!("/api/v1/jobs/{}", made["verification_id"].as_str().unwrap());
+    let job = server.get(&path).ok();
+    assert_eq!(
+        (&job["stage"], &job["handler"], &job["progress"]["percentage"]),
+        (&json!("completed"), &json!("deponent.verification"), &json!(100))
+    );
+    assert!(job["result_hash"].is_string());
+    let reason = json!({ "reason": "no" });
+    assert_eq!(
+        server.post(&format!("{path}/cancel"), &reason).problem(409),
+        "job_own"
+    );
+    assert_eq!(
+        server.post(&format!("{path}/start"), &json!({})).problem(409),
+        "job_own"
+    );
+    let forged = json!({ "handler": "deponent.verification" });
+    crate::support::refused(&server.post("/api/v1/jobs", &forged), "handler");
+    let cancel = |id: &str| server.post(&format!("{VERIFICATIONS}/{id}/cancel"), &reason);
+    // It has ended.
+    assert_eq!(
+        cancel(made["verification_id"].as_str().unwrap()).problem(409),
+        "job_stage"
+    );
+    assert_eq!(cancel("nobody").problem(404), "not_found");
 }
 
 #[test]

@@ -85,6 +85,7 @@ struct Filled {
     entry: String,
     verification: String,
     key: String,
+    hold: String,
     signal: String,
 }
 
@@ -132,6 +133,7 @@ impl Filled {
         post("/api/v1/jobs/j-1/complete", json!({}));
         let signal = json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" });
         let signal = post("/api/v1/signals", signal);
+        let hold = post("/api/v1/holds", json!({ "scope": "tenant", "reason": "case 7" }));
         let incident = last["incident_id"].as_str().unwrap().to_owned();
         let entries = keyed.get_as("admin", "/api/v1/logs/audit").ok();
         let entry = entries["items"][0]["id"].as_str().unwrap().to_owned();
@@ -141,6 +143,7 @@ impl Filled {
         Self {
             incident,
             entry,
+            hold: hold["hold_id"].as_str().unwrap().to_owned(),
             signal: signal["signal_id"].as_str().unwrap().to_owned(),
             verification: verification["verification_id"].as_str().unwrap().to_owned(),
             key: keyed.keys[0].1.split('_').nth(1).unwrap().to_owned(),
@@ -156,6 +159,7 @@ impl Filled {
             "job_id" => "j-1".into(),
             "id" if path.contains("/jobs/") => "j-1".into(),
             "id" if path.contains("/contracts/") => "c-1".into(),
+            "id" if path.contains("/holds/") => self.hold.clone(),
             "id" if path.contains("/signals/") => self.signal.clone(),
             "id" if path.contains("/keys/") => self.key.clone(),
             "id" if path.contains("/traces/") => "r-1".into(),
@@ -165,6 +169,8 @@ impl Filled {
             "epoch" | "index" => "0".into(),
             "path" => "0/000.p/1".into(),
             "hash" => "0".repeat(64),
+            "key" => "k-1".into(),
+            "token" => "t-1".into(),
             other => panic!("{path}: say what {other} is"),
         }
     }
@@ -296,7 +302,10 @@ fn metacharacters_in_any_parameter_are_a_clear_answer_and_find_nothing() {
                     "undocumented: {what}"
                 );
                 assert!(!answer.headers.contains_key("x-injected"), "{what}");
-                if !answer.status.is_success() {
+                if operation.path == "/api/v1/idempotency/{key}" && operation.method == Method::DELETE {
+                    // Any text may be a key, and none of these is one.
+                    assert_eq!(status, 204, "{what}");
+                } else if !answer.status.is_success() {
                     answer.problem(status);
                 } else if place == "query" && operation.method == Method::GET {
                     let found = answer.json();

@@ -16,7 +16,7 @@ use crate::server::{Answer, TestServer, export, span};
 
 const MIB: usize = 1024 * 1024;
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()

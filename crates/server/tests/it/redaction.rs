@@ -80,9 +80,12 @@ impl Write for Sink {
     }
 }
 
+/// The first secret in base64, as bodies hold bytes.
+const IN_BYTES: &str = "YWRhLmxvdmVsYWNlQGV4YW1wbGUuY29t";
+
 fn assert_clean(place: &str, bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    for secret in SECRETS.into_iter().chain([PASSWORD]) {
+    for secret in SECRETS.into_iter().chain([PASSWORD, IN_BYTES]) {
         assert!(!text.contains(secret), "{secret} stands in {place}");
     }
 }
@@ -210,7 +213,7 @@ fn no_secret_sent_by_otlp_is_kept_anywhere() {
         string("http.request.header.authorization", PASSWORD),
         string("custom", &object),
         string("ada.lovelace@example.com", "x"),
-        { "key": "bytes", "value": { "bytesValue": "YWRhLmxvdmVsYWNlQGV4YW1wbGUuY29t" } },
+        { "key": "bytes", "value": { "bytesValue": IN_BYTES } },
         { "key": "map", "value": { "kvlistValue": { "values": [string("password", PASSWORD), string("t", &text)] } } },
         { "key": "list", "value": { "arrayValue": { "values": [{ "stringValue": text }] } } },
     ]);
@@ -242,16 +245,13 @@ fn no_secret_sent_by_otlp_is_kept_anywhere() {
     );
     assert_eq!(server.tree_size(), before);
 
-    let mut logs = json!({ "resourceLogs": [{ "resource": { "attributes": attributes }, "scopeLogs": [{
+    let logs = json!({ "resourceLogs": [{ "resource": { "attributes": attributes }, "scopeLogs": [{
         "scope": { "name": text, "attributes": attributes },
         "logRecords": [
             { "timeUnixNano": "1767323000000000000", "body": { "stringValue": text }, "attributes": attributes, "severityText": text },
             { "body": { "kvlistValue": { "values": [string("token", PASSWORD), string("t", &text)] } }, "eventName": text },
         ],
     }] }] });
-    // Bytes stay bytes in logs; they are no text.
-    let keep = |attributes: &mut Value| attributes.as_array_mut().unwrap().retain(|a| a["key"] != "bytes");
-    keep(&mut logs["resourceLogs"][0]["resource"]["attributes"]);
     assert_eq!(server.post("/v1/logs", &logs).ok(), json!({}));
     let metrics = json!({ "resourceMetrics": [{ "resource": { "attributes": attributes }, "scopeMetrics": [{
         "scope": { "name": text },
@@ -296,6 +296,55 @@ fn no_secret_sent_by_otlp_is_kept_anywhere() {
         sha256(said),
         "over the text that is stored"
     );
+}
+
+#[test]
+fn a_secret_that_stands_in_bytes_alone_is_kept_nowhere() {
+    LazyLock::force(&LOG);
+    let server = TestServer::new();
+    let bytes = json!({ "bytesValue": IN_BYTES });
+    let attributes = json!([
+        { "key": "b", "value": { "arrayValue": { "values": [{ "kvlistValue": { "values": [{ "key": "k", "value": bytes }] } }] } } },
+        { "key": "deponent.run.id", "value": bytes },
+        { "key": "image", "value": { "bytesValue": "/9j/4A==" } },
+        { "key": "plain", "value": { "bytesValue": "cGxhaW4=" } },
+    ]);
+    let mut chat = span(1, 1);
+    chat["attributes"] = attributes.clone();
+    let mut event = span(1, 2);
+    event["events"] = json!([{ "name": "e", "timeUnixNano": "1", "attributes": attributes }]);
+    let mut plain = span(1, 3);
+    plain["attributes"] = json!([{ "key": "plain", "value": { "bytesValue": "cGxhaW4=" } }]);
+    let mut request = export(&[chat, event, plain]);
+    request["resourceSpans"][0]["resource"]["attributes"] = attributes.clone();
+    request["resourceSpans"][0]["scopeSpans"][0]["scope"] = json!({ "name": "s", "attributes": attributes });
+    assert_eq!(server.post("/v1/traces", &request).ok(), json!({}));
+    let before = server.tree_size();
+    assert_eq!(server.post("/v1/traces", &request).ok(), json!({}));
+    assert_eq!(server.tree_size(), before, "the same again is the same");
+    let scoped = json!({ "attributes": attributes });
+    let logs = json!({ "resourceLogs": [{ "resource": scoped, "scopeLogs": [{ "scope": scoped, "logRecords": [
+        { "timeUnixNano": "1767323000000000000", "body": { "stringValue": "t" }, "attributes": attributes },
+        { "timeUnixNano": "1767323000000000000", "body": bytes },
+    ] }] }] });
+    assert_eq!(server.post("/v1/logs", &logs).ok(), json!({}));
+    let point = json!({ "timeUnixNano": "1767323000000000000", "asInt": "1", "attributes": attributes });
+    let metrics = json!({ "resourceMetrics": [{ "resource": scoped, "scopeMetrics": [{ "scope": scoped,
+        "metrics": [{ "name": "m", "gauge": { "dataPoints": [point] } }] }] }] });
+    assert_eq!(server.post("/v1/metrics", &metrics).ok(), json!({}));
+    assert_all_clean(&server);
+    // Other bytes stay what they are.
+    let run = "01".repeat(16);
+    let records = server
+        .get(&format!("/api/v1/records?run_id={run}&kind=trace.step"))
+        .ok();
+    let kept = &records["items"][0]["body"]["otel"]["attributes"];
+    assert_eq!(
+        (&kept["image"], &kept["plain"]),
+        (&json!("/9j/4A=="), &json!("cGxhaW4=")),
+        "{kept}"
+    );
+    assert_eq!(kept["b"][0]["k"], "<REDACTED_EMAIL>");
 }
 
 #[test]

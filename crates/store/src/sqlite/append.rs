@@ -4,13 +4,18 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{SqliteStore, as_i64, facets, runs, unavailable};
+use super::{SqliteStore, as_i64, erase, facets, runs, unavailable};
 use crate::{AppendError, Batch, CheckpointRow, Head, LeafKey, LedgerRow, StoreError, TraceKey};
 
 impl SqliteStore {
     pub(super) fn append(&self, batches: &[Batch]) -> Result<(), AppendError> {
         if self.is_stopped() {
             return Err(AppendError::Refused("writing has stopped".into()));
+        }
+        if batches.iter().any(|batch| !batch.erased.is_empty()) {
+            // Crash after it: the next opening scrubs a database in which nothing was erased, or what was.
+            self.mark_for_scrub()
+                .map_err(|error| AppendError::Refused(error.to_string()))?;
         }
         let mut connection = self.writer();
         // Crash before the commit: the log holds an unfinished transaction, which the next opening drops.
@@ -25,6 +30,7 @@ impl SqliteStore {
             }
             append_ledger(&transaction, batch).map_err(|error| self.stop_refused(&error))?;
             append_projections(&transaction, batch).map_err(|error| self.stop_refused(&error))?;
+            erase::erase(&transaction, batch).map_err(|error| self.stop_refused(&error))?;
         }
         // Crash within the commit: the log's last frame decides, and it is written last and synced.
         // An error here may have come after that frame reached the disk, so the outcome is unknown.

@@ -6,13 +6,17 @@
 
 mod append;
 mod check;
+mod erase;
 mod facets;
+mod once;
 mod open;
 mod read;
 mod runs;
 mod state;
 mod verify;
 
+pub use erase::REWRITE_BYTES_MAX;
+pub use once::SqliteOnce;
 pub use state::{LedgerProgress, StateDb};
 
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ use crate::{StoreError, codec};
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_ledger.sql"),
     include_str!("../../migrations/sqlite/0002_runs_filtered.sql"),
+    include_str!("../../migrations/sqlite/0003_erasure.sql"),
 ];
 
 /// Marks a SQLite file as ours ("DPNT").
@@ -80,14 +81,18 @@ impl SqliteStore {
                 Ok(connection)
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
-        Ok(Self {
+        let store = Self {
             path: path.to_owned(),
             writer: Mutex::new(writer),
             readers: Mutex::new(readers),
             reader_back: Condvar::new(),
             stopped,
             migrated: (found != MIGRATIONS.len()).then_some((found, MIGRATIONS.len())),
-        })
+        };
+        if access == Access::ReadWrite {
+            store.scrub_if_marked();
+        }
+        Ok(store)
     }
 }
 
@@ -112,7 +117,7 @@ fn carry_over(writer: &mut Connection, stopped: &Arc<AtomicBool>) -> Result<(), 
 }
 
 /// SQLite ignores a failed sync of the folder; after this one its files have names that survive power loss.
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -142,6 +147,8 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
         .pragma_update(None, "synchronous", "full")
         .map_err(unavailable)?;
     set("cache_size", -cache_kib)?;
+    // What is deleted is overwritten: it may be deleted because somebody asked for that.
+    set("secure_delete", i64::from(access == Access::ReadWrite))?;
     // See `carry_over`.
     set("wal_autocheckpoint", 0)?;
     // After a checkpoint the log shrinks to what it normally needs.

@@ -13,7 +13,7 @@ use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, facets, hash, runs, th
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
     FacetQuery, Head, LeafBlock, LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery,
-    RunRecordRow, RunRow, Snapshot, Store, StoreError, TenantRow, TraceKey, TraceRow,
+    RunRecordRow, RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey, TraceRow,
 };
 
 impl Store for SqliteStore {
@@ -360,12 +360,17 @@ impl Store for SqliteStore {
 
     fn tidy(&self) {
         // A reader beside may keep part of the log; what stays is taken up at the next opening.
+        self.scrub_if_marked();
         let folded = self
             .writer()
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = folded {
             tracing::warn!(%error, "the log was not folded into the database");
         }
+    }
+
+    fn scrub(&self) -> Result<Scrubbed, StoreError> {
+        self.scrub_now()
     }
 
     fn disk_bytes(&self) -> u64 {

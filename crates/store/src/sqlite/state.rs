@@ -1,4 +1,4 @@
-//! `state.db`: progress of verification, and later leases and replayed answers.
+//! `state.db`: progress of verification. Leases and replayed answers lie beside it (`once.rs`).
 //!
 //! Its loss harms no evidence: what is lost is done again.
 
@@ -32,7 +32,7 @@ pub struct StateDb {
 }
 
 impl StateDb {
-    /// Opens it, making it when absent. One that cannot be read is set aside by the caller.
+    /// Opens it, making it when absent.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = Connection::open(path).map_err(unavailable)?;
         connection
@@ -45,11 +45,22 @@ impl StateDb {
             .execute_batch(
                 "CREATE TABLE IF NOT EXISTS verification (
                    origin TEXT PRIMARY KEY, verified_size INTEGER NOT NULL, verified_at INTEGER,
-                   last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT",
+                   last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT;
+                 CREATE TABLE IF NOT EXISTS once_epoch (one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL) STRICT",
             )
             .map_err(unavailable)?;
         Ok(Self {
             connection: Mutex::new(connection),
+        })
+    }
+
+    /// The same; one that cannot be read is set aside, and another begun.
+    pub fn open_or_begin_anew(path: &Path) -> Result<Self, StoreError> {
+        Self::open(path).or_else(|error| {
+            tracing::warn!(%error, "state.db cannot be read: it is set aside and begins anew");
+            let aside = path.with_extension("db.damaged");
+            std::fs::rename(path, aside).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            Self::open(path)
         })
     }
 
@@ -90,6 +101,26 @@ impl StateDb {
                     progress.last_full_scrub_at.map(Timestamp::as_micros),
                     as_i64(progress.findings),
                 ),
+            )
+            .map(drop)
+            .map_err(unavailable)
+    }
+
+    /// The epoch of the Redis that keeps idempotency keys, as it was last seen.
+    pub fn once_epoch(&self) -> Result<Option<String>, StoreError> {
+        use rusqlite::OptionalExtension;
+        self.lock()
+            .query_row("SELECT epoch FROM once_epoch", [], |row| row.get(0))
+            .optional()
+            .map_err(unavailable)
+    }
+
+    /// Keeps it.
+    pub fn once_epoch_set(&self, epoch: &str) -> Result<(), StoreError> {
+        self.lock()
+            .execute(
+                "INSERT INTO once_epoch VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET epoch = ?1",
+                [epoch],
             )
             .map(drop)
             .map_err(unavailable)

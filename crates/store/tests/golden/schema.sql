@@ -42,7 +42,6 @@ CREATE TRIGGER leaf_blocks_no_delete BEFORE DELETE ON leaf_blocks BEGIN SELECT R
 CREATE TRIGGER tree_nodes_no_update BEFORE UPDATE ON tree_nodes BEGIN SELECT RAISE(ABORT, 'nodes are never changed'); END;
 CREATE TRIGGER tree_nodes_no_delete BEFORE DELETE ON tree_nodes BEGIN SELECT RAISE(ABORT, 'nodes are never deleted'); END;
 CREATE TRIGGER bodies_no_update BEFORE UPDATE ON bodies BEGIN SELECT RAISE(ABORT, 'bodies are never changed'); END;
-CREATE TRIGGER bodies_no_delete BEFORE DELETE ON bodies BEGIN SELECT RAISE(ABORT, 'bodies are never deleted'); END;
 CREATE TRIGGER checkpoints_no_update BEFORE UPDATE ON checkpoints BEGIN SELECT RAISE(ABORT, 'checkpoints are never changed'); END;
 CREATE TRIGGER checkpoints_no_delete BEFORE DELETE ON checkpoints BEGIN SELECT RAISE(ABORT, 'checkpoints are never deleted'); END;
 CREATE TRIGGER dictionaries_no_update BEFORE UPDATE ON dictionaries BEGIN SELECT RAISE(ABORT, 'dictionaries are never changed'); END;
@@ -125,3 +124,10 @@ CREATE INDEX runs_by_provider ON runs (tenant_no, provider, created_at, run, exe
 CREATE INDEX runs_by_model ON runs (tenant_no, model, created_at, run, execution_status, provider, is_synthetic);
 CREATE INDEX runs_by_execution_status ON runs (tenant_no, execution_status, created_at, run, is_synthetic);
 CREATE INDEX runs_unsettled ON runs (status, created_at) WHERE settled = 0;
+CREATE TRIGGER bodies_no_delete BEFORE DELETE ON bodies
+WHEN NOT EXISTS (
+  SELECT 1 FROM facets
+  WHERE tenant_no = (SELECT tenant_no FROM ledgers WHERE ledger_no = OLD.leaf >> 40)
+    AND facet IN ('erased', 'pruned') AND leaf = OLD.leaf
+)
+BEGIN SELECT RAISE(ABORT, 'bodies are never deleted without a record that says so'); END;

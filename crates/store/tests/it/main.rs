@@ -1,6 +1,9 @@
 //! SQLite, and SQLite behind the fault wrapper, held to the claims; and what only SQLite has.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+mod once;
+mod once_redis;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -192,8 +195,101 @@ fn the_database_is_durable_and_says_whose_it_is() {
     );
     assert_eq!(
         pragma("user_version").unwrap(),
-        rusqlite::types::Value::Integer(2)
+        rusqlite::types::Value::Integer(3)
     );
+}
+
+/// Ledgers that grow side by side: SQLite splits pages between them, and leaves copies of rows behind.
+fn side_by_side(store: &SqliteStore, batches: u64) -> Vec<BodyRow> {
+    let mut bodies = Vec::new();
+    let mut frontiers: Vec<tlog::Frontier> = (0..4).map(|_| tlog::Frontier::new()).collect();
+    for no in 0..4 {
+        let row = LedgerRow {
+            ledger_no: no,
+            tenant_no: no,
+            tenant_id: format!("t{no}"),
+            origin: format!("log/t{no}"),
+            ..ledger()
+        };
+        store.ledger_create(&row).unwrap();
+    }
+    for round in 0..batches {
+        for (no, frontier) in (0..).zip(&mut frontiers) {
+            let head = Head {
+                size: frontier.size(),
+                root: frontier.root(),
+            };
+            let mut batch = Batch::new(no, no, head);
+            let (first, count) = (
+                frontier.size().as_u64(),
+                u32::try_from(1 + (round * 7 + u64::from(no)) % 5).unwrap(),
+            );
+            let mut entries = Vec::new();
+            for index in first..first + u64::from(count) {
+                let leaf = format!("leaf {index} of {no}");
+                codec::push_leaf(&mut entries, leaf.as_bytes());
+                frontier.push(tlog::leaf_hash(leaf.as_bytes()));
+                let salt = evidence::sha256(leaf.as_bytes());
+                let row = BodyRow {
+                    leaf: LeafKey::new(no, index),
+                    salt,
+                    body: salt.repeat(3 + usize::from(salt[0]) % 24),
+                };
+                bodies.push(row.clone());
+                batch.bodies.push(row);
+            }
+            batch.blocks.push(LeafBlock {
+                first,
+                count,
+                root: frontier.root(),
+                leaves: codec::pack_block(&entries),
+            });
+            store.batch_append(&[batch]).unwrap();
+        }
+    }
+    bodies
+}
+
+/// How often 16 bytes stand in a file.
+fn times(folder: &Path, file: &str, needle: &[u8]) -> usize {
+    let bytes = std::fs::read(folder.join(file)).unwrap_or_default();
+    bytes
+        .windows(16)
+        .filter(|window| *window == &needle[..16])
+        .count()
+}
+
+#[test]
+fn what_was_erased_is_neither_in_the_file_nor_in_its_log() {
+    let (folder, store) = fresh();
+    let bodies = side_by_side(&store, 60);
+    store.tidy();
+    // One of which a copy stands elsewhere: overwriting where it stands does not take that away.
+    let salts = |row: &BodyRow| 1 + row.body.len() / 32;
+    let copied = bodies
+        .iter()
+        .filter(|row| row.leaf.ledger_no() < 3)
+        .find(|row| times(folder.path(), "deponent.db", &row.salt) > salts(row));
+    let row = copied.expect("no page was ever split").clone();
+    let head = store.head_read(3).unwrap();
+    let mut batch = Batch::new(3, row.leaf.ledger_no(), head);
+    batch.erased.push(store::ErasedRow {
+        leaf: row.leaf,
+        facets_gained: vec!["erased".into()],
+        facets_lost: Vec::new(),
+        run_record: None,
+    });
+    store.batch_append(&[batch]).unwrap();
+    assert!(folder.path().join("deponent.db-scrub").exists());
+    let left = || ["deponent.db", "deponent.db-wal"].map(|file| times(folder.path(), file, &row.salt));
+    assert_ne!(left(), [0, 0]);
+    // The process dies here; the next opening finishes.
+    drop(store);
+    let store = open(folder.path(), Access::ReadWrite).unwrap();
+    assert_eq!(left(), [0, 0]);
+    assert!(!folder.path().join("deponent.db-scrub").exists());
+    assert!(store.bodies_get(&[row.leaf]).unwrap().is_empty());
+    assert_eq!(store.self_check(false).unwrap(), []);
 }
 
 #[test]
@@ -221,7 +317,7 @@ fn reopening_finds_everything() {
 fn a_newer_schema_is_refused() {
     let (folder, store) = filled();
     drop(store);
-    raw(folder.path()).pragma_update(None, "user_version", 3).unwrap();
+    raw(folder.path()).pragma_update(None, "user_version", 4).unwrap();
     for access in [Access::ReadWrite, Access::ReadOnly] {
         assert!(matches!(open(folder.path(), access), Err(StoreError::Refused(_))));
     }

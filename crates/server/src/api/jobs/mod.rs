@@ -27,8 +27,9 @@ use self::view::{JobView, ProgressDone, RetriesView};
 use super::answer::{ReadProblems, WriteProblems, created, ok};
 use super::fields::{self, Num};
 use crate::api::logs::NoParams;
+use crate::extract::Holds;
 use crate::tasks::to_its_end;
-use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids};
+use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids, own};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -81,16 +82,22 @@ impl From<JobError> for ApiError {
 }
 
 /// A JSON body whose fields are all optional: none at all is an empty object.
-pub(crate) struct Maybe<T>(pub(crate) T);
+pub(crate) struct Maybe<T> {
+    value: T,
+    held: Option<Holds>,
+}
 
 impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<App> for Maybe<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         if request.body().is_end_stream() {
-            return Ok(Self(T::default()));
+            let value = T::default();
+            return Ok(Self { value, held: None });
         }
-        Ok(Self(JsonBody::from_request(request, app).await?.value))
+        let JsonBody { value, held, .. } = JsonBody::from_request(request, app).await?;
+        let held = Some(held);
+        Ok(Self { value, held })
     }
 }
 
@@ -207,7 +214,13 @@ async fn create(
     Received(at): Received,
     body: JsonBody<JobIn>,
 ) -> Result<Response, ApiError> {
-    let given = body.value;
+    let JsonBody {
+        value: given, held, ..
+    } = body;
+    if given.handler.starts_with(own::PREFIX) {
+        let rule = format!("names that begin with {} are Deponent's own", own::PREFIX);
+        return Err(ApiError::invalid("handler", rule));
+    }
     let total = given.total_steps.map(|total| fields::count("total_steps", total));
     let new = NewJob {
         job_id: given.job_id.unwrap_or_else(|| ids::uuid_v7(at)),
@@ -217,7 +230,8 @@ async fn create(
         total_steps: total.transpose()?,
         retry: value_of("retry", given.retry.as_deref())?,
     };
-    act(&app, &caller, new.job_id.clone(), at, JobAct::Create(new)).await
+    let job_id = new.job_id.clone();
+    act(&app, &caller, job_id, at, JobAct::Create(new), Some(held)).await
 }
 
 /// Does something with a job, to its end: a caller that goes away does not let the next one in before the commit is
@@ -228,8 +242,23 @@ async fn done(
     job_id: String,
     at: Timestamp,
     act: JobAct,
+    held: Option<Holds>,
 ) -> Result<JobDone, ApiError> {
     let (app, tenant) = (app.clone(), caller.tenant.clone());
+    let (hold, parsing) = held.map_or((None, None), |(hold, parsing)| (Some(hold), parsing));
+    let ready = {
+        let rules = tenant.rules();
+        move || Ok(act.ready(&rules)?)
+    };
+    // What is left is small; others may parse large bodies while this one waits for its job.
+    let act = match parsing {
+        None => ready()?,
+        Some(parsing) => {
+            let act = app.blocking(move |_| ready()).await?;
+            drop(parsing);
+            act
+        }
+    };
     to_its_end(async move {
         let mut guard = app.ledger.job_lock(&tenant, &job_id).await?;
         guard = app
@@ -238,10 +267,15 @@ async fn done(
                 Ok(guard)
             })
             .await?;
-        let judges = matches!(act, JobAct::Complete(_) | JobAct::Fail(_));
-        let permit = if judges && guard.is_large() {
-            // As large bodies: its audit takes ten times what it says.
-            let permit = app.large_bodies.clone().acquire_owned().await;
+        if guard
+            .handler()
+            .is_some_and(|handler| handler.starts_with(own::PREFIX))
+        {
+            let message = "the job is Deponent's own; what it is about ends it";
+            return Err(ApiError::conflict("job_own", message));
+        }
+        let permit = if act.judges() && guard.is_large() {
+            let permit = app.large_audits.clone().acquire_owned().await;
             Some(permit.map_err(|error| ApiError::internal(&error))?)
         } else {
             None
@@ -252,7 +286,7 @@ async fn done(
                 Ok((guard, next))
             })
             .await?;
-        drop(permit);
+        drop((permit, hold));
         match next {
             JobNext::Write(turn) => Ok(guard.commit(*turn).await?),
             JobNext::Done(done) => Ok(*done),
@@ -268,8 +302,9 @@ async fn act(
     job_id: String,
     at: Timestamp,
     act: JobAct,
+    held: Option<Holds>,
 ) -> Result<Response, ApiError> {
-    let done = done(app, caller, job_id, at, act).await?;
+    let done = done(app, caller, job_id, at, act, held).await?;
     created(&done.placed, &JobView::done(&caller.tenant, &done)?)
 }
 
@@ -303,9 +338,9 @@ async fn start(
     caller: Caller,
     Received(at): Received,
     Path(job_id): Path<String>,
-    _: Maybe<StartIn>,
+    Maybe { held, .. }: Maybe<StartIn>,
 ) -> Result<Response, ApiError> {
-    act(&app, &caller, job_id, at, JobAct::Start).await
+    act(&app, &caller, job_id, at, JobAct::Start, held).await
 }
 
 /// Says how far a job is. Within an attempt it never goes back.
@@ -321,7 +356,9 @@ async fn progress(
     Path(job_id): Path<String>,
     body: JsonBody<ProgressIn>,
 ) -> Result<Response, ApiError> {
-    let given = body.value;
+    let JsonBody {
+        value: given, held, ..
+    } = body;
     let stage = given.stage.as_deref();
     if let Some(stage) = stage {
         fields::word("stage", stage, &["starting", "running", "completing"])?;
@@ -341,7 +378,7 @@ async fn progress(
         current_step: step.transpose()?,
         metadata,
     };
-    let done = done(&app, &caller, job_id, at, JobAct::Progress(update)).await?;
+    let done = done(&app, &caller, job_id, at, JobAct::Progress(update), Some(held)).await?;
     created(&done.placed, &ProgressDone::of(&done)?)
 }
 
@@ -358,13 +395,15 @@ async fn step(
     Path(job_id): Path<String>,
     body: JsonBody<StepIn>,
 ) -> Result<Response, ApiError> {
-    let given = body.value;
+    let JsonBody {
+        value: given, held, ..
+    } = body;
     let step = JobAct::Step {
         step_index: fields::count("step_index", given.step_index)?,
         status: given.status,
         output: value_of("output", given.output.as_deref())?,
     };
-    act(&app, &caller, job_id, at, step).await
+    act(&app, &caller, job_id, at, step, Some(held)).await
 }
 
 /// Records snapshots of health, before and after.
@@ -380,11 +419,14 @@ async fn health(
     Path(job_id): Path<String>,
     body: JsonBody<HealthIn>,
 ) -> Result<Response, ApiError> {
+    let JsonBody {
+        value: given, held, ..
+    } = body;
     let health = JobAct::Health {
-        before: value_of("before", body.value.before.as_deref())?,
-        after: value_of("after", body.value.after.as_deref())?,
+        before: value_of("before", given.before.as_deref())?,
+        after: value_of("after", given.after.as_deref())?,
     };
-    act(&app, &caller, job_id, at, health).await
+    act(&app, &caller, job_id, at, health, Some(held)).await
 }
 
 /// Completes a job and, under a contract, judges it: the verdict is in the ledger with the end.
@@ -398,10 +440,10 @@ async fn complete(
     caller: Caller,
     Received(at): Received,
     Path(job_id): Path<String>,
-    Maybe(body): Maybe<CompleteIn>,
+    Maybe { value: given, held }: Maybe<CompleteIn>,
 ) -> Result<Response, ApiError> {
-    let result = value_of("result", body.result.as_deref())?;
-    act(&app, &caller, job_id, at, JobAct::Complete(result)).await
+    let result = value_of("result", given.result.as_deref())?;
+    act(&app, &caller, job_id, at, JobAct::Complete(result), held).await
 }
 
 /// Ends an attempt that failed: the job is queued again or, with no attempt left, has failed and is judged.
@@ -417,7 +459,8 @@ async fn fail(
     Path(job_id): Path<String>,
     body: JsonBody<FailIn>,
 ) -> Result<Response, ApiError> {
-    act(&app, &caller, job_id, at, JobAct::Fail(body.value.error)).await
+    let JsonBody { value, held, .. } = body;
+    act(&app, &caller, job_id, at, JobAct::Fail(value.error), Some(held)).await
 }
 
 /// Calls a job off. It is not judged.
@@ -433,7 +476,16 @@ async fn cancel(
     Path(job_id): Path<String>,
     body: JsonBody<CancelIn>,
 ) -> Result<Response, ApiError> {
-    act(&app, &caller, job_id, at, JobAct::Cancel(body.value.reason)).await
+    let JsonBody { value, held, .. } = body;
+    act(
+        &app,
+        &caller,
+        job_id,
+        at,
+        JobAct::Cancel(value.reason),
+        Some(held),
+    )
+    .await
 }
 
 /// Reads a job.

@@ -242,6 +242,7 @@ fn execution_status(status: TraceStatus) -> Option<String> {
     let word = match status {
         TraceStatus::Running => ExecutionStatus::Running,
         TraceStatus::Aborted => ExecutionStatus::Aborted,
+        TraceStatus::Ended => ExecutionStatus::Ended,
         // A timeout may be either.
         TraceStatus::Completed | TraceStatus::Failed => return None,
     };

@@ -164,7 +164,7 @@ fn whole(members: &Members, content: [u8; 32], at: Timestamp, mut salts: Salts) 
     let mut ended = TraceEnded {
         status: String::new(),
         reason: None,
-        root_hash,
+        root_hash: Some(root_hash),
         plan_hash: plan_hash.clone(),
         seed,
         total_steps: u32::try_from(total_steps).unwrap_or(u32::MAX),

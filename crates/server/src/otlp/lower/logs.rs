@@ -10,6 +10,7 @@ use ledger::{Bind, Draft, Salts};
 use super::super::any::{Any, Attr, Budget, read_any, read_attr};
 use super::super::decode::LogsRequest;
 use super::super::limits::{NESTING_MAX, SUMMARY_CHARS_MAX, TIME_UNIX_NANO_MAX};
+use super::super::redact;
 use super::super::span::{self, Refusal};
 use super::super::wire::Reader;
 use super::traces::SOURCE_COMPONENT;
@@ -30,6 +31,8 @@ struct LogRef<'a> {
     trace_id: &'a [u8],
     span_id: &'a [u8],
     event_name: &'a str,
+    /// See [`Budget::text_in_bytes`].
+    text_in_bytes: bool,
 }
 
 impl<'a> LogRef<'a> {
@@ -46,6 +49,7 @@ impl<'a> LogRef<'a> {
             trace_id: &[],
             span_id: &[],
             event_name: "",
+            text_in_bytes: false,
         };
         let mut budget = Budget::new();
         let mut reader = Reader::new(bytes, 1 << 6);
@@ -65,6 +69,7 @@ impl<'a> LogRef<'a> {
                 _ => {}
             }
         }
+        log.text_in_bytes = budget.text_in_bytes;
         for (name, id, len) in [("trace_id", log.trace_id, 16), ("span_id", log.span_id, 8)] {
             if !id.is_empty() && id.len() != len {
                 return Err(format!("{name} has {} bytes, {len} are needed", id.len()).into());
@@ -94,15 +99,16 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
     let mut sealer = Sealer::new(salts);
     let mut drafts = Vec::new();
     for group in request.groups() {
-        let origin =
-            span::Origin::resource(group.resource).and_then(|r| Ok((r, span::Origin::scope(group.scope)?)));
+        let (mut of_resource, mut of_scope) = (Vec::new(), Vec::new());
+        let origin = super::resource(sealer.rules(), group.resource, &mut of_resource)
+            .and_then(|r| Ok((r, super::scope(sealer.rules(), group.scope, &mut of_scope)?)));
         let (resource, scope) = match origin {
             Ok(origin) => origin,
             Err(reason) => {
                 let count = u64::try_from(group.items().count()).unwrap_or(u64::MAX);
                 let index = group.resource_index;
                 rejected.add(count, || {
-                    format!("the log records of resource {index}, unreadable: {}", reason.0)
+                    format!("the log records of resource {index}, unreadable: {reason}")
                 });
                 continue;
             }
@@ -112,8 +118,14 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
         }
         let resource_json = object(&resource.attributes);
         for (place, bytes) in group.items().enumerate() {
-            let lowered = LogRef::read(bytes)
-                .and_then(|log| lower_log(&log, &resource, &resource_json, &scope, received_at, &mut sealer));
+            let lowered = LogRef::read(bytes).and_then(|log| {
+                let of = (&resource, &resource_json, &scope);
+                if !log.text_in_bytes {
+                    return lower_log(&log, of, received_at, &mut sealer);
+                }
+                let bytes = redact::log(sealer.rules(), bytes)?;
+                lower_log(&LogRef::read(&bytes)?, of, received_at, &mut sealer)
+            });
             match lowered {
                 Ok(draft) => drafts.push(draft),
                 Err(reason) => {
@@ -136,9 +148,7 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
 
 fn lower_log(
     log: &LogRef<'_>,
-    resource: &span::Origin<'_>,
-    resource_json: &Value,
-    scope: &span::Origin<'_>,
+    (resource, resource_json, scope): (&span::Origin<'_>, &Value, &span::Origin<'_>),
     received_at: Timestamp,
     sealer: &mut Sealer<'_>,
 ) -> Result<Draft, Refusal> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use evidence::canonical::Writer;
 use evidence::record::{Facts, Telemetry, TelemetryPoint};
+use evidence::redact::Redactor;
 use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
 use ledger::{Bind, Draft, Salts};
 use opentelemetry_proto::tonic::metrics::v1::{
@@ -18,7 +19,8 @@ use super::super::any::{Attr, Budget, read_attr};
 use super::super::decode::{MetricsRequest, Rejections, fields};
 use super::super::limits::{POINT_BYTES_MAX, TELEMETRY_BYTES_MAX, TIME_UNIX_NANO_MAX};
 use super::super::ordered::{METRIC, Ordered};
-use super::super::span::{self, Refusal};
+use super::super::redact;
+use super::super::span::Refusal;
 use super::super::wire::{Malformed, Raw, Reader};
 use super::traces::SOURCE_COMPONENT;
 use super::{Lowered, Sealer, attributes_json, identifier, point_value, scope_rest};
@@ -126,17 +128,15 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
     for group in request.groups() {
         let index = group.resource_index;
         let count = |bytes: &[u8]| u64::try_from(points_count(bytes)).unwrap_or(u64::MAX);
-        let origin =
-            span::Origin::resource(group.resource).and_then(|r| Ok((r, span::Origin::scope(group.scope)?)));
+        let (mut of_resource, mut of_scope) = (Vec::new(), Vec::new());
+        let origin = super::resource(sealer.rules(), group.resource, &mut of_resource)
+            .and_then(|r| Ok((r, super::scope(sealer.rules(), group.scope, &mut of_scope)?)));
         let (resource, scope) = match origin {
             Ok(origin) => origin,
             Err(reason) => {
                 let count = group.items().map(count).sum();
                 rejected.add(count, || {
-                    format!(
-                        "the metrics of resource {index}, which is unreadable: {}",
-                        reason.0
-                    )
+                    format!("the metrics of resource {index}, which is unreadable: {reason}")
                 });
                 continue;
             }
@@ -177,7 +177,14 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
                 continue;
             };
             for (at, bytes) in fields(data, 1).enumerate() {
-                match read_point(&metric, points, bytes, received_at, about.as_deref()) {
+                match read_point(
+                    &metric,
+                    points,
+                    bytes,
+                    received_at,
+                    about.as_deref(),
+                    sealer.rules(),
+                ) {
                     Ok(point) => batch.push(point, &mut sealer, &mut drafts, &mut rejected),
                     Err(reason) => rejected.add(1, || {
                         let name: String = metric.name.chars().take(64).collect();
@@ -257,7 +264,14 @@ impl Batch {
 }
 
 /// Checks a point's attributes, and that reading it takes little memory, before it is decoded.
-fn check(points: Points, bytes: &[u8]) -> Result<(Vec<Attr<'_>>, usize), Refusal> {
+///
+/// `kept` holds what is redacted of them because it is text and stands as bytes.
+fn check<'a>(
+    points: Points,
+    bytes: &'a [u8],
+    rules: &Redactor,
+    kept: &'a mut Vec<Vec<u8>>,
+) -> Result<(Vec<Attr<'a>>, usize), Refusal> {
     if bytes.len() > POINT_BYTES_MAX {
         return Err(format!(
             "it has {} bytes, at most {POINT_BYTES_MAX} are taken",
@@ -275,6 +289,13 @@ fn check(points: Points, bytes: &[u8]) -> Result<(Vec<Attr<'_>>, usize), Refusal
         }
         exemplars += usize::from(number == points.exemplars_field());
     }
+    if budget.text_in_bytes {
+        *kept = redact::each(rules, fields(bytes, points.attributes_field()))?;
+        attributes.clear();
+        for bytes in kept.iter() {
+            read_attr(bytes, &mut Budget::new(), &mut attributes)?;
+        }
+    }
     Ok((attributes, exemplars))
 }
 
@@ -284,8 +305,10 @@ fn read_point(
     bytes: &[u8],
     received_at: Timestamp,
     about: Option<&[u8]>,
+    rules: &Redactor,
 ) -> Result<TelemetryPoint, Refusal> {
-    let (attributes, exemplars) = check(points, bytes)?;
+    let mut kept = Vec::new();
+    let (attributes, exemplars) = check(points, bytes, rules, &mut kept)?;
     let mut value = Vec::new();
     let not_a_point = |error: prost::DecodeError| Refusal::from(format!("not a data point: {error}"));
     let (start, time, flags) = match points {

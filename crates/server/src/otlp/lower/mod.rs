@@ -33,9 +33,10 @@ pub use metrics::lower_metrics;
 pub use traces::lower_traces;
 
 use super::any::Attr;
-use super::decode::Rejections;
+use super::decode::{Rejections, fields};
 use super::limits::BODIES_BYTES_MAX;
 use super::ordered::Ordered;
+use super::redact;
 use super::span::{self, Refusal};
 
 /// What a request became.
@@ -131,6 +132,35 @@ const BODY_MEMORY_KEPT: usize = 256 * 1024;
 fn identifier(text: &str) -> Option<Arc<str>> {
     let fits = !text.is_empty() && text.len() <= IDENTIFIER_BYTES_MAX && !text.chars().any(char::is_control);
     fits.then(|| Arc::from(text))
+}
+
+/// A resource, with secrets replaced in what is text and stands as bytes; `kept` holds that. All else is redacted when
+/// it has become JSON.
+fn resource<'a>(
+    rules: &Redactor,
+    bytes: &'a [u8],
+    kept: &'a mut Vec<Vec<u8>>,
+) -> Result<span::Origin<'a>, Refusal> {
+    let mut resource = span::Origin::resource(bytes)?;
+    if resource.text_in_bytes {
+        *kept = redact::each(rules, fields(bytes, 1))?;
+        resource.replace_attributes(kept)?;
+    }
+    Ok(resource)
+}
+
+/// The same of a scope.
+fn scope<'a>(
+    rules: &Redactor,
+    bytes: &'a [u8],
+    kept: &'a mut Vec<Vec<u8>>,
+) -> Result<span::Origin<'a>, Refusal> {
+    let mut scope = span::Origin::scope(bytes)?;
+    if scope.text_in_bytes {
+        *kept = redact::each(rules, fields(bytes, 3))?;
+        scope.replace_attributes(kept)?;
+    }
+    Ok(scope)
 }
 
 /// Attributes as a canonical object.

@@ -19,7 +19,7 @@ use super::names::{Found, Slot};
 use super::shapes::{Shape, Shapes};
 use super::step::{ScopeText, Scratch};
 use super::view::View;
-use super::{Lowered, RefusedSpan, Sealer, attributes_json, hex, identifier, scope_rest};
+use super::{Lowered, RefusedSpan, Sealer, attributes_json, hex, identifier, resource, scope, scope_rest};
 
 /// Stands in the header of every record made from OTLP.
 pub(super) const SOURCE_COMPONENT: &str = "otlp";
@@ -93,11 +93,14 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
                 Ok(())
             };
             let lowered = span.read(bytes).and_then(|()| {
-                let content = span.content(bytes)?;
-                let shape = shapes.look_up(&span.attributes);
-                let lowered = lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer, false)?;
-                if let Some(draft) = lowered {
-                    return take(&span, &shape.found, draft, &mut sealer);
+                if !span.text_in_bytes {
+                    let content = span.content(bytes)?;
+                    let shape = shapes.look_up(&span.attributes);
+                    let lowered =
+                        lower_span(&span, &scope, content, shape, &mut scratch, &mut sealer, false)?;
+                    if let Some(draft) = lowered {
+                        return take(&span, &shape.found, draft, &mut sealer);
+                    }
                 }
                 // There may be secrets in it: they are taken out of what was sent, and of what it becomes.
                 let bytes = redact::span(sealer.rules(), bytes)?;
@@ -416,7 +419,8 @@ impl Traces {
 }
 
 fn read_resource(rules: &Redactor, bytes: &[u8]) -> Result<Resource, Refusal> {
-    let read = span::Origin::resource(bytes)?;
+    let mut kept = Vec::new();
+    let read = resource(rules, bytes, &mut kept)?;
     let json = redacted_json(rules, attributes_json(&read.attributes))?;
     let text = |text: &str| rules.text(text).unwrap_or_else(|| text.to_owned());
     let sdk = [
@@ -439,7 +443,8 @@ fn read_resource(rules: &Redactor, bytes: &[u8]) -> Result<Resource, Refusal> {
 }
 
 fn read_scope(rules: &Redactor, group: &Group<'_>) -> Result<ScopeText, Refusal> {
-    let scope = span::Origin::scope(group.scope)?;
+    let mut kept = Vec::new();
+    let scope = scope(rules, group.scope, &mut kept)?;
     let text = |text: &str| rules.text(text).unwrap_or_else(|| text.to_owned());
     Ok(ScopeText {
         name: text(scope.name),

@@ -1,0 +1,153 @@
+"""Connections to a server, and what they retry.
+
+What is retried is safe to send again: decisions take a lease that a lost answer
+only wastes, results and steps have an identity, new runs an `Idempotency-Key`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from .errors import raise_for
+from .run import AsyncRun, Run
+from .types import Json
+
+# Tries of one request in all, and the first pause between two; each is twice the one before.
+TRIES_MAX = 5
+PAUSE_SECS = 0.1
+# Longest pause that a server's Retry-After is given.
+PAUSE_SECS_MAX = 5.0
+TIMEOUT_SECS = 30.0
+# Answered so before anything was done, or after a failure of the other side's.
+AGAIN = frozenset({429, 502, 503, 504})
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def _pause(attempt: int, response: httpx.Response | None) -> float:
+    said = response.headers.get("retry-after", "") if response is not None else ""
+    if said.isdigit():
+        return min(float(said), PAUSE_SECS_MAX)
+    return float(min(PAUSE_SECS * 2**attempt, PAUSE_SECS_MAX))
+
+
+def _run_body(run_id: str | None, fields: dict[str, Json]) -> dict[str, Json]:
+    return fields if run_id is None else {"run_id": run_id, **fields}
+
+
+class Client:
+    """A connection to a server. Use it as a context manager, or close it."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:4318",
+        api_key: str | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(
+            base_url=url, headers=_headers(api_key), timeout=TIMEOUT_SECS, transport=transport
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def request(
+        self, method: str, path: str, body: Json = None, *, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """One request, tried again while the server is busy or away."""
+        headers = {"idempotency-key": f'"{idempotency_key}"'} if idempotency_key else {}
+        for attempt in range(TRIES_MAX):
+            last = attempt + 1 == TRIES_MAX
+            response: httpx.Response | None = None
+            try:
+                response = self._http.request(method, path, json=body, headers=headers)
+            except httpx.TransportError:
+                if last:
+                    raise
+            if response is not None and (last or response.status_code not in AGAIN):
+                raise_for(response)
+                return response.json() if response.content else {}
+            time.sleep(_pause(attempt, response))
+        raise AssertionError("unreachable")
+
+    def run(self, run_id: str | None = None, **fields: Json) -> Run:
+        """Starts a run; `fields` are those of POST /api/v1/runs."""
+        body = _run_body(run_id, fields)
+        started = self.request("POST", "/api/v1/runs", body, idempotency_key=str(uuid.uuid4()))
+        return Run(self, str(started["run_id"]))
+
+    def attach(self, run_id: str) -> Run:
+        """A run that was started elsewhere."""
+        return Run(self, run_id)
+
+
+class AsyncClient:
+    """The same for asyncio."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:4318",
+        api_key: str | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=_headers(api_key), timeout=TIMEOUT_SECS, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def request(
+        self, method: str, path: str, body: Json = None, *, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """One request, tried again while the server is busy or away."""
+        headers = {"idempotency-key": f'"{idempotency_key}"'} if idempotency_key else {}
+        for attempt in range(TRIES_MAX):
+            last = attempt + 1 == TRIES_MAX
+            response: httpx.Response | None = None
+            try:
+                response = await self._http.request(method, path, json=body, headers=headers)
+            except httpx.TransportError:
+                if last:
+                    raise
+            if response is not None and (last or response.status_code not in AGAIN):
+                raise_for(response)
+                return response.json() if response.content else {}
+            await asyncio.sleep(_pause(attempt, response))
+        raise AssertionError("unreachable")
+
+    async def run(self, run_id: str | None = None, **fields: Json) -> AsyncRun:
+        """Starts a run; `fields` are those of POST /api/v1/runs."""
+        body = _run_body(run_id, fields)
+        started = await self.request("POST", "/api/v1/runs", body, idempotency_key=str(uuid.uuid4()))
+        return AsyncRun(self, str(started["run_id"]))
+
+    def attach(self, run_id: str) -> AsyncRun:
+        """A run that was started elsewhere."""
+        return AsyncRun(self, run_id)

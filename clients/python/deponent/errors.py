@@ -1,0 +1,84 @@
+"""Why a step was not done, or not believed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+
+class DeponentError(Exception):
+    """The server refused. `code` is stable, `problem` the whole problem document."""
+
+    def __init__(self, message: str, code: str, status: int, problem: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.problem = problem
+
+
+class ConflictError(DeponentError):
+    """The server knows something else under the same name."""
+
+
+class ReplayMismatch(ConflictError):
+    """The output is not the one that was expected. It was not stored."""
+
+    @property
+    def step_index(self) -> int:
+        return int(self.problem["step_index"])
+
+    @property
+    def expected_hash(self) -> str:
+        return str(self.problem["expected_hash"])
+
+    @property
+    def actual_hash(self) -> str:
+        return str(self.problem["actual_hash"])
+
+
+class IdempotencyViolation(ConflictError):
+    """The key is known with another input. Nothing ran."""
+
+    @property
+    def key(self) -> str:
+        return str(self.problem["key"])
+
+
+class InProgress(ConflictError):
+    """Another is doing the same step now."""
+
+
+class LeaseLost(ConflictError):
+    """Another has taken the step over meanwhile. What came out is not kept."""
+
+
+class Unavailable(DeponentError):
+    """The server cannot answer now. Nothing may be done that must be done once."""
+
+
+_BY_CODE: dict[str, type[DeponentError]] = {
+    "replay_mismatch": ReplayMismatch,
+    "idempotency_violation": IdempotencyViolation,
+    "replay_in_progress": InProgress,
+    "lease_lost": LeaseLost,
+}
+
+
+def raise_for(response: httpx.Response) -> None:
+    """Raises what the answer says, if it is no success."""
+    if response.is_success:
+        return
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict):
+        problem = {}
+    code = str(problem.get("code", "unknown"))
+    message = str(problem.get("detail", f"the server answers {response.status_code}"))
+    status = response.status_code
+    kind = _BY_CODE.get(code)
+    if kind is None:
+        kind = ConflictError if status == 409 else Unavailable if status in (429, 503) else DeponentError
+    raise kind(message, code, status, problem)

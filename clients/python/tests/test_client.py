@@ -1,0 +1,191 @@
+"""The client against a real server: DEPONENT_BIN (starts one) or DEPONENT_URL names it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import deponent
+import httpx
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if given := os.environ.get("DEPONENT_URL"):
+        yield given
+        return
+    folder = tmp_path_factory.mktemp("data")
+    log = folder / "log"
+    command = [
+        os.environ["DEPONENT_BIN"], "serve", "--demo", "--listen", "127.0.0.1:0", "--grpc-listen", "off",
+        "--data-dir", str(folder / "data"),
+    ]
+    with log.open("w") as out:
+        # Variables that it does not know are refused.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("DEPONENT_")}
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env)
+    try:
+        until = time.monotonic() + 20
+        while not (found := re.search(r"listening on (http://\S+)", log.read_text())):
+            assert time.monotonic() < until and server.poll() is None, log.read_text()
+            time.sleep(0.05)
+        yield found[1]
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[deponent.Client]:
+    with deponent.Client(url) as client:
+        yield client
+
+
+def test_the_readme_pays_once_and_stops_at_the_changed_tool(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block.replace("http://127.0.0.1:4318", url), names)  # noqa: S102 - our own README
+    assert names["paid"] == ["A-17"]
+    assert capsys.readouterr().out == "{'order': 'A-17', 'paid': 1999}\n" * 3 + "1\n"
+
+
+def test_three_calls_are_three_steps_of_which_two_did_not_run(client: deponent.Client) -> None:
+    run = client.run()
+
+    @run.step(behavior="skip", key=f"three-{run.run_id}")
+    def work() -> int:
+        return 7
+
+    assert [work(), work(), work()] == [7, 7, 7]
+    report = run.report()
+    assert (report["executed"], report["skipped"], report["total"]) == (1, 2, 3)
+    steps = client.request("GET", f"/api/v1/traces/{run.run_id}")["steps"]
+    assert [step["status"] for step in steps] == ["success", "skipped", "skipped"]
+    assert {step["skill_name"] for step in steps} == {"work"}
+
+
+def test_of_many_threads_one_pays(client: deponent.Client) -> None:
+    paid: list[str] = []
+    run = client.run()
+    key = f"many-{run.run_id}"
+
+    def pay() -> str:
+        mine = client.attach(run.run_id)
+        try:
+            with mine.open_step("pay", behavior="skip", key=key, index=0) as step:
+                if step.must_run:
+                    paid.append("paid")
+                    time.sleep(0.2)
+                    step.output = "receipt"
+            return str(step.output)
+        except deponent.ConflictError as error:
+            # Another is at it, or has recorded the step at this index.
+            return error.code
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: pay(), range(16)))
+    assert paid == ["paid"]
+    assert set(answers) <= {"receipt", "replay_in_progress", "conflict"}, answers
+
+
+def test_another_input_under_the_same_key_runs_nothing(client: deponent.Client) -> None:
+    run = client.run()
+    calls: list[int] = []
+
+    @run.step(behavior="skip", key=f"input-{run.run_id}")
+    def double(n: int) -> int:
+        calls.append(n)
+        return 2 * n
+
+    assert double(1) == 2
+    with pytest.raises(deponent.IdempotencyViolation) as raised:
+        double(2)
+    assert raised.value.key == f"input-{run.run_id}"
+    assert calls == [1]
+
+
+def test_a_step_that_raises_may_be_tried_again(client: deponent.Client) -> None:
+    run = client.run()
+    tries: list[int] = []
+
+    @run.step(behavior="skip", key=f"fail-{run.run_id}")
+    def flaky() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("no money")
+        return "done"
+
+    with pytest.raises(ValueError, match="no money"):
+        flaky()
+    assert flaky() == "done" and len(tries) == 2
+    steps = client.request("GET", f"/api/v1/traces/{run.run_id}")["steps"]
+    assert [step["status"] for step in steps] == ["failure", "success"]
+
+
+def test_a_mismatch_names_step_and_hashes_and_is_not_stored(client: deponent.Client) -> None:
+    run = client.run()
+    key = f"mismatch-{run.run_id}"
+    with pytest.raises(deponent.ReplayMismatch) as raised:
+        with run.open_step("tool", behavior="check", key=key, expected="0" * 64) as step:
+            step.output = 1
+    assert (raised.value.step_index, raised.value.expected_hash) == (0, "0" * 64)
+    with run.open_step("tool", behavior="check", key=key, expected=raised.value.actual_hash) as step:
+        assert step.must_run, "nothing was stored"
+        step.output = 1
+    assert step.result is not None and step.result.checked
+
+
+def test_the_same_for_asyncio(url: str) -> None:
+    async def main() -> None:
+        async with deponent.AsyncClient(url) as client:
+            run = await client.run()
+            calls: list[int] = []
+
+            @run.step(behavior="skip", key=lambda n: f"async-{run.run_id}-{n}")
+            async def work(n: int) -> int:
+                calls.append(n)
+                return n + 1
+
+            assert [await work(1), await work(1), await work(2)] == [2, 2, 3]
+            assert calls == [1, 2]
+            async with run.open_step("block", behavior="check", expected=None) as step:
+                if step.must_run:
+                    step.output = {"a": [1]}
+            assert step.result is not None and step.result.executed
+            with pytest.raises(RuntimeError):
+                async with run.open_step("bad", behavior="skip", key=f"bad-{run.run_id}"):
+                    raise RuntimeError("no")
+            report = await run.report()
+            assert (report["executed"], report["skipped"]) == (3, 1)
+            await run.complete()
+
+    asyncio.run(main())
+
+
+def test_a_busy_server_is_asked_again_and_a_refusal_is_not(url: str) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("idempotency-key", ""))
+        if len(seen) < 3:
+            return httpx.Response(503, headers={"retry-after": "0"}, json={"code": "busy"})
+        return httpx.Response(201, json={"run_id": "r"})
+
+    client = deponent.Client("http://test", transport=httpx.MockTransport(answer))
+    assert client.run().run_id == "r"
+    assert len(seen) == 3 and len(set(seen)) == 1 and seen[0], "the same key each time: one run"
+    refusing = httpx.MockTransport(lambda _: httpx.Response(422, json={"code": "invalid", "detail": "run_id: no"}))
+    with pytest.raises(deponent.DeponentError, match="run_id: no") as raised:
+        deponent.Client("http://test", transport=refusing).run()
+    assert (raised.value.code, raised.value.status) == ("invalid", 422)

@@ -1,0 +1,45 @@
+//! `deponent idempotency`: take the idempotency store up again after it has lost its data.
+//!
+//! Source: SPEC 8.1.
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use store::redis::{RedisClock, RedisOnce};
+use store::sqlite::StateDb;
+
+use super::DataDir;
+use crate::output::{self, Usage};
+
+/// Look after idempotency keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdempotencyCommand {
+    /// After Redis has lost its data: believe what it holds now, so that checks are answered again.
+    ///
+    /// A key that was completed before the loss is new again. Servers take it up by themselves.
+    Reset {
+        #[command(flatten)]
+        data_dir: DataDir,
+    },
+}
+
+impl IdempotencyCommand {
+    pub(crate) fn run(self) -> Result<u8> {
+        let Self::Reset { data_dir } = self;
+        let settings = data_dir.settings()?;
+        let Some(url) = settings.redis_url else {
+            output::line("idempotency keys are kept in state.db: there is nothing to reset");
+            return Ok(0);
+        };
+        let options = data_dir.existing()?;
+        let state = StateDb::open_or_begin_anew(&options.data_dir.join("state.db"))?;
+        let mut redis = RedisOnce::new(&url, RedisClock::Redis, state)
+            .map_err(|error| Usage(format!("redis_url: {error}")))?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+        redis
+            .reset(crate::clock::now(), u64::from_ne_bytes(random))
+            .context("Redis was not reset")?;
+        output::line("reset: checks are answered again");
+        Ok(0)
+    }
+}

@@ -1,0 +1,205 @@
+//! `erasure.performed`: bodies were erased, by whom, why, and which.
+//!
+//! It stands in the commit that erases them. Of each it keeps what a repeat of the record is known by (its
+//! identity) and where a step stood (its index): both name the record and say nothing of what was in it. The
+//! identity of an environment that came with spans is a hash of its content, and is not kept.
+//!
+//! Source: SPEC 11.6; docs/formats.md, "erasure.performed".
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+
+use super::rule::{self, RuleBroken};
+use super::{BodyError, put, text};
+use crate::canonical::{self, Value};
+use crate::facet::push_facet;
+use crate::{Identity, Kind, RecordId};
+
+/// Most bodies that one request erases: a step has few that hold a hash of it, and a record of this length is
+/// 150 KB. More are erased one by one, with `only`.
+pub const ERASED_RECORDS_MAX: usize = 1_000;
+
+/// The body of an `erasure.performed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasurePerformed {
+    /// The first is the one that was asked for.
+    pub erased: Vec<ErasedRecord>,
+    /// Bodies that hold an unsalted hash of it were left.
+    pub only: bool,
+    /// Who asked.
+    pub principal: String,
+    /// Why.
+    pub reason: String,
+    /// What redaction took out of the reason.
+    pub redactions: Option<Value>,
+}
+
+/// A record whose body was erased, and what is kept of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErasedRecord {
+    /// The record.
+    pub record_id: RecordId,
+    /// By which it is known again.
+    pub identity: Option<Identity>,
+    /// Of a step that was given its index.
+    pub step_index: Option<u32>,
+}
+
+impl ErasurePerformed {
+    /// Whether it keeps to the rules of SPEC 11.6.
+    ///
+    /// # Errors
+    /// The first rule broken.
+    pub fn check(&self) -> Result<(), RuleBroken> {
+        rule::prose_given("reason", &self.reason)?;
+        if self.erased.len() > ERASED_RECORDS_MAX {
+            let rule = format!("at most {ERASED_RECORDS_MAX} bodies are erased together");
+            return Err(RuleBroken::new("only", rule));
+        }
+        Ok(())
+    }
+
+    /// The canonical body.
+    pub fn encode(&self) -> Vec<u8> {
+        let erased = self.erased.iter().map(|record| {
+            let mut object = Vec::with_capacity(3);
+            let identity = record.identity.map(|identity| {
+                let digits = identity.as_bytes().iter();
+                Value::String(digits.fold(String::with_capacity(32), |mut text, byte| {
+                    let _ = write!(text, "{byte:02x}");
+                    text
+                }))
+            });
+            put(&mut object, "identity", identity);
+            put(
+                &mut object,
+                "record_id",
+                Some(Value::String(record.record_id.to_string())),
+            );
+            put(
+                &mut object,
+                "step_index",
+                record.step_index.map(|index| Value::Int(index.into())),
+            );
+            Value::Object(object)
+        });
+        let erased = erased.collect::<Vec<_>>();
+        let mut object = Vec::with_capacity(5);
+        put(&mut object, "erased", Some(Value::from(erased)));
+        put(&mut object, "only", Some(Value::Bool(self.only)));
+        put(&mut object, "principal", Some(text(&self.principal)));
+        put(&mut object, "reason", Some(text(&self.reason)));
+        put(&mut object, "redactions", self.redactions.clone());
+        canonical::to_vec(&Value::Object(object))
+    }
+
+    /// Reads a stored body.
+    ///
+    /// # Errors
+    /// The bytes are no such body.
+    pub fn read(body: &[u8]) -> Result<Self, BodyError> {
+        let bad = |reason: &str| BodyError::new(Kind::ErasurePerformed, reason);
+        let wire: Wire =
+            serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::ErasurePerformed, error))?;
+        let erased = wire.erased.into_iter().map(|record| {
+            let identity = match record.identity {
+                None => None,
+                Some(digits) => Some(identity_of(&digits).ok_or_else(|| bad("identity"))?),
+            };
+            Ok(ErasedRecord {
+                record_id: RecordId::parse(&record.record_id).ok_or_else(|| bad("record_id"))?,
+                identity,
+                step_index: record.step_index,
+            })
+        });
+        Ok(Self {
+            erased: erased.collect::<Result<_, BodyError>>()?,
+            only: wire.only,
+            principal: wire.principal,
+            reason: wire.reason,
+            redactions: None,
+        })
+    }
+
+    pub(crate) fn facets(&self, out: &mut Vec<String>) {
+        for record in &self.erased {
+            push_facet(out, "erasure", &record.record_id.to_string());
+        }
+    }
+}
+
+fn identity_of(digits: &str) -> Option<Identity> {
+    let mut bytes = [0; 16];
+    if digits.len() != 32 || !digits.is_ascii() {
+        return None;
+    }
+    for (place, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(digits.get(2 * place..2 * place + 2)?, 16).ok()?;
+    }
+    Some(Identity::from_bytes(bytes))
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    erased: Vec<WireRecord>,
+    only: bool,
+    principal: String,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct WireRecord {
+    identity: Option<String>,
+    record_id: String,
+    step_index: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use tlog::LeafIndex;
+
+    use super::*;
+    use crate::Timestamp;
+
+    /// Frozen: these bytes are committed to.
+    #[test]
+    fn body_bytes_are_these() {
+        let at = Timestamp::parse("2026-11-21T09:30:00.000001Z").unwrap();
+        let record_id = RecordId::new(at, LeafIndex::new(281), 123_456_789).unwrap();
+        let erasure = ErasurePerformed {
+            erased: vec![
+                ErasedRecord {
+                    record_id,
+                    identity: Some(Identity::step(0)),
+                    step_index: Some(0),
+                },
+                ErasedRecord {
+                    record_id,
+                    identity: None,
+                    step_index: None,
+                },
+            ],
+            only: false,
+            principal: "key:a1".into(),
+            reason: "asked for by the person".into(),
+            redactions: None,
+        };
+        erasure.check().unwrap();
+        let body = String::from_utf8(erasure.encode()).unwrap();
+        let id = record_id.to_string();
+        assert_eq!(
+            body,
+            format!(
+                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"record_id":"{id}"}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
+            )
+        );
+        assert_eq!(ErasurePerformed::read(body.as_bytes()).unwrap(), erasure);
+        assert!(identity_of("é186c6ac354c12f183e4768441954a29").is_none());
+        let silent = ErasurePerformed {
+            reason: String::new(),
+            ..erasure
+        };
+        assert_eq!(silent.check().unwrap_err().field, "reason");
+    }
+}

@@ -1,0 +1,696 @@
+//! Erasing bodies: which go together, what is left of them, one commit.
+//!
+//! What must be read for it (the run, to add it up without what is erased; the bodies that hold a hash of it) is read
+//! in the asker's thread, and written as one task of the sequencer if nothing came in between. The record of the
+//! erasure, the rows that go and the run's new row stand in one transaction. Afterwards the store is scrubbed.
+//!
+//! Source: SPEC 11.6; docs/formats.md, "Erased records".
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use evidence::canonical::{self, Value};
+use evidence::record::{
+    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView, RuleBroken,
+    is_erasable,
+};
+use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
+use serde::Deserialize;
+use store::{
+    ErasedRow, FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Scrubbed, Store, StoreError, codec,
+};
+
+use crate::hold::{HeldBy, reason_kept};
+use crate::sequencer::Sequencer;
+use crate::verify::Erasures;
+use crate::{BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, SubmitError, Tenant};
+
+/// How often what was read is read anew because something came in between; then it is read on the sequencer's
+/// thread, where nothing can.
+const PLANS: u32 = 3;
+
+/// Rows of a run read at once.
+const ROWS_READ: u32 = 10_000;
+
+/// Bodies of a run held at once: 256 typical ones are half a MiB.
+const BODIES_READ: usize = 256;
+
+/// Bytes hashed to learn which hashes may be of a body or a part of it: 0.2 s. Of a larger body the deeper parts
+/// are left out.
+const HASHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How deep parts of a body are hashed: what is logged elsewhere is a whole prompt, message or argument.
+const HASHED_DEPTH: u32 = 12;
+
+/// Lists of provenance logs that are looked into, by the hash of an input, and logs that an answer names.
+const ELSEWHERE_MAX: usize = 100;
+
+/// What an erasure did.
+#[derive(Clone, Debug)]
+pub struct Erasure {
+    /// Of its record.
+    pub receipt: Receipt,
+    /// Records whose bodies are gone, first the one that was asked for.
+    pub erased: Vec<(RecordId, Kind)>,
+    /// What may still tell of them.
+    pub remains: Vec<Remains>,
+    /// How thoroughly the files are rid of them; `None`: a reader was in the way, it is tried again.
+    pub scrubbed: Option<Scrubbed>,
+}
+
+/// Something from which an erased body may still be guessed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// The record, if it is one.
+    pub record: Option<(RecordId, Kind)>,
+    /// What it tells.
+    pub what: &'static str,
+}
+
+/// Why nothing was erased.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// No such record.
+    #[error("the record does not exist")]
+    Unknown,
+    /// Its body is erased already.
+    #[error("the body of record {0} is erased already")]
+    Already(RecordId),
+    /// Others are judged by it.
+    #[error("the body of a {0} is not erased: others are judged by it")]
+    Kept(&'static str),
+    /// It, or one that would go with it, is held.
+    #[error("record {record_id} is under a legal hold of the {what}")]
+    Held {
+        /// The record.
+        record_id: RecordId,
+        /// `tenant`, `run` or `record`.
+        what: &'static str,
+    },
+    /// It, or one that would go with it, must be kept longer.
+    #[error("record {record_id} must be kept until {until}")]
+    MinimumRetention {
+        /// The record.
+        record_id: RecordId,
+        /// Until then.
+        until: Timestamp,
+    },
+    /// A rule is broken.
+    #[error(transparent)]
+    Rule(#[from] RuleBroken),
+    /// The record of the erasure is too large.
+    #[error(transparent)]
+    Body(#[from] BodyTooLarge),
+    /// The ledger refused the record.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Nothing was erased, as far as is known.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// What must be read for it cannot be.
+    #[error(transparent)]
+    Read(#[from] RecordError),
+}
+
+impl From<StoreError> for EraseError {
+    fn from(error: StoreError) -> Self {
+        RecordError::from(error).into()
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct EraseAsked {
+    /// The record.
+    pub record_id: RecordId,
+    /// Why.
+    pub reason: String,
+    /// Leave the bodies that hold an unsalted hash of it.
+    pub only: bool,
+    /// Who asks.
+    pub principal: String,
+}
+
+/// Rows that go with a commit.
+#[derive(Debug)]
+pub(crate) struct Erasing {
+    pub(crate) rows: Vec<ErasedRow>,
+    pub(crate) runs: Vec<RunRow>,
+}
+
+/// Everything that an erasure does, as of what was read.
+struct Plan {
+    doomed: Vec<Doomed>,
+    /// The run as it was read, and as it is without the bodies.
+    run: Option<(RunRow, RunRow)>,
+    /// Records of erasures that were there.
+    erasures: u64,
+    remains: Vec<Remains>,
+}
+
+/// A record whose body goes.
+struct Doomed {
+    kept: ErasedRecord,
+    kind: Kind,
+    recorded_at: Timestamp,
+    row: ErasedRow,
+    held_by: Vec<HeldBy>,
+}
+
+impl Ledger {
+    /// Erases the body of a record, and unless `only` those that hold an unsalted hash of it. Blocks until that is
+    /// durable and the files are scrubbed.
+    ///
+    /// # Errors
+    /// [`EraseError`]; then nothing was erased, as far as is known.
+    pub fn erase(
+        &self,
+        tenant: &Arc<Tenant>,
+        asked: &EraseAsked,
+        at: Timestamp,
+    ) -> Result<Erasure, EraseError> {
+        for attempt in 0..=PLANS {
+            let plan = if attempt < PLANS {
+                Some(plan(self, tenant, asked, at)?)
+            } else {
+                None
+            };
+            let (reply, answer) = std::sync::mpsc::channel();
+            let (ledger, of, request) = (self.clone(), Arc::clone(tenant), asked.clone());
+            let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
+                // The asker may have gone; the erasure stays.
+                let _ = reply.send(write(sequencer, &ledger, &of, &request, plan, at));
+            }));
+            if !queued {
+                return Err(SubmitError::Closing.into());
+            }
+            let Some((receipt, plan)) = answer.recv().map_err(|_| self.unanswered())?? else {
+                continue;
+            };
+            let scrubbed = self.store().scrub();
+            if let Err(error) = &scrubbed {
+                tracing::warn!(%error, "the database was not scrubbed of what was erased; it is tried again");
+            }
+            return Ok(Erasure {
+                receipt,
+                erased: plan
+                    .doomed
+                    .iter()
+                    .map(|doomed| (doomed.kept.record_id, doomed.kind))
+                    .collect(),
+                remains: plan.remains,
+                scrubbed: scrubbed.ok(),
+            });
+        }
+        Err(SubmitError::Unknown("the run keeps changing".into()).into())
+    }
+
+    /// The record that erased another's body; `None`: there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn erasure_of(
+        &self,
+        tenant: &Arc<Tenant>,
+        id: RecordId,
+    ) -> Result<Option<(Record, ErasurePerformed)>, RecordError> {
+        let found = self
+            .records(tenant)
+            .newest(facet::facet("erasure", &id.to_string()), None)?;
+        Ok(found.and_then(|record| {
+            let erasure = ErasurePerformed::read(record.body.as_deref()?).ok()?;
+            Some((record, erasure))
+        }))
+    }
+}
+
+/// On the sequencer's thread: writes what was planned if it still holds, or plans here.
+fn write(
+    sequencer: &mut Sequencer,
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    asked: &EraseAsked,
+    planned: Option<Plan>,
+    at: Timestamp,
+) -> Result<Option<(Receipt, Plan)>, EraseError> {
+    let plan = match planned {
+        Some(planned) if still_holds(ledger.store(), tenant, &planned)? => planned,
+        Some(_) => return Ok(None),
+        None => plan(ledger, tenant, asked, at)?,
+    };
+    // Holds may have been placed since.
+    may_go(ledger, tenant, &plan.doomed, at)?;
+    let mut salts = tenant.salts();
+    let (reason, redactions) = reason_kept(salts.rules(), &asked.reason);
+    let erasure = ErasurePerformed {
+        erased: plan.doomed.iter().map(|doomed| doomed.kept).collect(),
+        only: asked.only,
+        principal: asked.principal.clone(),
+        reason,
+        redactions,
+    };
+    erasure.check()?;
+    let body = erasure.encode();
+    let draft = Draft::alone_clean(
+        Kind::ErasurePerformed,
+        Facts::Erasure(erasure),
+        &body,
+        at,
+        &mut salts,
+    )?;
+    let erasing = Erasing {
+        rows: plan.doomed.iter().map(|doomed| doomed.row.clone()).collect(),
+        runs: plan.run.iter().map(|(_, refolded)| refolded.clone()).collect(),
+    };
+    let receipt = sequencer.submit_erasing_now(tenant, draft, erasing, at)??.receipt;
+    Ok(Some((receipt, plan)))
+}
+
+/// Whether nothing came in between: no record of the run, no erasure.
+fn still_holds(store: &dyn Store, tenant: &Tenant, plan: &Plan) -> Result<bool, EraseError> {
+    if Erasures::count(store, tenant.tenant_no)? != plan.erasures {
+        return Ok(false);
+    }
+    Ok(match &plan.run {
+        None => true,
+        Some((seen, _)) => store.run_read(seen.key)?.as_ref() == Some(seen),
+    })
+}
+
+/// Whether nothing keeps them: no hold, no minimum retention.
+fn may_go(ledger: &Ledger, tenant: &Tenant, doomed: &[Doomed], at: Timestamp) -> Result<(), EraseError> {
+    let minimum = ledger.options().minimum_retention_micros;
+    for doomed in doomed {
+        let record_id = doomed.kept.record_id;
+        for scope in &doomed.held_by {
+            if let Some(what) = scope.holds(ledger.store(), tenant.tenant_no)? {
+                return Err(EraseError::Held { record_id, what });
+            }
+        }
+        let until = doomed
+            .recorded_at
+            .checked_add_micros(minimum)
+            .unwrap_or(Timestamp::MAX);
+        if minimum > 0 && until > at {
+            return Err(EraseError::MinimumRetention { record_id, until });
+        }
+    }
+    Ok(())
+}
+
+fn plan(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    asked: &EraseAsked,
+    at: Timestamp,
+) -> Result<Plan, EraseError> {
+    let store = ledger.store();
+    // Before anything is read: what comes after it is seen by its count.
+    let erasures = Erasures::count(store, tenant.tenant_no)?;
+    let record = ledger
+        .records(tenant)
+        .get(asked.record_id)?
+        .ok_or(EraseError::Unknown)?;
+    let header = record.header()?;
+    let Some(body) = record.body.as_deref() else {
+        return Err(EraseError::Already(asked.record_id));
+    };
+    if !is_erasable(&header) {
+        return Err(EraseError::Kept(header.kind.as_str()));
+    }
+    let mut plan = Plan {
+        doomed: vec![doom(record.leaf, &header, body)?],
+        run: None,
+        erasures,
+        remains: Vec::new(),
+    };
+    let hashes = Hashes::of(header.kind, body);
+    let run = match &header.run {
+        None => None,
+        Some(run) => store.run_find(tenant.tenant_no, &run.run_id)?,
+    };
+    if let Some(run) = run {
+        with_run(store, &mut plan, run, asked.only, (&header, body), &hashes)?;
+    }
+    elsewhere(ledger, tenant, &hashes, &mut plan)?;
+    plan.remains.extend(always_left(&header));
+    may_go(ledger, tenant, &plan.doomed, at)?;
+    if plan.doomed.len() > ERASED_RECORDS_MAX {
+        let rule = ErasurePerformed {
+            erased: plan.doomed.iter().map(|doomed| doomed.kept).collect(),
+            only: false,
+            principal: String::new(),
+            reason: "-".to_owned(),
+            redactions: None,
+        };
+        rule.check()?;
+    }
+    Ok(plan)
+}
+
+fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, EraseError> {
+    let facts = Facts::read(header, body).map_err(|error| RecordError::Body {
+        leaf: leaf.leaf_index(),
+        reason: error.to_string(),
+    })?;
+    let (before, after) = (facts.facets(header), facet::erased(header));
+    let kept = ErasedRecord::of(header, &facts, body);
+    let run_id = header.run.as_ref().map(|run| &*run.run_id);
+    Ok(Doomed {
+        kept,
+        kind: header.kind,
+        recorded_at: header.recorded_at,
+        held_by: HeldBy::of(header.id, run_id, &before),
+        row: ErasedRow {
+            leaf,
+            facets_gained: after
+                .iter()
+                .filter(|facet| !before.contains(facet))
+                .cloned()
+                .collect(),
+            facets_lost: before
+                .into_iter()
+                .filter(|facet| !after.contains(facet))
+                .collect(),
+            run_record: None,
+        },
+    })
+}
+
+/// Goes once through the records of a run: finds those that hold a hash of what is erased, and adds the run up
+/// without both.
+fn with_run(
+    store: &dyn Store,
+    plan: &mut Plan,
+    run: RunRow,
+    only: bool,
+    (header, body): (&Header<'_>, &[u8]),
+    hashes: &Hashes,
+) -> Result<(), EraseError> {
+    let asked_leaf = plan.doomed[0].row.leaf;
+    let step_index = plan.doomed[0]
+        .kept
+        .step_index
+        .filter(|_| header.kind == Kind::TraceStep);
+    let mut state: Option<RunState> = None;
+    let mut ended = false;
+    let mut late = false;
+    each_row(store, run.key, |row, leaf, packed| {
+        let header_there = Header::decode(leaf).map_err(|source| RecordError::Header {
+            leaf: row.leaf.leaf_index(),
+            source,
+        })?;
+        let mut there = Vec::new();
+        let there = match packed {
+            Some(packed) => {
+                codec::unpack_into(packed, BODY_BYTES_MAX, &mut there).map_err(|error| {
+                    RecordError::Body {
+                        leaf: row.leaf.leaf_index(),
+                        reason: error.to_string(),
+                    }
+                })?;
+                Some(there.as_slice())
+            }
+            None => None,
+        };
+        let is_end = matches!(row.kind, Kind::TraceCompleted | Kind::TraceAborted);
+        if row.leaf == asked_leaf {
+            late = ended;
+            plan.doomed[0].row.run_record = kept_row(row, plan.doomed[0].kept.identity);
+        } else if let Some(there) = there {
+            let why = match row.kind {
+                // The root hash covers the steps before it, and the plan.
+                Kind::TraceCompleted | Kind::TraceAborted => {
+                    let covers = matches!(header.kind, Kind::TraceStep | Kind::RunStarted) && !late;
+                    covers.then_some(
+                        "its root hash and plan hash are unsalted hashes of what was erased, among others",
+                    )
+                }
+                Kind::EvidenceActivity => hashes
+                    .in_activity(there, step_index)
+                    .then_some("its fingerprints are unsalted hashes of the texts of this step"),
+                Kind::ProvenanceLog => hashes
+                    .in_provenance(there)
+                    .then_some("it holds what was erased, or an unsalted hash of it"),
+                _ => None,
+            };
+            match why {
+                Some(what) if only => plan.remains.push(Remains {
+                    record: Some((header_there.id, row.kind)),
+                    what,
+                }),
+                Some(_) => {
+                    let mut doomed = doom(row.leaf, &header_there, there)?;
+                    doomed.row.run_record = kept_row(row, doomed.kept.identity);
+                    plan.doomed.push(doomed);
+                }
+                None if row.kind == Kind::RunCompleted && header.kind == Kind::TraceStep => {
+                    plan.remains.push(Remains {
+                        record: Some((header_there.id, row.kind)),
+                        what: "totals that its sender declared for the whole run",
+                    });
+                }
+                None if row.kind == Kind::EvidenceIntegrity => plan.remains.push(Remains {
+                    record: Some((header_there.id, row.kind)),
+                    what: "the seal: which classes of evidence the run had, how many records, and its grade",
+                }),
+                None => {}
+            }
+        }
+        ended |= is_end;
+        let goes = plan
+            .doomed
+            .last()
+            .is_some_and(|doomed| doomed.row.leaf == row.leaf)
+            || row.leaf == asked_leaf;
+        let facts = match there.filter(|_| !goes) {
+            Some(there) if adds_up(row.kind) => {
+                Facts::read(&header_there, there).map_err(|error| RecordError::Body {
+                    leaf: row.leaf.leaf_index(),
+                    reason: error.to_string(),
+                })?
+            }
+            Some(_) => Facts::Other,
+            None => Facts::erased(
+                &header_there,
+                &ErasedRecord {
+                    record_id: header_there.id,
+                    identity: None,
+                    step_index: row.step_index,
+                },
+            ),
+        };
+        match (&mut state, &facts) {
+            (None, Facts::RunStarted(started)) => {
+                state = Some(RunState::start(started, header_there.recorded_at));
+            }
+            (None, _) => {}
+            (Some(state), facts) => {
+                let correlation_id = header_there.correlation_id.as_deref();
+                state.apply(facts, correlation_id, header_there.recorded_at);
+            }
+        }
+        Ok(())
+    })?;
+    let _ = body;
+    if let Some(state) = state {
+        let refolded = RunRow { state, ..run.clone() };
+        plan.run = Some((run, refolded));
+    }
+    Ok(())
+}
+
+/// Whether a run adds up from bodies of this kind.
+const fn adds_up(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::RunStarted | Kind::RunCompleted | Kind::TraceStep | Kind::TraceCompleted | Kind::TraceAborted
+    )
+}
+
+/// The row of an erased record, when something of it changes.
+fn kept_row(row: &RunRecordRow, identity: Option<Identity>) -> Option<RunRecordRow> {
+    (row.identity != identity).then_some(RunRecordRow { identity, ..*row })
+}
+
+/// Shows every row of a run with its leaf and, of kinds that matter, its packed body.
+fn each_row(
+    store: &dyn Store,
+    run: RunKey,
+    mut each: impl FnMut(&RunRecordRow, &[u8], Option<&[u8]>) -> Result<(), EraseError>,
+) -> Result<(), EraseError> {
+    let mut from = 0;
+    loop {
+        let rows = store.run_records(run, from, ROWS_READ)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        from = last.run_seq + 1;
+        let whole = rows.len() < ROWS_READ as usize;
+        for chunk in rows.chunks(BODIES_READ) {
+            let leaves: Vec<LeafKey> = chunk.iter().map(|row| row.leaf).collect();
+            let headers = crate::records::headers(store, &leaves)?;
+            let bodies: HashMap<LeafKey, Vec<u8>> = store
+                .bodies_get(&leaves)?
+                .into_iter()
+                .map(|row| (row.leaf, row.body))
+                .collect();
+            for (row, leaf) in chunk.iter().zip(&headers) {
+                each(row, leaf, bodies.get(&row.leaf).map(Vec::as_slice))?;
+            }
+        }
+        if whole {
+            return Ok(());
+        }
+    }
+}
+
+/// Hashes that may be of what is erased, or of a part of it.
+#[derive(Default)]
+struct Hashes {
+    all: HashSet<[u8; 32]>,
+    /// The first of them, those of the largest parts.
+    first: Vec<[u8; 32]>,
+}
+
+impl Hashes {
+    fn of(kind: Kind, body: &[u8]) -> Self {
+        let mut hashes = Self::default();
+        let Ok(body) = canonical::parse(body, canonical::Limits::default()) else {
+            return hashes;
+        };
+        let mut left = HASHED_BYTES_MAX;
+        if kind == Kind::TraceStep {
+            // What the step took in and gave out. The words of its form ("success") tell nothing of it.
+            for (section, name) in [
+                ("step", "params"),
+                ("step", "outcome_data"),
+                ("otel", "attributes"),
+                ("otel", "events"),
+                ("step", "input_hash"),
+                ("step", "output_hash"),
+                ("activity", "prompt_fingerprint"),
+                ("activity", "response_fingerprint"),
+            ] {
+                if let Some(part) = body.get(section).and_then(|section| section.get(name)) {
+                    hashes.walk(part, HASHED_DEPTH, &mut left);
+                }
+            }
+        } else if matches!(kind, Kind::ProvenanceLog | Kind::EvidenceActivity) {
+            hashes.walk(&body, HASHED_DEPTH, &mut left);
+        }
+        hashes
+    }
+
+    fn insert(&mut self, hash: [u8; 32]) {
+        if self.all.insert(hash) && self.first.len() < ELSEWHERE_MAX {
+            self.first.push(hash);
+        }
+    }
+
+    fn walk(&mut self, value: &Value, depth: u32, left: &mut usize) {
+        let bytes = canonical::to_vec(value);
+        let Some(less) = left.checked_sub(bytes.len()) else {
+            return;
+        };
+        *left = less;
+        self.insert(sha256(&bytes));
+        match value {
+            Value::String(text) => {
+                self.insert(sha256(text.as_bytes()));
+                // A hash that stands in it itself.
+                if let Some(hash) = unhex(text.as_bytes()) {
+                    self.insert(hash);
+                }
+            }
+            Value::Array(values) if depth > 0 => {
+                for value in values {
+                    self.walk(value, depth - 1, left);
+                }
+            }
+            Value::Object(members) if depth > 0 => {
+                for (_, value) in members {
+                    self.walk(value, depth - 1, left);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn has(&self, hex: Option<&str>) -> bool {
+        hex.and_then(|hex| unhex(hex.as_bytes()))
+            .is_some_and(|hash| self.all.contains(&hash))
+    }
+
+    fn in_activity(&self, body: &[u8], step_index: Option<u32>) -> bool {
+        #[derive(Deserialize)]
+        struct Wire<'a> {
+            step_index: Option<u32>,
+            prompt_fingerprint: Option<&'a str>,
+            response_fingerprint: Option<&'a str>,
+        }
+        let Ok(wire) = serde_json::from_slice::<Wire<'_>>(body) else {
+            return false;
+        };
+        (step_index.is_some() && wire.step_index == step_index)
+            || self.has(wire.prompt_fingerprint)
+            || self.has(wire.response_fingerprint)
+    }
+
+    fn in_provenance(&self, body: &[u8]) -> bool {
+        ProvenanceView::read(body)
+            .is_ok_and(|log| self.has(Some(log.input_hash)) || self.has(Some(log.output_hash)))
+    }
+}
+
+/// Provenance logs of other runs, or of none, with the same input.
+fn elsewhere(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    hashes: &Hashes,
+    plan: &mut Plan,
+) -> Result<(), EraseError> {
+    let mut leaves = Vec::new();
+    for hash in &hashes.first {
+        let query = FacetQuery {
+            facets: vec![facet::facet("provenance.input", &hex_string(hash))],
+            limit: u32::try_from(ELSEWHERE_MAX).unwrap_or(u32::MAX),
+            newest_first: true,
+            ..FacetQuery::default()
+        };
+        leaves.extend(ledger.store().facet_find(tenant.tenant_no, &query)?.leaves);
+    }
+    leaves.sort_unstable();
+    leaves.dedup();
+    leaves.retain(|leaf| plan.doomed.iter().all(|doomed| doomed.row.leaf != *leaf));
+    leaves.truncate(ELSEWHERE_MAX);
+    for leaf in crate::records::headers(ledger.store(), &leaves)? {
+        let Ok(header) = Header::decode(&leaf) else {
+            continue;
+        };
+        let named = plan
+            .remains
+            .iter()
+            .any(|remains| remains.record.is_some_and(|(id, _)| id == header.id));
+        if !named {
+            plan.remains.push(Remains {
+                record: Some((header.id, header.kind)),
+                what: "it holds what was erased, or an unsalted hash of it",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What every erasure leaves.
+fn always_left(header: &Header<'_>) -> Vec<Remains> {
+    let mut left = vec![
+        "the header: kind, ids, times and actor",
+        "what other records say of the same thing in their own words",
+        "backups, archives and exports made earlier still hold the text",
+    ];
+    if header.kind == Kind::TraceStep {
+        left.insert(1, "where the step stood: its index, or the ids of its span");
+    }
+    left.into_iter()
+        .map(|what| Remains { record: None, what })
+        .collect()
+}

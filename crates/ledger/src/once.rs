@@ -1,0 +1,426 @@
+//! Once: keys that are checked before something is done, so that it is done once.
+//!
+//! One thread owns the backend. What comes while it is at work is its next batch,
+//! so many callers share a commit or a round trip. A caller waits without holding
+//! a thread.
+//!
+//! In scope: the queue, leases, what is kept with a key and how it is encrypted.
+//! Out of scope: backends (store), requests and answers (server), steps ([`crate::replay`]).
+//!
+//! Start at [`Once::check`]. Source: SPEC 8.1.
+
+mod vault;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use evidence::Timestamp;
+use store::once::{OnceAct, OnceAsk, OnceStore};
+use tokio::sync::oneshot;
+
+pub use store::once::{
+    ENTRIES_PER_TENANT_MAX, Lease, OnceEntry, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStatus, Previous,
+    TTL_SECS_DEFAULT, TTL_SECS_MAX,
+};
+pub use vault::Vault;
+
+/// How long a holder is taken to live when it does not renew its lease (SPEC 8.1).
+pub const LEASE_SECS_DEFAULT: u32 = 60;
+
+/// Longest lease that may be set: whoever dies blocks its key that long.
+pub const LEASE_SECS_MAX: u32 = 3_600;
+
+/// Longest reason of a failure that is kept, in characters (SPEC 8.1).
+pub const ERROR_CHARS_MAX: usize = 500;
+
+/// Asks that wait, at most: a fifth of a second's work of the slower backend.
+const ASKS_WAITING_MAX: usize = 4_096;
+
+/// Payload bytes that wait, at most, as many as bodies in flight.
+const BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
+
+/// Asks done together, at most: 512 take the embedded backend some 15 ms.
+const BATCH_ASKS_MAX: usize = 512;
+
+/// Payload bytes done together, at most: bounds one transaction, and what Redis is sent at once.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a check does when the backend cannot answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnOutage {
+    /// It is refused: nothing is done twice.
+    #[default]
+    Refuse,
+    /// It passes, and that is put on record.
+    Allow,
+}
+
+/// How it runs.
+#[derive(Clone, Debug)]
+pub struct OnceOptions {
+    /// File with the key that answers and outputs are encrypted under; made when absent.
+    pub key_file: PathBuf,
+    /// How long a holder is taken to live.
+    pub lease_secs: u32,
+    /// What a check does when the backend cannot answer.
+    pub on_outage: OnOutage,
+}
+
+/// Something asked, and where the answer goes.
+struct Waiting {
+    ask: OnceAsk,
+    bytes: usize,
+    reply: oneshot::Sender<Result<OnceSaid, OnceError>>,
+}
+
+/// What the thread is told.
+enum Task {
+    Ask(Waiting),
+    Sweep(Timestamp),
+}
+
+struct Inner {
+    options: OnceOptions,
+    vault: Vault,
+    /// Until the thread has it.
+    backend: Mutex<Option<Box<dyn OnceStore>>>,
+    queue: OnceLock<SyncSender<Task>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// Keys that are used once. Cheap to clone. The backend is first touched when something is asked.
+#[derive(Clone)]
+pub struct Once {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Once {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Once")
+            .field("options", &self.inner.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a check said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// Whoever asked holds the key now.
+    New {
+        /// Shown to act on it.
+        lease: Lease,
+        /// Who held it before.
+        previous: Option<Previous>,
+        /// Until when, unless renewed.
+        lease_until: Timestamp,
+        /// When the key is gone.
+        expires_at: Timestamp,
+    },
+    /// The same request holds it, or has its result.
+    Duplicate(Box<OnceEntry>),
+    /// Another request does.
+    Conflict(Box<OnceEntry>),
+}
+
+impl Checked {
+    /// Whether it is to be done now.
+    pub const fn is_new(&self) -> bool {
+        matches!(self, Self::New { .. })
+    }
+
+    /// Whether it was asked before.
+    pub const fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Duplicate(_))
+    }
+
+    /// Whether the key belongs to another request.
+    pub const fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict(_))
+    }
+}
+
+/// Why a key was not checked, or not acted on.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyRefusal {
+    /// There is no such key.
+    #[error("there is no such key, or its time is over")]
+    Unknown,
+    /// Whoever asks does not hold it, or it is done.
+    #[error("the lease is not the key's any more")]
+    LeaseLost,
+    /// The tenant has too many.
+    #[error("the tenant has {ENTRIES_PER_TENANT_MAX} keys")]
+    Full,
+    /// Nothing can be said.
+    #[error(transparent)]
+    Backend(#[from] OnceError),
+}
+
+/// A check.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// Of the request; `None` agrees with every other.
+    pub hash: Option<[u8; 32]>,
+    /// A word kept with the key.
+    pub label: Option<String>,
+    /// How long the key lives.
+    pub ttl_secs: u32,
+}
+
+impl Once {
+    /// Over a backend.
+    pub fn new(backend: Box<dyn OnceStore>, options: OnceOptions) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                vault: Vault::new(&options.key_file),
+                options,
+                backend: Mutex::new(Some(backend)),
+                queue: OnceLock::new(),
+                bytes: Arc::default(),
+            }),
+        }
+    }
+
+    /// How it runs.
+    pub fn options(&self) -> &OnceOptions {
+        &self.inner.options
+    }
+
+    /// What encrypts what is kept.
+    pub fn vault(&self) -> &Vault {
+        &self.inner.vault
+    }
+
+    /// Is the key new? Then whoever asks holds it.
+    ///
+    /// # Errors
+    /// [`KeyRefusal::Full`] or [`KeyRefusal::Backend`].
+    pub async fn check(&self, key: &OnceKey, check: Check, at: Timestamp) -> Result<Checked, KeyRefusal> {
+        let mut lease = [0; 16];
+        getrandom::fill(&mut lease).map_err(|error| OnceError::Unavailable(error.to_string()))?;
+        let act = OnceAct::Check {
+            hash: check.hash,
+            label: check.label,
+            ttl_secs: check.ttl_secs,
+            lease_secs: self.inner.options.lease_secs,
+            lease,
+        };
+        match self.ask(key, act, at).await? {
+            OnceSaid::New {
+                previous,
+                lease_until,
+                expires_at,
+            } => Ok(Checked::New {
+                lease,
+                previous,
+                lease_until,
+                expires_at,
+            }),
+            OnceSaid::Known {
+                entry,
+                conflict: false,
+            } => Ok(Checked::Duplicate(entry)),
+            OnceSaid::Known { entry, .. } => Ok(Checked::Conflict(entry)),
+            other => Err(refused(&other)),
+        }
+    }
+
+    /// There is a result. The same again by the same holder is a success.
+    ///
+    /// # Errors
+    /// [`KeyRefusal::Unknown`], [`KeyRefusal::LeaseLost`] or [`KeyRefusal::Backend`].
+    pub async fn complete(
+        &self,
+        key: &OnceKey,
+        lease: Lease,
+        label: Option<String>,
+        response_hash: Option<[u8; 32]>,
+        payload: Option<Vec<u8>>,
+        at: Timestamp,
+    ) -> Result<OnceEntry, KeyRefusal> {
+        let act = OnceAct::Complete {
+            lease,
+            label,
+            response_hash,
+            payload,
+        };
+        done(self.ask(key, act, at).await?)
+    }
+
+    /// There will be no result; the key may be tried again. The reason is kept, cut to [`ERROR_CHARS_MAX`].
+    ///
+    /// # Errors
+    /// As [`Once::complete`].
+    pub async fn fail(
+        &self,
+        key: &OnceKey,
+        lease: Lease,
+        error: &str,
+        at: Timestamp,
+    ) -> Result<OnceEntry, KeyRefusal> {
+        let error = error.chars().take(ERROR_CHARS_MAX).collect();
+        done(self.ask(key, OnceAct::Fail { lease, error }, at).await?)
+    }
+
+    /// The holder lives.
+    ///
+    /// # Errors
+    /// As [`Once::complete`].
+    pub async fn renew(&self, key: &OnceKey, lease: Lease, at: Timestamp) -> Result<OnceEntry, KeyRefusal> {
+        let lease_secs = self.inner.options.lease_secs;
+        done(self.ask(key, OnceAct::Renew { lease, lease_secs }, at).await?)
+    }
+
+    /// Where a key stands.
+    ///
+    /// # Errors
+    /// The backend cannot answer.
+    pub async fn read(&self, key: &OnceKey, at: Timestamp) -> Result<Option<OnceEntry>, OnceError> {
+        Ok(match self.ask(key, OnceAct::Read, at).await? {
+            OnceSaid::Read(entry) => entry.map(|entry| *entry),
+            _ => None,
+        })
+    }
+
+    /// The key was never there; who holds it has lost it.
+    ///
+    /// # Errors
+    /// The backend cannot answer.
+    pub async fn delete(&self, key: &OnceKey, at: Timestamp) -> Result<(), OnceError> {
+        self.ask(key, OnceAct::Delete, at).await.map(drop)
+    }
+
+    /// Takes away what is over, some time soon. Does nothing as long as nothing was ever asked.
+    pub fn sweep(&self, at: Timestamp) {
+        if let Some(queue) = self.inner.queue.get() {
+            // A full queue sweeps with its own asks.
+            let _ = queue.try_send(Task::Sweep(at));
+        }
+    }
+
+    async fn ask(&self, key: &OnceKey, act: OnceAct, at: Timestamp) -> Result<OnceSaid, OnceError> {
+        let busy = || OnceError::Unavailable("too many wait for it".into());
+        let bytes = match &act {
+            OnceAct::Complete {
+                payload: Some(payload),
+                ..
+            } => payload.len(),
+            _ => 0,
+        };
+        let waiting = &self.inner.bytes;
+        if waiting.fetch_add(bytes, Ordering::AcqRel) + bytes > BYTES_WAITING_MAX {
+            waiting.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(busy());
+        }
+        let (reply, answer) = oneshot::channel();
+        let task = Task::Ask(Waiting {
+            ask: OnceAsk {
+                key: key.clone(),
+                act,
+                at,
+            },
+            bytes,
+            reply,
+        });
+        if let Err(refused) = self.queue()?.try_send(task) {
+            waiting.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(match refused {
+                TrySendError::Full(_) => busy(),
+                TrySendError::Disconnected(_) => OnceError::Unavailable("its thread has ended".into()),
+            });
+        }
+        answer
+            .await
+            .unwrap_or_else(|_| Err(OnceError::Unavailable("its thread has ended".into())))
+    }
+
+    /// Where asks go; the thread is started with the first.
+    fn queue(&self) -> Result<&SyncSender<Task>, OnceError> {
+        if let Some(queue) = self.inner.queue.get() {
+            return Ok(queue);
+        }
+        let mut backend = self.inner.backend.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(backend) = backend.take() {
+            let (queue, asks) = sync_channel(ASKS_WAITING_MAX);
+            let bytes = Arc::clone(&self.inner.bytes);
+            std::thread::Builder::new()
+                .name("once".into())
+                .spawn(move || work(&asks, backend, &bytes))
+                .map_err(|error| OnceError::Unavailable(error.to_string()))?;
+            let _ = self.inner.queue.set(queue);
+        }
+        self.inner
+            .queue
+            .get()
+            .ok_or_else(|| OnceError::Unavailable("its thread could not be started".into()))
+    }
+}
+
+/// Until nobody is left who could ask.
+fn work(tasks: &Receiver<Task>, mut backend: Box<dyn OnceStore>, waiting: &AtomicUsize) {
+    let mut next = tasks.recv().ok();
+    while let Some(task) = next.take() {
+        let first = match task {
+            Task::Ask(first) => first,
+            Task::Sweep(at) => {
+                if let Err(error) = backend.sweep(at) {
+                    tracing::debug!(%error, "what is over could not be swept");
+                }
+                next = tasks.recv().ok();
+                continue;
+            }
+        };
+        let (mut asks, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut one = Some(first);
+        while let Some(Waiting {
+            ask,
+            bytes: size,
+            reply,
+        }) = one.take()
+        {
+            asks.push(ask);
+            replies.push(reply);
+            bytes += size;
+            if asks.len() >= BATCH_ASKS_MAX || bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+            match tasks.try_recv() {
+                Ok(Task::Ask(waiting)) => one = Some(waiting),
+                Ok(sweep) => next = Some(sweep),
+                Err(_) => {}
+            }
+        }
+        let said = backend.apply(&asks);
+        waiting.fetch_sub(bytes, Ordering::AcqRel);
+        for (reply, said) in replies.into_iter().zip(said) {
+            if let Err(error) = &said {
+                tracing::debug!(%error, "a key could not be answered for");
+            }
+            // The asker may have gone.
+            let _ = reply.send(said);
+        }
+        if next.is_none() {
+            next = tasks.recv().ok();
+        }
+    }
+}
+
+fn done(said: OnceSaid) -> Result<OnceEntry, KeyRefusal> {
+    match said {
+        OnceSaid::Done(entry) => Ok(*entry),
+        other => Err(refused(&other)),
+    }
+}
+
+fn refused(said: &OnceSaid) -> KeyRefusal {
+    match said {
+        OnceSaid::Unknown => KeyRefusal::Unknown,
+        OnceSaid::LeaseLost => KeyRefusal::LeaseLost,
+        OnceSaid::Full => KeyRefusal::Full,
+        other => KeyRefusal::Backend(OnceError::Unavailable(format!(
+            "an answer to something else: {other:?}"
+        ))),
+    }
+}

@@ -1,0 +1,538 @@
+//! Bodies that are erased: what is left of them, what verification says, and what keeps them from being erased.
+
+use std::sync::Arc;
+
+use evidence::record::{HoldScope, RunCompleted, StepStatus, StepView, root_hash, step_hash};
+use evidence::{FindingCode, Kind, RecordId, TraceStatus, hex_string, sha256};
+use ledger::{Draft, EraseAsked, EraseError, Erasure, HoldError, Ledger, Placed, StoredTree, Tenant};
+use store::{Fault, LeafKey, Scrubbed, codec};
+
+use crate::bed::{
+    Span, TestLedger, completed, database, projections, report, run, step, step_of, system, tamper,
+};
+
+fn asked(placed: &Placed) -> EraseAsked {
+    EraseAsked {
+        record_id: placed.receipt.record_id,
+        reason: "asked for by the person".into(),
+        only: false,
+        principal: "key:dpo".into(),
+    }
+}
+
+fn erase(bed: &TestLedger, tenant: &Arc<Tenant>, placed: &Placed) -> Result<Erasure, EraseError> {
+    bed.ledger.erase(tenant, &asked(placed), bed.now())
+}
+
+/// Everything that is on disk of the database.
+fn bytes_on_disk(bed: &TestLedger) -> Vec<u8> {
+    let path = database(bed.path());
+    ["", "-wal", "-shm", "-journal"]
+        .iter()
+        .flat_map(|suffix| std::fs::read(format!("{}{suffix}", path.display())).unwrap_or_default())
+        .collect()
+}
+
+fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+fn body_of(ledger: &Ledger, tenant: &Arc<Tenant>, id: RecordId) -> Option<Vec<u8>> {
+    ledger.records(tenant).get(id).unwrap().unwrap().body
+}
+
+/// The auditor finds nothing, and says how much is erased.
+#[track_caller]
+fn check_erased(bed: &TestLedger, erased: u64) {
+    bed.check();
+    let report = bed.report();
+    assert_eq!(report.flags, [format!("ERASED {erased}")]);
+    assert_eq!(report.exit_code(None), 0);
+}
+
+/// The answer of a step, yes or no, in all that its body says.
+fn answer(yes: bool) -> Draft {
+    step_of("r", 0, |step| {
+        step.step.outcome_data = Some(format!("{{\"approved\":{yes}}}").into_bytes());
+        step.step.status = if yes {
+            StepStatus::Success
+        } else {
+            StepStatus::Failure
+        };
+        step.step.outcome_category = if yes { "SUCCESS" } else { "DENIED" }.into();
+        step.step.idempotency_key = Some(format!("key-{yes}"));
+    })
+}
+
+/// A ledger in which the answer was given, erased, and everything else is the same.
+fn answered(yes: bool) -> (TestLedger, Arc<Tenant>, Placed, [Vec<u8>; 2]) {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let placed = bed.one(&tenant, answer(yes));
+    bed.one(&tenant, step("r", 1));
+    bed.complete(&tenant, "r");
+    let leaf = LeafKey::new(tenant.ledger().row.ledger_no, placed.receipt.leaf_index);
+    let stored = bed.ledger.store().bodies_get(&[leaf]).unwrap().remove(0);
+    erase(&bed, &tenant, &placed).unwrap();
+    bed.one(&tenant, system("life goes on"));
+    let body = codec::unpack(&stored.body, 1 << 20).unwrap();
+    (bed, tenant, placed, [stored.salt.to_vec(), body])
+}
+
+#[test]
+fn an_erased_yes_or_no_cannot_be_guessed_from_anything_that_is_left() {
+    let (yes, tenant, placed, _) = answered(true);
+    let (no, ..) = answered(false);
+    // All that is projected is the same whichever it was; only ids of records are drawn.
+    let shown = |bed: &TestLedger| -> Vec<String> {
+        projections(bed.path())
+            .iter()
+            .map(|row| without_ids(row))
+            .collect()
+    };
+    assert_eq!(shown(&yes), shown(&no));
+    // A guesser knows everything but the answer, and tries both against every byte.
+    let left = bytes_on_disk(&yes);
+    let header = yes
+        .ledger
+        .records(&tenant)
+        .get(placed.receipt.record_id)
+        .unwrap()
+        .unwrap();
+    let commitment = header.header().unwrap().commitment;
+    for (bed_of, guess) in [(answered(true), true), (answered(false), false)] {
+        let [salt, body] = &bed_of.3;
+        let outcome = format!("{{\"approved\":{guess}}}");
+        let view = StepView::read(body).unwrap();
+        let steps = [step_hash(0, &view.step)];
+        let root = root_hash(&yes.run_row(&tenant, "r").state.plan_hash, 42, &steps);
+        for hash in [sha256(body), sha256(outcome.as_bytes()), steps[0], root] {
+            assert!(!holds(&left, &hash), "a hash of {guess} is left");
+            assert!(
+                !holds(&left, hex_string(&hash).as_bytes()),
+                "a hash of {guess} is left"
+            );
+        }
+        assert!(!holds(&left, outcome.as_bytes()));
+        assert!(!holds(&left, format!("key-{guess}").as_bytes()));
+        // The commitment opens under the salt alone, which is gone.
+        assert!(!holds(&left, salt));
+        assert_ne!(evidence::commitment(&[0; 32], Kind::TraceStep, body), commitment);
+    }
+    check_erased(&yes, 2);
+    check_erased(&no, 2);
+}
+
+/// A row without the ids of records, which are drawn.
+fn without_ids(row: &str) -> String {
+    let mut out = String::new();
+    let mut rest = row;
+    while let Some(at) = rest.find("erasure=") {
+        let (before, after) = rest.split_at(at + "erasure=".len());
+        out.push_str(before);
+        rest = after.get(36..).unwrap_or_default();
+    }
+    out + rest
+}
+
+#[test]
+fn every_proof_holds_and_rebuilt_projections_are_the_same_after_an_erasure() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let placed = bed.one(&tenant, answer(true));
+    bed.complete(&tenant, "r");
+    let span = Span::default();
+    let root = bed.all(&tenant, vec![span.environment("shop"), span.draft()]);
+    bed.ledger.checkpoint_now(&tenant);
+    let tree = StoredTree::new(bed.ledger.store(), tenant.ledger().row.ledger_no);
+    let head = bed
+        .ledger
+        .store()
+        .head_read(tenant.ledger().row.ledger_no)
+        .unwrap();
+    let index = tlog::LeafIndex::new(placed.receipt.leaf_index);
+    let before = tree.inclusion(index, head.size).unwrap();
+    for placed in [&placed, &root[0], &root[1]] {
+        erase(&bed, &tenant, placed).unwrap();
+    }
+    assert_eq!(tree.inclusion(index, head.size).unwrap(), before);
+    tlog::verify_inclusion(&placed.receipt.leaf_hash, index, head.size, &before, &head.root).unwrap();
+    // The step, the end with its root hash, an environment, a span.
+    check_erased(&bed, 4);
+    let kept = projections(bed.path());
+    assert_ne!(bed.ledger.rebuild().unwrap(), 0);
+    assert_eq!(projections(bed.path()), kept);
+    check_erased(&bed, 4);
+    let bed = bed.reopen();
+    check_erased(&bed, 4);
+}
+
+#[test]
+fn a_run_adds_up_without_what_is_erased_and_says_so_where_it_cannot_know() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let placed = bed.one(&tenant, answer(false));
+    bed.one(&tenant, step("r", 1));
+    let end = completed(RunCompleted {
+        failed: true,
+        ..RunCompleted::default()
+    });
+    let end = bed.end(&tenant, "r", &end).unwrap();
+    let erasure = erase(&bed, &tenant, &placed).unwrap();
+    let kinds: Vec<Kind> = erasure.erased.iter().map(|(_, kind)| *kind).collect();
+    assert_eq!(kinds, [Kind::TraceStep, Kind::TraceCompleted]);
+    let state = bed.run_row(&tenant, "r").state;
+    assert_eq!(
+        (state.total_steps, state.success_count, state.failure_count),
+        (2, 1, 0)
+    );
+    assert_eq!((state.root_hash, state.settled), (None, true));
+    // The caller's own word on the end is another record.
+    assert_eq!(state.status, TraceStatus::Failed);
+    erase(&bed, &tenant, &end).unwrap();
+    let state = bed.run_row(&tenant, "r").state;
+    assert_eq!(
+        (state.status.as_str(), state.execution_status.as_str()),
+        ("ended", "ENDED")
+    );
+    // A start takes the plan's hash with it.
+    bed.one(&tenant, run("s"));
+    let s = bed.run_row(&tenant, "s");
+    let started = bed
+        .ledger
+        .records(&tenant)
+        .read(&[s.started_leaf])
+        .unwrap()
+        .remove(0);
+    let started = Placed {
+        receipt: started.receipt().unwrap(),
+        fresh: false,
+    };
+    erase(&bed, &tenant, &started).unwrap();
+    let state = bed.run_row(&tenant, "s").state;
+    assert_eq!(
+        (state.plan_hash.as_str(), state.source.as_str(), state.agent_id),
+        ("", "", None)
+    );
+    // It goes on, and ends without a root hash, which covers the plan.
+    bed.one(&tenant, step("s", 0));
+    bed.complete(&tenant, "s");
+    let state = bed.run_row(&tenant, "s").state;
+    assert_eq!(
+        (state.status, state.root_hash, state.total_steps),
+        (TraceStatus::Completed, None, 1)
+    );
+    check_erased(&bed, 4);
+}
+
+#[test]
+fn with_only_the_rest_stays_and_is_named() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let placed = bed.one(&tenant, answer(true));
+    bed.complete(&tenant, "r");
+    let only = EraseAsked {
+        only: true,
+        ..asked(&placed)
+    };
+    let erasure = bed.ledger.erase(&tenant, &only, bed.now()).unwrap();
+    assert_eq!(erasure.erased, [(placed.receipt.record_id, Kind::TraceStep)]);
+    let named: Vec<Kind> = erasure
+        .remains
+        .iter()
+        .filter_map(|left| Some(left.record?.1))
+        .collect();
+    assert_eq!(named, [Kind::RunCompleted, Kind::TraceCompleted]);
+    assert!(erasure.remains.iter().any(|left| left.what.contains("backups")));
+    assert_eq!(erasure.scrubbed, Some(Scrubbed::Rewritten));
+    assert!(bed.run_row(&tenant, "r").state.root_hash.is_some());
+    let (_, said) = bed
+        .ledger
+        .erasure_of(&tenant, placed.receipt.record_id)
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (said.principal.as_str(), said.reason.as_str()),
+        ("key:dpo", "asked for by the person")
+    );
+    check_erased(&bed, 1);
+}
+
+#[test]
+fn what_was_erased_and_is_sent_again_gets_the_first_receipt() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let first = bed.one(&tenant, answer(true));
+    let span = Span::default();
+    let spans = bed.all(&tenant, vec![span.environment("shop"), span.draft()]);
+    for placed in [&first, &spans[0], &spans[1]] {
+        erase(&bed, &tenant, placed).unwrap();
+    }
+    for (again, before) in [
+        (answer(true), first),
+        (answer(false), first),
+        (span.draft(), spans[1]),
+    ] {
+        let again = bed.one(&tenant, again);
+        assert_eq!((again.receipt, again.fresh), (before.receipt, false));
+    }
+    assert!(body_of(&bed.ledger, &tenant, first.receipt.record_id).is_none());
+    // What names an environment is a hash of it, and went with it: it is recorded anew.
+    assert!(bed.one(&tenant, span.environment("shop")).fresh);
+    check_erased(&bed, 3);
+}
+
+#[test]
+fn what_does_not_exist_is_erased_or_kept_is_not_erased() {
+    let bed = TestLedger::new();
+    let (tenant, other) = (bed.tenant("acme"), bed.tenant("other"));
+    let theirs = bed.one(&other, system("theirs"));
+    let placed = bed.one(&tenant, system("ours"));
+    assert!(matches!(erase(&bed, &tenant, &theirs), Err(EraseError::Unknown)));
+    let silent = EraseAsked {
+        reason: String::new(),
+        ..asked(&placed)
+    };
+    assert!(matches!(
+        bed.ledger.erase(&tenant, &silent, bed.now()),
+        Err(EraseError::Rule(_))
+    ));
+    let erasure = erase(&bed, &tenant, &placed).unwrap();
+    assert!(matches!(
+        erase(&bed, &tenant, &placed),
+        Err(EraseError::Already(id)) if id == placed.receipt.record_id
+    ));
+    let of_erasure = Placed {
+        receipt: erasure.receipt,
+        fresh: true,
+    };
+    assert!(matches!(
+        erase(&bed, &tenant, &of_erasure),
+        Err(EraseError::Kept("erasure.performed"))
+    ));
+    assert_eq!(
+        body_of(&bed.ledger, &other, theirs.receipt.record_id).is_some(),
+        true
+    );
+    check_erased(&bed, 1);
+}
+
+#[test]
+fn a_hold_keeps_what_it_is_about_until_it_is_released() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let placed = bed.one(&tenant, answer(true));
+    let end = bed.complete(&tenant, "r");
+    let ended = bed
+        .ledger
+        .records(&tenant)
+        .newest("ended".into(), None)
+        .unwrap()
+        .unwrap();
+    let who = ("key:counsel", "case 7");
+    let place = |id: &str, scope| bed.ledger.hold_place(&tenant, id, scope, who, bed.now());
+    let release = |id: &str| bed.ledger.hold_release(&tenant, id, who, bed.now());
+    for (id, scope, what) in [
+        ("h1", HoldScope::Tenant, "tenant"),
+        ("h2", HoldScope::Run("r".into()), "run"),
+        ("h3", HoldScope::Record(placed.receipt.record_id), "record"),
+        // Of one that would go with it.
+        ("h4", HoldScope::Record(ended.header().unwrap().id), "record"),
+    ] {
+        place(id, scope).unwrap();
+        match erase(&bed, &tenant, &placed) {
+            Err(EraseError::Held { what: held, .. }) => assert_eq!(held, what),
+            other => panic!("{id}: {other:?}"),
+        }
+        let released = release(id).unwrap();
+        assert_eq!(released.released.unwrap().reason, "case 7");
+        assert!(matches!(release(id), Err(HoldError::Released)));
+    }
+    // Two holds over the same: one released is not enough.
+    place("h5", HoldScope::Tenant).unwrap();
+    place("h6", HoldScope::Tenant).unwrap();
+    release("h5").unwrap();
+    assert!(matches!(erase(&bed, &tenant, &end), Err(EraseError::Held { .. })));
+    release("h6").unwrap();
+    for (unknown, result) in [
+        ("run", place("h7", HoldScope::Run("nobody".into())).map(|_| ())),
+        ("hold", release("h7").map(|_| ())),
+    ] {
+        assert!(matches!(result, Err(HoldError::Unknown)), "{unknown}");
+    }
+    erase(&bed, &tenant, &placed).unwrap();
+    check_erased(&bed, 2);
+}
+
+#[test]
+fn a_hold_on_a_run_keeps_records_that_name_it_in_their_bodies() {
+    use evidence::record::SystemRecord;
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let record = SystemRecord {
+        component: "host".into(),
+        event_type: "LOG".into(),
+        severity: "INFO".into(),
+        summary: "of the run".into(),
+        run_id: Some("r".into()),
+        ..SystemRecord::default()
+    };
+    let placed = bed.one(&tenant, crate::bed::system_of(&record));
+    let who = ("local", "case 8");
+    bed.ledger
+        .hold_place(&tenant, "h", HoldScope::Run("r".into()), who, bed.now())
+        .unwrap();
+    assert!(matches!(
+        erase(&bed, &tenant, &placed),
+        Err(EraseError::Held { what: "run", .. })
+    ));
+    bed.check();
+}
+
+#[test]
+fn a_body_that_went_otherwise_is_damage_and_one_that_came_back_too() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let placed: Vec<Placed> = (0..4)
+        .map(|n| bed.one(&tenant, system(&format!("{n}"))))
+        .collect();
+    let leaf = LeafKey::new(tenant.ledger().row.ledger_no, placed[1].receipt.leaf_index);
+    let row = bed.ledger.store().bodies_get(&[leaf]).unwrap().remove(0);
+    erase(&bed, &tenant, &placed[1]).unwrap();
+    check_erased(&bed, 1);
+    // Straight at the database, the trigger lets go only what a record erased.
+    let connection = rusqlite::Connection::open(database(bed.path())).unwrap();
+    let gone = i64::try_from(placed[2].receipt.leaf_index).unwrap() | (leaf.as_i64() & !0xff);
+    assert!(
+        connection
+            .execute("DELETE FROM bodies WHERE leaf = ?1", [gone])
+            .is_err()
+    );
+    drop(connection);
+    let bed = bed.reopen_after(|folder| {
+        tamper(folder, &format!("DELETE FROM bodies WHERE leaf = {gone}"));
+        let connection = rusqlite::Connection::open(database(folder)).unwrap();
+        connection
+            .execute(
+                "INSERT INTO bodies VALUES (?1, ?2, ?3)",
+                (leaf.as_i64(), row.salt.as_slice(), &row.body),
+            )
+            .unwrap();
+    });
+    let found = report(bed.path());
+    let codes: Vec<_> = found
+        .findings
+        .iter()
+        .map(|finding| (finding.code, finding.record_id))
+        .collect();
+    assert!(
+        codes.contains(&(FindingCode::BodyMissing, Some(placed[2].receipt.record_id))),
+        "{codes:?}"
+    );
+    assert!(
+        codes.contains(&(FindingCode::ErasureIncomplete, Some(placed[1].receipt.record_id))),
+        "{codes:?}"
+    );
+    assert_eq!(found.exit_code(None), 1);
+}
+
+#[test]
+fn a_column_that_still_says_what_was_erased_is_found() {
+    for (sql, place) in [
+        ("UPDATE runs SET success_count = 1", "runs.success_count"),
+        ("UPDATE runs SET root_hash = zeroblob(32)", "runs.root_hash"),
+        (
+            "INSERT INTO facets SELECT tenant_no, 'step.key=key-true', leaf, 0 FROM facets WHERE facet = 'erased' LIMIT 1",
+            "facets",
+        ),
+        ("DELETE FROM facets WHERE facet = 'erased'", "facets"),
+        (
+            "UPDATE run_records SET step_index = 7 WHERE run_seq = 1",
+            "run_records.step_index",
+        ),
+    ] {
+        let bed = TestLedger::new();
+        let tenant = bed.tenant("acme");
+        bed.one(&tenant, run("r"));
+        let placed = bed.one(&tenant, answer(true));
+        bed.complete(&tenant, "r");
+        erase(&bed, &tenant, &placed).unwrap();
+        check_erased(&bed, 2);
+        let bed = bed.reopen_after(|folder| tamper(folder, sql));
+        let found = report(bed.path());
+        assert!(
+            found.findings.iter().any(|finding| finding.place == place),
+            "{sql}: {:?}",
+            found.findings
+        );
+    }
+}
+
+#[test]
+fn an_erasure_that_fails_erases_nothing_and_one_whose_answer_is_lost_is_done_once() {
+    for fault in [Fault::AppendLost, Fault::AppendUnacknowledged, Fault::HeadMoved] {
+        let bed = TestLedger::new();
+        let tenant = bed.tenant("acme");
+        let placed = bed.one(&tenant, system("personal"));
+        let size = bed.size(&tenant);
+        bed.fault.arm(fault);
+        erase(&bed, &tenant, &placed).unwrap();
+        assert_eq!(bed.size(&tenant), size + 1, "{fault:?}");
+        check_erased(&bed, 1);
+    }
+    for (fault, done) in [(Fault::AppendRefused, false), (Fault::AppendUnsynced, true)] {
+        let bed = TestLedger::new();
+        let tenant = bed.tenant("acme");
+        let placed = bed.one(&tenant, system("personal"));
+        let salt = bed
+            .ledger
+            .store()
+            .bodies_read(tenant.ledger().row.ledger_no, 0, 1)
+            .unwrap()[0]
+            .salt;
+        bed.fault.arm(fault);
+        assert!(matches!(
+            erase(&bed, &tenant, &placed),
+            Err(EraseError::Submit(_))
+        ));
+        // Nothing is written after that; a restart takes up what was, and finishes what was begun.
+        let bed = bed.reopen();
+        let tenant = bed.ledger.tenant("acme").unwrap();
+        assert_eq!(
+            body_of(&bed.ledger, &tenant, placed.receipt.record_id).is_none(),
+            done,
+            "{fault:?}"
+        );
+        assert_eq!(holds(&bytes_on_disk(&bed), &salt), !done, "{fault:?}");
+        if done {
+            check_erased(&bed, 1);
+        } else {
+            bed.check();
+            erase(&bed, &tenant, &placed).unwrap();
+            check_erased(&bed, 1);
+        }
+    }
+}
+
+#[test]
+fn a_minimum_retention_keeps_what_is_younger() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let placed = bed.one(&tenant, system("young"));
+    let bed = bed.reopen_with(|options| options.minimum_retention_micros = 3_600_000_000);
+    let tenant = bed.ledger.tenant(&tenant.tenant_id).unwrap();
+    assert!(matches!(
+        erase(&bed, &tenant, &placed),
+        Err(EraseError::MinimumRetention { until, .. }) if until > bed.now()
+    ));
+    let late = bed.later(3_600_000);
+    bed.ledger.erase(&tenant, &asked(&placed), late).unwrap();
+    check_erased(&bed, 1);
+}

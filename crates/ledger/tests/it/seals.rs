@@ -1,0 +1,142 @@
+//! Seals: what they stand on, and what keeps runs from being sealed.
+
+use std::sync::Arc;
+
+use evidence::canonical::{self, Limits, Value};
+use evidence::record::{CaptureFailure, EnvironmentEvidence};
+use evidence::redact::RedactionSettings;
+use evidence::{ActorType, Timestamp};
+use ledger::{Changer, Tenant};
+use store::Fault;
+
+use crate::bed::{TestLedger, run, step};
+
+fn failure() -> CaptureFailure {
+    CaptureFailure::of_words("traces", "capture_failed", Some("permanent"), None).unwrap()
+}
+
+/// A run that has ended.
+fn ended(t: &TestLedger, tenant: &Arc<Tenant>, run_id: &str) {
+    t.all(tenant, vec![run(run_id), step(run_id, 0)]);
+    t.complete(tenant, run_id);
+}
+
+fn is_sealed(t: &TestLedger, tenant: &Arc<Tenant>, run_id: &str) -> bool {
+    t.ledger.run_integrity(tenant, run_id).unwrap().seal.is_some()
+}
+
+/// A minute later all that has ended is due.
+fn due(t: &TestLedger) -> Timestamp {
+    t.later(60_000)
+}
+
+#[test]
+fn a_seal_stands_on_the_records_that_it_judges() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    ended(&t, &tenant, "r");
+    // After they were judged and before they are counted there is one more.
+    let (ledger, to, at) = (t.ledger.clone(), Arc::clone(&tenant), t.now());
+    t.fault.before_run_records(2, move || {
+        ledger.capture_failure(&to, "r", &failure(), at).unwrap();
+    });
+    let (placed, answer) = t
+        .ledger
+        .run_seal(&tenant, "r", (ActorType::System, None), t.now())
+        .unwrap();
+    assert!(placed.fresh);
+    let failures = answer.get("capture_failures").and_then(Value::as_array).unwrap();
+    assert_eq!(
+        (failures.len(), answer.get("records_count")),
+        (1, Some(&Value::Int(5)))
+    );
+
+    ended(&t, &tenant, "by itself");
+    let (ledger, to, at) = (t.ledger.clone(), Arc::clone(&tenant), t.now());
+    t.fault.before_run_records(2, move || {
+        ledger.capture_failure(&to, "by itself", &failure(), at).unwrap();
+    });
+    assert_eq!(t.ledger.seal_due(due(&t)), 0, "it moved");
+    assert_eq!(t.ledger.seal_due(due(&t)), 1);
+    let sealed = t.ledger.run_integrity(&tenant, "by itself").unwrap();
+    let failures = sealed
+        .answer
+        .get("capture_failures")
+        .and_then(Value::as_array)
+        .unwrap();
+    assert_eq!(failures.len(), 1);
+    t.check();
+}
+
+#[test]
+fn a_read_that_fails_once_keeps_no_run_from_being_sealed_later() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    for run_id in ["a", "b", "c"] {
+        ended(&t, &tenant, run_id);
+    }
+    t.fault.arm(Fault::ReadBy("run_records"));
+    assert_eq!(t.ledger.seal_due(due(&t)), 2);
+    assert_eq!(t.ledger.seal_due(due(&t)), 1);
+    assert_eq!(t.ledger.seal_due(due(&t)), 0);
+    assert!(is_sealed(&t, &tenant, "a"));
+    t.check();
+}
+
+#[test]
+fn what_keeps_one_tenants_runs_from_being_sealed_keeps_no_others() {
+    let t = TestLedger::new();
+    let tenants: Vec<_> = ["one", "two", "three"]
+        .into_iter()
+        .map(|name| t.tenant(name))
+        .collect();
+    for tenant in &tenants {
+        ended(&t, tenant, "r");
+    }
+    // The instance's own ledger comes first.
+    t.fault.arm(Fault::ReadBy("facet_find"));
+    t.fault.arm(Fault::ReadBy("facet_find"));
+    assert_eq!(t.ledger.seal_due(due(&t)), 2);
+    assert_eq!(t.ledger.seal_due(due(&t)), 1);
+    assert!(tenants.iter().all(|tenant| is_sealed(&t, tenant, "r")));
+    t.check();
+}
+
+#[test]
+fn a_tenants_patterns_take_nothing_from_a_seal_nor_from_what_is_sent_again() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let settings = canonical::parse(
+        br#"{"patterns":[{"name":"hex","pattern":"[0-9a-f]{32,}"},{"name":"words","pattern":"[A-Z]{4,}|[a-z]+_[a-z]+"}]}"#,
+        Limits::default(),
+    )
+    .unwrap();
+    let settings = RedactionSettings::read(&settings).unwrap();
+    t.ledger
+        .redaction_change(&tenant, &settings, &Changer::local(), t.now())
+        .unwrap();
+    ended(&t, &tenant, "r");
+    let environment = EnvironmentEvidence {
+        sdk_mode: "inline".into(),
+        ..EnvironmentEvidence::default()
+    };
+    let capture = || {
+        t.ledger
+            .capture_environment(&tenant, "r", &environment, None, t.now())
+            .unwrap()
+    };
+    let first = capture();
+    let again = capture();
+    assert_eq!((again.fresh, again.receipt), (false, first.receipt));
+    assert_eq!(t.ledger.seal_due(due(&t)), 1);
+    let sealed = t.ledger.run_integrity(&tenant, "r").unwrap().answer;
+    assert_eq!(sealed.get("state"), Some(&Value::from("SEALED")));
+    assert!(
+        sealed
+            .get("evidence_counts")
+            .unwrap()
+            .get("trace_steps")
+            .is_some()
+    );
+    t.check();
+}

@@ -1,0 +1,407 @@
+//! Replay over HTTP: what to do about a step, what came out of it, and the report over a replayed run.
+//!
+//! Between the decision and the result nothing is kept of a step here: its token says all.
+//!
+//! Source: SPEC 8.3.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use evidence::canonical;
+use evidence::record::ReplayBehavior;
+use ledger::replay::{
+    Begun, Replay, ReplayError, ReplayResult, ReplayStep, ReplayedStep, is_output_hash, replay_report,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::answer::{ReadProblems, ReceiptOut, WriteProblems, created, ok, raw};
+use super::fields;
+use super::logs::NoParams;
+use super::records::ReceiptView;
+use crate::{ApiError, App, Caller, ExactJsonBody, Path, Query, Received, idempotent};
+
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(begin))
+        .routes(routes!(result))
+        .routes(routes!(fail))
+        .routes(routes!(renew))
+        .routes(routes!(report))
+}
+
+impl From<ReplayError> for ApiError {
+    fn from(error: ReplayError) -> Self {
+        let message = error.to_string();
+        match error {
+            ReplayError::ReplayMismatch {
+                step_index,
+                expected_hash,
+                actual_hash,
+            } => Self::conflict("replay_mismatch", message).with(json!({
+                "step_index": step_index, "expected_hash": expected_hash, "actual_hash": actual_hash,
+            })),
+            ReplayError::IdempotencyViolation {
+                key,
+                expected_hash,
+                actual_hash,
+            } => Self::conflict("idempotency_violation", message).with(json!({
+                "key": key, "expected_hash": expected_hash, "actual_hash": actual_hash,
+            })),
+            ReplayError::InProgress => {
+                let mut error = Self::conflict("replay_in_progress", message);
+                error.retry_after_secs = Some(1);
+                error
+            }
+            ReplayError::LeaseLost => Self::conflict("lease_lost", message),
+            ReplayError::OutputLost => Self::conflict("output_not_kept", message),
+            ReplayError::RunUnknown | ReplayError::TokenUnknown => Self::not_found(),
+            ReplayError::OutputTooLarge => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "output_too_large", message)
+            }
+            ReplayError::Full => idempotent::full(message),
+            ReplayError::Store(error) => error.into(),
+            ReplayError::Body(error) => error.into(),
+            ReplayError::Rejected(rejection) => rejection.into(),
+            ReplayError::Submit(error) => error.into(),
+            ReplayError::Read(error) => error.into(),
+        }
+    }
+}
+
+/// A step that is about to be done.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ReplayStep)]
+struct StepIn {
+    run_id: String,
+    #[schema(value_type = u32)]
+    step_index: i64,
+    /// What makes it the same step again; none or empty: nothing does.
+    idempotency_key: Option<String>,
+    /// Of its input: a known key with another one is refused.
+    input_hash: Option<String>,
+    /// `execute` (default), `skip` or `check`.
+    replay_behavior: Option<String>,
+    /// For `check`: what SHA-256 of the canonical output must be.
+    output_hash: Option<String>,
+}
+
+impl StepIn {
+    fn check(self) -> Result<ReplayStep, ApiError> {
+        fields::id("run_id", &self.run_id)?;
+        let key = self.idempotency_key.filter(|key| !key.is_empty());
+        fields::ids(&[
+            ("idempotency_key", &key),
+            ("input_hash", &self.input_hash),
+            ("output_hash", &self.output_hash),
+        ])?;
+        if self
+            .output_hash
+            .as_deref()
+            .is_some_and(|hash| !is_output_hash(hash))
+        {
+            return Err(ApiError::invalid(
+                "output_hash",
+                "must be 64 lower-case hexadecimal digits",
+            ));
+        }
+        let behavior = match self.replay_behavior.as_deref() {
+            None => ReplayBehavior::default(),
+            Some(word) => {
+                let word = fields::word("replay_behavior", word, &ReplayBehavior::WORDS)?;
+                ReplayBehavior::parse(word).unwrap_or_default()
+            }
+        };
+        Ok(ReplayStep {
+            run_id: self.run_id,
+            step_index: fields::count("step_index", self.step_index)?,
+            behavior,
+            idempotency_key: key,
+            input_hash: self.input_hash,
+            output_hash: self.output_hash,
+        })
+    }
+}
+
+/// What to do about a step.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayDecision)]
+struct DecisionOut {
+    /// `execute`: run it, and bring what comes out. `use_stored`: the output is here.
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checked: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    executed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_cache: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    output: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ReceiptView>)]
+    receipt: Option<ReceiptOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<bool>,
+    /// Where the result goes: `/api/v1/replay/steps/{token}/result`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+/// What became of a step.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayResult)]
+struct ResultOut {
+    checked: bool,
+    executed: bool,
+    from_cache: bool,
+    #[schema(value_type = Object)]
+    output: Box<RawValue>,
+    output_hash: String,
+    #[schema(value_type = ReceiptView)]
+    receipt: ReceiptOut,
+    skipped: bool,
+}
+
+impl ResultOut {
+    fn of(result: &ReplayResult) -> Result<Self, ApiError> {
+        Ok(Self {
+            checked: result.checked,
+            executed: result.executed,
+            from_cache: result.from_cache,
+            output: raw(canonical::to_vec(&result.output))?,
+            output_hash: result.output_hash.clone(),
+            receipt: ReceiptOut(result.placed.receipt),
+            skipped: result.skipped,
+        })
+    }
+}
+
+fn replay(app: &App, caller: &Caller) -> Replay {
+    let principal = Arc::clone(&caller.principal);
+    Replay::new(&app.ledger, &app.once, &caller.tenant, Some(principal))
+}
+
+/// Decides about a step of a run: run it, or take the stored output.
+#[utoipa::path(
+    post, path = "/api/v1/replay/steps", tag = "replay", operation_id = "replay_step", request_body = StepIn,
+    responses((status = 200, description = "What to do", body = DecisionOut), WriteProblems),
+)]
+async fn begin(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    ExactJsonBody(body): ExactJsonBody<StepIn>,
+) -> Result<Response, ApiError> {
+    let replay = replay(&app, &caller);
+    match replay.begin(body.value.check()?, at).await? {
+        Begun::Execute(pass) => ok(&DecisionOut {
+            action: "execute",
+            checked: None,
+            executed: None,
+            from_cache: None,
+            output: None,
+            output_hash: None,
+            receipt: None,
+            skipped: None,
+            token: Some(replay.token(&pass)?),
+        }),
+        Begun::UseStored(result) => ok(&DecisionOut {
+            action: "use_stored",
+            checked: Some(result.checked),
+            executed: Some(result.executed),
+            from_cache: Some(result.from_cache),
+            output: Some(raw(canonical::to_vec(&result.output))?),
+            output_hash: Some(result.output_hash),
+            receipt: Some(ReceiptOut(result.placed.receipt)),
+            skipped: Some(result.skipped),
+            token: None,
+        }),
+    }
+}
+
+/// What came out of a step that ran.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ReplayOutput)]
+struct OutputIn {
+    /// Any JSON, null included; at most 4 MiB.
+    #[schema(value_type = Object)]
+    output: Box<RawValue>,
+}
+
+/// Why a step has no output.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ReplayFailure)]
+struct FailureIn {
+    /// Cut to 500 characters.
+    error: String,
+}
+
+/// Takes what came out of a step. The same again answers the same.
+#[utoipa::path(
+    post, path = "/api/v1/replay/steps/{token}/result", tag = "replay", operation_id = "replay_result",
+    params(("token" = String, Path, description = "Of the decision")), request_body = OutputIn,
+    responses((status = 201, description = "The step is done", body = ResultOut),
+        (status = 200, description = "It was, with this result", body = ResultOut), WriteProblems),
+)]
+async fn result(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(token): Path<String>,
+    // The stored output is exact; the record of it is redacted as all are.
+    ExactJsonBody(body): ExactJsonBody<OutputIn>,
+) -> Result<Response, ApiError> {
+    let replay = replay(&app, &caller);
+    let pass = replay.pass(&token, at)?;
+    let output = fields::value("output", &body.value.output)?;
+    let result = replay.finish(&pass, output, at).await?;
+    created(&result.placed, &ResultOut::of(&result)?)
+}
+
+/// The step failed: nothing came out, and it may be tried again at once.
+#[utoipa::path(
+    post, path = "/api/v1/replay/steps/{token}/fail", tag = "replay", operation_id = "replay_fail",
+    params(("token" = String, Path, description = "Of the decision")), request_body = FailureIn,
+    responses((status = 204, description = "Its key is free"), WriteProblems),
+)]
+async fn fail(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(token): Path<String>,
+    ExactJsonBody(body): ExactJsonBody<FailureIn>,
+) -> Result<Response, ApiError> {
+    let replay = replay(&app, &caller);
+    let pass = replay.pass(&token, at)?;
+    let rules = caller.tenant.rules();
+    let error = rules.text(&body.value.error).unwrap_or(body.value.error);
+    replay.fail(&pass, &error, at).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The step still runs: nobody takes it over.
+#[utoipa::path(
+    post, path = "/api/v1/replay/steps/{token}/renew", tag = "replay", operation_id = "replay_renew",
+    params(("token" = String, Path, description = "Of the decision")),
+    responses((status = 204, description = "Its lease begins anew"), WriteProblems),
+)]
+async fn renew(
+    State(app): State<App>,
+    caller: Caller,
+    Received(at): Received,
+    Path(token): Path<String>,
+) -> Result<Response, ApiError> {
+    let replay = replay(&app, &caller);
+    let pass = replay.pass(&token, at)?;
+    replay.renew(&pass, at).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// One enforcement.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayedStep)]
+struct ReplayedOut {
+    behavior: Option<&'static str>,
+    checked: Option<bool>,
+    expected_hash: Option<String>,
+    idempotency_key: Option<String>,
+    leaf_index: u64,
+    /// `executed`, `used_stored`, `mismatch` or `violation`; null when the record's body is erased.
+    outcome: Option<&'static str>,
+    output_hash: Option<String>,
+    step_index: Option<u32>,
+}
+
+impl From<ReplayedStep> for ReplayedOut {
+    fn from(step: ReplayedStep) -> Self {
+        let leaf_index = step.leaf_index;
+        match step.enforced {
+            None => Self {
+                behavior: None,
+                checked: None,
+                expected_hash: None,
+                idempotency_key: None,
+                leaf_index,
+                outcome: None,
+                output_hash: None,
+                step_index: None,
+            },
+            Some(enforced) => Self {
+                behavior: Some(enforced.behavior.as_str()),
+                checked: Some(enforced.checked),
+                expected_hash: enforced.expected_hash,
+                idempotency_key: enforced.idempotency_key,
+                leaf_index,
+                outcome: Some(enforced.outcome.as_str()),
+                output_hash: enforced.output_hash,
+                step_index: Some(enforced.step_index),
+            },
+        }
+    }
+}
+
+/// What became of the steps of a replayed run.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayReport)]
+struct ReportOut {
+    erased: u64,
+    /// Steps that ran.
+    executed: u64,
+    /// The first mismatch or violation, in the order of the ledger.
+    first_divergence: Option<ReplayedOut>,
+    /// Outputs that were compared and agreed.
+    matched: u64,
+    /// Outputs that were not the expected ones.
+    mismatched: u64,
+    run_id: String,
+    /// Steps that did not run, because their stored output stood for them.
+    skipped: u64,
+    /// In the order of the ledger, at most 10,000.
+    steps: Vec<ReplayedOut>,
+    total: u64,
+    /// Keys that were known with another input.
+    violated: u64,
+}
+
+/// The report over a replayed run: matched, skipped, executed, and where it diverged first.
+#[utoipa::path(
+    get, path = "/api/v1/replay/runs/{run_id}", tag = "replay", operation_id = "replay_report",
+    params(("run_id" = String, Path, description = "The run")),
+    responses((status = 200, description = "The report", body = ReportOut), ReadProblems),
+)]
+async fn report(
+    State(app): State<App>,
+    caller: Caller,
+    Path(run_id): Path<String>,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<Response, ApiError> {
+    app.blocking(move |ledger| {
+        let report = replay_report(ledger, &caller.tenant, &run_id)?;
+        caller.answered(report.steps.len());
+        ok(&ReportOut {
+            erased: report.erased,
+            executed: report.executed,
+            first_divergence: report.first_divergence.map(ReplayedOut::from),
+            matched: report.matched,
+            mismatched: report.mismatched,
+            run_id,
+            skipped: report.skipped,
+            steps: report.steps.into_iter().map(ReplayedOut::from).collect(),
+            total: report.total,
+            violated: report.violated,
+        })
+    })
+    .await
+}

@@ -1,0 +1,415 @@
+//! `Idempotency-Key`: a POST that is sent again is answered again, and not done again.
+//!
+//! Stands behind authorization and before the handler. A request without the
+//! header is not touched. With it, the body is read and hashed, the key is checked,
+//! and the handler runs to its end even when the client goes away meanwhile. Answers
+//! of success are kept, encrypted, for a day; whatever is refused changed nothing,
+//! so it is decided again.
+//!
+//! A key is the tenant's and the principal's: nobody is answered with what another
+//! was told. Secrets that are shown once are not in what is kept.
+//!
+//! Source: SPEC 8.2.
+
+use std::sync::Arc;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use evidence::canonical;
+use evidence::{Timestamp, sha256};
+use http_body_util::BodyExt;
+use ledger::once::{
+    Check, Checked, KeyRefusal, Lease, OnOutage, OnceError, OnceKey, OnceSpace, OnceStatus, TTL_SECS_DEFAULT,
+};
+
+use crate::access::operation::Operation;
+use crate::body::{self, Held};
+use crate::tasks::to_its_end;
+use crate::{ApiError, App, Caller, Received};
+
+/// The request header.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Says that an answer was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Longest key (SPEC 8.2).
+const KEY_BYTES_MAX: usize = 255;
+
+/// Longest answer that is kept: those of single records are below 2 KiB, of a whole trace of 1,000 steps below 256 KiB.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bodies from this length on are hashed beside the async threads, one at a time.
+const LARGE_BODY_BYTES: usize = 64 * 1024;
+
+/// Members of answers that are shown once, by operation (SPEC 11.5).
+const SHOWN_ONCE: [(&str, &str); 2] = [("key_create", "key"), ("key_rotate", "key")];
+
+impl From<OnceError> for ApiError {
+    fn from(error: OnceError) -> Self {
+        match error {
+            OnceError::Unavailable(cause) => {
+                tracing::warn!(cause, "the idempotency store cannot answer");
+                Self::unavailable(
+                    "idempotency_unavailable",
+                    "the idempotency store cannot answer now",
+                )
+            }
+            OnceError::Lost => Self::unavailable("idempotency_data_lost", error.to_string()),
+        }
+    }
+}
+
+impl From<KeyRefusal> for ApiError {
+    fn from(refusal: KeyRefusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            KeyRefusal::Unknown => Self::not_found(),
+            KeyRefusal::LeaseLost => Self::conflict("lease_lost", message),
+            KeyRefusal::Full => full(message),
+            KeyRefusal::Backend(error) => error.into(),
+        }
+    }
+}
+
+/// 429: a tenant has as many keys as it may have; they end by themselves.
+pub(crate) fn full(message: String) -> ApiError {
+    let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "idempotency_full", message);
+    error.retry_after_secs = Some(60);
+    error
+}
+
+/// Does a request once.
+pub(crate) async fn once(
+    app: &App,
+    caller: &Caller,
+    operation: Operation,
+    request: Request,
+    next: Next,
+) -> Response {
+    done(app, caller, operation, request, next)
+        .await
+        .unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn done(
+    app: &App,
+    caller: &Caller,
+    operation: Operation,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let given = key_of(request.headers())?;
+    let (parts, body) = request.into_parts();
+    let at = parts
+        .extensions
+        .get::<Received>()
+        .ok_or_else(|| ApiError::internal(&"no entry layer"))?
+        .0;
+    let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
+    let (bytes, target) = (
+        held.bytes.clone(),
+        parts.uri.path_and_query().map(ToString::to_string),
+    );
+    let (hash, hold) = hash_of(app, held, target.unwrap_or_default()).await?;
+    let principal = &caller.principal;
+    let key = OnceKey {
+        space: OnceSpace::Answer,
+        tenant: Arc::clone(&caller.tenant.tenant_id),
+        key: format!("{}:{principal}:{given}", principal.len()).into(),
+    };
+    let check = Check {
+        hash: Some(hash),
+        label: None,
+        ttl_secs: TTL_SECS_DEFAULT,
+    };
+    let request = Request::from_parts(parts, Body::from(bytes));
+    let lease = match app.once.check(&key, check, at).await {
+        Ok(Checked::New { lease, .. }) => lease,
+        Ok(Checked::Conflict(_)) => {
+            return Err(ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "the key was used for another request",
+            ));
+        }
+        Ok(Checked::Duplicate(entry)) if entry.status == OnceStatus::Pending => {
+            let message = "a request with this key is being answered";
+            let mut error = ApiError::conflict("idempotency_in_progress", message);
+            error.retry_after_secs = Some(1);
+            return Err(error);
+        }
+        Ok(Checked::Duplicate(entry)) => {
+            let kept = match entry.payload {
+                Some(sealed) => app.once.vault().open(&key, sealed)?,
+                None => None,
+            };
+            return kept.and_then(|kept| answer_of(&kept)).ok_or_else(|| {
+                ApiError::conflict(
+                    "answer_not_kept",
+                    "the request was answered before; its answer is not kept",
+                )
+            });
+        }
+        Err(KeyRefusal::Backend(error)) => {
+            passed(app, caller, error, operation.name, &given, &hash, at).await?;
+            return Ok(next.run(request).await);
+        }
+        Err(refusal) => return Err(refusal.into()),
+    };
+    let app = app.clone();
+    to_its_end(async move {
+        let response = next.run(request).await;
+        drop(hold);
+        Ok(settled(&app, &key, lease, operation.name, response).await)
+    })
+    .await
+}
+
+/// Lets something pass though the store cannot answer, if the operator has said so; puts it on record, or refuses.
+pub(crate) async fn passed(
+    app: &App,
+    caller: &Caller,
+    error: OnceError,
+    operation: &'static str,
+    key: &str,
+    hash: &[u8; 32],
+    at: Timestamp,
+) -> Result<(), ApiError> {
+    // Lost data is no outage: it would pass for ever.
+    if matches!(error, OnceError::Lost) || app.once.options().on_outage == OnOutage::Refuse {
+        return Err(error.into());
+    }
+    tracing::warn!(%error, operation, "passed without idempotency");
+    let event = crate::system::Event::bypassed(operation, key, hash);
+    let (recorder, tenant) = (app.clone(), Arc::clone(&caller.tenant));
+    app.blocking(move |_| {
+        recorder.try_record(&tenant, &event, at).map_err(|cause| {
+            tracing::error!(cause, "a pass without idempotency could not be put on record");
+            ApiError::from(error)
+        })
+    })
+    .await
+}
+
+/// Keeps what was answered, or that there is nothing to keep.
+async fn settled(
+    app: &App,
+    key: &OnceKey,
+    lease: Lease,
+    operation: &'static str,
+    response: Response,
+) -> Response {
+    let at = (app.clock)();
+    if !response.status().is_success() {
+        let why = format!("answered {}", response.status());
+        if let Err(refusal) = app.once.fail(key, lease, &why, at).await {
+            tracing::warn!(%refusal, "a key could not be given back");
+        }
+        return response;
+    }
+    let (response, kept) = match kept(operation, response).await {
+        Ok(both) => both,
+        Err(error) => return error.into_response(),
+    };
+    let sealed = kept.map(|kept| app.once.vault().seal(key, kept)).transpose();
+    let result = match sealed {
+        Ok(payload) => {
+            let done = app.once.complete(key, lease, None, None, payload, at).await;
+            done.map(drop).map_err(|refusal| refusal.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    // It is done, whatever becomes of the key: the client is told so.
+    if let Err(error) = result {
+        tracing::warn!(error, "an answer could not be kept");
+    }
+    response
+}
+
+/// The answer as it goes out, and as it is kept; `None`: it is too long.
+async fn kept(operation: &str, response: Response) -> Result<(Response, Option<Vec<u8>>), ApiError> {
+    let (parts, body) = response.into_parts();
+    let length = body
+        .size_hint()
+        .upper()
+        .and_then(|length| usize::try_from(length).ok());
+    if length.is_none_or(|length| length > ANSWER_BYTES_MAX) {
+        return Ok((Response::from_parts(parts, body), None));
+    }
+    let bytes = body
+        .collect()
+        .await
+        .map_err(|error| ApiError::internal(&error))?
+        .to_bytes();
+    let shown_once = SHOWN_ONCE.iter().find(|(name, _)| *name == operation);
+    let shown = match shown_once {
+        None => bytes.clone(),
+        Some((_, member)) => without(&bytes, member)?,
+    };
+    let media = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    let mut kept = Vec::with_capacity(4 + media.len() + shown.len());
+    kept.extend_from_slice(&parts.status.as_u16().to_be_bytes());
+    kept.extend_from_slice(&u16::try_from(media.len()).unwrap_or(0).to_be_bytes());
+    kept.extend_from_slice(media);
+    kept.extend_from_slice(&shown);
+    Ok((Response::from_parts(parts, Body::from(bytes)), Some(kept)))
+}
+
+/// An answer that was kept.
+fn answer_of(kept: &[u8]) -> Option<Response> {
+    let (status, rest) = kept.split_first_chunk::<2>()?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (media, body) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    let status = StatusCode::from_u16(u16::from_be_bytes(*status)).ok()?;
+    let mut response = (status, Bytes::copy_from_slice(body)).into_response();
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    if !media.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(media).ok()?);
+    }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    Some(response)
+}
+
+/// A JSON object without a member.
+fn without(bytes: &[u8], member: &str) -> Result<Bytes, ApiError> {
+    let mut value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| ApiError::internal(&error))?;
+    if let Some(object) = value.as_object_mut() {
+        object.remove(member);
+    }
+    Ok(value.to_string().into())
+}
+
+/// The key: a quoted structured-field string or a bare token, 1 to 255 bytes.
+fn key_of(headers: &HeaderMap) -> Result<String, ApiError> {
+    let bad = |message: &str| ApiError::new(StatusCode::BAD_REQUEST, "bad_idempotency_key", message);
+    let mut all = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (Some(value), None) = (all.next(), all.next()) else {
+        return Err(bad("Idempotency-Key stands more than once"));
+    };
+    let key = parse_key(value.as_bytes())
+        .ok_or_else(|| bad("Idempotency-Key is neither a quoted string nor a token of visible ASCII"))?;
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(bad("Idempotency-Key must have 1 to 255 bytes"));
+    }
+    Ok(key)
+}
+
+/// RFC 8941, section 3.3.3, or `1*( tchar / ":" / "/" )`: identifiers that begin with a digit are meant too.
+fn parse_key(value: &[u8]) -> Option<String> {
+    let value = value.trim_ascii();
+    let Some(quoted) = value.strip_prefix(b"\"") else {
+        let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(byte);
+        return value
+            .iter()
+            .all(token)
+            .then(|| String::from_utf8_lossy(value).into_owned());
+    };
+    let mut key = String::new();
+    let mut bytes = quoted.strip_suffix(b"\"")?.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'\\' => match bytes.next() {
+                Some(&escaped @ (b'"' | b'\\')) => key.push(char::from(escaped)),
+                _ => return None,
+            },
+            b'"' => return None,
+            0x20..=0x7e => key.push(char::from(byte)),
+            _ => return None,
+        }
+    }
+    Some(key)
+}
+
+/// What "the same request" means: target and body, JSON by its value.
+async fn hash_of(app: &App, held: Held, target: String) -> Result<([u8; 32], body::Hold), ApiError> {
+    let hash = move |held: Held| {
+        let mut text = target.into_bytes();
+        text.push(0);
+        match canonical::canonicalize(&held.bytes, canonical::Limits::default()) {
+            Ok(canonical) => text.extend_from_slice(&canonical),
+            // The handler says what is wrong with it.
+            Err(_) => text.extend_from_slice(&held.bytes),
+        }
+        (sha256(&text), held.into_hold())
+    };
+    if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
+        return Ok(hash(held));
+    }
+    let permit = app
+        .large_bodies
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(|error| ApiError::internal(&error))?;
+    app.blocking(move |_| {
+        let hashed = hash(held.inflate()?);
+        drop(permit);
+        Ok(hashed)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_quoted_strings_or_tokens() {
+        let key = |text: &str| parse_key(text.as_bytes());
+        for (text, is) in [
+            ("abc", "abc"),
+            ("\"abc\"", "abc"),
+            (
+                " 8e03978e-40d5-43dd-bc93-6894a57f9324 ",
+                "8e03978e-40d5-43dd-bc93-6894a57f9324",
+            ),
+            (r#""a \"b\" \\ c""#, r#"a "b" \ c"#),
+            ("urn:uuid:1/2", "urn:uuid:1/2"),
+            ("\"\"", ""),
+        ] {
+            assert_eq!(key(text).as_deref(), Some(is), "{text}");
+        }
+        for bad in [
+            "a b",
+            "\"a",
+            "a\"",
+            "\"a\"b\"",
+            r#""\x""#,
+            "\"\\\"",
+            "ä",
+            "\"ä\"",
+            "a,b",
+            "\"a\";p=1",
+            "\"\t\"",
+        ] {
+            assert_eq!(key(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_given_again_as_it_was() {
+        let answer = answer_of(b"\x00\xc9\x00\x10application/json{}").unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+        assert_eq!(answer.headers()[REPLAYED], "true");
+        for damaged in [
+            &b""[..],
+            b"\x00",
+            b"\x00\xc9\x00",
+            b"\x00\xc9\x00\x05abc",
+            b"\x00\x01\x00\x00",
+        ] {
+            assert!(answer_of(damaged).is_none(), "{damaged:?}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Erasing and holding through HTTP, and how reads show what is erased.
+
+use axum::body::Body;
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::access::Keyed;
+use crate::server::{Answer, TestServer};
+use crate::support::{refused, sha256};
+
+fn record_id(answer: &Value) -> String {
+    answer["receipt"]["record_id"].as_str().unwrap().to_owned()
+}
+
+fn erase(server: &TestServer, id: &str, body: &Value) -> Answer {
+    server.request(
+        Method::DELETE,
+        &format!("/api/v1/records/{id}/body"),
+        &[("content-type", "application/json")],
+        Body::from(body.to_string()),
+    )
+}
+
+fn because() -> Value {
+    json!({ "reason": "asked for by the person" })
+}
+
+#[test]
+fn a_step_is_erased_with_what_holds_an_unsalted_hash_of_it() {
+    let server = TestServer::new();
+    server.run("r");
+    let prompt = "does the patient smoke?";
+    let step = server.created(
+        "/api/v1/runs/r/steps",
+        &json!({ "step_index": 0, "skill_name": "ask", "status": "success", "params": { "prompt": prompt },
+            "outcome_data": { "answer": "yes" } }),
+    );
+    let activity = json!({ "step_index": 0, "skill_id": "llm", "model_name": "m", "prompt_fingerprint": sha256(prompt),
+        "prompt_token_length": 5, "response_fingerprint": sha256("yes"), "response_token_length": 1 });
+    let activity_path = "/api/v1/runs/r/evidence/activity";
+    let posted = server.created(activity_path, &activity);
+    let log = json!({ "run_id": "r", "input": { "prompt": prompt }, "output": { "answer": "yes" } });
+    let log = server.created("/api/v1/provenance", &log);
+    let other = json!({ "run_id": "r", "input": { "prompt": "another" }, "output": { "answer": "other" } });
+    let other = server.created("/api/v1/provenance", &other);
+    let twin = json!({ "input": { "prompt": prompt }, "output": { "answer": "no" } });
+    let twin = server.created("/api/v1/provenance", &twin);
+    let end = server.complete("r");
+    let id = record_id(&step);
+    let answer = erase(&server, &id, &because()).ok();
+    let kinds: Vec<&str> = answer["erased"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "trace.step",
+            "evidence.activity",
+            "provenance.log",
+            "trace.completed"
+        ]
+    );
+    assert_eq!(
+        (&answer["only"], &answer["scrubbed"]),
+        (&json!(false), &json!("rewritten"))
+    );
+    let named: Vec<&Value> = answer["remains"].as_array().unwrap().iter().collect();
+    assert!(
+        named
+            .iter()
+            .any(|left| left["record_id"] == json!(record_id(&twin)))
+    );
+    assert!(
+        named
+            .iter()
+            .all(|left| left["record_id"] != json!(record_id(&other)))
+    );
+    assert!(
+        named
+            .iter()
+            .any(|left| left["what"].as_str().unwrap().contains("backups"))
+    );
+    // What is gone is shown as gone, and by whom.
+    let shown = server.get(&format!("/api/v1/records/{id}")).ok();
+    assert_eq!((&shown["erased"], &shown["body"]), (&json!(true), &Value::Null));
+    assert_eq!(shown["erasure"]["record_id"], answer["receipt"]["record_id"]);
+    assert_eq!(
+        (&shown["erasure"]["principal"], &shown["erasure"]["reason"]),
+        (&json!("local"), &because()["reason"])
+    );
+    assert_eq!(server.get(&format!("/api/v1/records/{id}/proof")).status, 200);
+    // A second time it is not there to be erased; the same sent again is the first receipt.
+    assert_eq!(erase(&server, &id, &because()).problem(409), "already_erased");
+    let again = server.post(activity_path, &activity);
+    assert_eq!(
+        (again.status.as_u16(), &again.json()["receipt"]),
+        (200, &posted["receipt"])
+    );
+    let again = server.post("/api/v1/runs/r/complete", &json!({ "status": "completed" }));
+    assert_eq!(
+        (again.status.as_u16(), &again.json()["receipt"]),
+        (200, &end["receipt"])
+    );
+    // Reads go on.
+    for path in [
+        "/api/v1/traces/r",
+        "/api/v1/logs/llm-runs",
+        "/api/v1/logs/llm-runs/r/envelope",
+        "/api/v1/logs/llm-runs/r/trace",
+        "/api/v1/logs/llm-runs/r/governance",
+        "/api/v1/logs/llm-runs/r/replay",
+        "/api/v1/logs/llm-runs/r/export",
+        "/api/v1/runs/r/integrity",
+        "/api/v1/provenance",
+        "/api/v1/provenance/drift",
+        "/api/v1/records?run_id=r",
+        "/api/v1/traces",
+    ] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let text = answer.text();
+        assert!(!text.contains(&sha256("yes")), "{path}");
+        assert!(path.contains("provenance") || !text.contains(prompt), "{path}");
+    }
+    let gone = server.get(&format!("/api/v1/records/{}", record_id(&log))).ok();
+    assert_eq!(gone["erased"], true);
+    assert_eq!(server.get("/api/v1/traces/r").ok()["root_hash"], Value::Null);
+}
+
+#[test]
+fn records_of_every_topic_are_listed_as_erased_and_nothing_fails() {
+    let server = TestServer::new();
+    server.run("r");
+    let system = json!({ "component": "c", "event_type": "HEALTH", "severity": "ERROR", "summary": "secret words",
+        "correlation_id": "r" });
+    let event = json!({ "event_type": "LimitCreated", "entity_type": "LIMIT", "entity_id": "l", "actor_type": "HUMAN",
+        "actor_id": "jane", "after_state": { "max": 1, "run_id": "r" } });
+    let ids = [
+        server.created("/api/v1/system-records", &system),
+        server.created("/api/v1/audit-events", &event),
+        server.created(
+            "/api/v1/policy-activations",
+            &json!({ "policy_id": "p", "source_pattern_id": "x", "source_recovery_id": "y", "confidence": 0.5,
+                "approval_path": "auto", "loop_trace_id": "t" }),
+        ),
+        server.created(
+            "/api/v1/incidents",
+            &json!({ "severity": "HIGH", "summary": "secret words", "source_run_id": "r" }),
+        ),
+        server.created(
+            "/api/v1/signals",
+            &json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" }),
+        ),
+        server.created(
+            "/api/v1/runs/r/evidence/environment",
+            &json!({ "sdk_mode": "inline", "environment": "prod" }),
+        ),
+        server.created(
+            "/api/v1/runs/r/evidence/policy-decision",
+            &json!({ "policy_type": "budget", "decision": "GRANTED" }),
+        ),
+    ];
+    let total = server.get("/api/v1/logs/system").ok()["total"].clone();
+    for answer in &ids {
+        erase(&server, &record_id(answer), &because()).ok();
+    }
+    assert_eq!(server.get("/api/v1/logs/system").ok()["total"], total);
+    assert_eq!(server.get("/api/v1/logs/system?severity=ERROR").ok()["total"], 0);
+    assert_eq!(
+        server.get("/api/v1/logs/audit?entity_type=LIMIT").ok()["total"],
+        0
+    );
+    for path in [
+        "/api/v1/logs/system",
+        "/api/v1/logs/system/r/snapshot",
+        "/api/v1/logs/system/r/events",
+        "/api/v1/logs/system/r/replay",
+        "/api/v1/logs/system/r/telemetry",
+        "/api/v1/logs/system/audit",
+        "/api/v1/logs/audit",
+        "/api/v1/logs/audit/identity",
+        "/api/v1/logs/audit/access",
+        "/api/v1/logs/audit/authorization",
+        "/api/v1/logs/audit/integrity",
+        "/api/v1/logs/llm-runs/r/governance",
+        "/api/v1/logs/llm-runs/r/replay",
+        "/api/v1/policy-activations",
+        "/api/v1/policy-activations?policy_id=p",
+        "/api/v1/incidents",
+        "/api/v1/signals",
+        "/api/v1/runs/r/integrity",
+    ] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert!(!answer.text().contains("secret words"), "{path}");
+        assert!(!answer.text().contains("jane"), "{path}");
+    }
+    let entry = server.get(&format!("/api/v1/logs/audit/entries/{}", record_id(&ids[1])));
+    assert_eq!(entry.status, 200, "{}", entry.text());
+    assert!(!entry.text().contains("jane"));
+}
+
+#[test]
+fn what_is_held_or_not_there_is_not_erased() {
+    let server = TestServer::new();
+    let run = server.run("r");
+    let id = record_id(&run);
+    refused(&erase(&server, &id, &json!({ "reason": "" })), "reason");
+    assert_eq!(erase(&server, &id, &json!({})).problem(422), "invalid");
+    assert_eq!(
+        erase(&server, &id, &json!({ "reason": "x", "why": 1 })).problem(422),
+        "invalid"
+    );
+    for nobody in ["nosuch", "01900000-0000-7000-8000-000000000000"] {
+        assert_eq!(erase(&server, nobody, &because()).problem(404), "not_found");
+    }
+    let hold = server.created(
+        "/api/v1/holds",
+        &json!({ "scope": "run", "run_id": "r", "reason": "case 7" }),
+    );
+    assert_eq!(
+        (&hold["active"], &hold["placed_by"]),
+        (&json!(true), &json!("local"))
+    );
+    let held = erase(&server, &id, &because());
+    assert_eq!(
+        (held.problem(409), &held.json()["scope"]),
+        ("legal_hold".into(), &json!("run"))
+    );
+    let hold_id = hold["hold_id"].as_str().unwrap();
+    let release = format!("/api/v1/holds/{hold_id}/release");
+    let released = server.created(&release, &json!({ "reason": "closed" }));
+    assert_eq!(
+        (&released["active"], &released["released_reason"]),
+        (&json!(false), &json!("closed"))
+    );
+    assert_ne!(released["receipt"], hold["receipt"]);
+    assert_eq!(
+        server.post(&release, &json!({ "reason": "again" })).problem(409),
+        "hold_released"
+    );
+    let listed = server.get("/api/v1/holds").ok();
+    assert_eq!(
+        (&listed["total"], &listed["items"][0]["hold_id"]),
+        (&json!(1), &hold["hold_id"])
+    );
+    assert_eq!(
+        server.get(&format!("/api/v1/holds/{hold_id}")).ok()["active"],
+        false
+    );
+    for bad in [
+        json!({ "scope": "run", "reason": "x" }),
+        json!({ "scope": "tenant", "run_id": "r", "reason": "x" }),
+        json!({ "scope": "universe", "reason": "x" }),
+        json!({ "scope": "tenant", "reason": "" }),
+    ] {
+        assert_eq!(
+            server.post("/api/v1/holds", &bad).problem(422),
+            "invalid",
+            "{bad}"
+        );
+    }
+    for (scope, name) in [("run", "run_id"), ("record", "record_id")] {
+        let nobody = json!({ "scope": scope, name: "nosuch", "reason": "x" });
+        assert_eq!(server.post("/api/v1/holds", &nobody).problem(404), "not_found");
+    }
+    let erasure = erase(&server, &id, &because()).ok();
+    let kept = erase(
+        &server,
+        erasure["receipt"]["record_id"].as_str().unwrap(),
+        &because(),
+    );
+    assert_eq!(kept.problem(409), "not_erasable");
+}
+
+#[test]
+fn only_an_admin_erases_and_holds_and_nobody_elses_records() {
+    let keyed = Keyed::new();
+    let run = keyed
+        .as_("writer", Method::POST, "/api/v1/runs", &json!({ "run_id": "r" }))
+        .json();
+    let path = format!("/api/v1/records/{}/body", record_id(&run));
+    let hold = json!({ "scope": "tenant", "reason": "x" });
+    for who in ["reader", "writer", "auditor"] {
+        assert_eq!(
+            keyed.as_(who, Method::DELETE, &path, &because()).status,
+            403,
+            "{who}"
+        );
+        assert_eq!(
+            keyed.as_(who, Method::POST, "/api/v1/holds", &hold).status,
+            403,
+            "{who}"
+        );
+    }
+    assert_eq!(
+        keyed
+            .as_("foreign", Method::DELETE, &path, &because())
+            .problem(404),
+        "not_found"
+    );
+    let erasure = keyed.as_("admin", Method::DELETE, &path, &because());
+    assert_eq!(erasure.status, 200, "{}", erasure.text());
+    let principal = keyed.noted("admin", "erasure.performed")[0]["principal"].clone();
+    assert!(principal.as_str().unwrap().starts_with("key:"));
+}

@@ -1,0 +1,136 @@
+//! The embedded backend of idempotency keys, held to its claims; and what only it has.
+
+use std::path::Path;
+
+use evidence::Timestamp;
+use rusqlite::Connection;
+use store::once::{OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStore};
+use store::once_conformance::ONCE_CLAIMS;
+use store::sqlite::{SqliteOnce, StateDb};
+
+fn check(key: &str, lease: u8) -> OnceAsk {
+    OnceAsk {
+        key: OnceKey {
+            space: OnceSpace::Output,
+            tenant: "t".into(),
+            key: key.into(),
+        },
+        act: OnceAct::Check {
+            hash: None,
+            label: None,
+            ttl_secs: 60,
+            lease_secs: 60,
+            lease: [lease; 16],
+        },
+        at: Timestamp::from_micros(1_767_323_045_000_006).unwrap(),
+    }
+}
+
+fn held(path: &Path) -> (i64, i64) {
+    let connection = Connection::open(path).unwrap();
+    let sum = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(
+        sum("SELECT coalesce(sum(entries), 0) FROM once_held"),
+        sum("SELECT count(*) FROM once")
+    );
+    assert_eq!(
+        sum("SELECT coalesce(sum(bytes), 0) FROM once_held"),
+        sum("SELECT coalesce(sum(length(payload)), 0) FROM once")
+    );
+    (
+        sum("SELECT count(*) FROM once"),
+        sum("SELECT coalesce(sum(bytes), 0) FROM once_held"),
+    )
+}
+
+#[test]
+fn the_embedded_backend_keeps_every_claim() {
+    for (name, claim) in ONCE_CLAIMS {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        println!("{name}");
+        claim(&mut SqliteOnce::new(&path));
+        held(&path);
+    }
+}
+
+#[test]
+fn a_lease_is_there_when_another_process_opens_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let said = SqliteOnce::new(&path).apply(&[check("k", 1)]).remove(0).unwrap();
+    assert!(matches!(said, OnceSaid::New { .. }), "{said:?}");
+    // The verifier has the same file open.
+    let _state = StateDb::open(&path).unwrap();
+    let said = SqliteOnce::new(&path).apply(&[check("k", 2)]).remove(0).unwrap();
+    assert!(
+        matches!(&said, OnceSaid::Known { entry, .. } if entry.lease == [1; 16]),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_opened_answers_nothing_and_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("not there").join("state.db");
+    let mut store = SqliteOnce::new(&path);
+    let error = store
+        .apply(&[check("k", 1), check("l", 1)])
+        .remove(1)
+        .unwrap_err();
+    assert!(matches!(error, OnceError::Unavailable(_)), "{error}");
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    assert!(store.apply(&[check("k", 1)]).remove(0).is_ok());
+}
+
+#[test]
+fn what_finds_no_room_is_done_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut store = SqliteOnce::new(&path);
+    store.apply(&[check("k", 1)]).remove(0).unwrap();
+    let full = store::once::PAYLOAD_BYTES_PER_TENANT_MAX - 3;
+    Connection::open(&path)
+        .unwrap()
+        .execute("UPDATE once_held SET bytes = ?1", [i64::try_from(full).unwrap()])
+        .unwrap();
+    let act = OnceAct::Complete {
+        lease: [1; 16],
+        label: None,
+        response_hash: None,
+        payload: Some(b"four".to_vec()),
+    };
+    let done = store
+        .apply(&[OnceAsk { act, ..check("k", 1) }])
+        .remove(0)
+        .unwrap();
+    assert!(matches!(done, OnceSaid::Done(_)), "{done:?}");
+    let said = store.apply(&[check("k", 2)]).remove(0).unwrap();
+    assert!(
+        matches!(&said, OnceSaid::Known { entry, .. } if entry.payload.is_none()),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_tenant_has_so_many_keys_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut store = SqliteOnce::new(&path);
+    store.apply(&[check("k", 1)]).remove(0).unwrap();
+    let full = store::once::ENTRIES_PER_TENANT_MAX;
+    Connection::open(&path)
+        .unwrap()
+        .execute(
+            "UPDATE once_held SET entries = ?1",
+            [i64::try_from(full).unwrap()],
+        )
+        .unwrap();
+    assert_eq!(store.apply(&[check("l", 1)]).remove(0).unwrap(), OnceSaid::Full);
+    let mut other = check("l", 1);
+    other.key.tenant = "other".into();
+    assert!(matches!(
+        store.apply(&[other]).remove(0).unwrap(),
+        OnceSaid::New { .. }
+    ));
+}

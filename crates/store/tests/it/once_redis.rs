@@ -1,0 +1,449 @@
+//! The Redis backend of idempotency keys against a real Redis, which is killed, paused, emptied and cut off.
+//!
+//! Without `redis-server` on the path these tests say so and end; `scripts/test` installs it.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use evidence::Timestamp;
+use store::once::{OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStore};
+use store::once_conformance::ONCE_CLAIMS;
+use store::redis::{RedisClock, RedisOnce};
+use store::sqlite::StateDb;
+
+/// A Redis of one's own in a temporary folder.
+struct Redis {
+    folder: tempfile::TempDir,
+    port: u16,
+    more: Vec<String>,
+    child: Child,
+}
+
+impl Redis {
+    /// `None`: there is no redis-server on this machine.
+    fn start(more: &[&str]) -> Option<Self> {
+        let there = Command::new("redis-server").arg("--version").output();
+        if there.is_err() {
+            eprintln!("redis-server is not installed: nothing was tested");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // Bound and let go: nobody else takes it in between, as ports are given out in turn.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let more: Vec<String> = more.iter().map(|word| (*word).to_owned()).collect();
+        let child = spawn(folder.path(), port, &more);
+        Some(Self {
+            folder,
+            port,
+            more,
+            child,
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.folder.path(), self.port, &self.more);
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// One command, by hand.
+    fn tell(&self, words: &[&str]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut text = format!("*{}\r\n", words.len());
+        for word in words {
+            text.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let n = stream.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..n]).into_owned()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(folder: &Path, port: u16, more: &[String]) -> Child {
+    let child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--dir", folder.to_str().unwrap()])
+        .args(more)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answers = TcpStream::connect(("127.0.0.1", port)).is_ok_and(|mut stream| {
+            let mut answer = [0; 7];
+            stream.write_all(b"PING\r\n").is_ok()
+                && stream.read_exact(&mut answer).is_ok()
+                && &answer == b"+PONG\r\n"
+        });
+        if answers {
+            return child;
+        }
+        assert!(Instant::now() < until, "redis-server does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A node: its own `state.db`.
+fn node(url: &str, folder: &Path, name: &str, clock: RedisClock) -> RedisOnce {
+    let state = StateDb::open(&folder.join(format!("{name}.db"))).unwrap();
+    RedisOnce::new(url, clock, state).unwrap()
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_micros(7_258_118_400_000_000).unwrap()
+}
+
+fn key(name: &str) -> OnceKey {
+    OnceKey {
+        space: OnceSpace::Key,
+        tenant: "t".into(),
+        key: name.into(),
+    }
+}
+
+fn check(name: &str, lease: u8) -> OnceAsk {
+    OnceAsk {
+        key: key(name),
+        act: OnceAct::Check {
+            hash: Some([7; 32]),
+            label: None,
+            ttl_secs: 600,
+            lease_secs: 60,
+            lease: [lease; 16],
+        },
+        at: now(),
+    }
+}
+
+fn said(store: &mut RedisOnce, ask: OnceAsk) -> Result<OnceSaid, OnceError> {
+    store.apply(&[ask]).remove(0)
+}
+
+#[track_caller]
+fn is_new(store: &mut RedisOnce, name: &str, lease: u8) {
+    let said = said(store, check(name, lease));
+    assert!(matches!(said, Ok(OnceSaid::New { .. })), "{said:?}");
+}
+
+#[track_caller]
+fn is_known(store: &mut RedisOnce, name: &str, of: u8) {
+    let said = said(store, check(name, 99));
+    assert!(
+        matches!(&said, Ok(OnceSaid::Known { entry, .. }) if entry.lease == [of; 16]),
+        "{said:?}"
+    );
+}
+
+#[track_caller]
+fn is_unavailable(store: &mut RedisOnce, name: &str) {
+    let said = said(store, check(name, 99));
+    assert!(matches!(said, Err(OnceError::Unavailable(_))), "{said:?}");
+}
+
+#[track_caller]
+fn is_lost(store: &mut RedisOnce, name: &str) {
+    let said = said(store, check(name, 99));
+    assert!(matches!(said, Err(OnceError::Lost)), "{said:?}");
+}
+
+#[test]
+fn redis_keeps_every_claim() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    for (name, claim) in ONCE_CLAIMS {
+        println!("{name}");
+        redis.tell(&["FLUSHALL"]);
+        let folder = tempfile::tempdir().unwrap();
+        claim(&mut node(&redis.url(), folder.path(), "n", RedisClock::Asks));
+        // What was counted is what is there.
+        let sum = redis.tell(&["EVAL", SUMS_AGREE, "0"]);
+        assert_eq!(sum, ":1\r\n", "{name}");
+    }
+}
+
+/// 1 when every list of expiries and every sum of bytes is about entries that are there.
+const SUMS_AGREE: &str = r"
+for _, list in ipairs(redis.call('KEYS', 'deponent:once:x:*')) do
+  local of = string.sub(list, 17)
+  for _, member in ipairs(redis.call('ZRANGE', list, 0, -1)) do
+    if redis.call('EXISTS', 'deponent:once:e:' .. of .. ':' .. member) == 0 then return 'no entry ' .. member end
+  end
+end
+for _, held in ipairs(redis.call('KEYS', 'deponent:once:b:*')) do
+  local of, sum = string.sub(held, 17), 0
+  for _, member in ipairs(redis.call('HKEYS', held)) do
+    if member ~= '' then
+      local bytes = redis.call('HSTRLEN', 'deponent:once:e:' .. of .. ':' .. member, 'p')
+      if tonumber(redis.call('HGET', held, member)) ~= bytes then return 'bytes of ' .. member end
+      sum = sum + bytes
+    end
+  end
+  if tonumber(redis.call('HGET', held, '')) ~= sum then return 'sum of ' .. held end
+end
+return 1";
+
+#[test]
+fn by_its_own_clock_a_lease_ends_for_all_nodes() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = node(&redis.url(), folder.path(), "one", RedisClock::Redis);
+    let mut other = node(&redis.url(), folder.path(), "other", RedisClock::Redis);
+    let mut short = check("k", 1);
+    if let OnceAct::Check { lease_secs, .. } = &mut short.act {
+        *lease_secs = 1;
+    }
+    assert!(matches!(
+        said(&mut one, short),
+        Ok(OnceSaid::New { previous: None, .. })
+    ));
+    is_known(&mut other, "k", 1);
+    std::thread::sleep(Duration::from_millis(1_100));
+    // The node's own time says 2200 all along.
+    is_new(&mut other, "k", 2);
+    let complete = OnceAct::Complete {
+        lease: [1; 16],
+        label: None,
+        response_hash: None,
+        payload: None,
+    };
+    let stale = OnceAsk {
+        act: complete,
+        ..check("k", 1)
+    };
+    assert_eq!(said(&mut one, stale).unwrap(), OnceSaid::LeaseLost);
+}
+
+#[test]
+fn a_script_that_redis_lost_is_loaded_again() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
+    is_new(&mut store, "k", 1);
+    assert_eq!(redis.tell(&["SCRIPT", "FLUSH"]), "+OK\r\n");
+    is_known(&mut store, "k", 1);
+    redis.tell(&["SCRIPT", "FLUSH"]);
+    is_new(&mut store, "l", 2);
+}
+
+#[test]
+fn without_its_data_redis_is_not_believed_until_it_is_reset() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = node(&redis.url(), folder.path(), "one", RedisClock::Asks);
+    let mut other = node(&redis.url(), folder.path(), "other", RedisClock::Asks);
+    is_new(&mut one, "k", 1);
+    is_known(&mut other, "k", 1);
+    assert_eq!(redis.tell(&["FLUSHALL"]), "+OK\r\n");
+    is_lost(&mut one, "k");
+    is_lost(&mut one, "l");
+    is_lost(&mut other, "l");
+    // Neither does a new start make it forget that there was something.
+    drop(other);
+    let mut other = node(&redis.url(), folder.path(), "other", RedisClock::Asks);
+    is_lost(&mut other, "k");
+    // Another command, beside the nodes, which take it up.
+    node(&redis.url(), folder.path(), "other", RedisClock::Asks)
+        .reset(now().checked_add_micros(1).unwrap(), 5)
+        .unwrap();
+    is_new(&mut one, "k", 3);
+    is_known(&mut other, "k", 3);
+}
+
+#[test]
+fn a_node_that_knows_nothing_does_not_make_others_believe() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = node(&redis.url(), folder.path(), "one", RedisClock::Asks);
+    is_new(&mut one, "k", 1);
+    redis.tell(&["FLUSHALL"]);
+    let mut new = node(&redis.url(), folder.path(), "new", RedisClock::Asks);
+    is_new(&mut new, "k", 2);
+    is_lost(&mut one, "k");
+}
+
+#[test]
+fn killed_and_started_again_it_goes_on_if_it_kept_its_data() {
+    let Some(mut redis) = Redis::start(&["--appendonly", "yes", "--appendfsync", "everysec"]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
+    is_new(&mut store, "k", 1);
+    redis.kill();
+    is_unavailable(&mut store, "k");
+    is_unavailable(&mut store, "l");
+    redis.restart_after_kill();
+    is_known(&mut store, "k", 1);
+    is_new(&mut store, "l", 2);
+}
+
+#[test]
+fn killed_and_started_again_without_its_data_it_is_not_believed() {
+    let Some(mut redis) = Redis::start(&[]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
+    is_new(&mut store, "k", 1);
+    redis.restart();
+    // The first question may find the old connection cut.
+    let _ = said(&mut store, check("k", 2));
+    is_lost(&mut store, "k");
+}
+
+#[test]
+fn a_redis_of_an_earlier_day_is_not_believed() {
+    let Some(mut redis) = Redis::start(&["--dbfilename", "dump.rdb"]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
+    is_new(&mut store, "k", 1);
+    assert_eq!(redis.tell(&["SAVE"]), "+OK\r\n");
+    is_new(&mut store, "later", 2);
+    redis.restart();
+    let _ = said(&mut store, check("k", 2));
+    // Its epoch is there, its last write is not.
+    is_lost(&mut store, "later");
+}
+
+#[test]
+fn while_it_is_paused_nothing_is_answered_and_nothing_mixed_up_after() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
+    is_new(&mut store, "k", 1);
+    redis.signal("-STOP");
+    let began = Instant::now();
+    is_unavailable(&mut store, "paused");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    redis.signal("-CONT");
+    // What was asked then may have been done; its answer must not be taken for that of another question.
+    is_known(&mut store, "k", 1);
+    is_new(&mut store, "l", 2);
+    is_known(&mut store, "l", 2);
+}
+
+#[test]
+fn cut_off_by_the_network_nothing_is_answered() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(redis.port);
+    let url = format!("redis://127.0.0.1:{}", proxy.port);
+    let mut store = node(&url, folder.path(), "n", RedisClock::Asks);
+    is_new(&mut store, "k", 1);
+    proxy.drops.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    is_unavailable(&mut store, "l");
+    is_unavailable(&mut store, "l");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    proxy.drops.store(false, Ordering::SeqCst);
+    is_known(&mut store, "k", 1);
+    is_new(&mut store, "m", 2);
+}
+
+/// Forwards to Redis, or swallows what is sent, as a network does that drops packets.
+struct Proxy {
+    port: u16,
+    drops: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn start(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let drops = Arc::new(AtomicBool::new(false));
+        let switch = Arc::clone(&drops);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(client), Ok(server)) = (stream, TcpStream::connect(("127.0.0.1", to))) else {
+                    return;
+                };
+                for (mut from, mut onto) in [
+                    (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                    (server, client),
+                ] {
+                    let drops = Arc::clone(&switch);
+                    std::thread::spawn(move || {
+                        let mut part = [0; 65536];
+                        while let Ok(n) = from.read(&mut part) {
+                            if n == 0 {
+                                break;
+                            }
+                            if !drops.load(Ordering::SeqCst) && onto.write_all(&part[..n]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = onto.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { port, drops }
+    }
+}
+
+#[test]
+fn a_key_of_another_type_is_refused_alone() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
+    redis.tell(&["SET", "deponent:once:e:1:1:t:k", "x"]);
+    let mut all = store.apply(&[check("k", 1), check("l", 2)]);
+    assert!(matches!(all.remove(1), Ok(OnceSaid::New { .. })));
+    assert!(matches!(all.remove(0), Err(OnceError::Unavailable(_))));
+}
+
+#[test]
+fn one_that_throws_keys_away_is_refused() {
+    let Some(redis) = Redis::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
+    is_unavailable(&mut store, "k");
+    redis.tell(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    is_new(&mut store, "k", 1);
+}
+
+impl Redis {
+    fn restart_after_kill(&mut self) {
+        self.child = spawn(self.folder.path(), self.port, &self.more);
+    }
+}
