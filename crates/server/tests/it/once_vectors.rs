@@ -25,6 +25,7 @@ const UNKNOWN: &str = "8.1: completing or failing an unknown key is 404";
 const NUMBERS: &str = "1: hashes are those of RFC 8785, of I-JSON";
 const EMPTY: &str = "an empty response is one, and has a hash";
 const COMPARED: &str = "4.2: outcome_data and params are compared exactly, cost and time are not";
+const CUT: &str = "8.1: an error is kept to 500 characters, in every backend";
 const OBJECTS: &str = "4.1: the parameters of a step are an object";
 const CHECKS: &str = "8.3: without an expected hash nothing is checked; a stored output is compared too";
 
@@ -153,6 +154,9 @@ fn operations(line: &Value) -> Outcome {
                     let (ours, theirs) = (ours.json(), &theirs["values"]);
                     if theirs["response_hash"] == "" && !ours["response_hash"].is_null() {
                         return Outcome::Decided(EMPTY);
+                    }
+                    if theirs["error"]["len"].as_u64() > Some(500) {
+                        return Outcome::Decided(CUT);
                     }
                     let error = text(&ours["error"]);
                     ["hash", "status"]
@@ -378,5 +382,5 @@ fn the_vectors_agree_but_where_spec_decides() {
     }
     println!("{agree} agree, {decided} decided otherwise, {marked} marked");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(agree > 150, "{agree} agree");
+    assert!(agree > 130, "{agree} agree");
 }

@@ -52,6 +52,8 @@ pub struct RedisOnce {
     connection: Option<Ready>,
     /// Of the newest answer.
     writes: u64,
+    /// The epoch in which they were counted.
+    counted: Option<String>,
     /// Spaces and tenants that may have something to sweep.
     tenants: HashSet<(OnceSpace, Arc<str>)>,
 }
@@ -87,6 +89,7 @@ impl RedisOnce {
             state,
             connection: None,
             writes: 0,
+            counted: None,
             tenants: HashSet::new(),
         })
     }
@@ -109,7 +112,6 @@ impl RedisOnce {
         pipe.query::<()>(&mut connection).map_err(unavailable)?;
         self.keep(&epoch)?;
         self.connection = None;
-        self.writes = 0;
         Ok(())
     }
 
@@ -126,6 +128,11 @@ impl RedisOnce {
             refuse_eviction(&mut connection)?;
             let script: String = ask(&mut connection, redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT))?;
             let epoch = self.epoch(&mut connection, at)?;
+            // Another epoch begins its own count, whoever made it.
+            if self.counted.as_ref() != Some(&epoch) {
+                self.writes = 0;
+                self.counted = Some(epoch.clone());
+            }
             self.connection = Some(Ready {
                 connection,
                 script,
@@ -148,7 +155,6 @@ impl RedisOnce {
             (Some(known), Some(there)) if known == there => Ok(known),
             (Some(known), Some(there)) if is_reset_after(&there, &known) => {
                 self.keep(&there)?;
-                self.writes = 0;
                 Ok(there)
             }
             (Some(_), _) => Err(OnceError::Lost),
@@ -174,7 +180,7 @@ impl RedisOnce {
         let Some(at) = commands.first().map(|command| command.at) else {
             return Ok(Vec::new());
         };
-        // Another epoch begins its own count.
+        // A new connection may find another epoch, and its count.
         self.ready(at)?;
         let (clock, writes) = (self.clock, self.writes);
         let ready = self.ready(at)?;
@@ -191,19 +197,20 @@ impl RedisOnce {
         })
     }
 
-    /// The same, and again what was answered with "no script".
+    /// The same, and again what was answered with "no script" or "lost": nothing of it was done. With the next connection
+    /// the script is loaded, and a reset by an operator taken note of.
     fn sent(&mut self, commands: &[Command<'_>]) -> Result<Vec<Value>, OnceError> {
         let mut answers = self.send(commands)?;
-        if answers.iter().any(is_no_script) {
-            // Loaded again with the next connection; nothing of what was refused so was done.
-            self.connection = None;
-            let again: Vec<usize> = (0..answers.len())
-                .filter(|&i| is_no_script(&answers[i]))
-                .collect();
-            let commands: Vec<Command<'_>> = again.iter().map(|&i| commands[i].clone()).collect();
-            for (i, answer) in again.into_iter().zip(self.send(&commands)?) {
-                answers[i] = answer;
-            }
+        let again: Vec<usize> = (0..answers.len())
+            .filter(|&i| is_no_script(&answers[i]) || is_lost(&answers[i]))
+            .collect();
+        if again.is_empty() {
+            return Ok(answers);
+        }
+        self.connection = None;
+        let commands: Vec<Command<'_>> = again.iter().map(|&i| commands[i].clone()).collect();
+        for (i, answer) in again.into_iter().zip(self.send(&commands)?) {
+            answers[i] = answer;
         }
         Ok(answers)
     }
@@ -495,6 +502,10 @@ fn unreadable(answer: &Value) -> OnceError {
 
 fn is_no_script(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
+}
+
+fn is_lost(answer: &Value) -> bool {
+    matches!(answer, Value::Array(parts) if matches!(parts.get(1), Some(Value::BulkString(word)) if word == b"lost"))
 }
 
 fn number(text: &[u8]) -> Result<i64, OnceError> {

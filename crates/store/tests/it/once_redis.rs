@@ -283,6 +283,16 @@ fn without_its_data_redis_is_not_believed_until_it_is_reset() {
         .unwrap();
     is_new(&mut one, "k", 3);
     is_known(&mut other, "k", 3);
+    // And a node whose own `state.db` the command has written, while it was at work.
+    is_new(&mut other, "m", 4);
+    redis.tell(&["FLUSHALL"]);
+    is_lost(&mut other, "m");
+    let later = now().checked_add_micros(2).unwrap();
+    node(&redis.url(), folder.path(), "other", RedisClock::Asks)
+        .reset(later, 6)
+        .unwrap();
+    is_new(&mut other, "m", 5);
+    is_new(&mut one, "n", 6);
 }
 
 #[test]
