@@ -19,6 +19,7 @@ mod failures;
 mod jobs;
 mod jobs_bounds;
 mod laws;
+mod lineage;
 mod projections;
 mod provenance;
 mod receipts;
