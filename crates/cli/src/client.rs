@@ -1,4 +1,4 @@
-//! A client of a running server: one GET at a time.
+//! A client of a running server: one request at a time.
 //!
 //! https trusts what this machine trusts; `SSL_CERT_FILE` names other roots.
 
@@ -50,6 +50,11 @@ pub(crate) struct Answer {
 }
 
 impl ServerArgs {
+    /// Whether a server was typed.
+    pub(crate) fn is_given(&self) -> bool {
+        self.server.is_some()
+    }
+
     pub(crate) fn client(&self) -> Result<Client> {
         let environment = settings::client_environment()?;
         let base = self.server.clone().or(environment.url);
@@ -113,9 +118,21 @@ impl Client {
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let mut answer = request
-            .call()
-            .with_context(|| format!("cannot ask {}", self.base))?;
+        self.read(request.call())
+    }
+
+    /// Sends JSON to a path.
+    pub(crate) fn post(&self, path: &str, body: &serde_json::Value) -> Result<Answer> {
+        let mut request = self.agent.post(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let request = request.header("content-type", "application/json");
+        self.read(request.send(serde_json::to_vec(body)?))
+    }
+
+    fn read(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer> {
+        let mut answer = answer.with_context(|| format!("cannot ask {}", self.base))?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
         let body = body

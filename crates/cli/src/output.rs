@@ -38,6 +38,11 @@ pub(crate) fn text(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
+/// Where rows are written that are too many for one text.
+pub(crate) fn stdout() -> impl Write {
+    io::BufWriter::with_capacity(128 * 1024, io::stdout().lock())
+}
+
 /// Prints an answer as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string_pretty(value)?);

@@ -14,7 +14,7 @@
 //!
 //! Start at [`Facts::facets`] and, to ask for one, [`facet`].
 
-use crate::record::{Facts, SystemFacts, TelemetryFacts};
+use crate::record::{Facts, LineageFacts, SystemFacts, TelemetryFacts};
 use crate::{Header, Kind, commitment};
 
 /// Longest value that stands in a facet as it is. Identifiers have at most this length; with it a row of
@@ -69,6 +69,7 @@ impl Facts {
             Self::GovernanceAudit(audit) => audit.facets(&mut out),
             Self::Resolution(resolution) => resolution.facets(&mut out),
             Self::Provenance(log) => log.facets(header, &mut out),
+            Self::Lineage(line) => line.facets(header, &mut out),
             Self::TraceEnded(_) => out.push("ended".to_owned()),
             Self::Erasure(erasure) => erasure.facets(&mut out),
             Self::Archived(archived) => archived.facets(&mut out),
@@ -104,6 +105,10 @@ pub fn erased(header: &Header<'_>) -> Vec<String> {
                 push_facet(&mut out, "provenance.run", &run.run_id);
             }
         }
+        Kind::LineageEvidence
+        | Kind::LineageDeterministic
+        | Kind::LineageAiOutput
+        | Kind::LineageAiMetrics => LineageFacts::default().facets(header, &mut out),
         Kind::TraceCompleted | Kind::TraceAborted => out.push("ended".to_owned()),
         _ => {}
     }

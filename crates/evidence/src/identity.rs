@@ -61,6 +61,11 @@ impl Identity {
         Self::of(&[b"environment", resource])
     }
 
+    /// Of a line of an audit log: `digest` is that of its body.
+    pub fn lineage(kind: Kind, digest: &[u8; 32]) -> Self {
+        Self::of(&[b"lineage", kind.as_str().as_bytes(), digest])
+    }
+
     /// From stored bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
@@ -88,6 +93,7 @@ impl Identity {
                 crate::record::ActivityEvidence::read(body).map(|activity| activity.identity())
             }
             (Kind::EvidenceProvider, _) => crate::record::provider_identity(body),
+            (_, Facts::Lineage(_)) => Some(crate::record::lineage_identity(header.kind, body)),
             (Kind::ReplayEnforced, _) => crate::record::replay_identity(body),
             (Kind::EvidenceCaptureFailure, _) => crate::record::CaptureFailure::read(body)?.identity(),
             _ => None,

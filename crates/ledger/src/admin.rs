@@ -73,6 +73,13 @@ pub enum AdminRequest {
         /// The file, by its absolute path.
         path: PathBuf,
     },
+    /// Make records of an audit log.
+    LineageImport {
+        /// Whose they become.
+        tenant_id: String,
+        /// The file, by its absolute path.
+        path: PathBuf,
+    },
     /// Make an API key worth nothing.
     KeyRevoke {
         /// Which.
@@ -130,6 +137,11 @@ pub enum AdminAnswer {
     ProvenanceImported {
         /// What became of it.
         imported: crate::provenance::file::Imported,
+    },
+    /// An audit log was read.
+    LineageImported {
+        /// What became of it.
+        imported: crate::lineage::LineageImported,
     },
     /// It was not done, for what was asked makes no sense; why.
     Refused {
@@ -284,6 +296,21 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
                         remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
                     }
                     AdminAnswer::ProvenanceImported { imported }
+                })
+                .map_err(|error| not_done(&error, false)),
+        },
+        AdminRequest::LineageImport { tenant_id, path } => match ledger.tenant(&tenant_id) {
+            None => Err(NotDone {
+                reason: format!("there is no tenant {tenant_id}"),
+                asked_wrongly: true,
+            }),
+            Some(tenant) => ledger
+                .lineage_import(&tenant, &path, at)
+                .map(|mut imported| {
+                    for remark in &mut imported.remarks {
+                        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
+                    }
+                    AdminAnswer::LineageImported { imported }
                 })
                 .map_err(|error| not_done(&error, false)),
         },

@@ -21,6 +21,7 @@ pub mod incident;
 mod integrity;
 mod jobs;
 mod keys;
+pub mod lineage;
 mod names;
 pub mod once;
 mod open;

@@ -577,6 +577,10 @@ fn is_posted_evidence(draft: &Draft) -> bool {
                 | Kind::EvidenceProvider
                 | Kind::EvidencePolicyDecision
                 | Kind::EvidenceCaptureFailure
+                | Kind::LineageEvidence
+                | Kind::LineageDeterministic
+                | Kind::LineageAiOutput
+                | Kind::LineageAiMetrics
                 | Kind::ProvenanceLog
         )
 }

@@ -46,6 +46,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api::policy_activations::routes())
         .merge(api::policy_decisions::routes())
         .merge(api::provenance::routes())
+        .merge(api::lineage::routes())
         .merge(api::records::routes())
         .merge(api::redaction::routes())
         .merge(api::replay::routes())

@@ -6,6 +6,7 @@ mod idempotency;
 mod judge;
 mod key;
 mod ledger;
+mod lineage;
 #[cfg(feature = "serve")]
 mod openapi;
 mod provenance;
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     /// Write provenance logs into files, and make records of such files.
     #[command(subcommand)]
     Provenance(provenance::ProvenanceCommand),
+    /// Find the rows of files that a figure was made from, and check the log that says so.
+    #[command(subcommand)]
+    Lineage(lineage::LineageCommand),
     /// Look after idempotency keys.
     #[command(subcommand)]
     Idempotency(idempotency::IdempotencyCommand),
@@ -91,6 +95,7 @@ impl Command {
             Self::Tenant(tenant) => tenant.run(),
             Self::Key(key) => key.run(),
             Self::Provenance(provenance) => provenance.run(),
+            Self::Lineage(lineage) => lineage.run(),
             Self::Idempotency(idempotency) => idempotency.run(),
             Self::Replay(replay) => replay.run(),
             Self::Audit(audit) => audit.run(),

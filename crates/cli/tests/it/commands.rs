@@ -51,6 +51,7 @@ fn help_lists_the_commands() {
       tenant       Make and list tenants
       key          Make, list, rotate and revoke API keys
       provenance   Write provenance logs into files, and make records of such files
+      lineage      Find the rows of files that a figure was made from, and check the log that says so
       idempotency  Look after idempotency keys
       replay       Compare a replayed run with the one it replays
       audit        Judge a job against its contract, from a file

@@ -10,14 +10,14 @@ use tempfile::TempDir;
 use crate::commands::{deponent, stderr, stdout};
 
 /// A running `deponent serve` on a folder of its own.
-struct Served {
+pub(crate) struct Served {
     child: Child,
     address: String,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Served {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
             .args([
@@ -47,7 +47,7 @@ impl Served {
         }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 

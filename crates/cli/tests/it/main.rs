@@ -5,4 +5,5 @@
 mod commands;
 mod gate;
 mod judge;
+mod lineage;
 mod manifests;

@@ -3,14 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const TABLE: [(&str, &[&str]); 7] = [
+const TABLE: [(&str, &[&str]); 8] = [
     ("tlog", &[]),
     ("evidence", &["tlog"]),
     ("audit", &["evidence"]),
     ("store", &["tlog", "evidence"]),
+    ("lineage", &["evidence"]),
     ("ledger", &["tlog", "evidence", "audit", "store"]),
     ("server", &["tlog", "evidence", "audit", "store", "ledger"]),
-    ("cli", &["tlog", "evidence", "audit", "store", "ledger", "server"]),
+    (
+        "cli",
+        &[
+            "tlog", "evidence", "audit", "store", "lineage", "ledger", "server",
+        ],
+    ),
 ];
 
 #[test]

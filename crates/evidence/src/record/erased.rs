@@ -57,9 +57,11 @@ impl Facts {
 impl ErasedRecord {
     /// What is kept of a record when its body is erased.
     pub fn of(header: &Header<'_>, facts: &Facts, body: &[u8]) -> Self {
-        // The identity of an environment that spans brought is a hash of its content, without salt.
-        let is_content = header.kind == Kind::EvidenceEnvironment
-            && Identity::of_record(header, facts, body) != Some(Identity::once(header.kind));
+        // The identity of an environment that spans brought, and that of a line of an audit log, is a hash of its
+        // content, without salt.
+        let is_content = matches!(facts, Facts::Lineage(_))
+            || header.kind == Kind::EvidenceEnvironment
+                && Identity::of_record(header, facts, body) != Some(Identity::once(header.kind));
         Self {
             record_id: header.id,
             identity: Identity::of_record(header, facts, body).filter(|_| !is_content),

@@ -25,6 +25,7 @@ mod identity_event;
 mod incident_event;
 mod job_event;
 mod ledger_recovered;
+mod lineage;
 mod policy_activation;
 mod policy_decision;
 mod provenance_log;
@@ -65,6 +66,9 @@ pub use incident_event::{
 };
 pub use job_event::{JobEvent, JobEventFacts, JobEventType};
 pub use ledger_recovered::LedgerRecovered;
+pub use lineage::{
+    LINEAGE_TYPES, LineageFacts, LineageRecord, lineage_identity, lineage_kind, lineage_line, lineage_type,
+};
 pub use policy_activation::{CONFIDENCE_VERSION_DEFAULT, PolicyActivation, PolicyActivationFacts};
 pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEvidence};
 pub use provenance_log::{
@@ -156,6 +160,8 @@ pub enum Facts {
     Resolution(GovernanceResolution),
     /// What went into a model and what came out.
     Provenance(ProvenanceFacts),
+    /// A line of an audit log.
+    Lineage(LineageFacts),
     /// A run's evidence was judged and closed.
     Seal(SealFacts),
     /// Bodies were erased.
@@ -192,6 +198,10 @@ impl Facts {
             Kind::AccessEvent => Self::Access(AccessEvent::read(body)?),
             Kind::SystemTelemetry => Self::Telemetry(TelemetryFacts::read(body)?),
             Kind::ProvenanceLog => Self::Provenance(ProvenanceFacts::read(body)?),
+            Kind::LineageEvidence
+            | Kind::LineageDeterministic
+            | Kind::LineageAiOutput
+            | Kind::LineageAiMetrics => Self::Lineage(LineageFacts::read(header.kind, body)?),
             Kind::EvidenceIntegrity => Self::Seal(SealFacts::read(body)?),
             Kind::AuditEvent => Self::Audit(AuditEventFacts::read(body)?),
             Kind::PolicyActivation => Self::PolicyActivation(PolicyActivationFacts::read(body)?),

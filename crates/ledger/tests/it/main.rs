@@ -19,6 +19,7 @@ mod failures;
 mod jobs;
 mod jobs_bounds;
 mod laws;
+mod lineage;
 mod once_race;
 mod projections;
 mod provenance;

@@ -252,6 +252,14 @@ const TABLE: &[(&str, &str, Access)] = &[
         "/api/v1/ledger/proofs/inclusion",
         quiet("ledger_inclusion", "receipts"),
     ),
+    ("POST", "/api/v1/lineage/ai-metrics", write("lineage_ai_metrics")),
+    ("POST", "/api/v1/lineage/ai-output", write("lineage_ai_output")),
+    (
+        "POST",
+        "/api/v1/lineage/deterministic",
+        write("lineage_deterministic"),
+    ),
+    ("POST", "/api/v1/lineage/evidence", write("lineage_evidence")),
     ("GET", "/api/v1/logs/audit", list("list_audit_entries", "audit")),
     ("GET", "/api/v1/logs/audit/access", trail("get_audit_access")),
     (

@@ -20,6 +20,7 @@ pub(crate) mod integrity;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod ledger;
+pub(crate) mod lineage;
 pub(crate) mod logs;
 pub(crate) mod otlp;
 pub(crate) mod panels;

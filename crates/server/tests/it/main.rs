@@ -22,6 +22,7 @@ mod jobs;
 mod jobs_bounds;
 mod ledger;
 mod limits;
+mod lineage;
 mod matrix;
 mod oidc;
 mod once;

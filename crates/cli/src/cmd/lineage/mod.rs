@@ -1,0 +1,120 @@
+//! `deponent lineage`: from a figure in a report to the rows it was made from.
+//!
+//! The crate `lineage` does it; here are flags, files, streams and exit codes. Exit code 2: the question could not be
+//! answered, with a line on stderr that says why.
+
+mod ai;
+mod drill;
+mod import;
+mod run;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use lineage::{Places, SourceFile};
+
+use crate::output::{self, Usage};
+
+/// Exit code: could not tell.
+const EXIT_UNKNOWN: u8 = 2;
+
+/// From a figure in a report to the rows it was made from.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LineageCommand {
+    /// Check that an audit log shows which rows each function read, and how its files are now.
+    ///
+    /// Exit codes: 0 passed, 1 findings.
+    Verify(verify::Verify),
+    /// Print the source rows that a function's evidence cites.
+    ///
+    /// Exit codes: 0 all found, 1 ids without a row, or rows that could not be read, 2 could not tell.
+    Drill(drill::Drill),
+    /// List what models wrote and what they took.
+    ListAi(ai::ListAi),
+    /// Make records of an audit log.
+    Import(import::Import),
+    /// Run reference engines over a data folder.
+    Run(run::Run),
+}
+
+impl LineageCommand {
+    pub(crate) fn run(self) -> Result<u8> {
+        match self {
+            Self::Verify(verify) => verify.run(),
+            Self::Drill(drill) => drill.run(),
+            Self::ListAi(list) => list.run(),
+            Self::Import(import) => import.run(),
+            Self::Run(run) => run.run(),
+        }
+    }
+}
+
+/// Which log.
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// The audit log [default: the newest out/audit_*.jsonl or out/*/audit_*.jsonl]
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+}
+
+impl LogArgs {
+    /// Opens the log that is named, or the newest, which is said on stderr.
+    fn open(&self) -> Result<SourceFile> {
+        let path = if let Some(path) = &self.audit {
+            path.clone()
+        } else {
+            let found = lineage::newest(Path::new(".")).context("cannot look for audit logs in out/")?;
+            let path = found.context(
+                "there is neither out/audit_*.jsonl nor out/*/audit_*.jsonl; --audit FILE names a log",
+            )?;
+            output::note(format_args!("audit log: {}", path.display()));
+            path
+        };
+        SourceFile::open(&path).with_context(|| format!("audit log {}", path.display()))
+    }
+}
+
+/// Where the files are that a log names.
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// Look for files whose name begins with FROM under TO; an empty FROM stands for evidence without a file
+    #[arg(long, value_name = "FROM=TO")]
+    map: Vec<String>,
+    /// Open files beneath this folder only [default: the working folder, the log's, and those around it]
+    #[arg(long, value_name = "DIR")]
+    root: Vec<PathBuf>,
+}
+
+impl PlaceArgs {
+    fn places(&self, log: Option<&Path>) -> Result<Places> {
+        let mut maps = Vec::with_capacity(self.map.len());
+        for map in &self.map {
+            let Some((from, to)) = map.split_once('=').filter(|(_, to)| !to.is_empty()) else {
+                bail!(Usage(format!("--map {map:?} is not FROM=TO")));
+            };
+            maps.push((from.to_owned(), PathBuf::from(to)));
+        }
+        let working = std::env::current_dir().context("there is no working folder")?;
+        let folder = log
+            .map(|log| working.join(log))
+            .and_then(|log| log.parent().map(Path::to_owned));
+        Places::new(&working, folder.as_deref(), &self.root, &maps).context("--root")
+    }
+}
+
+/// A bar over the bytes of a file, on a terminal.
+fn bar(bytes: u64) -> indicatif::ProgressBar {
+    /// Below this everything is over before a bar is seen.
+    const BYTES_MIN: u64 = 64 * 1024 * 1024;
+    if bytes < BYTES_MIN {
+        return indicatif::ProgressBar::hidden();
+    }
+    let bar = indicatif::ProgressBar::new(bytes);
+    let template = "{bar:40} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

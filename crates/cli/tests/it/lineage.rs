@@ -1,0 +1,258 @@
+//! Lineage: the walk of the example's README, and what a log that lies is told.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::commands::{stderr, stdout};
+use crate::gate::Served;
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/close")
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The example's files, in a folder of their own.
+fn close() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&example().join("data"), &folder.path().join("data"));
+    folder
+}
+
+fn deponent(folder: &Path, args: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_deponent"))
+        .args(args.split(' '))
+        .env_clear()
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+/// The commands of the README's `console` blocks, each with the lines that it says it prints.
+fn walk() -> Vec<(String, Vec<String>)> {
+    let text = std::fs::read_to_string(example().join("README.md")).unwrap();
+    let mut commands: Vec<(String, Vec<String>)> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match (inside, line) {
+            (false, "```console") => inside = true,
+            (true, "```") => inside = false,
+            (true, line) => match line.strip_prefix("$ ") {
+                Some(command) => commands.push((command.to_owned(), Vec::new())),
+                None => commands.last_mut().unwrap().1.push(line.to_owned()),
+            },
+            _ => {}
+        }
+    }
+    commands
+}
+
+#[test]
+fn the_readme_of_the_example_says_what_happens() {
+    let folder = close();
+    let commands = walk();
+    assert!(commands.len() > 8, "{}", commands.len());
+    let bin = Path::new(env!("CARGO_BIN_EXE_deponent")).parent().unwrap();
+    for (command, expected) in commands {
+        let output = Command::new("sh")
+            .args(["-c", &format!("{{ {command}\n}} 2>&1")])
+            .env_clear()
+            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display()))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let text = stdout(&output).replace(folder.path().canonicalize().unwrap().to_str().unwrap(), "…");
+        let lines: Vec<&str> = text.lines().collect();
+        // A line that ends in "…" is only begun with.
+        let same = |(line, expected): (&&str, &String)| match expected.strip_suffix('…') {
+            Some(start) => line.starts_with(start),
+            None => line == expected,
+        };
+        assert!(
+            lines.len() == expected.len() && lines.iter().zip(&expected).all(same),
+            "$ {command}\n{text}\nis not\n{}",
+            expected.join("\n")
+        );
+    }
+}
+
+#[test]
+fn exit_codes_tell_findings_from_questions_that_cannot_be_answered() {
+    let folder = close();
+    let path = folder.path();
+    let code = |args: &str| deponent(path, args).status.code();
+    assert_eq!(code("lineage verify"), Some(69), "no log");
+    assert_eq!(code("lineage drill --fn x"), Some(69));
+    assert_eq!(code("lineage run nothing --data data --period 2026-01"), Some(64));
+    assert_eq!(
+        code("lineage run tb_diagnostics --data data --period 2026-13"),
+        Some(64)
+    );
+    assert_eq!(
+        code("lineage run tb_diagnostics --data data --period 2026-02"),
+        Some(2),
+        "no such file"
+    );
+    let ran = deponent(
+        path,
+        "lineage run accruals_check --data data --period 2026-01 --now 2026-02-04T08:00:00Z",
+    );
+    assert_eq!(ran.status.code(), Some(0), "{}", stderr(&ran));
+    let newest = deponent(path, "lineage verify");
+    assert_eq!(newest.status.code(), Some(1));
+    assert!(
+        stderr(&newest).starts_with("audit log: ./out/audit_20260204T080000Z.jsonl\n"),
+        "{}",
+        stderr(&newest)
+    );
+    assert_eq!(
+        stdout(&newest).lines().next(),
+        Some("[DET] Provenance verification FAILED")
+    );
+    assert_eq!(code("lineage verify --require accruals_check --strict"), Some(0));
+    assert_eq!(code("lineage verify --require ,"), Some(64));
+    assert_eq!(code("lineage verify --map nothing"), Some(64));
+    assert_eq!(code("lineage verify --root nowhere"), Some(69));
+    assert_eq!(code("lineage drill --fn tb_diagnostics"), Some(2));
+    assert_eq!(code("lineage drill --fn accruals_check --format json"), Some(0));
+    assert_eq!(
+        code("lineage drill --fn accruals_check --key entity"),
+        Some(1),
+        "no row has such an id"
+    );
+    assert_eq!(code("lineage drill --fn accruals_check --key nothing"), Some(2));
+    let limited = deponent(path, "lineage drill --fn accruals_check --limit 1");
+    assert_eq!(stdout(&limited).lines().count(), 2);
+    assert!(
+        stderr(&limited).contains("1 of 4 rows printed"),
+        "{}",
+        stderr(&limited)
+    );
+    std::fs::rename(
+        path.join("data/supporting/accruals.csv"),
+        path.join("data/supporting/accruals_old.csv"),
+    )
+    .unwrap();
+    let gone = deponent(path, "lineage drill --fn accruals_check");
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(
+        stderr(&gone).contains("accruals_old.csv (the same bytes, 4 of 4 ids"),
+        "{}",
+        stderr(&gone)
+    );
+    assert_eq!(
+        code("lineage verify --require accruals_check"),
+        Some(0),
+        "reported only"
+    );
+    assert_eq!(code("lineage verify --require accruals_check --strict"), Some(1));
+}
+
+#[test]
+fn models_are_listed_and_added_up_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = concat!(
+        "{\"type\":\"ai_output\",\"kind\":\"flux\",\"artifact\":\"a.json\"}\n",
+        "{\"type\":\"ai_metrics\",\"kind\":\"flux\",\"tokens\":100,\"cost_usd\":0.1}\n",
+        "{\"type\":\"ai_metrics\",\"kind\":\"flux\",\"tokens\":200,\"cost_usd\":0.2}\n",
+        "{\"type\":\"ai_metrics\",\"kind\":\"bank\",\"tokens\":\"many\",\"cost_usd\":1e-3}\n",
+        "{\"type\":\"evidence\",\"id\":\"e\"}\n",
+    );
+    std::fs::write(folder.path().join("audit.jsonl"), log).unwrap();
+    let sum = deponent(folder.path(), "lineage list-ai --audit audit.jsonl --sum");
+    assert_eq!(
+        stdout(&sum),
+        "bank: 0 outputs, 1 metrics, 0 tokens, 0 USD, 1 without readable numbers\n\
+         flux: 1 outputs, 2 metrics, 300 tokens, 0.3 USD\n\
+         total: 1 outputs, 3 metrics, 300 tokens, 0.3 USD, 1 without readable numbers\n"
+    );
+    let list: serde_json::Value = serde_json::from_str(&stdout(&deponent(
+        folder.path(),
+        "lineage list-ai --audit audit.jsonl --json",
+    )))
+    .unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 4);
+    assert_eq!(
+        (&list[1]["line"], &list[1]["record"]["tokens"]),
+        (&2.into(), &100.into())
+    );
+    assert_eq!(
+        stdout(&deponent(folder.path(), "lineage list-ai --audit audit.jsonl"))
+            .lines()
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn a_log_is_imported_through_a_server_once_however_often() {
+    let server = Served::new();
+    let folder = server.folder.path();
+    let log = concat!(
+        "{\"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"evidence\",\"id\":\"ev-1\",\"evidence_type\":\"csv\",\"uri\":\"a.csv\",\"input_row_ids\":[\"E1|A1\"],\"timestamp\":\"2026-01-01T00:00:00.5Z\"}\n",
+        "{\"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"deterministic\",\"fn\":\"accruals_check\",\"evidence_id\":\"ev-1\",\"params\":{}}\n",
+        "{\"type\":\"ai_metrics\",\"kind\":\"x\",\"tokens\":5,\"more\":{\"a\":[1.5]}}\n{\"type\":\"note\"}\n[]\n",
+    );
+    std::fs::write(folder.join("audit_r1.jsonl"), log).unwrap();
+    std::fs::write(folder.join("a.csv"), "entity,accrual_id\nE1,A1\n").unwrap();
+    let by_server = format!("lineage import audit_r1.jsonl --server {}", server.url());
+    let by_folder = "lineage import audit_r1.jsonl --data-dir data";
+    for (command, line) in [
+        (
+            by_server.as_str(),
+            "run r1: 3 records written, 0 were there, 1 lines of other types, 1 are none\n",
+        ),
+        (
+            &by_server,
+            "run r1: 0 records written, 3 were there, 1 lines of other types, 1 are none\n",
+        ),
+        // Through the folder of a serving process the same lines are the same records.
+        (
+            by_folder,
+            "run r1: 0 records written, 3 were there, 1 lines of other types, 1 are none\n",
+        ),
+    ] {
+        let output = deponent(folder, command);
+        assert_eq!(
+            (stdout(&output).as_str(), output.status.code()),
+            (line, Some(1)),
+            "{}",
+            stderr(&output)
+        );
+    }
+    let drilled = deponent(
+        folder,
+        "lineage drill --fn accruals_check --data-dir data --run r1",
+    );
+    assert_eq!(
+        stdout(&drilled),
+        "entity,accrual_id\nE1,A1\n",
+        "{}",
+        stderr(&drilled)
+    );
+    assert_eq!(
+        deponent(folder, "lineage drill --fn nobody --data-dir data")
+            .status
+            .code(),
+        Some(2)
+    );
+    let both = format!("{by_server} --data-dir data");
+    assert_eq!(deponent(folder, &both).status.code(), Some(64));
+    assert_eq!(
+        deponent(folder, "lineage import a.csv --data-dir data")
+            .status
+            .code(),
+        Some(69)
+    );
+}

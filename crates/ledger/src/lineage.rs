@@ -1,0 +1,490 @@
+//! Lineage on record: lines of audit logs, posted one by one or imported from a file, and found again by function.
+//!
+//! A log becomes a run: its id is that in the file's name, its lines are records of it, and the same line twice is one
+//! record, so that an import that was broken off is simply done again. What is posted names its run, or none.
+//!
+//! Out of scope: what rows a line cites (the crate `lineage`).
+//!
+//! Source: SPEC 9.2.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use evidence::canonical::{self, Value};
+use evidence::facet::facet;
+use evidence::record::{
+    Facts, LineageFacts, LineageRecord, RuleBroken, RunCompleted, RunStarted, lineage_identity, lineage_kind,
+    lineage_line,
+};
+use evidence::{Identity, Kind, SourceDomain, Timestamp};
+use serde::{Deserialize, Serialize};
+use store::{FacetQuery, Store};
+
+use crate::{
+    Bind, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
+    SubmitError, Tenant, records,
+};
+
+/// Longest line read: the largest body, and room for what is no part of it.
+const LINE_BYTES_MAX: u64 = 17 * 1024 * 1024;
+
+/// Lines written to the ledger at once, and their bytes.
+const IMPORT_RECORDS: usize = 256;
+const IMPORT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Remarks kept of an import; all are counted.
+const REMARKS_MAX: usize = 100;
+
+/// Why a line is not on record.
+#[derive(Debug, thiserror::Error)]
+pub enum LineageError {
+    /// It breaks a rule.
+    #[error(transparent)]
+    Rule(#[from] RuleBroken),
+    /// It is too large.
+    #[error(transparent)]
+    Body(#[from] BodyTooLarge),
+    /// The ledger refused it: [`Rejection::RunUnknown`], [`Rejection::RunSealed`].
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// What is on record cannot be read.
+    #[error(transparent)]
+    Read(#[from] RecordError),
+    /// Nothing was written, as far as is known.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+/// A line as it was written.
+#[derive(Clone, Debug)]
+pub struct LineageWritten {
+    /// Its record, or that of the same line before.
+    pub placed: Placed,
+    /// The markers in it: {count, patterns}.
+    pub redactions: Value,
+}
+
+/// What was imported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineageImported {
+    /// The run.
+    pub run_id: String,
+    /// Lines that are records now.
+    pub written: u64,
+    /// Lines that were records already.
+    pub known: u64,
+    /// Lines of other types.
+    pub other: u64,
+    /// Lines that are none, or that the ledger refused.
+    pub malformed: u64,
+    /// The first remarks, each with its line.
+    pub remarks: Vec<String>,
+}
+
+/// Why a file was not imported, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum LineageImportError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A run has no such name.
+    #[error("{0:?} names no run: audit_<run id>.jsonl")]
+    Name(String),
+    /// Its run cannot be begun.
+    #[error(transparent)]
+    Run(#[from] LineageError),
+    /// Its run cannot be ended.
+    #[error(transparent)]
+    End(#[from] SettleError),
+    /// Nothing more was written, as far as is known.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+/// The last evidence of a function, as lines of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineageCited {
+    /// The deterministic record.
+    pub deterministic: Vec<u8>,
+    /// Its id.
+    pub deterministic_record: String,
+    /// The evidence; none when it is not on record, or erased.
+    pub evidence: Option<Vec<u8>>,
+    /// Its id.
+    pub evidence_record: Option<String>,
+}
+
+/// When a line says that it happened.
+fn said_time(fields: &Value, at: Timestamp) -> Timestamp {
+    ["timestamp", "ts", "generated_at"]
+        .iter()
+        .find_map(|name| Timestamp::parse(fields.get(name)?.as_str()?).ok())
+        .unwrap_or(at)
+}
+
+/// The record of a line. Of a run, it is the only one with its content.
+fn draft(
+    record: &LineageRecord,
+    run: Option<(&str, &str)>,
+    at: Timestamp,
+    salts: &mut Salts,
+) -> Result<(Draft, Value), LineageError> {
+    let kind = record.kind();
+    let mut record = record.clone();
+    // Redaction comes before the identity, which the verifier finds in what is stored.
+    if let Some(redacted) = salts
+        .rules()
+        .body(kind, &record.encode())
+        .map_err(BodyTooLarge::from)?
+    {
+        let fields = canonical::parse(&redacted, canonical::Limits::default()).unwrap_or_default();
+        record = LineageRecord::new(kind, fields)?;
+    }
+    let body = record.encode();
+    let occurred_at = said_time(record.fields(), at);
+    let facts: LineageFacts = record.facts();
+    let draft = Draft::alone(kind, Facts::Lineage(facts), &body, occurred_at, salts)?;
+    let draft = Draft {
+        bind: run.map_or(Bind::None, |(run_id, _)| Bind::Run(run_id.into())),
+        identity: run.map(|_| lineage_identity(kind, &body)),
+        trace_id: run.map(|(_, trace_id)| trace_id.into()),
+        source_domain: SourceDomain::Activity,
+        ..draft
+    };
+    Ok((draft, evidence::redact::tally(record.fields())))
+}
+
+impl Ledger {
+    /// Writes a line. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`LineageError`]; then nothing was written, as far as is known.
+    pub fn lineage_write(
+        &self,
+        tenant: &Arc<Tenant>,
+        record: &LineageRecord,
+        run_id: Option<&str>,
+        at: Timestamp,
+    ) -> Result<LineageWritten, LineageError> {
+        let run = match run_id {
+            None => None,
+            Some(run_id) => {
+                let found = self
+                    .store()
+                    .run_find(tenant.tenant_no, run_id)
+                    .map_err(RecordError::from)?;
+                let run = found.ok_or(Rejection::RunUnknown)?;
+                Some((run.state.run_id, run.state.trace_id))
+            }
+        };
+        let run = run
+            .as_ref()
+            .map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
+        let (draft, redactions) = draft(record, run, at, &mut tenant.salts())?;
+        let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
+        let placed = outcome.ok_or(SubmitError::Closing)??;
+        Ok(LineageWritten { placed, redactions })
+    }
+
+    /// Makes a run of an audit log, and a record of each of its lines. Blocks. What is in the ledger already is not
+    /// written again.
+    ///
+    /// # Errors
+    /// [`LineageImportError`]; what came before it is in the ledger.
+    pub fn lineage_import(
+        &self,
+        tenant: &Arc<Tenant>,
+        path: &Path,
+        at: Timestamp,
+    ) -> Result<LineageImported, LineageImportError> {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let run_id = name
+            .strip_prefix("audit_")
+            .and_then(|rest| rest.strip_suffix(".jsonl"));
+        let run_id = run_id
+            .filter(|run_id| !run_id.is_empty() && run_id.len() <= evidence::IDENTIFIER_BYTES_MAX)
+            .filter(|run_id| !run_id.chars().any(char::is_control))
+            .ok_or_else(|| LineageImportError::Name(name.to_owned()))?;
+        let trace_id = format!("trace_{run_id}");
+        let mut lines = Lines {
+            reader: BufReader::new(File::open(path)?),
+            line: Vec::new(),
+            number: 0,
+        };
+        let mut imported = LineageImported {
+            run_id: run_id.to_owned(),
+            ..LineageImported::default()
+        };
+        let mut salts = tenant.salts();
+        let mut waiting = Waiting::default();
+        while let Some(read) = lines.next_line()? {
+            let number = lines.number;
+            let record = match read.and_then(|()| read_line(&lines.line)) {
+                Ok(Some(record)) => record,
+                Ok(None) => {
+                    imported.other += 1;
+                    continue;
+                }
+                Err(reason) => {
+                    imported.malformed(number, &reason);
+                    continue;
+                }
+            };
+            if imported.written + imported.known == 0 && waiting.drafts.is_empty() {
+                // A run without a record of its own is not begun.
+                self.lineage_begin(tenant, run_id, &trace_id, said_time(record.fields(), at), at)?;
+            }
+            match draft(&record, Some((run_id, &trace_id)), at, &mut salts) {
+                Ok((draft, _)) => {
+                    waiting.bytes += draft.bytes();
+                    waiting.drafts.push(draft);
+                    waiting.numbers.push(number);
+                }
+                Err(error) => imported.malformed(number, &error.to_string()),
+            }
+            if waiting.drafts.len() == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
+                self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
+            }
+        }
+        self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
+        if imported.written + imported.known > 0 {
+            self.lineage_end(tenant, run_id, at)?;
+        }
+        Ok(imported)
+    }
+
+    fn lineage_begin(
+        &self,
+        tenant: &Arc<Tenant>,
+        run_id: &str,
+        trace_id: &str,
+        started_at: Timestamp,
+        at: Timestamp,
+    ) -> Result<(), LineageError> {
+        let known = self
+            .store()
+            .run_find(tenant.tenant_no, run_id)
+            .map_err(RecordError::from)?;
+        if known.is_some() {
+            return Ok(());
+        }
+        let started = RunStarted {
+            goal: Some("audit log".to_owned()),
+            source: "SYSTEM".into(),
+            ..RunStarted::default()
+        };
+        let facts = started.facts(run_id, trace_id, Some(run_id), started_at, false);
+        let mut salts = tenant.salts();
+        let kind = Kind::RunStarted;
+        let draft = Draft::alone(
+            kind,
+            Facts::RunStarted(facts),
+            &started.encode(None),
+            started_at,
+            &mut salts,
+        )?;
+        let draft = Draft {
+            bind: Bind::NewRun(run_id.into()),
+            identity: Some(Identity::once(kind)),
+            trace_id: Some(trace_id.into()),
+            correlation_id: Some(run_id.into()),
+            source_domain: SourceDomain::Activity,
+            ..draft
+        };
+        match self.submit_blocking(tenant, vec![draft], at, false)?.pop() {
+            // Somebody else was quicker: the run is there.
+            Some(Ok(_) | Err(Rejection::Conflict(_))) => Ok(()),
+            Some(Err(rejection)) => Err(rejection.into()),
+            None => Err(SubmitError::Closing.into()),
+        }
+    }
+
+    fn lineage_submit(
+        &self,
+        tenant: &Arc<Tenant>,
+        waiting: &mut Waiting,
+        imported: &mut LineageImported,
+        at: Timestamp,
+    ) -> Result<(), SubmitError> {
+        let waiting = std::mem::take(waiting);
+        let outcomes = self.submit_blocking(tenant, waiting.drafts, at, false)?;
+        for (outcome, number) in outcomes.into_iter().zip(waiting.numbers) {
+            match outcome {
+                Ok(placed) if placed.fresh => imported.written += 1,
+                Ok(_) => imported.known += 1,
+                Err(rejection) => imported.malformed(number, &rejection.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A log that was imported has ended; lines that are appended to it later come to the same run.
+    fn lineage_end(&self, tenant: &Arc<Tenant>, run_id: &str, at: Timestamp) -> Result<(), SettleError> {
+        let run = self
+            .store()
+            .run_find(tenant.tenant_no, run_id)
+            .map_err(RecordError::from)?;
+        if run.is_none_or(|run| run.state.ended()) {
+            return Ok(());
+        }
+        let completed = RunCompleted {
+            termination_reason: Some("imported".to_owned()),
+            completed_at: Some(at),
+            ..RunCompleted::default()
+        };
+        let content = evidence::sha256(run_id.as_bytes());
+        match self.end_run(tenant, run_id, &EndRun::Completed(completed, content), at) {
+            Ok(_) | Err(SettleError::Rejected(Rejection::RunEnded | Rejection::Conflict(_))) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The last deterministic record of a function, of one run or of all, and the last evidence of the id it names.
+///
+/// # Errors
+/// They cannot be read.
+pub fn cited(
+    store: &dyn Store,
+    tenant_no: u32,
+    function: &str,
+    run_id: Option<&str>,
+) -> Result<Option<LineageCited>, RecordError> {
+    let newest =
+        |name: &str, value: &str, run: Option<&str>| -> Result<Option<records::Record>, RecordError> {
+            let mut facets = vec![facet(name, value)];
+            facets.extend(run.map(|run| facet("lineage.run", run)));
+            let query = FacetQuery {
+                facets,
+                limit: 1,
+                newest_first: true,
+                ..FacetQuery::default()
+            };
+            let page = store.facet_find(tenant_no, &query)?;
+            Ok(records::read(store, &page.leaves)?.pop())
+        };
+    let line = |record: &records::Record| -> Result<Option<Vec<u8>>, RecordError> {
+        let kind = record.header()?.kind;
+        let body = record
+            .body
+            .as_ref()
+            .map(|body| lineage_line(kind, body))
+            .transpose();
+        body.map_err(|error| RecordError::Body {
+            leaf: record.leaf.leaf_index(),
+            reason: error.to_string(),
+        })
+    };
+    let Some(record) = newest("lineage.fn", function, run_id)? else {
+        return Ok(None);
+    };
+    let header = record.header()?;
+    let Some(deterministic) = line(&record)? else {
+        return Ok(None);
+    };
+    let facts = Facts::read(&header, record.body.as_deref().unwrap_or_default()).ok();
+    let evidence_id = match facts {
+        Some(Facts::Lineage(facts)) => facts.evidence_id,
+        _ => None,
+    };
+    // Evidence belongs to the run of the record that names it.
+    let run = header.run.as_ref().map(|run| &*run.run_id);
+    let found = match &evidence_id {
+        Some(id) => newest("lineage.evidence", id, run)?,
+        None => None,
+    };
+    let evidence = found.as_ref().map(line).transpose()?.flatten();
+    let evidence_record = found
+        .as_ref()
+        .map(|found| Ok::<_, RecordError>(found.header()?.id.to_string()));
+    Ok(Some(LineageCited {
+        deterministic,
+        deterministic_record: header.id.to_string(),
+        evidence,
+        evidence_record: evidence_record.transpose()?,
+    }))
+}
+
+#[derive(Default)]
+struct Waiting {
+    drafts: Vec<Draft>,
+    numbers: Vec<u64>,
+    bytes: usize,
+}
+
+impl LineageImported {
+    fn malformed(&mut self, line: u64, reason: &str) {
+        self.malformed += 1;
+        if self.remarks.len() < REMARKS_MAX {
+            self.remarks.push(format!("line {line}: {reason}"));
+        }
+    }
+}
+
+/// `None`: a type that is no lineage.
+fn read_line(line: &[u8]) -> Result<Option<LineageRecord>, String> {
+    let fields = canonical::parse(line, canonical::Limits::default()).map_err(|error| error.to_string())?;
+    let line_type = match fields.get("type") {
+        Some(Value::String(line_type)) => line_type.clone(),
+        _ if fields.as_object().is_none() => return Err("is no object".to_owned()),
+        _ => return Err("has no type".to_owned()),
+    };
+    let Some(kind) = lineage_kind(&line_type) else {
+        return Ok(None);
+    };
+    LineageRecord::new(kind, fields)
+        .map(Some)
+        .map_err(|error| error.to_string())
+}
+
+/// The lines of a log that are not blank.
+struct Lines {
+    reader: BufReader<File>,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl Lines {
+    /// Reads the next line; the inner error is that it is too long, and then it was passed over.
+    fn next_line(&mut self) -> io::Result<Option<Result<(), String>>> {
+        loop {
+            self.line.clear();
+            if (&mut self.reader)
+                .take(LINE_BYTES_MAX)
+                .read_until(b'\n', &mut self.line)?
+                == 0
+            {
+                return Ok(None);
+            }
+            self.number += 1;
+            if self.line.len() as u64 == LINE_BYTES_MAX && !self.line.ends_with(b"\n") {
+                self.line.clear();
+                loop {
+                    let buffer = self.reader.fill_buf()?;
+                    let end = buffer.iter().position(|byte| *byte == b'\n');
+                    let used = end.map_or(buffer.len(), |end| end + 1);
+                    self.reader.consume(used);
+                    if end.is_some() || used == 0 {
+                        break;
+                    }
+                }
+                return Ok(Some(Err("is longer than a record may be".to_owned())));
+            }
+            let text = self
+                .line
+                .strip_prefix(b"\xef\xbb\xbf")
+                .unwrap_or(&self.line)
+                .trim_ascii()
+                .to_vec();
+            if !text.is_empty() {
+                self.line = text;
+                return Ok(Some(Ok(())));
+            }
+        }
+    }
+}

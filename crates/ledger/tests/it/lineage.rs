@@ -1,0 +1,179 @@
+//! Audit logs as records: imported once however often, found by function, and seen whole by the auditor.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use evidence::canonical::{self, Value};
+use evidence::record::LineageRecord;
+use evidence::{ExecutionStatus, Kind};
+use ledger::lineage::{LineageError, LineageImportError, LineageImported, cited};
+use ledger::{EraseAsked, Rejection, Tenant};
+
+use crate::bed::{TestLedger, run};
+
+const EVIDENCE: &str = r#"{"ts":"2026-01-01T00:00:00Z","type":"evidence","id":"ev-1","evidence_type":"csv","uri":"a.csv","input_row_ids":["2025-08|ENT100|1000"],"timestamp":"2026-01-01T00:00:00Z"}"#;
+const DETERMINISTIC: &str = r#"{"ts":"2026-01-01T00:00:01Z","type":"deterministic","fn":"tb_diagnostics","evidence_id":"ev-1","params":{"period":"2025-08"},"artifact":null}"#;
+
+fn log(bed: &TestLedger, text: &str) -> PathBuf {
+    let path = bed.path().join("audit_20260101T000000Z.jsonl");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn import(bed: &TestLedger, tenant: &Arc<Tenant>, text: &str) -> LineageImported {
+    bed.ledger
+        .lineage_import(tenant, &log(bed, text), bed.now())
+        .unwrap()
+}
+
+fn counts(imported: &LineageImported) -> (u64, u64, u64, u64) {
+    (
+        imported.written,
+        imported.known,
+        imported.other,
+        imported.malformed,
+    )
+}
+
+#[test]
+fn the_same_line_twice_is_one_record() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let text = format!(
+        "\u{feff}{EVIDENCE}\r\n\n{DETERMINISTIC}\n{EVIDENCE}\n{{\"type\":\"ai_metrics\",\"tokens\":5}}\n[1]\n{{\"type\":\"note\"}}\n{{\"type\":\"evidence\"}}\n{{\"ty"
+    );
+    let first = import(&bed, &tenant, &text);
+    assert_eq!(counts(&first), (3, 1, 1, 3));
+    assert_eq!(first.run_id, "20260101T000000Z");
+    let places: Vec<&str> = first
+        .remarks
+        .iter()
+        .map(|remark| remark.split(':').next().unwrap())
+        .collect();
+    assert_eq!(places, ["line 6", "line 8", "line 9"]);
+    assert_eq!(counts(&import(&bed, &tenant, &text)), (0, 4, 1, 3));
+    // What was appended since comes to the same run, though it has ended.
+    let longer = format!("{text}pe\":\"note\"}}\n{{\"type\":\"ai_output\",\"kind\":\"x\"}}\n");
+    assert_eq!(counts(&import(&bed, &tenant, &longer)), (1, 4, 2, 2));
+    let run = bed
+        .ledger
+        .store()
+        .run_find(tenant.tenant_no, "20260101T000000Z")
+        .unwrap()
+        .unwrap();
+    assert_eq!(run.state.execution_status, ExecutionStatus::Succeeded);
+    bed.check();
+}
+
+#[test]
+fn evidence_is_found_by_its_function() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    import(&bed, &tenant, &format!("{EVIDENCE}\n{DETERMINISTIC}\n"));
+    let other = EVIDENCE.replace("1000", "2000");
+    bed.one(&tenant, run("r2"));
+    for (kind, line) in [
+        (Kind::LineageEvidence, other.as_str()),
+        (Kind::LineageDeterministic, DETERMINISTIC),
+    ] {
+        let written = write(&bed, &tenant, kind, line, Some("r2")).unwrap();
+        assert!(written, "{line}");
+        assert!(
+            !write(&bed, &tenant, kind, line, Some("r2")).unwrap(),
+            "the same line of the same run"
+        );
+    }
+    let find = |run: Option<&str>| {
+        let found = cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", run).unwrap();
+        found.map(|found| String::from_utf8(found.evidence.unwrap()).unwrap())
+    };
+    assert!(find(Some("20260101T000000Z")).unwrap().contains("ENT100|1000"));
+    assert!(find(Some("r2")).unwrap().contains("ENT100|2000"));
+    assert_eq!(find(None), find(Some("r2")), "the last one");
+    assert_eq!(find(Some("r3")), None);
+    assert!(
+        cited(bed.ledger.store(), tenant.tenant_no, "nobody", None)
+            .unwrap()
+            .is_none()
+    );
+    bed.check();
+}
+
+fn write(
+    bed: &TestLedger,
+    tenant: &Arc<Tenant>,
+    kind: Kind,
+    line: &str,
+    run: Option<&str>,
+) -> Result<bool, LineageError> {
+    let fields: Value = canonical::parse(line.as_bytes(), canonical::Limits::default()).unwrap();
+    let record = LineageRecord::new(kind, fields)?;
+    let written = bed.ledger.lineage_write(tenant, &record, run, bed.now())?;
+    Ok(written.placed.fresh)
+}
+
+#[test]
+fn lineage_needs_the_run_it_names_and_none_else() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let refused = write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, Some("nowhere"));
+    assert!(matches!(
+        refused,
+        Err(LineageError::Rejected(Rejection::RunUnknown))
+    ));
+    assert!(write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, None).unwrap());
+    assert!(
+        write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, None).unwrap(),
+        "without a run each is a record"
+    );
+    let secret = EVIDENCE.replace("a.csv", "mailto:ada@example.com");
+    bed.one(&tenant, run("r"));
+    assert!(write(&bed, &tenant, Kind::LineageEvidence, &secret, Some("r")).unwrap());
+    assert!(!write(&bed, &tenant, Kind::LineageEvidence, &secret, Some("r")).unwrap());
+    bed.check();
+}
+
+#[test]
+fn a_file_that_is_no_log_makes_no_run() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let path = bed.path().join("log.jsonl");
+    std::fs::write(&path, EVIDENCE).unwrap();
+    let named = bed.ledger.lineage_import(&tenant, &path, bed.now());
+    assert!(matches!(named, Err(LineageImportError::Name(_))));
+    assert_eq!(counts(&import(&bed, &tenant, "\n{}\n[]\n")), (0, 0, 0, 2));
+    assert!(
+        bed.ledger
+            .store()
+            .run_find(tenant.tenant_no, "20260101T000000Z")
+            .unwrap()
+            .is_none()
+    );
+    bed.check();
+}
+
+#[test]
+fn an_erased_line_keeps_no_hash_of_itself() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    import(&bed, &tenant, &format!("{EVIDENCE}\n{DETERMINISTIC}\n"));
+    let find = || {
+        cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", None)
+            .unwrap()
+            .unwrap()
+    };
+    let record = find().evidence_record.unwrap();
+    let asked = EraseAsked {
+        record_id: evidence::RecordId::parse(&record).unwrap(),
+        reason: "asked for".into(),
+        only: false,
+        principal: "key:a1".into(),
+    };
+    bed.ledger.erase(&tenant, &asked, bed.now()).unwrap();
+    assert_eq!(find().evidence, None);
+    let report = bed.report();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    // Nothing is left to know it by, so it is a record again.
+    assert_eq!(counts(&import(&bed, &tenant, EVIDENCE)), (1, 0, 0, 0));
+    assert!(find().evidence.is_some());
+}

@@ -1,0 +1,97 @@
+//! Lineage that pipelines post.
+
+use serde_json::{Value, json};
+
+use crate::server::TestServer;
+
+fn evidence(run: Option<&str>) -> Value {
+    json!({ "run_id": run, "id": "ev-00000000000000000000000000000001", "evidence_type": "csv", "uri": "tb.csv",
+        "input_row_ids": ["2025-08|ENT100|1000"], "timestamp": "2025-08-22T15:03:09.871Z" })
+}
+
+#[test]
+fn a_line_of_a_run_is_one_record_however_often_it_is_posted() {
+    let server = TestServer::new();
+    server.run("r");
+    let first = server.created("/api/v1/lineage/evidence", &evidence(Some("r")));
+    assert_eq!(first["id"], "ev-00000000000000000000000000000001");
+    assert_eq!(first["redactions"], json!({ "count": 0, "patterns": [] }));
+    let again = server.post("/api/v1/lineage/evidence", &evidence(Some("r")));
+    assert_eq!(
+        (again.status.as_u16(), &again.json()["receipt"]),
+        (200, &first["receipt"])
+    );
+    let record = first["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{record}")).ok();
+    assert_eq!(
+        (&record["header"]["kind"], &record["header"]["run_id"]),
+        (&json!("lineage.evidence"), &json!("r"))
+    );
+    assert_eq!(record["header"]["occurred_at"], "2025-08-22T15:03:09.871000Z");
+    assert_eq!(record["body"]["input_row_ids"], json!(["2025-08|ENT100|1000"]));
+    for (path, body) in [
+        (
+            "deterministic",
+            json!({ "run_id": "r", "type": "deterministic", "fn": "tb_diagnostics", "evidence_id": "ev-1",
+            "params": { "period": "2025-08", "entity": "ALL" }, "artifact": null }),
+        ),
+        (
+            "deterministic",
+            json!({ "run_id": "r", "function_name": "other" }),
+        ),
+        (
+            "ai-output",
+            json!({ "run_id": "r", "kind": "validation", "artifact": "a.json", "anything": [1.5, null] }),
+        ),
+        (
+            "ai-metrics",
+            json!({ "run_id": "r", "kind": "validation", "tokens": 812, "cost_usd": 0.0125 }),
+        ),
+    ] {
+        server.created(&format!("/api/v1/lineage/{path}"), &body);
+    }
+    let listed = server.get("/api/v1/records?run_id=r&kind=lineage.ai_output").ok();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    let verified = server.post("/api/v1/verifications", &json!({})).ok();
+    assert_eq!(verified["status"], "verified", "{verified}");
+}
+
+#[test]
+fn what_is_no_lineage_is_refused() {
+    let server = TestServer::new();
+    let unknown = server.post("/api/v1/lineage/evidence", &evidence(Some("nowhere")));
+    assert_eq!(unknown.status.as_u16(), 404);
+    // Without a run, and without an id, which is made.
+    let mut body = evidence(None);
+    body.as_object_mut().unwrap().remove("id");
+    body.as_object_mut().unwrap().remove("run_id");
+    let made = server.created("/api/v1/lineage/evidence", &body);
+    assert!(made["id"].as_str().unwrap().starts_with("ev-"), "{made}");
+    let changed = |path: &str, change: &dyn Fn(&mut Value)| {
+        let mut body = if path == "evidence" {
+            evidence(None)
+        } else {
+            json!({ "fn": "f" })
+        };
+        body.as_object_mut().unwrap().remove("run_id");
+        change(&mut body);
+        server.post(&format!("/api/v1/lineage/{path}"), &body)
+    };
+    for (path, field, value) in [
+        ("evidence", "evidence_type", json!("xls")),
+        ("evidence", "type", json!("deterministic")),
+        ("evidence", "hash", json!("00")),
+        ("evidence", "id", json!("")),
+        ("evidence", "input_row_ids", json!([1])),
+        ("evidence", "input_row_ids", json!("a")),
+        ("evidence", "colour", json!("red")),
+        ("deterministic", "fn", json!(null)),
+        ("deterministic", "output_hash", json!("z")),
+        ("deterministic", "params", json!([])),
+        ("ai-metrics", "tokens", json!(9_007_199_254_740_993_i64)),
+        ("ai-output", "type", json!("ai_metrics")),
+    ] {
+        let answer = changed(path, &|body| body[field] = value.clone());
+        assert_eq!(answer.status.as_u16(), 422, "{path} {field}");
+    }
+}
