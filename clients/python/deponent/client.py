@@ -1,7 +1,8 @@
 """Connections to a server, and what they retry.
 
-What is retried is safe to send again: decisions take a lease that a lost answer
-only wastes, results and steps have an identity, new runs an `Idempotency-Key`.
+What is retried is safe to send again: results and steps have an identity, new
+runs and decisions an `Idempotency-Key`. So a decision whose answer was lost is
+answered again, and the lease that it gave is not held by nobody.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Self
 
 import httpx
 
-from .errors import raise_for
+from .errors import UNKNOWN_BEFORE, ConflictError, code_of, raise_for
 from .run import AsyncRun, Run
 from .types import Json
 
@@ -37,6 +38,13 @@ def _pause(attempt: int, response: httpx.Response | None) -> float:
     if said.isdigit():
         return min(float(said), PAUSE_SECS_MAX)
     return float(min(PAUSE_SECS * 2**attempt, PAUSE_SECS_MAX))
+
+
+def _again(response: httpx.Response) -> bool:
+    """Whether to send it again: also while its first sending is still being answered."""
+    if response.status_code in AGAIN:
+        return True
+    return response.status_code == 409 and code_of(response) == "idempotency_in_progress"
 
 
 def _run_body(run_id: str | None, fields: dict[str, Json]) -> dict[str, Json]:
@@ -81,11 +89,22 @@ class Client:
             except httpx.TransportError:
                 if last:
                     raise
-            if response is not None and (last or response.status_code not in AGAIN):
+            if response is not None and (last or not _again(response)):
                 raise_for(response)
                 return response.json() if response.content else {}
             time.sleep(_pause(attempt, response))
         raise AssertionError("unreachable")
+
+    def decide(self, body: dict[str, Json]) -> dict[str, Any]:
+        """What to do about a step."""
+        path = "/api/v1/replay/steps"
+        try:
+            return self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
+        except ConflictError as error:
+            if error.code not in UNKNOWN_BEFORE:
+                raise
+            # Nothing ran: asking anew finds the stored output, or says who holds the step.
+            return self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
 
     def run(self, run_id: str | None = None, **fields: Json) -> Run:
         """Starts a run; `fields` are those of POST /api/v1/runs."""
@@ -136,11 +155,22 @@ class AsyncClient:
             except httpx.TransportError:
                 if last:
                     raise
-            if response is not None and (last or response.status_code not in AGAIN):
+            if response is not None and (last or not _again(response)):
                 raise_for(response)
                 return response.json() if response.content else {}
             await asyncio.sleep(_pause(attempt, response))
         raise AssertionError("unreachable")
+
+    async def decide(self, body: dict[str, Json]) -> dict[str, Any]:
+        """What to do about a step."""
+        path = "/api/v1/replay/steps"
+        try:
+            return await self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
+        except ConflictError as error:
+            if error.code not in UNKNOWN_BEFORE:
+                raise
+            # Nothing ran: asking anew finds the stored output, or says who holds the step.
+            return await self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
 
     async def run(self, run_id: str | None = None, **fields: Json) -> AsyncRun:
         """Starts a run; `fields` are those of POST /api/v1/runs."""

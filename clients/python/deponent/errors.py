@@ -65,17 +65,29 @@ _BY_CODE: dict[str, type[DeponentError]] = {
 }
 
 
+# The request was answered before, and the answer is not to be had.
+UNKNOWN_BEFORE = frozenset({"answer_not_kept", "earlier_outcome_unknown"})
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    try:
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def code_of(response: httpx.Response) -> str:
+    """The stable code of a refusal."""
+    return str(_problem(response).get("code", "unknown"))
+
+
 def raise_for(response: httpx.Response) -> None:
     """Raises what the answer says, if it is no success."""
     if response.is_success:
         return
-    try:
-        problem = response.json()
-    except ValueError:
-        problem = {}
-    if not isinstance(problem, dict):
-        problem = {}
-    code = str(problem.get("code", "unknown"))
+    problem = _problem(response)
+    code = code_of(response)
     message = str(problem.get("detail", f"the server answers {response.status_code}"))
     status = response.status_code
     kind = _BY_CODE.get(code)

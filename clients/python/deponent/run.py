@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from collections.abc import AsyncIterator
 
+from .errors import DeponentError, LeaseLost
 from .types import Behavior, Json, StepResult
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Key = str | Callable[..., str] | None
 
-# A lease holds 60 seconds by default; renewed at a third of it, two renewals may be lost.
-RENEW_SECS = 20.0
+# Renewed so often while a lease holds, two renewals may be lost.
+RENEWALS_PER_LEASE = 3.0
 
 
 def input_hash(value: Json) -> str:
@@ -107,20 +108,32 @@ class AsyncOpenStep(OpenStep):
     """The same within `async with`."""
 
 
+def _renew_secs(said: dict[str, Any]) -> float | None:
+    """How often the lease of a decision is renewed; `None`: it has none."""
+    lease_secs = said.get("lease_secs")
+    return None if lease_secs is None else float(lease_secs) / RENEWALS_PER_LEASE
+
+
+def _is_over(error: Exception) -> bool:
+    """Whether no renewal can succeed any more. After all else, the next one may."""
+    return isinstance(error, LeaseLost) or (isinstance(error, DeponentError) and error.status == 404)
+
+
 class _Renewal:
     """Renews a lease until told to stop, on a thread of its own."""
 
-    def __init__(self, client: Client, token: str) -> None:
+    def __init__(self, client: Client, token: str, secs: float | None) -> None:
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._renew, args=(client, token), daemon=True)
-        self._thread.start()
+        if secs is not None:
+            threading.Thread(target=self._renew, args=(client, token, secs), daemon=True).start()
 
-    def _renew(self, client: Client, token: str) -> None:
-        while not self._stop.wait(RENEW_SECS):
+    def _renew(self, client: Client, token: str, secs: float) -> None:
+        while not self._stop.wait(secs):
             try:
                 client.request("POST", f"/api/v1/replay/steps/{token}/renew")
-            except Exception:  # noqa: BLE001 - the result says whether the lease was lost
-                return
+            except Exception as error:  # noqa: BLE001 - the result says whether the lease was lost
+                if _is_over(error):
+                    return
 
     def stop(self) -> None:
         self._stop.set()
@@ -190,7 +203,7 @@ class Run:
         error: BaseException | None = None
         try:
             body = _question(self.run_id, index, behavior, key, params, expected)
-            said = self.client.request("POST", "/api/v1/replay/steps", body)
+            said = self.client.decide(body)
             if said["action"] == "use_stored":
                 result = StepResult.of(said)
                 step = OpenStep(result.output, must_run=False)
@@ -199,20 +212,22 @@ class Run:
                 return
             token = str(said["token"])
             step = OpenStep(None, must_run=True)
-            renewal = _Renewal(self.client, token)
+            renewal = _Renewal(self.client, token, _renew_secs(said))
             try:
-                yield step
-            except BaseException as raised:
-                # What the step raised is what its caller needs; a lease that stays runs out by itself.
                 try:
-                    self.client.request("POST", f"/api/v1/replay/steps/{token}/fail", {"error": repr(raised)})
-                except Exception:  # noqa: BLE001
-                    pass
-                raise
+                    yield step
+                except BaseException as raised:
+                    # What the step raised is what its caller needs; a lease that stays runs out by itself.
+                    try:
+                        path = f"/api/v1/replay/steps/{token}/fail"
+                        self.client.request("POST", path, {"error": repr(raised)})
+                    except Exception:  # noqa: BLE001
+                        pass
+                    raise
+                path = f"/api/v1/replay/steps/{token}/result"
+                result = StepResult.of(self.client.request("POST", path, {"output": step.output}))
             finally:
                 renewal.stop()
-            path = f"/api/v1/replay/steps/{token}/result"
-            result = StepResult.of(self.client.request("POST", path, {"output": step.output}))
             step.output, step.result = result.output, result
         except BaseException as raised:
             error = raised
@@ -292,7 +307,7 @@ class AsyncRun:
         error: BaseException | None = None
         try:
             body = _question(self.run_id, index, behavior, key, params, expected)
-            said = await self.client.request("POST", "/api/v1/replay/steps", body)
+            said = await self.client.decide(body)
             if said["action"] == "use_stored":
                 result = StepResult.of(said)
                 step = AsyncOpenStep(result.output, must_run=False)
@@ -301,21 +316,22 @@ class AsyncRun:
                 return
             token = str(said["token"])
             step = AsyncOpenStep(None, must_run=True)
-            renewal = asyncio.create_task(self._renew(token))
+            renewal = asyncio.create_task(self._renew(token, _renew_secs(said)))
             try:
-                yield step
-            except BaseException as raised:
-                # What the step raised is what its caller needs; a lease that stays runs out by itself.
                 try:
-                    path = f"/api/v1/replay/steps/{token}/fail"
-                    await self.client.request("POST", path, {"error": repr(raised)})
-                except Exception:  # noqa: BLE001
-                    pass
-                raise
+                    yield step
+                except BaseException as raised:
+                    # What the step raised is what its caller needs; a lease that stays runs out by itself.
+                    try:
+                        path = f"/api/v1/replay/steps/{token}/fail"
+                        await self.client.request("POST", path, {"error": repr(raised)})
+                    except Exception:  # noqa: BLE001
+                        pass
+                    raise
+                path = f"/api/v1/replay/steps/{token}/result"
+                result = StepResult.of(await self.client.request("POST", path, {"output": step.output}))
             finally:
                 renewal.cancel()
-            path = f"/api/v1/replay/steps/{token}/result"
-            result = StepResult.of(await self.client.request("POST", path, {"output": step.output}))
             step.output, step.result = result.output, result
         except BaseException as raised:
             error = raised
@@ -329,13 +345,14 @@ class AsyncRun:
                 if error is None:
                     raise
 
-    async def _renew(self, token: str) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECS)
+    async def _renew(self, token: str, secs: float | None) -> None:
+        while secs is not None:
+            await asyncio.sleep(secs)
             try:
                 await self.client.request("POST", f"/api/v1/replay/steps/{token}/renew")
-            except Exception:  # noqa: BLE001 - the result says whether the lease was lost
-                return
+            except Exception as error:  # noqa: BLE001 - the result says whether the lease was lost
+                if _is_over(error):
+                    return
 
     async def complete(self, status: str = "completed", **fields: Json) -> dict[str, Any]:
         """Ends the run; `fields` are those of POST …/complete."""

@@ -189,3 +189,124 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_not(url: str) -> None:
     with pytest.raises(deponent.DeponentError, match="run_id: no") as raised:
         deponent.Client("http://test", transport=refusing).run()
     assert (raised.value.code, raised.value.status) == ("invalid", 422)
+
+
+class Lossy(httpx.HTTPTransport):
+    """Loses the first answer of each path that ends so."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self.end = end
+        self.keys: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        if request.url.path.endswith(self.end):
+            self.keys.append(request.headers.get("idempotency-key", ""))
+            if len(self.keys) == 1:
+                response.read()
+                response.close()
+                raise httpx.ReadError("the answer was lost", request=request)
+        return response
+
+
+def test_a_decision_whose_answer_was_lost_is_answered_again(url: str) -> None:
+    lossy = Lossy("/replay/steps")
+    with deponent.Client(url, transport=lossy) as client:
+        run = client.run()
+        with run.open_step("pay", behavior="skip", key=f"lossy-{run.run_id}") as step:
+            assert step.must_run, "the lease is held by this client, not by nobody"
+            step.output = 1
+        assert step.result is not None and step.result.executed
+        assert len(lossy.keys) == 2 and lossy.keys[0] == lossy.keys[1] != ""
+        assert run.report()["executed"] == 1
+        with run.open_step("pay", behavior="skip", key=f"lossy-{run.run_id}") as step:
+            assert not step.must_run
+        assert len(set(lossy.keys)) == 2, "another decision, another key"
+
+
+def test_what_is_being_answered_is_waited_for_and_what_was_not_kept_is_asked_anew() -> None:
+    keys: list[str] = []
+    codes = ["idempotency_in_progress", "earlier_outcome_unknown", "answer_not_kept"]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        code = codes[len(keys) - 1]
+        return httpx.Response(409, headers={"retry-after": "0"}, json={"code": code, "detail": code})
+
+    client = deponent.Client("http://test", transport=httpx.MockTransport(answer))
+    with pytest.raises(deponent.ConflictError, match="answer_not_kept"):
+        client.decide({"run_id": "r", "step_index": 0})
+    assert len(keys) == 3 and keys[0] == keys[1] != keys[2]
+
+
+LEASE_SECS = 0.15
+
+
+class Leases:
+    """A server that gives one lease, and refuses its first renewals."""
+
+    def __init__(self, refusals: list[httpx.Response]) -> None:
+        self.refusals = refusals
+        self.renewals = 0
+        self.at_result = 0
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path.endswith("/replay/steps"):
+            return httpx.Response(200, json={"action": "execute", "token": "t", "lease_secs": LEASE_SECS})
+        if path.endswith("/renew"):
+            self.renewals += 1
+            return self.refusals.pop(0) if self.refusals else httpx.Response(204)
+        if path.endswith("/result"):
+            self.at_result = self.renewals
+            time.sleep(2 * LEASE_SECS)
+            result = {"output": 1, "output_hash": "h", "executed": True, "skipped": False, "checked": False,
+                      "from_cache": False, "receipt": {}}
+            return httpx.Response(201, json=result)
+        return httpx.Response(201, json={})
+
+    async def answer_async(self, request: httpx.Request) -> httpx.Response:
+        return await asyncio.to_thread(self.answer, request)
+
+
+def refusal(status: int, code: str) -> httpx.Response:
+    return httpx.Response(status, json={"code": code, "detail": code})
+
+
+def test_a_lease_is_renewed_until_the_result_is_answered_whatever_fails_meanwhile() -> None:
+    leases = Leases([refusal(500, "internal"), refusal(403, "forbidden")])
+    client = deponent.Client("http://test", transport=httpx.MockTransport(leases.answer))
+    with client.attach("r").open_step("slow", behavior="skip", key="k") as step:
+        time.sleep(2 * LEASE_SECS)
+        step.output = 1
+    assert leases.at_result >= 3, "after refusals it goes on"
+    assert leases.renewals > leases.at_result, "and while the result is on its way"
+    ended = leases.renewals
+    time.sleep(2 * LEASE_SECS)
+    assert leases.renewals <= ended + 1, "and not after"
+
+
+def test_the_same_renewals_for_asyncio() -> None:
+    leases = Leases([refusal(500, "internal"), refusal(403, "forbidden")])
+
+    async def main() -> None:
+        transport = httpx.MockTransport(leases.answer_async)
+        async with deponent.AsyncClient("http://test", transport=transport) as client:
+            async with client.attach("r").open_step("slow", behavior="skip", key="k") as step:
+                await asyncio.sleep(2 * LEASE_SECS)
+                step.output = 1
+
+    asyncio.run(main())
+    assert leases.at_result >= 3
+    assert leases.renewals > leases.at_result
+
+
+@pytest.mark.parametrize(("status", "code"), [(409, "lease_lost"), (404, "not_found")])
+def test_a_lease_that_is_lost_is_not_asked_for_again(status: int, code: str) -> None:
+    leases = Leases([refusal(status, code)])
+    client = deponent.Client("http://test", transport=httpx.MockTransport(leases.answer))
+    with client.attach("r").open_step("slow", behavior="skip", key="k") as step:
+        time.sleep(2 * LEASE_SECS)
+        step.output = 1
+    assert leases.renewals == 1
