@@ -250,6 +250,7 @@ class Leases:
         self.refusals = refusals
         self.renewals = 0
         self.at_result = 0
+        self.wait_at_result = True
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -260,11 +261,17 @@ class Leases:
             return self.refusals.pop(0) if self.refusals else httpx.Response(204)
         if path.endswith("/result"):
             self.at_result = self.renewals
-            time.sleep(2 * LEASE_SECS)
+            if self.wait_at_result:
+                self.wait_for(self.at_result + 1)
             result = {"output": 1, "output_hash": "h", "executed": True, "skipped": False, "checked": False,
                       "from_cache": False, "receipt": {}}
             return httpx.Response(201, json=result)
         return httpx.Response(201, json={})
+
+    def wait_for(self, renewals: int) -> None:
+        until = time.monotonic() + 20
+        while self.renewals < renewals and time.monotonic() < until:
+            time.sleep(0.01)
 
     async def answer_async(self, request: httpx.Request) -> httpx.Response:
         return await asyncio.to_thread(self.answer, request)
@@ -278,7 +285,7 @@ def test_a_lease_is_renewed_until_the_result_is_answered_whatever_fails_meanwhil
     leases = Leases([refusal(500, "internal"), refusal(403, "forbidden")])
     client = deponent.Client("http://test", transport=httpx.MockTransport(leases.answer))
     with client.attach("r").open_step("slow", behavior="skip", key="k") as step:
-        time.sleep(2 * LEASE_SECS)
+        leases.wait_for(3)
         step.output = 1
     assert leases.at_result >= 3, "after refusals it goes on"
     assert leases.renewals > leases.at_result, "and while the result is on its way"
@@ -294,7 +301,7 @@ def test_the_same_renewals_for_asyncio() -> None:
         transport = httpx.MockTransport(leases.answer_async)
         async with deponent.AsyncClient("http://test", transport=transport) as client:
             async with client.attach("r").open_step("slow", behavior="skip", key="k") as step:
-                await asyncio.sleep(2 * LEASE_SECS)
+                await asyncio.to_thread(leases.wait_for, 3)
                 step.output = 1
 
     asyncio.run(main())
@@ -305,8 +312,10 @@ def test_the_same_renewals_for_asyncio() -> None:
 @pytest.mark.parametrize(("status", "code"), [(409, "lease_lost"), (404, "not_found")])
 def test_a_lease_that_is_lost_is_not_asked_for_again(status: int, code: str) -> None:
     leases = Leases([refusal(status, code)])
+    leases.wait_at_result = False
     client = deponent.Client("http://test", transport=httpx.MockTransport(leases.answer))
     with client.attach("r").open_step("slow", behavior="skip", key="k") as step:
+        leases.wait_for(1)
         time.sleep(2 * LEASE_SECS)
         step.output = 1
     assert leases.renewals == 1
