@@ -32,6 +32,8 @@ Key = str | Callable[..., str] | None
 
 # Renewed so often while a lease holds, two renewals may be lost.
 RENEWALS_PER_LEASE = 3.0
+# Of a server that does not say how long its leases hold: its default.
+LEASE_SECS = 60.0
 
 
 def input_hash(value: Json) -> str:
@@ -108,10 +110,9 @@ class AsyncOpenStep(OpenStep):
     """The same within `async with`."""
 
 
-def _renew_secs(said: dict[str, Any]) -> float | None:
-    """How often the lease of a decision is renewed; `None`: it has none."""
-    lease_secs = said.get("lease_secs")
-    return None if lease_secs is None else float(lease_secs) / RENEWALS_PER_LEASE
+def _renew_secs(said: dict[str, Any], key: str | None) -> float | None:
+    """How often the lease of a decision is renewed; `None`: without a key there is none."""
+    return float(said.get("lease_secs", LEASE_SECS)) / RENEWALS_PER_LEASE if key else None
 
 
 def _is_over(error: Exception) -> bool:
@@ -212,7 +213,7 @@ class Run:
                 return
             token = str(said["token"])
             step = OpenStep(None, must_run=True)
-            renewal = _Renewal(self.client, token, _renew_secs(said))
+            renewal = _Renewal(self.client, token, _renew_secs(said, key))
             try:
                 try:
                     yield step
@@ -316,7 +317,7 @@ class AsyncRun:
                 return
             token = str(said["token"])
             step = AsyncOpenStep(None, must_run=True)
-            renewal = asyncio.create_task(self._renew(token, _renew_secs(said)))
+            renewal = asyncio.create_task(self._renew(token, _renew_secs(said, key)))
             try:
                 try:
                     yield step
