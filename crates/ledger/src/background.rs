@@ -53,10 +53,11 @@ impl Drop for Scrubbing<'_> {
 }
 
 impl Verifier {
-    /// Takes up where the last process stopped. A state database that cannot be read begins anew.
+    /// Takes up where the last process stopped. It opens the state database plainly: idempotency keys may be in use in
+    /// it, so who starts sets a damaged one aside before.
     pub fn open(ledger: &Ledger) -> Result<Self, StoreError> {
         let path = ledger.options().data_dir.join("state.db");
-        let state = StateDb::open_or_begin_anew(&path)?;
+        let state = StateDb::open(&path)?;
         Ok(Self {
             ledger: ledger.clone(),
             state,

@@ -11,10 +11,13 @@
 
 mod vault;
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use evidence::Timestamp;
 use store::once::{OnceAct, OnceAsk, OnceStore};
@@ -271,6 +274,41 @@ impl Once {
     pub async fn renew(&self, key: &OnceKey, lease: Lease, at: Timestamp) -> Result<OnceEntry, KeyRefusal> {
         let lease_secs = self.inner.options.lease_secs;
         done(self.ask(key, OnceAct::Renew { lease, lease_secs }, at).await?)
+    }
+
+    /// How often a holder renews: two renewals may be lost before its lease ends.
+    pub fn renew_every(&self) -> Duration {
+        Duration::from_secs(u64::from(self.inner.options.lease_secs)) / 3
+    }
+
+    /// Does something and renews the lease meanwhile. Work that is at it longer than a lease holds must not block the
+    /// thread it is polled on. A lease that is lost all the same does not stop the work: it is half done then.
+    pub async fn holding<T>(
+        &self,
+        key: &OnceKey,
+        lease: Lease,
+        clock: fn() -> Timestamp,
+        work: impl Future<Output = T>,
+    ) -> T {
+        tokio::select! {
+            done = work => done,
+            never = self.renewals(key, lease, clock) => match never {},
+        }
+    }
+
+    async fn renewals(&self, key: &OnceKey, lease: Lease, clock: fn() -> Timestamp) -> Infallible {
+        loop {
+            tokio::time::sleep(self.renew_every()).await;
+            match self.renew(key, lease, clock()).await {
+                Ok(_) => {}
+                // It may be back before the lease ends.
+                Err(KeyRefusal::Backend(error)) => tracing::warn!(%error, "a lease could not be renewed"),
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "a lease is not renewed any more");
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
     }
 
     /// Where a key stands.

@@ -14,6 +14,7 @@
 mod enforcer;
 mod report;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
@@ -217,6 +218,8 @@ impl Replay {
             label: step.input_hash.clone(),
             ttl_secs: OUTPUT_SECS,
         };
+        // Nobody runs a step whose output could not be kept then.
+        self.once.vault().ready()?;
         let entry = match self.once.check(&place, check, at).await? {
             Checked::New { lease, .. } => return pass(Some(lease), None),
             Checked::Conflict(entry) => return Err(self.violated(&step, &names, entry.label, at).await?),
@@ -338,6 +341,19 @@ impl Replay {
             self.once.fail(&self.place(key), lease, error, at).await?;
         }
         Ok(())
+    }
+
+    /// Seconds that the lease of a pass holds unless renewed; `None`: it has none.
+    pub fn lease_secs(&self, pass: &Pass) -> Option<u32> {
+        pass.lease.map(|_| self.once.options().lease_secs)
+    }
+
+    /// Does something for a pass and renews its lease meanwhile; see [`Once::holding`].
+    async fn holding<T>(&self, pass: &Pass, clock: fn() -> Timestamp, work: impl Future<Output = T>) -> T {
+        match (pass.lease, pass.step.key()) {
+            (Some(lease), Some(key)) => self.once.holding(&self.place(key), lease, clock, work).await,
+            _ => work.await,
+        }
     }
 
     /// The step still runs.

@@ -4,7 +4,8 @@
 //! header is not touched. With it, the body is read and hashed, the key is checked,
 //! and the handler runs to its end even when the client goes away meanwhile. Answers
 //! of success are kept, encrypted, for a day; whatever is refused changed nothing,
-//! so it is decided again.
+//! so it is decided again. Where it is not known whether something changed, the
+//! repetition is told that, and does nothing.
 //!
 //! A key is the tenant's and the principal's: nobody is answered with what another
 //! was told. Secrets that are shown once are not in what is kept.
@@ -12,6 +13,7 @@
 //! Source: SPEC 8.2.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
@@ -26,10 +28,13 @@ use ledger::once::{
     Check, Checked, KeyRefusal, Lease, OnOutage, OnceError, OnceKey, OnceSpace, OnceStatus, TTL_SECS_DEFAULT,
 };
 
+use tokio::time::{Instant, sleep_until};
+
 use crate::access::operation::Operation;
 use crate::body::{self, Held};
-use crate::tasks::to_its_end;
-use crate::{ApiError, App, Caller, Received};
+use crate::error::ProblemCode;
+use crate::tasks::{aside, to_its_end};
+use crate::{ApiError, App, Caller};
 
 /// The request header.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -45,6 +50,15 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bodies from this length on are hashed beside the async threads, one at a time.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
+
+/// Kept with a key whose request may or may not be done.
+const UNKNOWN_LABEL: &str = "outcome unknown";
+
+/// First pause before a key is completed again; each is twice the one before.
+const COMPLETE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest such pause: an outage that has ended is noticed that soon.
+const COMPLETE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Members of answers that are shown once, by operation (SPEC 11.5).
 const SHOWN_ONCE: [(&str, &str); 2] = [("key_create", "key"), ("key_rotate", "key")];
@@ -104,12 +118,9 @@ async fn done(
     next: Next,
 ) -> Result<Response, ApiError> {
     let given = key_of(request.headers())?;
+    // What cannot be kept afterwards is not done: also not when the operator lets outages pass.
+    app.once.vault().ready()?;
     let (parts, body) = request.into_parts();
-    let at = parts
-        .extensions
-        .get::<Received>()
-        .ok_or_else(|| ApiError::internal(&"no entry layer"))?
-        .0;
     let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
     let (bytes, target) = (
         held.bytes.clone(),
@@ -128,6 +139,8 @@ async fn done(
         ttl_secs: TTL_SECS_DEFAULT,
     };
     let request = Request::from_parts(parts, Body::from(bytes));
+    // The lease begins now and not with the first byte of a body that came slowly.
+    let at = (app.clock)();
     let lease = match app.once.check(&key, check, at).await {
         Ok(Checked::New { lease, .. }) => lease,
         Ok(Checked::Conflict(_)) => {
@@ -142,6 +155,12 @@ async fn done(
             let mut error = ApiError::conflict("idempotency_in_progress", message);
             error.retry_after_secs = Some(1);
             return Err(error);
+        }
+        Ok(Checked::Duplicate(entry)) if entry.label.as_deref() == Some(UNKNOWN_LABEL) => {
+            return Err(ApiError::conflict(
+                "earlier_outcome_unknown",
+                "the request was tried before; whether it was done is not known",
+            ));
         }
         Ok(Checked::Duplicate(entry)) => {
             let kept = match entry.payload {
@@ -163,9 +182,14 @@ async fn done(
     };
     let app = app.clone();
     to_its_end(async move {
-        let response = next.run(request).await;
-        drop(hold);
-        Ok(settled(&app, &key, lease, operation.name, response).await)
+        let done = async {
+            // On a task of its own: a handler that panics has an answer too.
+            let answered = to_its_end(async move { Ok(next.run(request).await) }).await;
+            drop(hold);
+            let response = answered.unwrap_or_else(IntoResponse::into_response);
+            settled(&app, &key, lease, operation.name, response).await
+        };
+        Ok(app.once.holding(&key, lease, app.clock, done).await)
     })
     .await
 }
@@ -196,6 +220,26 @@ pub(crate) async fn passed(
     .await
 }
 
+/// What an answer says of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is done.
+    Done,
+    /// It was refused: nothing changed.
+    Refused,
+    /// It may be done or not, or in part.
+    Unknown,
+}
+
+/// Of an answer's status and, if it is a problem, its code.
+fn outcome_of(status: StatusCode, code: Option<&'static str>) -> Outcome {
+    match (status, code) {
+        (status, _) if status.is_success() => Outcome::Done,
+        (StatusCode::INTERNAL_SERVER_ERROR, _) | (_, Some("outcome_unknown")) => Outcome::Unknown,
+        _ => Outcome::Refused,
+    }
+}
+
 /// Keeps what was answered, or that there is nothing to keep.
 async fn settled(
     app: &App,
@@ -204,63 +248,120 @@ async fn settled(
     operation: &'static str,
     response: Response,
 ) -> Response {
-    let at = (app.clock)();
-    if !response.status().is_success() {
-        let why = format!("answered {}", response.status());
-        if let Err(refusal) = app.once.fail(key, lease, &why, at).await {
-            tracing::warn!(%refusal, "a key could not be given back");
+    let code = response.extensions().get::<ProblemCode>().map(|code| code.0);
+    let (response, label, payload) = match outcome_of(response.status(), code) {
+        Outcome::Refused => {
+            let why = format!("answered {}", response.status());
+            if let Err(refusal) = app.once.fail(key, lease, &why, (app.clock)()).await {
+                tracing::warn!(%refusal, "a key could not be given back");
+            }
+            return response;
         }
-        return response;
-    }
-    let (response, kept) = match kept(operation, response).await {
-        Ok(both) => both,
-        Err(error) => return error.into_response(),
-    };
-    let sealed = kept.map(|kept| app.once.vault().seal(key, kept)).transpose();
-    let result = match sealed {
-        Ok(payload) => {
-            let done = app.once.complete(key, lease, None, None, payload, at).await;
-            done.map(drop).map_err(|refusal| refusal.to_string())
+        // Were the key given back, a repetition would do it a second time.
+        Outcome::Unknown => (response, Some(UNKNOWN_LABEL), None),
+        Outcome::Done => {
+            let (response, kept) = kept(operation, response).await;
+            let sealed = kept.and_then(|kept| match app.once.vault().seal(key, kept) {
+                Ok(sealed) => Some(sealed),
+                Err(error) => {
+                    tracing::warn!(%error, "an answer could not be encrypted, and is not kept");
+                    None
+                }
+            });
+            (response, None, sealed)
         }
-        Err(error) => Err(error.to_string()),
     };
+    complete(app, key, lease, label, payload).await;
     // It is done, whatever becomes of the key: the client is told so.
-    if let Err(error) = result {
-        tracing::warn!(error, "an answer could not be kept");
-    }
     response
 }
 
-/// The answer as it goes out, and as it is kept; `None`: it is too long.
-async fn kept(operation: &str, response: Response) -> Result<(Response, Option<Vec<u8>>), ApiError> {
+/// Completes the key. When the store cannot answer, it is tried again beside the answer for as long as the lease may
+/// hold: after that the repetition of what is done would be done.
+async fn complete(
+    app: &App,
+    key: &OnceKey,
+    lease: Lease,
+    label: Option<&'static str>,
+    payload: Option<Vec<u8>>,
+) {
+    let until = Instant::now() + Duration::from_secs(app.once.options().lease_secs.into());
+    if !completed(app, key, lease, label, payload.clone()).await {
+        let (app, key) = (app.clone(), key.clone());
+        aside(async move {
+            let mut pause = COMPLETE_PAUSE;
+            loop {
+                sleep_until((Instant::now() + pause).min(until)).await;
+                if completed(&app, &key, lease, label, payload.clone()).await {
+                    return;
+                }
+                if Instant::now() >= until {
+                    tracing::error!(operation = "complete", "a key could not be completed");
+                    return;
+                }
+                pause = (pause * 2).min(COMPLETE_PAUSE_MAX);
+            }
+        });
+    }
+}
+
+/// One try; `false`: another may succeed.
+async fn completed(
+    app: &App,
+    key: &OnceKey,
+    lease: Lease,
+    label: Option<&'static str>,
+    payload: Option<Vec<u8>>,
+) -> bool {
+    let label = label.map(str::to_owned);
+    let done = app.once.complete(key, lease, label, None, payload, (app.clock)());
+    match done.await {
+        Ok(_) => true,
+        Err(KeyRefusal::Backend(error @ OnceError::Unavailable(_))) => {
+            tracing::warn!(%error, "a key could not be completed yet");
+            false
+        }
+        Err(refusal) => {
+            tracing::warn!(%refusal, "an answer could not be kept");
+            true
+        }
+    }
+}
+
+/// The answer as it goes out, and as it is kept; `None`: it is too long, or cannot be kept.
+async fn kept(operation: &str, response: Response) -> (Response, Option<Vec<u8>>) {
     let (parts, body) = response.into_parts();
     let length = body
         .size_hint()
         .upper()
         .and_then(|length| usize::try_from(length).ok());
     if length.is_none_or(|length| length > ANSWER_BYTES_MAX) {
-        return Ok((Response::from_parts(parts, body), None));
+        return (Response::from_parts(parts, body), None);
     }
-    let bytes = body
-        .collect()
-        .await
-        .map_err(|error| ApiError::internal(&error))?
-        .to_bytes();
+    let bytes = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return (ApiError::internal(&error).into_response(), None),
+    };
+    let kept = kept_as(operation, parts.status, &parts.headers, &bytes);
+    (Response::from_parts(parts, Body::from(bytes)), kept)
+}
+
+/// An answer as it is kept.
+fn kept_as(operation: &str, status: StatusCode, headers: &HeaderMap, bytes: &Bytes) -> Option<Vec<u8>> {
     let shown_once = SHOWN_ONCE.iter().find(|(name, _)| *name == operation);
     let shown = match shown_once {
         None => bytes.clone(),
-        Some((_, member)) => without(&bytes, member)?,
+        Some((_, member)) => without(bytes, member).ok()?,
     };
-    let media = parts
-        .headers
+    let media = headers
         .get(header::CONTENT_TYPE)
         .map_or(&b""[..], HeaderValue::as_bytes);
     let mut kept = Vec::with_capacity(4 + media.len() + shown.len());
-    kept.extend_from_slice(&parts.status.as_u16().to_be_bytes());
+    kept.extend_from_slice(&status.as_u16().to_be_bytes());
     kept.extend_from_slice(&u16::try_from(media.len()).unwrap_or(0).to_be_bytes());
     kept.extend_from_slice(media);
     kept.extend_from_slice(&shown);
-    Ok((Response::from_parts(parts, Body::from(bytes)), Some(kept)))
+    Some(kept)
 }
 
 /// An answer that was kept.
@@ -393,6 +494,23 @@ mod tests {
             "\"\t\"",
         ] {
             assert_eq!(key(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_changed_nothing_is_decided_again() {
+        for (status, code, outcome) in [
+            (201, None, Outcome::Done),
+            (204, None, Outcome::Done),
+            (404, Some("not_found"), Outcome::Refused),
+            (429, Some("rate_limited"), Outcome::Refused),
+            (503, Some("busy"), Outcome::Refused),
+            (503, Some("outcome_unknown"), Outcome::Unknown),
+            (500, Some("internal"), Outcome::Unknown),
+            (500, None, Outcome::Unknown),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(outcome_of(status, code), outcome, "{status} {code:?}");
         }
     }
 

@@ -86,6 +86,12 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
     }
 }
 
+/// Does something that nobody waits for. It ends by itself soon; the way down does not wait for it.
+#[allow(clippy::disallowed_methods)] // this is where tasks are spawned
+pub(crate) fn aside(work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(work);
+}
+
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()

@@ -31,7 +31,7 @@ impl IdempotencyCommand {
             return Ok(0);
         };
         let options = data_dir.existing()?;
-        let state = StateDb::open_or_begin_anew(&options.data_dir.join("state.db"))?;
+        let state = StateDb::open(&options.data_dir.join("state.db"))?;
         let mut redis = RedisOnce::new(&url, RedisClock::Redis, state)
             .map_err(|error| Usage(format!("redis_url: {error}")))?;
         let mut random = [0; 8];

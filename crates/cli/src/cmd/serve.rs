@@ -261,15 +261,14 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
 /// Where idempotency keys are kept, as the settings say. Redis is asked when the first is.
 fn once(redis_url: Option<&str>, options: OnceOptions, data_dir: &std::path::Path) -> Result<Once> {
     let path = data_dir.join("state.db");
+    // A damaged one is set aside here, before anything has it open.
+    let state = StateDb::open_or_begin_anew(&path)?;
     let backend: Box<dyn OnceStore> = match redis_url {
         None => Box::new(SqliteOnce::new(&path)),
-        Some(url) => {
-            let state = StateDb::open_or_begin_anew(&path)?;
-            Box::new(
-                RedisOnce::new(url, RedisClock::Redis, state)
-                    .map_err(|error| Usage(format!("redis_url: {error}")))?,
-            )
-        }
+        Some(url) => Box::new(
+            RedisOnce::new(url, RedisClock::Redis, state)
+                .map_err(|error| Usage(format!("redis_url: {error}")))?,
+        ),
     };
     Ok(Once::new(backend, options))
 }

@@ -41,6 +41,14 @@ impl Vault {
         }
     }
 
+    /// Whether it can seal: asked before something is done whose result is to be kept.
+    ///
+    /// # Errors
+    /// The key file cannot be had.
+    pub fn ready(&self) -> Result<(), OnceError> {
+        self.key().map(drop)
+    }
+
     /// Seals bytes to a key's place.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ pub struct TraceReport<E> {
 }
 
 impl ReplayEnforcer {
-    /// For a tenant. The clock is read when a step begins and when it ends.
+    /// For a tenant. The clock is read when a step begins, when its lease is renewed, and when it ends.
     pub fn new(ledger: &Ledger, once: &Once, tenant: &Arc<Tenant>, clock: fn() -> Timestamp) -> Self {
         Self {
             replay: Replay::new(ledger, once, tenant, None),
@@ -52,7 +52,8 @@ impl ReplayEnforcer {
         }
     }
 
-    /// Does a step by its behaviour: `execute` is called when it must run, and not otherwise.
+    /// Does a step by its behaviour: `execute` is called when it must run, and not otherwise. Its lease is renewed
+    /// until its result is stored, as long as the closure does not block the thread; needs a runtime with timers.
     ///
     /// # Errors
     /// [`StepError`]. A mismatching output is never stored.
@@ -69,14 +70,17 @@ impl ReplayEnforcer {
             Begun::UseStored(result) => return Ok(*result),
             Begun::Execute(pass) => pass,
         };
-        match execute().await {
-            Ok(output) => Ok(self.replay.finish(&pass, output, (self.clock)()).await?),
-            Err(error) => {
-                // The step's own error is what its caller needs; a key that stays held runs out by itself.
-                let _ = self.replay.fail(&pass, &error.to_string(), (self.clock)()).await;
-                Err(StepError::Step(error))
+        let work = async {
+            match execute().await {
+                Ok(output) => Ok(self.replay.finish(&pass, output, (self.clock)()).await?),
+                Err(error) => {
+                    // The step's own error is what its caller needs; a key that stays held runs out by itself.
+                    let _ = self.replay.fail(&pass, &error.to_string(), (self.clock)()).await;
+                    Err(StepError::Step(error))
+                }
             }
-        }
+        };
+        self.replay.holding(&pass, self.clock, work).await
     }
 
     /// Does the steps of a trace in order, until one diverges or fails.

@@ -142,6 +142,9 @@ struct DecisionOut {
     executed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from_cache: Option<bool>,
+    /// With `execute`: so long nobody else runs it, unless renewed. Absent: nothing is to be renewed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_secs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     output: Option<Box<RawValue>>,
@@ -200,16 +203,17 @@ fn replay(app: &App, caller: &Caller) -> Replay {
 async fn begin(
     State(app): State<App>,
     caller: Caller,
-    Received(at): Received,
     ExactJsonBody(body): ExactJsonBody<StepIn>,
 ) -> Result<Response, ApiError> {
     let replay = replay(&app, &caller);
-    match replay.begin(body.value.check()?, at).await? {
+    // The lease begins now and not with the first byte of a body that came slowly.
+    match replay.begin(body.value.check()?, (app.clock)()).await? {
         Begun::Execute(pass) => ok(&DecisionOut {
             action: "execute",
             checked: None,
             executed: None,
             from_cache: None,
+            lease_secs: replay.lease_secs(&pass),
             output: None,
             output_hash: None,
             receipt: None,
@@ -221,6 +225,7 @@ async fn begin(
             checked: Some(result.checked),
             executed: Some(result.executed),
             from_cache: Some(result.from_cache),
+            lease_secs: None,
             output: Some(raw(canonical::to_vec(&result.output))?),
             output_hash: Some(result.output_hash),
             receipt: Some(ReceiptOut(result.placed.receipt)),

@@ -1,18 +1,22 @@
 //! Idempotency keys: those that callers check themselves, and the header of every POST.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Method;
 use evidence::Timestamp;
 use ledger::once::{OnOutage, Once, OnceError, OnceOptions, OnceSaid};
 use serde_json::{Value, json};
-use store::once::{OnceAsk, OnceStore};
+use store::Fault;
+use store::once::{OnceAct, OnceAsk, OnceStore};
+use store::sqlite::SqliteOnce;
 
 use crate::access::Keyed;
 use crate::server::{Answer, TestServer, now};
-use crate::support::{refused, sha256, ticking_server};
+use crate::support::{refused, running, sha256, ticking_server};
 
 impl TestServer {
     fn check(&self, key: &str, body: &Value) -> Value {
@@ -326,6 +330,151 @@ fn lost_data_is_no_outage() {
         server.keyed("/api/v1/runs", "k", &json!({})).problem(503),
         "idempotency_data_lost"
     );
+}
+
+#[test]
+fn nothing_is_done_whose_answer_could_not_be_encrypted() {
+    for on_outage in [OnOutage::Refuse, OnOutage::Allow] {
+        let mut server = TestServer::new();
+        let folder = server.app.ledger.options().data_dir.clone();
+        let key_file = folder.join("keys").join("readable by others");
+        std::fs::create_dir_all(key_file.parent().unwrap()).unwrap();
+        std::fs::write(&key_file, "00".repeat(32)).unwrap();
+        std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let options = OnceOptions {
+            key_file,
+            on_outage,
+            ..server.app.once.options().clone()
+        };
+        server.app.once = Once::new(Box::new(SqliteOnce::new(&folder.join("state.db"))), options);
+        server.router = ::server::router(server.app.clone());
+        server.run("r");
+        let size = server.tree_size();
+        let answer = server.keyed("/api/v1/runs", "k", &json!({}));
+        assert_eq!(answer.problem(503), "idempotency_unavailable");
+        let step =
+            json!({ "run_id": "r", "step_index": 0, "replay_behavior": "skip", "idempotency_key": "k" });
+        for _ in 0..2 {
+            let answer = server.post("/api/v1/replay/steps", &step);
+            assert_eq!(
+                answer.problem(503),
+                "idempotency_unavailable",
+                "and no lease was taken"
+            );
+        }
+        assert_eq!(server.tree_size(), size);
+    }
+}
+
+/// A backend that answers no completion as long as some are to fail, and counts them.
+struct Forgetful {
+    inner: SqliteOnce,
+    failing: Arc<AtomicU64>,
+}
+
+impl OnceStore for Forgetful {
+    fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
+        let ask_one = |ask: &OnceAsk| {
+            let fails = matches!(ask.act, OnceAct::Complete { .. })
+                && self
+                    .failing
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1))
+                    .is_ok();
+            if fails {
+                return Err(OnceError::Unavailable("pulled out".into()));
+            }
+            self.inner.apply(std::slice::from_ref(ask)).remove(0)
+        };
+        asks.iter().map(ask_one).collect()
+    }
+
+    fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
+        self.inner.sweep(at)
+    }
+}
+
+#[test]
+fn a_key_whose_store_was_away_is_completed_when_it_is_back() {
+    let mut server = TestServer::new();
+    let failing = Arc::new(AtomicU64::new(3));
+    let state = server.app.ledger.options().data_dir.join("state.db");
+    let backend = Forgetful {
+        inner: SqliteOnce::new(&state),
+        failing: Arc::clone(&failing),
+    };
+    server.app.once = Once::new(Box::new(backend), server.app.once.options().clone());
+    server.router = ::server::router(server.app.clone());
+    let body = json!({ "run_id": "r" });
+    let began = Instant::now();
+    let first = server.keyed("/api/v1/runs", "k", &body);
+    assert_eq!(first.status, 201, "{}", first.text());
+    assert!(failing.load(Ordering::Acquire) > 0, "nobody waited for the key");
+    let size = server.tree_size();
+    loop {
+        // Tasks go on while the runtime is driven.
+        server
+            .runtime
+            .block_on(tokio::time::sleep(Duration::from_millis(50)));
+        let again = server.keyed("/api/v1/runs", "k", &body);
+        if again.status == 201 {
+            assert_eq!(
+                (again.header("idempotent-replayed"), &again.body),
+                ("true", &first.body)
+            );
+            break;
+        }
+        assert_eq!(again.problem(409), "idempotency_in_progress");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it was never completed"
+        );
+    }
+    assert_eq!(failing.load(Ordering::Acquire), 0);
+    assert_eq!(server.tree_size(), size, "and nothing was done again");
+}
+
+#[test]
+fn what_may_have_been_done_is_not_done_again() {
+    let (server, fault) = TestServer::failing();
+    let size = server.tree_size();
+    fault.arm(Fault::AppendUnacknowledged);
+    let answer = server.keyed("/api/v1/runs", "k", &json!({}));
+    assert_eq!(answer.problem(503), "outcome_unknown");
+    for _ in 0..2 {
+        let again = server.keyed("/api/v1/runs", "k", &json!({}));
+        assert_eq!(again.problem(409), "earlier_outcome_unknown");
+    }
+    // The ledger finds out with the next commit: it was done, once.
+    assert_eq!(server.keyed("/api/v1/runs", "l", &json!({})).status, 201);
+    assert_eq!(server.tree_size(), size + 2);
+}
+
+#[test]
+fn a_request_that_takes_longer_than_a_lease_is_not_done_by_another() {
+    let (mut server, fault) = TestServer::failing();
+    let options = OnceOptions {
+        lease_secs: 1,
+        ..server.app.once.options().clone()
+    };
+    let state = server.app.ledger.options().data_dir.join("state.db");
+    server.app.once = Once::new(Box::new(SqliteOnce::new(&state)), options);
+    server.app.clock = running;
+    server.router = ::server::router(server.app.clone());
+    let size = server.tree_size();
+    let post = || server.keyed("/api/v1/runs", "k", &json!({}));
+    std::thread::scope(|scope| {
+        let hold = fault.hold();
+        let first = scope.spawn(post);
+        std::thread::sleep(Duration::from_millis(500));
+        for _ in 0..5 {
+            assert_eq!(post().problem(409), "idempotency_in_progress");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        drop(hold);
+        assert_eq!(first.join().unwrap().status, 201);
+    });
+    assert_eq!(post().header("idempotent-replayed"), "true");
+    assert_eq!(server.tree_size(), size + 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ledger::replay::{ReplayEnforcer, ReplayError, ReplayStep, StepError};
 use serde_json::{Value, json};
 
 use crate::server::{Answer, TestServer, now};
-use crate::support::{refused, sha256};
+use crate::support::{refused, running, sha256};
 
 const STEPS: &str = "/api/v1/replay/steps";
 
@@ -40,6 +40,9 @@ fn a_skipped_step_runs_once_and_its_output_stands_for_it() {
     server.run("r");
     let key = json!({ "idempotency_key": "pay", "input_hash": "in" });
     let begun = server.begin("r", 0, "skip", &key).ok();
+    assert_eq!(begun["lease_secs"], 60);
+    let free = server.begin("r", 9, "skip", &json!({})).ok();
+    assert_eq!(free.get("lease_secs"), None, "without a key nothing is held");
     assert_eq!(
         server.begin("r", 0, "skip", &key).problem(409),
         "replay_in_progress"
@@ -342,4 +345,42 @@ fn closures_are_called_when_they_must_run_and_a_trace_stops_where_it_diverges() 
         }),
     );
     assert!(tried.unwrap().executed, "a failed step may be tried again");
+}
+
+#[test]
+fn a_step_that_runs_longer_than_its_lease_stays_its_own() {
+    let mut server = TestServer::new();
+    server.run("r");
+    let options = ledger::once::OnceOptions {
+        lease_secs: 1,
+        ..server.app.once.options().clone()
+    };
+    let state = server.app.ledger.options().data_dir.join("state.db");
+    let backend = Box::new(store::sqlite::SqliteOnce::new(&state));
+    server.app.once = ledger::once::Once::new(backend, options);
+    let app = &server.app;
+    let tenant = app.ledger.tenant("default").unwrap();
+    let enforcer = ReplayEnforcer::new(&app.ledger, &app.once, &tenant, running);
+    let step = |index| ReplayStep {
+        run_id: "r".into(),
+        step_index: index,
+        behavior: ReplayBehavior::Skip,
+        idempotency_key: Some("slow".into()),
+        ..ReplayStep::default()
+    };
+    let result = server.runtime.block_on(enforcer.enforce_step(step(0), || async {
+        for _ in 0..5 {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            let other = enforcer.enforce_step(step(1), || async { Ok::<_, String>(Canonical::Int(2)) });
+            let refused = other.await.map(|result| result.executed);
+            assert!(
+                matches!(refused, Err(StepError::Replay(ReplayError::InProgress))),
+                "{refused:?}"
+            );
+        }
+        Ok::<_, String>(Canonical::Int(1))
+    }));
+    assert_eq!(result.unwrap().output, Canonical::Int(1));
+    let stored = enforcer.enforce_step(step(2), || async { Err::<Canonical, _>("must not run") });
+    assert!(server.runtime.block_on(stored).unwrap().from_cache);
 }

@@ -13,6 +13,8 @@ use http_body_util::BodyExt;
 use ledger::{Bind, Draft, Ledger, Options, Receipt, Salts, SealedBody};
 use serde_json::{Value, json};
 use server::{App, Limits};
+use store::sqlite::{Access, SqliteStore};
+use store::{FaultStore, Store};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -86,6 +88,20 @@ impl TestServer {
 
     fn open(folder: Arc<TempDir>, limits: Limits) -> Self {
         let ledger = Ledger::open(Options::new(folder.path()), now()).unwrap();
+        Self::over(ledger, folder, limits)
+    }
+
+    /// A server whose store fails where it is told to, and waits.
+    pub(crate) fn failing() -> (Self, Arc<FaultStore>) {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let options = Options::new(folder.path());
+        let store = SqliteStore::open(&options.database(), Access::ReadWrite).unwrap();
+        let fault = Arc::new(FaultStore::new(Arc::new(store)));
+        let ledger = Ledger::open_with(options, Arc::clone(&fault) as Arc<dyn Store>, None, now()).unwrap();
+        (Self::over(ledger, folder, Limits::default()), fault)
+    }
+
+    fn over(ledger: Ledger, folder: Arc<TempDir>, limits: Limits) -> Self {
         ledger.tenant_create("default", now()).unwrap();
         let app = App::with_limits(ledger, now, limits);
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,6 +1,8 @@
 //! What the tests of runs, traces and logs share: a clock that moves, bodies, hashes, paging.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use evidence::{Timestamp, canonical};
 use serde_json::{Value, json};
@@ -13,6 +15,13 @@ static SECONDS: AtomicI64 = AtomicI64::new(0);
 fn ticking() -> Timestamp {
     let seconds = SECONDS.fetch_add(1, Ordering::Relaxed);
     now().checked_add_micros(seconds * 1_000_000).unwrap()
+}
+
+/// A time that passes as the real one does, for tests of leases.
+pub(crate) fn running() -> Timestamp {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let micros = i64::try_from(BEGAN.elapsed().as_micros()).unwrap();
+    now().checked_add_micros(micros).unwrap()
 }
 
 /// A server whose clock moves by a second a request.

@@ -1,8 +1,10 @@
 //! `state.db`: progress of verification. Leases and replayed answers lie beside it (`once.rs`).
 //!
-//! Its loss harms no evidence: what is lost is done again.
+//! Its loss harms no evidence: what was verified is verified again. But with it go the keys that are kept beside
+//! it, and what they stood for may be done again. So it is set aside only when SQLite calls it damaged, and loudly.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
@@ -34,13 +36,13 @@ pub struct StateDb {
 impl StateDb {
     /// Opens it, making it when absent.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let connection = Connection::open(path).map_err(unavailable)?;
+        let connection = Connection::open(path).map_err(of_state)?;
         connection
             .pragma_update(None, "journal_mode", "wal")
-            .map_err(unavailable)?;
+            .map_err(of_state)?;
         connection
             .pragma_update(None, "synchronous", "normal")
-            .map_err(unavailable)?;
+            .map_err(of_state)?;
         connection
             .execute_batch(
                 "CREATE TABLE IF NOT EXISTS verification (
@@ -48,20 +50,30 @@ impl StateDb {
                    last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT;
                  CREATE TABLE IF NOT EXISTS once_epoch (one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL) STRICT",
             )
-            .map_err(unavailable)?;
+            .map_err(of_state)?;
         Ok(Self {
             connection: Mutex::new(connection),
         })
     }
 
-    /// The same; one that cannot be read is set aside, and another begun.
+    /// The same; one that is damaged is set aside, and another begun. For a server that starts, before anything else
+    /// has the file open: who has it open would go on in the one that was set aside.
+    ///
+    /// # Errors
+    /// It cannot be opened for another reason (rights, a full disk, a lock): it may be whole, so it stays.
     pub fn open_or_begin_anew(path: &Path) -> Result<Self, StoreError> {
-        Self::open(path).or_else(|error| {
-            tracing::warn!(%error, "state.db cannot be read: it is set aside and begins anew");
-            let aside = path.with_extension("db.damaged");
-            std::fs::rename(path, aside).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            Self::open(path)
-        })
+        match Self::open(path) {
+            Err(error @ StoreError::Damaged { .. }) => {
+                let aside = set_aside(path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                tracing::error!(
+                    %error,
+                    aside = %aside.display(),
+                    "state.db is damaged and was set aside: idempotency keys kept in it are forgotten"
+                );
+                Self::open(path)
+            }
+            other => other,
+        }
     }
 
     /// How far a ledger has been verified.
@@ -129,4 +141,41 @@ impl StateDb {
     fn lock(&self) -> std::sync::MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The error of a file, by its own name.
+fn of_state(error: rusqlite::Error) -> StoreError {
+    match unavailable(error) {
+        StoreError::Damaged { reason, .. } => damaged("state.db", reason),
+        other => other,
+    }
+}
+
+/// Databases that are set aside, at most: whoever has so many has another trouble, and keeps what is there.
+const ASIDE_MAX: u32 = 1_000;
+
+/// Moves a database away with its log and index, to a name that nothing has; says which.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let with = |base: &Path, end: &str| {
+        let mut name = OsString::from(base);
+        name.push(end);
+        PathBuf::from(name)
+    };
+    for number in 1..=ASIDE_MAX {
+        let aside = with(path, &format!(".damaged-{number}"));
+        if ["", "-wal", "-shm"].iter().any(|end| with(&aside, end).exists()) {
+            continue;
+        }
+        // The log first: it must never lie beside a database that is not its own.
+        for end in ["-wal", "-shm", ""] {
+            match std::fs::rename(with(path, end), with(&aside, end)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        return Ok(aside);
+    }
+    Err(std::io::Error::other(format!(
+        "{ASIDE_MAX} damaged databases are set aside already"
+    )))
 }

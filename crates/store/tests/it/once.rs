@@ -134,3 +134,34 @@ fn a_tenant_has_so_many_keys_and_no_more() {
         OnceSaid::New { .. }
     ));
 }
+
+#[test]
+fn only_a_damaged_state_is_set_aside_whole_and_never_over_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let file = |name: &str| folder.path().join(name);
+    for number in 1..=2 {
+        let garbage = format!("no database, for the {number}. time").repeat(100);
+        std::fs::write(&path, &garbage).unwrap();
+        std::fs::write(file("state.db-wal"), "its log").unwrap();
+        assert!(matches!(
+            StateDb::open(&path),
+            Err(store::StoreError::Damaged { .. })
+        ));
+        let state = StateDb::open_or_begin_anew(&path).unwrap();
+        assert_eq!(state.once_epoch().unwrap(), None, "another is begun");
+        drop(state);
+        let aside = format!("state.db.damaged-{number}");
+        assert_eq!(std::fs::read_to_string(file(&aside)).unwrap(), garbage);
+        assert_eq!(
+            std::fs::read_to_string(file(&format!("{aside}-wal"))).unwrap(),
+            "its log"
+        );
+    }
+    // What cannot be opened for another reason may be whole.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let error = StateDb::open_or_begin_anew(&path).unwrap_err();
+    assert!(matches!(error, store::StoreError::Unavailable(_)), "{error}");
+    assert!(path.is_dir() && !file("state.db.damaged-3").exists());
+}
