@@ -44,10 +44,11 @@ def test_what_is_answered_is_what_the_document_says(tmp_path: Path) -> None:
         with httpx.Client(base_url=server.base_url, headers=headers, trust_env=False) as client:
             made = client.post("/api/v1/runs", json={"run_id": "r-1"})
             assert made.status_code == 201, made.text
+        # One worker: Python 3.11 loses count of its parser's depth when threads parse at once, and it did.
         ran = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "run", f"{server.base_url}/api/openapi.json",
              "--header", f"Authorization: Bearer {admin}", "--checks", CHECKS, "--phases", "coverage,fuzzing",
-             "--max-examples", str(EXAMPLES), "--seed", str(SEED), "--workers", "2", "--no-color",
+             "--max-examples", str(EXAMPLES), "--seed", str(SEED), "--workers", "1", "--no-color",
              "--suppress-health-check", "all", "--request-timeout", "10"],
             cwd=tmp_path, capture_output=True, text=True, timeout=RUN_SECS_MAX, check=False)
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]
