@@ -3,12 +3,11 @@
 //! A body goes in the commit that writes its `erasure.performed` or `retention.archived`. Those records are found by their facet, read, and
 //! held against their own commitments; so a body that went otherwise has none, and is damage. The list of a tenant
 //! is read when verification begins, and again whenever a body is missing that it does not name: an erasure may
-//! have come meanwhile. Facets may be what is damaged: before a missing body is called damage, every leaf has been
-//! looked through for such records.
+//! have come meanwhile.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use evidence::record::{
     BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, RetentionArchived,
@@ -42,8 +41,6 @@ pub(crate) struct Erasures<'a> {
     ledgers: Vec<(u32, u32)>,
     archives: Archives,
     known: RwLock<Known>,
-    /// Every leaf was looked through.
-    scanned: Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -52,7 +49,7 @@ struct Known {
     /// Last leaf of each stretch, by its first.
     pruned: BTreeMap<LeafKey, LeafKey>,
     archived: Vec<(u32, RetentionArchived)>,
-    /// Records found by facet so far, and the newest of each list.
+    /// Records read so far, and the newest of each list.
     records: u64,
     newest: [Option<LeafKey>; 2],
 }
@@ -68,20 +65,10 @@ impl<'a> Erasures<'a> {
     /// The same without the projections, which may be what is wrong: from every leaf of the tenant.
     pub(crate) fn scan(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
         let erasures = Self::unread(store, tenant_no)?;
-        erasures.look_through()?;
-        Ok(erasures)
-    }
-
-    /// Takes what every leaf says; the second time there is nothing to do.
-    fn look_through(&self) -> Result<(), StoreError> {
-        let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
-        if *scanned {
-            return Ok(());
-        }
         let mut leaves = Vec::new();
-        for &(_, ledger_no) in &self.ledgers {
-            let size = self.store.head_read(ledger_no)?.size.as_u64();
-            StoredTree::new(self.store, ledger_no)
+        for &(_, ledger_no) in &erasures.ledgers {
+            let size = store.head_read(ledger_no)?.size.as_u64();
+            StoredTree::new(store, ledger_no)
                 .leaves(0..size, |index, leaf| {
                     // The kind stands in every header in these words; few others hold them.
                     let may_be = leaf
@@ -97,9 +84,8 @@ impl<'a> Erasures<'a> {
                     reason: error.to_string(),
                 })?;
         }
-        self.take(&leaves)?;
-        *scanned = true;
-        Ok(())
+        erasures.take(&leaves)?;
+        Ok(erasures)
     }
 
     /// Reads none before one is asked for.
@@ -117,7 +103,6 @@ impl<'a> Erasures<'a> {
             ledgers,
             archives: Archives::default(),
             known: RwLock::default(),
-            scanned: Mutex::default(),
         })
     }
 
@@ -172,14 +157,9 @@ impl<'a> Erasures<'a> {
             return Ok(Some(gone));
         }
         let seen = self.known.read().unwrap_or_else(PoisonError::into_inner).records;
-        // Damaged facets are told elsewhere; here the leaves are asked.
-        if Self::count(self.store, self.tenant_no).is_ok_and(|count| count != seen) {
-            let _ = self.reload();
+        if Self::count(self.store, self.tenant_no)? != seen {
+            self.reload()?;
         }
-        if let Some(gone) = self.known(leaf) {
-            return Ok(Some(gone));
-        }
-        self.look_through()?;
         Ok(self.known(leaf))
     }
 
@@ -202,7 +182,6 @@ impl<'a> Erasures<'a> {
                 let page = self.store.facet_find(self.tenant_no, &query)?;
                 self.take(&page.leaves)?;
                 let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-                known.records += page.leaves.len() as u64;
                 known.newest[number] = known.newest[number].max(page.leaves.last().copied());
                 if !page.has_more {
                     break;
@@ -224,6 +203,7 @@ impl<'a> Erasures<'a> {
                 }
             }
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            known.records += 1;
             known.erased.extend(erased);
             if let Some(Taken::Archive(archived)) = read
                 && let Some(&(_, ledger_no)) = self.ledgers.iter().find(|(epoch, _)| *epoch == archived.epoch)

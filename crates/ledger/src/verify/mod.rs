@@ -229,15 +229,7 @@ fn tenant_once(
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
-    let mut erasures = match Erasures::load(store, tenant_no) {
-        // Then a missing body is looked up in the leaves.
-        Err(StoreError::Damaged { place, reason }) => {
-            let finding = Finding::new(FindingCode::Unreadable, place, reason);
-            report.add(finding.with_tenant(&epochs[0].tenant_id));
-            Erasures::unread(store, tenant_no)?
-        }
-        other => other?,
-    };
+    let mut erasures = Erasures::load(store, tenant_no)?;
     for finding in question
         .archive
         .iter()
