@@ -150,6 +150,8 @@ impl Ledger {
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),
             retention: Mutex::default(),
+            archiving: Mutex::default(),
+            running: crate::own::Running::default(),
             settings: Mutex::new(()),
             sealing: Mutex::default(),
             thread: Mutex::new(None),

@@ -6,6 +6,7 @@
 //! Source: SPEC 11.6; docs/formats.md, "retention.archived", "Archives".
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use evidence::record::{
@@ -17,6 +18,7 @@ use store::{FacetQuery, LeafKey, PrunedRow, RunKey, RunRow, Store, StoreError, c
 use crate::archive::{ArchiveWriter, Written};
 use crate::erase::Erasing;
 use crate::hold::HeldBy;
+use crate::own::Watch;
 use crate::sequencer::Sequencer;
 use crate::verify::Erasures;
 use crate::{BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, SubmitError, Tenant};
@@ -91,6 +93,20 @@ impl From<StoreError> for RetentionError {
     }
 }
 
+/// What is archived, in this order.
+const CLASSES: [RetentionClass; 3] = [
+    RetentionClass::Synthetic,
+    RetentionClass::Runs,
+    RetentionClass::System,
+];
+
+/// What one archive may take.
+struct DueNow {
+    older_than: Timestamp,
+    seen: Seen,
+    leaves: Vec<LeafKey>,
+}
+
 /// What may change under an archive while it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
@@ -106,33 +122,74 @@ impl Ledger {
     pub fn retain(&self, at: Timestamp) -> Result<u64, RetentionError> {
         let mut pruned = 0;
         for tenant in self.tenants() {
-            if tenant.ledger().refusal().is_some() {
-                continue;
-            }
-            for class in [
-                RetentionClass::Synthetic,
-                RetentionClass::Runs,
-                RetentionClass::System,
-            ] {
-                for _ in 0..ARCHIVES_MAX {
-                    let count = self.retain_once(&tenant, class, at)?;
-                    pruned += count;
-                    if count == 0 {
-                        break;
-                    }
+            pruned += self.retain_tenant(&tenant, at, &Watch::default())?;
+        }
+        Ok(pruned)
+    }
+
+    /// The same of one tenant, counted by bodies and stopped between two archives.
+    pub(crate) fn retain_tenant(
+        &self,
+        tenant: &Arc<Tenant>,
+        at: Timestamp,
+        watch: &Watch,
+    ) -> Result<u64, RetentionError> {
+        // The file that an archive is written into is one for all.
+        let _archiving = self
+            .inner
+            .archiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut pruned = 0;
+        let mut later = self.retention_due(tenant, at)?;
+        for (place, class) in CLASSES.into_iter().enumerate() {
+            later[place] = 0;
+            for _ in 0..ARCHIVES_MAX {
+                if watch.is_stopped() {
+                    return Ok(pruned);
+                }
+                let Some(due) = self.due(tenant, class, at)? else {
+                    break;
+                };
+                // There may be more than one look sees.
+                let total =
+                    watch.done.load(Ordering::Relaxed) + due.leaves.len() as u64 + later.iter().sum::<u64>();
+                watch.total.store(total, Ordering::Relaxed);
+                let count = self.retain_once(tenant, class, due, at, watch)?;
+                pruned += count;
+                if count == 0 {
+                    break;
                 }
             }
         }
         Ok(pruned)
     }
 
-    /// One archive of one class; 0: there is nothing due.
-    fn retain_once(
+    /// How many bodies of a tenant are due, by class, as far as one look sees. Blocks.
+    pub(crate) fn retention_due(
+        &self,
+        tenant: &Arc<Tenant>,
+        at: Timestamp,
+    ) -> Result<[u64; CLASSES.len()], RetentionError> {
+        let mut counts = [0; CLASSES.len()];
+        for (count, class) in counts.iter_mut().zip(CLASSES) {
+            *count = self
+                .due(tenant, class, at)?
+                .map_or(0, |due| due.leaves.len() as u64);
+        }
+        Ok(counts)
+    }
+
+    /// What one archive of a class may take; `None`: nothing.
+    fn due(
         &self,
         tenant: &Arc<Tenant>,
         class: RetentionClass,
         at: Timestamp,
-    ) -> Result<u64, RetentionError> {
+    ) -> Result<Option<DueNow>, RetentionError> {
+        if tenant.ledger().refusal().is_some() {
+            return Ok(None);
+        }
         let settings = self.options().retention;
         let kept = match class {
             RetentionClass::Runs => settings.runs_micros,
@@ -141,14 +198,14 @@ impl Ledger {
         };
         let kept = kept.max(self.options().minimum_retention_micros);
         let Some(older_than) = at.checked_add_micros(-kept) else {
-            return Ok(0);
+            return Ok(None);
         };
         let seen = seen(self.store(), tenant)?;
         if HeldBy::scope(&HoldScope::Tenant)
             .holds(self.store(), tenant.tenant_no)?
             .is_some()
         {
-            return Ok(0);
+            return Ok(None);
         }
         let due = Due {
             ledger: self,
@@ -161,7 +218,28 @@ impl Ledger {
             RetentionClass::Runs => due.runs(false)?,
             RetentionClass::Synthetic => due.runs(true)?,
         };
-        let Some((epoch, leaves, written)) = self.archive(tenant, class, leaves)? else {
+        Ok((!leaves.is_empty()).then_some(DueNow {
+            older_than,
+            seen,
+            leaves,
+        }))
+    }
+
+    /// One archive of one class; 0: nothing was pruned.
+    fn retain_once(
+        &self,
+        tenant: &Arc<Tenant>,
+        class: RetentionClass,
+        due: DueNow,
+        at: Timestamp,
+        watch: &Watch,
+    ) -> Result<u64, RetentionError> {
+        let DueNow {
+            older_than,
+            seen,
+            leaves,
+        } = due;
+        let Some((epoch, leaves, written)) = self.archive_write(tenant, class, leaves, watch)? else {
             return Ok(0);
         };
         let archived = RetentionArchived {
@@ -199,12 +277,13 @@ impl Ledger {
         Ok(0)
     }
 
-    /// Writes what is there of the bodies of these leaves, of one of the tenant's ledgers.
-    fn archive(
+    /// Writes what is there of the bodies of these leaves, of one of the tenant's ledgers; nothing when told to stop.
+    fn archive_write(
         &self,
         tenant: &Tenant,
         class: RetentionClass,
         mut leaves: Vec<LeafKey>,
+        watch: &Watch,
     ) -> Result<Option<(u32, Vec<LeafKey>, Written)>, RetentionError> {
         leaves.sort_unstable();
         let Some(first) = leaves.first().copied() else {
@@ -221,6 +300,9 @@ impl Ledger {
         let mut writer = ArchiveWriter::new(&self.options().archive())?;
         let mut written = Vec::with_capacity(leaves.len());
         for &leaf in &leaves {
+            if watch.is_stopped() {
+                return Ok(None);
+            }
             let Some(row) = self.store().bodies_get(&[leaf])?.pop() else {
                 continue;
             };
@@ -233,6 +315,7 @@ impl Ledger {
             })?;
             writer.push(leaf, &header, &row.salt, &body)?;
             written.push(leaf);
+            watch.add(1);
             if writer.bytes() > ARCHIVE_BYTES_MAX {
                 break;
             }

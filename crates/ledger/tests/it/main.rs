@@ -21,6 +21,7 @@ mod jobs_bounds;
 mod laws;
 mod lineage;
 mod once_race;
+mod own;
 mod projections;
 mod provenance;
 mod receipts;
