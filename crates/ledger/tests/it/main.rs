@@ -13,6 +13,7 @@ mod audit;
 mod background;
 mod bed;
 mod checkpoints;
+mod erased_facets;
 mod erasure;
 mod facets;
 mod failures;
