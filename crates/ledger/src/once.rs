@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use evidence::Timestamp;
 use store::once::{OnceAct, OnceAsk, OnceStore};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use store::once::{
     ENTRIES_PER_TENANT_MAX, Lease, OnceEntry, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStatus, Previous,
@@ -49,6 +49,10 @@ const BATCH_ASKS_MAX: usize = 512;
 
 /// Payload bytes done together, at most: bounds one transaction, and what Redis is sent at once.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Kept results that are read and held at once, as many bytes as bodies in flight: who repeats a request asks with
+/// a few bytes for up to 4 MiB.
+const RESULTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What a check does when the backend cannot answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +95,16 @@ struct Inner {
     backend: Mutex<Option<Box<dyn OnceStore>>>,
     queue: OnceLock<SyncSender<Task>>,
     bytes: Arc<AtomicUsize>,
+    /// Of [`RESULTS_BYTES_MAX`], what is free.
+    results: Arc<Semaphore>,
+}
+
+/// A kept result. While it lives it takes its part of [`RESULTS_BYTES_MAX`].
+#[derive(Debug)]
+pub struct Kept {
+    /// As it was given to [`Once::complete`].
+    pub payload: Vec<u8>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// Keys that are used once. Cheap to clone. The backend is first touched when something is asked.
@@ -182,6 +196,7 @@ impl Once {
                 backend: Mutex::new(Some(backend)),
                 queue: OnceLock::new(),
                 bytes: Arc::default(),
+                results: Arc::new(Semaphore::new(RESULTS_BYTES_MAX)),
             }),
         }
     }
@@ -228,6 +243,29 @@ impl Once {
             OnceSaid::Known { entry, .. } => Ok(Checked::Conflict(entry)),
             other => Err(refused(&other)),
         }
+    }
+
+    /// The result that is kept with an entry; `None`: none is, or not any more. Waits for room.
+    ///
+    /// # Errors
+    /// The backend cannot answer.
+    pub async fn kept(
+        &self,
+        key: &OnceKey,
+        entry: &OnceEntry,
+        at: Timestamp,
+    ) -> Result<Option<Kept>, OnceError> {
+        if entry.payload_bytes == 0 {
+            return Ok(None);
+        }
+        let bytes = usize::try_from(entry.payload_bytes).unwrap_or(usize::MAX);
+        let permits = u32::try_from(bytes.min(RESULTS_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.inner.results).acquire_many_owned(permits).await;
+        let room = room.map_err(|_| OnceError::Unavailable("it is closed".into()))?;
+        Ok(match self.ask(key, OnceAct::Payload, at).await? {
+            OnceSaid::Payload(payload) => payload.map(|payload| Kept { payload, _room: room }),
+            _ => None,
+        })
     }
 
     /// There is a result. The same again by the same holder is a success.

@@ -249,8 +249,15 @@ impl Replay {
                 .await?;
             return Err(mismatch);
         }
-        let sealed = entry.payload.ok_or(ReplayError::OutputLost)?;
-        let output = self.once.vault().open(&place, sealed)?;
+        let mut kept = self
+            .once
+            .kept(&place, &entry, at)
+            .await?
+            .ok_or(ReplayError::OutputLost)?;
+        let output = self
+            .once
+            .vault()
+            .open(&place, std::mem::take(&mut kept.payload))?;
         let output = output.and_then(|text| canonical::parse(&text, canonical::Limits::default()).ok());
         let output = output.ok_or(ReplayError::OutputLost)?;
         let placed = self

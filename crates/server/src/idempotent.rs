@@ -163,11 +163,12 @@ async fn done(
             ));
         }
         Ok(Checked::Duplicate(entry)) => {
-            let kept = match entry.payload {
-                Some(sealed) => app.once.vault().open(&key, sealed)?,
+            let mut kept = app.once.kept(&key, &entry, at).await?;
+            let answer = match &mut kept {
+                Some(kept) => app.once.vault().open(&key, std::mem::take(&mut kept.payload))?,
                 None => None,
             };
-            return kept.and_then(|kept| answer_of(&kept)).ok_or_else(|| {
+            return answer.and_then(|kept| answer_of(&kept)).ok_or_else(|| {
                 ApiError::conflict(
                     "answer_not_kept",
                     "the request was answered before; its answer is not kept",

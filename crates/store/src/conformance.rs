@@ -930,6 +930,8 @@ claims! {
         store.batch_append(&[batch]).unwrap();
         assert!(store.bodies_get(&[leaf, grower.key(2)]).unwrap().is_empty());
         assert_eq!(store.snapshot(1).unwrap().rows.pruned, 1);
+        let pruned: Vec<bool> = (0..4).map(|index| store.is_pruned(grower.key(index)).unwrap()).collect();
+        assert_eq!(pruned, [false, true, true, false]);
         assert_eq!(store.tenants_list().unwrap(), good.tenants);
         assert!(store.rows_missing(&good).unwrap().is_empty());
         assert!(store.rows_missing(&ExpectedRows::default()).unwrap().is_empty());

@@ -62,8 +62,8 @@ pub struct FaultStore {
     /// How long each append takes beside what it takes.
     slow: Mutex<Duration>,
     released: Condvar,
-    /// Before which read of a run's records, counted down, and what.
-    before: Mutex<Option<(u32, Hook)>>,
+    /// Before which read by which method, counted down, and what.
+    before: Mutex<Vec<(&'static str, u32, Hook)>>,
 }
 
 /// While it lives, appends wait ([`FaultStore::hold`]).
@@ -98,23 +98,26 @@ impl FaultStore {
         }
     }
 
-    /// Does something before the `read`th next read of a run's records, counted from 1: what comes in between.
-    pub fn before_run_records(&self, read: u32, then: impl FnOnce() + Send + 'static) {
-        *lock(&self.before) = Some((read, Box::new(then)));
+    /// Does something before the `read`th next read by that method, counted from 1: what comes in between.
+    pub fn before(&self, method: &'static str, read: u32, then: impl FnOnce() + Send + 'static) {
+        lock(&self.before).push((method, read, Box::new(then)));
     }
 
-    fn run_records_hook(&self) {
+    fn hooks(&self, method: &'static str) {
+        let mut due = Vec::new();
         let mut before = lock(&self.before);
-        let hook = match before.take() {
-            Some((1, hook)) => hook,
-            Some((read, hook)) => {
-                *before = Some((read - 1, hook));
-                return;
+        for (of, mut left, hook) in std::mem::take(&mut *before) {
+            left -= u32::from(of == method);
+            if left == 0 {
+                due.push(hook);
+            } else {
+                before.push((of, left, hook));
             }
-            None => return,
-        };
+        }
         drop(before);
-        hook();
+        for hook in due {
+            hook();
+        }
     }
 
     /// Each append from now on takes so much longer: what lasts can be met on its way.
@@ -146,8 +149,11 @@ impl FaultStore {
     }
 
     fn read_fault(&self, method: &'static str) -> Result<(), StoreError> {
-        self.take(&[Fault::Read, Fault::ReadBy(method)])
-            .map_or(Ok(()), |fault| Err(unavailable(fault)))
+        if let Some(fault) = self.take(&[Fault::Read, Fault::ReadBy(method)]) {
+            return Err(unavailable(fault));
+        }
+        self.hooks(method);
+        Ok(())
     }
 }
 
@@ -236,12 +242,6 @@ impl Store for FaultStore {
         self.inner.head_read(ledger_no)
     }
 
-    fn run_records(&self, run: RunKey, from_seq: u64, limit: u32) -> Result<Vec<RunRecordRow>, StoreError> {
-        self.read_fault("run_records")?;
-        self.run_records_hook();
-        self.inner.run_records(run, from_seq, limit)
-    }
-
     fn projections_replace(
         &self,
         batches: &mut dyn Iterator<Item = Result<Batch, StoreError>>,
@@ -297,9 +297,11 @@ impl Store for FaultStore {
         fn runs_due(ended_before: Timestamp, running_before: Timestamp, limit: u32) -> Vec<RunRow>;
         fn facet_find(tenant_no: u32, query: &FacetQuery) -> FacetPage;
         fn facet_count(tenant_no: u32, query: &FacetQuery, max: u32) -> (u64, bool);
+        fn is_pruned(leaf: LeafKey) -> bool;
         fn self_check(only_ledger: bool) -> Vec<Finding>;
         fn snapshot(tenant_no: u32) -> Snapshot;
         fn runs_get(keys: &[RunKey]) -> Vec<Result<Option<RunRow>, StoreError>>;
+        fn run_records(run: RunKey, from_seq: u64, limit: u32) -> Vec<RunRecordRow>;
         fn run_snapshot(run: RunKey) -> Option<(RunRow, Vec<RunRecordRow>)>;
         fn rows_missing(expected: &ExpectedRows) -> Vec<RowMissing>;
         fn run_record_keys(tenant_no: u32, after: Option<(RunKey, u64)>, limit: u32) -> Vec<(RunKey, u64, LeafKey)>;

@@ -189,6 +189,9 @@ pub trait Store: Send + Sync + 'static {
     /// `only_ledger` leaves out the structure of what is projected.
     fn self_check(&self, only_ledger: bool) -> Result<Vec<Finding>, StoreError>;
 
+    /// Whether the body of a leaf is in a stretch that was archived and pruned.
+    fn is_pruned(&self, leaf: LeafKey) -> Result<bool, StoreError>;
+
     /// The heads of a tenant's ledgers and the rows of its projections at one moment.
     fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError>;
 

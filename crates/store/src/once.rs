@@ -134,8 +134,8 @@ pub struct OnceEntry {
     pub response_hash: Option<[u8; 32]>,
     /// Why it failed.
     pub error: Option<String>,
-    /// The result. Read only by [`OnceAct::Check`].
-    pub payload: Option<Vec<u8>>,
+    /// Of the result that is kept with it; 0: none is. [`OnceAct::Payload`] gives it.
+    pub payload_bytes: u64,
 }
 
 /// What is asked of a key.
@@ -179,8 +179,10 @@ pub enum OnceAct {
         /// For how long from now.
         lease_secs: u32,
     },
-    /// Where it stands, without its payload.
+    /// Where it stands.
     Read,
+    /// The result that is kept with it.
+    Payload,
     /// It was never there.
     Delete,
 }
@@ -223,10 +225,12 @@ pub enum OnceSaid {
         /// The request is another one.
         conflict: bool,
     },
-    /// Done; the entry as it is now, without payload.
+    /// Done; the entry as it is now.
     Done(Box<OnceEntry>),
     /// The entry, if there is one.
     Read(Option<Box<OnceEntry>>),
+    /// The result, if there is one.
+    Payload(Option<Vec<u8>>),
     /// Whoever asked does not hold it any more.
     LeaseLost,
     /// There is no such key.

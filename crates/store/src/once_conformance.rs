@@ -122,7 +122,7 @@ claims! {
         let entry = known(ask(store, &key, check(A, SECOND), at(1)), false);
         assert_eq!((entry.status, entry.lease, entry.hash), (OnceStatus::Pending, FIRST, Some(A)));
         assert_eq!((entry.created_at, entry.lease_until, entry.expires_at), (at(0), at(60), at(1_000)));
-        assert_eq!((entry.label.as_deref(), entry.response_hash, entry.error, entry.payload), (Some("trace"), None, None, None));
+        assert_eq!((entry.label.as_deref(), entry.response_hash, entry.error, entry.payload_bytes), (Some("trace"), None, None, 0));
         assert_eq!(known(ask(store, &key, check(B, SECOND), at(2)), true).hash, Some(A));
         assert_eq!(stands(store, &key, at(3)).lease, FIRST);
     }
@@ -162,7 +162,8 @@ claims! {
         assert_eq!((entry.status, entry.label.as_deref(), entry.response_hash), (OnceStatus::Completed, Some("other"), Some(B)));
         assert_eq!(entry.expires_at, at(1_000));
         let entry = known(ask(store, &key, check(A, SECOND), at(500)), false);
-        assert_eq!((entry.status, entry.payload.as_deref()), (OnceStatus::Completed, Some([0, 255, 10].as_slice())));
+        assert_eq!((entry.status, entry.payload_bytes), (OnceStatus::Completed, 3));
+        assert_eq!(ask(store, &key, OnceAct::Payload, at(500)), OnceSaid::Payload(Some(vec![0, 255, 10])));
         assert_eq!(known(ask(store, &key, check(B, SECOND), at(500)), true).status, OnceStatus::Completed);
         assert_eq!(done(ask(store, &key, act, at(6))).status, OnceStatus::Completed, "an answer was lost");
         assert_eq!(ask(store, &key, complete(FIRST, A), at(6)), OnceSaid::LeaseLost, "another result");
@@ -245,7 +246,8 @@ claims! {
         assert_eq!(ask(store, &key, OnceAct::Read, at(1_000)), OnceSaid::Read(None));
         assert_eq!(ask(store, &key, complete(FIRST, B), at(1_000)), OnceSaid::Unknown);
         assert_eq!(is_new(&ask(store, &key, check(B, SECOND), at(1_000))), None);
-        assert_eq!(known(ask(store, &key, check(B, FIRST), at(1_001)), false).payload, None);
+        assert_eq!(known(ask(store, &key, check(B, FIRST), at(1_001)), false).payload_bytes, 0);
+        assert_eq!(ask(store, &key, OnceAct::Payload, at(1_001)), OnceSaid::Payload(None));
     }
 
     /// A lease never outlives its key: nobody holds what is gone.
@@ -279,8 +281,9 @@ claims! {
         let key = OnceKey { key: Arc::from("large"), ..key };
         ask(store, &key, check(A, FIRST), at(0));
         let act = OnceAct::Complete { lease: FIRST, label: None, response_hash: None, payload: Some(payload.clone()) };
-        done(ask(store, &key, act, at(1)));
-        assert_eq!(known(ask(store, &key, check(A, SECOND), at(2)), false).payload, Some(payload));
+        assert_eq!(done(ask(store, &key, act, at(1))).payload_bytes, 1_000_000);
+        assert_eq!(ask(store, &key, OnceAct::Payload, at(2)), OnceSaid::Payload(Some(payload)));
+        assert_eq!(ask(store, &OnceKey { key: Arc::from("none"), ..key }, OnceAct::Payload, at(2)), OnceSaid::Payload(None));
     }
 
     /// What is over is taken away, by others' acts and when nothing else is to be done.

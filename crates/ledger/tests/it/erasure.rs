@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use evidence::record::{HoldScope, RunCompleted, StepStatus, StepView, root_hash, step_hash};
 use evidence::{FindingCode, Kind, RecordId, TraceStatus, hex_string, sha256};
+use ledger::verify::{Question, verify};
 use ledger::{Draft, EraseAsked, EraseError, Erasure, HoldError, Ledger, Placed, StoredTree, Tenant};
 use store::{Fault, LeafKey, Scrubbed, codec};
 
@@ -532,4 +533,48 @@ fn a_minimum_retention_keeps_what_is_younger() {
     let late = bed.later(3_600_000);
     bed.ledger.erase(&tenant, &asked(&placed), late).unwrap();
     check_erased(&bed, 1);
+}
+
+#[test]
+fn who_erases_all_the_while_hides_nothing_from_a_verification() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let tampered = bed.one(&tenant, system("tampered with"));
+    let others: Vec<Placed> = (0..3)
+        .map(|n| bed.one(&tenant, system(&format!("other {n}"))))
+        .collect();
+    let leaf = LeafKey::new(tenant.ledger().row.ledger_no, tampered.receipt.leaf_index).as_i64();
+    tamper(
+        bed.path(),
+        &format!("UPDATE bodies SET salt = zeroblob(32) WHERE leaf = {leaf}"),
+    );
+    // Each time that the tenant is looked at, one more body goes after the look began.
+    for (place, other) in (1..).zip(&others) {
+        let (ledger, of, what, at) = (bed.ledger.clone(), Arc::clone(&tenant), asked(other), bed.now());
+        bed.fault.before("snapshot", place, move || {
+            ledger.erase(&of, &what, at).unwrap();
+        });
+    }
+    let question = Question {
+        tenant_id: Some("acme".into()),
+        ..Question::default()
+    };
+    let report = verify(bed.fault.as_ref(), &question).unwrap();
+    assert!(
+        others
+            .iter()
+            .all(|other| body_of(&bed.ledger, &tenant, other.receipt.record_id).is_none())
+    );
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| (finding.code, finding.leaf_index))
+        .collect();
+    assert!(
+        found.contains(&(FindingCode::CommitmentMismatch, Some(tampered.receipt.leaf_index))),
+        "{found:?}"
+    );
+    assert_eq!(report.exit_code(None), 1);
+    let row = tenant.ledger().row.clone();
+    assert!(!report.is_decided("acme", &row.origin), "{:?}", report.undecided);
 }

@@ -37,7 +37,7 @@ fn a_seal_stands_on_the_records_that_it_judges() {
     ended(&t, &tenant, "r");
     // After they were judged and before they are counted there is one more.
     let (ledger, to, at) = (t.ledger.clone(), Arc::clone(&tenant), t.now());
-    t.fault.before_run_records(2, move || {
+    t.fault.before("run_records", 2, move || {
         ledger.capture_failure(&to, "r", &failure(), at).unwrap();
     });
     let (placed, answer) = t
@@ -53,7 +53,7 @@ fn a_seal_stands_on_the_records_that_it_judges() {
 
     ended(&t, &tenant, "by itself");
     let (ledger, to, at) = (t.ledger.clone(), Arc::clone(&tenant), t.now());
-    t.fault.before_run_records(2, move || {
+    t.fault.before("run_records", 2, move || {
         ledger.capture_failure(&to, "by itself", &failure(), at).unwrap();
     });
     assert_eq!(t.ledger.seal_due(due(&t)), 0, "it moved");

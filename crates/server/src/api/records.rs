@@ -149,7 +149,8 @@ impl RecordView {
             None
         };
         let erased = erasure.is_some();
-        let archived = gone && !erased;
+        // A body that is gone without a record that says so is neither: verification says what it is.
+        let archived = gone && !erased && service.store().is_pruned(record.leaf)?;
         let erasure = match erasure {
             Some((by, said)) => {
                 let header = by.header()?;

@@ -253,6 +253,9 @@ impl RedisOnce {
             }),
             b"done" => Ok(OnceSaid::Done(Box::new(entry(&mut next)?))),
             b"entry" => Ok(OnceSaid::Read(Some(Box::new(entry(&mut next)?)))),
+            b"payload" => Ok(OnceSaid::Payload(
+                Some(next()?).filter(|payload| !payload.is_empty()),
+            )),
             b"unknown" => Ok(OnceSaid::Unknown),
             b"lease_lost" => Ok(OnceSaid::LeaseLost),
             b"full" => Ok(OnceSaid::Full),
@@ -370,6 +373,7 @@ impl<'a> Command<'a> {
         match self.act {
             None => command.arg("sweep"),
             Some(OnceAct::Read) => command.arg("read"),
+            Some(OnceAct::Payload) => command.arg("payload"),
             Some(OnceAct::Delete) => command.arg("delete"),
             Some(OnceAct::Check {
                 hash,
@@ -520,7 +524,7 @@ fn time(text: &[u8]) -> Result<Timestamp, OnceError> {
         .ok_or_else(|| OnceError::Unavailable("a stored time is none".into()))
 }
 
-/// The fields in the script's order, then the payload.
+/// The fields in the script's order, then the bytes of the payload.
 fn entry(next: &mut impl FnMut() -> Result<Vec<u8>, OnceError>) -> Result<OnceEntry, OnceError> {
     let damaged = |what: &str| OnceError::Unavailable(format!("a stored {what} is none"));
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| damaged("text"));
@@ -538,7 +542,7 @@ fn entry(next: &mut impl FnMut() -> Result<Vec<u8>, OnceError>) -> Result<OnceEn
     let (lease_until, created_at, expires_at) = (time(&next()?)?, time(&next()?)?, time(&next()?)?);
     let response_hash = hash(next()?)?;
     let error = text(next()?)?;
-    let payload = next()?;
+    let payload_bytes = u64::try_from(number(&next()?)?).unwrap_or(0);
     let status = OnceStatus::of_letter(&status).ok_or_else(|| damaged("status"))?;
     Ok(OnceEntry {
         status,
@@ -550,7 +554,7 @@ fn entry(next: &mut impl FnMut() -> Result<Vec<u8>, OnceError>) -> Result<OnceEn
         expires_at,
         response_hash,
         error: (status == OnceStatus::Failed).then_some(error),
-        payload: Some(payload).filter(|payload| !payload.is_empty()),
+        payload_bytes,
     })
 }
 

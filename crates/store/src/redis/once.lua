@@ -66,16 +66,20 @@ local function expire()
   redis.call('ZADD', KEYS[4], entry.e, ARGV[4])
 end
 
-local function shown(word, more)
+local function shown(word)
   local said = {text(writes), word}
   for _, name in ipairs(fields) do said[#said + 1] = entry[name] end
-  said[#said + 1] = more or ''
+  said[#said + 1] = text(redis.call('HSTRLEN', KEYS[1], 'p'))
   return said
 end
 
 if act == 'read' then
   if not entry then return {text(writes), 'unknown'} end
   return shown('entry')
+end
+
+if act == 'payload' then
+  return {text(writes), 'payload', entry and redis.call('HGET', KEYS[1], 'p') or ''}
 end
 
 if act == 'delete' then
@@ -94,9 +98,7 @@ if act == 'check' then
     elseif hash ~= '' and entry.h ~= '' and hash ~= entry.h then
       return shown('conflict')
     else
-      local payload = false
-      if entry.s == 'c' then payload = redis.call('HGET', KEYS[1], 'p') end
-      return shown('known', payload or '')
+      return shown('known')
     end
     remove()
   end

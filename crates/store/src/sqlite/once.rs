@@ -151,7 +151,7 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
             expires_at: time(7)?,
             response_hash: row.get(8)?,
             error: row.get(9)?,
-            payload: None,
+            payload_bytes: u64::try_from(row.get::<_, i64>(10)?).unwrap_or(0),
         },
         payload_bytes: row.get(10)?,
     })
@@ -179,6 +179,10 @@ impl<'a> Act<'a> {
         let found = self.find()?;
         match self.asked {
             OnceAct::Read => Ok(OnceSaid::Read(found.map(|found| Box::new(found.entry)))),
+            OnceAct::Payload => {
+                let payload = found.map(|found| self.payload(found.id)).transpose()?;
+                Ok(OnceSaid::Payload(payload.flatten()))
+            }
             OnceAct::Delete => {
                 if let Some(found) = found {
                     self.remove(&found)?;
@@ -266,7 +270,7 @@ impl<'a> Act<'a> {
     ) -> rusqlite::Result<OnceSaid> {
         let previous = match found {
             None => None,
-            Some(mut found) => {
+            Some(found) => {
                 let previous = match found.entry.status {
                     OnceStatus::Failed => Some(Previous::Failed),
                     OnceStatus::Pending if found.entry.lease_until <= self.at => Some(Previous::Expired),
@@ -274,9 +278,6 @@ impl<'a> Act<'a> {
                 };
                 if previous.is_none() {
                     let conflict = is_other(found.entry.hash.as_ref(), hash);
-                    if found.payload_bytes > 0 && !conflict {
-                        found.entry.payload = self.payload(found.id)?;
-                    }
                     return Ok(OnceSaid::Known {
                         entry: Box::new(found.entry),
                         conflict,
@@ -347,6 +348,7 @@ impl<'a> Act<'a> {
                 bytes,
                 payload,
             ])?;
+        found.entry.payload_bytes = u64::try_from(bytes).unwrap_or(0);
         if bytes > 0 {
             self.hold(0, bytes)?;
         }

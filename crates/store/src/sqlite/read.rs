@@ -304,6 +304,20 @@ impl Store for SqliteStore {
         self.read(|c| super::check::run(c, only_ledger))
     }
 
+    fn is_pruned(&self, leaf: LeafKey) -> Result<bool, StoreError> {
+        let (first, _) = ledger_range(leaf.ledger_no());
+        self.read(|c| {
+            let last: Option<i64> = c
+                .prepare_cached(
+                    "SELECT last_leaf FROM pruned WHERE first_leaf BETWEEN ?1 AND ?2
+                     ORDER BY first_leaf DESC LIMIT 1",
+                )
+                .and_then(|mut s| s.query_row((first, leaf.as_i64()), |row| row.get(0)).optional())
+                .map_err(unavailable)?;
+            Ok(last.is_some_and(|last| last >= leaf.as_i64()))
+        })
+    }
+
     fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError> {
         self.read(|c| super::verify::snapshot(c, tenant_no))
     }

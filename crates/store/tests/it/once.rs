@@ -107,7 +107,7 @@ fn what_finds_no_room_is_done_all_the_same() {
     assert!(matches!(done, OnceSaid::Done(_)), "{done:?}");
     let said = store.apply(&[check("k", 2)]).remove(0).unwrap();
     assert!(
-        matches!(&said, OnceSaid::Known { entry, .. } if entry.payload.is_none()),
+        matches!(&said, OnceSaid::Known { entry, .. } if entry.payload_bytes == 0),
         "{said:?}"
     );
 }
