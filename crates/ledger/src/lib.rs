@@ -388,7 +388,7 @@ impl Ledger {
     /// Takes nothing in any more, finishes what waits, signs the last checkpoints. Blocks.
     pub fn close(&self) {
         self.inner.closing.store(true, Ordering::Release);
-        self.inner.running.interrupt();
+        self.own_interrupt();
         self.inner.queue.close();
         let thread = self
             .inner

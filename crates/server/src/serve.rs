@@ -105,6 +105,7 @@ pub async fn serve(
     shutdown.await;
     tracing::info!("draining");
     app.draining.store(true, Ordering::Relaxed);
+    app.ledger.own_interrupt();
     // The receivers may be gone, which is what is asked for.
     let _ = stop.send(true);
     // A port waits for its connections itself, as long; it needs a moment more to say so.

@@ -251,6 +251,9 @@ impl App {
         for work in OwnWork::ALL {
             for tenant in self.ledger.tenants() {
                 for job_id in self.ledger.own_without_end(&tenant, work) {
+                    if self.ledger.own_interrupted() {
+                        return;
+                    }
                     if work == OwnWork::Verification {
                         self.verification_resume(&tenant, &job_id);
                     } else {

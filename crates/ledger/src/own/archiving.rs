@@ -19,7 +19,7 @@ impl Ledger {
     pub fn archive(&self, clock: Clock) -> Result<u64, RetentionError> {
         let (mut pruned, mut failed) = (0, None);
         for tenant in self.tenants() {
-            if self.is_closing() {
+            if self.own_interrupted() {
                 break;
             }
             match self.archive_tenant(&tenant, clock) {

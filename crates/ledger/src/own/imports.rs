@@ -172,7 +172,7 @@ impl Ledger {
                 Ok(job) => break job,
                 // Somebody began it again meanwhile.
                 Err(busy) if busy.job_id == *job_id => return,
-                Err(_) if self.is_closing() => return,
+                Err(_) if self.own_interrupted() => return,
                 Err(_) => std::thread::sleep(WAIT),
             }
         };

@@ -185,11 +185,15 @@ pub struct OwnBusy {
 
 /// What runs in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Running(Mutex<HashMap<(u32, OwnWork), (Arc<str>, Arc<Watch>)>>);
+pub(crate) struct Running {
+    jobs: Mutex<HashMap<(u32, OwnWork), (Arc<str>, Arc<Watch>)>>,
+    /// The process ends.
+    interrupted: AtomicBool,
+}
 
 impl Running {
     fn lock(&self) -> MutexGuard<'_, HashMap<(u32, OwnWork), (Arc<str>, Arc<Watch>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, tenant: &Tenant, job_id: &str) -> Option<Arc<Watch>> {
@@ -202,6 +206,7 @@ impl Running {
 
     /// The process ends: everything stops between two batches, and goes on at the next start.
     pub(crate) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Release);
         for (_, watch) in self.lock().values() {
             watch.stop.store(true, Ordering::Release);
         }
@@ -520,6 +525,16 @@ impl Ledger {
             OwnWork::Archiving => self.archiving_resume(tenant, job_id, clock),
             OwnWork::Rebuild => self.rebuild_resume(clock),
         }
+    }
+
+    /// The process ends: what runs stops between two batches and goes on at the next start, and nothing is taken up.
+    pub fn own_interrupt(&self) {
+        self.inner.running.interrupt();
+    }
+
+    /// Whether it was said that the process ends.
+    pub fn own_interrupted(&self) -> bool {
+        self.inner.running.interrupted.load(Ordering::Acquire)
     }
 
     /// Calls work of Deponent's own off. It stops between two batches, and its job ends then; a job that nothing works

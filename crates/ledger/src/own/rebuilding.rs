@@ -48,11 +48,17 @@ impl Ledger {
             Err(error) => OwnEnd::Failed(error.to_string()),
         };
         job.end_with_counts(how);
-        if result.is_ok() {
-            self.rebuilds_give_up(
-                clock,
-                &format!("it was interrupted, and done again as job {job_id}"),
-            );
+        match &result {
+            Ok(_) => {
+                let reason = format!("it was interrupted, and done again as job {job_id}");
+                self.rebuilds_give_up(clock, &reason);
+            }
+            // It would be tried at every start, and cannot be done.
+            Err(RebuildError::Failed(_)) if !self.own_interrupted() => {
+                let reason = format!("it was interrupted, and cannot be done again: see job {job_id}");
+                self.rebuilds_give_up(clock, &reason);
+            }
+            Err(_) => {}
         }
         result.map(|records| (records, job_id))
     }
