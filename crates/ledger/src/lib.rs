@@ -39,6 +39,7 @@ mod sequencer;
 mod settings;
 mod settle;
 mod steps;
+mod sweep;
 mod tenant;
 mod tree;
 pub mod verify;
@@ -114,8 +115,9 @@ pub(crate) struct Inner {
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
     pub(crate) settings: Mutex<()>,
-    pub(crate) retention: Mutex<retention::AllPassed>,
-    pub(crate) archiving: Mutex<()>,
+    pub(crate) retention: Mutex<retention::AllWalks>,
+    /// Held while an archive is written, until a record names it, and while others are swept.
+    pub(crate) archives: Mutex<retention::Named>,
     pub(crate) running: own::Running,
     pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,

@@ -6,6 +6,7 @@ use evidence::Timestamp;
 use evidence::canonical::Value;
 
 use super::{Clock, OwnEnd, OwnJob, OwnWork, Watch, untold};
+use crate::retention::DueNow;
 use crate::{Ledger, RetentionError, Tenant};
 
 const ABOUT: (OwnWork, Option<&str>) = (OwnWork::Archiving, None);
@@ -15,38 +16,57 @@ impl Ledger {
     /// is no job. Blocks.
     ///
     /// # Errors
-    /// The last that ended a tenant's; the others' is done all the same.
+    /// The first that came up; what was archived is pruned, and other tenants are not kept from it.
     pub fn archive(&self, clock: Clock) -> Result<u64, RetentionError> {
         let (mut pruned, mut failed) = (0, None);
+        if let Err(error) = self.sweep_archives() {
+            tracing::warn!(%error, "cannot look for archives that no record names");
+        }
         for tenant in self.tenants() {
             if self.own_interrupted() {
                 break;
             }
-            match self.archive_tenant(&tenant, clock) {
-                Ok(count) => pruned += count,
-                Err(error) => failed = Some(error),
+            if let Err(error) = self.archive_tenant(&tenant, clock, &mut pruned) {
+                tracing::warn!(tenant_id = %tenant.tenant_id, %error, "retention of a tenant ended early");
+                failed.get_or_insert(error);
             }
         }
         failed.map_or(Ok(pruned), Err)
     }
 
-    fn archive_tenant(&self, tenant: &Arc<Tenant>, clock: Clock) -> Result<u64, RetentionError> {
+    fn archive_tenant(
+        &self,
+        tenant: &Arc<Tenant>,
+        clock: Clock,
+        pruned: &mut u64,
+    ) -> Result<(), RetentionError> {
         let at = (clock.now)();
-        if self.retention_due(tenant, at)? == [0; 3] {
-            return Ok(0);
+        let due = self.retention_due(tenant, at)?;
+        if due == DueNow::default() {
+            return Ok(());
         }
         // One that runs already, of an earlier start, does the same.
         match OwnJob::begin(self, tenant, ABOUT, None, &Arc::default(), clock) {
-            Ok(job) => self.archive_as(job, tenant, at),
-            Err(_) => Ok(0),
+            Ok(job) => self.archive_as(job, tenant, due, at, pruned),
+            Err(_) => Ok(()),
         }
     }
 
-    fn archive_as(&self, job: OwnJob, tenant: &Arc<Tenant>, at: Timestamp) -> Result<u64, RetentionError> {
-        let result = job.during(&mut untold, |watch| self.retain_tenant(tenant, at, watch));
+    fn archive_as(
+        &self,
+        job: OwnJob,
+        tenant: &Arc<Tenant>,
+        due: DueNow,
+        at: Timestamp,
+        pruned: &mut u64,
+    ) -> Result<(), RetentionError> {
+        let before = *pruned;
+        let result = job.during(&mut untold, |watch| {
+            self.retain_of(tenant, due, at, watch, pruned)
+        });
         let how = match &result {
             _ if job.watch.is_stopped() => OwnEnd::Stopped,
-            Ok(pruned) => OwnEnd::Done(Value::object([("bodies", Value::from(*pruned))])),
+            Ok(()) => OwnEnd::Done(Value::object([("bodies", Value::from(*pruned - before))])),
             Err(error) => OwnEnd::Failed(error.to_string()),
         };
         job.end_with_counts(how);
@@ -57,9 +77,18 @@ impl Ledger {
     pub(super) fn archiving_resume(&self, tenant: &Arc<Tenant>, job_id: &Arc<str>, clock: Clock) {
         let watch = Arc::<Watch>::default();
         // One that began meanwhile does the same; this one is looked at again at the next start.
-        if let Ok(Some(job)) = OwnJob::take_up(self, tenant, ABOUT, job_id, &watch, clock)
-            && let Err(error) = self.archive_as(job, tenant, (clock.now)())
-        {
+        let Ok(Some(job)) = OwnJob::take_up(self, tenant, ABOUT, job_id, &watch, clock) else {
+            return;
+        };
+        let at = (clock.now)();
+        let archived = match self.retention_due(tenant, at) {
+            Ok(due) => self.archive_as(job, tenant, due, at, &mut 0),
+            Err(error) => {
+                job.end(OwnEnd::Failed(error.to_string()));
+                Err(error)
+            }
+        };
+        if let Err(error) = archived {
             tracing::warn!(%error, "cannot archive what has been kept long enough");
         }
     }
