@@ -16,7 +16,7 @@ const SYSTEM: (ActorType, Option<&str>) = (ActorType::System, None);
 const DAY: i64 = 24 * 3_600 * 1_000;
 
 /// A sealed run, one that goes on, one that is made up, and two system records.
-fn filled(bed: &TestLedger) -> Arc<Tenant> {
+pub fn filled(bed: &TestLedger) -> Arc<Tenant> {
     let tenant = bed.tenant("acme");
     bed.all(&tenant, vec![run("r"), step("r", 0), system("a"), step("r", 1)]);
     bed.complete(&tenant, "r");
