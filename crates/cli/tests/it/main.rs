@@ -7,3 +7,4 @@ mod gate;
 mod judge;
 mod lineage;
 mod manifests;
+mod replay;
