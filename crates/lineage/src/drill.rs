@@ -4,6 +4,7 @@
 //! id names is found, in the order of the file; ids that name none are told.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::Path;
 
@@ -12,8 +13,11 @@ use crate::key::{self, Found, known_key};
 use crate::source::{Reading, Remarks, Source, SourceError, SourceType};
 use crate::{Row, shown};
 
-/// Ids with which a `|` inside a value is looked for; each is noted once.
-const AMBIGUOUS_KEPT: usize = 100;
+/// Ids with which a `|` inside a value is looked for: a megabyte.
+const AMBIGUOUS_KEPT: usize = 10_000;
+
+/// Such ids that are noted, each once.
+const NOTES_MAX: usize = 100;
 
 /// Why rows cannot be found.
 #[derive(Debug, thiserror::Error)]
@@ -118,9 +122,19 @@ struct Cited<'a> {
     places: HashMap<&'a [u8], usize>,
     ids: Vec<&'a str>,
     rows: Vec<u64>,
-    /// Where the parts of an id ended in the first row that it named.
-    shapes: HashMap<usize, Vec<usize>>,
+    shapes: HashMap<usize, Shape>,
+    /// Ids with bars that were not kept, as there were too many.
+    unlooked: bool,
     notes: Vec<String>,
+    /// Those beyond [`NOTES_MAX`].
+    more: u64,
+}
+
+/// How an id was made of a row's values.
+struct Shape {
+    /// Where its parts ended in the first row that it named.
+    parts: Vec<usize>,
+    noted: bool,
 }
 
 impl<'a> Cited<'a> {
@@ -130,11 +144,13 @@ impl<'a> Cited<'a> {
             ids: Vec::with_capacity(ids.len()),
             rows: Vec::new(),
             shapes: HashMap::new(),
+            unlooked: false,
             notes: Vec::new(),
+            more: 0,
         };
         for id in ids {
             let next = cited.ids.len();
-            if let std::collections::hash_map::Entry::Vacant(entry) = cited.places.entry(id.as_bytes()) {
+            if let Entry::Vacant(entry) = cited.places.entry(id.as_bytes()) {
                 entry.insert(next);
                 cited.ids.push(id);
             }
@@ -147,29 +163,53 @@ impl<'a> Cited<'a> {
     fn look_at_shape(&mut self, place: usize, row: &Row<'_>, key: &[crate::Column]) {
         let Some(id) = self.ids.get(place) else { return };
         let bars = id.bytes().filter(|byte| *byte == b'|').count();
-        if bars < key.len() || self.shapes.len() >= AMBIGUOUS_KEPT {
+        if bars < key.len() {
             return;
         }
-        let shape: Vec<usize> = key
-            .iter()
-            .filter_map(|column| Some(row.part(column)?.len()))
-            .collect();
-        match self.shapes.get(&place) {
-            None => {
-                self.shapes.insert(place, shape);
-            }
-            Some(known) if *known != shape => {
+        let room = self.shapes.len() < AMBIGUOUS_KEPT;
+        let parts = || {
+            let parts = key.iter().filter_map(|column| Some(row.part(column)?.len()));
+            parts.collect::<Vec<usize>>()
+        };
+        match self.shapes.entry(place) {
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                if known.noted || known.parts == parts() {
+                    return;
+                }
+                known.noted = true;
+                if self.notes.len() == NOTES_MAX {
+                    self.more += 1;
+                    return;
+                }
+                let names: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
                 self.notes.push(format!(
                     "id {:?} names rows whose {} differ: there is a | inside a value",
                     shown(id),
-                    key.iter()
-                        .map(|column| column.name.as_str())
-                        .collect::<Vec<_>>()
-                        .join(", ")
+                    shown(&names.join(", "))
                 ));
             }
-            Some(_) => {}
+            Entry::Vacant(free) if room => {
+                free.insert(Shape {
+                    parts: parts(),
+                    noted: false,
+                });
+            }
+            Entry::Vacant(_) => self.unlooked = true,
         }
+    }
+
+    /// What was noted, and what was not looked at.
+    fn into_notes(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.notes.push(format!("{} more such ids", self.more));
+        }
+        if self.unlooked {
+            self.notes.push(format!(
+                "more than {AMBIGUOUS_KEPT} ids have a | inside a value: of the others it was not asked whether their rows differ"
+            ));
+        }
+        self.notes
     }
 }
 
@@ -216,7 +256,6 @@ pub fn drill(
     })?;
     drilled.rows = read.rows;
     drilled.remarks = read.remarks;
-    drilled.notes = cited.notes;
     drilled.has_changed = match (&evidence.hash, &read.hash) {
         (Some(then), Some(now)) => !then.eq_ignore_ascii_case(now),
         _ => false,
@@ -230,5 +269,6 @@ pub fn drill(
             .map(|(id, _)| (*id).to_owned())
             .collect();
     }
+    drilled.notes = cited.into_notes();
     Ok(drilled)
 }

@@ -3,9 +3,9 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use sha2::{Digest, Sha256};
 
 /// Read at once when a file is hashed.
@@ -103,6 +103,45 @@ impl SourceFile {
             .read(true)
             .custom_flags(flags.bits().cast_signed())
             .open(path)?;
+        Self::opened(file, path)
+    }
+
+    /// Opens a regular file of which no folder is a link either. The path is absolute and without `..`, as
+    /// canonical paths are: what was asked of it beforehand, where it lies, is true of what is opened, even when
+    /// somebody puts a link in the place of a folder meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn open_without_links(path: &Path) -> Result<Self, OpenError> {
+        let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut folder = fs::open("/", step, Mode::empty()).map_err(io::Error::from)?;
+        let mut names = path.components().peekable();
+        if names.next() != Some(Component::RootDir) {
+            return Err(OpenError::NotFound);
+        }
+        while let Some(component) = names.next() {
+            let Component::Normal(name) = component else {
+                return Err(OpenError::NotFound);
+            };
+            if names.peek().is_some() {
+                folder = fs::openat(&folder, name, step, Mode::empty()).map_err(io::Error::from)?;
+                continue;
+            }
+            // As in `open`: first what it is, since to open a device may do something.
+            let found = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+            if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+                return Err(regular(&std::fs::symlink_metadata(path)?)
+                    .err()
+                    .unwrap_or(OpenError::NotFound));
+            }
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = fs::openat(&folder, name, flags, Mode::empty()).map_err(io::Error::from)?;
+            return Self::opened(file.into(), path);
+        }
+        Err(OpenError::Directory)
+    }
+
+    fn opened(file: File, path: &Path) -> Result<Self, OpenError> {
         let metadata = file.metadata()?;
         regular(&metadata)?;
         Ok(Self {
@@ -180,4 +219,39 @@ pub fn hash_file(file: &SourceFile, progress: &mut dyn FnMut(u64)) -> io::Result
 /// A finished hash, hex.
 pub(crate) fn hex(hash: Sha256) -> String {
     evidence::hex_string(&hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_becomes_a_link_leads_nowhere() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().canonicalize().unwrap();
+        for folder in ["in/data", "out/data"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+            std::fs::write(root.join(folder).join("a.csv"), folder).unwrap();
+        }
+        let path = root.join("in/data/a.csv");
+        let file = SourceFile::open_without_links(&path).unwrap();
+        assert_eq!(file.part(0, 7).unwrap(), b"in/data");
+        // As by somebody who waited until the path was looked at.
+        std::fs::rename(root.join("in/data"), root.join("in/moved")).unwrap();
+        std::os::unix::fs::symlink(root.join("out/data"), root.join("in/data")).unwrap();
+        assert!(SourceFile::open(&path).is_ok(), "which is why it is not enough");
+        assert!(SourceFile::open_without_links(&path).is_err());
+        for name in ["in/data", "in/moved", "in/../out/data/a.csv", "in/none"] {
+            assert!(
+                SourceFile::open_without_links(&root.join(name)).is_err(),
+                "{name}"
+            );
+        }
+        assert!(matches!(
+            SourceFile::open_without_links(&root.join("in/moved")),
+            Err(OpenError::Directory)
+        ));
+        assert!(SourceFile::open_without_links(Path::new("a.csv")).is_err());
+        assert!(SourceFile::open_without_links(Path::new("/")).is_err());
+    }
 }

@@ -69,11 +69,11 @@ impl Places {
         maps: &[(String, PathBuf)],
     ) -> io::Result<Self> {
         let mut homes = vec![working.canonicalize()?];
+        // The root of the file system is nobody's folder of data.
+        let near = |path: &PathBuf| path.parent().is_some();
         if let Some(folder) = log_folder.and_then(|folder| folder.canonicalize().ok()) {
             let above = folder.ancestors().find(|part| part.ends_with("out"));
             let above = above.and_then(Path::parent).map(Path::to_owned);
-            // The root of the file system is nobody's folder of data.
-            let near = |path: &PathBuf| path.parent().is_some();
             let around = folder.parent().map(Path::to_owned);
             for home in [Some(folder.clone()), around, above].into_iter().flatten() {
                 if near(&home) && !homes.contains(&home) {
@@ -82,7 +82,7 @@ impl Places {
             }
         }
         let roots = if roots.is_empty() {
-            homes.clone()
+            homes.iter().filter(|home| near(home)).cloned().collect()
         } else {
             let roots: io::Result<Vec<PathBuf>> = roots.iter().map(|root| root.canonicalize()).collect();
             let roots = roots?;
@@ -199,7 +199,7 @@ fn open_beneath(path: &Path, roots: &[PathBuf]) -> Result<Option<SourceFile>, Op
     if !roots.iter().any(|root| path.starts_with(root)) {
         return Ok(None);
     }
-    SourceFile::open(&path).map(Some)
+    SourceFile::open_without_links(&path).map(Some)
 }
 
 /// With this machine's separators.
@@ -372,6 +372,23 @@ mod tests {
             plain.open(Some("data")),
             Err(PlaceError::NoFile(_, OpenError::Directory))
         ));
+    }
+
+    #[test]
+    fn a_command_that_is_given_at_the_root_opens_not_everything() {
+        let folder = fixture();
+        let secret = folder.path().join("elsewhere/secret.csv");
+        let log = folder.path().join("close/out/run_1");
+        let places = Places::new(Path::new("/"), Some(&log), &[], &[]).unwrap();
+        for uri in [secret.to_str().unwrap(), "etc/passwd", "/etc/passwd"] {
+            assert!(
+                matches!(places.open(Some(uri)), Err(PlaceError::Outside(_))),
+                "{uri}"
+            );
+        }
+        assert!(places.open(Some("data/supporting/a b.csv")).is_ok());
+        let said = Places::new(Path::new("/"), Some(&log), &[PathBuf::from("/")], &[]).unwrap();
+        assert!(said.open(secret.to_str()).is_ok());
     }
 
     #[test]

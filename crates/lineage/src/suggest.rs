@@ -123,7 +123,7 @@ fn walk(folder: &Path, depth: usize, left: &mut usize, files: &mut Vec<PathBuf>)
 }
 
 fn look(path: &Path, name: &str, function: &str, evidence: &Evidence) -> Option<Suggestion> {
-    let file = SourceFile::open(path).ok()?;
+    let file = SourceFile::open_without_links(path).ok()?;
     let same_name = path.file_name().is_some_and(|own| own.to_str() == Some(name)) && !name.is_empty();
     let mut suggestion = Suggestion {
         path: path.to_owned(),

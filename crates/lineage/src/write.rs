@@ -3,6 +3,7 @@
 //! Cells are handed on as they are. CSV and JSON are written while rows are found; a table, and JSON rows as CSV, need
 //! all rows for their columns, and are held up to a bound.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
 use crate::row::json_text;
@@ -10,6 +11,9 @@ use crate::{Row, shown};
 
 /// Rows that are held together.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a cell of a table takes at the least, empty ones included.
+const CELL_BYTES: usize = 24;
 
 /// Widest column of a table, in characters.
 const TABLE_WIDTH_MAX: usize = 60;
@@ -42,18 +46,23 @@ enum Out<W: Write> {
     Csv(Box<csv::Writer<W>>),
 }
 
+/// The names, of which the second `a` is `a (2)`.
 fn unique(columns: &[String]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::with_capacity(columns.len());
+    let mut names: HashSet<String> = HashSet::with_capacity(columns.len());
+    // Of each name, the number up to which it is taken: a thousand equal names are not tried a thousand times each.
+    let mut taken: HashMap<&str, usize> = HashMap::new();
+    let mut unique = Vec::with_capacity(columns.len());
     for column in columns {
         let mut name = column.clone();
-        let mut count = 1;
+        let count = taken.entry(column).or_insert(1);
         while names.contains(&name) {
-            count += 1;
+            *count += 1;
             name = format!("{column} ({count})");
         }
-        names.push(name);
+        names.insert(name.clone());
+        unique.push(name);
     }
-    names
+    unique
 }
 
 fn no_text(place: &str) -> io::Error {
@@ -156,26 +165,30 @@ impl<W: Write> RowWriter<W> {
             .map(|(key, cell)| key.len() + cell.len() + 64)
             .sum::<usize>();
         if self.held_bytes > HELD_BYTES_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the rows are too many to be held for this format; --format json prints them as they are found",
-            ));
+            return Err(too_many());
         }
         self.held.push(cells);
         Ok(())
     }
 
-    fn held_columns(&self) -> Vec<String> {
-        if self.columns.is_some() {
-            return self.unique.clone();
-        }
-        let mut columns: Vec<String> = Vec::new();
-        for (key, _) in self.held.iter().flatten() {
-            if !columns.contains(key) {
+    /// The columns of all rows, each with its place.
+    ///
+    /// # Errors
+    /// Rows that have little in common make a table that is mostly empty, and far larger than they are.
+    fn held_columns(&self) -> io::Result<(Vec<String>, HashMap<String, usize>)> {
+        let mut columns = Vec::new();
+        let mut places = HashMap::new();
+        let fixed = self.unique.iter().filter(|_| self.columns.is_some());
+        for key in fixed.chain(self.held.iter().flatten().map(|(key, _)| key)) {
+            if !places.contains_key(key) {
+                places.insert(key.clone(), columns.len());
                 columns.push(key.clone());
             }
         }
-        columns
+        if self.held.len().saturating_mul(columns.len()) > HELD_BYTES_MAX / CELL_BYTES {
+            return Err(too_many());
+        }
+        Ok((columns, places))
     }
 
     /// Prints what was held, and the end.
@@ -183,14 +196,13 @@ impl<W: Write> RowWriter<W> {
     /// # Errors
     /// It cannot be written.
     pub fn finish(mut self) -> io::Result<()> {
-        let columns = self.held_columns();
+        let (columns, places) = self.held_columns()?;
         match &mut self.out {
             Out::Csv(out) => {
                 if self.columns.is_none() && !columns.is_empty() {
                     out.write_record(&columns).map_err(io_error)?;
                     for row in &self.held {
-                        out.write_record(columns.iter().map(|column| cell_of(row, column)))
-                            .map_err(io_error)?;
+                        out.write_record(cells_of(row, &places)).map_err(io_error)?;
                     }
                 }
                 out.flush()
@@ -200,17 +212,29 @@ impl<W: Write> RowWriter<W> {
                 out.flush()
             }
             Out::Plain(out) => {
-                write_table(out, &columns, &self.held)?;
+                write_table(out, &columns, &places, &self.held)?;
                 out.flush()
             }
         }
     }
 }
 
-fn cell_of<'a>(row: &'a [(String, Vec<u8>)], column: &str) -> &'a [u8] {
-    row.iter()
-        .find(|(key, _)| key == column)
-        .map_or(&[], |(_, cell)| cell)
+/// A row's cells in the columns' order; of a name that is there twice the first.
+fn cells_of<'a>(row: &'a [(String, Vec<u8>)], places: &HashMap<String, usize>) -> Vec<&'a [u8]> {
+    let mut cells: Vec<&[u8]> = vec![&[]; places.len()];
+    for (key, cell) in row.iter().rev() {
+        if let Some(place) = places.get(key).and_then(|place| cells.get_mut(*place)) {
+            *place = cell;
+        }
+    }
+    cells
+}
+
+fn too_many() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the rows are too many to be held for this format; --format json prints them as they are found",
+    )
 }
 
 fn io_error(error: csv::Error) -> io::Error {
@@ -256,7 +280,12 @@ fn write_object(out: &mut impl Write, row: &Row<'_>, columns: &[String], number:
     out.write_all(b"}")
 }
 
-fn write_table(out: &mut impl Write, columns: &[String], rows: &[Vec<(String, Vec<u8>)>]) -> io::Result<()> {
+fn write_table(
+    out: &mut impl Write,
+    columns: &[String],
+    places: &HashMap<String, usize>,
+    rows: &[Vec<(String, Vec<u8>)>],
+) -> io::Result<()> {
     let show = |cell: &[u8]| {
         let text = shown(&String::from_utf8_lossy(cell));
         if text.chars().count() <= TABLE_WIDTH_MAX {
@@ -264,32 +293,81 @@ fn write_table(out: &mut impl Write, columns: &[String], rows: &[Vec<(String, Ve
         }
         text.chars().take(TABLE_WIDTH_MAX - 1).chain(['…']).collect()
     };
-    let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|column| show(column.as_bytes())).collect()];
-    lines.extend(
-        rows.iter()
-            .map(|row| columns.iter().map(|column| show(cell_of(row, column))).collect()),
-    );
-    let widths: Vec<usize> = (0..columns.len())
-        .map(|place| {
-            lines
-                .iter()
-                .filter_map(|line| line.get(place))
-                .map(|cell| cell.chars().count())
-                .max()
-        })
-        .map(Option::unwrap_or_default)
-        .collect();
-    for (number, line) in lines.iter().enumerate() {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count())))
-            .collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-        if number == 0 && !columns.is_empty() {
-            let rules: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
-            writeln!(out, "{}", rules.join("  "))?;
+    let head: Vec<&[u8]> = columns.iter().map(String::as_bytes).collect();
+    // Cells are made twice, for their widths and for the line, instead of all being held.
+    let mut widths: Vec<usize> = head.iter().map(|cell| show(cell).chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(cells_of(row, places)) {
+            *width = (*width).max(show(cell).chars().count());
         }
     }
+    let mut line = |cells: &[&[u8]]| {
+        let cells = cells.iter().zip(&widths).map(|(cell, width)| {
+            let cell = show(cell);
+            format!("{cell}{}", " ".repeat(width.saturating_sub(cell.chars().count())))
+        });
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    line(&head)?;
+    if !columns.is_empty() {
+        let rules: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
+        line(&rules.iter().map(String::as_bytes).collect::<Vec<_>>())?;
+    }
+    for row in rows {
+        line(&cells_of(row, places))?;
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::JsonRow;
+
+    #[test]
+    fn names_are_told_apart_in_one_pass() {
+        let names = |given: &[&str]| {
+            let given: Vec<String> = given.iter().map(|name| (*name).to_owned()).collect();
+            unique(&given)
+        };
+        assert_eq!(names(&["a", "a", "b", "a"]), ["a", "a (2)", "b", "a (3)"]);
+        assert_eq!(names(&["a (2)", "a", "a", "a"]), ["a (2)", "a", "a (3)", "a (4)"]);
+        assert_eq!(names(&["a", "a", "a (2)"]), ["a", "a (2)", "a (2) (2)"]);
+        // Tried one by one, the names of the widest file there may be took hours.
+        let same = unique(&vec![String::new(); 16_384]);
+        assert_eq!(same.last().map(String::as_str), Some(" (16384)"));
+    }
+
+    fn table(rows: &[String], format: RowFormat) -> io::Result<String> {
+        let mut out = Vec::new();
+        let mut writer = RowWriter::new(format, None, b',', &mut out)?;
+        for row in rows {
+            writer.row(&Row::Json(&JsonRow::read(row).unwrap()))?;
+        }
+        writer.finish()?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn rows_with_nothing_in_common_are_refused_before_they_are_a_table() {
+        let rows: Vec<String> = (0..5_000).map(|n| format!("{{\"k{n}\":{n}}}")).collect();
+        for format in [RowFormat::Table, RowFormat::Csv] {
+            let error = table(&rows, format).unwrap_err();
+            assert!(error.to_string().contains("too many"), "{error}");
+            assert!(table(&rows[..500], format).unwrap().contains("k499"));
+        }
+    }
+
+    #[test]
+    fn a_table_has_the_first_of_two_members() {
+        let rows = [
+            "{\"a\":1,\"b\":\"xyz\",\"a\":2}".to_owned(),
+            "{\"b\":null}".to_owned(),
+        ];
+        assert_eq!(
+            table(&rows, RowFormat::Table).unwrap(),
+            "a  b\n-  ---\n1  xyz\n\n"
+        );
+        assert_eq!(table(&rows, RowFormat::Csv).unwrap(), "a,b\n1,xyz\n,\n");
+    }
 }

@@ -1,4 +1,4 @@
-//! Everything HTTP: the API, OTLP, and later authorization and the console.
+//! Everything HTTP: the API, OTLP, and who may call.
 //!
 //! In scope: wire types, limits of requests, problem+json, the way from a
 //! request to drafts and from rows to answers. Out of scope: what is recorded

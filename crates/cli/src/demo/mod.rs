@@ -21,7 +21,7 @@ use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use dice::Dice;
 pub(crate) use load::load;
 
-/// Runs made. A few hundred fill every page and filter of the console and load in about a second.
+/// Runs made. A few hundred fill every list and filter of the API and load in about a second.
 const RUNS: usize = 300;
 
 /// How far back the oldest begins: within the day that a silent run has before it is aborted.

@@ -77,7 +77,7 @@ pub(super) fn compute(task: &Task, now: Timestamp) -> Result<Computed, EngineErr
     let (mut exceptions, mut accruals) = (Vec::new(), 0);
     each_row(&file, &columns, |cells| {
         let (entity, accrual_id) = (cells.filled(0)?, cells.filled(1)?);
-        let accrual_date = cells.filled(5)?;
+        let accrual_date = cells.date(5)?;
         let of_period = task.period.holds(&accrual_date) || accrual_date == task.period.as_str();
         if !of_period || !task.takes(&entity) {
             return Ok(());

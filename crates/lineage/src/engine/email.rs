@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::table::{input, open, place};
-use super::{Computed, EngineError, Input, Task, artifact_bytes};
+use super::{Computed, EngineError, Input, Task, artifact_bytes, is_date};
 use crate::Row;
 use crate::row::JsonRow;
 use crate::source::{Encoding, Reading, Source, SourceType};
@@ -80,6 +80,13 @@ fn relevant(task: &Task, row: &JsonRow<'_>) -> Result<Option<(String, String, Ma
         Some("true") => true,
         Some(_) => return Err("requires_action is neither true nor false".to_owned()),
     };
+    // What asks for something counts whenever it was written; of every other mail that must be known.
+    match at.as_str() {
+        "" if acts => {}
+        "" => return Err("there is no timestamp".to_owned()),
+        at if !is_date(at) => return Err(format!("timestamp {:?} is no time", crate::shown(at))),
+        _ => {}
+    }
     let mut reasons = Vec::new();
     if task.period.holds(&at) {
         reasons.push("in_period");

@@ -125,6 +125,21 @@ impl Period {
     }
 }
 
+/// Whether a text is a month (`YYYY-MM`), a day (`YYYY-MM-DD`), or a time on a day. What is none may lie in any period.
+fn is_date(text: &str) -> bool {
+    let Some((day, time)) = text.split_at_checked(10) else {
+        return Period::parse(text).is_ok();
+    };
+    let whole = |time: &str| Timestamp::parse(&format!("{day}T{time}")).is_ok();
+    match time.strip_prefix(['T', 't', ' ']) {
+        None => time.is_empty() && whole("00:00:00Z"),
+        // Seconds and the offset may be left out.
+        Some(time) => [time.to_owned(), format!("{time}Z"), format!("{time}:00Z")]
+            .iter()
+            .any(|time| whole(time)),
+    }
+}
+
 /// What an engine is asked for.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -291,5 +306,37 @@ mod tests {
         }
         let now = Timestamp::parse("2026-03-04T05:06:07.89Z").unwrap();
         assert_eq!(run_id(now), "20260304T050607Z");
+    }
+
+    #[test]
+    fn a_date_begins_with_its_month() {
+        for text in [
+            "2026-01",
+            "2026-01-31",
+            "2026-01-31T10:00:00Z",
+            "2026-01-31T10:00:00.5+01:00",
+            "2026-01-31 10:00:00",
+            "2026-01-31T10:00",
+        ] {
+            assert!(is_date(text), "{text}");
+        }
+        for text in [
+            "",
+            "2026",
+            "2026-13",
+            "2026-02-30",
+            "2026/01/31",
+            "31.01.2026",
+            "01/31/2026",
+            "2026-1-31",
+            "2026-01-31x",
+            "2026-01-31T",
+            "2026-01-31 noon",
+            "46053",
+            "January 2026",
+            "2026-01-3\u{661}",
+        ] {
+            assert!(!is_date(text), "{text}");
+        }
     }
 }

@@ -26,11 +26,19 @@ impl Money {
             .map_err(|error| format!("{:?} is no amount: {error}", crate::shown(text)))
     }
 
+    /// The exact sum.
     pub(super) fn checked_add(self, other: Self) -> Result<Self, String> {
-        self.0
-            .checked_add(other.0)
-            .map(Self)
-            .ok_or_else(|| "the sum is too large".to_owned())
+        let exact = |one: Decimal, other: Decimal| {
+            let sum = one.checked_add(other).ok_or("the sum is too large")?;
+            // Where the digits do not fit, those behind the dot are rounded away.
+            let places = one.scale().max(other.scale());
+            Ok::<_, &str>((sum.scale() >= places).then_some(Self(sum)))
+        };
+        if let Some(sum) = exact(self.0, other.0)? {
+            return Ok(sum);
+        }
+        exact(self.0.normalize(), other.0.normalize())?
+            .ok_or_else(|| "the sum has more than 28 digits".to_owned())
     }
 
     pub(super) fn negated(self) -> Self {
@@ -89,5 +97,27 @@ mod tests {
         }
         let most = Money(Decimal::MAX);
         assert!(most.checked_add(most).is_err());
+    }
+
+    #[test]
+    fn a_sum_loses_no_digit() {
+        let add = |one: &str, other: &str| {
+            let sum = Money::parse(one)
+                .unwrap()
+                .checked_add(Money::parse(other).unwrap());
+            sum.map(|sum| sum.0.to_string())
+        };
+        assert_eq!(
+            add("1234567890123456789012345678", "0.04"),
+            Err("the sum has more than 28 digits".to_owned())
+        );
+        assert!(add("9999999999999999999999999999", "-0.01").is_err());
+        // Noughts behind the dot are no digits that are lost.
+        assert_eq!(
+            add("50000000000000000000000000000", "1.00").as_deref(),
+            Ok("50000000000000000000000000001")
+        );
+        assert_eq!(add("0.00", "5").as_deref(), Ok("5"));
+        assert_eq!(add("-0.10", "0.10").as_deref(), Ok("0.00"));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::money::Money;
-use super::{EngineError, Input};
+use super::{EngineError, Input, is_date};
 use crate::source::{Encoding, Reading, Source, SourceType};
 use crate::{Column, OpenError, Row, SourceFile, hash_file};
 
@@ -38,7 +38,8 @@ pub(super) struct Cells<'a> {
 }
 
 impl Cells<'_> {
-    fn error(&self, column: usize, reason: &str) -> EngineError {
+    /// What is wrong with a cell, with its row.
+    pub(super) fn error(&self, column: usize, reason: &str) -> EngineError {
         let name = self
             .columns
             .get(column)
@@ -61,6 +62,16 @@ impl Cells<'_> {
         let text = self.text(column)?;
         if text.is_empty() {
             return Err(self.error(column, "is empty"));
+        }
+        Ok(text)
+    }
+
+    /// A month, a day or a time: [`is_date`].
+    pub(super) fn date(&self, column: usize) -> Result<String, EngineError> {
+        let text = self.filled(column)?;
+        if !is_date(&text) {
+            let reason = format!("{:?} is no date: YYYY-MM or YYYY-MM-DD", crate::shown(&text));
+            return Err(self.error(column, &reason));
         }
         Ok(text)
     }

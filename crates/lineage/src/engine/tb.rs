@@ -77,9 +77,11 @@ pub(super) fn compute(task: &Task, now: Timestamp) -> Result<Computed, EngineErr
     let mut order: Vec<String> = Vec::new();
     let mut rows = 0;
     each_row(&file, &["period", "entity", "account", "balance_usd"], |cells| {
-        let (row_period, entity, account) = (cells.filled(0)?, cells.filled(1)?, cells.filled(2)?);
+        let (row_period, entity, account) = (cells.date(0)?, cells.filled(1)?, cells.filled(2)?);
         let amount = cells.money(3)?;
-        if row_period != period || !task.takes(&entity) {
+        // A day of the month is as good as the month.
+        let of_period = row_period == period || task.period.holds(&row_period);
+        if !of_period || !task.takes(&entity) {
             return Ok(());
         }
         rows += 1;
@@ -185,7 +187,10 @@ fn entity_sizes(task: &Task, inputs: &mut Vec<Input>) -> Result<BTreeMap<String,
         let entity = cells.filled(0)?;
         // Without the column, or with an empty cell, the size is not known and is the default.
         if !cells.text(1)?.is_empty() {
-            sizes.insert(entity, cells.money(1)?);
+            let size = cells.money(1)?;
+            if sizes.insert(entity, size).is_some_and(|before| before != size) {
+                return Err(cells.error(0, "stands there before with another size"));
+            }
         }
         Ok(())
     })?;
@@ -217,7 +222,11 @@ fn chart_of_accounts(
         &file,
         &["account", "account_name/name?", "account_type/type?"],
         |cells| {
-            chart.insert(cells.filled(0)?, (cells.text(1)?, cells.text(2)?));
+            let words = (cells.text(1)?, cells.text(2)?);
+            let before = chart.insert(cells.filled(0)?, words.clone());
+            if before.is_some_and(|before| before != words) {
+                return Err(cells.error(0, "stands there before with another name or type"));
+            }
             Ok(())
         },
     )?;

@@ -4,9 +4,11 @@
 //! is an error. A file that changes while it is read is one.
 
 mod csv_rows;
+mod footer;
 mod json_rows;
 mod pages;
 mod parquet_rows;
+mod thrift;
 
 use std::io;
 

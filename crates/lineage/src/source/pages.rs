@@ -1,7 +1,7 @@
 //! The headers of a Parquet file's pages, read before any page is unpacked.
 //!
 //! A page says how large it becomes, and the reader takes its word: a file of a kilobyte may ask for gigabytes. So
-//! every header is read first, as Thrift's compact protocol has it, and what asks for too much is refused.
+//! every header is read first ([`super::thrift`]), and what asks for too much is refused.
 //!
 //! Source: parquet-format, `parquet.thrift`, `PageHeader`.
 
@@ -9,9 +9,11 @@ use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 
+use super::footer::STATISTICS;
+use super::thrift::{Shape, Thrift};
 use crate::SourceFile;
 
-/// Largest page when unpacked; writers make pages of 1 MiB.
+/// Largest page, packed and when unpacked; writers make pages of 1 MiB.
 const PAGE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Largest pages of one row group together: one of each column is held, and its dictionary.
@@ -27,15 +29,14 @@ const HEADER_BYTES_MAX: usize = 1024 * 1024;
 const DELTA_LENGTH_BYTE_ARRAY: i64 = 6;
 const DELTA_BYTE_ARRAY: i64 = 7;
 
-/// Structs in structs in a header; the format has three.
-const DEPTH_MAX: u8 = 8;
-
 #[derive(Debug, Default, PartialEq, Eq)]
 struct PageHeader {
     uncompressed: i64,
     compressed: i64,
     encoding: i64,
     dictionary_values: Option<i64>,
+    /// Inner headers: which of several counts, two readers may see differently.
+    inner: u8,
 }
 
 /// How the pages of a column are packed.
@@ -68,10 +69,13 @@ impl RowGroup {
             let (header, length) = header_at(file, at, end)?;
             let compressed = u64::try_from(header.compressed).map_err(|_| "a page has a negative size")?;
             let unpacked = u64::try_from(header.uncompressed).map_err(|_| "a page has a negative size")?;
-            if unpacked > PAGE_BYTES_MAX {
+            if unpacked.max(compressed) > PAGE_BYTES_MAX {
                 return Err(format!(
                     "a page of {compressed} bytes would become {unpacked}: refused"
                 ));
+            }
+            if header.inner > 1 {
+                return Err("a page is of two kinds: refused".into());
             }
             if matches!(header.encoding, DELTA_LENGTH_BYTE_ARRAY | DELTA_BYTE_ARRAY) {
                 return Err(
@@ -123,9 +127,9 @@ fn header_at(file: &SourceFile, at: u64, end: u64) -> Result<(PageHeader, u64), 
         let bytes = file
             .part(at, there.min(window))
             .map_err(|error| error.to_string())?;
-        let mut thrift = Thrift { rest: &bytes };
-        if let Some(header) = thrift.page_header() {
-            let used = bytes.len() - thrift.rest.len();
+        let mut thrift = Thrift::new(&bytes);
+        if let Some(header) = page_header(&mut thrift) {
+            let used = bytes.len() - thrift.left();
             return Ok((header, u64::try_from(used).unwrap_or(0)));
         }
         if window >= there || window >= HEADER_BYTES_MAX {
@@ -135,107 +139,70 @@ fn header_at(file: &SourceFile, at: u64, end: u64) -> Result<(PageHeader, u64), 
     }
 }
 
-/// Reads as much of the compact protocol as a header takes.
-struct Thrift<'a> {
-    rest: &'a [u8],
+const DATA_PAGE: Shape = Shape::Struct(&[
+    (1, Shape::I32),
+    (2, Shape::I32),
+    (3, Shape::I32),
+    (4, Shape::I32),
+    (5, STATISTICS),
+]);
+
+const DICTIONARY_PAGE: Shape = Shape::Struct(&[(1, Shape::I32), (2, Shape::I32), (3, Shape::Bool)]);
+
+const DATA_PAGE_V2: Shape = Shape::Struct(&[
+    (1, Shape::I32),
+    (2, Shape::I32),
+    (3, Shape::I32),
+    (4, Shape::I32),
+    (5, Shape::I32),
+    (6, Shape::I32),
+    (7, Shape::Bool),
+    (8, STATISTICS),
+]);
+
+/// The number of values and the encoding of one of the inner headers, which has this shape.
+fn inner(thrift: &mut Thrift<'_>, shape: Shape, encoding_field: i64) -> Option<(i64, i64)> {
+    let Shape::Struct(fields) = shape else { return None };
+    let (mut values, mut encoding, mut last) = (0, 0, 0);
+    loop {
+        match thrift.field(&mut last)? {
+            (_, 0) => return Some((values, encoding)),
+            (1, 5) => values = thrift.number(Shape::I32)?,
+            (field, 5) if field == encoding_field => encoding = thrift.number(Shape::I32)?,
+            (field, wire) => match fields.iter().find(|(known, _)| *known == field) {
+                Some((_, shape)) => thrift.skip_as(*shape, wire)?,
+                None => thrift.skip(wire, 0)?,
+            },
+        }
+    }
 }
 
-impl Thrift<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(*first)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f).checked_shl(shift)?;
-            if byte & 0x80 == 0 {
-                return Some(value);
+fn page_header(thrift: &mut Thrift<'_>) -> Option<PageHeader> {
+    let mut header = PageHeader::default();
+    let mut last = 0;
+    loop {
+        match thrift.field(&mut last)? {
+            (_, 0) => return Some(header),
+            (1 | 4, 5) => {
+                thrift.number(Shape::I32)?;
             }
-        }
-        None
-    }
-
-    fn integer(&mut self) -> Option<i64> {
-        let raw = self.varint()?;
-        Some((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
-    }
-
-    fn skip_bytes(&mut self, count: u64) -> Option<()> {
-        self.rest = self.rest.get(usize::try_from(count).ok()?..)?;
-        Some(())
-    }
-
-    /// The next field's number and type; type 0 ends the struct.
-    fn field(&mut self, last: &mut i64) -> Option<(i64, u8)> {
-        let byte = self.byte()?;
-        let field_type = byte & 0x0f;
-        if byte == 0 {
-            return Some((0, 0));
-        }
-        *last = match byte >> 4 {
-            0 => self.integer()?,
-            step => last.checked_add(i64::from(step))?,
-        };
-        Some((*last, field_type))
-    }
-
-    fn skip(&mut self, field_type: u8, depth: u8) -> Option<()> {
-        if depth > DEPTH_MAX {
-            return None;
-        }
-        match field_type {
-            1 | 2 => Some(()),
-            3 => self.skip_bytes(1),
-            4..=6 => self.varint().map(|_| ()),
-            7 => self.skip_bytes(8),
-            8 => {
-                let count = self.varint()?;
-                self.skip_bytes(count)
+            (2, 5) => header.uncompressed = thrift.number(Shape::I32)?,
+            (3, 5) => header.compressed = thrift.number(Shape::I32)?,
+            (5, 12) => {
+                header.inner += 1;
+                header.encoding = inner(thrift, DATA_PAGE, 2)?.1;
             }
-            12 => {
-                let mut last = 0;
-                loop {
-                    match self.field(&mut last)? {
-                        (_, 0) => return Some(()),
-                        (_, inner) => self.skip(inner, depth + 1)?,
-                    }
-                }
+            (6, 12) => thrift.skip_as(Shape::Struct(&[]), 12)?,
+            (7, 12) => {
+                header.inner += 1;
+                header.dictionary_values = Some(inner(thrift, DICTIONARY_PAGE, 2)?.0);
             }
-            // Lists, sets and maps do not occur in a page's header.
-            _ => None,
-        }
-    }
-
-    /// The number of values and the encoding of one of the inner headers, which stands in this field.
-    fn inner(&mut self, encoding_field: i64) -> Option<(i64, i64)> {
-        let (mut values, mut encoding, mut last) = (0, 0, 0);
-        loop {
-            match self.field(&mut last)? {
-                (_, 0) => return Some((values, encoding)),
-                (1, 5) => values = self.integer()?,
-                (field, 5) if field == encoding_field => encoding = self.integer()?,
-                (_, other) => self.skip(other, 1)?,
+            (8, 12) => {
+                header.inner += 1;
+                header.encoding = inner(thrift, DATA_PAGE_V2, 4)?.1;
             }
-        }
-    }
-
-    fn page_header(&mut self) -> Option<PageHeader> {
-        let mut header = PageHeader::default();
-        let mut last = 0;
-        loop {
-            match self.field(&mut last)? {
-                (_, 0) => return Some(header),
-                (2, 5) => header.uncompressed = self.integer()?,
-                (3, 5) => header.compressed = self.integer()?,
-                (5, 12) => header.encoding = self.inner(2)?.1,
-                (7, 12) => header.dictionary_values = Some(self.inner(2)?.0),
-                (8, 12) => header.encoding = self.inner(4)?.1,
-                (_, other) => self.skip(other, 0)?,
-            }
+            (1..=8, _) => return None,
+            (_, wire) => thrift.skip(wire, 0)?,
         }
     }
 }
@@ -250,20 +217,43 @@ mod tests {
         let bytes = [
             0x15, 0x00, 0x15, 0x28, 0x15, 0x14, 0x2c, 0x15, 0x06, 0x15, 0x0e, 0x00, 0x00, 0xff,
         ];
-        let mut thrift = Thrift { rest: &bytes };
-        let header = thrift.page_header().unwrap();
+        let mut thrift = Thrift::new(&bytes);
+        let header = page_header(&mut thrift).unwrap();
         assert_eq!(
             (header.uncompressed, header.compressed, header.encoding),
             (20, 10, 7)
         );
-        assert_eq!(thrift.rest, [0xff]);
+        assert_eq!(thrift.left(), 1);
         for cut in 0..bytes.len() - 1 {
-            assert!(Thrift { rest: &bytes[..cut] }.page_header().is_none());
+            assert!(page_header(&mut Thrift::new(&bytes[..cut])).is_none());
         }
-        assert!(Thrift { rest: &[0xff; 64] }.page_header().is_none());
+        assert!(page_header(&mut Thrift::new(&[0xff; 64])).is_none());
         assert!(
-            Thrift { rest: &[0x1c; 64] }.page_header().is_none(),
+            page_header(&mut Thrift::new(&[0x1c; 64])).is_none(),
             "structs without end"
+        );
+    }
+
+    #[test]
+    fn a_page_of_two_kinds_is_refused() {
+        // {num_values 3, encoding 7} as field 5, and {.., encoding 0} as field 8, which would have hidden it.
+        let bytes = [
+            0x15, 0x00, 0x15, 0x00, 0x15, 0x00, 0x2c, 0x15, 0x06, 0x15, 0x0e, 0x00, 0x3c, 0x15, 0x06, 0x35,
+            0x00, 0x00, 0x00,
+        ];
+        assert_eq!(page_header(&mut Thrift::new(&bytes)).unwrap().inner, 2);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pages");
+        std::fs::write(&path, bytes).unwrap();
+        let file = SourceFile::open(&path).unwrap();
+        let column = (0, u64::try_from(bytes.len()).unwrap());
+        let refused = RowGroup::default().column(&file, column, Packing::Bounded);
+        assert_eq!(refused.unwrap_err(), "a page is of two kinds: refused");
+        let mut wrong = bytes;
+        wrong[6] = 0x28;
+        assert!(
+            page_header(&mut Thrift::new(&wrong)).is_none(),
+            "a text where the inner header stands"
         );
     }
 }

@@ -9,6 +9,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
 
+use super::footer;
 use super::pages::{Packing, RowGroup};
 use super::{PROGRESS_ROWS, Read, Reading, SourceError, Visit};
 use crate::row::Cell;
@@ -19,6 +20,12 @@ const BATCH_ROWS: usize = 64;
 
 /// Largest footer: some 100,000 column chunks.
 const FOOTER_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Longest decimal: four times the longest that is in use.
+const DECIMAL_BYTES_MAX: usize = 128;
+
+/// Most digits of one.
+const DECIMAL_DIGITS_MAX: i32 = 320;
 
 /// Most columns.
 const COLUMNS_MAX: usize = 16_384;
@@ -39,17 +46,23 @@ fn unreadable(error: impl std::fmt::Display) -> SourceError {
 }
 
 fn open(file: &SourceFile) -> Result<Reader, SourceError> {
-    let tail = file
+    let end = file
         .bytes()
         .checked_sub(8)
         .ok_or_else(|| unreadable("it is too short"))?;
-    let tail = file.part(tail, 8)?;
-    let footer = tail.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
-    if u64::from(footer) > FOOTER_BYTES_MAX {
+    let tail = file.part(end, 8)?;
+    let length = tail.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+    if u64::from(length) > FOOTER_BYTES_MAX {
         return Err(unreadable(format!(
-            "its footer would have {footer} bytes: refused"
+            "its footer would have {length} bytes: refused"
         )));
     }
+    let start = end
+        .checked_sub(u64::from(length))
+        .ok_or_else(|| unreadable("its footer would be longer than it"))?;
+    let bytes = file.part(start, usize::try_from(length).unwrap_or(0))?;
+    footer::look(&bytes).map_err(unreadable)?;
+    drop(bytes);
     let reader = SerializedFileReader::new(file.rewound()?).map_err(unreadable)?;
     if reader.metadata().file_metadata().schema_descr().num_columns() > COLUMNS_MAX {
         return Err(unreadable("it has too many columns"));
@@ -74,6 +87,17 @@ fn look_at_pages(file: &SourceFile, reader: &Reader) -> Result<(), SourceError> 
     for group in reader.metadata().row_groups() {
         let mut held = RowGroup::default();
         for column in group.columns() {
+            let described = column.column_descr();
+            // One row may hold millions of values, each of them as long as the longest of the dictionary.
+            if described.max_rep_level() > 0 {
+                return Err(unreadable(format!(
+                    "its column {:?} holds lists, which are not read",
+                    crate::shown(&described.path().string())
+                )));
+            }
+            if described.type_precision() > DECIMAL_DIGITS_MAX {
+                return Err(unreadable("it has decimals of too many digits"));
+            }
             let packing = match column.compression() {
                 Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_) => Packing::Bounded,
                 Compression::GZIP(_) => Packing::Gzip,
@@ -111,11 +135,16 @@ pub(super) fn each(
         let rows = RowIter::from_file(None, &reader).map_err(unreadable)?;
         for row in rows.with_batch_size(BATCH_ROWS) {
             let row = row.map_err(unreadable)?;
-            let cells: Vec<Option<Cell>> = row
-                .into_columns()
-                .into_iter()
-                .map(|(_, field)| cell(field))
+            let fields = row.into_columns().into_iter();
+            let cells: Result<Vec<Option<Cell>>, SourceError> = fields
+                .map(|(_, field)| {
+                    if has_long_decimal(&field) {
+                        return Err(unreadable("it has decimals of too many digits"));
+                    }
+                    Ok(cell(field))
+                })
                 .collect();
+            let cells = cells?;
             if !visit(read.rows, &Row::Cells(&cells)).map_err(SourceError::Visit)? {
                 break;
             }
@@ -127,6 +156,15 @@ pub(super) fn each(
         }
         Ok(read)
     })
+}
+
+/// The digits of a number are found by dividing it: twice as long takes four times the time.
+fn has_long_decimal(field: &Field) -> bool {
+    match field {
+        Field::Decimal(decimal) => decimal.data().len() > DECIMAL_BYTES_MAX,
+        Field::Group(row) => row.get_column_iter().any(|(_, field)| has_long_decimal(field)),
+        _ => false,
+    }
 }
 
 /// The text of a value as ids have it; `None` is null.

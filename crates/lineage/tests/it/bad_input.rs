@@ -54,6 +54,26 @@ fn a_bar_inside_a_value_is_noted() {
 }
 
 #[test]
+fn an_ambiguous_id_is_noted_once_however_many_rows_and_ids_there_are() {
+    // Ids of three parts for two columns: a hundred and fifty that name one row, then one that names many.
+    let mut text = "entity,accrual_id\n".to_owned();
+    let mut ids: Vec<String> = (0..150).map(|n| format!("A|{n}|x")).collect();
+    text.extend((0..150).map(|n| format!("A|{n},x\n")));
+    ids.push("B|1|x".to_owned());
+    text.push_str("B|1,x\n");
+    text.push_str(&"B,1|x\n".repeat(1_000));
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let rows = accruals(text.as_bytes(), &ids).unwrap();
+    assert_eq!(rows.drilled.notes.len(), 1, "{:?}", rows.drilled.notes);
+    assert!(rows.drilled.notes[0].contains("B|1|x"));
+    // Where every id is ambiguous, so many are noted, and the rest is counted.
+    text.extend((0..150).map(|n| format!("A,{n}|x\n")));
+    let rows = accruals(text.as_bytes(), &ids).unwrap();
+    assert_eq!(rows.drilled.notes.len(), 101);
+    assert_eq!(rows.drilled.notes[100], "51 more such ids");
+}
+
+#[test]
 fn words_that_look_missing_are_texts() {
     let rows = accruals(
         b"entity,accrual_id\nNA,null\nNaN,None\n,\nnan,#N/A\n",

@@ -50,6 +50,19 @@ fn run(folder: &Folder, function: &str, entity: &str, now: &str) -> Ran {
     engine::run(function, &task(folder, entity), &folder.path("out"), at(now)).unwrap()
 }
 
+/// Why an engine does not run.
+fn refusal(folder: &Folder, function: &str) -> String {
+    engine::run(function, &task(folder, "ALL"), &folder.path("out"), at(NOW))
+        .unwrap_err()
+        .to_string()
+}
+
+/// One field of each of a list of objects.
+fn column<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
+    let rows = list.as_array().unwrap().iter();
+    rows.map(|row| row[field].as_str().unwrap()).collect()
+}
+
 fn artifact(ran: &Ran) -> Value {
     serde_json::from_slice(&std::fs::read(&ran.artifact).unwrap()).unwrap()
 }
@@ -76,13 +89,7 @@ fn a_trial_balance_that_does_not_balance_is_shown_with_its_rows() {
     let text = std::fs::read_to_string(&ran.artifact).unwrap();
     let found = artifact(&ran);
     // E1 balances; E3 is within 0.01 % of its size; E4 is at its threshold of 1,000, not beyond it.
-    let entities: Vec<&str> = found["diagnostics"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| one["entity"].as_str().unwrap())
-        .collect();
-    assert_eq!(entities, ["E2"]);
+    assert_eq!(column(&found["diagnostics"], "entity"), ["E2"]);
     let e2 = &found["diagnostics"][0];
     assert_eq!(e2["imbalance_usd"], json!(1500.0));
     assert!(
@@ -93,13 +100,7 @@ fn a_trial_balance_that_does_not_balance_is_shown_with_its_rows() {
         (&e2["threshold_usd"], &e2["materiality_factor"]),
         (&json!(1000), &json!(0.5))
     );
-    let accounts: Vec<&str> = e2["top_accounts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| one["account"].as_str().unwrap())
-        .collect();
-    assert_eq!(accounts, ["1000", "2000", "3000"]);
+    assert_eq!(column(&e2["top_accounts"], "account"), ["1000", "2000", "3000"]);
     assert_eq!(e2["top_accounts"][0]["account_name"], "Cash");
     let evidence = cited(&ran);
     assert_eq!(
@@ -111,27 +112,28 @@ fn a_trial_balance_that_does_not_balance_is_shown_with_its_rows() {
 }
 
 #[test]
+fn a_day_of_the_month_is_of_the_period() {
+    let folder = folder();
+    let days = TRIAL_BALANCE.replace("2026-01,E2", "2026-01-31,E2");
+    folder.write("data/trial_balance_2026-01.csv", days);
+    let evidence = cited(&run(&folder, "tb_diagnostics", "ALL", NOW));
+    assert_eq!(evidence.input_row_ids[0], "2026-01-31|E2|1000");
+    let rows = folder.drill("tb_diagnostics", &evidence, RowFormat::Csv).unwrap();
+    assert_eq!(rows.numbers, [2, 3, 4]);
+}
+
+#[test]
 fn accruals_that_should_be_reversed_are_proposed_with_their_negated_amounts() {
     let folder = folder();
     let ran = run(&folder, "accruals_check", "ALL", NOW);
     let found = artifact(&ran);
-    let reasons: Vec<(&str, &str)> = found["exceptions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| {
-            (
-                one["accrual_id"].as_str().unwrap(),
-                one["reason"].as_str().unwrap(),
-            )
-        })
-        .collect();
+    assert_eq!(column(&found["exceptions"], "accrual_id"), ["A1", "A2", "A4"]);
     assert_eq!(
-        reasons,
+        column(&found["exceptions"], "reason"),
         [
-            ("A1", "explicit_should_reverse"),
-            ("A2", "missing_or_misaligned_reversal_date"),
-            ("A4", "missing_or_misaligned_reversal_date")
+            "explicit_should_reverse",
+            "missing_or_misaligned_reversal_date",
+            "missing_or_misaligned_reversal_date"
         ]
     );
     assert_eq!(found["proposals"][0]["amount_usd"], json!(-100.1));
@@ -188,9 +190,8 @@ fn the_same_input_gives_the_same_bytes_but_for_one_time() {
 #[test]
 fn a_run_verifies_and_notices_changed_files() {
     let folder = folder();
-    let log = ENGINES
-        .map(|function| run(&folder, function, "ALL", NOW))
-        .pop_log();
+    let [.., last] = ENGINES.map(|function| run(&folder, function, "ALL", NOW));
+    let log = last.audit_log;
     let found = folder.verify(&log, &VERIFY_REQUIRED, true);
     assert!(found.passed, "{}", found.text());
     assert!(
@@ -213,16 +214,6 @@ fn a_run_verifies_and_notices_changed_files() {
         (SourceStatus::Changed, ArtifactStatus::SomethingElse)
     );
     assert!(!folder.verify(&log, &VERIFY_REQUIRED, true).passed);
-}
-
-trait PopLog {
-    fn pop_log(self) -> std::path::PathBuf;
-}
-
-impl PopLog for [Ran; 3] {
-    fn pop_log(self) -> std::path::PathBuf {
-        self[2].audit_log.clone()
-    }
 }
 
 #[test]
@@ -277,6 +268,42 @@ fn an_engine_computes_nothing_from_what_it_would_have_to_guess() {
             "element 0: email_id is no text",
         ),
         (
+            "supporting/accruals.csv",
+            ACCRUALS.replace("2026-01-20", "01/20/2026"),
+            "accruals_check",
+            "row 2, accrual_date: \"01/20/2026\" is no date",
+        ),
+        (
+            "trial_balance_2026-01.csv",
+            TRIAL_BALANCE.replace("2026-01,E2,2000", "Jan 2026,E2,2000"),
+            "tb_diagnostics",
+            "row 4, period: \"Jan 2026\" is no date",
+        ),
+        (
+            "entities.csv",
+            format!("{ENTITIES}E2,Two,1\n"),
+            "tb_diagnostics",
+            "row 5, entity: stands there before",
+        ),
+        (
+            "chart_of_accounts.csv",
+            format!("{CHART}1000,Bank,asset\n"),
+            "tb_diagnostics",
+            "row 3, account: stands there before",
+        ),
+        (
+            "supporting/emails.json",
+            MAILS.replace("2026-02-01T23:00:00Z", "1 Feb 2026"),
+            "email_evidence",
+            "element 1: timestamp \"1 Feb 2026\" is no time",
+        ),
+        (
+            "supporting/emails.json",
+            MAILS.replace("\"2026-02-02T00:00:00Z\"", "null"),
+            "email_evidence",
+            "element 2: there is no timestamp",
+        ),
+        (
             "supporting/emails.json",
             MAILS.replace("true", "\"yes\""),
             "email_evidence",
@@ -291,33 +318,15 @@ fn an_engine_computes_nothing_from_what_it_would_have_to_guess() {
     ] {
         let folder = folder();
         folder.write(&format!("data/{name}"), text);
-        let error = engine::run(function, &task(&folder, "ALL"), &folder.path("out"), at(NOW))
-            .unwrap_err()
-            .to_string();
+        let error = refusal(&folder, function);
         assert!(error.contains(reason), "{reason}: {error}");
         assert!(!folder.path("out").join("audit_20260203T040506Z.jsonl").exists());
     }
     let folder = folder();
     std::fs::rename(folder.path("data/entities.csv"), folder.path("data/e.csv")).unwrap();
-    assert!(
-        engine::run(
-            "tb_diagnostics",
-            &task(&folder, "ALL"),
-            &folder.path("out"),
-            at(NOW)
-        )
-        .is_err()
-    );
+    assert!(refusal(&folder, "tb_diagnostics").contains("there is no such file"));
     std::os::unix::fs::symlink(folder.path("data/e.csv"), folder.path("data/entities.csv")).unwrap();
-    assert!(
-        engine::run(
-            "tb_diagnostics",
-            &task(&folder, "ALL"),
-            &folder.path("out"),
-            at(NOW)
-        )
-        .is_err()
-    );
+    assert!(refusal(&folder, "tb_diagnostics").contains("symbolic link"));
     std::fs::remove_file(folder.path("data/entities.csv")).unwrap();
     // Without the column, every entity has the size of a million.
     folder.write("data/entities.csv", "entity\nE3\n");

@@ -138,3 +138,91 @@ fn damaged_files_are_told() {
     }
     assert!(refused > good.len(), "{refused}");
 }
+
+/// A file of nothing but a footer that says it has these columns.
+fn footer_only(elements: &[Vec<u8>]) -> Vec<u8> {
+    let mut metadata = vec![0x15, 0x02, 0x19, 0xfc];
+    let count = elements.len();
+    for shift in [0, 7, 14] {
+        let more = if shift == 14 { 0 } else { 0x80 };
+        metadata.push(u8::try_from(count >> shift & 0x7f).unwrap() | more);
+    }
+    metadata.extend(elements.concat());
+    metadata.extend([0x16, 0x00, 0x19, 0x0c, 0x00]);
+    let mut bytes = b"PAR1".to_vec();
+    bytes.extend(&metadata);
+    bytes.extend(u32::try_from(metadata.len()).unwrap().to_le_bytes());
+    bytes.extend(b"PAR1");
+    bytes
+}
+
+fn group(children: &[u8]) -> Vec<u8> {
+    [&[0x35, 0x00, 0x18, 0x01, b'g', 0x15][..], children, &[0x00]].concat()
+}
+
+/// A column of 32-bit numbers, required.
+fn numbers() -> Vec<u8> {
+    vec![0x15, 0x02, 0x25, 0x00, 0x18, 0x01, b'a', 0x00]
+}
+
+#[test]
+fn a_footer_that_asks_for_too_much_is_refused_before_it_is_believed() {
+    let one = footer_only(&[group(&[0x02]), numbers()]);
+    let fine = drill(&one, &["1"], RowFormat::Json).err().unwrap();
+    assert!(fine.contains("no columns of it hold the ids"), "{fine}");
+    // A hundred thousand groups, each in the one before: the stack would not hold them.
+    let mut deep = vec![group(&[0x02]); 100_000];
+    deep.push(numbers());
+    let error = drill(&footer_only(&deep), &["1"], RowFormat::Json).err().unwrap();
+    assert!(error.contains("100001 columns and groups"), "{error}");
+    let mut deep = vec![group(&[0x02]); 10_000];
+    deep.push(numbers());
+    let deep = footer_only(&deep);
+    let error = drill(&deep, &["1"], RowFormat::Json).err().unwrap();
+    assert!(error.contains("64 deep"), "{error}");
+    // Two thousand million columns in some forty bytes.
+    let wide = footer_only(&[group(&[0x02]), group(&[0xfe, 0xff, 0xff, 0xff, 0x0f])]);
+    let error = drill(&wide, &["1"], RowFormat::Json).err().unwrap();
+    assert!(error.contains("a group of 2147483647 columns"), "{error}");
+    // Files that are only looked at because another is missing.
+    let folder = Folder::new();
+    folder.write("data/deep.parquet", deep);
+    folder.write("data/wide.parquet", wide);
+    let good = file(&[Some("E1")], &[1000], WriterProperties::builder().build());
+    folder.write("data/good.parquet", good);
+    let cited = Evidence {
+        evidence_type: Some("parquet".into()),
+        ..cites("data/gone.parquet", &["E1|1000"])
+    };
+    let found = lineage::suggest(&folder.places(), "f", &cited);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].path.ends_with("good.parquet"));
+}
+
+#[test]
+fn columns_of_lists_are_refused() {
+    let schema = "message m { required int32 a; repeated int32 e; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut bytes = Vec::new();
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, properties).unwrap();
+    let mut rows = writer.next_row_group().unwrap();
+    let mut column = rows.next_column().unwrap().unwrap();
+    let typed = column.typed::<parquet::data_type::Int32Type>();
+    typed.write_batch(&[7], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = rows.next_column().unwrap().unwrap();
+    let typed = column.typed::<parquet::data_type::Int32Type>();
+    // One row of a million values takes a few hundred bytes here, and tens of megabytes when it is read.
+    let (defined, mut repeated) = (vec![1; 1_000_000], vec![1; 1_000_000]);
+    repeated[0] = 0;
+    typed
+        .write_batch(&vec![9; 1_000_000], Some(&defined), Some(&repeated))
+        .unwrap();
+    column.close().unwrap();
+    rows.close().unwrap();
+    writer.close().unwrap();
+    assert!(bytes.len() < 10_000, "{}", bytes.len());
+    let error = drill(&bytes, &["7"], RowFormat::Json).err().unwrap();
+    assert!(error.contains("\"e\" holds lists"), "{error}");
+}
