@@ -205,9 +205,11 @@ impl Ledger {
             let Some((receipt, plan)) = answer.recv().map_err(|_| self.unanswered())?? else {
                 continue;
             };
-            let scrubbed = self.store().scrub();
+            // Both, whatever becomes of one: what was erased may stand in an archive that no record names, too.
+            let swept = self.sweep_archives();
+            let scrubbed = self.store().scrub().and_then(|scrubbed| swept.map(|()| scrubbed));
             if let Err(error) = &scrubbed {
-                tracing::warn!(%error, "the database was not scrubbed of what was erased; it is tried again");
+                tracing::warn!(%error, "the files were not scrubbed of what was erased; it is tried again");
             }
             return Ok(Erasure {
                 receipt,

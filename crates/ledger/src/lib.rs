@@ -38,6 +38,7 @@ mod sequencer;
 mod settings;
 mod settle;
 mod steps;
+mod sweep;
 mod tenant;
 mod trace_diff;
 mod tree;
@@ -111,7 +112,9 @@ pub(crate) struct Inner {
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
     pub(crate) settings: Mutex<()>,
-    pub(crate) retention: Mutex<retention::AllPassed>,
+    pub(crate) retention: Mutex<retention::AllWalks>,
+    /// Held while an archive is written, until a record names it, and while others are swept.
+    pub(crate) archives: Mutex<retention::Named>,
     pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Option<File>,

@@ -8,6 +8,7 @@ use store::codec::Unpacker;
 use store::{Batch, Head, LateRunRow, LeafKey, LedgerRow, Store, StoreError};
 use tlog::TreeSize;
 
+use crate::archive::ArchiveError;
 use crate::tree::StoredTree;
 use crate::verify::{Derived, Deriver, Erasures, Examiner};
 
@@ -98,9 +99,11 @@ impl Iterator for Rebuilder<'_> {
         if self.erasures.as_ref().is_none_or(|(no, _)| *no != tenant_no) {
             match Erasures::scan(self.store, tenant_no) {
                 Ok(mut erasures) => {
-                    if let Some(folder) = self.archive {
-                        // What is missing is told by the leaf that needs it.
-                        drop(erasures.open_archives(folder));
+                    let folder = self.archive.into_iter();
+                    let error = folder.flat_map(|folder| erasures.open_archives(folder)).next();
+                    if let Some(error) = error {
+                        self.ledgers.clear();
+                        return Some(Err(not_at_hand(&row.tenant_id, error)));
                     }
                     self.erasures = Some((tenant_no, erasures));
                 }
@@ -173,10 +176,24 @@ fn step(
             Ok(())
         })
         .map_err(|error| damaged(error.to_string()))?;
+    if let Some(why) = erasures.archive_unread() {
+        return Err(StoreError::Unavailable(why));
+    }
     if let Some(finding) = findings.into_iter().next() {
         return Err(damaged(finding.to_string()));
     }
     Ok((batch_of(row.tenant_no, derived), end, size))
+}
+
+/// Each archive has records that projections are made of: without one there are none.
+fn not_at_hand(tenant_id: &str, error: ArchiveError) -> StoreError {
+    match error {
+        ArchiveError::Missing(finding) | ArchiveError::Wrong(finding) => StoreError::Damaged {
+            place: "archive",
+            reason: finding.with_tenant(tenant_id).to_string(),
+        },
+        ArchiveError::Unread(why) => StoreError::Unavailable(why),
+    }
 }
 
 fn batch_of(tenant_no: u32, derived: Derived) -> Batch {

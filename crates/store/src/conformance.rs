@@ -411,6 +411,9 @@ claims! {
         assert!(store.bodies_read(1, 2, 2).unwrap().is_empty());
         let asked = [LeafKey::new(2, 4), LeafKey::new(1, 0), LeafKey::new(1, 77), LeafKey::new(2, 1)];
         assert_eq!(places(store.bodies_get(&asked).unwrap()), [(2, 4), (1, 0), (2, 1)]);
+        let there = store.bodies_there(&asked).unwrap();
+        let leaves: Vec<LeafKey> = store.bodies_get(&asked).unwrap().iter().map(|row| row.leaf).collect();
+        assert_eq!(there, leaves);
         let row = store.bodies_get(&asked[1..2]).unwrap().remove(0);
         assert_eq!((row.salt, codec::unpack(&row.body, 100).unwrap()), ([3; 32], b"leaf 0 of 1".to_vec()));
     }
@@ -908,6 +911,11 @@ claims! {
         let expected = ExpectedRows { tenant_no: 1, facets: rows, ..ExpectedRows::default() };
         assert!(store.rows_missing(&expected).unwrap().is_empty());
         assert_eq!(store.facet_count(1, &one("b"), 9).unwrap(), (3, true));
+        let mut ordered = expected.facets;
+        ordered.sort();
+        assert_eq!(store.facets_read(1, None, 99).unwrap(), ordered);
+        assert_eq!(store.facets_read(1, Some(&ordered[1]), 2).unwrap(), ordered[2..4]);
+        assert!(store.facets_read(2, None, 99).unwrap().is_empty());
     }
 
     expected_rows_are_there_and_each_other_column_is_told(store) {

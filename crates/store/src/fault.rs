@@ -12,8 +12,8 @@ use tlog::{Hash, TreeSize};
 
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
-    FacetQuery, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow,
-    RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey,
+    FacetQuery, FacetRow, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery,
+    RunRecordRow, RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey,
 };
 
 /// What fails, once.
@@ -274,6 +274,7 @@ impl Store for FaultStore {
             visit: &mut dyn FnMut(BodyRef<'_>) -> ControlFlow<()>
         ) -> ();
         fn bodies_get(leaves: &[LeafKey]) -> Vec<BodyRow>;
+        fn bodies_there(leaves: &[LeafKey]) -> Vec<LeafKey>;
         fn run_find(tenant_no: u32, run_id: &str) -> Option<RunRow>;
         fn run_find_by_trace(tenant_no: u32, trace: &TraceKey) -> Option<RunRow>;
         fn run_record_find(run: RunKey, identity: &Identity) -> Option<RunRecordRow>;
@@ -283,6 +284,7 @@ impl Store for FaultStore {
         fn runs_read(from: RunKey, limit: u32) -> Vec<RunRow>;
         fn runs_due(ended_before: Timestamp, running_before: Timestamp, limit: u32) -> Vec<RunRow>;
         fn facet_find(tenant_no: u32, query: &FacetQuery) -> FacetPage;
+        fn facets_read(tenant_no: u32, after: Option<&FacetRow>, limit: u32) -> Vec<FacetRow>;
         fn facet_count(tenant_no: u32, query: &FacetQuery, max: u32) -> (u64, bool);
         fn is_pruned(leaf: LeafKey) -> bool;
         fn self_check(only_ledger: bool) -> Vec<Finding>;

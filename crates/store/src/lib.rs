@@ -139,6 +139,9 @@ pub trait Store: Send + Sync + 'static {
     /// Bodies of the given leaves, in their order; erased ones are absent.
     fn bodies_get(&self, leaves: &[LeafKey]) -> Result<Vec<BodyRow>, StoreError>;
 
+    /// Which of the given leaves have a body, in their order; none is read for it.
+    fn bodies_there(&self, leaves: &[LeafKey]) -> Result<Vec<LeafKey>, StoreError>;
+
     /// A run by its id.
     fn run_find(&self, tenant_no: u32, run_id: &str) -> Result<Option<RunRow>, StoreError>;
 
@@ -177,6 +180,14 @@ pub trait Store: Send + Sync + 'static {
     /// Cost follows the page, not the tenant: one seek a row for a single facet, and for several at most
     /// [`FACET_SEEKS_MAX`] seeks a page, after which it ends early and says where to go on.
     fn facet_find(&self, tenant_no: u32, query: &FacetQuery) -> Result<FacetPage, StoreError>;
+
+    /// Rows of facets of a tenant, in their order after `after`: for verification.
+    fn facets_read(
+        &self,
+        tenant_no: u32,
+        after: Option<&FacetRow>,
+        limit: u32,
+    ) -> Result<Vec<FacetRow>, StoreError>;
 
     /// How many records a query finds (its page does not matter), and whether that is exact.
     ///

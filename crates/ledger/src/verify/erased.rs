@@ -12,10 +12,10 @@ use std::sync::{PoisonError, RwLock};
 use evidence::record::{
     BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, RetentionArchived,
 };
-use evidence::{Finding, Header, Kind, RecordId, Salt};
+use evidence::{Header, Kind, RecordId, Salt};
 use store::{FacetQuery, LeafKey, Store, StoreError, codec};
 
-use crate::archive::Archives;
+use crate::archive::{ArchiveError, Archives};
 use crate::tree::StoredTree;
 
 /// Records of erasures read at once.
@@ -46,12 +46,20 @@ pub(crate) struct Erasures<'a> {
 #[derive(Default)]
 struct Known {
     erased: HashMap<LeafKey, ErasedRecord>,
-    /// Last leaf of each stretch, by its first.
-    pruned: BTreeMap<LeafKey, LeafKey>,
-    archived: Vec<(u32, RetentionArchived)>,
+    /// Last leaf of each stretch, by its first, and the place in `archived`.
+    pruned: BTreeMap<LeafKey, (LeafKey, usize)>,
+    archived: Vec<RetentionArchived>,
     /// Records read so far, and the newest of each list.
     records: u64,
     newest: [Option<LeafKey>; 2],
+}
+
+impl Known {
+    /// Which archive has the body of a leaf.
+    fn archive_of(&self, leaf: LeafKey) -> Option<usize> {
+        let (_, &(last, number)) = self.pruned.range(..=leaf).next_back()?;
+        (leaf <= last).then_some(number)
+    }
 }
 
 impl<'a> Erasures<'a> {
@@ -106,21 +114,47 @@ impl<'a> Erasures<'a> {
         })
     }
 
-    /// Opens the archives in a folder, so that what was pruned can be looked at; what is wrong with them.
-    pub(crate) fn open_archives(&mut self, folder: &Path) -> Vec<Finding> {
+    /// Opens the archives in a folder, so that what was pruned can be looked at; which are not at hand.
+    pub(crate) fn open_archives(&mut self, folder: &Path) -> Vec<ArchiveError> {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut findings = Vec::new();
-        for (ledger_no, archived) in &known.archived {
-            if let Err(finding) = self.archives.add(folder, archived, *ledger_no) {
-                findings.push(*finding);
+        let mut errors = Vec::new();
+        for (number, archived) in known.archived.iter().enumerate() {
+            if let Err(error) = self.archives.add(number, folder, archived) {
+                errors.push(error);
             }
         }
-        findings
+        errors
     }
 
-    /// Salt and body of a pruned record, when its archive is open.
+    /// Salt and body of a pruned record whose archive is at hand.
     pub(crate) fn archived(&self, leaf: LeafKey) -> Option<(Salt, Vec<u8>)> {
-        self.archives.get(leaf)
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let number = known.archive_of(leaf)?;
+        let archived = known.archived.get(number)?;
+        self.archives.get(number, archived, leaf.leaf_index())
+    }
+
+    /// Whether a body is archived, and its archive not at hand.
+    pub(crate) fn is_away(&self, leaf: LeafKey) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known
+            .archive_of(leaf)
+            .is_some_and(|number| !self.archives.has(number))
+    }
+
+    /// The names of all archives.
+    pub(crate) fn archive_names(&self) -> Vec<String> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known
+            .archived
+            .iter()
+            .map(|archived| archived.archive.clone())
+            .collect()
+    }
+
+    /// Why an archive that was at hand could not be read.
+    pub(crate) fn archive_unread(&self) -> Option<String> {
+        self.archives.unread()
     }
 
     /// The tenant's ledger of an epoch.
@@ -147,8 +181,7 @@ impl<'a> Erasures<'a> {
         if let Some(kept) = known.erased.get(&leaf) {
             return Some(Gone::Erased(*kept));
         }
-        let (_, last) = known.pruned.range(..=leaf).next_back()?;
-        (leaf <= *last).then_some(Gone::Pruned)
+        known.archive_of(leaf).map(|_| Gone::Pruned)
     }
 
     /// The same of a record whose body is missing; looked for again when it is not known.
@@ -165,7 +198,9 @@ impl<'a> Erasures<'a> {
 
     /// Whether a body is there, asked anew.
     pub(crate) fn is_there(&self, leaf: LeafKey) -> bool {
-        self.store.bodies_get(&[leaf]).is_ok_and(|rows| !rows.is_empty())
+        self.store
+            .bodies_there(&[leaf])
+            .is_ok_and(|there| !there.is_empty())
     }
 
     /// Reads the records that came since the last time.
@@ -209,12 +244,12 @@ impl<'a> Erasures<'a> {
                 && let Some(&(_, ledger_no)) = self.ledgers.iter().find(|(epoch, _)| *epoch == archived.epoch)
             {
                 let key = |index| LeafKey::new(ledger_no, index);
-                let stretches = archived
-                    .leaves
-                    .iter()
-                    .map(|&(first, last)| (key(first), key(last)));
-                known.pruned.extend(stretches);
-                known.archived.push((ledger_no, archived));
+                let number = known.archived.len();
+                let stretches = archived.leaves.iter();
+                known
+                    .pruned
+                    .extend(stretches.map(|&(first, last)| (key(first), (key(last), number))));
+                known.archived.push(archived);
             }
         }
         Ok(())

@@ -34,6 +34,7 @@ pub(crate) use erased::{Erasures, Gone};
 pub(crate) use examine::Examiner;
 pub use incremental::incremental;
 
+use crate::archive::ArchiveError;
 use crate::{HighWater, KeyFolder};
 
 /// How often a tenant is verified anew because bodies were erased while it was.
@@ -52,6 +53,8 @@ pub struct Question<'a> {
     pub kept: Vec<Vec<u8>>,
     /// Where archives lie: what was pruned is read from them.
     pub archive: Option<std::path::PathBuf>,
+    /// An archive that is not there is no finding: what it holds is counted as pruned.
+    pub archive_may_be_away: bool,
     /// The data folder's own marks.
     pub marks: Option<&'a HighWater>,
     /// The data folder's own keys, compared with those that the ledgers name.
@@ -230,12 +233,18 @@ fn tenant_once(
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
     let mut erasures = Erasures::load(store, tenant_no)?;
-    for finding in question
+    for error in question
         .archive
         .iter()
         .flat_map(|folder| erasures.open_archives(folder))
     {
-        report.add(finding.with_tenant(&epochs[0].tenant_id));
+        match error {
+            ArchiveError::Missing(_) if question.archive_may_be_away => {}
+            ArchiveError::Missing(finding) | ArchiveError::Wrong(finding) => {
+                report.add(finding.with_tenant(&epochs[0].tenant_id));
+            }
+            ArchiveError::Unread(why) => report.undecide(&epochs[0].tenant_id, &why),
+        }
     }
     let erasures = erasures;
     let snapshot = match store.snapshot(tenant_no) {
@@ -270,8 +279,16 @@ fn tenant_once(
         report.ledgers.push(ledger);
     }
     if !question.only_ledger {
-        let pruned = deriver.counts.pruned;
-        let (late, counts) = deriver.finish(&mut derived);
+        let (pruned, archived) = (deriver.counts.pruned, deriver.archived);
+        let (late, mut counts) = deriver.finish(&mut derived);
+        if erasures.archive_unread().is_some() {
+            counts = None;
+        }
+        let mut snapshot = snapshot;
+        if archived > 0 && counts.is_some() {
+            let names = (epochs[0].tenant_id.as_str(), tenant_no);
+            snapshot.rows.facets = compare::facets_known(store, names, &snapshot, &erasures, report)?;
+        }
         compare::finish(
             store,
             question.cores(),
@@ -285,6 +302,9 @@ fn tenant_once(
             report,
         )?;
         compare::pruned(&epochs[0].tenant_id, pruned, &snapshot, report);
+    }
+    if let Some(why) = erasures.archive_unread() {
+        report.undecide(&epochs[0].tenant_id, &why);
     }
     Ok(())
 }
