@@ -7,5 +7,5 @@ mod gate;
 mod judge;
 mod lineage;
 mod manifests;
-mod work;
 mod replay;
+mod work;
