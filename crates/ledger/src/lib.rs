@@ -11,6 +11,7 @@ mod api_keys;
 mod archive;
 pub mod audit;
 mod background;
+mod blocks;
 mod capture;
 mod counters;
 mod draft;
@@ -113,6 +114,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) jobs: jobs::Jobs,
     pub(crate) names: names::Names,
+    pub(crate) blocks: blocks::Blocks,
     pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,

@@ -146,6 +146,7 @@ impl Ledger {
             counters: Counters::default(),
             jobs: crate::jobs::Jobs::default(),
             names: crate::names::Names::default(),
+            blocks: crate::blocks::Blocks::default(),
             migrated: OnceLock::new(),
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),

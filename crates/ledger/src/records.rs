@@ -7,6 +7,7 @@ use evidence::{Header, HeaderError, RecordId};
 use store::{FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError, codec};
 use tlog::Hash;
 
+use crate::blocks::{Block, Blocks};
 use crate::tree::{StoredTree, TreeError};
 use crate::{Ledger, Receipt, Tenant};
 
@@ -137,7 +138,7 @@ impl Records {
 
     /// The records at the given leaves, in their order.
     pub fn read(&self, leaves: &[LeafKey]) -> Result<Vec<Record>, RecordError> {
-        read(self.store(), leaves)
+        put_together(self.store(), leaves, self.headers(leaves)?)
     }
 
     /// Records by their facets, a page of at most [`FOUND_RECORDS_MAX`], less when it is full by bytes.
@@ -193,7 +194,7 @@ impl Records {
 
     /// The leaves themselves, in the order given. Neighbours share a block.
     pub fn headers(&self, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
-        headers(self.store(), leaves)
+        headers_of(self.store(), Some(&self.ledger.inner.blocks), leaves)
     }
 
     /// A run, by its id or one of its trace ids.
@@ -225,8 +226,17 @@ pub fn run_of(store: &dyn Store, tenant_no: u32, id: &str) -> Result<Option<RunR
 
 /// The records at the given leaves, in their order.
 pub(crate) fn read(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Record>, RecordError> {
+    put_together(store, leaves, headers(store, leaves)?)
+}
+
+/// Records of their leaves and what is stored of their bodies.
+fn put_together(
+    store: &dyn Store,
+    leaves: &[LeafKey],
+    headers: Vec<Vec<u8>>,
+) -> Result<Vec<Record>, RecordError> {
     let mut bodies = store.bodies_get(leaves)?.into_iter().peekable();
-    let mut headers = headers(store, leaves)?.into_iter();
+    let mut headers = headers.into_iter();
     leaves
         .iter()
         .map(|&leaf| {
@@ -250,41 +260,56 @@ pub(crate) fn read(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Record>,
 
 /// The leaves themselves, in the order given. Neighbours share a block.
 pub(crate) fn headers(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
-    let mut block: Option<(u32, u64, codec::Leaves)> = None;
-    leaves
-        .iter()
-        .map(|&leaf| {
-            let (ledger_no, index) = (leaf.ledger_no(), leaf.leaf_index());
-            let inside = |(no, first, leaves): &(u32, u64, codec::Leaves)| {
-                let count = u64::try_from(leaves.len()).unwrap_or(0);
-                *no == ledger_no && (*first..*first + count).contains(&index)
-            };
-            if !block.as_ref().is_some_and(inside) {
-                block = None;
-                if let Some(found) = store.blocks_read(ledger_no, index, 1)?.into_iter().next() {
-                    let damaged = |reason: String| TreeError::Damaged {
-                        ledger_no,
-                        leaf: found.first,
-                        reason,
-                    };
-                    let unpacked = codec::Leaves::unpack(&found.leaves, found.count)
-                        .map_err(|error| damaged(error.to_string()))?;
-                    block = Some((ledger_no, found.first, unpacked));
-                }
+    headers_of(store, None, leaves)
+}
+
+/// The same, of blocks that were unpacked lately where they are kept.
+fn headers_of(
+    store: &dyn Store,
+    kept: Option<&Blocks>,
+    leaves: &[LeafKey],
+) -> Result<Vec<Vec<u8>>, RecordError> {
+    let mut block: Option<Arc<Block>> = None;
+    let mut headers = Vec::with_capacity(leaves.len());
+    for &leaf in leaves {
+        let (ledger_no, index) = (leaf.ledger_no(), leaf.leaf_index());
+        let has = |block: &Option<Arc<Block>>| {
+            let leaf = block.as_ref().and_then(|block| block.leaf(ledger_no, index));
+            leaf.map(<[u8]>::to_vec)
+        };
+        let mut found = has(&block);
+        if found.is_none() {
+            block = kept.and_then(|kept| kept.find(ledger_no, index));
+            found = has(&block);
+        }
+        if found.is_none() {
+            block = unpacked(store, ledger_no, index)?.map(Arc::new);
+            found = has(&block);
+            if let (Some(kept), Some(block), true) = (kept, &block, found.is_some()) {
+                kept.keep(block);
             }
-            let leaf = block
-                .as_ref()
-                .filter(|block| inside(block))
-                .and_then(|(_, first, leaves)| leaves.get(usize::try_from(index - first).ok()?));
-            leaf.map(<[u8]>::to_vec).ok_or_else(|| {
-                let reason = "the leaf is missing".to_owned();
-                TreeError::Damaged {
-                    ledger_no,
-                    leaf: index,
-                    reason,
-                }
-                .into()
-            })
-        })
-        .collect()
+        }
+        headers.push(found.ok_or_else(|| TreeError::Damaged {
+            ledger_no,
+            leaf: index,
+            reason: "the leaf is missing".to_owned(),
+        })?);
+    }
+    Ok(headers)
+}
+
+/// The first block that ends behind a leaf.
+fn unpacked(store: &dyn Store, ledger_no: u32, index: u64) -> Result<Option<Block>, RecordError> {
+    let Some(found) = store.blocks_read(ledger_no, index, 1)?.into_iter().next() else {
+        return Ok(None);
+    };
+    match codec::Leaves::unpack(&found.leaves, found.count) {
+        Ok(leaves) => Ok(Some(Block::new(ledger_no, found.first, leaves))),
+        Err(error) => Err(TreeError::Damaged {
+            ledger_no,
+            leaf: found.first,
+            reason: error.to_string(),
+        }
+        .into()),
+    }
 }

@@ -60,7 +60,12 @@ impl<'s> StoredTree<'s> {
     ) -> Result<(), TreeError> {
         let mut next = range.start;
         while next < range.end {
-            let blocks = self.store.blocks_read(self.ledger_no, next, BLOCKS_READ)?;
+            let blocks = {
+                // A block has a leaf at least.
+                let left = u32::try_from(range.end - next).unwrap_or(BLOCKS_READ);
+                self.store
+                    .blocks_read(self.ledger_no, next, left.min(BLOCKS_READ))?
+            };
             if blocks.is_empty() {
                 return Err(self.damaged(next, "the leaf is missing"));
             }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use cel::parser::PrattParser;
 use cel::{Context, Env};
 use evidence::canonical::Value;
@@ -197,6 +197,52 @@ impl<'p> Signals<'p> {
         };
         self.map.get_or_init(make).clone()
     }
+
+    /// Those of these names that are there.
+    fn some(&self, names: &[&str]) -> cel::Value {
+        object(
+            names
+                .iter()
+                .filter_map(|name| Some((*name, self.firsts.get(name)?.value))),
+        )
+    }
+}
+
+/// The names that an expression looks up in `signals`, when it does nothing else with it: CEL makes the whole map
+/// anew each time that it is named.
+fn looked_up(expression: &IdedExpr) -> Option<Vec<&str>> {
+    let mut found = Vec::new();
+    let mut open = vec![expression];
+    while let Some(next) = open.pop() {
+        match &next.expr {
+            Expr::Ident(name) if name == "signals" => return None,
+            Expr::Call(call) => match (call.func_name.as_str(), call.args.as_slice()) {
+                (operators::INDEX, [map, name]) | (operators::IN, [name, map]) if is_signals(map) => {
+                    let Expr::Literal(LiteralValue::String(name)) = &name.expr else {
+                        return None;
+                    };
+                    found.push(name.inner());
+                }
+                _ => open.extend(call.target.as_deref().into_iter().chain(&call.args)),
+            },
+            Expr::List(list) => open.extend(&list.elements),
+            Expr::Select(select) if is_signals(&select.operand) => found.push(&select.field),
+            Expr::Select(select) => open.push(&select.operand),
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    if let EntryExpr::MapEntry(entry) = &entry.expr {
+                        open.extend([&entry.key, &entry.value]);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+fn is_signals(expression: &IdedExpr) -> bool {
+    matches!(&expression.expr, Expr::Ident(name) if name == "signals")
 }
 
 /// What an expression sees: every name in it, looked at or not.
@@ -213,7 +259,10 @@ fn context(
         let value = match name {
             "signal_a" => a.map(to_cel),
             "signal_b" => b.map(to_cel),
-            "signals" => Some(all.map()),
+            "signals" => Some(match looked_up(expression) {
+                Some(names) => all.some(&names),
+                None => all.map(),
+            }),
             name => all.firsts.get(name).map(|first| to_cel(first.value)),
         };
         let value = value.ok_or_else(|| format!("unknown name {name:?}"))?;

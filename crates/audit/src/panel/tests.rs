@@ -200,3 +200,28 @@ proptest::proptest! {
         let _ = ruled(r#"{"a":"x","b":-1.5}"#, &text);
     }
 }
+
+#[test]
+fn signals_are_found_by_name_whatever_else_the_condition_does_with_them() {
+    // The second form of each names the whole of `signals` beside.
+    for (condition, answer) in [
+        ("signals['a'] == 3", Ok(true)),
+        ("'a' in signals && !('absent' in signals)", Ok(true)),
+        ("'absent' in signals", Ok(false)),
+        ("signals.a == 3 && signals['b'] == 'x'", Ok(true)),
+        ("signals[signal_b] == 7", Ok(true)),
+        ("signals['absent'] == 3", Err(())),
+        ("signals.absent == 3", Err(())),
+        ("signals['x']['y'] == 7", Err(())),
+        ("{'k': signals['a']}['k'] == 3 && [signals.x][0] == 7", Ok(true)),
+        ("size(signals) == 3", Ok(true)),
+    ] {
+        let signals = r#"{"a":3,"b":"x","x":7}"#;
+        for condition in [
+            condition.to_owned(),
+            format!("size(signals) == 3 && ({condition})"),
+        ] {
+            assert_eq!(ruled(signals, &condition).map_err(|_| ()), answer, "{condition}");
+        }
+    }
+}
