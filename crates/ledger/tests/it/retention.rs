@@ -333,7 +333,9 @@ fn an_archive_that_cannot_be_read_is_no_damage_and_one_that_is_missing_is_said_b
     assert!(missing.findings[0].place.ends_with(&one.archive));
     let rebuilt = || {
         let store = SqliteStore::open(&Options::new(bed.path()).database(), Access::ReadWrite).unwrap();
-        ledger::rebuild_with(&store, Some(path.parent().unwrap()), &mut |_| {})
+        ledger::rebuild_with(&store, Some(path.parent().unwrap()), &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
     };
     let error = rebuilt().unwrap_err();
     assert!(
