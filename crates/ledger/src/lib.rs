@@ -41,6 +41,7 @@ mod settle;
 mod steps;
 mod sweep;
 mod tenant;
+mod trace_diff;
 mod tree;
 pub mod verify;
 
@@ -62,7 +63,7 @@ pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
-pub use erase::{EraseAsked, EraseError, Erasure, Remains};
+pub use erase::{EraseAsked, EraseError, Erasure, Remains, StepOutput};
 pub use high_water::{HighWater, Mark};
 pub use hold::{HoldError, HoldMark, HoldRead};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
@@ -79,7 +80,7 @@ pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
 pub use rebuild::{rebuild, rebuild_with};
-pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records};
+pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records, run_of};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use retention::{RetentionError, RetentionSettings};
 pub use settings::{Setting, SettingError};
@@ -88,6 +89,7 @@ pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
 pub use tenant::{
     INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, origin_of,
 };
+pub use trace_diff::{Divergence, TraceDiff, trace_diff};
 pub use tree::{StoredTree, TreeError};
 
 use queue::{Queue, Submission};

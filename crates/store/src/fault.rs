@@ -301,7 +301,7 @@ impl Store for FaultStore {
         fn facet_count(tenant_no: u32, query: &FacetQuery, max: u32) -> (u64, bool);
         fn is_pruned(leaf: LeafKey) -> bool;
         fn self_check(only_ledger: bool) -> Vec<Finding>;
-        fn snapshot(tenant_no: u32) -> Snapshot;
+        fn snapshot(tenant_no: u32, only_ledger: bool) -> Snapshot;
         fn runs_get(keys: &[RunKey]) -> Vec<Result<Option<RunRow>, StoreError>>;
         fn run_records(run: RunKey, from_seq: u64, limit: u32) -> Vec<RunRecordRow>;
         fn run_snapshot(run: RunKey) -> Option<(RunRow, Vec<RunRecordRow>)>;

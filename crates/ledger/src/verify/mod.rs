@@ -251,7 +251,7 @@ fn tenant_once(
     }
     let erasures = erasures;
     // Where projections cannot be counted they are not compared; leaves and bodies are looked at all the same.
-    let (snapshot, counted) = match store.snapshot(tenant_no) {
+    let (snapshot, counted) = match store.snapshot(tenant_no, question.only_ledger) {
         Ok(snapshot) => (snapshot, true),
         Err(StoreError::Damaged { place, reason }) => {
             report

@@ -27,6 +27,7 @@ mod projections;
 mod provenance;
 mod receipts;
 mod recovery;
+mod replay;
 mod retention;
 mod runs;
 mod seals;

@@ -215,7 +215,11 @@ fn value_of(field: &str, given: Option<&RawValue>) -> Result<Value, ApiError> {
 /// Creates a job. The same again gives the first receipt.
 #[utoipa::path(
     post, path = "/api/v1/jobs", tag = "jobs", operation_id = "job_create", request_body = JobIn,
-    responses((status = 201, description = "The job is in the ledger", body = JobView), WriteProblems),
+    responses(
+        (status = 201, description = "The job is in the ledger", body = JobView),
+        (status = 200, description = "It was, with the same content", body = JobView),
+        WriteProblems,
+    ),
 )]
 async fn create(
     State(app): State<App>,
@@ -395,7 +399,11 @@ async fn progress(
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/steps", tag = "jobs", operation_id = "job_step",
     params(("id" = String, Path, description = "The job")), request_body = StepIn,
-    responses((status = 201, description = "The step is in the ledger", body = JobView), WriteProblems),
+    responses(
+        (status = 201, description = "The step is in the ledger", body = JobView),
+        (status = 200, description = "It was, with the same content", body = JobView),
+        WriteProblems,
+    ),
 )]
 async fn step(
     State(app): State<App>,
@@ -419,7 +427,11 @@ async fn step(
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/health", tag = "jobs", operation_id = "job_health",
     params(("id" = String, Path, description = "The job")), request_body = HealthIn,
-    responses((status = 201, description = "The snapshots are in the ledger", body = JobView), WriteProblems),
+    responses(
+        (status = 201, description = "The snapshots are in the ledger", body = JobView),
+        (status = 200, description = "It was, with the same content", body = JobView),
+        WriteProblems,
+    ),
 )]
 async fn health(
     State(app): State<App>,
