@@ -208,7 +208,7 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
                 }
                 error => Err(error),
             })?;
-        admin::listen(ledger.clone(), clock::now).context("admin.sock")?;
+        admin::listen(ledger.clone(), clock::clock()).context("admin.sock")?;
         Ok(ledger)
     })
     .await??;

@@ -8,3 +8,4 @@ mod judge;
 mod lineage;
 mod manifests;
 mod replay;
+mod work;
