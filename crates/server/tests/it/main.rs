@@ -26,6 +26,7 @@ mod lineage;
 mod matrix;
 mod oidc;
 mod once;
+mod once_redis;
 mod once_vectors;
 mod openapi;
 mod otlp;
