@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
 use evidence::record::{
-    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView, RuleBroken,
-    is_erasable,
+    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView,
+    ReplayEnforced, RuleBroken, StepView, is_erasable,
 };
 use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
 use serde::Deserialize;
@@ -55,8 +55,19 @@ pub struct Erasure {
     pub erased: Vec<(RecordId, Kind)>,
     /// What may still tell of them.
     pub remains: Vec<Remains>,
+    /// Under which keys of steps what was erased may be stored: [`crate::replay::forget_outputs`] takes it away.
+    pub outputs: Vec<StepOutput>,
     /// How thoroughly the files are rid of them; `None`: a reader was in the way, it is tried again.
     pub scrubbed: Option<Scrubbed>,
+}
+
+/// What came out of an erased step, as its replay may have it stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepOutput {
+    /// The step's key.
+    pub key: String,
+    /// What its SHA-256 may be.
+    pub hashes: Vec<[u8; 32]>,
 }
 
 /// Something from which an erased body may still be guessed.
@@ -161,6 +172,7 @@ struct Doomed {
     recorded_at: Timestamp,
     row: ErasedRow,
     held_by: Vec<HeldBy>,
+    output: Option<StepOutput>,
 }
 
 impl Ledger {
@@ -201,6 +213,11 @@ impl Ledger {
             }
             return Ok(Erasure {
                 receipt,
+                outputs: plan
+                    .doomed
+                    .iter()
+                    .filter_map(|doomed| doomed.output.clone())
+                    .collect(),
                 erased: plan
                     .doomed
                     .iter()
@@ -373,6 +390,7 @@ fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, Erase
         kind: header.kind,
         recorded_at: header.recorded_at,
         held_by: HeldBy::of(header.id, run_id, &before),
+        output: output_of(header.kind, body),
         row: ErasedRow {
             leaf,
             facets_gained: after
@@ -387,6 +405,55 @@ fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, Erase
             run_record: None,
         },
     })
+}
+
+/// What a step or its enforcement says of a stored output.
+fn output_of(kind: Kind, body: &[u8]) -> Option<StepOutput> {
+    let (key, hashes) = match kind {
+        Kind::ReplayEnforced => {
+            let enforced = ReplayEnforced::read(body)?;
+            let hash = enforced.output_hash.as_deref().and_then(unhex_text);
+            (enforced.idempotency_key?, hash.into_iter().collect())
+        }
+        Kind::TraceStep => {
+            let body = canonical::parse(body, canonical::Limits::default()).ok()?;
+            let step = body.get("step")?;
+            let Some(Value::String(key)) = step.get("idempotency_key") else {
+                return None;
+            };
+            (key.clone(), outputs(step))
+        }
+        _ => return None,
+    };
+    Some(StepOutput { key, hashes })
+}
+
+/// What SHA-256 of a step's output may be: as its sender says, for what was redacted; and as it stands here.
+fn outputs(step: &Value) -> Vec<[u8; 32]> {
+    let mut hashes = Vec::with_capacity(2);
+    if let Some(Value::String(text)) = step.get("output_hash") {
+        hashes.extend(unhex_text(text));
+    }
+    if let Some(output) = step.get("outcome_data") {
+        hashes.push(sha256(&canonical::to_vec(output)));
+    }
+    hashes
+}
+
+/// The same of what went into it.
+fn inputs(step: &Value) -> Vec<[u8; 32]> {
+    let mut hashes = Vec::with_capacity(2);
+    if let Some(Value::String(text)) = step.get("input_hash") {
+        hashes.extend(unhex_text(text));
+    }
+    if let Some(params) = step.get("params") {
+        hashes.push(sha256(&canonical::to_vec(params)));
+    }
+    hashes
+}
+
+fn unhex_text(text: &str) -> Option<[u8; 32]> {
+    unhex(text.as_bytes())
 }
 
 /// Goes once through the records of a run: finds those that hold a hash of what is erased, and adds the run up
@@ -445,6 +512,9 @@ fn with_run(
                 Kind::ProvenanceLog => hashes
                     .in_provenance(there)
                     .then_some("it holds what was erased, or an unsalted hash of it"),
+                Kind::ReplayEnforced => hashes.in_enforcement(there, step_index).then_some(
+                    "it holds what came out of the step, or an unsalted hash of that or of its input",
+                ),
                 _ => None,
             };
             match why {
@@ -456,6 +526,15 @@ fn with_run(
                     let mut doomed = doom(row.leaf, &header_there, there)?;
                     doomed.row.run_record = kept_row(row, doomed.kept.identity);
                     plan.doomed.push(doomed);
+                }
+                None if row.kind == Kind::TraceStep
+                    && plan.remains.len() < ELSEWHERE_MAX
+                    && hashes.in_step(there) =>
+                {
+                    plan.remains.push(Remains {
+                        record: Some((header_there.id, row.kind)),
+                        what: "another step that took in or gave out the same, or holds a hash of it",
+                    });
                 }
                 None if row.kind == Kind::RunCompleted && header.kind == Kind::TraceStep => {
                     plan.remains.push(Remains {
@@ -561,6 +640,8 @@ struct Hashes {
     all: HashSet<[u8; 32]>,
     /// The first of them, those of the largest parts.
     first: Vec<[u8; 32]>,
+    /// Of what went into a step and came out of it, as wholes.
+    wholes: Vec<[u8; 32]>,
 }
 
 impl Hashes {
@@ -570,7 +651,22 @@ impl Hashes {
             return hashes;
         };
         let mut left = HASHED_BYTES_MAX;
-        if kind == Kind::TraceStep {
+        if kind == Kind::ReplayEnforced {
+            for name in ["output", "output_hash"] {
+                if let Some(part) = body.get(name) {
+                    hashes.walk(part, HASHED_DEPTH, &mut left);
+                }
+            }
+            for name in ["output_hash", "input_hash"] {
+                if let Some(Value::String(text)) = body.get(name) {
+                    hashes.wholes.extend(unhex_text(text));
+                }
+            }
+        } else if kind == Kind::TraceStep {
+            if let Some(step) = body.get("step") {
+                hashes.wholes = outputs(step);
+                hashes.wholes.extend(inputs(step));
+            }
             // What the step took in and gave out. The words of its form ("success") tell nothing of it.
             for (section, name) in [
                 ("step", "params"),
@@ -647,6 +743,48 @@ impl Hashes {
             || self.has(wire.response_fingerprint)
     }
 
+    /// Compared with whole outputs: of a part, such as a lone `true`, too many others have the hash.
+    fn in_enforcement(&self, body: &[u8], step_index: Option<u32>) -> bool {
+        let Some(enforced) = ReplayEnforced::read(body) else {
+            return false;
+        };
+        let said = [
+            &enforced.output_hash,
+            &enforced.stored_hash,
+            &enforced.expected_hash,
+            &enforced.input_hash,
+            &enforced.known_input_hash,
+        ];
+        step_index == Some(enforced.step_index) || said.into_iter().any(|hex| self.has_whole(hex.as_deref()))
+    }
+
+    /// Another step that took in or gave out the same: somebody else's evidence, and named.
+    fn in_step(&self, body: &[u8]) -> bool {
+        let Ok(StepView { step, .. }) = StepView::read(body) else {
+            return false;
+        };
+        // Canonical, as stored.
+        let parts = [Some(step.params), step.outcome_data];
+        self.has_whole(step.input_hash.as_deref())
+            || self.has_whole(step.output_hash.as_deref())
+            || parts
+                .into_iter()
+                .flatten()
+                .any(|part| self.is_whole(&sha256(part.get().as_bytes())))
+    }
+
+    fn has_whole(&self, hex: Option<&str>) -> bool {
+        hex.and_then(unhex_text).is_some_and(|hash| self.is_whole(&hash))
+    }
+
+    /// Nothing is in as many steps as there are.
+    fn is_whole(&self, hash: &[u8; 32]) -> bool {
+        self.wholes.contains(hash)
+            && ["null", "{}", "[]"]
+                .iter()
+                .all(|none| sha256(none.as_bytes()) != *hash)
+    }
+
     fn in_provenance(&self, body: &[u8]) -> bool {
         ProvenanceView::read(body)
             .is_ok_and(|log| self.has(Some(log.input_hash)) || self.has(Some(log.output_hash)))
@@ -698,6 +836,7 @@ fn always_left(header: &Header<'_>) -> Vec<Remains> {
         "the header: kind, ids, times and actor",
         "what other records say of the same thing in their own words",
         "backups, archives and exports made earlier still hold the text",
+        "an answer that was kept for its Idempotency-Key may repeat it, encrypted, for up to a day",
     ];
     if header.kind == Kind::TraceStep {
         left.insert(1, "where the step stood: its index, or the ids of its span");

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use evidence::canonical::{self, Value};
 use evidence::facet::facet;
@@ -22,6 +23,7 @@ use evidence::{Identity, Kind, SourceDomain, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Store};
 
+use crate::own::Watch;
 use crate::{
     Bind, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
     SubmitError, Tenant, records,
@@ -81,6 +83,9 @@ pub struct LineageImported {
     pub malformed: u64,
     /// The first remarks, each with its line.
     pub remarks: Vec<String>,
+    /// The log was read to its end; else it was told to stop, and what came before is in the ledger.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// Why a file was not imported, or not to its end.
@@ -199,6 +204,17 @@ impl Ledger {
         path: &Path,
         at: Timestamp,
     ) -> Result<LineageImported, LineageImportError> {
+        self.lineage_import_watched(tenant, path, at, &Watch::default())
+    }
+
+    /// The same, counted by bytes of the log and stopped between two batches: its run is then left open.
+    pub(crate) fn lineage_import_watched(
+        &self,
+        tenant: &Arc<Tenant>,
+        path: &Path,
+        at: Timestamp,
+        watch: &Watch,
+    ) -> Result<LineageImported, LineageImportError> {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -211,10 +227,13 @@ impl Ledger {
             .filter(|run_id| !run_id.chars().any(char::is_control))
             .ok_or_else(|| LineageImportError::Name(name.to_owned()))?;
         let trace_id = format!("trace_{run_id}");
+        let file = File::open(path)?;
+        watch.total.store(file.metadata()?.len(), Ordering::Relaxed);
         let mut lines = Lines {
-            reader: BufReader::new(File::open(path)?),
+            reader: BufReader::new(file),
             line: Vec::new(),
             number: 0,
+            read: 0,
         };
         let mut imported = LineageImported {
             run_id: run_id.to_owned(),
@@ -223,6 +242,9 @@ impl Ledger {
         let mut salts = tenant.salts();
         let mut waiting = Waiting::default();
         while let Some(read) = lines.next_line()? {
+            if watch.is_stopped() {
+                return Ok(imported);
+            }
             let number = lines.number;
             let record = match read.and_then(|()| read_line(&lines.line)) {
                 Ok(Some(record)) => record,
@@ -249,12 +271,15 @@ impl Ledger {
             }
             if waiting.drafts.len() == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
                 self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
+                watch.done.store(lines.read, Ordering::Relaxed);
             }
         }
         self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
+        watch.done.store(lines.read, Ordering::Relaxed);
         if imported.written + imported.known > 0 {
             self.lineage_end(tenant, run_id, at)?;
         }
+        imported.complete = true;
         Ok(imported)
     }
 
@@ -312,6 +337,7 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<(), SubmitError> {
         let waiting = std::mem::take(waiting);
+        self.give_way();
         let outcomes = self.submit_blocking(tenant, waiting.drafts, at, false)?;
         for (outcome, number) in outcomes.into_iter().zip(waiting.numbers) {
             match outcome {
@@ -447,6 +473,8 @@ struct Lines {
     reader: BufReader<File>,
     line: Vec<u8>,
     number: u64,
+    /// Bytes of the file.
+    read: u64,
 }
 
 impl Lines {
@@ -454,14 +482,14 @@ impl Lines {
     fn next_line(&mut self) -> io::Result<Option<Result<(), String>>> {
         loop {
             self.line.clear();
-            if (&mut self.reader)
+            let read = (&mut self.reader)
                 .take(LINE_BYTES_MAX)
-                .read_until(b'\n', &mut self.line)?
-                == 0
-            {
+                .read_until(b'\n', &mut self.line)?;
+            if read == 0 {
                 return Ok(None);
             }
             self.number += 1;
+            self.read += read as u64;
             if self.line.len() as u64 == LINE_BYTES_MAX && !self.line.ends_with(b"\n") {
                 self.line.clear();
                 loop {
@@ -469,6 +497,7 @@ impl Lines {
                     let end = buffer.iter().position(|byte| *byte == b'\n');
                     let used = end.map_or(buffer.len(), |end| end + 1);
                     self.reader.consume(used);
+                    self.read += used as u64;
                     if end.is_some() || used == 0 {
                         break;
                     }

@@ -1,6 +1,7 @@
 //! `ledger rebuild`: every projection, made anew from leaves and bodies.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use evidence::{Finding, FindingCode};
@@ -23,17 +24,20 @@ const STEP_LEAVES: u64 = 1_024;
 /// A record cannot be read. A rebuild from damaged evidence would hide the damage, so nothing is replaced;
 /// verification names what is wrong.
 pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, StoreError> {
-    rebuild_with(store, None, progress)
+    rebuild_with(store, None, &mut |done| {
+        progress(done);
+        ControlFlow::Continue(())
+    })
 }
 
-/// The same with the archives in a folder, without which what was pruned cannot be read.
+/// The same with the archives in a folder, without which what was pruned cannot be read. `Break` stops it.
 ///
 /// # Errors
-/// See [`rebuild`].
+/// See [`rebuild`]; [`StoreError::Unavailable`] when it was stopped.
 pub fn rebuild_with(
     store: &dyn Store,
     archive: Option<&Path>,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<u64, StoreError> {
     let mut ledgers = store.ledgers_list()?;
     ledgers.sort_by_key(|row| (row.tenant_no, row.epoch));
@@ -74,7 +78,7 @@ struct Rebuilder<'a> {
     /// What was erased of the tenant at hand.
     erasures: Option<(u32, Erasures<'a>)>,
     done: u64,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
     finished: Option<(u32, Deriver)>,
 }
 
@@ -122,7 +126,10 @@ impl Iterator for Rebuilder<'_> {
         match step {
             Ok((batch, end, size)) => {
                 self.done += end - self.at;
-                (self.progress)(self.done);
+                if (self.progress)(self.done).is_break() {
+                    self.ledgers.clear();
+                    return Some(Err(StoreError::Unavailable("it was stopped".into())));
+                }
                 self.at = end;
                 if end >= size {
                     self.ledgers.pop_front();

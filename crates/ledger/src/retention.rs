@@ -9,6 +9,7 @@
 mod due;
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use evidence::record::{BODY_BYTES_MAX, Facts, HoldScope, RetentionArchived, RetentionClass};
@@ -18,6 +19,7 @@ use store::{FacetQuery, LeafKey, PrunedRow, Store, StoreError, codec};
 use crate::archive::{ArchiveWriter, Written};
 use crate::erase::Erasing;
 use crate::hold::HeldBy;
+use crate::own::Watch;
 use crate::sequencer::Sequencer;
 use crate::verify::Erasures;
 use crate::{BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, SubmitError, Tenant};
@@ -87,6 +89,16 @@ impl From<StoreError> for RetentionError {
     }
 }
 
+/// What is archived, in this order.
+const CLASSES: [RetentionClass; 3] = [
+    RetentionClass::Synthetic,
+    RetentionClass::Runs,
+    RetentionClass::System,
+];
+
+/// How many bodies are due of each class, as far as one archive takes them.
+pub(crate) type DueNow = [u64; CLASSES.len()];
+
 /// What may change under an archive while it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
@@ -121,10 +133,10 @@ impl Ledger {
             tracing::warn!(%error, "cannot look for archives that no record names");
         }
         for tenant in self.tenants() {
-            if tenant.ledger().refusal().is_some() {
-                continue;
-            }
-            if let Err(error) = self.retain_of(&tenant, at, &mut pruned) {
+            let due = self.retention_due(&tenant, at);
+            let retained =
+                due.and_then(|due| self.retain_of(&tenant, due, at, &Watch::default(), &mut pruned));
+            if let Err(error) = retained {
                 tracing::warn!(tenant_id = %tenant.tenant_id, %error, "retention of a tenant ended early");
                 failed.get_or_insert(error);
             }
@@ -132,15 +144,54 @@ impl Ledger {
         failed.map_or(Ok(pruned), Err)
     }
 
-    fn retain_of(&self, tenant: &Arc<Tenant>, at: Timestamp, pruned: &mut u64) -> Result<(), RetentionError> {
-        for class in [
-            RetentionClass::Synthetic,
-            RetentionClass::Runs,
-            RetentionClass::System,
-        ] {
+    /// How many bodies of a tenant the next archive of each class may take; walks stand before them. Blocks.
+    pub(crate) fn retention_due(
+        &self,
+        tenant: &Arc<Tenant>,
+        at: Timestamp,
+    ) -> Result<DueNow, RetentionError> {
+        let mut counts = [0; CLASSES.len()];
+        if tenant.ledger().refusal().is_some() {
+            return Ok(counts);
+        }
+        for (count, class) in counts.iter_mut().zip(CLASSES) {
             due::begin(self, tenant, class);
             for _ in 0..ARCHIVES_MAX {
-                let looked = self.retain_once(tenant, class, at)?;
+                let Some((due, _)) = self.look(tenant, class, at)? else {
+                    break;
+                };
+                let found = due.find(class)?;
+                *count = found.leaves.len() as u64;
+                if *count > 0 {
+                    due.again(&found.walked);
+                }
+                if *count > 0 || found.ended {
+                    break;
+                }
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Archives and prunes what is due of a tenant, counted by bodies and stopped between two archives.
+    pub(crate) fn retain_of(
+        &self,
+        tenant: &Arc<Tenant>,
+        mut due: DueNow,
+        at: Timestamp,
+        watch: &Watch,
+        pruned: &mut u64,
+    ) -> Result<(), RetentionError> {
+        watch.total.store(due.iter().sum(), Ordering::Relaxed);
+        for (place, class) in CLASSES.into_iter().enumerate() {
+            if std::mem::take(&mut due[place]) == 0 {
+                continue;
+            }
+            for _ in 0..ARCHIVES_MAX {
+                if watch.is_stopped() {
+                    return Ok(());
+                }
+                let looked = self.retain_once(tenant, class, at, (watch, due.iter().sum()))?;
                 *pruned += looked.pruned;
                 if !looked.more {
                     break;
@@ -150,13 +201,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// At most one archive of one class.
-    fn retain_once(
-        &self,
-        tenant: &Arc<Tenant>,
+    /// What to look for of a class; `None`: nothing may go.
+    fn look<'a>(
+        &'a self,
+        tenant: &'a Arc<Tenant>,
         class: RetentionClass,
         at: Timestamp,
-    ) -> Result<Looked, RetentionError> {
+    ) -> Result<Option<(Due<'a>, Seen)>, RetentionError> {
         let settings = self.options().retention;
         let kept = match class {
             RetentionClass::Runs => settings.runs_micros,
@@ -165,16 +216,14 @@ impl Ledger {
         };
         let kept = kept.max(self.options().minimum_retention_micros);
         let Some(older_than) = at.checked_add_micros(-kept) else {
-            return Ok(Looked::NOTHING);
+            return Ok(None);
         };
-        // Nobody takes away what no record names while one is being written that is to name it.
-        let mut named = self.inner.archives.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = seen(self.store(), tenant)?;
         if HeldBy::scope(&HoldScope::Tenant)
             .holds(self.store(), tenant.tenant_no)?
             .is_some()
         {
-            return Ok(Looked::NOTHING);
+            return Ok(None);
         }
         let due = Due {
             ledger: self,
@@ -183,9 +232,32 @@ impl Ledger {
             looked_max: settings.looked_max,
             holds: seen.holds > 0,
         };
+        Ok(Some((due, seen)))
+    }
+
+    /// At most one archive of one class; of others so many bodies are due later.
+    fn retain_once(
+        &self,
+        tenant: &Arc<Tenant>,
+        class: RetentionClass,
+        at: Timestamp,
+        (watch, later): (&Watch, u64),
+    ) -> Result<Looked, RetentionError> {
+        // Nobody takes away what no record names while one is being written that is to name it.
+        let mut named = self.inner.archives.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((due, seen)) = self.look(tenant, class, at)? else {
+            return Ok(Looked::NOTHING);
+        };
+        let older_than = due.older_than;
         let found = due.find(class)?;
         let more = !found.ended;
-        let Some(archive) = self.archive(tenant, class, found.leaves)? else {
+        // There may be more than one look sees.
+        let total = watch.done.load(Ordering::Relaxed) + found.leaves.len() as u64 + later;
+        watch.total.store(total, Ordering::Relaxed);
+        let Some(archive) = self.write_archive(tenant, class, found.leaves, watch)? else {
+            if watch.is_stopped() {
+                due.again(&found.walked);
+            }
             return Ok(Looked { pruned: 0, more });
         };
         let (leaves, written) = (archive.leaves, archive.written);
@@ -244,12 +316,13 @@ impl Ledger {
         }
     }
 
-    /// Writes what is there of the bodies of these leaves, of one of the tenant's ledgers.
-    fn archive(
+    /// Writes what is there of the bodies of these leaves, of one of the tenant's ledgers; nothing when told to stop.
+    fn write_archive(
         &self,
         tenant: &Tenant,
         class: RetentionClass,
         mut leaves: Vec<LeafKey>,
+        watch: &Watch,
     ) -> Result<Option<Archive>, RetentionError> {
         leaves.sort_unstable();
         let Some(first) = leaves.first().copied() else {
@@ -268,6 +341,10 @@ impl Ledger {
         let mut writer = ArchiveWriter::new(&self.options().archive())?;
         let mut written = Vec::with_capacity(leaves.len());
         for &leaf in &leaves {
+            if watch.is_stopped() {
+                writer.discard()?;
+                return Ok(None);
+            }
             if writer.bytes() > ARCHIVE_BYTES_MAX {
                 cut = true;
                 break;
@@ -290,6 +367,7 @@ impl Ledger {
                 }
             }
             written.push(leaf);
+            watch.add(1);
         }
         let (Some(first), Some(last)) = (written.first(), written.last()) else {
             writer.discard()?;

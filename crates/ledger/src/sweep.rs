@@ -57,7 +57,14 @@ impl Ledger {
             let Some(tenant) = self.tenant(&files[0].0) else {
                 continue;
             };
-            let erasures = Erasures::load(self.store(), tenant.tenant_no)?;
+            let (erasures, damage) = Erasures::load(self.store(), tenant.tenant_no)?;
+            if let Some(finding) = damage.first() {
+                // What cannot be read may name them.
+                return Err(StoreError::Damaged {
+                    place: "facets",
+                    reason: finding.to_string(),
+                });
+            }
             named.extend(erasures.archive_names());
             for (_, epoch, name) in files.iter().filter(|(.., name)| !named.contains(name)) {
                 let path = folder.join(name);

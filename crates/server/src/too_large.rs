@@ -53,7 +53,9 @@ pub(crate) async fn note(app: &App, caller: &Caller, about: AboutRun, status: St
         .blocking(move |ledger| {
             let message = "refused: larger than evidence may be";
             let failure = CaptureFailure::noted(about.class, about.operation, message);
-            Ok(ledger.capture_failure(&tenant, &about.run_id, &failure, about.at).map(drop))
+            Ok(ledger
+                .capture_failure(&tenant, &about.run_id, &failure, about.at)
+                .map(drop))
         })
         .await;
     match noted {

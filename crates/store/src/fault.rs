@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use evidence::{Finding, Identity, Timestamp};
 use tlog::{Hash, TreeSize};
@@ -58,6 +59,8 @@ pub struct FaultStore {
     armed: Mutex<Vec<Fault>>,
     stopped: AtomicBool,
     held: Mutex<bool>,
+    /// How long each append takes beside what it takes.
+    slow: Mutex<Duration>,
     released: Condvar,
     /// Before which read by which method, counted down, and what.
     before: Mutex<Vec<(&'static str, u32, Hook)>>,
@@ -89,6 +92,7 @@ impl FaultStore {
             armed: Mutex::default(),
             stopped: AtomicBool::new(false),
             held: Mutex::new(false),
+            slow: Mutex::default(),
             released: Condvar::new(),
             before: Mutex::default(),
         }
@@ -114,6 +118,11 @@ impl FaultStore {
         for hook in due {
             hook();
         }
+    }
+
+    /// Each append from now on takes so much longer: what lasts can be met on its way.
+    pub fn slow_appends(&self, longer: Duration) {
+        *lock(&self.slow) = longer;
     }
 
     /// The next operation that the fault is about fails so. Armed twice, it happens twice.
@@ -170,6 +179,10 @@ impl Store for FaultStore {
             held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
         }
         drop(held);
+        let slow = *lock(&self.slow);
+        if !slow.is_zero() {
+            std::thread::sleep(slow);
+        }
         if self.is_stopped() {
             return Err(AppendError::Refused("writing has stopped".into()));
         }
@@ -288,7 +301,7 @@ impl Store for FaultStore {
         fn facet_count(tenant_no: u32, query: &FacetQuery, max: u32) -> (u64, bool);
         fn is_pruned(leaf: LeafKey) -> bool;
         fn self_check(only_ledger: bool) -> Vec<Finding>;
-        fn snapshot(tenant_no: u32) -> Snapshot;
+        fn snapshot(tenant_no: u32, only_ledger: bool) -> Snapshot;
         fn runs_get(keys: &[RunKey]) -> Vec<Result<Option<RunRow>, StoreError>>;
         fn run_records(run: RunKey, from_seq: u64, limit: u32) -> Vec<RunRecordRow>;
         fn run_snapshot(run: RunKey) -> Option<(RunRow, Vec<RunRecordRow>)>;

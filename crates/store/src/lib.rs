@@ -203,8 +203,8 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the body of a leaf is in a stretch that was archived and pruned.
     fn is_pruned(&self, leaf: LeafKey) -> Result<bool, StoreError>;
 
-    /// The heads of a tenant's ledgers and the rows of its projections at one moment.
-    fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError>;
+    /// The heads of a tenant's ledgers and, unless only those are wanted, the rows of its projections at one moment.
+    fn snapshot(&self, tenant_no: u32, only_ledger: bool) -> Result<Snapshot, StoreError>;
 
     /// Runs by their keys, in that order: each by itself, so that one that cannot be read hides no other.
     fn runs_get(&self, keys: &[RunKey]) -> Result<Vec<Result<Option<RunRow>, StoreError>>, StoreError>;

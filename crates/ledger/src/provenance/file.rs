@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Store};
 
 use super::draft;
+use crate::own::Watch;
 use crate::{Draft, Ledger, RecordError, Salts, Tenant, records};
 
 /// Longest line read: a record of 16 MiB with both payloads in base64, and room.
@@ -77,6 +79,9 @@ pub struct Imported {
     pub disagreeing: u64,
     /// The first remarks, each with its line.
     pub remarks: Vec<String>,
+    /// The file was read to its end; else it was told to stop, and what came before is in the ledger.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// A log as a line.
@@ -135,6 +140,10 @@ struct Waiting {
     /// Their ids and inputs.
     known: HashSet<(String, String)>,
     bytes: usize,
+    /// Lines read since the last ones went, among them those that are on record already.
+    lines: usize,
+    /// And their bytes in the file.
+    read: u64,
 }
 
 /// Why files could not be written.
@@ -328,17 +337,35 @@ impl Ledger {
         path: &Path,
         at: Timestamp,
     ) -> Result<Imported, ImportError> {
-        let mut reader = BufReader::new(File::open(path)?);
+        self.provenance_import_watched(tenant, path, at, &Watch::default())
+    }
+
+    /// The same, counted by bytes of the file and stopped between two batches.
+    pub(crate) fn provenance_import_watched(
+        &self,
+        tenant: &Arc<Tenant>,
+        path: &Path,
+        at: Timestamp,
+        watch: &Watch,
+    ) -> Result<Imported, ImportError> {
+        let file = File::open(path)?;
+        watch.total.store(file.metadata()?.len(), Ordering::Relaxed);
+        let mut reader = BufReader::new(file);
         let mut imported = Imported::default();
         let mut salts = tenant.salts();
         let mut waiting = Waiting::default();
         let (mut line, mut number) = (Vec::new(), 0_u64);
         loop {
+            if watch.is_stopped() {
+                return Ok(imported);
+            }
             line.clear();
-            if (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+            let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+            if read == 0 {
                 break;
             }
             number += 1;
+            waiting.read += read as u64;
             if !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX {
                 imported.malformed += 1;
                 imported.remark(number, "longer than any log may be");
@@ -349,9 +376,12 @@ impl Ledger {
                         break;
                     }
                     reader.consume(len);
+                    waiting.read += len as u64;
                 }
                 let rest = reader.fill_buf()?.iter().position(|&byte| byte == b'\n');
-                reader.consume(rest.map_or(0, |rest| rest + 1));
+                let rest = rest.map_or(0, |rest| rest + 1);
+                reader.consume(rest);
+                waiting.read += rest as u64;
                 continue;
             }
             let text = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).trim_ascii();
@@ -367,11 +397,13 @@ impl Ledger {
                     imported.remark(number, &what);
                 }
             }
-            if waiting.drafts.len() == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
-                self.import(tenant, &mut waiting, at, &mut imported)?;
+            waiting.lines += 1;
+            if waiting.lines == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
+                watch.add(self.import(tenant, &mut waiting, at, &mut imported)?);
             }
         }
-        self.import(tenant, &mut waiting, at, &mut imported)?;
+        watch.add(self.import(tenant, &mut waiting, at, &mut imported)?);
+        imported.complete = true;
         Ok(imported)
     }
 
@@ -471,8 +503,10 @@ impl Ledger {
         waiting: &mut Waiting,
         at: Timestamp,
         imported: &mut Imported,
-    ) -> Result<(), ImportError> {
-        let (lines, drafts): (Vec<u64>, Vec<Draft>) = std::mem::take(waiting).drafts.into_iter().unzip();
+    ) -> Result<u64, ImportError> {
+        let waiting = std::mem::take(waiting);
+        let (lines, drafts): (Vec<u64>, Vec<Draft>) = waiting.drafts.into_iter().unzip();
+        self.give_way();
         let outcomes = self.submit_blocking(tenant, drafts, at, false)?;
         for (line, outcome) in lines.into_iter().zip(outcomes) {
             match outcome {
@@ -483,7 +517,7 @@ impl Ledger {
                 }
             }
         }
-        Ok(())
+        Ok(waiting.read)
     }
 }
 

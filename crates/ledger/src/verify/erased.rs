@@ -3,16 +3,17 @@
 //! A body goes in the commit that writes its `erasure.performed` or `retention.archived`. Those records are found by their facet, read, and
 //! held against their own commitments; so a body that went otherwise has none, and is damage. The list of a tenant
 //! is read when verification begins, and again whenever a body is missing that it does not name: an erasure may
-//! have come meanwhile.
+//! have come meanwhile. When it does not name it even then, the facets may be what is wrong, and every leaf is looked
+//! at once: what ails a projection must not make erased evidence look tampered with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use evidence::record::{
     BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, RetentionArchived,
 };
-use evidence::{Header, Kind, RecordId, Salt};
+use evidence::{Finding, FindingCode, Header, Kind, RecordId, Salt};
 use store::{FacetQuery, LeafKey, Store, StoreError, codec};
 
 use crate::archive::{ArchiveError, Archives};
@@ -41,6 +42,8 @@ pub(crate) struct Erasures<'a> {
     ledgers: Vec<(u32, u32)>,
     archives: Archives,
     known: RwLock<Known>,
+    /// Whether every leaf may still be looked at.
+    may_scan: Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -63,18 +66,46 @@ impl Known {
 }
 
 impl<'a> Erasures<'a> {
-    /// Reads those of a tenant.
-    pub(crate) fn load(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
-        let erasures = Self::unread(store, tenant_no)?;
-        erasures.reload()?;
-        Ok(erasures)
+    /// Reads those of a tenant for its verification; damage on the way is a finding, and what can be read is read.
+    pub(crate) fn load(store: &'a dyn Store, tenant_no: u32) -> Result<(Self, Vec<Finding>), StoreError> {
+        let mut findings = Vec::new();
+        let mut or_finding = |result: Result<(), StoreError>| match result {
+            Err(StoreError::Damaged { place, reason }) => {
+                findings.push(Finding::new(FindingCode::Unreadable, place, reason));
+                Ok(false)
+            }
+            other => other.map(|()| true),
+        };
+        let erasures = Self {
+            may_scan: Mutex::new(true),
+            ..Self::unread(store, tenant_no)?
+        };
+        if !or_finding(erasures.reload())? {
+            or_finding(erasures.scan_once())?;
+        }
+        Ok((erasures, findings))
     }
 
     /// The same without the projections, which may be what is wrong: from every leaf of the tenant.
     pub(crate) fn scan(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
         let erasures = Self::unread(store, tenant_no)?;
+        erasures.scan_leaves()?;
+        Ok(erasures)
+    }
+
+    fn scan_once(&self) -> Result<(), StoreError> {
+        // Others that miss a body wait, and then know.
+        let mut may_scan = self.may_scan.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *may_scan) {
+            self.scan_leaves()?;
+        }
+        Ok(())
+    }
+
+    fn scan_leaves(&self) -> Result<(), StoreError> {
+        let store = self.store;
         let mut leaves = Vec::new();
-        for &(_, ledger_no) in &erasures.ledgers {
+        for &(_, ledger_no) in &self.ledgers {
             let size = store.head_read(ledger_no)?.size.as_u64();
             StoredTree::new(store, ledger_no)
                 .leaves(0..size, |index, leaf| {
@@ -92,8 +123,7 @@ impl<'a> Erasures<'a> {
                     reason: error.to_string(),
                 })?;
         }
-        erasures.take(&leaves)?;
-        Ok(erasures)
+        self.take(&leaves)
     }
 
     /// Reads none before one is asked for.
@@ -111,6 +141,7 @@ impl<'a> Erasures<'a> {
             ledgers,
             archives: Archives::default(),
             known: RwLock::default(),
+            may_scan: Mutex::new(false),
         })
     }
 
@@ -190,10 +221,20 @@ impl<'a> Erasures<'a> {
             return Ok(Some(gone));
         }
         let seen = self.known.read().unwrap_or_else(PoisonError::into_inner).records;
-        if Self::count(self.store, self.tenant_no)? != seen {
-            self.reload()?;
+        let reloaded = Self::count(self.store, self.tenant_no)
+            .and_then(|count| if count == seen { Ok(()) } else { self.reload() });
+        match reloaded {
+            // What is damaged is a finding elsewhere; leaves say the same.
+            Ok(()) | Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
         }
-        Ok(self.known(leaf))
+        if let Some(gone) = self.known(leaf) {
+            return Ok(Some(gone));
+        }
+        match self.scan_once() {
+            Ok(()) | Err(StoreError::Damaged { .. }) => Ok(self.known(leaf)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a body is there, asked anew.
@@ -217,6 +258,7 @@ impl<'a> Erasures<'a> {
                 let page = self.store.facet_find(self.tenant_no, &query)?;
                 self.take(&page.leaves)?;
                 let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+                known.records += page.leaves.len() as u64;
                 known.newest[number] = known.newest[number].max(page.leaves.last().copied());
                 if !page.has_more {
                     break;
@@ -238,11 +280,17 @@ impl<'a> Erasures<'a> {
                 }
             }
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.records += 1;
             known.erased.extend(erased);
             if let Some(Taken::Archive(archived)) = read
                 && let Some(&(_, ledger_no)) = self.ledgers.iter().find(|(epoch, _)| *epoch == archived.epoch)
             {
+                // A scan of leaves finds those again that facets named.
+                let known_already = |other: &RetentionArchived| {
+                    other.epoch == archived.epoch && other.archive == archived.archive
+                };
+                if known.archived.iter().any(known_already) {
+                    continue;
+                }
                 let key = |index| LeafKey::new(ledger_no, index);
                 let number = known.archived.len();
                 let stretches = archived.leaves.iter();

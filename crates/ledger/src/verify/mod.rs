@@ -41,7 +41,7 @@ use crate::{HighWater, KeyFolder};
 const ERASURES_MEANWHILE_MAX: u32 = 3;
 
 /// What to hold the ledgers against, and how much of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Question<'a> {
     /// Only this tenant.
     pub tenant_id: Option<String>,
@@ -232,7 +232,10 @@ fn tenant_once(
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
-    let mut erasures = Erasures::load(store, tenant_no)?;
+    let (mut erasures, damage) = Erasures::load(store, tenant_no)?;
+    for finding in damage {
+        report.add(finding.with_tenant(&epochs[0].tenant_id));
+    }
     for error in question
         .archive
         .iter()
@@ -247,14 +250,19 @@ fn tenant_once(
         }
     }
     let erasures = erasures;
-    let snapshot = match store.snapshot(tenant_no) {
-        Ok(snapshot) => snapshot,
+    // Where projections cannot be counted they are not compared; leaves and bodies are looked at all the same.
+    let (snapshot, counted) = match store.snapshot(tenant_no, question.only_ledger) {
+        Ok(snapshot) => (snapshot, true),
         Err(StoreError::Damaged { place, reason }) => {
             report
                 .add(Finding::new(FindingCode::Unreadable, place, reason).with_tenant(&epochs[0].tenant_id));
-            Snapshot::default()
+            (heads_alone(store, epochs, report)?, false)
         }
         Err(error) => return Err(error),
+    };
+    let question = &Question {
+        only_ledger: question.only_ledger || !counted,
+        ..question.clone()
     };
     let mut deriver = Deriver::new(tenant_no).with_ledgers(erasures.ledgers());
     let mut derived = Derived::default();
@@ -307,6 +315,17 @@ fn tenant_once(
         report.undecide(&epochs[0].tenant_id, &why);
     }
     Ok(())
+}
+
+/// The heads that can be read.
+fn heads_alone(store: &dyn Store, epochs: &[LedgerRow], report: &mut Report) -> Result<Snapshot, StoreError> {
+    let mut snapshot = Snapshot::default();
+    for row in epochs {
+        let head = store.head_read(row.ledger_no).map(Some);
+        let head = or_finding(head, Some(&row.tenant_id), report)?;
+        snapshot.heads.extend(head.map(|head| (row.ledger_no, head)));
+    }
+    Ok(snapshot)
 }
 
 /// What an epoch's first leaf, a `ledger.recovered`, says of the epoch before it.

@@ -16,7 +16,7 @@ const SYSTEM: (ActorType, Option<&str>) = (ActorType::System, None);
 const DAY: i64 = 24 * 3_600 * 1_000;
 
 /// A sealed run, one that goes on, one that is made up, and two system records.
-fn filled(bed: &TestLedger) -> Arc<Tenant> {
+pub fn filled(bed: &TestLedger) -> Arc<Tenant> {
     let tenant = bed.tenant("acme");
     bed.all(&tenant, vec![run("r"), step("r", 0), system("a"), step("r", 1)]);
     bed.complete(&tenant, "r");
@@ -333,7 +333,9 @@ fn an_archive_that_cannot_be_read_is_no_damage_and_one_that_is_missing_is_said_b
     assert!(missing.findings[0].place.ends_with(&one.archive));
     let rebuilt = || {
         let store = SqliteStore::open(&Options::new(bed.path()).database(), Access::ReadWrite).unwrap();
-        ledger::rebuild_with(&store, Some(path.parent().unwrap()), &mut |_| {})
+        ledger::rebuild_with(&store, Some(path.parent().unwrap()), &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
     };
     let error = rebuilt().unwrap_err();
     assert!(

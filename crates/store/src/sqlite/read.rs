@@ -342,8 +342,8 @@ impl Store for SqliteStore {
         })
     }
 
-    fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError> {
-        self.read(|c| super::verify::snapshot(c, tenant_no))
+    fn snapshot(&self, tenant_no: u32, only_ledger: bool) -> Result<Snapshot, StoreError> {
+        self.read(|c| super::verify::snapshot(c, tenant_no, only_ledger))
     }
 
     fn runs_get(&self, keys: &[RunKey]) -> Result<Vec<Result<Option<RunRow>, StoreError>>, StoreError> {
