@@ -404,3 +404,35 @@ fn evidence_that_is_too_large_is_a_capture_failure_of_its_run_once() {
         .collect();
     assert_eq!(classes, ["trace_steps", "activity_evidence"], "{integrity}");
 }
+
+#[test]
+fn a_body_that_is_nested_without_end_is_refused_wherever_json_is_free() {
+    let server = TestServer::new();
+    server.run("r");
+    let size = server.tree_size();
+    for depth in [200, 100_000] {
+        let nested = "[".repeat(depth) + &"]".repeat(depth);
+        for (path, body) in [
+            (
+                "/api/v1/runs/r/steps",
+                format!(
+                    r#"{{"step_index":0,"skill_name":"s","status":"success","params":{{"x":{nested}}}}}"#
+                ),
+            ),
+            (
+                "/api/v1/runs/r/evidence/policy-decision",
+                format!(r#"{{"policy_type":"budget","decision":"DENIED","thresholds_used":{nested}}}"#),
+            ),
+            (
+                "/api/v1/provenance",
+                format!(r#"{{"input":{nested},"output":1}}"#),
+            ),
+        ] {
+            let headers = [("content-type", "application/json")];
+            let answer = server.request(axum::http::Method::POST, path, &headers, body);
+            let status = answer.status.as_u16();
+            assert!(matches!(status, 400 | 422), "{path} {depth}: {}", answer.text());
+        }
+    }
+    assert_eq!(server.tree_size(), size);
+}
