@@ -248,7 +248,8 @@ fn no_secret_is_kept_in_an_archive_or_an_export_or_by_whoever_erases_and_holds()
     let out = tempfile::tempdir().unwrap();
     let names = (tenant.tenant_no, &*tenant.tenant_id);
     let store = server.app.ledger.store();
-    let exported = ledger::provenance::export(store, names, out.path(), (None, None), &mut |_| {}).unwrap();
+    let exported =
+        ledger::provenance::file::export(store, names, out.path(), (None, None), &mut |_| {}).unwrap();
     let mut lines = 0;
     for file in std::fs::read_dir(out.path()).unwrap().map(Result::unwrap) {
         let file = std::fs::read_to_string(file.path()).unwrap();
