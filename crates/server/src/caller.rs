@@ -24,7 +24,7 @@ use crate::access::policy::{Asker, Decided};
 use crate::access::recorder::{Detail, Listed, Who};
 use crate::idempotent::{self, IDEMPOTENCY_KEY};
 use crate::oidc::{NoSignIn, Oidc, SignedIn, TokenRefused};
-use crate::{ApiError, App, Received, RequestId};
+use crate::{ApiError, App, Received, RequestId, too_large};
 
 /// The tenant of local mode.
 pub const LOCAL_TENANT: &str = "default";
@@ -567,12 +567,16 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
         .and_then(|_| Some((parts.extensions.get::<Received>()?.0, detail(&parts, &operation))));
     let uri = parts.uri.clone();
     parts.extensions.insert(caller.clone());
+    let about = too_large::about(&mut parts, &operation).await;
     let request = Request::from_parts(parts, body);
     let response = if request.method() == Method::POST && request.headers().contains_key(IDEMPOTENCY_KEY) {
         idempotent::once(&app, &caller, operation, request, next).await
     } else {
         next.run(request).await
     };
+    if let Some(about) = about {
+        too_large::note(&app, &caller, about, response.status()).await;
+    }
     if let Some((at, mut detail)) = event
         && response.status().is_success()
     {

@@ -129,7 +129,8 @@ async fn done(
         key: format!("{}:{principal}:{given}", principal.len()).into(),
     };
     let check = Check {
-        hash: Some(hash),
+        // Of a body with one of few contents its hash tells which; the answer beside it is encrypted.
+        hash: Some(app.once.vault().keyed(&hash)?),
         label: None,
         ttl_secs: TTL_SECS_DEFAULT,
     };

@@ -29,6 +29,7 @@ mod serve;
 mod system;
 mod tasks;
 mod tls;
+mod too_large;
 mod verifications;
 
 pub use access::{Access, Level, Levels, Policies, PolicyError, Rate, operations_that_list};

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use evidence::{hex_string, unhex};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
 
 use super::{OnceError, OnceKey};
 
@@ -21,8 +22,17 @@ const FILE_BYTES_MAX: u64 = 256;
 /// Encrypts and decrypts. The key is read, or made, when it is first needed.
 pub struct Vault {
     file: PathBuf,
-    key: OnceLock<LessSafeKey>,
+    keys: OnceLock<Keys>,
 }
+
+/// What the one key gives.
+struct Keys {
+    seal: LessSafeKey,
+    hash: hmac::Key,
+}
+
+/// What the key of hashes is derived from.
+const HASH_WORDS: &[u8] = b"deponent request hash 1";
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,7 +47,7 @@ impl Vault {
     pub fn new(file: &Path) -> Self {
         Self {
             file: file.to_owned(),
-            key: OnceLock::new(),
+            keys: OnceLock::new(),
         }
     }
 
@@ -46,7 +56,7 @@ impl Vault {
     /// # Errors
     /// The key file cannot be had.
     pub fn ready(&self) -> Result<(), OnceError> {
-        self.key().map(drop)
+        self.keys().map(drop)
     }
 
     /// Seals bytes to a key's place.
@@ -69,7 +79,8 @@ impl Vault {
         let unavailable = |what: &str| OnceError::Unavailable(what.to_owned());
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|error| unavailable(&error.to_string()))?;
-        self.key()?
+        self.keys()?
+            .seal
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut plain)
             .map_err(|_| unavailable("too long to be encrypted"))?;
         plain.extend_from_slice(&nonce);
@@ -83,7 +94,11 @@ impl Vault {
         let Ok(nonce) = Nonce::try_assume_unique_for_key(&nonce) else {
             return Ok(None);
         };
-        let length = match self.key()?.open_in_place(nonce, Aad::from(place), &mut sealed) {
+        let length = match self
+            .keys()?
+            .seal
+            .open_in_place(nonce, Aad::from(place), &mut sealed)
+        {
             Ok(plain) => plain.len(),
             Err(_) => return Ok(None),
         };
@@ -91,9 +106,19 @@ impl Vault {
         Ok(Some(sealed))
     }
 
-    fn key(&self) -> Result<&LessSafeKey, OnceError> {
-        if let Some(key) = self.key.get() {
-            return Ok(key);
+    /// What stands for a hash in a store, so that who has the store alone cannot try what it may be of.
+    ///
+    /// # Errors
+    /// The key file cannot be had.
+    pub fn keyed(&self, hash: &[u8; 32]) -> Result<[u8; 32], OnceError> {
+        let mut keyed = [0; 32];
+        keyed.copy_from_slice(hmac::sign(&self.keys()?.hash, hash).as_ref());
+        Ok(keyed)
+    }
+
+    fn keys(&self) -> Result<&Keys, OnceError> {
+        if let Some(keys) = self.keys.get() {
+            return Ok(keys);
         }
         let failed = |error: &dyn std::fmt::Display| {
             OnceError::Unavailable(format!("{}: {error}", self.file.display()))
@@ -101,7 +126,13 @@ impl Vault {
         let bytes = read_or_create(&self.file).map_err(|error| failed(&error))?;
         let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|error| failed(&error))?;
         // Another thread may have read the same file.
-        Ok(self.key.get_or_init(|| LessSafeKey::new(key)))
+        Ok(self.keys.get_or_init(|| {
+            let hash = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), HASH_WORDS);
+            Keys {
+                seal: LessSafeKey::new(key),
+                hash: hmac::Key::new(hmac::HMAC_SHA256, hash.as_ref()),
+            }
+        }))
     }
 }
 
@@ -205,6 +236,18 @@ mod tests {
             1,
             "nothing is left beside it"
         );
+    }
+
+    #[test]
+    fn a_hash_is_kept_under_the_key_and_is_the_same_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("once.key");
+        let keyed = Vault::new(&file).keyed(&[7; 32]).unwrap();
+        assert_eq!(Vault::new(&file).keyed(&[7; 32]).unwrap(), keyed);
+        assert_ne!(Vault::new(&file).keyed(&[8; 32]).unwrap(), keyed);
+        assert_ne!(keyed, [7; 32]);
+        let other = Vault::new(&folder.path().join("other.key"));
+        assert_ne!(other.keyed(&[7; 32]).unwrap(), keyed);
     }
 
     #[test]

@@ -368,3 +368,71 @@ fn sequence(server: &TestServer, number: usize, input: &Value, expected: &Value,
     }
     !differs
 }
+
+#[test]
+fn evidence_that_is_too_large_is_a_capture_failure_of_its_run_once() {
+    let server = TestServer::new();
+    server.run("r");
+    let large = "x".repeat(17 * 1024 * 1024);
+    let step =
+        json!({ "step_index": 0, "skill_name": "s", "status": "success", "params": { "text": large } });
+    let size = server.tree_size();
+    for _ in 0..2 {
+        assert_eq!(
+            server.post("/api/v1/runs/r/steps", &step).problem(413),
+            "body_too_large"
+        );
+    }
+    assert_eq!(server.tree_size(), size + 1);
+    let activity = json!({ "step_index": 0, "skill_id": large });
+    server
+        .post("/api/v1/runs/r/evidence/activity", &activity)
+        .problem(413);
+    // Of no run nothing is kept, and of what is no evidence neither.
+    server.post("/api/v1/runs/none/steps", &step).problem(413);
+    server
+        .post("/api/v1/runs", &json!({ "run_id": "s", "goal": large }))
+        .problem(413);
+    assert_eq!(server.tree_size(), size + 2);
+    let integrity = server.get("/api/v1/runs/r/integrity").ok();
+    assert_eq!(integrity["has_capture_failures"], true);
+    let classes: Vec<&str> = integrity["capture_failures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failure| failure["evidence_class"].as_str().unwrap())
+        .collect();
+    assert_eq!(classes, ["trace_steps", "activity_evidence"], "{integrity}");
+}
+
+#[test]
+fn a_body_that_is_nested_without_end_is_refused_wherever_json_is_free() {
+    let server = TestServer::new();
+    server.run("r");
+    let size = server.tree_size();
+    for depth in [200, 100_000] {
+        let nested = "[".repeat(depth) + &"]".repeat(depth);
+        for (path, body) in [
+            (
+                "/api/v1/runs/r/steps",
+                format!(
+                    r#"{{"step_index":0,"skill_name":"s","status":"success","params":{{"x":{nested}}}}}"#
+                ),
+            ),
+            (
+                "/api/v1/runs/r/evidence/policy-decision",
+                format!(r#"{{"policy_type":"budget","decision":"DENIED","thresholds_used":{nested}}}"#),
+            ),
+            (
+                "/api/v1/provenance",
+                format!(r#"{{"input":{nested},"output":1}}"#),
+            ),
+        ] {
+            let headers = [("content-type", "application/json")];
+            let answer = server.request(axum::http::Method::POST, path, &headers, body);
+            let status = answer.status.as_u16();
+            assert!(matches!(status, 400 | 422), "{path} {depth}: {}", answer.text());
+        }
+    }
+    assert_eq!(server.tree_size(), size);
+}

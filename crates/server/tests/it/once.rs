@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::Method;
 use bytes::Bytes;
 use evidence::Timestamp;
+use evidence::canonical::{Limits, canonicalize};
 use http_body_util::{BodyExt, Full};
 use ledger::once::{OnOutage, Once, OnceError, OnceOptions, OnceSaid};
 use serde_json::{Value, json};
@@ -557,6 +558,39 @@ fn a_post_that_is_sent_again_is_answered_again() {
         "without a key each is a record"
     );
     assert_eq!(server.tree_size(), size + 2);
+}
+
+#[test]
+fn what_is_kept_of_a_request_does_not_tell_which_of_few_it_was() {
+    let server = TestServer::new();
+    let path = "/api/v1/system-records";
+    let record = |answer: bool| json!({ "component": "c", "event_type": "e", "severity": "INFO", "summary": "s", "details": { "smokes": answer } });
+    assert_eq!(server.keyed(path, "k", &record(true)).status, 201);
+    assert_eq!(
+        server
+            .keyed(path, "k", &record(true))
+            .header("idempotent-replayed"),
+        "true"
+    );
+    assert_eq!(
+        server.keyed(path, "k", &record(false)).problem(422),
+        "idempotency_key_reused"
+    );
+    let folder = &server.app.ledger.options().data_dir;
+    let kept: Vec<u8> = ["state.db", "state.db-wal"]
+        .iter()
+        .flat_map(|name| std::fs::read(folder.join(name)).unwrap_or_default())
+        .collect();
+    // The key is there, and none of what a guesser would try.
+    let holds = |needle: &[u8]| kept.windows(needle.len()).any(|window| window == needle);
+    assert!(holds(b":k"));
+    for answer in [true, false] {
+        let body = record(answer).to_string();
+        let body = canonicalize(body.as_bytes(), Limits::default()).unwrap();
+        for guess in [[path.as_bytes(), b"\0", &body].concat(), body] {
+            assert!(!holds(&evidence::sha256(&guess)), "{answer}");
+        }
+    }
 }
 
 #[test]

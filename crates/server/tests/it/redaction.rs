@@ -1,8 +1,10 @@
 //! Secrets that are sent wherever text can be sent, and looked for wherever text is kept.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::server::{TestServer, export, span};
@@ -90,6 +92,19 @@ fn assert_clean(place: &str, bytes: &[u8]) {
     }
 }
 
+/// Every line that was logged, at every level, by whatever is linked in.
+pub(crate) fn assert_log_clean() {
+    // Otherwise somebody else may have the log, and this one is empty.
+    tracing::trace!("the log is looked at");
+    let log = LOG.lock().unwrap();
+    let text = String::from_utf8_lossy(&log);
+    assert!(
+        text.contains("the log is looked at"),
+        "what is logged is not seen"
+    );
+    assert_clean("the log", &log);
+}
+
 /// Every leaf and body, unpacked, and every file as it lies.
 fn assert_all_clean(server: &TestServer) {
     let tenant = server.app.ledger.tenant("default").unwrap();
@@ -117,7 +132,7 @@ fn assert_all_clean(server: &TestServer) {
         }
     }
     assert!(files >= 2, "database and log are there");
-    assert_clean("the log", &LOG.lock().unwrap());
+    assert_log_clean();
     let verified = server.post("/api/v1/verifications", &json!({})).ok();
     assert_eq!(verified["status"], "verified", "{verified}");
 }
@@ -191,6 +206,136 @@ fn no_secret_sent_by_rest_is_kept_anywhere() {
     server.post("/api/v1/runs/none/steps", &step(0));
     server.post("/api/v1/runs/r/steps", &json!({ "unknown": text }));
     assert_all_clean(&server);
+}
+
+#[test]
+fn no_secret_is_kept_in_an_archive_or_an_export_or_by_whoever_erases_and_holds() {
+    LazyLock::force(&LOG);
+    let server = TestServer::new();
+    let (text, object) = (planted(), planted_object());
+    server.run("r");
+    let log = json!({ "run_id": "r", "input": object, "output": [text, object] });
+    server.created("/api/v1/provenance", &log);
+    server.created("/api/v1/provenance", &json!({ "input": text, "output": object }));
+    server.created(
+        "/api/v1/runs/r/evidence/failures",
+        &json!({ "evidence_class": "policy_decisions", "failure_reason": "capture_failed", "error_message": text }),
+    );
+    let system = json!({ "component": "c", "event_type": "e", "severity": "INFO", "summary": text, "details": object });
+    let erased = server.created("/api/v1/system-records", &system);
+    server.created("/api/v1/system-records", &system);
+    let hold = server.created(
+        "/api/v1/holds",
+        &json!({ "scope": "run", "run_id": "r", "reason": text }),
+    );
+    let hold = hold["hold_id"].as_str().unwrap();
+    server.created(
+        &format!("/api/v1/holds/{hold}/release"),
+        &json!({ "reason": text }),
+    );
+    let key = "/api/v1/idempotency/k";
+    let lease = server
+        .post(&format!("{key}/check"), &json!({ "request": object }))
+        .ok();
+    let failed = json!({ "lease": lease["lease"], "error": text });
+    assert_eq!(server.post(&format!("{key}/fail"), &failed).status, 200);
+    server.complete("r");
+    server.created("/api/v1/runs/r/seal", &json!({}));
+    assert_all_clean(&server);
+
+    // Payloads leave as gzip in base64.
+    let tenant = server.app.ledger.tenant("default").unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let names = (tenant.tenant_no, &*tenant.tenant_id);
+    let store = server.app.ledger.store();
+    let exported =
+        ledger::provenance::file::export(store, names, out.path(), (None, None), &mut |_| {}).unwrap();
+    let mut lines = 0;
+    for file in std::fs::read_dir(out.path()).unwrap().map(Result::unwrap) {
+        let file = std::fs::read_to_string(file.path()).unwrap();
+        assert_clean("the export", file.as_bytes());
+        for line in file.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            for payload in ["input_json", "output_json"] {
+                let packed = STANDARD.decode(line[payload].as_str().unwrap()).unwrap();
+                let mut payload = Vec::new();
+                flate2::read::GzDecoder::new(&packed[..])
+                    .read_to_end(&mut payload)
+                    .unwrap();
+                assert!(payload.windows(10).any(|window| window == b"<REDACTED_"));
+                assert_clean("a payload of the export", &payload);
+                lines += 1;
+            }
+        }
+    }
+    assert_eq!(lines, 4, "{exported:?}");
+
+    let id = erased["receipt"]["record_id"].as_str().unwrap();
+    let erased = server.request(
+        axum::http::Method::DELETE,
+        &format!("/api/v1/records/{id}/body"),
+        &[("content-type", "application/json")],
+        json!({ "reason": text }).to_string(),
+    );
+    assert_eq!(erased.status, 200, "{}", erased.text());
+    assert_clean("the answer to an erasure", erased.text().as_bytes());
+
+    // A year on, all of that is in archives.
+    let year = 366 * 24 * 3_600 * 1_000_000;
+    let later = (server.app.clock)().checked_add_micros(year).unwrap();
+    assert!(server.app.ledger.retain(later).unwrap() > 5);
+    let mut archives = 0;
+    let folder = server.app.ledger.options().archive();
+    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let file = std::fs::read(file.path()).unwrap();
+        assert_clean("an archive", &file);
+        archives += u32::from(file.windows(10).any(|window| window == b"<REDACTED_"));
+    }
+    assert_eq!(archives, 2, "one of runs, one of system records");
+    assert_log_clean();
+}
+
+#[test]
+fn no_line_of_the_log_holds_what_came_over_the_wire() {
+    LazyLock::force(&LOG);
+    let mut served = crate::serve::Served::new();
+    let (text, object) = (planted(), planted_object());
+    let post = |path: &str, body: &str| {
+        served.exchange(
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {}\r\nCookie: {}\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                SECRETS[7],
+                SECRETS[5],
+                body.len()
+            )
+            .as_bytes(),
+        )
+    };
+    let run = json!({ "run_id": "wire", "goal": text, "plan": [object] }).to_string();
+    assert!(post("/api/v1/runs", &run).starts_with("HTTP/1.1 201"));
+    assert!(post("/v1/logs", &json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [{ "body": { "stringValue": text } }] }] }] }).to_string()).starts_with("HTTP/1.1 200"));
+    // What cannot be understood is not quoted either.
+    let unknown = json!({ "unknown": text, "planted": { (text.as_str()): 1 } }).to_string();
+    for body in [&run[..run.len() - 1], text.as_str(), unknown.as_str()] {
+        for path in [
+            "/api/v1/runs",
+            "/api/v1/provenance",
+            "/v1/traces",
+            "/v1/logs",
+            "/api/v1/nothing",
+        ] {
+            let answer = post(path, body);
+            // OTLP passes over what it does not know.
+            assert!(
+                answer.starts_with("HTTP/1.1 4") || path.starts_with("/v1/"),
+                "{path}: {answer}"
+            );
+        }
+    }
+    served.exchange(format!("GET /{} HTTP/1.1\r\nX: {text}\r\n\r\n", SECRETS[0]).as_bytes());
+    served.stop();
+    assert_log_clean();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::access::key;
 use crate::otlp::request;
 use crate::server::TestServer;
 
-struct Served {
+pub(crate) struct Served {
     server: TestServer,
     http: SocketAddr,
     grpc: SocketAddr,
@@ -24,7 +24,7 @@ struct Served {
 }
 
 impl Served {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(TestServer::new())
     }
 
@@ -48,7 +48,7 @@ impl Served {
         }
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
         let served = self.serving.take().unwrap();
         self.server.runtime.block_on(async {
@@ -66,7 +66,7 @@ impl Served {
     }
 
     /// Sends bytes and reads until the server closes.
-    fn exchange(&self, request: &[u8]) -> String {
+    pub(crate) fn exchange(&self, request: &[u8]) -> String {
         let mut stream = self.connect();
         stream.write_all(request).unwrap();
         let mut answer = Vec::new();
