@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Store};
 
 use super::draft;
+use crate::lines::{Lines, TooLong};
 use crate::{Draft, Ledger, RecordError, Salts, Tenant, records};
 
 /// Longest line read: a record of 16 MiB with both payloads in base64, and room.
@@ -328,37 +329,13 @@ impl Ledger {
         path: &Path,
         at: Timestamp,
     ) -> Result<Imported, ImportError> {
-        let mut reader = BufReader::new(File::open(path)?);
+        let mut lines = Lines::new(BufReader::new(File::open(path)?), LINE_BYTES_MAX);
         let mut imported = Imported::default();
         let mut salts = tenant.salts();
         let mut waiting = Waiting::default();
-        let (mut line, mut number) = (Vec::new(), 0_u64);
-        loop {
-            line.clear();
-            if (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
-                break;
-            }
-            number += 1;
-            if !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX {
-                imported.malformed += 1;
-                imported.remark(number, "longer than any log may be");
-                // The rest of it.
-                while reader.fill_buf()?.iter().all(|&byte| byte != b'\n') {
-                    let len = reader.fill_buf()?.len();
-                    if len == 0 {
-                        break;
-                    }
-                    reader.consume(len);
-                }
-                let rest = reader.fill_buf()?.iter().position(|&byte| byte == b'\n');
-                reader.consume(rest.map_or(0, |rest| rest + 1));
-                continue;
-            }
-            let text = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).trim_ascii();
-            if text.is_empty() {
-                continue;
-            }
-            match read_line(text) {
+        while let Some((number, text)) = lines.next_line()? {
+            let read = text.map_err(|TooLong| "longer than any log may be".to_owned());
+            match read.and_then(read_line) {
                 Ok(line) => {
                     self.import_line(tenant, line, number, &mut salts, &mut waiting, &mut imported)?;
                 }
