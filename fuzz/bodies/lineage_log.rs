@@ -8,7 +8,8 @@ pub(crate) fn run(data: &[u8]) {
     let path = folder.path().join("audit_t.jsonl");
     std::fs::write(&path, data).expect("the log is written");
     let log = SourceFile::open(&path).expect("it was just written");
-    let places = Places::new(folder.path(), None, &[folder.path().to_owned()], &[]).expect("the folder is there");
+    let places =
+        Places::new(folder.path(), None, &[folder.path().to_owned()], &[]).expect("the folder is there");
     let required = ["tb_diagnostics".to_owned()];
     for strict in [false, true] {
         let Ok(found) = lineage::verify(&log, &places, &required, strict, &mut |_| {}) else {

@@ -79,9 +79,12 @@ pub(crate) fn run(data: &[u8]) {
                 assert_eq!(rows.len() as u64, first.matched);
             }
             // The rows alone, read as a file, are the same rows. A mark at the beginning is taken off each time.
-            RowFormat::Csv if kind == SourceType::Csv && key.is_some() && !out.starts_with(b"\xef\xbb\xbf") => {
+            RowFormat::Csv
+                if kind == SourceType::Csv && key.is_some() && !out.starts_with(b"\xef\xbb\xbf") =>
+            {
                 std::fs::write(&path, &out).expect("the file is written");
-                let (again, same) = drilled(&path, kind, &evidence, key.clone(), format).expect("it was read before");
+                let (again, same) =
+                    drilled(&path, kind, &evidence, key.clone(), format).expect("it was read before");
                 assert_eq!((again.matched, again.rows), (first.matched, first.matched));
                 assert_eq!(same, out);
                 std::fs::write(&path, bytes).expect("the file is written");
