@@ -2,27 +2,31 @@
 
     import deponent
 
-    client = deponent.Client("http://127.0.0.1:4318")
-    run = client.run()
-
-    @run.step(behavior="skip", key=lambda order: f"pay-{order}")
+    @deponent.step(behavior="skip", key=lambda order: f"pay-{order}")
     def pay(order: str) -> dict[str, str]:
         ...
+
+    with deponent.run(deponent.Client("http://127.0.0.1:4318")):
+        pay("A-17")
 
 See the README for what each behaviour promises.
 """
 
+from .attempt import OpenStep
 from .client import AsyncClient, Client
+from .current import current_run
 from .errors import (
     ConflictError,
     DeponentError,
     IdempotencyViolation,
     InProgress,
     LeaseLost,
+    NoRun,
     ReplayMismatch,
     Unavailable,
 )
-from .run import AsyncOpenStep, AsyncRun, OpenStep, Run
+from .runs import AsyncOpenStep, AsyncRun, Run
+from .steps import CurrentRun, Step, run, step
 from .types import Behavior, StepResult
 
 __all__ = [
@@ -32,13 +36,19 @@ __all__ = [
     "Behavior",
     "Client",
     "ConflictError",
+    "CurrentRun",
     "DeponentError",
     "IdempotencyViolation",
     "InProgress",
     "LeaseLost",
+    "NoRun",
     "OpenStep",
     "ReplayMismatch",
     "Run",
+    "Step",
     "StepResult",
     "Unavailable",
+    "current_run",
+    "run",
+    "step",
 ]

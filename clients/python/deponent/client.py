@@ -16,7 +16,7 @@ from typing import Any, Self
 import httpx
 
 from .errors import UNKNOWN_BEFORE, ConflictError, code_of, raise_for
-from .run import AsyncRun, Run
+from .runs import AsyncRun, Run
 from .types import Json
 
 # Tries of one request in all, and the first pause between two; each is twice the one before.
@@ -107,13 +107,13 @@ class Client:
             return self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
 
     def run(self, run_id: str | None = None, **fields: Json) -> Run:
-        """Starts a run; `fields` are those of POST /api/v1/runs."""
+        """Starts a run; `fields` are those of POST /api/v1/runs. `with` makes it the current one, and ends it."""
         body = _run_body(run_id, fields)
         started = self.request("POST", "/api/v1/runs", body, idempotency_key=str(uuid.uuid4()))
-        return Run(self, str(started["run_id"]))
+        return Run(self, str(started["run_id"]), ends=True)
 
     def attach(self, run_id: str) -> Run:
-        """A run that was started elsewhere."""
+        """A run that was started elsewhere. `with` makes it the current one, and does not end it."""
         return Run(self, run_id)
 
 
@@ -176,7 +176,7 @@ class AsyncClient:
         """Starts a run; `fields` are those of POST /api/v1/runs."""
         body = _run_body(run_id, fields)
         started = await self.request("POST", "/api/v1/runs", body, idempotency_key=str(uuid.uuid4()))
-        return AsyncRun(self, str(started["run_id"]))
+        return AsyncRun(self, str(started["run_id"]), ends=True)
 
     def attach(self, run_id: str) -> AsyncRun:
         """A run that was started elsewhere."""

@@ -17,6 +17,10 @@ class DeponentError(Exception):
         self.problem = problem
 
 
+class NoRun(RuntimeError):
+    """`deponent.step` was used where no run is current."""
+
+
 class ConflictError(DeponentError):
     """The server knows something else under the same name."""
 

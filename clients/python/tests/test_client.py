@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import re
 import subprocess
@@ -171,6 +172,167 @@ def test_the_same_for_asyncio(url: str) -> None:
             await run.complete()
 
     asyncio.run(main())
+
+
+def test_a_function_is_a_step_of_whichever_run_is_current(client: deponent.Client) -> None:
+    calls: list[int] = []
+
+    @deponent.step
+    def plain(n: int) -> int:
+        calls.append(n)
+        return n
+
+    @deponent.step("named", behavior="skip", key=lambda n, of: f"current-{of}-{n}")
+    def once(n: int, of: str) -> int:
+        calls.append(n)
+        return -n
+
+    with client.run() as first:
+        assert (plain(1), once(2, first.run_id), once(2, first.run_id)) == (1, -2, -2)
+        with client.run() as second:
+            assert (plain(3), once(2, first.run_id)) == (3, -2)
+            assert deponent.current_run() is second
+        assert plain(4) == 4
+        assert deponent.current_run() is first
+    assert calls == [1, 2, 3, 4]
+
+    def steps(run: deponent.Run) -> list[tuple[str, str]]:
+        trace = client.request("GET", f"/api/v1/traces/{run.run_id}")
+        assert trace["status"] == "completed", "a run ends with its block"
+        return [(step["skill_name"], step["status"]) for step in trace["steps"]]
+
+    assert steps(first) == [("plain", "success"), ("named", "success"), ("named", "skipped"), ("plain", "success")]
+    assert steps(second) == [("plain", "success"), ("named", "skipped")]
+
+
+def test_without_a_run_nothing_runs_and_that_is_said() -> None:
+    calls: list[str] = []
+
+    @deponent.step(behavior="skip", key="nowhere")
+    def pay() -> None:
+        calls.append("paid")
+
+    with pytest.raises(deponent.NoRun, match="no run is current"):
+        pay()
+    with pytest.raises(deponent.NoRun):
+        with deponent.step("block"):
+            calls.append("block")
+    with pytest.raises(deponent.NoRun):
+        deponent.current_run()
+
+    async def main() -> None:
+        with pytest.raises(deponent.NoRun):
+            async with deponent.step("block"):
+                calls.append("async block")
+
+    asyncio.run(main())
+    assert calls == []
+
+
+def test_a_block_is_a_step_and_a_block_that_raises_fails_its_run(client: deponent.Client) -> None:
+    with pytest.raises(ZeroDivisionError):
+        with deponent.run(client, agent_id="blocks") as run:
+            with deponent.step("fine", params={"n": 1}) as step:
+                step.output = [1]
+            assert step.result is not None and step.result.executed
+            with deponent.step("broken", behavior="skip", key=f"broken-{run.run_id}"):
+                raise ZeroDivisionError
+    trace = client.request("GET", f"/api/v1/traces/{run.run_id}")
+    assert trace["status"] == "failed"
+    assert [step["status"] for step in trace["steps"]] == ["success", "failure"]
+    assert trace["steps"][0]["params"] == {"n": 1}
+    # Its key is free, and a run that was started elsewhere is not ended by who attaches to it.
+    with client.run() as again:
+        with client.attach(again.run_id):
+            with deponent.step("broken", behavior="skip", key=f"broken-{run.run_id}") as step:
+                assert step.must_run
+        again.complete(termination_reason="said by hand")
+    assert client.request("GET", f"/api/v1/traces/{again.run_id}")["status"] == "completed"
+
+
+def test_a_thread_has_the_run_that_is_handed_to_it(client: deponent.Client) -> None:
+    @deponent.step
+    def work(n: int) -> int:
+        return n * n
+
+    with client.run() as run, ThreadPoolExecutor(4) as pool:
+        with pytest.raises(deponent.NoRun):
+            pool.submit(work, 1).result()
+        contexts = [contextvars.copy_context() for _ in range(8)]
+        squares = [pool.submit(context.run, work, n) for n, context in enumerate(contexts)]
+        assert [square.result() for square in squares] == [n * n for n in range(8)]
+    steps = client.request("GET", f"/api/v1/traces/{run.run_id}")["steps"]
+    assert [step["step_index"] for step in steps] == list(range(8)), "each its own index"
+
+
+def test_the_current_run_of_each_task_is_its_own(url: str) -> None:
+    @deponent.step(behavior="skip", key=lambda of: f"task-{of}")
+    async def work(of: str) -> str:
+        await asyncio.sleep(0.05)
+        return of
+
+    async def one(client: deponent.AsyncClient) -> str:
+        async with deponent.run(client) as run:
+            assert await work(run.run_id) == await work(run.run_id) == run.run_id
+            async with deponent.step("block") as step:
+                step.output = run.run_id
+            assert deponent.current_run().run_id == run.run_id
+        return run.run_id
+
+    async def main() -> None:
+        async with deponent.AsyncClient(url) as client:
+            runs = await asyncio.gather(*(one(client) for _ in range(8)))
+            for run_id in runs:
+                trace = await client.request("GET", f"/api/v1/traces/{run_id}")
+                assert trace["status"] == "completed"
+                assert [step["outcome_data"] for step in trace["steps"]] == [run_id] * 3
+            with pytest.raises(deponent.NoRun):
+                await work("nobody's")
+            with pytest.raises(RuntimeError, match="no"):
+                async with await client.run() as run:
+                    raise RuntimeError("no")
+            assert (await client.request("GET", f"/api/v1/traces/{run.run_id}"))["status"] == "failed"
+
+    asyncio.run(main())
+
+
+def test_what_does_not_go_together_is_said_before_anything_runs(client: deponent.Client, url: str) -> None:
+    calls: list[str] = []
+
+    @deponent.step
+    def blocks() -> None:
+        calls.append("blocks")
+
+    @deponent.step
+    async def awaits() -> None:
+        calls.append("awaits")
+
+    with client.run():
+        with pytest.raises(TypeError, match="AsyncClient"):
+            asyncio.run(awaits())
+        with pytest.raises(TypeError, match="name"):
+            with deponent.step():
+                calls.append("nameless")
+        with pytest.raises(TypeError, match="texts"):
+            with deponent.step("block", key=lambda: "k"):
+                calls.append("callable")
+        with pytest.raises(TypeError, match="arguments"):
+            deponent.step("function", params={})(print)
+
+    async def main() -> None:
+        async with deponent.AsyncClient(url) as asynchronous:
+            async with deponent.run(asynchronous):
+                with pytest.raises(TypeError, match="async with"):
+                    blocks()
+            with pytest.raises(TypeError, match="async with"):
+                with deponent.run(asynchronous):
+                    calls.append("run")
+        with pytest.raises(TypeError, match="`with`"):
+            async with deponent.run(client):
+                calls.append("async run")
+
+    asyncio.run(main())
+    assert calls == []
 
 
 def test_a_busy_server_is_asked_again_and_a_refusal_is_not(url: str) -> None:

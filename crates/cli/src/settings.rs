@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use evidence::record::Role;
 use ledger::once::{LEASE_SECS_DEFAULT, LEASE_SECS_MAX, OnOutage, OnceOptions};
 use serde::Deserialize;
+use store::redis::RedisAof;
 
 use crate::output::Usage;
 
@@ -18,7 +19,7 @@ use crate::output::Usage;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 34] = [
+const VARIABLES: [&str; 35] = [
     "DEPONENT_LISTEN",
     "DEPONENT_GRPC_LISTEN",
     "DEPONENT_DATA_DIR",
@@ -28,6 +29,7 @@ const VARIABLES: [&str; 34] = [
     "DEPONENT_IDEMPOTENCY_ON_OUTAGE",
     "DEPONENT_IDEMPOTENCY_LEASE",
     "DEPONENT_IDEMPOTENCY_KEY_FILE",
+    "DEPONENT_IDEMPOTENCY_REDIS_AOF",
     "DEPONENT_CONFIG",
     "DEPONENT_LOG",
     "DEPONENT_LEDGER_ORIGIN",
@@ -83,6 +85,7 @@ struct IdempotencyTable {
     on_outage: Option<String>,
     lease: Option<String>,
     key_file: Option<PathBuf>,
+    redis_aof: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -258,6 +261,9 @@ pub(crate) struct Settings {
     pub(crate) ledger: ledger::Options,
     /// Where idempotency keys are kept; `None`: in the data folder.
     pub(crate) redis_url: Option<String>,
+    /// Whether a Redis without an append-only file is refused.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) redis_aof: RedisAof,
     /// How idempotency keys are held and what is kept with them encrypted.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) once: OnceOptions,
@@ -343,6 +349,14 @@ impl Settings {
                 match self.once.on_outage {
                     OnOutage::Refuse => "refuse",
                     OnOutage::Allow => "allow",
+                }
+                .into(),
+            ),
+            (
+                "idempotency.redis_aof",
+                match self.redis_aof {
+                    RedisAof::Required => "required",
+                    RedisAof::Optional => "optional",
                 }
                 .into(),
             ),
@@ -552,8 +566,19 @@ impl Settings {
                 ))),
             },
         };
+        let redis_aof = match variable("DEPONENT_IDEMPOTENCY_REDIS_AOF")
+            .or(file.idempotency.redis_aof)
+            .as_deref()
+        {
+            None | Some("required") => RedisAof::Required,
+            Some("optional") => RedisAof::Optional,
+            Some(other) => bail!(Usage(format!(
+                "idempotency.redis_aof: {other:?} is neither required nor optional"
+            ))),
+        };
         Ok(Self {
             redis_url,
+            redis_aof,
             once,
             policies: variable("DEPONENT_POLICIES").map(PathBuf::from).or(file.policies),
             rate_limit: rate_limit.filter(|&rate| rate > 0),
@@ -643,6 +668,7 @@ mod tests {
         assert_eq!(settings.grpc_listen.unwrap().to_string(), "127.0.0.1:4317");
         assert_eq!(settings.ledger.origin, "deponent.local");
         assert_eq!(settings.ledger.seal_after_micros, 30_000_000);
+        assert_eq!(settings.redis_aof, RedisAof::Required);
     }
 
     #[test]
@@ -663,6 +689,7 @@ mod tests {
             ("DEPONENT_OIDC_AUDIENCE", "deponent"),
             ("DEPONENT_TLS_CERT", "cert.pem"),
             ("DEPONENT_TLOG_PUBLIC", "perhaps"),
+            ("DEPONENT_IDEMPOTENCY_REDIS_AOF", "sometimes"),
         ] {
             assert!(
                 resolve(&[(name, value)])

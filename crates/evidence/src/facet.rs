@@ -116,6 +116,23 @@ pub fn erased(header: &Header<'_>) -> Vec<String> {
     out
 }
 
+/// Whether a record of a kind that is archived (SPEC 11.6: what belongs to a run, system records and telemetry) may
+/// have this facet. A row that says it of a body that is not at hand is then neither confirmed nor contradicted; all
+/// other lists are known without.
+pub fn of_archived(facet: &str) -> bool {
+    let name = facet.split_once('=').map_or(facet, |(name, _)| name);
+    match name {
+        "kind" => [Kind::SystemRecord, Kind::SystemTelemetry]
+            .iter()
+            .any(|kind| facet.strip_prefix("kind=") == Some(kind.as_str())),
+        "ended" | "step.key" => true,
+        _ => {
+            let area = name.split('.').next().unwrap_or_default();
+            matches!(area, "lineage" | "provenance" | "system" | "telemetry")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,5 +272,68 @@ mod tests {
              audit.run=r2 kind=audit.event"
         );
         assert_eq!(facets, Facts::Audit(event.facts()).facets(&header));
+    }
+
+    #[test]
+    fn what_is_archived_is_in_none_of_the_lists_that_hold_erase_and_judge() {
+        let run = crate::RunPlace {
+            run_id: "r".into(),
+            run_seq: 0,
+        };
+        for &kind in Kind::ALL {
+            let of_run = Header {
+                run: Some(run.clone()),
+                trace_id: Some("t".into()),
+                correlation_id: Some("c".into()),
+                ..header(kind)
+            };
+            let alone = Header {
+                run: None,
+                ..of_run.clone()
+            };
+            let mut facets = Vec::new();
+            if kind.is_of_run() {
+                facets.extend(erased(&of_run));
+            } else if matches!(kind, Kind::SystemRecord | Kind::SystemTelemetry) {
+                facets.extend(erased(&alone));
+            } else {
+                // Bodies of other kinds are always at hand.
+                assert!(!of_archived(&facet("kind", kind.as_str())), "{kind:?}");
+            }
+            for facet in facets.iter().filter(|facet| *facet != "erased") {
+                assert!(of_archived(facet), "{facet}");
+            }
+        }
+        for of_body in [
+            "step.key=k",
+            "system.host=h",
+            "telemetry.run=r",
+            "provenance.input=00",
+            "lineage.fn=f",
+        ] {
+            assert!(of_archived(of_body), "{of_body}");
+        }
+        for other in [
+            "hold",
+            "hold=h",
+            "hold.off.run=r",
+            "erased",
+            "erasure=1",
+            "audit",
+            "audit.run=r",
+            "incident=i",
+            "incident.run=r",
+            "key=k",
+            "setting=s",
+            "job=j",
+            "policy=p",
+            "archived.class=runs",
+            "access",
+            "authorization",
+            "endedness",
+            "systems",
+        ] {
+            assert!(!of_archived(other), "{other}");
+        }
     }
 }

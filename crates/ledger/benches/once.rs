@@ -18,7 +18,7 @@ use ledger::once::{Check, OnOutage, Once, OnceKey, OnceOptions, OnceSpace};
 use ledger::replay::{Begun, Replay, ReplayStep};
 use ledger::{Bind, Draft, Ledger, Options, Salts};
 use store::once::OnceStore;
-use store::redis::{RedisClock, RedisOnce};
+use store::redis::{RedisAof, RedisClock, RedisOnce};
 use store::sqlite::{SqliteOnce, StateDb};
 use tokio::runtime::Runtime;
 
@@ -172,6 +172,8 @@ fn main() {
             &port.to_string(),
             "--save",
             "",
+            "--appendonly",
+            "yes",
             "--dir",
             folder.path().to_str().unwrap(),
         ])
@@ -183,7 +185,7 @@ fn main() {
     }
     let state = StateDb::open(&path).unwrap();
     let url = format!("redis://127.0.0.1:{port}");
-    let backend = RedisOnce::new(&url, RedisClock::Redis, state).unwrap();
+    let backend = RedisOnce::new(&url, RedisClock::Redis, RedisAof::Required, state).unwrap();
     checks(&runtime, "redis", &once(folder.path(), Box::new(backend)));
     redis.kill().unwrap();
     redis.wait().unwrap();

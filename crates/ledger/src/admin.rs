@@ -2,22 +2,24 @@
 //!
 //! While `serve` holds the lock nobody else writes. A command then sends one line
 //! of JSON over a socket that only the folder's owner can open, and reads one line
-//! back. Without a serving process the command takes the lock and does the same
-//! work itself ([`run`]).
+//! back; before it, of long work, lines that say how far it is. Without a serving process
+//! the command takes the lock and does the same work itself ([`run`]).
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evidence::Timestamp;
 use evidence::record::Role;
 use serde::{Deserialize, Serialize};
 
+use crate::own::{Clock, ImportedAsJob, OwnBusy, Tell, Told};
 use crate::{
-    ApiKey, Changer, KeyError, Ledger, NewKey, OpenError, Options, Receipt, RecoverError, TenantError,
+    ApiKey, Changer, KeyError, Ledger, NewKey, OpenError, Options, Receipt, RecoverError, Tenant, TenantError,
 };
 
 /// Longest question: a reason of 1,000 bytes and room.
@@ -29,8 +31,18 @@ const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest remark on an import over the socket; it may quote the file.
 const REMARK_BYTES_MAX: usize = 1_000;
 
-/// How long a rebuild may take before the asker gives up waiting (the work goes on).
+/// How long the server may say nothing before the asker gives up waiting (the work goes on): of long work it says
+/// something four times a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_hours(1);
+
+/// How long the asker waits for a line before it looks whether it is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Longest wait for an asker that does not read, before it is taken for gone.
+const TELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Commands at once: people type them, and each has a thread.
+const COMMANDS_MAX: usize = 16;
 
 /// What a command asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,6 +97,28 @@ pub enum AdminRequest {
         /// Which.
         key_id: String,
     },
+    /// Call off a job of Deponent's own.
+    JobCancel {
+        /// Whose.
+        tenant_id: String,
+        /// Which.
+        job_id: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl AdminRequest {
+    /// In whose ledger the job of this work stands; `None`: it is none.
+    fn tenant_of_job(&self) -> Option<&str> {
+        match self {
+            Self::ProvenanceImport { tenant_id, .. } | Self::LineageImport { tenant_id, .. } => {
+                Some(tenant_id)
+            }
+            Self::Rebuild => Some(crate::INSTANCE),
+            _ => None,
+        }
+    }
 }
 
 /// What it gets.
@@ -113,7 +147,20 @@ pub enum AdminAnswer {
     Rebuilt {
         /// Records that stand in them.
         records: u64,
+        /// Its job.
+        job_id: String,
     },
+    /// How far it is; the answer follows.
+    Progress {
+        /// Its job.
+        job_id: String,
+        /// How much is done.
+        done: u64,
+        /// How much there is to do, as far as is known.
+        total: u64,
+    },
+    /// It stops between two batches.
+    CallingOff,
     /// The API key as it is now.
     Key {
         /// Which.
@@ -137,11 +184,15 @@ pub enum AdminAnswer {
     ProvenanceImported {
         /// What became of it.
         imported: crate::provenance::file::Imported,
+        /// Its job.
+        job_id: String,
     },
     /// An audit log was read.
     LineageImported {
         /// What became of it.
         imported: crate::lineage::LineageImported,
+        /// Its job.
+        job_id: String,
     },
     /// It was not done, for what was asked makes no sense; why.
     Refused {
@@ -160,11 +211,11 @@ pub fn socket(options: &Options) -> PathBuf {
     options.data_dir.join("admin.sock")
 }
 
-/// Answers commands until the process ends. `clock` is read once a command.
+/// Answers commands until the process ends.
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn listen(ledger: Ledger, clock: fn() -> Timestamp) -> io::Result<()> {
+pub fn listen(ledger: Ledger, clock: Clock) -> io::Result<()> {
     let path = socket(ledger.options());
     // The lock is held, so what is there is left over from a process that died.
     match std::fs::remove_file(&path) {
@@ -173,48 +224,143 @@ pub fn listen(ledger: Ledger, clock: fn() -> Timestamp) -> io::Result<()> {
     }
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    // One more than there are commands.
+    let commands = Arc::new(());
     std::thread::Builder::new().name("admin".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            // One at a time: these are rare, and each has the ledger's writer to itself anyway.
-            if let Err(error) = answer(&ledger, &stream, clock) {
-                tracing::warn!(%error, "a command over admin.sock failed");
+            let (ledger, command) = (ledger.clone(), Arc::clone(&commands));
+            let busy = Arc::strong_count(&commands) > COMMANDS_MAX + 1;
+            let thread = std::thread::Builder::new().name("command".into());
+            let spawned = thread.spawn(move || {
+                if let Err(error) = answer(&ledger, &stream, clock, busy) {
+                    tracing::warn!(%error, "a command over admin.sock failed");
+                }
+                drop(command);
+            });
+            if let Err(error) = spawned {
+                tracing::warn!(%error, "a command over admin.sock cannot be begun");
             }
         }
     })?;
     Ok(())
 }
 
-fn answer(ledger: &Ledger, stream: &UnixStream, clock: fn() -> Timestamp) -> io::Result<()> {
+fn answer(ledger: &Ledger, stream: &UnixStream, clock: Clock, busy: bool) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_write_timeout(Some(TELL_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut line)?;
+    let mut gone = false;
+    // Who asked may have gone: the work goes on, and is called off by its job.
+    let mut tell = |told: Told<'_>| {
+        let progress = AdminAnswer::Progress {
+            job_id: told.job_id.to_owned(),
+            done: told.done,
+            total: told.total,
+        };
+        gone = gone || say(stream, &progress).is_err();
+        ControlFlow::Continue(())
+    };
     let answer = match serde_json::from_str(&line) {
-        Ok(request) => run(ledger, request, clock()),
+        Ok(_) if busy => AdminAnswer::Failed {
+            reason: format!("{COMMANDS_MAX} commands are running"),
+        },
+        Ok(request) => run(ledger, request, clock, &mut tell),
         Err(error) => AdminAnswer::Refused {
             reason: error.to_string(),
         },
     };
-    let mut text = serde_json::to_string(&answer)?;
+    if gone { Ok(()) } else { say(stream, &answer) }
+}
+
+fn say(mut stream: &UnixStream, answer: &AdminAnswer) -> io::Result<()> {
+    let mut text = serde_json::to_string(answer)?;
     text.push('\n');
-    let mut stream = stream;
     stream.write_all(text.as_bytes())
 }
 
-/// Asks the process that serves the folder; `None`: nobody does.
+/// Asks the process that serves the folder; `None`: nobody does. What `tell` breaks off is called off.
 ///
 /// # Errors
 /// It is there but did not answer.
-pub fn ask(options: &Options, request: &AdminRequest) -> io::Result<Option<AdminAnswer>> {
+pub fn ask(options: &Options, request: &AdminRequest, tell: Tell<'_>) -> io::Result<Option<AdminAnswer>> {
+    let Some(stream) = send(options, request)? else {
+        return Ok(None);
+    };
+    stream.set_read_timeout(Some(LOOK_EVERY))?;
+    let mut lines = Lines {
+        reader: BufReader::new(&stream),
+        line: Vec::new(),
+    };
+    let (mut heard, mut told) = (Instant::now(), (String::new(), 0, 0));
+    let mut called_off = false;
+    loop {
+        match lines.next()? {
+            None if heard.elapsed() > ANSWER_TIMEOUT => return Err(io::ErrorKind::TimedOut.into()),
+            None => {}
+            Some(AdminAnswer::Progress { job_id, done, total }) => {
+                (heard, told) = (Instant::now(), (job_id, done, total));
+            }
+            Some(answer) => return Ok(Some(answer)),
+        }
+        // Before its job is known there is nothing to call off.
+        if called_off || told.0.is_empty() {
+            continue;
+        }
+        let now = Told {
+            job_id: &told.0,
+            done: told.1,
+            total: told.2,
+        };
+        if let (ControlFlow::Break(reason), Some(tenant_id)) = (tell(now), request.tenant_of_job()) {
+            called_off = true;
+            let cancel = AdminRequest::JobCancel {
+                tenant_id: tenant_id.to_owned(),
+                job_id: told.0.clone(),
+                reason,
+            };
+            // When it has ended meanwhile its answer says so.
+            ask(options, &cancel, &mut crate::own::untold)?;
+        }
+    }
+}
+
+fn send(options: &Options, request: &AdminRequest) -> io::Result<Option<UnixStream>> {
     let Some(mut stream) = connect(&socket(options))? else {
         return Ok(None);
     };
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let mut text = serde_json::to_string(request)?;
     text.push('\n');
     stream.write_all(text.as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
-    Ok(Some(serde_json::from_str(&line)?))
+    Ok(Some(stream))
+}
+
+/// Lines of an answer, as they come.
+struct Lines<'a> {
+    reader: BufReader<&'a UnixStream>,
+    line: Vec<u8>,
+}
+
+impl Lines<'_> {
+    /// The next line; `None`: there is none yet.
+    fn next(&mut self) -> io::Result<Option<AdminAnswer>> {
+        let room = ANSWER_BYTES_MAX.saturating_sub(self.line.len() as u64);
+        match (&mut self.reader).take(room).read_until(b'\n', &mut self.line) {
+            // What was read of a line stays until the rest comes.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+            Ok(_) if !self.line.ends_with(b"\n") => {
+                let message = "the process that serves the folder ended before it answered; what it did until then stays";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+            }
+            Ok(_) => {}
+        }
+        let answer = serde_json::from_slice(&self.line)?;
+        self.line.clear();
+        Ok(Some(answer))
+    }
 }
 
 fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
@@ -233,7 +379,8 @@ fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
 }
 
 /// Does what a command asks, in this process.
-pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer {
+pub fn run(ledger: &Ledger, request: AdminRequest, clock: Clock, tell: Tell<'_>) -> AdminAnswer {
+    let at = (clock.now)();
     let done = match request {
         AdminRequest::TenantCreate { tenant_id } => ledger.tenant_create(&tenant_id, at).map_or_else(
             |error| Err(not_done(&error, matches!(error, TenantError::Name))),
@@ -260,12 +407,12 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
             },
         ),
         AdminRequest::Rebuild => ledger
-            .rebuild()
-            .map(|records| AdminAnswer::Rebuilt { records })
-            .map_err(|reason| NotDone {
-                reason,
-                asked_wrongly: false,
-            }),
+            .rebuild_job(clock, tell)
+            .map(|(records, job_id)| AdminAnswer::Rebuilt {
+                records,
+                job_id: job_id.to_string(),
+            })
+            .map_err(|error| not_done(&error, false)),
         AdminRequest::KeyCreate {
             tenant_id,
             role,
@@ -284,36 +431,31 @@ pub fn run(ledger: &Ledger, request: AdminRequest, at: Timestamp) -> AdminAnswer
                     .map(|given| (given.key, Some(given.text))),
             )
         }
-        AdminRequest::ProvenanceImport { tenant_id, path } => match ledger.tenant(&tenant_id) {
-            None => Err(NotDone {
-                reason: format!("there is no tenant {tenant_id}"),
-                asked_wrongly: true,
-            }),
-            Some(tenant) => ledger
-                .provenance_import(&tenant, &path, at)
-                .map(|mut imported| {
-                    for remark in &mut imported.remarks {
-                        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
-                    }
-                    AdminAnswer::ProvenanceImported { imported }
-                })
-                .map_err(|error| not_done(&error, false)),
-        },
-        AdminRequest::LineageImport { tenant_id, path } => match ledger.tenant(&tenant_id) {
-            None => Err(NotDone {
-                reason: format!("there is no tenant {tenant_id}"),
-                asked_wrongly: true,
-            }),
-            Some(tenant) => ledger
-                .lineage_import(&tenant, &path, at)
-                .map(|mut imported| {
-                    for remark in &mut imported.remarks {
-                        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
-                    }
-                    AdminAnswer::LineageImported { imported }
-                })
-                .map_err(|error| not_done(&error, false)),
-        },
+        AdminRequest::ProvenanceImport { tenant_id, path } => {
+            with_tenant(ledger, &tenant_id).and_then(|tenant| {
+                let done = ledger.provenance_import_job(&tenant, &path, clock, tell);
+                let (mut imported, job_id) = imported(done)?;
+                cut(&mut imported.remarks);
+                Ok(AdminAnswer::ProvenanceImported { imported, job_id })
+            })
+        }
+        AdminRequest::LineageImport { tenant_id, path } => {
+            with_tenant(ledger, &tenant_id).and_then(|tenant| {
+                let done = ledger.lineage_import_job(&tenant, &path, clock, tell);
+                let (mut imported, job_id) = imported(done)?;
+                cut(&mut imported.remarks);
+                Ok(AdminAnswer::LineageImported { imported, job_id })
+            })
+        }
+        AdminRequest::JobCancel {
+            tenant_id,
+            job_id,
+            reason,
+        } => with_tenant(ledger, &tenant_id).and_then(|tenant| {
+            let done = ledger.own_cancel(&tenant, &job_id, reason, clock);
+            done.map(|()| AdminAnswer::CallingOff)
+                .map_err(|error| not_done(&error, false))
+        }),
         AdminRequest::KeyRotate { key_id } => key_answer(
             ledger
                 .key_rotate(None, &key_id, &Changer::local(), at)
@@ -348,6 +490,27 @@ fn not_done(error: &dyn std::error::Error, asked_wrongly: bool) -> NotDone {
     }
 }
 
+fn with_tenant(ledger: &Ledger, tenant_id: &str) -> Result<Arc<Tenant>, NotDone> {
+    ledger.tenant(tenant_id).ok_or_else(|| NotDone {
+        reason: format!("there is no tenant {tenant_id}"),
+        asked_wrongly: true,
+    })
+}
+
+fn imported<T, E: std::error::Error>(
+    done: Result<ImportedAsJob<T, E>, OwnBusy>,
+) -> Result<(T, String), NotDone> {
+    let done = done.map_err(|error| not_done(&error, false))?;
+    let imported = done.result.map_err(|error| not_done(&error, false))?;
+    Ok((imported, done.job_id.to_string()))
+}
+
+fn cut(remarks: &mut [String]) {
+    for remark in remarks {
+        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
+    }
+}
+
 fn key_answer(done: Result<(Arc<ApiKey>, Option<String>), KeyError>) -> Result<AdminAnswer, NotDone> {
     let (key, text) = done.map_err(|error| {
         let asked_wrongly = !matches!(error, KeyError::Submit(_) | KeyError::Body(_));
@@ -369,12 +532,17 @@ fn key_answer(done: Result<(Arc<ApiKey>, Option<String>), KeyError>) -> Result<A
 ///
 /// # Errors
 /// The folder cannot be opened, or who serves it did not answer.
-pub fn ask_or_run(options: Options, request: AdminRequest, at: Timestamp) -> Result<AdminAnswer, OpenError> {
-    if let Some(answer) = ask(&options, &request)? {
+pub fn ask_or_run(
+    options: Options,
+    request: AdminRequest,
+    clock: Clock,
+    tell: Tell<'_>,
+) -> Result<AdminAnswer, OpenError> {
+    if let Some(answer) = ask(&options, &request, tell)? {
         return Ok(answer);
     }
-    let ledger = Ledger::open(options, at)?;
-    let answer = run(&ledger, request, at);
+    let ledger = Ledger::open(options, (clock.now)())?;
+    let answer = run(&ledger, request, clock, tell);
     ledger.close();
     Ok(answer)
 }

@@ -177,6 +177,9 @@ impl Verifier {
         let question = Question {
             marks: marks.as_ref().ok(),
             keys: Some(&keys),
+            archive: Some(self.ledger.options().archive()),
+            // Its operator may keep it elsewhere.
+            archive_may_be_away: true,
             ..question
         };
         let mut report = verify(self.ledger.store(), &question)?;

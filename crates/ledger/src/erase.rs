@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
 use evidence::record::{
-    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView, RuleBroken,
-    is_erasable,
+    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView,
+    ReplayEnforced, RuleBroken, is_erasable,
 };
 use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
 use serde::Deserialize;
@@ -55,8 +55,19 @@ pub struct Erasure {
     pub erased: Vec<(RecordId, Kind)>,
     /// What may still tell of them.
     pub remains: Vec<Remains>,
+    /// Under which keys of steps what was erased may be stored: [`crate::replay::forget_outputs`] takes it away.
+    pub outputs: Vec<StepOutput>,
     /// How thoroughly the files are rid of them; `None`: a reader was in the way, it is tried again.
     pub scrubbed: Option<Scrubbed>,
+}
+
+/// What came out of an erased step, as its replay may have it stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepOutput {
+    /// The step's key.
+    pub key: String,
+    /// What its SHA-256 may be.
+    pub hashes: Vec<[u8; 32]>,
 }
 
 /// Something from which an erased body may still be guessed.
@@ -161,6 +172,7 @@ struct Doomed {
     recorded_at: Timestamp,
     row: ErasedRow,
     held_by: Vec<HeldBy>,
+    output: Option<StepOutput>,
 }
 
 impl Ledger {
@@ -193,12 +205,19 @@ impl Ledger {
             let Some((receipt, plan)) = answer.recv().map_err(|_| self.unanswered())?? else {
                 continue;
             };
-            let scrubbed = self.store().scrub();
+            // Both, whatever becomes of one: what was erased may stand in an archive that no record names, too.
+            let swept = self.sweep_archives();
+            let scrubbed = self.store().scrub().and_then(|scrubbed| swept.map(|()| scrubbed));
             if let Err(error) = &scrubbed {
-                tracing::warn!(%error, "the database was not scrubbed of what was erased; it is tried again");
+                tracing::warn!(%error, "the files were not scrubbed of what was erased; it is tried again");
             }
             return Ok(Erasure {
                 receipt,
+                outputs: plan
+                    .doomed
+                    .iter()
+                    .filter_map(|doomed| doomed.output.clone())
+                    .collect(),
                 erased: plan
                     .doomed
                     .iter()
@@ -371,6 +390,7 @@ fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, Erase
         kind: header.kind,
         recorded_at: header.recorded_at,
         held_by: HeldBy::of(header.id, run_id, &before),
+        output: output_of(header.kind, body),
         row: ErasedRow {
             leaf,
             facets_gained: after
@@ -385,6 +405,43 @@ fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, Erase
             run_record: None,
         },
     })
+}
+
+/// What a step or its enforcement says of a stored output.
+fn output_of(kind: Kind, body: &[u8]) -> Option<StepOutput> {
+    let (key, hashes) = match kind {
+        Kind::ReplayEnforced => {
+            let enforced = ReplayEnforced::read(body)?;
+            let hash = enforced.output_hash.as_deref().and_then(unhex_text);
+            (enforced.idempotency_key?, hash.into_iter().collect())
+        }
+        Kind::TraceStep => {
+            let body = canonical::parse(body, canonical::Limits::default()).ok()?;
+            let step = body.get("step")?;
+            let Some(Value::String(key)) = step.get("idempotency_key") else {
+                return None;
+            };
+            (key.clone(), outputs(step))
+        }
+        _ => return None,
+    };
+    Some(StepOutput { key, hashes })
+}
+
+/// What SHA-256 of a step's output may be: as its sender says, for what was redacted; and as it stands here.
+fn outputs(step: &Value) -> Vec<[u8; 32]> {
+    let mut hashes = Vec::with_capacity(2);
+    if let Some(Value::String(text)) = step.get("output_hash") {
+        hashes.extend(unhex_text(text));
+    }
+    if let Some(output) = step.get("outcome_data") {
+        hashes.push(sha256(&canonical::to_vec(output)));
+    }
+    hashes
+}
+
+fn unhex_text(text: &str) -> Option<[u8; 32]> {
+    unhex(text.as_bytes())
 }
 
 /// Goes once through the records of a run: finds those that hold a hash of what is erased, and adds the run up
@@ -443,6 +500,9 @@ fn with_run(
                 Kind::ProvenanceLog => hashes
                     .in_provenance(there)
                     .then_some("it holds what was erased, or an unsalted hash of it"),
+                Kind::ReplayEnforced => hashes
+                    .in_enforcement(there, step_index)
+                    .then_some("it holds what came out of the step, or an unsalted hash of it"),
                 _ => None,
             };
             match why {
@@ -559,6 +619,8 @@ struct Hashes {
     all: HashSet<[u8; 32]>,
     /// The first of them, those of the largest parts.
     first: Vec<[u8; 32]>,
+    /// Of what came out of a step, as a whole.
+    outputs: Vec<[u8; 32]>,
 }
 
 impl Hashes {
@@ -568,7 +630,17 @@ impl Hashes {
             return hashes;
         };
         let mut left = HASHED_BYTES_MAX;
-        if kind == Kind::TraceStep {
+        if kind == Kind::ReplayEnforced {
+            for name in ["output", "output_hash"] {
+                if let Some(part) = body.get(name) {
+                    hashes.walk(part, HASHED_DEPTH, &mut left);
+                }
+            }
+            if let Some(Value::String(text)) = body.get("output_hash") {
+                hashes.outputs.extend(unhex_text(text));
+            }
+        } else if kind == Kind::TraceStep {
+            hashes.outputs = body.get("step").map(outputs).unwrap_or_default();
             // What the step took in and gave out. The words of its form ("success") tell nothing of it.
             for (section, name) in [
                 ("step", "params"),
@@ -645,6 +717,20 @@ impl Hashes {
             || self.has(wire.response_fingerprint)
     }
 
+    /// Compared with whole outputs: of a part, such as a lone `true`, too many others have the hash.
+    fn in_enforcement(&self, body: &[u8], step_index: Option<u32>) -> bool {
+        let Some(enforced) = ReplayEnforced::read(body) else {
+            return false;
+        };
+        let is_output = |hex: &Option<String>| {
+            let hash = hex.as_deref().and_then(unhex_text);
+            hash.is_some_and(|hash| self.outputs.contains(&hash))
+        };
+        step_index == Some(enforced.step_index)
+            || is_output(&enforced.output_hash)
+            || is_output(&enforced.stored_hash)
+    }
+
     fn in_provenance(&self, body: &[u8]) -> bool {
         ProvenanceView::read(body)
             .is_ok_and(|log| self.has(Some(log.input_hash)) || self.has(Some(log.output_hash)))
@@ -696,6 +782,7 @@ fn always_left(header: &Header<'_>) -> Vec<Remains> {
         "the header: kind, ids, times and actor",
         "what other records say of the same thing in their own words",
         "backups, archives and exports made earlier still hold the text",
+        "an answer that was kept for its Idempotency-Key may repeat it, encrypted, for up to a day",
     ];
     if header.kind == Kind::TraceStep {
         left.insert(1, "where the step stood: its index, or the ids of its span");

@@ -27,6 +27,7 @@ mod names;
 pub mod once;
 mod open;
 mod outcome;
+pub mod own;
 mod place;
 pub mod provenance;
 mod queue;
@@ -39,11 +40,14 @@ mod sequencer;
 mod settings;
 mod settle;
 mod steps;
+mod sweep;
 mod tenant;
+mod trace_diff;
 mod tree;
 pub mod verify;
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -60,7 +64,7 @@ pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
-pub use erase::{EraseAsked, EraseError, Erasure, Remains};
+pub use erase::{EraseAsked, EraseError, Erasure, Remains, StepOutput};
 pub use high_water::{HighWater, Mark};
 pub use hold::{HoldError, HoldMark, HoldRead};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
@@ -77,7 +81,7 @@ pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
 pub use rebuild::{rebuild, rebuild_with};
-pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records};
+pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records, run_of};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use retention::{RetentionError, RetentionSettings};
 pub use settings::{Setting, SettingError};
@@ -86,9 +90,13 @@ pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
 pub use tenant::{
     INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, origin_of,
 };
+pub use trace_diff::{Divergence, TraceDiff, trace_diff};
 pub use tree::{StoredTree, TreeError};
 
 use queue::{Queue, Submission};
+
+/// How long work that gives way waits before it looks again.
+const GIVE_WAY: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// A running ledger service over one data folder. Cheap to clone.
 #[derive(Clone)]
@@ -110,7 +118,10 @@ pub(crate) struct Inner {
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,
     pub(crate) settings: Mutex<()>,
-    pub(crate) retention: Mutex<retention::AllPassed>,
+    pub(crate) retention: Mutex<retention::AllWalks>,
+    /// Held while an archive is written, until a record names it, and while others are swept.
+    pub(crate) archives: Mutex<retention::Named>,
+    pub(crate) running: own::Running,
     pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Option<File>,
@@ -298,31 +309,73 @@ impl Ledger {
     /// Makes all projections anew, while nothing else is written. Blocks; gives the records that stand in them.
     ///
     /// # Errors
-    /// Why not, in one line; the old projections stand.
-    pub fn rebuild(&self) -> Result<u64, String> {
+    /// Why not; the old projections stand.
+    pub fn rebuild(&self) -> Result<u64, own::RebuildError> {
+        self.rebuild_watched(&Arc::default())
+    }
+
+    /// The same, counted by leaves and stopped between two steps.
+    pub(crate) fn rebuild_watched(&self, watch: &Arc<own::Watch>) -> Result<u64, own::RebuildError> {
+        let failed = |error: &dyn std::fmt::Display| own::RebuildError::Failed(error.to_string());
+        let ledgers = self.store().ledgers_list().map_err(|error| failed(&error))?;
+        let mut total = 0;
+        for row in ledgers {
+            let head = self
+                .store()
+                .head_read(row.ledger_no)
+                .map_err(|error| failed(&error))?;
+            total += head.size.as_u64();
+        }
+        watch.total.store(total, Ordering::Relaxed);
         let (reply, answer) = std::sync::mpsc::channel();
+        let told = Arc::clone(watch);
         let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
             let inner = Arc::clone(sequencer.inner());
+            let progress = &mut |done| {
+                told.done.store(done, Ordering::Relaxed);
+                if told.is_stopped() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
             let rebuilt = match inner.stopped() {
                 Some(reason) => Err(SubmitError::Stopped(reason).to_string()),
-                None => rebuild_with(inner.store.as_ref(), Some(&inner.options.archive()), &mut |_| {})
+                None => rebuild_with(inner.store.as_ref(), Some(&inner.options.archive()), progress)
                     .map_err(|error| error.to_string()),
             };
-            if let Err(reason) = &rebuilt
-                && inner.stopped().is_none()
-                && inner.store.is_stopped()
-            {
-                inner.stop(format!("the projections could not be written: {reason}"));
+            match &rebuilt {
+                // What jobs are is read from what is new now.
+                Ok(_) => inner.jobs.forget(),
+                Err(reason) if inner.stopped().is_none() && inner.store.is_stopped() => {
+                    inner.stop(format!("the projections could not be written: {reason}"));
+                }
+                Err(_) => {}
             }
             // The asker may have gone; the projections are new all the same.
             let _ = reply.send(rebuilt);
         }));
-        let closing = || SubmitError::Closing.to_string();
-        if queued {
-            answer.recv().map_err(|_| closing())?
-        } else {
-            Err(closing())
+        if !queued {
+            return Err(failed(&SubmitError::Closing));
         }
+        match answer.recv() {
+            Ok(Ok(records)) => Ok(records),
+            Ok(Err(_)) if watch.is_stopped() => Err(own::RebuildError::Stopped),
+            Ok(Err(reason)) => Err(own::RebuildError::Failed(reason)),
+            Err(_) => Err(failed(&SubmitError::Closing)),
+        }
+    }
+
+    /// Waits while so much waits for the sequencer that others would soon be refused: long work gives way.
+    pub(crate) fn give_way(&self) {
+        while self.queue_depth() > queue::QUEUE_RECORDS_MAX / 2 && !self.is_closing() {
+            std::thread::sleep(GIVE_WAY);
+        }
+    }
+
+    /// Nothing is taken in any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.inner.closing.load(Ordering::Acquire)
     }
 
     /// Signs a checkpoint over everything committed so far, now. Blocks.
@@ -340,6 +393,7 @@ impl Ledger {
     /// Takes nothing in any more, finishes what waits, signs the last checkpoints. Blocks.
     pub fn close(&self) {
         self.inner.closing.store(true, Ordering::Release);
+        self.own_interrupt();
         self.inner.queue.close();
         let thread = self
             .inner

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use evidence::canonical::{self, Value};
 use evidence::facet::facet;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Store};
 
 use crate::lines::{Lines, TooLong};
+use crate::own::Watch;
 use crate::{
     Bind, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
     SubmitError, Tenant, records,
@@ -87,6 +89,9 @@ pub struct LineageImported {
     pub malformed: u64,
     /// The first remarks, each with its line.
     pub remarks: Vec<String>,
+    /// The log was read to its end; else it was told to stop, and what came before is in the ledger.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// Why a file was not imported, or not to its end.
@@ -205,6 +210,17 @@ impl Ledger {
         path: &Path,
         at: Timestamp,
     ) -> Result<LineageImported, LineageImportError> {
+        self.lineage_import_watched(tenant, path, at, &Watch::default())
+    }
+
+    /// The same, counted by bytes of the log and stopped between two batches: its run is then left open.
+    pub(crate) fn lineage_import_watched(
+        &self,
+        tenant: &Arc<Tenant>,
+        path: &Path,
+        at: Timestamp,
+        watch: &Watch,
+    ) -> Result<LineageImported, LineageImportError> {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -217,7 +233,9 @@ impl Ledger {
             .filter(|run_id| !run_id.chars().any(char::is_control))
             .ok_or_else(|| LineageImportError::Name(name.to_owned()))?;
         let trace_id = format!("trace_{run_id}");
-        let mut lines = Lines::new(BufReader::new(File::open(path)?), LINE_BYTES_MAX);
+        let file = File::open(path)?;
+        watch.total.store(file.metadata()?.len(), Ordering::Relaxed);
+        let mut lines = Lines::new(BufReader::new(file), LINE_BYTES_MAX);
         let mut imported = LineageImported {
             run_id: run_id.to_owned(),
             ..LineageImported::default()
@@ -231,6 +249,9 @@ impl Ledger {
             *count - 1
         };
         while let Some((number, read)) = lines.next_line()? {
+            if watch.is_stopped() {
+                return Ok(imported);
+            }
             if seen.len() > LINES_MAX {
                 return Err(LineageImportError::Lines);
             }
@@ -261,12 +282,15 @@ impl Ledger {
             }
             if waiting.drafts.len() == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
                 self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
+                watch.done.store(lines.bytes_read(), Ordering::Relaxed);
             }
         }
         self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
+        watch.done.store(lines.bytes_read(), Ordering::Relaxed);
         if imported.written + imported.known > 0 {
             self.lineage_end(tenant, run_id, at)?;
         }
+        imported.complete = true;
         Ok(imported)
     }
 
@@ -324,6 +348,7 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<(), SubmitError> {
         let waiting = std::mem::take(waiting);
+        self.give_way();
         let outcomes = self.submit_blocking(tenant, waiting.drafts, at, false)?;
         for (outcome, number) in outcomes.into_iter().zip(waiting.numbers) {
             match outcome {

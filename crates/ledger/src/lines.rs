@@ -14,6 +14,7 @@ pub(crate) struct Lines<R> {
     bytes_max: u64,
     line: Vec<u8>,
     number: u64,
+    bytes_read: u64,
 }
 
 impl<R: BufRead> Lines<R> {
@@ -24,7 +25,13 @@ impl<R: BufRead> Lines<R> {
             bytes_max,
             line: Vec::new(),
             number: 0,
+            bytes_read: 0,
         }
+    }
+
+    /// Bytes of the file so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// The next line with its number, from 1.
@@ -32,9 +39,11 @@ impl<R: BufRead> Lines<R> {
         loop {
             self.line.clear();
             let mut one = (&mut self.reader).take(self.bytes_max);
-            if one.read_until(b'\n', &mut self.line)? == 0 {
+            let read = one.read_until(b'\n', &mut self.line)?;
+            if read == 0 {
                 return Ok(None);
             }
+            self.bytes_read += read as u64;
             self.number += 1;
             if self.line.len() as u64 == self.bytes_max && !self.line.ends_with(b"\n") {
                 self.pass_over()?;
@@ -53,6 +62,7 @@ impl<R: BufRead> Lines<R> {
             let end = buffer.iter().position(|byte| *byte == b'\n');
             let used = end.map_or(buffer.len(), |end| end + 1);
             self.reader.consume(used);
+            self.bytes_read += used as u64;
             if end.is_some() || used == 0 {
                 return Ok(());
             }
@@ -86,5 +96,6 @@ mod tests {
                 (7, Err(TooLong)),
             ]
         );
+        assert_eq!(lines.bytes_read(), text.len() as u64);
     }
 }

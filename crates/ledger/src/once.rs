@@ -22,6 +22,7 @@ use std::time::Duration;
 use evidence::Timestamp;
 use store::once::{OnceAct, OnceAsk, OnceStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 pub use store::once::{
     ENTRIES_PER_TENANT_MAX, Lease, OnceEntry, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStatus, Previous,
@@ -53,6 +54,12 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Kept results that are read and held at once, as many bytes as bodies in flight: who repeats a request asks with
 /// a few bytes for up to 4 MiB.
 const RESULTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// First pause before a holder tries again to end its key; each is twice the one before.
+const TRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest such pause: an outage that has ended is noticed that soon.
+const TRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a check does when the backend cannot answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,6 +180,27 @@ pub enum KeyRefusal {
     /// Nothing can be said.
     #[error(transparent)]
     Backend(#[from] OnceError),
+}
+
+/// Tries of a holder to end its key while the backend is away, for as long as its lease may hold: after that another
+/// may have begun the same.
+#[derive(Debug)]
+pub struct Tries {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Tries {
+    /// Waits until the next is due; `false`: there is none.
+    pub async fn next(&mut self) -> bool {
+        let now = Instant::now();
+        if now >= self.until {
+            return false;
+        }
+        sleep_until((now + self.pause).min(self.until)).await;
+        self.pause = (self.pause * 2).min(TRY_PAUSE_MAX);
+        true
+    }
 }
 
 /// A check.
@@ -319,6 +347,15 @@ impl Once {
         Duration::from_secs(u64::from(self.inner.options.lease_secs)) / 3
     }
 
+    /// Tries to end a key, from now on.
+    pub fn tries(&self) -> Tries {
+        let lease = Duration::from_secs(self.inner.options.lease_secs.into());
+        Tries {
+            until: Instant::now() + lease,
+            pause: TRY_PAUSE,
+        }
+    }
+
     /// Does something and renews the lease meanwhile. Work that is at it longer than a lease holds must not block the
     /// thread it is polled on. A lease that is lost all the same does not stop the work: it is half done then.
     pub async fn holding<T>(
@@ -349,6 +386,20 @@ impl Once {
         }
     }
 
+    /// Whether the backend can answer now.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn answers(&self, at: Timestamp) -> Result<(), OnceError> {
+        // No caller's key: none is of an empty tenant.
+        let nobody = OnceKey {
+            space: OnceSpace::Key,
+            tenant: "".into(),
+            key: "answers".into(),
+        };
+        self.ask(&nobody, OnceAct::Read, at).await.map(drop)
+    }
+
     /// Where a key stands.
     ///
     /// # Errors
@@ -358,6 +409,20 @@ impl Once {
             OnceSaid::Read(entry) => entry.map(|entry| *entry),
             _ => None,
         })
+    }
+
+    /// What came of a key must not be told any more, if it is this; that it was done stays. Says whether it was.
+    ///
+    /// # Errors
+    /// The backend cannot answer.
+    pub async fn forget(
+        &self,
+        key: &OnceKey,
+        response_hash: [u8; 32],
+        at: Timestamp,
+    ) -> Result<bool, OnceError> {
+        let said = self.ask(key, OnceAct::Forget { response_hash }, at).await?;
+        Ok(matches!(said, OnceSaid::Done(_)))
     }
 
     /// The key was never there; who holds it has lost it.

@@ -150,6 +150,8 @@ impl Ledger {
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),
             retention: Mutex::default(),
+            running: crate::own::Running::default(),
+            archives: Mutex::default(),
             settings: Mutex::new(()),
             sealing: Mutex::default(),
             thread: Mutex::new(None),

@@ -1,6 +1,7 @@
 //! `ledger rebuild`: every projection, made anew from leaves and bodies.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use evidence::{Finding, FindingCode};
@@ -8,6 +9,7 @@ use store::codec::Unpacker;
 use store::{Batch, Head, LateRunRow, LeafKey, LedgerRow, Store, StoreError};
 use tlog::TreeSize;
 
+use crate::archive::ArchiveError;
 use crate::tree::StoredTree;
 use crate::verify::{Derived, Deriver, Erasures, Examiner};
 
@@ -22,17 +24,20 @@ const STEP_LEAVES: u64 = 1_024;
 /// A record cannot be read. A rebuild from damaged evidence would hide the damage, so nothing is replaced;
 /// verification names what is wrong.
 pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, StoreError> {
-    rebuild_with(store, None, progress)
+    rebuild_with(store, None, &mut |done| {
+        progress(done);
+        ControlFlow::Continue(())
+    })
 }
 
-/// The same with the archives in a folder, without which what was pruned cannot be read.
+/// The same with the archives in a folder, without which what was pruned cannot be read. `Break` stops it.
 ///
 /// # Errors
-/// See [`rebuild`].
+/// See [`rebuild`]; [`StoreError::Unavailable`] when it was stopped.
 pub fn rebuild_with(
     store: &dyn Store,
     archive: Option<&Path>,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<u64, StoreError> {
     let mut ledgers = store.ledgers_list()?;
     ledgers.sort_by_key(|row| (row.tenant_no, row.epoch));
@@ -73,7 +78,7 @@ struct Rebuilder<'a> {
     /// What was erased of the tenant at hand.
     erasures: Option<(u32, Erasures<'a>)>,
     done: u64,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
     finished: Option<(u32, Deriver)>,
 }
 
@@ -98,9 +103,11 @@ impl Iterator for Rebuilder<'_> {
         if self.erasures.as_ref().is_none_or(|(no, _)| *no != tenant_no) {
             match Erasures::scan(self.store, tenant_no) {
                 Ok(mut erasures) => {
-                    if let Some(folder) = self.archive {
-                        // What is missing is told by the leaf that needs it.
-                        drop(erasures.open_archives(folder));
+                    let folder = self.archive.into_iter();
+                    let error = folder.flat_map(|folder| erasures.open_archives(folder)).next();
+                    if let Some(error) = error {
+                        self.ledgers.clear();
+                        return Some(Err(not_at_hand(&row.tenant_id, error)));
                     }
                     self.erasures = Some((tenant_no, erasures));
                 }
@@ -119,7 +126,10 @@ impl Iterator for Rebuilder<'_> {
         match step {
             Ok((batch, end, size)) => {
                 self.done += end - self.at;
-                (self.progress)(self.done);
+                if (self.progress)(self.done).is_break() {
+                    self.ledgers.clear();
+                    return Some(Err(StoreError::Unavailable("it was stopped".into())));
+                }
                 self.at = end;
                 if end >= size {
                     self.ledgers.pop_front();
@@ -173,10 +183,24 @@ fn step(
             Ok(())
         })
         .map_err(|error| damaged(error.to_string()))?;
+    if let Some(why) = erasures.archive_unread() {
+        return Err(StoreError::Unavailable(why));
+    }
     if let Some(finding) = findings.into_iter().next() {
         return Err(damaged(finding.to_string()));
     }
     Ok((batch_of(row.tenant_no, derived), end, size))
+}
+
+/// Each archive has records that projections are made of: without one there are none.
+fn not_at_hand(tenant_id: &str, error: ArchiveError) -> StoreError {
+    match error {
+        ArchiveError::Missing(finding) | ArchiveError::Wrong(finding) => StoreError::Damaged {
+            place: "archive",
+            reason: finding.with_tenant(tenant_id).to_string(),
+        },
+        ArchiveError::Unread(why) => StoreError::Unavailable(why),
+    }
 }
 
 fn batch_of(tenant_no: u32, derived: Derived) -> Batch {

@@ -198,12 +198,7 @@ impl Records {
 
     /// A run, by its id or one of its trace ids.
     pub fn run(&self, id: &str) -> Result<Option<RunRow>, RecordError> {
-        if let Some(run) = self.store().run_find(self.tenant.tenant_no, id)? {
-            return Ok(Some(run));
-        }
-        Ok(self
-            .store()
-            .run_find_by_trace(self.tenant.tenant_no, &store::TraceKey::parse(id))?)
+        run_of(self.store(), self.tenant.tenant_no, id)
     }
 
     /// Rows of a run's records from `from_seq` on, at most `limit`.
@@ -215,6 +210,17 @@ impl Records {
     pub fn tree(&self) -> StoredTree<'_> {
         StoredTree::new(self.store(), self.tenant.ledger().row.ledger_no)
     }
+}
+
+/// A run of a tenant, by its id or one of its trace ids.
+///
+/// # Errors
+/// It cannot be read.
+pub fn run_of(store: &dyn Store, tenant_no: u32, id: &str) -> Result<Option<RunRow>, RecordError> {
+    if let Some(run) = store.run_find(tenant_no, id)? {
+        return Ok(Some(run));
+    }
+    Ok(store.run_find_by_trace(tenant_no, &store::TraceKey::parse(id))?)
 }
 
 /// The records at the given leaves, in their order.

@@ -12,6 +12,7 @@
 //! [`Replay::begin`] and [`Replay::finish`]. Source: SPEC 8.3.
 
 mod enforcer;
+mod forget;
 mod report;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::{
 };
 
 pub use enforcer::{ReplayEnforcer, StepError, TraceReport};
+pub use forget::forget_outputs;
 pub use report::{ReplayReport, ReplayedStep, replay_report};
 
 /// How long an output is kept (SPEC 8.3).
@@ -142,6 +144,17 @@ pub enum ReplayError {
     /// The run cannot be read.
     #[error(transparent)]
     Read(#[from] RecordError),
+}
+
+impl ReplayError {
+    /// Whether the same may succeed a moment later: store or ledger could not be asked, or did not say.
+    const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(OnceError::Unavailable(_))
+                | Self::Submit(SubmitError::Busy { .. } | SubmitError::Unknown(_))
+        )
+    }
 }
 
 impl From<KeyRefusal> for ReplayError {

@@ -1,37 +1,41 @@
 //! Retention: what has been kept long enough goes into an archive, and then its bodies are pruned.
 //!
 //! Leaves and proofs stay, and so does what is projected. Runs go whole, when they are sealed; system records and
-//! telemetry one by one. What is held, or younger than the minimum, stays. A pass is bounded; the next one goes on.
+//! telemetry one by one. What is held, or younger than the minimum, stays. A pass is bounded; the next one goes on
+//! where it ended. What is due is found in [`due`].
 //!
 //! Source: SPEC 11.6; docs/formats.md, "retention.archived", "Archives".
 
-use std::collections::HashMap;
+mod due;
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use evidence::record::{
-    ARCHIVED_RECORDS_MAX, BODY_BYTES_MAX, Facts, HoldScope, RetentionArchived, RetentionClass, is_erasable,
-};
-use evidence::{Header, Identity, Kind, Timestamp, facet};
-use store::{FacetQuery, LeafKey, PrunedRow, RunKey, RunRow, Store, StoreError, codec};
+use evidence::record::{BODY_BYTES_MAX, Facts, HoldScope, RetentionArchived, RetentionClass};
+use evidence::{Kind, Timestamp};
+use store::{FacetQuery, LeafKey, PrunedRow, Store, StoreError, codec};
 
 use crate::archive::{ArchiveWriter, Written};
 use crate::erase::Erasing;
 use crate::hold::HeldBy;
+use crate::own::Watch;
 use crate::sequencer::Sequencer;
 use crate::verify::Erasures;
 use crate::{BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, SubmitError, Tenant};
 
+pub(crate) use due::AllWalks;
+use due::Due;
+
 /// Bytes of one archive, about: the body that passes it is the archive's last.
 const ARCHIVE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Archives of one tenant and class in a pass: 200,000 records.
+/// Archives of one tenant and class in a pass, and looks for what goes into one: 200,000 records, and a few seconds
+/// of looking.
 const ARCHIVES_MAX: u32 = 20;
 
-/// Runs and records looked at in one pass: a second or two.
+/// Runs, or records, looked at for one archive: a tenth of a second when all of them are archived.
 const LOOKED_MAX: u32 = 20_000;
-
-/// Rows read at once.
-const ROWS_READ: u32 = 1_000;
 
 /// How long what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct RetentionSettings {
     pub synthetic_micros: i64,
     /// System records and telemetry, microseconds after they were recorded.
     pub system_micros: i64,
+    /// Runs, or records, looked at for one archive.
+    pub looked_max: u32,
 }
 
 impl Default for RetentionSettings {
@@ -52,17 +58,9 @@ impl Default for RetentionSettings {
             runs_micros: 90 * DAY,
             synthetic_micros: 7 * DAY,
             system_micros: 30 * DAY,
+            looked_max: LOOKED_MAX,
         }
     }
-}
-
-/// How far a tenant's passes have come since the process began.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Passed {
-    /// Of runs and of made up ones.
-    runs: [u64; 2],
-    system: Option<LeafKey>,
-    telemetry: Option<LeafKey>,
 }
 
 /// Why a pass ended early.
@@ -91,6 +89,16 @@ impl From<StoreError> for RetentionError {
     }
 }
 
+/// What is archived, in this order.
+const CLASSES: [RetentionClass; 3] = [
+    RetentionClass::Synthetic,
+    RetentionClass::Runs,
+    RetentionClass::System,
+];
+
+/// How many bodies are due of each class, as far as one archive takes them.
+pub(crate) type DueNow = [u64; CLASSES.len()];
+
 /// What may change under an archive while it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
@@ -98,41 +106,108 @@ struct Seen {
     holds: u64,
 }
 
+/// What came of looking for one archive.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    /// Bodies that are pruned.
+    pruned: u64,
+    /// There may be more.
+    more: bool,
+}
+
+impl Looked {
+    const NOTHING: Self = Self {
+        pruned: 0,
+        more: false,
+    };
+}
+
 impl Ledger {
     /// Archives and prunes what is due, of every tenant; says how many bodies. Blocks.
     ///
     /// # Errors
-    /// The first that ended it; what was archived before is pruned.
+    /// The first that came up; what was archived is pruned, and other tenants are not kept from it.
     pub fn retain(&self, at: Timestamp) -> Result<u64, RetentionError> {
-        let mut pruned = 0;
+        let (mut pruned, mut failed) = (0, None);
+        if let Err(error) = self.sweep_archives() {
+            tracing::warn!(%error, "cannot look for archives that no record names");
+        }
         for tenant in self.tenants() {
-            if tenant.ledger().refusal().is_some() {
-                continue;
+            let due = self.retention_due(&tenant, at);
+            let retained =
+                due.and_then(|due| self.retain_of(&tenant, due, at, &Watch::default(), &mut pruned));
+            if let Err(error) = retained {
+                tracing::warn!(tenant_id = %tenant.tenant_id, %error, "retention of a tenant ended early");
+                failed.get_or_insert(error);
             }
-            for class in [
-                RetentionClass::Synthetic,
-                RetentionClass::Runs,
-                RetentionClass::System,
-            ] {
-                for _ in 0..ARCHIVES_MAX {
-                    let count = self.retain_once(&tenant, class, at)?;
-                    pruned += count;
-                    if count == 0 {
-                        break;
-                    }
+        }
+        failed.map_or(Ok(pruned), Err)
+    }
+
+    /// How many bodies of a tenant the next archive of each class may take; walks stand before them. Blocks.
+    pub(crate) fn retention_due(
+        &self,
+        tenant: &Arc<Tenant>,
+        at: Timestamp,
+    ) -> Result<DueNow, RetentionError> {
+        let mut counts = [0; CLASSES.len()];
+        if tenant.ledger().refusal().is_some() {
+            return Ok(counts);
+        }
+        for (count, class) in counts.iter_mut().zip(CLASSES) {
+            due::begin(self, tenant, class);
+            for _ in 0..ARCHIVES_MAX {
+                let Some((due, _)) = self.look(tenant, class, at)? else {
+                    break;
+                };
+                let found = due.find(class)?;
+                *count = found.leaves.len() as u64;
+                if *count > 0 {
+                    due.again(&found.walked);
+                }
+                if *count > 0 || found.ended {
+                    break;
                 }
             }
         }
-        Ok(pruned)
+        Ok(counts)
     }
 
-    /// One archive of one class; 0: there is nothing due.
-    fn retain_once(
+    /// Archives and prunes what is due of a tenant, counted by bodies and stopped between two archives.
+    pub(crate) fn retain_of(
         &self,
         tenant: &Arc<Tenant>,
+        mut due: DueNow,
+        at: Timestamp,
+        watch: &Watch,
+        pruned: &mut u64,
+    ) -> Result<(), RetentionError> {
+        watch.total.store(due.iter().sum(), Ordering::Relaxed);
+        for (place, class) in CLASSES.into_iter().enumerate() {
+            if std::mem::take(&mut due[place]) == 0 {
+                continue;
+            }
+            for _ in 0..ARCHIVES_MAX {
+                if watch.is_stopped() {
+                    return Ok(());
+                }
+                let looked = self.retain_once(tenant, class, at, (watch, due.iter().sum()))?;
+                *pruned += looked.pruned;
+                if !looked.more {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What to look for of a class; `None`: nothing may go.
+    fn look<'a>(
+        &'a self,
+        tenant: &'a Arc<Tenant>,
         class: RetentionClass,
         at: Timestamp,
-    ) -> Result<u64, RetentionError> {
+    ) -> Result<Option<(Due<'a>, Seen)>, RetentionError> {
         let settings = self.options().retention;
         let kept = match class {
             RetentionClass::Runs => settings.runs_micros,
@@ -141,35 +216,57 @@ impl Ledger {
         };
         let kept = kept.max(self.options().minimum_retention_micros);
         let Some(older_than) = at.checked_add_micros(-kept) else {
-            return Ok(0);
+            return Ok(None);
         };
         let seen = seen(self.store(), tenant)?;
         if HeldBy::scope(&HoldScope::Tenant)
             .holds(self.store(), tenant.tenant_no)?
             .is_some()
         {
-            return Ok(0);
+            return Ok(None);
         }
         let due = Due {
             ledger: self,
             tenant,
             older_than,
+            looked_max: settings.looked_max,
             holds: seen.holds > 0,
         };
-        let leaves = match class {
-            RetentionClass::System => due.records()?,
-            RetentionClass::Runs => due.runs(false)?,
-            RetentionClass::Synthetic => due.runs(true)?,
+        Ok(Some((due, seen)))
+    }
+
+    /// At most one archive of one class; of others so many bodies are due later.
+    fn retain_once(
+        &self,
+        tenant: &Arc<Tenant>,
+        class: RetentionClass,
+        at: Timestamp,
+        (watch, later): (&Watch, u64),
+    ) -> Result<Looked, RetentionError> {
+        // Nobody takes away what no record names while one is being written that is to name it.
+        let mut named = self.inner.archives.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((due, seen)) = self.look(tenant, class, at)? else {
+            return Ok(Looked::NOTHING);
         };
-        let Some((epoch, leaves, written)) = self.archive(tenant, class, leaves)? else {
-            return Ok(0);
+        let older_than = due.older_than;
+        let found = due.find(class)?;
+        let more = !found.ended;
+        // There may be more than one look sees.
+        let total = watch.done.load(Ordering::Relaxed) + found.leaves.len() as u64 + later;
+        watch.total.store(total, Ordering::Relaxed);
+        let Some(archive) = self.write_archive(tenant, class, found.leaves, watch)? else {
+            if watch.is_stopped() {
+                due.again(&found.walked);
+            }
+            return Ok(Looked { pruned: 0, more });
         };
+        let (leaves, written) = (archive.leaves, archive.written);
         let archived = RetentionArchived {
             archive: written.name.clone(),
             bytes: written.bytes,
             class,
             count: u64::try_from(leaves.len()).unwrap_or(u64::MAX),
-            epoch,
+            epoch: archive.epoch,
             leaves: stretches(&leaves),
             older_than,
             sha256: written.sha256,
@@ -189,28 +286,51 @@ impl Ledger {
             ));
         }));
         if !queued {
+            written.remove()?;
             return Err(SubmitError::Closing.into());
         }
-        if let Some((_, count)) = answer.recv().map_err(|_| self.unanswered())?? {
-            return Ok(count);
+        match answer.recv().map_err(|_| self.unanswered())? {
+            Ok(Some((_, pruned))) => {
+                named.insert(written.name);
+                if archive.cut {
+                    due.again(&found.walked);
+                }
+                let more = more || archive.cut;
+                Ok(Looked { pruned, more })
+            }
+            // Something was erased or held meanwhile, perhaps of these: it must not stay in a file.
+            Ok(None) => {
+                written.remove()?;
+                due.again(&found.walked);
+                Ok(Looked {
+                    pruned: 0,
+                    more: true,
+                })
+            }
+            // It may be named after all: that is looked up before it is taken away.
+            Err(error @ RetentionError::Submit(SubmitError::Unknown(_))) => Err(error),
+            Err(error) => {
+                written.remove()?;
+                Err(error)
+            }
         }
-        // Something was erased or held meanwhile, perhaps of these: it must not stay in a file.
-        std::fs::remove_file(&written.path)?;
-        Ok(0)
     }
 
-    /// Writes what is there of the bodies of these leaves, of one of the tenant's ledgers.
-    fn archive(
+    /// Writes what is there of the bodies of these leaves, of one of the tenant's ledgers; nothing when told to stop.
+    fn write_archive(
         &self,
         tenant: &Tenant,
         class: RetentionClass,
         mut leaves: Vec<LeafKey>,
-    ) -> Result<Option<(u32, Vec<LeafKey>, Written)>, RetentionError> {
+        watch: &Watch,
+    ) -> Result<Option<Archive>, RetentionError> {
         leaves.sort_unstable();
         let Some(first) = leaves.first().copied() else {
             return Ok(None);
         };
+        let all = leaves.len();
         leaves.retain(|leaf| leaf.ledger_no() == first.ledger_no());
+        let mut cut = leaves.len() < all;
         let epochs = tenant.epochs();
         let Some(epoch) = epochs
             .iter()
@@ -221,23 +341,36 @@ impl Ledger {
         let mut writer = ArchiveWriter::new(&self.options().archive())?;
         let mut written = Vec::with_capacity(leaves.len());
         for &leaf in &leaves {
+            if watch.is_stopped() {
+                writer.discard()?;
+                return Ok(None);
+            }
+            if writer.bytes() > ARCHIVE_BYTES_MAX {
+                cut = true;
+                break;
+            }
             let Some(row) = self.store().bodies_get(&[leaf])?.pop() else {
                 continue;
             };
             let header = crate::records::headers(self.store(), &[leaf])?
                 .pop()
                 .unwrap_or_default();
-            let body = codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| RecordError::Body {
-                leaf: leaf.leaf_index(),
-                reason: error.to_string(),
-            })?;
-            writer.push(leaf, &header, &row.salt, &body)?;
-            written.push(leaf);
-            if writer.bytes() > ARCHIVE_BYTES_MAX {
-                break;
+            match codec::unpack(&row.body, BODY_BYTES_MAX) {
+                Ok(body) => writer.push(leaf, &header, &row.salt, &body)?,
+                Err(error) => {
+                    // Verification says what it is; the others need not wait for it.
+                    tracing::warn!(
+                        tenant_id = %tenant.tenant_id, leaf = leaf.leaf_index(), %error,
+                        "a body cannot be archived and stays"
+                    );
+                    continue;
+                }
             }
+            written.push(leaf);
+            watch.add(1);
         }
         let (Some(first), Some(last)) = (written.first(), written.last()) else {
+            writer.discard()?;
             return Ok(None);
         };
         let name = format!(
@@ -249,8 +382,25 @@ impl Ledger {
             last.leaf_index()
         );
         let file = writer.finish(name)?;
-        Ok(Some((epoch.row.epoch, written, file)))
+        Ok(Some(Archive {
+            epoch: epoch.row.epoch,
+            leaves: written,
+            cut,
+            written: file,
+        }))
     }
+}
+
+/// Names of archives that a record is known to name. They are looked up once.
+pub(crate) type Named = HashSet<String>;
+
+/// What went into an archive.
+struct Archive {
+    epoch: u32,
+    leaves: Vec<LeafKey>,
+    /// Something was left for the next.
+    cut: bool,
+    written: Written,
 }
 
 fn seen(store: &dyn Store, tenant: &Tenant) -> Result<Seen, StoreError> {
@@ -309,192 +459,3 @@ fn stretches(leaves: &[LeafKey]) -> Vec<(u64, u64)> {
     }
     stretches
 }
-
-/// What is due.
-struct Due<'a> {
-    ledger: &'a Ledger,
-    tenant: &'a Arc<Tenant>,
-    older_than: Timestamp,
-    /// There are holds to ask for.
-    holds: bool,
-}
-
-impl Due<'_> {
-    fn store(&self) -> &dyn Store {
-        self.ledger.store()
-    }
-
-    fn passed<T>(&self, body: impl FnOnce(&mut Passed) -> T) -> T {
-        let mut passed = self
-            .ledger
-            .inner
-            .retention
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        body(passed.entry(self.tenant.tenant_no).or_default())
-    }
-
-    /// Leaves of whole runs. Those before the first that is not done are not looked at again before a restart.
-    fn runs(&self, synthetic: bool) -> Result<Vec<LeafKey>, RetentionError> {
-        let class = usize::from(synthetic);
-        let from = self.passed(|passed| passed.runs[class]);
-        let (mut next, mut done, mut looked) = (from, true, 0);
-        let mut leaves = Vec::new();
-        'all: while looked < LOOKED_MAX {
-            let rows = self
-                .store()
-                .runs_read(RunKey::new(self.tenant.tenant_no, next), ROWS_READ)?;
-            if rows.is_empty() {
-                break;
-            }
-            for run in rows {
-                // Runs stand in the order of their first records: those behind a young one are younger.
-                if run.key.tenant_no() != self.tenant.tenant_no || run.state.created_at >= self.older_than {
-                    break 'all;
-                }
-                looked += 1;
-                next = run.key.ordinal() + 1;
-                if run.state.is_synthetic == synthetic {
-                    let due = self.is_due(&run)?;
-                    let of_run = if due { self.bodies_of(&run)? } else { Vec::new() };
-                    // What is held or due later keeps the mark; what has nothing left is passed.
-                    done = done && due && of_run.is_empty() && self.has_no_start(&run)?;
-                    leaves.extend(of_run);
-                }
-                if done {
-                    self.passed(|passed| passed.runs[class] = next);
-                }
-                if leaves.len() >= ARCHIVED_RECORDS_MAX / 2 {
-                    break 'all;
-                }
-            }
-        }
-        leaves.truncate(ARCHIVED_RECORDS_MAX);
-        Ok(leaves)
-    }
-
-    /// Whether the body that a run begins with is gone: of one that is held none is, as far as is known here.
-    fn has_no_start(&self, run: &RunRow) -> Result<bool, RetentionError> {
-        Ok(self.store().bodies_get(&[run.started_leaf])?.is_empty())
-    }
-
-    /// Sealed, silent for long enough, and not held.
-    fn is_due(&self, run: &RunRow) -> Result<bool, RetentionError> {
-        if !run.state.settled || run.state.last_recorded_at >= self.older_than {
-            return Ok(false);
-        }
-        let seal = Identity::once(Kind::EvidenceIntegrity);
-        Ok(self.store().run_record_find(run.key, &seal)?.is_some())
-    }
-
-    /// Leaves of a run that have bodies; none when any of them is held.
-    fn bodies_of(&self, run: &RunRow) -> Result<Vec<LeafKey>, RetentionError> {
-        let mut leaves = Vec::new();
-        let mut from = 0;
-        loop {
-            let rows = self.store().run_records(run.key, from, ROWS_READ)?;
-            let Some(last) = rows.last() else { break };
-            from = last.run_seq + 1;
-            let page: Vec<LeafKey> = rows.iter().map(|row| row.leaf).collect();
-            let there: Vec<LeafKey> = self
-                .store()
-                .bodies_get(&page)?
-                .iter()
-                .map(|row| row.leaf)
-                .collect();
-            if self.holds {
-                for leaf in &there {
-                    if self.is_held(*leaf, None)? {
-                        return Ok(Vec::new());
-                    }
-                }
-            }
-            leaves.extend(there);
-            if rows.len() < ROWS_READ as usize {
-                break;
-            }
-        }
-        Ok(leaves)
-    }
-
-    /// System records and telemetry.
-    fn records(&self) -> Result<Vec<LeafKey>, RetentionError> {
-        let mut leaves = Vec::new();
-        for kind in [Kind::SystemRecord, Kind::SystemTelemetry] {
-            let mut below = self.passed(|passed| {
-                if kind == Kind::SystemRecord {
-                    passed.system
-                } else {
-                    passed.telemetry
-                }
-            });
-            let (mut looked, mut done) = (0, true);
-            while looked < LOOKED_MAX && leaves.len() < ARCHIVED_RECORDS_MAX {
-                let query = FacetQuery {
-                    facets: vec![facet::facet("kind", kind.as_str())],
-                    before: Some(self.older_than),
-                    below,
-                    limit: ROWS_READ,
-                    ..FacetQuery::default()
-                };
-                let page = self.store().facet_find(self.tenant.tenant_no, &query)?.leaves;
-                let Some(&last) = page.last() else { break };
-                looked += ROWS_READ;
-                below = Some(last);
-                for body in self.store().bodies_get(&page)? {
-                    let leaf = crate::records::headers(self.store(), &[body.leaf])?
-                        .pop()
-                        .unwrap_or_default();
-                    let Ok(header) = Header::decode(&leaf) else {
-                        continue;
-                    };
-                    // What makes a tenant is never pruned, what is held not now.
-                    if !is_erasable(&header) {
-                        continue;
-                    }
-                    if self.holds && self.is_held(body.leaf, Some(&body.body))? {
-                        done = false;
-                        continue;
-                    }
-                    done = false;
-                    leaves.push(body.leaf);
-                }
-                if done {
-                    self.passed(|passed| {
-                        *(if kind == Kind::SystemRecord {
-                            &mut passed.system
-                        } else {
-                            &mut passed.telemetry
-                        }) = below;
-                    });
-                }
-            }
-        }
-        leaves.truncate(ARCHIVED_RECORDS_MAX);
-        Ok(leaves)
-    }
-
-    fn is_held(&self, leaf: LeafKey, packed: Option<&[u8]>) -> Result<bool, RetentionError> {
-        let header = crate::records::headers(self.store(), &[leaf])?
-            .pop()
-            .unwrap_or_default();
-        let Ok(header) = Header::decode(&header) else {
-            return Ok(true);
-        };
-        let facets = packed
-            .and_then(|packed| codec::unpack(packed, BODY_BYTES_MAX).ok())
-            .and_then(|body| Facts::read(&header, &body).ok())
-            .map(|facts| facts.facets(&header))
-            .unwrap_or_default();
-        let run_id = header.run.as_ref().map(|run| &*run.run_id);
-        for scope in HeldBy::of(header.id, run_id, &facets) {
-            if scope.holds(self.store(), self.tenant.tenant_no)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
-/// By tenant.
-pub(crate) type AllPassed = HashMap<u32, Passed>;

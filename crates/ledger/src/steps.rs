@@ -170,7 +170,7 @@ pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<(Option<[u8; 
 
 /// Whether plan and seed, which the hash covers, are not erased.
 fn run_started_is_there(store: &dyn Store, run: &RunRow) -> Result<bool, RecordError> {
-    Ok(!store.bodies_get(&[run.started_leaf])?.is_empty())
+    Ok(!store.bodies_there(&[run.started_leaf])?.is_empty())
 }
 
 fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [u8; 16]>, RecordError> {

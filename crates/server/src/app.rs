@@ -8,6 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use evidence::Timestamp;
 use ledger::once::{LEASE_SECS_DEFAULT, OnOutage, Once, OnceOptions};
+use ledger::own::Clock;
 use ledger::{Ledger, Tenant};
 use store::sqlite::SqliteOnce;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -17,6 +18,7 @@ use crate::ApiError;
 use crate::access::recorder::Unwritten;
 use crate::access::{Access, Levels, Policies};
 use crate::body::Budget;
+use crate::ids;
 use crate::metrics::RequestCounts;
 use crate::oidc::Oidc;
 use crate::tls::Tls;
@@ -137,6 +139,14 @@ impl App {
             large_bodies: Arc::new(Semaphore::new(1)),
             large_audits: Arc::new(Semaphore::new(1)),
             requests: Arc::default(),
+        }
+    }
+
+    /// For Deponent's own work.
+    pub(crate) fn own_clock(&self) -> Clock {
+        Clock {
+            now: self.clock,
+            new_id: ids::uuid_v7,
         }
     }
 

@@ -19,7 +19,7 @@ use evidence::record::{Decision, Role};
 use ledger::{INSTANCE, Tenant};
 
 use crate::access::Level;
-use crate::access::operation::{self, Operation, Trail};
+use crate::access::operation::{self, Action, Operation, Trail};
 use crate::access::policy::{Asker, Decided};
 use crate::access::recorder::{Detail, Listed, Who};
 use crate::idempotent::{self, IDEMPOTENCY_KEY};
@@ -251,14 +251,65 @@ impl Caller {
         }
     }
 
+    /// Decides whether it may also do something else in its tenant, and notes that: for handlers that learn only from
+    /// what is named what it takes.
+    ///
+    /// # Errors
+    /// 403.
+    pub(crate) fn may_also(
+        &self,
+        app: &App,
+        (action, topic): (Action, &'static str),
+        request_id: &RequestId,
+        at: Timestamp,
+    ) -> Result<(), ApiError> {
+        let decided = self.ask(app, action.as_str(), &self.tenant.tenant_id, topic);
+        let allowed = decided.decision == Decision::Allow;
+        let detail = Detail {
+            operation: Some(self.operation.name),
+            request_id: Some(Arc::clone(&request_id.0)),
+            ..Detail::default()
+        };
+        self.note_as(app, (action, topic, Trail::Decision), decided, detail, at);
+        if allowed {
+            Ok(())
+        } else {
+            Err(self.forbidden(action, topic))
+        }
+    }
+
+    fn forbidden(&self, action: Action, topic: &str) -> ApiError {
+        let role = self.roles.first().map(|role| role.as_str());
+        let message = format!(
+            "the role {} does not allow {} on {topic}",
+            role.unwrap_or("none"),
+            action.as_str(),
+        );
+        ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
     /// Notes a decision over the operation, as much as is left of it.
     fn note(&self, app: &App, decided: Decided, detail: Detail, at: Timestamp) {
+        let Operation {
+            action, topic, trail, ..
+        } = self.operation;
+        self.note_as(app, (action, topic, trail), decided, detail, at);
+    }
+
+    fn note_as(
+        &self,
+        app: &App,
+        (action, topic, trail): (Action, &'static str, Trail),
+        decided: Decided,
+        detail: Detail,
+        at: Timestamp,
+    ) {
         let allowed = decided.decision == Decision::Allow;
-        let level = match self.operation.trail {
+        let level = match trail {
             Trail::Counted => app.access.levels.writes,
             _ => app.access.levels.reads,
         };
-        let listed = match self.operation.trail {
+        let listed = match trail {
             _ if !allowed => Some(Listed::Each),
             Trail::Nothing => None,
             Trail::Counted => Some(Listed::First),
@@ -269,7 +320,7 @@ impl Caller {
             app.access.recorder.decision(
                 &self.tenant,
                 self.who(),
-                (self.operation.action.as_str(), self.operation.topic),
+                (action.as_str(), topic),
                 (decided.decision, decided.policy_ids),
                 self.roles.first().map(|role| role.as_str()),
                 None,
@@ -378,14 +429,7 @@ impl Judged {
         if is_foreign && operation.topic != "tenants" {
             return Err(ApiError::not_found());
         }
-        let role = caller.roles.first().map(|role| role.as_str());
-        let message = format!(
-            "the role {} does not allow {} on {}",
-            role.unwrap_or("none"),
-            operation.action.as_str(),
-            operation.topic
-        );
-        Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+        Err(caller.forbidden(operation.action, operation.topic))
     }
 }
 

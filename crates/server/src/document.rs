@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::http::Method;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::schema::{AdditionalProperties, Object};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{AdditionalProperties, Object, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, Schema};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Schema};
 
 use crate::access::operation::{Access, access_of};
+use crate::idempotent;
 
 /// What all operations have in common, and paths as OpenAPI can say them: it has no word for "the rest of
 /// the path", a plain parameter comes nearest.
@@ -36,13 +37,74 @@ pub(crate) fn finished(mut document: OpenApi) -> OpenApi {
             ];
             for (method, operation) in operations {
                 if let Some(operation) = operation {
-                    with_access(operation, &access_of(&method, &path));
+                    let access = access_of(&method, &path);
+                    if method == Method::POST && matches!(access, Access::Decided(_)) {
+                        with_once(operation);
+                    }
+                    with_access(operation, &access);
                 }
             }
             (path.replace("{*", "{"), item)
         })
         .collect();
     document
+}
+
+/// Says that a POST can be sent again, and what its `Idempotency-Key` may be refused with. Where an operation itself has
+/// such answers, it has said so: then this is one more reason.
+fn with_once(operation: &mut Operation) {
+    let key = Object::builder()
+        .schema_type(Type::String)
+        .pattern(Some(idempotent::KEY_PATTERN))
+        .build();
+    let header = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "A quoted string (RFC 8941) or a bare token, 1 to 255 bytes: the same request sent again with it is answered \
+             as the first was, with `Idempotent-Replayed: true`, and does nothing. Kept for 24 hours.",
+        ))
+        .schema(Some(key))
+        .build();
+    operation
+        .parameters
+        .get_or_insert_default()
+        .push(RefOr::T(header));
+    let refusals = [
+        (
+            "400",
+            "`bad_idempotency_key`: the `Idempotency-Key` is malformed.",
+        ),
+        (
+            "409",
+            "Under the `Idempotency-Key`: `idempotency_in_progress` (with `Retry-After`), `answer_not_kept` or \
+             `earlier_outcome_unknown`.",
+        ),
+        (
+            "422",
+            "`idempotency_key_reused`: the `Idempotency-Key` was used for another request.",
+        ),
+    ];
+    let responses = &mut operation.responses.responses;
+    for (status, description) in refusals {
+        match responses.get_mut(status) {
+            Some(RefOr::T(response)) => {
+                if !response.description.is_empty() {
+                    response.description.push(' ');
+                }
+                response.description.push_str(description);
+            }
+            Some(RefOr::Ref(_)) => {}
+            None => {
+                let content = Content::new(Some(Ref::from_schema_name("Problem")));
+                let response = Response::builder()
+                    .description(description)
+                    .content("application/problem+json", content);
+                responses.insert(status.into(), response.build().into());
+            }
+        }
+    }
 }
 
 /// Says that a key is needed, and what any operation may be refused with.

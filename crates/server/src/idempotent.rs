@@ -13,7 +13,6 @@
 //! Source: SPEC 8.2.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
@@ -27,8 +26,6 @@ use http_body_util::BodyExt;
 use ledger::once::{
     Check, Checked, KeyRefusal, Lease, OnOutage, OnceError, OnceKey, OnceSpace, OnceStatus, TTL_SECS_DEFAULT,
 };
-
-use tokio::time::{Instant, sleep_until};
 
 use crate::access::operation::Operation;
 use crate::body::{self, Held};
@@ -45,6 +42,10 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Longest key (SPEC 8.2).
 const KEY_BYTES_MAX: usize = 255;
 
+/// The same for the document: what [`parse_key`] takes, a token or a quoted string.
+pub(crate) const KEY_PATTERN: &str =
+    r#"^([!#$%&'*+.^_`|~:/0-9A-Za-z-]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$"#;
+
 /// Longest answer that is kept: those of single records are below 2 KiB, of a whole trace of 1,000 steps below 256 KiB.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -53,12 +54,6 @@ const LARGE_BODY_BYTES: usize = 64 * 1024;
 
 /// Kept with a key whose request may or may not be done.
 const UNKNOWN_LABEL: &str = "outcome unknown";
-
-/// First pause before a key is completed again; each is twice the one before.
-const COMPLETE_PAUSE: Duration = Duration::from_millis(100);
-
-/// Longest such pause: an outage that has ended is noticed that soon.
-const COMPLETE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Members of answers that are shown once, by operation (SPEC 11.5).
 const SHOWN_ONCE: [(&str, &str); 2] = [("key_create", "key"), ("key_rotate", "key")];
@@ -286,22 +281,16 @@ async fn complete(
     label: Option<&'static str>,
     payload: Option<Vec<u8>>,
 ) {
-    let until = Instant::now() + Duration::from_secs(app.once.options().lease_secs.into());
+    let mut tries = app.once.tries();
     if !completed(app, key, lease, label, payload.clone()).await {
         let (app, key) = (app.clone(), key.clone());
         aside(async move {
-            let mut pause = COMPLETE_PAUSE;
-            loop {
-                sleep_until((Instant::now() + pause).min(until)).await;
+            while tries.next().await {
                 if completed(&app, &key, lease, label, payload.clone()).await {
                     return;
                 }
-                if Instant::now() >= until {
-                    tracing::error!(operation = "complete", "a key could not be completed");
-                    return;
-                }
-                pause = (pause * 2).min(COMPLETE_PAUSE_MAX);
             }
+            tracing::error!(operation = "complete", "a key could not be completed");
         });
     }
 }

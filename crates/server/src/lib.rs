@@ -24,7 +24,6 @@ mod lifecycle;
 mod metrics;
 mod oidc;
 pub mod otlp;
-mod own;
 mod router;
 mod serve;
 mod system;

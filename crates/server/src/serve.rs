@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::lifecycle::{lifecycle, stopping};
-use crate::tasks::{Stop, Tasks, issuer_keys, record, retain, settle, sweep, verify};
+use crate::tasks::{Stop, Tasks, issuer_keys, record, resume, retain, settle, sweep, verify};
 use crate::{App, Tls, grpc, router};
 
 /// Connections at once, on both ports; more wait in the kernel. Each holds at most 64 KiB of header, or of
@@ -77,6 +77,7 @@ pub async fn serve(
     let (stop, stopped) = Stop::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut tasks = Tasks::default();
+    resume(app.clone());
     tasks.spawn(settle(app.clone(), stopped.clone()));
     tasks.spawn(verify(app.clone(), stopped.clone()));
     tasks.spawn(retain(app.clone(), stopped.clone()));
@@ -104,6 +105,7 @@ pub async fn serve(
     shutdown.await;
     tracing::info!("draining");
     app.draining.store(true, Ordering::Relaxed);
+    app.ledger.own_interrupt();
     // The receivers may be gone, which is what is asked for.
     let _ = stop.send(true);
     // A port waits for its connections itself, as long; it needs a moment more to say so.

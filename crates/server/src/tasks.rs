@@ -128,6 +128,14 @@ pub(crate) async fn settle(app: App, mut stop: Stop) {
     }
 }
 
+/// Takes up what was interrupted, on a thread of its own: the way down tells it to stop, and does not wait for it.
+pub(crate) fn resume(app: App) {
+    let thread = std::thread::Builder::new().name("resume".into());
+    if let Err(error) = thread.spawn(move || app.own_resume()) {
+        tracing::error!(%error, "work that was interrupted cannot be taken up");
+    }
+}
+
 /// Archives and prunes what has been kept long enough: first a while after the start, which has enough to do.
 pub(crate) async fn retain(app: App, mut stop: Stop) {
     let mut pause = RETAIN_EVERY / 60;
@@ -138,8 +146,8 @@ pub(crate) async fn retain(app: App, mut stop: Stop) {
         }
         pause = RETAIN_EVERY;
         if app.ledger.stopped().is_none() {
-            let at = (app.clock)();
-            match app.blocking(move |service| Ok(service.retain(at))).await {
+            let clock = app.own_clock();
+            match app.blocking(move |service| Ok(service.archive(clock))).await {
                 Ok(Ok(0)) => {}
                 Ok(Ok(pruned)) => tracing::info!(pruned, "bodies were archived and pruned"),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot archive what has been kept long enough"),
@@ -228,13 +236,6 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
             error = error.message,
             "what was verified before cannot be said yet"
         );
-    }
-    let resumer = app.clone();
-    let resumed = std::thread::Builder::new()
-        .name("resume".into())
-        .spawn(move || resumer.verifications_resume());
-    if let Err(error) = resumed {
-        tracing::error!(%error, "verifications that were interrupted cannot be taken up");
     }
     loop {
         let at = (app.clock)();

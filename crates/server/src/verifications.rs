@@ -2,7 +2,7 @@
 //!
 //! The verifier itself is the ledger's; here is who runs it, what is published of
 //! it, and the bound on those that are asked for: one at a time for a tenant,
-//! [`ASKED_AT_ONCE_MAX`] in the process. Each of these is a job ([`crate::own`]) of the same id.
+//! [`ASKED_AT_ONCE_MAX`] in the process. Each of these is a job ([`ledger::own`]) of the same id.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evidence::canonical::Value;
 use evidence::{Finding, Severity, Timestamp};
+use ledger::own::{OwnEnd, OwnJob, OwnWork, Watch, untold};
 use ledger::{FINDINGS_KEPT, Tenant, Verifier};
 use tokio::sync::{Semaphore, watch};
 
-use crate::own::{OwnJob, Watch};
 use crate::system::{Event, Word};
 use crate::{ApiError, App, Verification, ids};
 
@@ -23,8 +23,8 @@ const ASKED_AT_ONCE_MAX: usize = 2;
 /// Ended ones kept for each tenant: whoever asked reads the outcome soon or asks again.
 const KEPT_MAX: usize = 16;
 
-/// What the jobs of verifications on demand run.
-const HANDLER: &str = "deponent.verification";
+/// What the jobs of verifications on demand are.
+const ABOUT: (OwnWork, Option<&str>) = (OwnWork::Verification, None);
 
 /// What a verification on demand came to.
 #[derive(Clone, Debug)]
@@ -229,8 +229,15 @@ impl App {
             .name("verification".into())
             .spawn(move || {
                 let mut ending = Ending(&app, &sender);
-                let job = OwnJob::begin(&app, &tenant, &asked.id, HANDLER);
-                ending.say(app.verify_as(job.as_ref(), &tenant, &asked.watch, at));
+                let (id, clock) = (Some(&asked.id), app.own_clock());
+                let outcome = match OwnJob::begin(&app.ledger, &tenant, ABOUT, id, &asked.watch, clock) {
+                    Ok(job) => app.verify_as(job, &tenant, &asked.watch, at),
+                    Err(busy) => Outcome::Failed {
+                        at,
+                        reason: busy.to_string(),
+                    },
+                };
+                ending.say(outcome);
                 drop(slot);
             })
             .map_err(|error| ApiError::internal(&error))?;
@@ -238,19 +245,28 @@ impl App {
         Ok(begun)
     }
 
-    /// Takes up verifications that a crash or a stop of the server has interrupted, one after the other, beside those
-    /// that are asked for. Blocks for long.
-    pub(crate) fn verifications_resume(&self) {
-        for tenant in self.ledger.tenants() {
-            for job in OwnJob::without_end(self, &tenant, HANDLER) {
-                self.verification_resume(&tenant, &job);
+    /// Takes up work of Deponent's own that a crash or a stop of the server has interrupted, one after the other, beside
+    /// what is asked for. Blocks for long.
+    pub(crate) fn own_resume(&self) {
+        for work in OwnWork::ALL {
+            for tenant in self.ledger.tenants() {
+                for job_id in self.ledger.own_without_end(&tenant, work) {
+                    if self.ledger.own_interrupted() {
+                        return;
+                    }
+                    if work == OwnWork::Verification {
+                        self.verification_resume(&tenant, &job_id);
+                    } else {
+                        self.ledger.own_resume(&tenant, work, &job_id, self.own_clock());
+                    }
+                }
             }
         }
     }
 
-    fn verification_resume(&self, tenant: &Arc<Tenant>, job: &OwnJob) {
-        let at = (self.clock)();
-        let (asked, sender) = Asked::new(Arc::clone(job.job_id()), at);
+    fn verification_resume(&self, tenant: &Arc<Tenant>, job_id: &Arc<str>) {
+        let (at, clock) = ((self.clock)(), self.own_clock());
+        let (asked, sender) = Asked::new(Arc::clone(job_id), at);
         {
             let mut all = self.verifications.asked();
             let of_tenant = all.entry(tenant.tenant_no).or_default();
@@ -263,48 +279,40 @@ impl App {
             } else {
                 drop(all);
                 // Somebody was quicker: one of a tenant runs at a time.
-                job.give_up("another verification began");
+                let reason = "another verification began".to_owned();
+                if let Err(error) = self.ledger.own_cancel(tenant, job_id, reason, clock) {
+                    tracing::warn!(%job_id, %error, "an interrupted verification cannot be ended");
+                }
                 return;
             }
         }
         let mut ending = Ending(self, &sender);
-        let outcome = if job.again() {
-            self.verify_as(Some(job), tenant, &asked.watch, at)
-        } else {
-            Outcome::Failed {
+        let outcome = match OwnJob::take_up(&self.ledger, tenant, ABOUT, job_id, &asked.watch, clock) {
+            Ok(Some(job)) => self.verify_as(job, tenant, &asked.watch, at),
+            _ => Outcome::Failed {
                 at,
                 reason: "it was interrupted, and cannot be begun again".into(),
-            }
+            },
         };
         ending.say(outcome);
     }
 
     /// Verifies, and says in its job how far it is and what came of it.
-    fn verify_as(&self, job: Option<&OwnJob>, tenant: &Tenant, watch: &Watch, at: Timestamp) -> Outcome {
-        let Some(job) = job else {
-            return self.verify_now(tenant, watch, at);
-        };
+    fn verify_as(&self, job: OwnJob, tenant: &Tenant, watch: &Watch, at: Timestamp) -> Outcome {
         let size = |ledger_no| {
             self.ledger
                 .store()
                 .head_read(ledger_no)
                 .map_or(0, |head| head.size.as_u64())
         };
-        let leaves = tenant
-            .epochs()
-            .iter()
-            .map(|epoch| size(epoch.row.ledger_no))
-            .sum();
-        let outcome = job.during(watch, leaves, || self.verify_now(tenant, watch, at));
-        match &outcome {
-            Outcome::Failed { reason, .. } => job.fail(reason.clone()),
-            outcome => {
-                // What was cancelled has ended its job already.
-                if let Some(result) = outcome.result() {
-                    job.complete(result);
-                }
-            }
-        }
+        let epochs = tenant.epochs();
+        let leaves = epochs.iter().map(|epoch| size(epoch.row.ledger_no)).sum();
+        watch.total.store(leaves, Ordering::Relaxed);
+        let outcome = job.during(&mut untold, |watch| self.verify_now(tenant, watch, at));
+        job.end(match &outcome {
+            Outcome::Failed { reason, .. } => OwnEnd::Failed(reason.clone()),
+            outcome => outcome.result().map_or(OwnEnd::Stopped, OwnEnd::Done),
+        });
         outcome
     }
 
@@ -314,7 +322,7 @@ impl App {
             self.publish_verification(&verifier, (self.clock)());
             Ok(report)
         });
-        if watch.stop.load(Ordering::Relaxed) {
+        if watch.is_stopped() {
             return Outcome::Cancelled { at: (self.clock)() };
         }
         match report {
@@ -373,5 +381,111 @@ impl Drop for Ending<'_> {
                 reason: "the verification panicked; the server's log has the cause".into(),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evidence::job::Stage;
+    use ledger::{JobView, Ledger, Options};
+
+    use super::*;
+
+    fn clock() -> Timestamp {
+        Timestamp::parse("2026-11-21T10:00:00Z").unwrap()
+    }
+
+    struct Bed {
+        app: App,
+        tenant: Arc<Tenant>,
+        id: Arc<str>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Bed {
+        /// With a verification that a crash has interrupted.
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(Options::new(folder.path()), clock()).unwrap();
+            let tenant = ledger.tenant_create("default", clock()).unwrap();
+            let bed = Self {
+                app: App::new(ledger, clock),
+                tenant,
+                id: "v-1".into(),
+                _folder: folder,
+            };
+            let watch = Arc::<Watch>::default();
+            let job = OwnJob::begin(
+                &bed.app.ledger,
+                &bed.tenant,
+                ABOUT,
+                Some(&bed.id),
+                &watch,
+                bed.app.own_clock(),
+            );
+            watch.stop.store(true, Ordering::Relaxed);
+            job.unwrap().end(OwnEnd::Stopped);
+            bed
+        }
+
+        fn job(&self, id: &str) -> JobView {
+            self.app.ledger.job(&self.tenant, id).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_verification_that_was_interrupted_is_done_at_the_next_start() {
+        let bed = Bed::new();
+        bed.app.own_resume();
+        let ended = bed.job(&bed.id);
+        assert_eq!(
+            (ended.progress.stage, ended.attempt_number),
+            (Stage::Completed, 2)
+        );
+        assert!(bed.app.verifications.find(&bed.tenant, &bed.id).is_some());
+    }
+
+    #[test]
+    fn a_verification_that_is_asked_for_at_the_start_takes_the_place_of_the_one_before() {
+        let bed = Bed::new();
+        let asked = bed.app.verification_begin(&bed.tenant, clock()).unwrap();
+        bed.app.own_resume();
+        // The old one is given up; the new one goes on as it was.
+        assert_eq!(bed.job(&bed.id).progress.stage, Stage::Cancelled);
+        let mut waiting = asked.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(waiting.ended());
+        let new = bed.job(&asked.id);
+        assert_eq!((new.progress.stage, new.attempt_number), (Stage::Completed, 1));
+    }
+
+    #[test]
+    fn a_verification_that_is_called_off_ends_with_its_reason() {
+        let bed = Bed::new();
+        bed.app.own_resume();
+        let (asked, sender) = Asked::new("v-2".into(), clock());
+        let begin = || {
+            OwnJob::begin(
+                &bed.app.ledger,
+                &bed.tenant,
+                ABOUT,
+                Some(&asked.id),
+                &asked.watch,
+                bed.app.own_clock(),
+            )
+        };
+        let job = begin().unwrap();
+        let again = begin().unwrap_err();
+        assert_eq!(again.job_id, asked.id);
+        bed.app
+            .ledger
+            .own_cancel(&bed.tenant, &asked.id, "too long".into(), bed.app.own_clock())
+            .unwrap();
+        let outcome = bed.app.verify_as(job, &bed.tenant, &asked.watch, clock());
+        assert!(matches!(outcome, Outcome::Cancelled { .. }));
+        let ended = bed.job("v-2");
+        assert_eq!(ended.progress.stage, Stage::Cancelled);
+        assert_eq!(ended.cancel_reason.as_deref(), Some("too long"));
+        drop(sender);
     }
 }

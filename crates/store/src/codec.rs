@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
+use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 /// Leaves of one block at most. One block is read to answer for one leaf: 256
 /// leaves of 500 bytes unpack in about 0.1 ms.
@@ -60,7 +61,14 @@ pub enum UnpackError {
 }
 
 /// Packs a body.
+///
+/// Letters stay as they are: with codes of their own a body takes a sixth less room and half as long again to unpack,
+/// and a verification unpacks every one.
 pub fn pack(bytes: &[u8]) -> Vec<u8> {
+    packed(bytes, ParamSwitch::Disable)
+}
+
+fn packed(bytes: &[u8], letters: ParamSwitch) -> Vec<u8> {
     let mut out = vec![0; 1 + zstd::zstd_safe::compress_bound(bytes.len())];
     let packed = COMPRESSOR.with_borrow_mut(|slot| {
         let compressor = if let Some(compressor) = slot {
@@ -71,6 +79,8 @@ pub fn pack(bytes: &[u8]) -> Vec<u8> {
             compressor.include_dictid(false).ok()?;
             slot.insert(compressor)
         };
+        let letters = CParameter::LiteralCompressionMode(letters);
+        compressor.set_parameter(letters).ok()?;
         compressor.compress_to_buffer(bytes, &mut out[1..]).ok()
     });
     if let Some(len) = packed.filter(|&len| len < bytes.len()) {
@@ -192,7 +202,8 @@ pub fn unpack(packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, UnpackError> {
 
 /// Packs leaves that stand end to end in `entries`, each behind its 16-bit length ([`push_leaf`]).
 pub fn pack_block(entries: &[u8]) -> Vec<u8> {
-    pack(entries)
+    // Many at once unpack quickly in either form.
+    packed(entries, ParamSwitch::Auto)
 }
 
 /// Appends one leaf to the entries of a block. A leaf is at most 65,535 bytes; `false` when longer.

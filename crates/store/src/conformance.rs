@@ -411,6 +411,9 @@ claims! {
         assert!(store.bodies_read(1, 2, 2).unwrap().is_empty());
         let asked = [LeafKey::new(2, 4), LeafKey::new(1, 0), LeafKey::new(1, 77), LeafKey::new(2, 1)];
         assert_eq!(places(store.bodies_get(&asked).unwrap()), [(2, 4), (1, 0), (2, 1)]);
+        let there = store.bodies_there(&asked).unwrap();
+        let leaves: Vec<LeafKey> = store.bodies_get(&asked).unwrap().iter().map(|row| row.leaf).collect();
+        assert_eq!(there, leaves);
         let row = store.bodies_get(&asked[1..2]).unwrap().remove(0);
         assert_eq!((row.salt, codec::unpack(&row.body, 100).unwrap()), ([3; 32], b"leaf 0 of 1".to_vec()));
     }
@@ -769,7 +772,7 @@ claims! {
         batch.runs = vec![RunRow { key: run, started_leaf: grower.key(0), state: full_state("r") }];
         batch.run_records = vec![record(run, 1, grower.key(21))];
         store.batch_append(&[batch]).unwrap();
-        let rows = store.snapshot(1).unwrap().rows;
+        let rows = store.snapshot(1, false).unwrap().rows;
         // Leaf 21 is in every=1, every=3 and every=7; its record says so no more.
         let mut batch = grower.batch(1);
         let refolded = RunRow {
@@ -798,7 +801,7 @@ claims! {
         let left = [0, 7, 14, 28, 35, 42, 49, 56].map(|index| facet_row("every=7", grower.key(index)));
         let expected = ExpectedRows { tenant_no: 1, facets: left.to_vec(), ..ExpectedRows::default() };
         assert_eq!(store.rows_missing(&expected).unwrap(), []);
-        let after = store.snapshot(1).unwrap().rows;
+        let after = store.snapshot(1, false).unwrap().rows;
         assert_eq!((after.facets, after.runs), (rows.facets - 1, rows.runs));
         // One before it joins its list.
         let mut batch = grower.batch(1);
@@ -908,6 +911,11 @@ claims! {
         let expected = ExpectedRows { tenant_no: 1, facets: rows, ..ExpectedRows::default() };
         assert!(store.rows_missing(&expected).unwrap().is_empty());
         assert_eq!(store.facet_count(1, &one("b"), 9).unwrap(), (3, true));
+        let mut ordered = expected.facets;
+        ordered.sort();
+        assert_eq!(store.facets_read(1, None, 99).unwrap(), ordered);
+        assert_eq!(store.facets_read(1, Some(&ordered[1]), 2).unwrap(), ordered[2..4]);
+        assert!(store.facets_read(2, None, 99).unwrap().is_empty());
     }
 
     expected_rows_are_there_and_each_other_column_is_told(store) {
@@ -929,7 +937,7 @@ claims! {
         batch.pruned.clone_from(&good.pruned);
         store.batch_append(&[batch]).unwrap();
         assert!(store.bodies_get(&[leaf, grower.key(2)]).unwrap().is_empty());
-        assert_eq!(store.snapshot(1).unwrap().rows.pruned, 1);
+        assert_eq!(store.snapshot(1, false).unwrap().rows.pruned, 1);
         let pruned: Vec<bool> = (0..4).map(|index| store.is_pruned(grower.key(index)).unwrap()).collect();
         assert_eq!(pruned, [false, true, true, false]);
         assert_eq!(store.tenants_list().unwrap(), good.tenants);
@@ -973,7 +981,7 @@ claims! {
         batch.facets.push(facet_row("step.key=k", grower.key(4)));
         batch.bodies.push(BodyRow { leaf: grower.key(999), salt: [0; 32], body: codec::pack(b"beyond") });
         store.batch_append(&[batch]).unwrap();
-        let snapshot = store.snapshot(1).unwrap();
+        let snapshot = store.snapshot(1, false).unwrap();
         let empty = Head { size: TreeSize::new(0), root: tlog::empty_root() };
         assert_eq!(snapshot.heads, [(1, grower.head()), (5, empty)]);
         assert_eq!(snapshot.bodies_beyond, [(1, 999)]);
@@ -1015,7 +1023,7 @@ claims! {
             let reader = scope.spawn(|| {
                 let mut last = 0;
                 while last < 60 {
-                    let snapshot = store.snapshot(1).unwrap();
+                    let snapshot = store.snapshot(1, false).unwrap();
                     let size = snapshot.heads[0].1.size.as_u64();
                     assert!(size >= last && size.is_multiple_of(3), "{size} after {last}");
                     assert!(snapshot.bodies_beyond.is_empty());

@@ -6,14 +6,15 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use evidence::{Finding, Identity, Timestamp};
 use tlog::{Hash, TreeSize};
 
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
-    FacetQuery, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery, RunRecordRow,
-    RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey,
+    FacetQuery, FacetRow, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery,
+    RunRecordRow, RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey,
 };
 
 /// What fails, once.
@@ -58,6 +59,8 @@ pub struct FaultStore {
     armed: Mutex<Vec<Fault>>,
     stopped: AtomicBool,
     held: Mutex<bool>,
+    /// How long each append takes beside what it takes.
+    slow: Mutex<Duration>,
     released: Condvar,
     /// Before which read by which method, counted down, and what.
     before: Mutex<Vec<(&'static str, u32, Hook)>>,
@@ -89,6 +92,7 @@ impl FaultStore {
             armed: Mutex::default(),
             stopped: AtomicBool::new(false),
             held: Mutex::new(false),
+            slow: Mutex::default(),
             released: Condvar::new(),
             before: Mutex::default(),
         }
@@ -114,6 +118,11 @@ impl FaultStore {
         for hook in due {
             hook();
         }
+    }
+
+    /// Each append from now on takes so much longer: what lasts can be met on its way.
+    pub fn slow_appends(&self, longer: Duration) {
+        *lock(&self.slow) = longer;
     }
 
     /// The next operation that the fault is about fails so. Armed twice, it happens twice.
@@ -170,6 +179,10 @@ impl Store for FaultStore {
             held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
         }
         drop(held);
+        let slow = *lock(&self.slow);
+        if !slow.is_zero() {
+            std::thread::sleep(slow);
+        }
         if self.is_stopped() {
             return Err(AppendError::Refused("writing has stopped".into()));
         }
@@ -274,6 +287,7 @@ impl Store for FaultStore {
             visit: &mut dyn FnMut(BodyRef<'_>) -> ControlFlow<()>
         ) -> ();
         fn bodies_get(leaves: &[LeafKey]) -> Vec<BodyRow>;
+        fn bodies_there(leaves: &[LeafKey]) -> Vec<LeafKey>;
         fn run_find(tenant_no: u32, run_id: &str) -> Option<RunRow>;
         fn run_find_by_trace(tenant_no: u32, trace: &TraceKey) -> Option<RunRow>;
         fn run_record_find(run: RunKey, identity: &Identity) -> Option<RunRecordRow>;
@@ -283,10 +297,11 @@ impl Store for FaultStore {
         fn runs_read(from: RunKey, limit: u32) -> Vec<RunRow>;
         fn runs_due(ended_before: Timestamp, running_before: Timestamp, limit: u32) -> Vec<RunRow>;
         fn facet_find(tenant_no: u32, query: &FacetQuery) -> FacetPage;
+        fn facets_read(tenant_no: u32, after: Option<&FacetRow>, limit: u32) -> Vec<FacetRow>;
         fn facet_count(tenant_no: u32, query: &FacetQuery, max: u32) -> (u64, bool);
         fn is_pruned(leaf: LeafKey) -> bool;
         fn self_check(only_ledger: bool) -> Vec<Finding>;
-        fn snapshot(tenant_no: u32) -> Snapshot;
+        fn snapshot(tenant_no: u32, only_ledger: bool) -> Snapshot;
         fn runs_get(keys: &[RunKey]) -> Vec<Result<Option<RunRow>, StoreError>>;
         fn run_records(run: RunKey, from_seq: u64, limit: u32) -> Vec<RunRecordRow>;
         fn run_snapshot(run: RunKey) -> Option<(RunRow, Vec<RunRecordRow>)>;

@@ -139,6 +139,9 @@ pub trait Store: Send + Sync + 'static {
     /// Bodies of the given leaves, in their order; erased ones are absent.
     fn bodies_get(&self, leaves: &[LeafKey]) -> Result<Vec<BodyRow>, StoreError>;
 
+    /// Which of the given leaves have a body, in their order; none is read for it.
+    fn bodies_there(&self, leaves: &[LeafKey]) -> Result<Vec<LeafKey>, StoreError>;
+
     /// A run by its id.
     fn run_find(&self, tenant_no: u32, run_id: &str) -> Result<Option<RunRow>, StoreError>;
 
@@ -178,6 +181,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`FACET_SEEKS_MAX`] seeks a page, after which it ends early and says where to go on.
     fn facet_find(&self, tenant_no: u32, query: &FacetQuery) -> Result<FacetPage, StoreError>;
 
+    /// Rows of facets of a tenant, in their order after `after`: for verification.
+    fn facets_read(
+        &self,
+        tenant_no: u32,
+        after: Option<&FacetRow>,
+        limit: u32,
+    ) -> Result<Vec<FacetRow>, StoreError>;
+
     /// How many records a query finds (its page does not matter), and whether that is exact.
     ///
     /// A single facet is counted exactly whatever its size, from ordinals. Several are counted up to `max`, and
@@ -192,8 +203,8 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the body of a leaf is in a stretch that was archived and pruned.
     fn is_pruned(&self, leaf: LeafKey) -> Result<bool, StoreError>;
 
-    /// The heads of a tenant's ledgers and the rows of its projections at one moment.
-    fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError>;
+    /// The heads of a tenant's ledgers and, unless only those are wanted, the rows of its projections at one moment.
+    fn snapshot(&self, tenant_no: u32, only_ledger: bool) -> Result<Snapshot, StoreError>;
 
     /// Runs by their keys, in that order: each by itself, so that one that cannot be read hides no other.
     fn runs_get(&self, keys: &[RunKey]) -> Result<Vec<Result<Option<RunRow>, StoreError>>, StoreError>;

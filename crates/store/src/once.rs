@@ -183,6 +183,12 @@ pub enum OnceAct {
     Read,
     /// The result that is kept with it.
     Payload,
+    /// What came of it must not be told any more, if it is this result: result, hashes and word go. That it is done
+    /// stays, so that it is not done again.
+    Forget {
+        /// Of the result.
+        response_hash: [u8; 32],
+    },
     /// It was never there.
     Delete,
 }

@@ -250,6 +250,26 @@ claims! {
         assert_eq!(ask(store, &key, OnceAct::Payload, at(1_001)), OnceSaid::Payload(None));
     }
 
+    /// What came of a key can be forgotten; that it is done cannot.
+    what_is_forgotten_is_not_done_again(store) {
+        let key = key("t", "k");
+        let forget = |response_hash| OnceAct::Forget { response_hash };
+        assert_eq!(ask(store, &key, forget(B), at(0)), OnceSaid::Unknown, "no key");
+        ask(store, &key, check(A, FIRST), at(0));
+        assert_eq!(ask(store, &key, forget(B), at(1)), OnceSaid::Unknown, "no result");
+        done(ask(store, &key, complete(FIRST, B), at(1)));
+        assert_eq!(ask(store, &key, forget(A), at(2)), OnceSaid::Unknown, "another result");
+        assert_eq!(ask(store, &key, OnceAct::Payload, at(2)), OnceSaid::Payload(Some(b"result".to_vec())));
+        let entry = done(ask(store, &key, forget(B), at(3)));
+        assert_eq!((entry.status, entry.expires_at), (OnceStatus::Completed, at(1_000)));
+        let entry = known(ask(store, &key, check(B, SECOND), at(4)), false);
+        assert_eq!((entry.hash, entry.label, entry.response_hash, entry.payload_bytes), (None, None, None, 0));
+        assert_eq!(ask(store, &key, OnceAct::Payload, at(4)), OnceSaid::Payload(None));
+        assert_eq!(ask(store, &key, complete(FIRST, B), at(4)), OnceSaid::LeaseLost, "not even by who brought it");
+        assert_eq!(ask(store, &key, forget(B), at(5)), OnceSaid::Unknown);
+        assert_eq!(is_new(&ask(store, &key, check(A, SECOND), at(1_000))), None);
+    }
+
     /// A lease never outlives its key: nobody holds what is gone.
     a_lease_ends_with_its_key(store) {
         let act = OnceAct::Check { hash: None, label: None, ttl_secs: 5, lease_secs: 60, lease: FIRST };

@@ -1,4 +1,4 @@
-//! Reads over runs that are known to be there, each endpoint in turn, one client without pause.
+//! The nineteen reads over runs that are known to be there, each in turn, one client without pause.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,6 +24,8 @@ pub(crate) struct Reads {
 }
 
 const LIST: &str = "/api/v1/logs/llm-runs";
+const SYSTEM: &str = "/api/v1/logs/system";
+const AUDIT: &str = "/api/v1/logs/audit";
 
 impl Reads {
     pub(crate) fn run(&self) -> Result<Value> {
@@ -34,10 +36,11 @@ impl Reads {
         let end = Instant::now() + Duration::from_secs_f64(self.seconds);
         let mut all: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
         let mut cursor: Option<String> = None;
+        let entry = Self::entry(&mut connection)?;
         while Instant::now() < end {
             let run = random.pick(&runs).clone();
             let model = *random.pick(&["gpt-4o", "gpt-4o-mini", "claude-sonnet-4", "gemini-2.5-pro"]);
-            let reads = [
+            let mut reads = vec![
                 ("envelope", format!("{LIST}/{run}/envelope")),
                 ("trace", format!("{LIST}/{run}/trace")),
                 ("replay", format!("{LIST}/{run}/replay")),
@@ -54,6 +57,34 @@ impl Reads {
                     },
                 ),
             ];
+            for name in ["governance", "export"] {
+                reads.push((name, format!("{LIST}/{run}/{name}")));
+            }
+            for (name, read) in [
+                ("system_events", "events"),
+                ("system_replay", "replay"),
+                ("system_snapshot", "snapshot"),
+                ("system_telemetry", "telemetry"),
+            ] {
+                reads.push((name, format!("{SYSTEM}/{run}/{read}")));
+            }
+            reads.push(("system", SYSTEM.to_owned()));
+            reads.push(("system_audit", format!("{SYSTEM}/audit")));
+            reads.push(("audit", AUDIT.to_owned()));
+            reads.extend(
+                entry
+                    .iter()
+                    .map(|entry| ("audit_entry", format!("{AUDIT}/entries/{entry}"))),
+            );
+            for (name, read) in [
+                ("audit_access", "access"),
+                ("audit_authorization", "authorization"),
+                ("audit_exports", "exports"),
+                ("audit_identity", "identity"),
+                ("audit_integrity", "integrity"),
+            ] {
+                reads.push((name, format!("{AUDIT}/{read}")));
+            }
             for (name, path) in reads {
                 let asked = Instant::now();
                 let answer = connection.get(&path)?;
@@ -75,6 +106,13 @@ impl Reads {
             .map(|(name, all)| (name.to_owned(), latencies(all)))
             .collect();
         Ok(json!({"runs": runs.len(), "latency_ms": figures}))
+    }
+
+    /// An audit entry to read, when there is one: what the server noted of its own start.
+    fn entry(connection: &mut Connection) -> Result<Option<String>> {
+        let answer = connection.get(&format!("{AUDIT}?limit=1"))?;
+        let page: Value = serde_json::from_slice(&answer.body)?;
+        Ok(page["items"][0]["id"].as_str().map(str::to_owned))
     }
 
     fn known(&self, connection: &mut Connection) -> Result<Vec<String>> {

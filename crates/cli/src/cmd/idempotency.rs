@@ -32,7 +32,7 @@ impl IdempotencyCommand {
         };
         let options = data_dir.existing()?;
         let state = StateDb::open(&options.data_dir.join("state.db"))?;
-        let mut redis = RedisOnce::new(&url, RedisClock::Redis, state)
+        let mut redis = RedisOnce::new(&url, RedisClock::Redis, settings.redis_aof, state)
             .map_err(|error| Usage(format!("redis_url: {error}")))?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(std::io::Error::other)?;

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use evidence::Timestamp;
 use evidence::record::Role;
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
+use ledger::own::untold;
 use serde_json::json;
 use store::sqlite::{Access, SqliteStore};
 
@@ -115,7 +116,7 @@ impl KeyCommand {
                 format,
             } => (AdminRequest::KeyRevoke { key_id }, data_dir, format),
         };
-        match ask_or_run(data_dir.existing()?, request, crate::clock::now())? {
+        match ask_or_run(data_dir.existing()?, request, crate::clock::clock(), &mut untold)? {
             AdminAnswer::Key {
                 key_id,
                 key,

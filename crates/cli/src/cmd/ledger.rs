@@ -7,12 +7,14 @@ use clap::{Args, Subcommand};
 use evidence::RecordId;
 use ledger::StoredTree;
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
+use ledger::own::untold;
 use serde_json::json;
 use store::sqlite::{Access, SqliteStore};
 use store::{LedgerRow, Store};
 use tlog::{LeafIndex, TlogProof};
 
 use super::DataDir;
+use super::work::{self, Unit};
 use crate::output::{self, Format, Usage};
 
 /// Which ledger of a data folder.
@@ -43,7 +45,7 @@ pub(crate) enum LedgerCommand {
         #[command(flatten)]
         which: Which,
     },
-    /// Make every projection anew from leaves and bodies.
+    /// Make every projection anew from leaves and bodies. Ctrl-C stops it: the old ones stand.
     Rebuild {
         #[command(flatten)]
         data_dir: DataDir,
@@ -73,13 +75,9 @@ impl LedgerCommand {
             Self::Head { which } => head(&which),
             Self::Proof { record, which } => proof(&record, &which),
             Self::Rebuild { data_dir, format } => {
-                let bar = indicatif::ProgressBar::new_spinner().with_message("rebuilding projections");
-                bar.enable_steady_tick(std::time::Duration::from_millis(100));
-                let answer = ask_or_run(data_dir.existing()?, AdminRequest::Rebuild, crate::clock::now())?;
-                bar.finish_and_clear();
-                match answer {
-                    AdminAnswer::Rebuilt { records } => match format {
-                        Format::Json => output::json(&json!({ "records": records }))?,
+                match work::ask(data_dir.existing()?, AdminRequest::Rebuild, Unit::Leaves)? {
+                    AdminAnswer::Rebuilt { records, job_id } => match format {
+                        Format::Json => output::json(&json!({ "records": records, "job_id": job_id }))?,
                         Format::Text => output::line(format_args!("rebuilt from {records} records")),
                     },
                     AdminAnswer::Refused { reason } => bail!(Usage(reason)),
@@ -98,7 +96,7 @@ impl LedgerCommand {
                     tenant_id: tenant,
                     reason,
                 };
-                match ask_or_run(data_dir.existing()?, request, crate::clock::now())? {
+                match ask_or_run(data_dir.existing()?, request, crate::clock::clock(), &mut untold)? {
                     AdminAnswer::Recovered {
                         origin,
                         vkey,

@@ -15,6 +15,7 @@ mod replay;
 mod serve;
 mod tenant;
 mod verify;
+mod work;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,9 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::settings::{Flags, Settings};
+
+/// Exit code: could not tell, or not to the end.
+const EXIT_UNKNOWN: u8 = 2;
 
 /// A command.
 #[derive(Debug, Subcommand)]

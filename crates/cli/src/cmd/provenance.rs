@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use evidence::Timestamp;
-use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
+use ledger::admin::{AdminAnswer, AdminRequest};
 use ledger::provenance::file;
 use serde_json::json;
 use store::Store;
 use store::sqlite::{Access, SqliteStore};
 
-use super::DataDir;
+use super::work::{self, Unit};
+use super::{DataDir, EXIT_UNKNOWN};
 use crate::output::{self, Format, Usage};
 
 /// Write provenance logs into files, and make records of such files.
@@ -40,7 +41,8 @@ pub(crate) enum ProvenanceCommand {
     /// Make records of a file of logs.
     ///
     /// Each line needs id, timestamp, both hashes and both payloads. A log whose id and input are on record is passed
-    /// over. Exit code 1: a line is no log, a hash is not that of the payload beside it, or a log was refused.
+    /// over, so an import may be done again. Exit code 1: a line is no log, a hash is not that of the payload beside
+    /// it, or a log was refused; 2: it was called off (Ctrl-C) before the end of the file.
     Import {
         /// The file.
         file: PathBuf,
@@ -112,13 +114,17 @@ impl ProvenanceCommand {
                     tenant_id: tenant,
                     path,
                 };
-                match ask_or_run(data_dir.existing()?, request, crate::clock::now())? {
-                    AdminAnswer::ProvenanceImported { imported } => {
+                match work::ask(data_dir.existing()?, request, Unit::Bytes)? {
+                    AdminAnswer::ProvenanceImported { imported, job_id } => {
                         for remark in &imported.remarks {
                             output::note(format_args!("deponent: {remark}"));
                         }
                         match format {
-                            Format::Json => output::json(&imported)?,
+                            Format::Json => {
+                                let mut answer = serde_json::to_value(&imported)?;
+                                answer["job_id"] = job_id.into();
+                                output::json(&answer)?;
+                            }
                             Format::Text => output::line(format_args!(
                                 "{} logs imported, {} on record already, {} refused, {} without their run, \
                                  {} lines are none, {} hashes disagree",
@@ -129,6 +135,10 @@ impl ProvenanceCommand {
                                 imported.malformed,
                                 imported.disagreeing
                             )),
+                        }
+                        if !imported.complete {
+                            output::note("deponent: it was called off before the end of the file");
+                            return Ok(EXIT_UNKNOWN);
                         }
                         Ok(u8::from(
                             imported.malformed + imported.disagreeing + imported.refused > 0,

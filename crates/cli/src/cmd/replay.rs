@@ -7,8 +7,15 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use evidence::hex_string;
+use ledger::replay::{ReplayedStep, replay_report};
+use ledger::{run_of, trace_diff};
+use store::sqlite::{Access, SqliteStore};
+use store::{RunRow, Store};
+
+use super::DataDir;
 use crate::client::{Client, ServerArgs, segment};
-use crate::output::{self, Format};
+use crate::output::{self, Format, Usage};
 
 /// The runs part.
 const EXIT_DIVERGED: u8 = 1;
@@ -33,6 +40,11 @@ pub(crate) struct Diff {
     run_b: String,
     #[command(flatten)]
     server: ServerArgs,
+    #[command(flatten)]
+    local: DataDir,
+    /// The tenant in the data folder; a server knows it by the key.
+    #[arg(long, default_value = "default", requires = "data_dir")]
+    tenant: String,
     /// How to print.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -86,14 +98,12 @@ impl ReplayCommand {
 
 impl Diff {
     fn run(&self) -> Result<u8> {
-        let client = self.server.client()?;
-        let (left, right) = (segment(&self.run_a), segment(&self.run_b));
-        let asked = |path: String| ask(&client, &path);
-        let Some(compared) = asked(format!("/api/v1/traces/diff?left={left}&right={right}"))? else {
-            output::note("deponent: there is no such run");
-            return Ok(EXIT_UNKNOWN);
+        let answered = if self.local.is_given() {
+            self.of_folder()?
+        } else {
+            self.of_server()?
         };
-        let Some(report) = asked(format!("/api/v1/replay/runs/{right}"))? else {
+        let Some((compared, report)) = answered else {
             output::note("deponent: there is no such run");
             return Ok(EXIT_UNKNOWN);
         };
@@ -106,6 +116,77 @@ impl Diff {
         }
         Ok(if same { 0 } else { EXIT_DIVERGED })
     }
+
+    /// The comparison and the report; `None`: there is no such run.
+    fn of_server(&self) -> Result<Option<(Value, Value)>> {
+        let client = self.server.client()?;
+        let (left, right) = (segment(&self.run_a), segment(&self.run_b));
+        let Some(compared) = ask(&client, &format!("/api/v1/traces/diff?left={left}&right={right}"))? else {
+            return Ok(None);
+        };
+        let report = ask(&client, &format!("/api/v1/replay/runs/{right}"))?;
+        Ok(report.map(|report| (compared, report)))
+    }
+
+    /// The same from the database, also beside a server.
+    fn of_folder(&self) -> Result<Option<(Value, Value)>> {
+        let store = SqliteStore::open(&self.local.existing()?.database(), Access::ReadOnly)?;
+        let ledgers = store.ledgers_list()?;
+        let tenant = ledgers.iter().find(|row| row.tenant_id == self.tenant);
+        let Some(tenant_no) = tenant.map(|row| row.tenant_no) else {
+            bail!(Usage(format!("there is no tenant {}", self.tenant)));
+        };
+        let run = |id: &str| run_of(&store, tenant_no, id);
+        let (Some(left), Some(right)) = (run(&self.run_a)?, run(&self.run_b)?) else {
+            return Ok(None);
+        };
+        let diff = trace_diff(&store, &left, &right)?;
+        let divergence = diff.divergence.as_ref().map(divergence).transpose()?;
+        let compared = json!({
+            "divergence": divergence, "equal": diff.divergence.is_none(),
+            "left": side(&left, diff.left_steps), "right": side(&right, diff.right_steps),
+        });
+        let report = replay_report(&store, &right)?;
+        let steps: Vec<Value> = report.steps.iter().map(replayed).collect();
+        let report = json!({
+            "erased": report.erased, "executed": report.executed,
+            "first_divergence": report.first_divergence.as_ref().map(replayed), "matched": report.matched,
+            "mismatched": report.mismatched, "run_id": self.run_b, "skipped": report.skipped, "steps": steps,
+            "total": report.total, "violated": report.violated,
+        });
+        Ok(Some((compared, report)))
+    }
+}
+
+fn side(row: &RunRow, total_steps: usize) -> Value {
+    let state = &row.state;
+    json!({
+        "plan_hash": state.plan_hash, "root_hash": state.root_hash.as_ref().map(hex_string), "run_id": state.run_id,
+        "seed": state.seed, "total_steps": total_steps, "trace_id": state.trace_id,
+    })
+}
+
+fn divergence(found: &ledger::Divergence) -> Result<Value> {
+    let value = |text: &[u8]| serde_json::from_slice::<Value>(text).context("a stored value cannot be read");
+    let (position, step_index) = found.step.unzip();
+    Ok(json!({
+        "field": found.field, "left": value(&found.left)?, "position": position, "right": value(&found.right)?,
+        "step_index": step_index,
+    }))
+}
+
+fn replayed(step: &ReplayedStep) -> Value {
+    let enforced = step.enforced.as_ref();
+    json!({
+        "behavior": enforced.map(|enforced| enforced.behavior.as_str()),
+        "checked": enforced.map(|enforced| enforced.checked),
+        "expected_hash": enforced.and_then(|enforced| enforced.expected_hash.clone()),
+        "idempotency_key": enforced.and_then(|enforced| enforced.idempotency_key.clone()),
+        "leaf_index": step.leaf_index,
+        "outcome": enforced.map(|enforced| enforced.outcome.as_str()),
+        "output_hash": enforced.and_then(|enforced| enforced.output_hash.clone()),
+        "step_index": enforced.map(|enforced| enforced.step_index),
+    })
 }
 
 fn print(both: &Compared, steps: &Report) {

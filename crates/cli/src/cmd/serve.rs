@@ -10,7 +10,7 @@ use ledger::once::{Once, OnceOptions};
 use ledger::{Ledger, admin};
 use server::{Access, App, Claims, KeySource, LOCAL_TENANT, Level, Levels, Oidc, Policies, Rate, Tls};
 use store::once::OnceStore;
-use store::redis::{RedisClock, RedisOnce};
+use store::redis::{RedisAof, RedisClock, RedisOnce};
 use store::sqlite::{SqliteOnce, SqliteStore, StateDb};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -208,7 +208,7 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
                 }
                 error => Err(error),
             })?;
-        admin::listen(ledger.clone(), clock::now).context("admin.sock")?;
+        admin::listen(ledger.clone(), clock::clock()).context("admin.sock")?;
         Ok(ledger)
     })
     .await??;
@@ -221,7 +221,13 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
     output::line(format_args!("data in {}", data_dir.display()));
     let mut app = App::new(ledger, clock::now);
     (app.local, app.access, app.oidc, app.tls) = (who.local, who.access, who.oidc, who.tls);
-    app.once = once(settings.redis_url.as_deref(), settings.once, &data_dir)?;
+    app.once = once(
+        settings.redis_url.as_deref(),
+        settings.redis_aof,
+        settings.once,
+        &data_dir,
+    )?;
+    let asked_at_once = settings.redis_url.is_some().then(|| app.once.clone());
     app.tlog_public = who.tlog_public;
     app.settings = Arc::new(on_record);
     if app.is_local() {
@@ -246,6 +252,15 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
         "API: {scheme}://{listen}/api/docs   runs: {scheme}://{listen}/api/v1/logs/llm-runs"
     ));
     let demo = async {
+        // Who starts a server is told at once, and not by the first agent that is refused. It serves all the same:
+        // a Redis that is away or not set up takes nothing from evidence.
+        if let Some(once) = asked_at_once
+            && let Err(error) = once.answers(clock::now()).await
+        {
+            output::note(format_args!(
+                "deponent: {error}; until it can, keys are not checked"
+            ));
+        }
         if with_demo && let Err(error) = load_demo(listen, &data_dir.join(DEMO_MARK)).await {
             output::note(format_args!("deponent: the demo could not be loaded: {error:#}"));
         }
@@ -258,15 +273,20 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where idempotency keys are kept, as the settings say. Redis is asked when the first is.
-fn once(redis_url: Option<&str>, options: OnceOptions, data_dir: &std::path::Path) -> Result<Once> {
+/// Where idempotency keys are kept, as the settings say.
+fn once(
+    redis_url: Option<&str>,
+    redis_aof: RedisAof,
+    options: OnceOptions,
+    data_dir: &std::path::Path,
+) -> Result<Once> {
     let path = data_dir.join("state.db");
     // A damaged one is set aside here, before anything has it open.
     let state = StateDb::open_or_begin_anew(&path)?;
     let backend: Box<dyn OnceStore> = match redis_url {
         None => Box::new(SqliteOnce::new(&path)),
         Some(url) => Box::new(
-            RedisOnce::new(url, RedisClock::Redis, state)
+            RedisOnce::new(url, RedisClock::Redis, redis_aof, state)
                 .map_err(|error| Usage(format!("redis_url: {error}")))?,
         ),
     };

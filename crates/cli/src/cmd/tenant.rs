@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
+use ledger::own::untold;
 use serde_json::json;
 use store::Store;
 use store::sqlite::{Access, SqliteStore};
@@ -46,7 +47,7 @@ impl TenantCommand {
                 }
                 let options = data_dir.settings()?.ledger;
                 let request = AdminRequest::TenantCreate { tenant_id: name };
-                match ask_or_run(options, request, crate::clock::now())? {
+                match ask_or_run(options, request, crate::clock::clock(), &mut untold)? {
                     AdminAnswer::Tenant {
                         tenant_id,
                         origin,

@@ -104,6 +104,7 @@ impl Verify {
             vkeys: vkeys(&self.vkey)?,
             kept: kept(&self.checkpoint)?,
             archive: self.archive.clone(),
+            archive_may_be_away: false,
             marks: Some(&marks),
             keys: Some(&keys),
             progress: Some(&progress),

@@ -53,7 +53,7 @@ impl Served {
 
     /// Posts JSON that must be taken.
     #[track_caller]
-    fn post(&self, path: &str, body: &str) -> String {
+    pub(crate) fn post(&self, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(
             stream,

@@ -7,3 +7,5 @@ mod gate;
 mod judge;
 mod lineage;
 mod manifests;
+mod replay;
+mod work;

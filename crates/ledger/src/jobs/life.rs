@@ -271,7 +271,11 @@ impl JobGuard {
     /// # Errors
     /// [`JobError::Unknown`].
     pub fn view(&self) -> Result<JobView, JobError> {
-        self.state().map(JobView::of).ok_or(JobError::Unknown)
+        let mut view = self.state().map(JobView::of).ok_or(JobError::Unknown)?;
+        if let Some(progress) = self.shown() {
+            view.progress.clone_from(progress);
+        }
+        Ok(view)
     }
 }
 

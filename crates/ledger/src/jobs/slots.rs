@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use evidence::Kind;
 use evidence::facet::facet;
-use evidence::job::{JobState, Progress};
+use evidence::job::{JobState, Progress, ProgressUpdate};
 use evidence::record::{GovernanceContract, JobEvent};
+use evidence::{Kind, Timestamp};
 use store::FacetQuery;
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -44,6 +44,8 @@ type Slot = Arc<tokio::sync::Mutex<Held>>;
 pub(super) struct Held {
     /// `None`: not folded, or there is no such job.
     pub(super) state: Option<JobState>,
+    /// What is shown of its progress beyond what is on record.
+    beyond: Option<Progress>,
     /// Who looks at its progress.
     watch: Option<watch::Sender<Progress>>,
     /// Bytes that the sum counts for it.
@@ -124,6 +126,26 @@ impl Jobs {
         slots.trim();
     }
 
+    /// Lets go of every job that nobody holds: what is stored says what they are. Who looks on goes on looking.
+    pub(crate) fn forget(&self) {
+        let mut slots = lock(&self.slots);
+        let slots = &mut *slots;
+        let mut freed = 0;
+        slots.by_key.retain(|_, slot| {
+            // Who waits for a slot has it: a job never has two.
+            let alone = Arc::strong_count(slot) == 1;
+            let Ok(mut held) = slot.try_lock() else {
+                return true;
+            };
+            (held.state, held.beyond) = (None, None);
+            freed += held.counted;
+            held.counted = 0;
+            !alone || held.is_watched()
+        });
+        slots.bytes -= freed;
+        slots.order.retain(|key| slots.by_key.contains_key(key));
+    }
+
     fn contract_writing(&self, tenant: &Tenant, contract_id: &str) -> Arc<tokio::sync::Mutex<()>> {
         let hash = evidence::sha256(contract_id.as_bytes());
         let place = usize::from(hash[0]) + usize::try_from(tenant.tenant_no).unwrap_or(0);
@@ -179,6 +201,7 @@ impl Held {
 
     /// Shows the progress to who looks at it. Nobody is waited for: a slow one sees the newest.
     pub(super) fn show(&mut self) {
+        self.beyond = None;
         let (Some(sender), Some(state)) = (&self.watch, &self.state) else {
             return;
         };
@@ -189,11 +212,29 @@ impl Held {
         }
     }
 
-    pub(super) fn subscribe(&mut self) -> Option<ProgressWatch> {
+    /// Shows progress that is not on record.
+    fn show_beyond(&mut self, update: &ProgressUpdate, at: Timestamp) {
+        let Some(state) = &self.state else { return };
+        let mut progress = self.beyond.take().unwrap_or_else(|| state.progress.clone());
+        if progress.update(update, at).is_err() {
+            return;
+        }
+        if let Some(sender) = &self.watch {
+            sender.send_replace(progress.clone());
+        }
+        self.beyond = Some(progress);
+    }
+
+    /// The progress as it is shown.
+    pub(super) fn shown(&self) -> Option<&Progress> {
         let state = self.state.as_ref()?;
-        let sender = self
-            .watch
-            .get_or_insert_with(|| watch::channel(state.progress.clone()).0);
+        Some(self.beyond.as_ref().unwrap_or(&state.progress))
+    }
+
+    pub(super) fn subscribe(&mut self) -> Option<ProgressWatch> {
+        let progress = self.shown()?.clone();
+        let state = self.state.as_ref()?;
+        let sender = self.watch.get_or_insert_with(|| watch::channel(progress).0);
         let receiver = sender.subscribe();
         if state.stage().is_terminal() {
             self.watch = None;
@@ -278,6 +319,11 @@ impl JobGuard {
         Ok(())
     }
 
+    /// Its progress as it is shown.
+    pub(super) fn shown(&self) -> Option<&Progress> {
+        self.held.as_ref()?.shown()
+    }
+
     /// What the job runs; `None`: there is none.
     pub fn handler(&self) -> Option<&str> {
         self.state().map(|state| state.handler.as_str())
@@ -338,6 +384,22 @@ impl Ledger {
     /// [`JobError::Unknown`].
     pub fn progress_subscribe(&self, tenant: &Arc<Tenant>, job_id: &str) -> Result<ProgressWatch, JobError> {
         self.job_guard(tenant, job_id)?.subscribe()
+    }
+
+    /// Shows how far a job is without a record of it: until the next one, and to who looks now. Blocks.
+    pub(crate) fn job_show(
+        &self,
+        tenant: &Arc<Tenant>,
+        job_id: &str,
+        update: &ProgressUpdate,
+        at: Timestamp,
+    ) {
+        // A job that cannot be read is shown to nobody.
+        if let Ok(mut guard) = self.job_guard(tenant, job_id)
+            && let Some(held) = guard.held()
+        {
+            held.show_beyond(update, at);
+        }
     }
 
     /// A job from its records.

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +27,7 @@ use store::{FacetQuery, Store};
 
 use super::draft;
 use crate::lines::{Lines, TooLong};
+use crate::own::Watch;
 use crate::{Draft, Ledger, RecordError, Salts, Tenant, records};
 
 /// Longest line read: a record of 16 MiB with both payloads in base64, and room.
@@ -78,6 +80,9 @@ pub struct Imported {
     pub disagreeing: u64,
     /// The first remarks, each with its line.
     pub remarks: Vec<String>,
+    /// The file was read to its end; else it was told to stop, and what came before is in the ledger.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// A log as a line.
@@ -136,6 +141,8 @@ struct Waiting {
     /// Their ids and inputs.
     known: HashSet<(String, String)>,
     bytes: usize,
+    /// Lines read since the last ones went, among them those that are on record already.
+    lines: usize,
 }
 
 /// Why files could not be written.
@@ -329,11 +336,27 @@ impl Ledger {
         path: &Path,
         at: Timestamp,
     ) -> Result<Imported, ImportError> {
-        let mut lines = Lines::new(BufReader::new(File::open(path)?), LINE_BYTES_MAX);
+        self.provenance_import_watched(tenant, path, at, &Watch::default())
+    }
+
+    /// The same, counted by bytes of the file and stopped between two batches.
+    pub(crate) fn provenance_import_watched(
+        &self,
+        tenant: &Arc<Tenant>,
+        path: &Path,
+        at: Timestamp,
+        watch: &Watch,
+    ) -> Result<Imported, ImportError> {
+        let file = File::open(path)?;
+        watch.total.store(file.metadata()?.len(), Ordering::Relaxed);
+        let mut lines = Lines::new(BufReader::new(file), LINE_BYTES_MAX);
         let mut imported = Imported::default();
         let mut salts = tenant.salts();
         let mut waiting = Waiting::default();
         while let Some((number, text)) = lines.next_line()? {
+            if watch.is_stopped() {
+                return Ok(imported);
+            }
             let read = text.map_err(|TooLong| "longer than any log may be".to_owned());
             match read.and_then(read_line) {
                 Ok(line) => {
@@ -344,11 +367,15 @@ impl Ledger {
                     imported.remark(number, &what);
                 }
             }
-            if waiting.drafts.len() == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
+            waiting.lines += 1;
+            if waiting.lines == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
                 self.import(tenant, &mut waiting, at, &mut imported)?;
+                watch.done.store(lines.bytes_read(), Ordering::Relaxed);
             }
         }
         self.import(tenant, &mut waiting, at, &mut imported)?;
+        watch.done.store(lines.bytes_read(), Ordering::Relaxed);
+        imported.complete = true;
         Ok(imported)
     }
 
@@ -449,7 +476,9 @@ impl Ledger {
         at: Timestamp,
         imported: &mut Imported,
     ) -> Result<(), ImportError> {
-        let (lines, drafts): (Vec<u64>, Vec<Draft>) = std::mem::take(waiting).drafts.into_iter().unzip();
+        let waiting = std::mem::take(waiting);
+        let (lines, drafts): (Vec<u64>, Vec<Draft>) = waiting.drafts.into_iter().unzip();
+        self.give_way();
         let outcomes = self.submit_blocking(tenant, drafts, at, false)?;
         for (line, outcome) in lines.into_iter().zip(outcomes) {
             match outcome {

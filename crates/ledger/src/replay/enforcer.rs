@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evidence::Timestamp;
 use evidence::canonical::Value;
 
-use super::{Begun, Replay, ReplayError, ReplayResult, ReplayStep};
+use super::{Begun, Pass, Replay, ReplayError, ReplayResult, ReplayStep};
 use crate::once::Once;
 use crate::{Ledger, Tenant};
 
@@ -54,6 +54,7 @@ impl ReplayEnforcer {
 
     /// Does a step by its behaviour: `execute` is called when it must run, and not otherwise. Its lease is renewed
     /// until its result is stored, as long as the closure does not block the thread; needs a runtime with timers.
+    /// While its result cannot be stored it is brought again, as long as a lease holds.
     ///
     /// # Errors
     /// [`StepError`]. A mismatching output is never stored.
@@ -72,7 +73,7 @@ impl ReplayEnforcer {
         };
         let work = async {
             match execute().await {
-                Ok(output) => Ok(self.replay.finish(&pass, output, (self.clock)()).await?),
+                Ok(output) => Ok(self.finished(&pass, output).await?),
                 Err(error) => {
                     // The step's own error is what its caller needs; a key that stays held runs out by itself.
                     let _ = self.replay.fail(&pass, &error.to_string(), (self.clock)()).await;
@@ -81,6 +82,22 @@ impl ReplayEnforcer {
             }
         };
         self.replay.holding(&pass, self.clock, work).await
+    }
+
+    /// What came out is worth another try: without it the step would be done a second time.
+    async fn finished(&self, pass: &Pass, output: Value) -> Result<ReplayResult, ReplayError> {
+        let mut tries = self.replay.once.tries();
+        loop {
+            match self.replay.finish(pass, output.clone(), (self.clock)()).await {
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(%error, "the result of a step could not be stored yet");
+                    if !tries.next().await {
+                        return Err(error);
+                    }
+                }
+                finished => return finished,
+            }
+        }
     }
 
     /// Does the steps of a trace in order, until one diverges or fails.

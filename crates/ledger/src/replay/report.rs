@@ -1,13 +1,10 @@
 //! The report over a run that was replayed, from its records alone.
 
-use std::sync::Arc;
-
 use evidence::Kind;
 use evidence::record::{ReplayBehavior, ReplayEnforced, ReplayOutcome};
-use store::LeafKey;
+use store::{LeafKey, RunRow, Store};
 
-use super::ReplayError;
-use crate::{Ledger, Tenant};
+use crate::RecordError;
 
 /// Rows and bodies read at once.
 const CHUNK: u32 = 256;
@@ -50,28 +47,21 @@ pub struct ReplayReport {
 /// Reads the report over a run. Blocks.
 ///
 /// # Errors
-/// [`ReplayError::RunUnknown`], [`ReplayError::Read`].
-pub fn replay_report(
-    ledger: &Ledger,
-    tenant: &Arc<Tenant>,
-    run_id: &str,
-) -> Result<ReplayReport, ReplayError> {
-    let records = ledger.records(tenant);
-    let run = records.run(run_id)?.ok_or(ReplayError::RunUnknown)?;
+/// It cannot be read.
+pub fn replay_report(store: &dyn Store, run: &RunRow) -> Result<ReplayReport, RecordError> {
     let mut report = ReplayReport::default();
     let mut from = 0;
     loop {
-        let rows = ledger
-            .store()
-            .run_records(run.key, from, CHUNK)
-            .map_err(|error| ReplayError::Read(error.into()))?;
+        let rows = store.run_records(run.key, from, CHUNK)?;
         let Some(last) = rows.last() else {
             return Ok(report);
         };
         from = last.run_seq + 1;
         for row in rows.iter().filter(|row| row.kind == Kind::ReplayEnforced) {
             // One at a time: an output may be 4 MiB.
-            let body = records.read(&[row.leaf])?.pop().and_then(|record| record.body);
+            let body = crate::records::read(store, &[row.leaf])?
+                .pop()
+                .and_then(|record| record.body);
             report.add(body.as_deref().and_then(ReplayEnforced::read), row.leaf);
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use evidence::{Finding, FindingCode, Header, RunState, Timestamp};
+use evidence::{Finding, FindingCode, Header, RunState, Timestamp, facet};
 use store::codec::Unpacker;
-use store::{LeafKey, ProjectionCounts, RunKey, RunRow, Snapshot, Store, StoreError};
+use store::{FacetRow, LeafKey, ProjectionCounts, RunKey, RunRow, Snapshot, Store, StoreError};
 
 use super::Erasures;
 use super::Report;
@@ -185,7 +185,9 @@ fn is_ahead(
                 &mut findings,
             )
             .said;
-        let Some(said) = said else { return Ok(false) };
+        let Some(said) = said.filter(|said| said.readable) else {
+            return Ok(false);
+        };
         match (&mut state, &said.facts) {
             (None, evidence::record::Facts::RunStarted(facts)) => {
                 state = Some(RunState::start(facts, said.recorded_at));
@@ -325,6 +327,55 @@ pub(super) fn pruned(tenant_id: &str, derived: u64, snapshot: &Snapshot, report:
         let detail = format!("{stored} rows are stored, records stand behind {derived}");
         report.add(Finding::new(FindingCode::ProjectionUnexpected, "pruned", detail).with_tenant(tenant_id));
     }
+}
+
+/// Counts the rows of facets whose records are at hand. The others stand at most in lists that their kinds have;
+/// one that says of an archived record that a hold was released is found, whatever the archive says.
+pub(super) fn facets_known(
+    store: &dyn Store,
+    (tenant_id, tenant_no): (&str, u32),
+    snapshot: &Snapshot,
+    erasures: &Erasures<'_>,
+    report: &mut Report,
+) -> Result<u64, StoreError> {
+    let mut sizes = HashMap::new();
+    let (mut after, mut known, mut named): (Option<FacetRow>, u64, usize) = (None, 0, 0);
+    loop {
+        let page = store.facets_read(tenant_no, after.as_ref(), ROWS_READ)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.clone());
+        for FacetRow { facet, leaf } in page {
+            let fixed = snapshot.heads.iter().find(|(no, _)| *no == leaf.ledger_no());
+            let fixed = fixed.map_or(0, |(_, head)| head.size.as_u64());
+            if leaf.leaf_index() >= fixed && came_later(store, &mut sizes, leaf)? {
+                continue;
+            }
+            if !erasures.is_away(leaf) {
+                known += 1;
+            } else if !facet::of_archived(&facet) {
+                named += 1;
+                if named <= UNEXPECTED_NAMED {
+                    let detail = format!("{facet}: no record that is archived is in this list");
+                    let finding = Finding::new(FindingCode::ProjectionUnexpected, "facets", detail);
+                    report.add(at_leaf(store, finding.with_tenant(tenant_id), leaf));
+                }
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// Whether a leaf beyond the fixed head is there by now.
+fn came_later(store: &dyn Store, sizes: &mut HashMap<u32, u64>, leaf: LeafKey) -> Result<bool, StoreError> {
+    let there = |sizes: &HashMap<u32, u64>| {
+        let size = sizes.get(&leaf.ledger_no());
+        size.is_some_and(|&size| leaf.leaf_index() < size)
+    };
+    if !there(sizes) {
+        let size = store.head_read(leaf.ledger_no())?.size.as_u64();
+        sizes.insert(leaf.ledger_no(), size);
+    }
+    Ok(there(sizes))
 }
 
 /// Rows that no record stands behind: more are stored than derived.

@@ -49,8 +49,9 @@ pub(crate) struct Deriver {
     ended: HashMap<String, Late>,
     /// Which run each trace of an open run belongs to; a trace is new to a run when it is not here.
     traces: HashMap<TraceKey, RunKey>,
-    /// Runs with a record that could not be read, and their next run_seq: counted, not judged.
-    unread: HashMap<String, u64>,
+    /// Runs with a record that could not be read, their next run_seq, and what they are when that is known: counted,
+    /// not judged.
+    unread: HashMap<String, (u64, Option<RunKey>)>,
     /// Where each job's chain of events stands.
     jobs: JobChains,
     /// What the seals of open runs must stand on.
@@ -60,8 +61,10 @@ pub(crate) struct Deriver {
     /// The tenant's ledgers, epoch and number.
     ledgers: Vec<(u32, u32)>,
     pub(crate) counts: ProjectionCounts,
-    /// Every record could be read, so that stored rows beyond the counts are unexpected.
+    /// Every record could be read, or is archived, so that stored rows beyond the counts are unexpected.
     pub(crate) all_read: bool,
+    /// Records whose archive is not at hand. Their facets are not counted.
+    pub(crate) archived: u64,
 }
 
 impl Deriver {
@@ -79,6 +82,7 @@ impl Deriver {
             ledgers: Vec::new(),
             counts: ProjectionCounts::default(),
             all_read: true,
+            archived: 0,
         }
     }
 
@@ -120,12 +124,13 @@ impl Deriver {
         }
         for facet in std::mem::take(&mut said.facets) {
             out.rows.facets.push(FacetRow { facet, leaf });
-            self.counts.facets += 1;
+            self.counts.facets += u64::from(!said.pruned);
         }
+        self.archived += u64::from(said.pruned);
+        self.all_read &= said.readable || said.pruned;
         self.time(leaf, &said, findings);
         self.job(leaf, &said, findings);
         let Some((run_id, run_seq)) = said.run.take() else {
-            self.all_read &= said.readable;
             return;
         };
         let gap = |expected: u64, findings: &mut Vec<Finding>| {
@@ -139,17 +144,20 @@ impl Deriver {
                 );
             }
         };
-        self.all_read &= said.readable;
         self.seal(leaf, (&run_id, run_seq), &said, findings);
         if !said.readable || self.unread.contains_key(&run_id) {
-            let expected = self.unread_seq(&run_id);
+            let (expected, mut key) = self.unread_run(&run_id);
             gap(expected, findings);
-            self.unread.insert(run_id, expected + 1);
             if said.kind == Kind::RunStarted {
+                key = Some(RunKey::new(self.tenant_no, self.next_run));
                 self.next_run += 1;
                 self.counts.runs += 1;
             }
+            self.unread.insert(run_id, (expected + 1, key));
             self.counts.run_records += 1;
+            if let (Some(key), Some(trace)) = (key, said.trace()) {
+                self.trace(trace, key, leaf, out);
+            }
             return;
         }
         let key = if said.kind == Kind::RunStarted
@@ -172,9 +180,6 @@ impl Deriver {
                     state,
                 },
             );
-            if !facts.otlp {
-                self.trace(TraceKey::parse(&facts.trace_id), key, leaf, out);
-            }
             key
         } else if let Some(row) = self.open.get_mut(&run_id) {
             gap(row.state.record_count, findings);
@@ -201,16 +206,8 @@ impl Deriver {
             );
             return;
         };
-        if let (
-            Facts::Step(evidence::record::StepFacts {
-                span: Some((trace, _)),
-                ..
-            }),
-            _,
-        )
-        | (_, Some(trace)) = (&said.facts, &said.trace_of)
-        {
-            self.trace(TraceKey::W3c(*trace), key, leaf, out);
+        if let Some(trace) = said.trace() {
+            self.trace(trace, key, leaf, out);
         }
         out.rows.run_records.push(RunRecordRow {
             run: key,
@@ -285,15 +282,16 @@ impl Deriver {
         }
     }
 
-    /// The next run_seq of a run that is no longer judged.
-    fn unread_seq(&mut self, run_id: &str) -> u64 {
-        if let Some(&seq) = self.unread.get(run_id) {
-            return seq;
+    /// The next run_seq of a run that is no longer judged, and what it is.
+    fn unread_run(&mut self, run_id: &str) -> (u64, Option<RunKey>) {
+        if let Some(&unread) = self.unread.get(run_id) {
+            return unread;
         }
         if let Some(row) = self.open.remove(run_id) {
-            return row.state.record_count;
+            return (row.state.record_count, Some(row.key));
         }
-        self.ended.remove(run_id).map_or(0, |late| late.record_count)
+        let ended = self.ended.remove(run_id);
+        ended.map_or((0, None), |late| (late.record_count, Some(late.key)))
     }
 
     fn trace(&mut self, trace: TraceKey, run: RunKey, leaf: LeafKey, out: &mut Derived) {
@@ -347,6 +345,7 @@ mod tests {
             recorded_at: at,
             identity: None,
             readable: true,
+            pruned: false,
             facts: Facts::Other,
             facets: Vec::new(),
         }

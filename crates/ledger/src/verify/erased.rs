@@ -3,19 +3,20 @@
 //! A body goes in the commit that writes its `erasure.performed` or `retention.archived`. Those records are found by their facet, read, and
 //! held against their own commitments; so a body that went otherwise has none, and is damage. The list of a tenant
 //! is read when verification begins, and again whenever a body is missing that it does not name: an erasure may
-//! have come meanwhile.
+//! have come meanwhile. When it does not name it even then, the facets may be what is wrong, and every leaf is looked
+//! at once: what ails a projection must not make erased evidence look tampered with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use evidence::record::{
     BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, RetentionArchived,
 };
-use evidence::{Finding, Header, Kind, RecordId, Salt};
+use evidence::{Finding, FindingCode, Header, Kind, RecordId, Salt};
 use store::{FacetQuery, LeafKey, Store, StoreError, codec};
 
-use crate::archive::Archives;
+use crate::archive::{ArchiveError, Archives};
 use crate::tree::StoredTree;
 
 /// Records of erasures read at once.
@@ -41,32 +42,70 @@ pub(crate) struct Erasures<'a> {
     ledgers: Vec<(u32, u32)>,
     archives: Archives,
     known: RwLock<Known>,
+    /// Whether every leaf may still be looked at.
+    may_scan: Mutex<bool>,
 }
 
 #[derive(Default)]
 struct Known {
     erased: HashMap<LeafKey, ErasedRecord>,
-    /// Last leaf of each stretch, by its first.
-    pruned: BTreeMap<LeafKey, LeafKey>,
-    archived: Vec<(u32, RetentionArchived)>,
+    /// Last leaf of each stretch, by its first, and the place in `archived`.
+    pruned: BTreeMap<LeafKey, (LeafKey, usize)>,
+    archived: Vec<RetentionArchived>,
     /// Records read so far, and the newest of each list.
     records: u64,
     newest: [Option<LeafKey>; 2],
 }
 
+impl Known {
+    /// Which archive has the body of a leaf.
+    fn archive_of(&self, leaf: LeafKey) -> Option<usize> {
+        let (_, &(last, number)) = self.pruned.range(..=leaf).next_back()?;
+        (leaf <= last).then_some(number)
+    }
+}
+
 impl<'a> Erasures<'a> {
-    /// Reads those of a tenant.
-    pub(crate) fn load(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
-        let erasures = Self::unread(store, tenant_no)?;
-        erasures.reload()?;
-        Ok(erasures)
+    /// Reads those of a tenant for its verification; damage on the way is a finding, and what can be read is read.
+    pub(crate) fn load(store: &'a dyn Store, tenant_no: u32) -> Result<(Self, Vec<Finding>), StoreError> {
+        let mut findings = Vec::new();
+        let mut or_finding = |result: Result<(), StoreError>| match result {
+            Err(StoreError::Damaged { place, reason }) => {
+                findings.push(Finding::new(FindingCode::Unreadable, place, reason));
+                Ok(false)
+            }
+            other => other.map(|()| true),
+        };
+        let erasures = Self {
+            may_scan: Mutex::new(true),
+            ..Self::unread(store, tenant_no)?
+        };
+        if !or_finding(erasures.reload())? {
+            or_finding(erasures.scan_once())?;
+        }
+        Ok((erasures, findings))
     }
 
     /// The same without the projections, which may be what is wrong: from every leaf of the tenant.
     pub(crate) fn scan(store: &'a dyn Store, tenant_no: u32) -> Result<Self, StoreError> {
         let erasures = Self::unread(store, tenant_no)?;
+        erasures.scan_leaves()?;
+        Ok(erasures)
+    }
+
+    fn scan_once(&self) -> Result<(), StoreError> {
+        // Others that miss a body wait, and then know.
+        let mut may_scan = self.may_scan.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *may_scan) {
+            self.scan_leaves()?;
+        }
+        Ok(())
+    }
+
+    fn scan_leaves(&self) -> Result<(), StoreError> {
+        let store = self.store;
         let mut leaves = Vec::new();
-        for &(_, ledger_no) in &erasures.ledgers {
+        for &(_, ledger_no) in &self.ledgers {
             let size = store.head_read(ledger_no)?.size.as_u64();
             StoredTree::new(store, ledger_no)
                 .leaves(0..size, |index, leaf| {
@@ -84,8 +123,7 @@ impl<'a> Erasures<'a> {
                     reason: error.to_string(),
                 })?;
         }
-        erasures.take(&leaves)?;
-        Ok(erasures)
+        self.take(&leaves)
     }
 
     /// Reads none before one is asked for.
@@ -103,24 +141,51 @@ impl<'a> Erasures<'a> {
             ledgers,
             archives: Archives::default(),
             known: RwLock::default(),
+            may_scan: Mutex::new(false),
         })
     }
 
-    /// Opens the archives in a folder, so that what was pruned can be looked at; what is wrong with them.
-    pub(crate) fn open_archives(&mut self, folder: &Path) -> Vec<Finding> {
+    /// Opens the archives in a folder, so that what was pruned can be looked at; which are not at hand.
+    pub(crate) fn open_archives(&mut self, folder: &Path) -> Vec<ArchiveError> {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut findings = Vec::new();
-        for (ledger_no, archived) in &known.archived {
-            if let Err(finding) = self.archives.add(folder, archived, *ledger_no) {
-                findings.push(*finding);
+        let mut errors = Vec::new();
+        for (number, archived) in known.archived.iter().enumerate() {
+            if let Err(error) = self.archives.add(number, folder, archived) {
+                errors.push(error);
             }
         }
-        findings
+        errors
     }
 
-    /// Salt and body of a pruned record, when its archive is open.
+    /// Salt and body of a pruned record whose archive is at hand.
     pub(crate) fn archived(&self, leaf: LeafKey) -> Option<(Salt, Vec<u8>)> {
-        self.archives.get(leaf)
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let number = known.archive_of(leaf)?;
+        let archived = known.archived.get(number)?;
+        self.archives.get(number, archived, leaf.leaf_index())
+    }
+
+    /// Whether a body is archived, and its archive not at hand.
+    pub(crate) fn is_away(&self, leaf: LeafKey) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known
+            .archive_of(leaf)
+            .is_some_and(|number| !self.archives.has(number))
+    }
+
+    /// The names of all archives.
+    pub(crate) fn archive_names(&self) -> Vec<String> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known
+            .archived
+            .iter()
+            .map(|archived| archived.archive.clone())
+            .collect()
+    }
+
+    /// Why an archive that was at hand could not be read.
+    pub(crate) fn archive_unread(&self) -> Option<String> {
+        self.archives.unread()
     }
 
     /// The tenant's ledger of an epoch.
@@ -147,8 +212,7 @@ impl<'a> Erasures<'a> {
         if let Some(kept) = known.erased.get(&leaf) {
             return Some(Gone::Erased(*kept));
         }
-        let (_, last) = known.pruned.range(..=leaf).next_back()?;
-        (leaf <= *last).then_some(Gone::Pruned)
+        known.archive_of(leaf).map(|_| Gone::Pruned)
     }
 
     /// The same of a record whose body is missing; looked for again when it is not known.
@@ -157,15 +221,27 @@ impl<'a> Erasures<'a> {
             return Ok(Some(gone));
         }
         let seen = self.known.read().unwrap_or_else(PoisonError::into_inner).records;
-        if Self::count(self.store, self.tenant_no)? != seen {
-            self.reload()?;
+        let reloaded = Self::count(self.store, self.tenant_no)
+            .and_then(|count| if count == seen { Ok(()) } else { self.reload() });
+        match reloaded {
+            // What is damaged is a finding elsewhere; leaves say the same.
+            Ok(()) | Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
         }
-        Ok(self.known(leaf))
+        if let Some(gone) = self.known(leaf) {
+            return Ok(Some(gone));
+        }
+        match self.scan_once() {
+            Ok(()) | Err(StoreError::Damaged { .. }) => Ok(self.known(leaf)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a body is there, asked anew.
     pub(crate) fn is_there(&self, leaf: LeafKey) -> bool {
-        self.store.bodies_get(&[leaf]).is_ok_and(|rows| !rows.is_empty())
+        self.store
+            .bodies_there(&[leaf])
+            .is_ok_and(|there| !there.is_empty())
     }
 
     /// Reads the records that came since the last time.
@@ -182,6 +258,7 @@ impl<'a> Erasures<'a> {
                 let page = self.store.facet_find(self.tenant_no, &query)?;
                 self.take(&page.leaves)?;
                 let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+                known.records += page.leaves.len() as u64;
                 known.newest[number] = known.newest[number].max(page.leaves.last().copied());
                 if !page.has_more {
                     break;
@@ -203,18 +280,24 @@ impl<'a> Erasures<'a> {
                 }
             }
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.records += 1;
             known.erased.extend(erased);
             if let Some(Taken::Archive(archived)) = read
                 && let Some(&(_, ledger_no)) = self.ledgers.iter().find(|(epoch, _)| *epoch == archived.epoch)
             {
+                // A scan of leaves finds those again that facets named.
+                let known_already = |other: &RetentionArchived| {
+                    other.epoch == archived.epoch && other.archive == archived.archive
+                };
+                if known.archived.iter().any(known_already) {
+                    continue;
+                }
                 let key = |index| LeafKey::new(ledger_no, index);
-                let stretches = archived
-                    .leaves
-                    .iter()
-                    .map(|&(first, last)| (key(first), key(last)));
-                known.pruned.extend(stretches);
-                known.archived.push((ledger_no, archived));
+                let number = known.archived.len();
+                let stretches = archived.leaves.iter();
+                known
+                    .pruned
+                    .extend(stretches.map(|&(first, last)| (key(first), (key(last), number))));
+                known.archived.push(archived);
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts};
+use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts, StepFacts};
 use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Salt, Timestamp, facet};
 use store::codec::Unpacker;
 use store::{BodyRef, LeafKey, TraceKey};
@@ -39,6 +39,8 @@ pub(crate) struct Said {
     pub(crate) identity: Option<Identity>,
     /// Whether the body could be read; without it the record is counted, and its run is not judged.
     pub(crate) readable: bool,
+    /// It could not be read because its archive is not at hand.
+    pub(crate) pruned: bool,
     pub(crate) facts: Facts,
     /// Without the body only what the header says.
     pub(crate) facets: Vec<String>,
@@ -150,8 +152,10 @@ impl<'r> Examiner<'r> {
                     opened(place, header, hash, (&salt, &body), self.only_ledger, findings)
                 }
                 None => Examined {
+                    hash,
+                    erased: false,
                     pruned: true,
-                    ..counted(header, hash, self.only_ledger)
+                    said: (!self.only_ledger).then(|| Said::pruned(header, hash)),
                 },
             };
         };
@@ -301,19 +305,44 @@ impl Said {
     fn erased(header: Header<'_>, leaf_hash: Hash, kept: &ErasedRecord) -> Self {
         let facts = Facts::erased(&header, kept);
         let facets = facet::erased(&header);
-        // A span's body names its trace, and so does the header.
-        let is_span = header.kind == Kind::TraceStep && header.source_component == "otlp";
-        let trace = header
-            .trace_id
-            .as_deref()
-            .filter(|_| is_span)
-            .map(TraceKey::parse);
+        let trace = trace_of_span(&header);
         let mut said = Self::of(header, leaf_hash, kept.identity, facts, true);
         said.facets = facets;
-        if let Some(TraceKey::W3c(id)) = trace {
-            said.trace_of = Some(id);
-        }
+        said.trace_of = said.trace_of.or(trace);
         said
+    }
+
+    /// Of a record whose archive is not at hand: what its header says. That is all that traces are made of.
+    fn pruned(header: Header<'_>, leaf_hash: Hash) -> Self {
+        let facts = match header.kind {
+            // Of these as much is known as of an erased one.
+            Kind::RunStarted | Kind::TraceCompleted | Kind::TraceAborted => {
+                let kept = ErasedRecord {
+                    record_id: header.id,
+                    identity: None,
+                    step_index: None,
+                };
+                Facts::erased(&header, &kept)
+            }
+            _ => Facts::Other,
+        };
+        let trace = trace_of_span(&header);
+        let mut said = Self::of(header, leaf_hash, None, facts, false);
+        said.trace_of = said.trace_of.or(trace);
+        said.pruned = true;
+        said
+    }
+
+    /// The trace that it may be the first to name.
+    pub(crate) fn trace(&self) -> Option<TraceKey> {
+        match &self.facts {
+            Facts::RunStarted(facts) => (!facts.otlp).then(|| TraceKey::parse(&facts.trace_id)),
+            Facts::Step(StepFacts {
+                span: Some((trace, _)),
+                ..
+            }) => Some(TraceKey::W3c(*trace)),
+            _ => self.trace_of.map(TraceKey::W3c),
+        }
     }
 
     fn of(
@@ -343,8 +372,19 @@ impl Said {
             recorded_at: header.recorded_at,
             identity,
             readable,
+            pruned: false,
             facts,
             facets,
         }
+    }
+}
+
+/// A span's body names its trace, and so does the header.
+fn trace_of_span(header: &Header<'_>) -> Option<[u8; 16]> {
+    let is_span = header.kind == Kind::TraceStep && header.source_component == "otlp";
+    let trace = header.trace_id.as_deref().filter(|_| is_span)?;
+    match TraceKey::parse(trace) {
+        TraceKey::W3c(id) => Some(id),
+        TraceKey::Text(_) => None,
     }
 }

@@ -34,13 +34,14 @@ pub(crate) use erased::{Erasures, Gone};
 pub(crate) use examine::Examiner;
 pub use incremental::incremental;
 
+use crate::archive::ArchiveError;
 use crate::{HighWater, KeyFolder};
 
 /// How often a tenant is verified anew because bodies were erased while it was.
 const ERASURES_MEANWHILE_MAX: u32 = 3;
 
 /// What to hold the ledgers against, and how much of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Question<'a> {
     /// Only this tenant.
     pub tenant_id: Option<String>,
@@ -52,6 +53,8 @@ pub struct Question<'a> {
     pub kept: Vec<Vec<u8>>,
     /// Where archives lie: what was pruned is read from them.
     pub archive: Option<std::path::PathBuf>,
+    /// An archive that is not there is no finding: what it holds is counted as pruned.
+    pub archive_may_be_away: bool,
     /// The data folder's own marks.
     pub marks: Option<&'a HighWater>,
     /// The data folder's own keys, compared with those that the ledgers name.
@@ -229,23 +232,37 @@ fn tenant_once(
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
-    let mut erasures = Erasures::load(store, tenant_no)?;
-    for finding in question
+    let (mut erasures, damage) = Erasures::load(store, tenant_no)?;
+    for finding in damage {
+        report.add(finding.with_tenant(&epochs[0].tenant_id));
+    }
+    for error in question
         .archive
         .iter()
         .flat_map(|folder| erasures.open_archives(folder))
     {
-        report.add(finding.with_tenant(&epochs[0].tenant_id));
+        match error {
+            ArchiveError::Missing(_) if question.archive_may_be_away => {}
+            ArchiveError::Missing(finding) | ArchiveError::Wrong(finding) => {
+                report.add(finding.with_tenant(&epochs[0].tenant_id));
+            }
+            ArchiveError::Unread(why) => report.undecide(&epochs[0].tenant_id, &why),
+        }
     }
     let erasures = erasures;
-    let snapshot = match store.snapshot(tenant_no) {
-        Ok(snapshot) => snapshot,
+    // Where projections cannot be counted they are not compared; leaves and bodies are looked at all the same.
+    let (snapshot, counted) = match store.snapshot(tenant_no, question.only_ledger) {
+        Ok(snapshot) => (snapshot, true),
         Err(StoreError::Damaged { place, reason }) => {
             report
                 .add(Finding::new(FindingCode::Unreadable, place, reason).with_tenant(&epochs[0].tenant_id));
-            Snapshot::default()
+            (heads_alone(store, epochs, report)?, false)
         }
         Err(error) => return Err(error),
+    };
+    let question = &Question {
+        only_ledger: question.only_ledger || !counted,
+        ..question.clone()
     };
     let mut deriver = Deriver::new(tenant_no).with_ledgers(erasures.ledgers());
     let mut derived = Derived::default();
@@ -270,8 +287,16 @@ fn tenant_once(
         report.ledgers.push(ledger);
     }
     if !question.only_ledger {
-        let pruned = deriver.counts.pruned;
-        let (late, counts) = deriver.finish(&mut derived);
+        let (pruned, archived) = (deriver.counts.pruned, deriver.archived);
+        let (late, mut counts) = deriver.finish(&mut derived);
+        if erasures.archive_unread().is_some() {
+            counts = None;
+        }
+        let mut snapshot = snapshot;
+        if archived > 0 && counts.is_some() {
+            let names = (epochs[0].tenant_id.as_str(), tenant_no);
+            snapshot.rows.facets = compare::facets_known(store, names, &snapshot, &erasures, report)?;
+        }
         compare::finish(
             store,
             question.cores(),
@@ -286,7 +311,21 @@ fn tenant_once(
         )?;
         compare::pruned(&epochs[0].tenant_id, pruned, &snapshot, report);
     }
+    if let Some(why) = erasures.archive_unread() {
+        report.undecide(&epochs[0].tenant_id, &why);
+    }
     Ok(())
+}
+
+/// The heads that can be read.
+fn heads_alone(store: &dyn Store, epochs: &[LedgerRow], report: &mut Report) -> Result<Snapshot, StoreError> {
+    let mut snapshot = Snapshot::default();
+    for row in epochs {
+        let head = store.head_read(row.ledger_no).map(Some);
+        let head = or_finding(head, Some(&row.tenant_id), report)?;
+        snapshot.heads.extend(head.map(|head| (row.ledger_no, head)));
+    }
+    Ok(snapshot)
 }
 
 /// What an epoch's first leaf, a `ledger.recovered`, says of the epoch before it.

@@ -418,8 +418,10 @@ impl<'a, 'q> Fold<'a, 'q> {
             );
             self.report.add(finding.with_leaf(leaf));
         }
-        let nodes = of_ledger(&snapshot.nodes).unwrap_or(0);
-        if !self.broken && nodes != self.nodes.seen {
+        if let Some(nodes) = of_ledger(&snapshot.nodes)
+            && !self.broken
+            && nodes != self.nodes.seen
+        {
             let detail = format!(
                 "{nodes} nodes are stored, {} have leaves below them",
                 self.nodes.seen

@@ -20,7 +20,7 @@ use ledger::once::{
     Check, Checked, KeyRefusal, Lease, OnOutage, Once, OnceKey, OnceOptions, OnceSpace, OnceStatus,
 };
 use store::once::OnceStore;
-use store::redis::{RedisClock, RedisOnce};
+use store::redis::{RedisAof, RedisClock, RedisOnce};
 use store::sqlite::{SqliteOnce, StateDb};
 use tokio::runtime::Runtime;
 
@@ -54,7 +54,7 @@ fn once(folder: &Path, redis: Option<&str>, name: &str) -> Once {
         None => Box::new(SqliteOnce::new(&folder.join("state.db"))),
         Some(url) => {
             let state = StateDb::open(&folder.join(format!("{name}.db"))).unwrap();
-            Box::new(RedisOnce::new(url, RedisClock::Asks, state).unwrap())
+            Box::new(RedisOnce::new(url, RedisClock::Asks, RedisAof::Required, state).unwrap())
         }
     };
     let options = OnceOptions {
@@ -280,7 +280,7 @@ fn in_redis_a_key_has_one_live_holder_and_one_result() {
         .port();
     let mut redis = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--dir", folder.path().to_str().unwrap()])
+        .args(["--appendonly", "yes", "--dir", folder.path().to_str().unwrap()])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

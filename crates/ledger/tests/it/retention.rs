@@ -6,17 +6,17 @@ use evidence::record::{HoldScope, RetentionArchived, RunStarted};
 use evidence::{ActorType, FindingCode};
 use ledger::verify::{Question, Report, verify};
 use ledger::{EraseAsked, EraseError, HighWater, KeyFolder, Options, Tenant};
-use store::Fault;
 use store::sqlite::{Access, SqliteStore};
+use store::{Fault, codec};
 
-use crate::bed::{TestLedger, projections, run, run_of, step, system, tamper};
+use crate::bed::{Span, TestLedger, projections, run, run_of, step, system, tamper};
 
 const SYSTEM: (ActorType, Option<&str>) = (ActorType::System, None);
 
 const DAY: i64 = 24 * 3_600 * 1_000;
 
 /// A sealed run, one that goes on, one that is made up, and two system records.
-fn filled(bed: &TestLedger) -> Arc<Tenant> {
+pub fn filled(bed: &TestLedger) -> Arc<Tenant> {
     let tenant = bed.tenant("acme");
     bed.all(&tenant, vec![run("r"), step("r", 0), system("a"), step("r", 1)]);
     bed.complete(&tenant, "r");
@@ -229,4 +229,338 @@ fn a_stretch_of_pruned_leaves_that_was_altered_is_found() {
             );
         }
     }
+}
+
+/// Runs of one step each, sealed, and records of the system.
+fn many(bed: &TestLedger, count: usize) -> Arc<Tenant> {
+    let tenant = bed.tenant("acme");
+    for n in 0..count {
+        let run_id = format!("r{n}");
+        bed.all(&tenant, vec![run(&run_id), step(&run_id, 0), system(&run_id)]);
+        bed.complete(&tenant, &run_id);
+        bed.ledger.run_seal(&tenant, &run_id, SYSTEM, bed.now()).unwrap();
+    }
+    tenant
+}
+
+/// Which runs still have the body that they begin with.
+fn not_archived(bed: &TestLedger, tenant: &Tenant, count: usize) -> Vec<usize> {
+    let there = |n: &usize| {
+        let started = bed.run_row(tenant, &format!("r{n}")).started_leaf;
+        !bed.ledger.store().bodies_there(&[started]).unwrap().is_empty()
+    };
+    (0..count).filter(there).collect()
+}
+
+#[test]
+fn what_is_held_keeps_nothing_behind_it_however_little_is_looked_at_at_once() {
+    const RUNS: usize = 9;
+    let bed = TestLedger::new();
+    let tenant = many(&bed, RUNS);
+    let who = ("local", "case 9");
+    let held = bed.run_row(&tenant, "r1").started_leaf;
+    let held = bed.ledger.records(&tenant).read(&[held]).unwrap()[0]
+        .header()
+        .unwrap()
+        .id;
+    bed.ledger
+        .hold_place(&tenant, "h", HoldScope::Record(held), who, bed.now())
+        .unwrap();
+    bed.ledger
+        .hold_place(&tenant, "h5", HoldScope::Run("r5".into()), who, bed.now())
+        .unwrap();
+    // Two at once: the held ones alone could fill that.
+    let bed = bed.reopen_with(|options| options.retention.looked_max = 2);
+    let tenant = bed.ledger.tenant(&tenant.tenant_id).unwrap();
+    let pruned = bed.ledger.retain(bed.later(200 * DAY)).unwrap();
+    assert_eq!(not_archived(&bed, &tenant, RUNS), [1, 5]);
+    // Start, step, end, end of the trace, seal; and a system record each.
+    assert_eq!(pruned, (RUNS as u64 - 2) * 5 + RUNS as u64);
+    // After a restart the walk begins anew, over what is archived already.
+    let bed = bed.reopen_with(|options| options.retention.looked_max = 2);
+    let tenant = bed.ledger.tenant(&tenant.tenant_id).unwrap();
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
+    bed.ledger.hold_release(&tenant, "h5", who, bed.now()).unwrap();
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 5);
+    assert_eq!(not_archived(&bed, &tenant, RUNS), [1]);
+    bed.ledger.hold_release(&tenant, "h", who, bed.now()).unwrap();
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 5);
+    assert_good(&report(&bed, true), &[]);
+}
+
+#[test]
+fn a_pass_ends_within_its_bounds_and_the_next_goes_on_where_it_ended() {
+    const RUNS: usize = 50;
+    let bed = TestLedger::new();
+    let tenant = many(&bed, RUNS);
+    let bed = bed.reopen_with(|options| options.retention.looked_max = 2);
+    let tenant = bed.ledger.tenant(&tenant.tenant_id).unwrap();
+    // Twenty archives of two each.
+    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 40 * 5 + 40);
+    assert_eq!(not_archived(&bed, &tenant, RUNS), (40..50).collect::<Vec<_>>());
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 10 * 5 + 10);
+    assert_good(&report(&bed, true), &[]);
+}
+
+#[test]
+fn a_record_that_cannot_be_unpacked_keeps_no_other_from_the_archive() {
+    let bed = TestLedger::new();
+    let tenant = many(&bed, 3);
+    let leaf = bed.run_row(&tenant, "r0").started_leaf.as_i64();
+    drop(tenant);
+    let bed = bed.reopen_after(|folder| {
+        tamper(
+            folder,
+            &format!("UPDATE bodies SET body = x'ff' WHERE leaf = {leaf}"),
+        );
+    });
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 3 * 5 - 1 + 3);
+    assert_eq!(not_archived(&bed, &tenant, 3), [0]);
+}
+
+#[test]
+fn an_archive_that_cannot_be_read_is_no_damage_and_one_that_is_missing_is_said_by_name() {
+    let bed = TestLedger::new();
+    let tenant = filled(&bed);
+    bed.ledger.retain(bed.later(200 * DAY)).unwrap();
+    let one = archived(&bed, &tenant).remove(0);
+    let path = Options::new(bed.path()).archive().join(&one.archive);
+    let text = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let missing = report(&bed, true);
+    assert_eq!(missing.findings[0].code, FindingCode::ArchiveMismatch);
+    assert!(missing.findings[0].place.ends_with(&one.archive));
+    let rebuilt = || {
+        let store = SqliteStore::open(&Options::new(bed.path()).database(), Access::ReadWrite).unwrap();
+        ledger::rebuild_with(&store, Some(path.parent().unwrap()), &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+    };
+    let error = rebuilt().unwrap_err();
+    assert!(
+        matches!(error, store::StoreError::Damaged { place: "archive", .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&one.archive), "{error}");
+    // What is there opens, and cannot be read: as when no more files may be open.
+    std::fs::create_dir(&path).unwrap();
+    let unread = report(&bed, true);
+    assert!(unread.findings.is_empty(), "{:?}", unread.findings);
+    assert_eq!(unread.exit_code(None), 2);
+    assert!(
+        unread.undecided[0].contains(&one.archive),
+        "{:?}",
+        unread.undecided
+    );
+    let error = rebuilt().unwrap_err();
+    assert!(matches!(error, store::StoreError::Unavailable(_)), "{error}");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, text).unwrap();
+    assert_good(&report(&bed, true), &[]);
+    rebuilt().unwrap();
+}
+
+#[test]
+fn more_archives_than_a_process_may_open_are_read() {
+    const RUNS: usize = 60;
+    let bed = TestLedger::new();
+    let tenant = many(&bed, RUNS);
+    let bed = bed.reopen_with(|options| options.retention.looked_max = 1);
+    for _ in 0..3 {
+        bed.ledger.retain(bed.later(200 * DAY)).unwrap();
+    }
+    let folder = Options::new(bed.path()).archive();
+    let files = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(files, 2 * RUNS, "{tenant:?}");
+    // Before the first record is looked at, and when all have been.
+    let most = Arc::new(std::sync::Mutex::new(Vec::new()));
+    for (method, first) in [("snapshot", 1), ("rows_missing", 1)] {
+        let (folder, most) = (folder.canonicalize().unwrap(), Arc::clone(&most));
+        bed.fault.before(method, first, move || {
+            let links = std::fs::read_dir("/proc/self/fd").unwrap();
+            let of_archive = links.filter(|link| {
+                let target = std::fs::read_link(link.as_ref().unwrap().path());
+                target.is_ok_and(|target| target.starts_with(&folder))
+            });
+            most.lock().unwrap().push(of_archive.count());
+        });
+    }
+    let question = Question {
+        archive: Some(folder),
+        tenant_id: Some("acme".into()),
+        ..Question::default()
+    };
+    let report = verify(bed.fault.as_ref(), &question).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert!(report.flags.is_empty(), "{:?}", report.flags);
+    let most = most.lock().unwrap();
+    assert!(most.len() == 2 && most[0] == 0 && most[1] <= 16, "{most:?}");
+}
+
+/// An archive as a crash leaves it behind: written, and named by no record.
+fn orphan(bed: &TestLedger, tenant: &Tenant, leaves: std::ops::Range<u64>) -> std::path::PathBuf {
+    let no = tenant.ledger().row.ledger_no;
+    let tree = ledger::StoredTree::new(bed.ledger.store(), no);
+    let mut text = String::new();
+    for row in bed
+        .ledger
+        .store()
+        .bodies_read(no, leaves.start, leaves.end)
+        .unwrap()
+    {
+        let index = row.leaf.leaf_index();
+        let body = String::from_utf8(codec::unpack(&row.body, 1 << 20).unwrap()).unwrap();
+        let header = String::from_utf8(tree.leaf(index).unwrap()).unwrap();
+        let salt = evidence::hex_string(&row.salt);
+        let header = format!("\"header\":{header},\"leaf_index\":{index},\"salt\":\"{salt}\"");
+        text.extend(["{\"body\":", &body, ",", &header, "}\n"]);
+    }
+    let folder = Options::new(bed.path()).archive();
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("acme.0.system.{}-{}.jsonl", leaves.start, leaves.end - 1));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn what_is_erased_does_not_live_on_in_a_file_that_no_record_names() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let secret = bed.one(&tenant, system("her secret"));
+    bed.one(&tenant, system("another"));
+    let left = orphan(&bed, &tenant, 0..2);
+    let begun = left.with_file_name("archive.new");
+    std::fs::write(&begun, "her secr").unwrap();
+    let notes = left.with_file_name("notes.txt");
+    std::fs::write(&notes, "of the operator").unwrap();
+    let asked = EraseAsked {
+        record_id: secret.receipt.record_id,
+        reason: "r".into(),
+        only: false,
+        principal: "p".into(),
+    };
+    let erasure = bed.ledger.erase(&tenant, &asked, bed.now()).unwrap();
+    assert!(erasure.scrubbed.is_some());
+    assert!(!left.exists() && !begun.exists());
+    assert!(notes.exists());
+    bed.check();
+}
+
+#[test]
+fn a_pass_takes_away_what_no_record_names_but_nothing_that_is_nowhere_else() {
+    let bed = TestLedger::new();
+    let tenant = filled(&bed);
+    bed.ledger.retain(bed.later(8 * DAY)).unwrap();
+    let named = archived(&bed, &tenant).remove(0).archive;
+    let named = Options::new(bed.path()).archive().join(named);
+    // The same records once more, as when a pass of one size was followed by one of another.
+    let again = named.with_file_name("acme.0.synthetic.0-99.jsonl");
+    std::fs::copy(&named, &again).unwrap();
+    let left = orphan(&bed, &tenant, 0..2);
+    let bed = bed.reopen();
+    bed.ledger.retain(bed.now()).unwrap();
+    assert!(named.exists() && !again.exists() && !left.exists());
+    // Bodies went otherwise: the file is what is left of them.
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    let left = orphan(&bed, &tenant, 0..1);
+    let leaf = store::LeafKey::new(tenant.ledger().row.ledger_no, 0).as_i64();
+    drop(tenant);
+    let bed = bed.reopen_after(|folder| {
+        tamper(folder, &format!("DELETE FROM bodies WHERE leaf = {leaf}"));
+    });
+    bed.ledger.retain(bed.now()).unwrap();
+    assert!(left.exists());
+}
+
+#[test]
+fn an_archive_whose_record_was_refused_is_taken_away() {
+    let bed = TestLedger::new();
+    let tenant = filled(&bed);
+    bed.fault.arm(Fault::AppendRefused);
+    assert!(bed.ledger.retain(bed.later(8 * DAY)).is_err());
+    let folder = Options::new(bed.path()).archive();
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "{tenant:?}");
+}
+
+/// A run of spans, sealed, beside the others.
+fn with_spans(bed: &TestLedger) -> Arc<Tenant> {
+    let tenant = filled(bed);
+    let span = Span::default();
+    bed.all(&tenant, vec![span.environment("shop"), span.draft()]);
+    let later = bed.later(3_600_000);
+    assert_eq!(bed.ledger.settle_due(later).unwrap(), 1);
+    bed.ledger.seal_due(bed.later(3_600_000));
+    tenant
+}
+
+#[test]
+fn after_a_pruning_a_row_that_no_record_stands_behind_is_still_found() {
+    let facet = |facet: &str, leaf: &str| {
+        format!(
+            "INSERT INTO facets SELECT (SELECT max(tenant_no) FROM facets), '{facet}', {leaf}, 0 \
+             FROM pruned ORDER BY first_leaf DESC LIMIT 1"
+        )
+    };
+    for (sql, place) in [
+        // A hold that nobody released, on behalf of a record that nobody can look at.
+        (facet("hold.off.run=goes-on", "first_leaf"), "facets"),
+        (facet("hold.off.run=goes-on", "last_leaf + 1"), "facets"),
+        (facet("erased", "first_leaf"), "facets"),
+        (facet("kind=hold.released", "first_leaf"), "facets"),
+        (facet("system.host=h", "last_leaf + 1"), "facets"),
+        (
+            "INSERT INTO traces SELECT tenant_no, 'invented', run FROM traces LIMIT 1".into(),
+            "traces",
+        ),
+        (
+            "UPDATE traces SET run = run + 1 WHERE typeof(trace_id) = 'blob'".into(),
+            "traces.run",
+        ),
+        (
+            "INSERT INTO run_records SELECT run, run_seq + 100, leaf, kind, NULL, step_index, occurred_at \
+             FROM run_records LIMIT 1"
+                .into(),
+            "run_records",
+        ),
+    ] {
+        let bed = TestLedger::new();
+        let tenant = with_spans(&bed);
+        assert_ne!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 0);
+        let pruned = report(&bed, false);
+        assert!(pruned.findings.is_empty(), "{:?}", pruned.findings);
+        assert!(pruned.flags[0].starts_with("PRUNED"));
+        drop(tenant);
+        let bed = bed.reopen_after(|folder| tamper(folder, &sql));
+        for with_archive in [false, true] {
+            let found = report(&bed, with_archive);
+            assert!(
+                found.findings.iter().any(|finding| finding.place == place),
+                "{sql}, with archive {with_archive}: {:?}",
+                found.findings
+            );
+        }
+    }
+}
+
+#[test]
+fn the_daily_look_reads_archives_and_takes_one_that_is_elsewhere_for_pruned() {
+    let bed = TestLedger::new();
+    let tenant = filled(&bed);
+    bed.ledger.retain(bed.later(200 * DAY)).unwrap();
+    let one = archived(&bed, &tenant).remove(0);
+    let path = Options::new(bed.path()).archive().join(&one.archive);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let verifier = ledger::Verifier::open(&bed.ledger).unwrap();
+    let origin = tenant.ledger().row.origin.clone();
+    let found = || {
+        verifier.scrub(bed.now());
+        verifier.findings(&origin)
+    };
+    assert!(found().is_empty());
+    std::fs::write(&path, text.replacen("SYNTHETIC", "SYNTHETIK", 1)).unwrap();
+    assert_eq!(found()[0].code, FindingCode::ArchiveMismatch);
+    std::fs::remove_file(&path).unwrap();
+    assert!(found().is_empty());
+    assert_eq!(verifier.progress(&origin).findings, 0);
 }

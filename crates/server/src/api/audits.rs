@@ -273,7 +273,11 @@ struct ResolveIn {
 #[utoipa::path(
     post, path = "/api/v1/audits/{job_id}/resolve", tag = "governance", operation_id = "audit_resolve",
     params(("job_id" = String, Path, description = "The job")), request_body = ResolveIn,
-    responses((status = 201, description = "The decision is in the ledger", body = AuditView), WriteProblems),
+    responses(
+        (status = 201, description = "The decision is in the ledger", body = AuditView),
+        (status = 200, description = "It was, with the same content", body = AuditView),
+        WriteProblems,
+    ),
 )]
 async fn resolve(
     State(app): State<App>,

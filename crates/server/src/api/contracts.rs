@@ -97,7 +97,11 @@ impl<'a> ContractView<'a> {
 /// Records a contract. It is never changed: the same again gives the first receipt, anything else under its id is 409.
 #[utoipa::path(
     post, path = "/api/v1/contracts", tag = "governance", operation_id = "contract_record", request_body = ContractIn,
-    responses((status = 201, description = "The contract is in the ledger", body = ContractView), WriteProblems),
+    responses(
+        (status = 201, description = "The contract is in the ledger", body = ContractView),
+        (status = 200, description = "It was, with the same content", body = ContractView),
+        WriteProblems,
+    ),
 )]
 async fn record(
     State(app): State<App>,

@@ -4,9 +4,12 @@
 //!
 //! Source: SPEC 11.6.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use evidence::RecordId;
+use ledger::replay::forget_outputs;
 use ledger::{EraseAsked, EraseError, Remains};
 use serde::{Deserialize, Serialize};
 use store::Scrubbed;
@@ -17,6 +20,7 @@ use utoipa_axum::routes;
 use super::answer::{ReceiptOut, WriteProblems, ok};
 use super::records::ReceiptView;
 use crate::access::operation::is_audit;
+use crate::tasks::to_its_end;
 use crate::{ApiError, App, Caller, JsonBody, Path, Received};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -116,40 +120,48 @@ async fn erase(
 ) -> Result<Response, ApiError> {
     let record_id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
     let sees_audit = caller.may_read(&app, "audit");
-    app.blocking(move |ledger| {
-        if !sees_audit {
-            // What one may not read is not there.
-            let record = ledger.records(&caller.tenant).get(record_id)?;
-            let record = record.ok_or_else(ApiError::not_found)?;
-            if is_audit(record.header()?.kind) {
-                return Err(ApiError::not_found());
-            }
-        }
-        let asked = EraseAsked {
-            record_id,
-            reason: body.value.reason.clone(),
-            only: body.value.only,
-            principal: caller.principal.to_string(),
-        };
-        let erasure = ledger.erase(&caller.tenant, &asked, at)?;
-        ok(&ErasureView {
-            erased: erasure
-                .erased
-                .iter()
-                .map(|(record_id, kind)| ErasedView {
-                    kind: kind.as_str(),
-                    record_id: *record_id,
-                })
-                .collect(),
-            only: asked.only,
-            receipt: ReceiptOut(erasure.receipt),
-            remains: erasure.remains.iter().map(remains).collect(),
-            scrubbed: match erasure.scrubbed {
-                Some(Scrubbed::Rewritten) => "rewritten",
-                Some(Scrubbed::Overwritten) => "overwritten",
-                None => "pending",
-            },
-        })
+    let asked = EraseAsked {
+        record_id,
+        reason: body.value.reason.clone(),
+        only: body.value.only,
+        principal: caller.principal.to_string(),
+    };
+    // Carried to its end when the client goes away: the output of an erased step must not stay stored.
+    let erasure = to_its_end(async move {
+        let tenant = Arc::clone(&caller.tenant);
+        let mut erasure = app
+            .blocking(move |ledger| {
+                if !sees_audit {
+                    // What one may not read is not there.
+                    let record = ledger.records(&tenant).get(record_id)?;
+                    let record = record.ok_or_else(ApiError::not_found)?;
+                    if is_audit(record.header()?.kind) {
+                        return Err(ApiError::not_found());
+                    }
+                }
+                Ok(ledger.erase(&tenant, &asked, at)?)
+            })
+            .await?;
+        forget_outputs(&app.once, &caller.tenant, &mut erasure, at).await;
+        Ok(erasure)
     })
-    .await
+    .await?;
+    ok(&ErasureView {
+        erased: erasure
+            .erased
+            .iter()
+            .map(|(record_id, kind)| ErasedView {
+                kind: kind.as_str(),
+                record_id: *record_id,
+            })
+            .collect(),
+        only: body.value.only,
+        receipt: ReceiptOut(erasure.receipt),
+        remains: erasure.remains.iter().map(remains).collect(),
+        scrubbed: match erasure.scrubbed {
+            Some(Scrubbed::Rewritten) => "rewritten",
+            Some(Scrubbed::Overwritten) => "overwritten",
+            None => "pending",
+        },
+    })
 }

@@ -2,6 +2,7 @@
 
 use evidence::canonical::{self, Finite, Value};
 use evidence::{IDENTIFIER_BYTES_MAX, NanoCents};
+use ledger::Tenant;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -29,6 +30,11 @@ impl<'de> Deserialize<'de> for Num {
             .map(Self)
             .ok_or_else(|| D::Error::custom("must be a number"))
     }
+}
+
+/// A text that is kept beside records, by the tenant's rules, as theirs are.
+pub(crate) fn redacted(tenant: &Tenant, text: String) -> String {
+    tenant.rules().text(&text).unwrap_or(text)
 }
 
 /// 1 to 256 bytes without control characters.

@@ -227,7 +227,6 @@ fn lease_of(text: &str) -> Result<Lease, ApiError> {
 async fn check(
     State(app): State<App>,
     caller: Caller,
-    Received(at): Received,
     Path(key): Path<String>,
     // Two requests that differ in a secret are two requests.
     ExactJsonBody(body): ExactJsonBody<CheckIn>,
@@ -247,6 +246,8 @@ async fn check(
             .ok_or_else(|| ApiError::invalid("ttl_seconds", format_args!("must be 1 to {TTL_SECS_MAX}")))?,
     };
     let hash = sha256(request.get().as_bytes());
+    // The lease begins now and not with the first byte of a body that came slowly.
+    let at = (app.clock)();
     let check = Check {
         hash: Some(hash),
         label: trace_id,
@@ -318,8 +319,7 @@ async fn fail(
 ) -> Result<Response, ApiError> {
     let place = key_of(&caller, &key)?;
     let lease = lease_of(&body.value.lease)?;
-    let rules = caller.tenant.rules();
-    let error = rules.text(&body.value.error).unwrap_or(body.value.error);
+    let error = fields::redacted(&caller.tenant, body.value.error);
     let entry = app.once.fail(&place, lease, &error, at).await?;
     ok(&KeyOut::of(entry, &caller))
 }
@@ -333,11 +333,12 @@ async fn fail(
 async fn renew(
     State(app): State<App>,
     caller: Caller,
-    Received(at): Received,
     Path(key): Path<String>,
     ExactJsonBody(body): ExactJsonBody<RenewIn>,
 ) -> Result<Response, ApiError> {
     let place = key_of(&caller, &key)?;
+    // From now, as at the check.
+    let at = (app.clock)();
     let entry = app.once.renew(&place, lease_of(&body.value.lease)?, at).await?;
     ok(&KeyOut::of(entry, &caller))
 }

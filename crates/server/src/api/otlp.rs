@@ -295,7 +295,8 @@ pub(crate) fn rpc_code(status: StatusCode) -> tonic::Code {
         // Without retry information it is not sent again, which is right: it would be as large.
         StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
         StatusCode::REQUEST_TIMEOUT => Code::Cancelled,
-        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        // Exporters send again what is unavailable, and what is over a rate only when they are told when.
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Code::Unavailable,
         _ => Code::Internal,
     }
 }

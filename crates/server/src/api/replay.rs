@@ -291,8 +291,7 @@ async fn fail(
 ) -> Result<Response, ApiError> {
     let replay = replay(&app, &caller);
     let pass = replay.pass(&token, at)?;
-    let rules = caller.tenant.rules();
-    let error = rules.text(&body.value.error).unwrap_or(body.value.error);
+    let error = fields::redacted(&caller.tenant, body.value.error);
     replay.fail(&pass, &error, at).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -394,7 +393,8 @@ async fn report(
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
-        let report = replay_report(ledger, &caller.tenant, &run_id)?;
+        let run = ledger.records(&caller.tenant).run(&run_id)?;
+        let report = replay_report(ledger.store(), &run.ok_or_else(ApiError::not_found)?)?;
         caller.answered(report.steps.len());
         ok(&ReportOut {
             erased: report.erased,

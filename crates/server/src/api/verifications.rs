@@ -9,7 +9,9 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use evidence::job::Stage;
 use evidence::{Finding, Timestamp};
+use ledger::{JobAct, JobError};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -19,7 +21,6 @@ use utoipa_axum::routes;
 use super::answer::{ReadProblems, WriteProblems};
 use super::logs::{FindingOut, NoParams};
 use crate::api::answer;
-use crate::own::OwnJob;
 use crate::verifications::{Asked, Outcome};
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
 
@@ -176,16 +177,27 @@ async fn cancel(
     body: JsonBody<CancelIn>,
 ) -> Result<Response, ApiError> {
     let JsonBody { value, held, .. } = body;
+    JobAct::Cancel(value.reason.clone()).ready(&caller.tenant.rules())?;
+    drop(held);
     let mut asked = app
         .verifications
         .find(&caller.tenant, &id)
         .ok_or_else(ApiError::not_found)?;
-    let (own, running) = (app.clone(), asked.clone());
-    app.blocking(move |_| OwnJob::cancel(&own, &caller.tenant, &running.id, value.reason, &running.watch))
-        .await?;
-    drop(held);
-    let _ = timeout(WAIT, asked.ended()).await;
-    VerificationOut::new(&asked).answer()
+    let running = matches!(asked.outcome(), Outcome::Running);
+    if running {
+        // A verification whose job cannot be written stops all the same.
+        asked.watch.call_off(value.reason);
+        let _ = timeout(WAIT, asked.ended()).await;
+    }
+    let stage = match asked.outcome() {
+        Outcome::Running | Outcome::Cancelled { .. } if running => {
+            return VerificationOut::new(&asked).answer();
+        }
+        Outcome::Running | Outcome::Cancelled { .. } => Stage::Cancelled,
+        Outcome::Ended { .. } => Stage::Completed,
+        Outcome::Failed { .. } => Stage::Failed,
+    };
+    Err(JobError::Stage(stage).into())
 }
 
 /// Reads a verification that was asked for.

@@ -418,6 +418,16 @@ fn a_key_that_calls_too_often_waits_and_no_other_does() {
         ("rate_limited", "1")
     );
     assert_eq!(keyed.get_as("admin", "/api/v1/me").status, 200);
+    // Exporters send again what is unavailable, over gRPC too.
+    let spans = crate::server::export(&[crate::server::span(1, 1)]);
+    let sent: Vec<_> = (0..3)
+        .map(|_| keyed.as_("writer", Method::POST, "/v1/traces", &spans))
+        .collect();
+    assert_eq!((sent[0].status.as_u16(), sent[1].status.as_u16()), (200, 200));
+    assert_eq!(
+        (sent[2].status.as_u16(), &sent[2].json()["code"]),
+        (429, &json!(14))
+    );
 }
 
 #[test]

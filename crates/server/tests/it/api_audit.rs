@@ -65,9 +65,10 @@ fn a_verification_is_a_job_that_only_it_moves() {
     );
     assert!(job["result_hash"].is_string());
     let reason = json!({ "reason": "no" });
+    // It has ended.
     assert_eq!(
         server.post(&format!("{path}/cancel"), &reason).problem(409),
-        "job_own"
+        "job_stage"
     );
     assert_eq!(
         server.post(&format!("{path}/start"), &json!({})).problem(409),

@@ -307,3 +307,42 @@ fn only_an_admin_erases_and_holds_and_nobody_elses_records() {
     let principal = keyed.noted("admin", "erasure.performed")[0]["principal"].clone();
     assert!(principal.as_str().unwrap().starts_with("key:"));
 }
+
+#[test]
+fn the_stored_output_of_an_erased_step_is_told_to_nobody_and_the_step_is_not_done_again() {
+    let server = TestServer::new();
+    server.run("r");
+    let step = json!({ "run_id": "r", "step_index": 0, "replay_behavior": "skip", "idempotency_key": "k" });
+    let begun = server.post("/api/v1/replay/steps", &step).ok();
+    let token = begun["token"].as_str().unwrap();
+    let result = server.created(
+        &format!("/api/v1/replay/steps/{token}/result"),
+        &json!({ "output": { "smokes": true } }),
+    );
+    let stored = server.post("/api/v1/replay/steps", &step).ok();
+    assert_eq!(stored["output"], json!({ "smokes": true }));
+    let answer = erase(&server, &record_id(&result), &because()).ok();
+    // Who was answered with it said so by its hash; that goes with it.
+    let kinds: Vec<&Value> = answer["erased"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["kind"])
+        .collect();
+    assert_eq!(kinds, ["replay.enforced", "replay.enforced"]);
+    let named = |what: &str| {
+        let all = answer["remains"].as_array().unwrap();
+        all.iter()
+            .any(|left| left["what"].as_str().unwrap().contains(what))
+    };
+    assert!(
+        named("not done a second time") && named("Idempotency-Key"),
+        "{answer}"
+    );
+    for _ in 0..2 {
+        let again = server.post("/api/v1/replay/steps", &step);
+        assert_eq!(again.problem(409), "output_not_kept");
+    }
+    let report = server.get("/api/v1/replay/runs/r").ok();
+    assert_eq!((&report["total"], &report["erased"]), (&json!(2), &json!(2)));
+}

@@ -30,6 +30,7 @@ mod once_vectors;
 mod openapi;
 mod otlp;
 mod otlp_lower;
+mod own;
 mod policy_activations;
 mod provenance;
 mod records;

@@ -2,12 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Method;
+use bytes::Bytes;
 use evidence::Timestamp;
+use http_body_util::{BodyExt, Full};
 use ledger::once::{OnOutage, Once, OnceError, OnceOptions, OnceSaid};
 use serde_json::{Value, json};
 use store::Fault;
@@ -164,6 +166,41 @@ fn a_dead_holders_key_is_new_and_the_dead_one_is_refused() {
     server
         .on_key("k", "complete", &json!({ "lease": said["lease"] }))
         .ok();
+}
+
+/// Seconds that have passed on the clock of the test below.
+static LATE_SECS: AtomicI64 = AtomicI64::new(0);
+
+fn late() -> Timestamp {
+    let micros = LATE_SECS.load(Ordering::Acquire) * 1_000_000;
+    now().checked_add_micros(micros).unwrap()
+}
+
+#[test]
+fn a_lease_begins_when_the_body_has_been_read() {
+    let mut server = TestServer::new();
+    server.app.clock = late;
+    server.router = ::server::router(server.app.clone());
+    // Of a body that takes half a minute, all of which would be missing at the lease's end.
+    let slow = |act: &str, body: &Value| {
+        let body = Full::new(Bytes::from(body.to_string())).map_frame(|frame| {
+            LATE_SECS.fetch_add(30, Ordering::AcqRel);
+            frame
+        });
+        let path = format!("/api/v1/idempotency/k/{act}");
+        let headers = [("content-type", "application/json")];
+        server
+            .request(Method::POST, &path, &headers, Body::new(body))
+            .ok()
+    };
+    let until = |secs: i64| json!(now().checked_add_micros(secs * 1_000_000).unwrap().to_string());
+    let checked = slow("check", &json!({ "request": 1 }));
+    assert_eq!(
+        (&checked["result"], &checked["lease_until"]),
+        (&json!("new"), &until(30 + 60))
+    );
+    let renewed = slow("renew", &json!({ "lease": checked["lease"] }));
+    assert_eq!(renewed["lease_until"], until(60 + 60));
 }
 
 #[test]

@@ -67,6 +67,28 @@ fn every_list_documents_its_parameters() {
 }
 
 #[test]
+fn every_post_that_honours_an_idempotency_key_says_so() {
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let none = Vec::new();
+            let parameters = operation["parameters"].as_array().unwrap_or(&none);
+            let named = parameters
+                .iter()
+                .any(|parameter| parameter["in"] == "header" && parameter["name"] == "Idempotency-Key");
+            let honours = method == "post" && path.starts_with("/api/v1/");
+            assert_eq!(named, honours, "{method} {path}");
+            for status in ["400", "409", "422"] {
+                let said = operation["responses"][status]["description"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("`Idempotency-Key`"));
+                assert_eq!(said, honours, "{method} {path} {status}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_operation_is_answered_by_the_router() {
     let server = TestServer::new();
     let document = serde_json::to_value(::server::openapi()).unwrap();

@@ -6,7 +6,9 @@
 //! Redis forgets: flushed, or restarted without its last seconds. Two things tell.
 //! An *epoch* lies beside the entries and is kept here too; where it is gone or
 //! another, nothing is answered until an operator resets it. And writes are
-//! counted: a count behind the one seen last is a Redis of an earlier day.
+//! counted: a count behind the one seen last is a Redis of an earlier day. What is
+//! lost together with the node that counted it cannot be told: so a Redis without
+//! an append-only file is refused, unless the operator accepts it.
 //!
 //! Out of scope: clusters, and TLS (a Redis beside the server, or a tunnel).
 
@@ -44,10 +46,21 @@ pub enum RedisClock {
     Asks,
 }
 
+/// Whether Redis must keep an append-only file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedisAof {
+    /// One without is refused: started again, it forgets what came after its last snapshot.
+    #[default]
+    Required,
+    /// The operator accepts that, or keeps its data in another way.
+    Optional,
+}
+
 /// The Redis backend.
 pub struct RedisOnce {
     client: Client,
     clock: RedisClock,
+    aof: RedisAof,
     state: StateDb,
     connection: Option<Ready>,
     /// Of the newest answer.
@@ -82,10 +95,16 @@ impl RedisOnce {
     ///
     /// # Errors
     /// The address is none of `redis://…`.
-    pub fn new(url: &str, clock: RedisClock, state: StateDb) -> Result<Self, RedisAddressError> {
+    pub fn new(
+        url: &str,
+        clock: RedisClock,
+        aof: RedisAof,
+        state: StateDb,
+    ) -> Result<Self, RedisAddressError> {
         Ok(Self {
             client: client(url)?,
             clock,
+            aof,
             state,
             connection: None,
             writes: 0,
@@ -126,6 +145,7 @@ impl RedisOnce {
         if self.connection.is_none() {
             let mut connection = connect(&self.client)?;
             refuse_eviction(&mut connection)?;
+            refuse_volatile(&mut connection, self.aof)?;
             let script: String = ask(&mut connection, redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT))?;
             let epoch = self.epoch(&mut connection, at)?;
             // Another epoch begins its own count, whoever made it.
@@ -374,6 +394,7 @@ impl<'a> Command<'a> {
             None => command.arg("sweep"),
             Some(OnceAct::Read) => command.arg("read"),
             Some(OnceAct::Payload) => command.arg("payload"),
+            Some(OnceAct::Forget { response_hash }) => command.arg("forget").arg(response_hash.as_slice()),
             Some(OnceAct::Delete) => command.arg("delete"),
             Some(OnceAct::Check {
                 hash,
@@ -473,12 +494,7 @@ fn ask<T: redis::FromRedisValue>(connection: &mut Connection, command: &Cmd) -> 
 /// A Redis that throws keys away when it is full would let work be done twice.
 fn refuse_eviction(connection: &mut Connection) -> Result<(), OnceError> {
     let info: String = ask(connection, redis::cmd("INFO").arg("memory"))?;
-    let value = |name: &str| {
-        info.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-    };
-    let (limit, policy) = (value("maxmemory"), value("maxmemory_policy"));
+    let (limit, policy) = (told(&info, "maxmemory"), told(&info, "maxmemory_policy"));
     match (limit, policy) {
         (Some("0"), _) | (_, Some("noeviction")) => Ok(()),
         (_, policy) => Err(OnceError::Unavailable(format!(
@@ -486,6 +502,33 @@ fn refuse_eviction(connection: &mut Connection) -> Result<(), OnceError> {
             policy.unwrap_or("unknown")
         ))),
     }
+}
+
+/// A Redis that keeps nothing, or only snapshots, forgets keys when it is started again, and work would be done twice.
+/// Looked at with each connection; what is changed while one is open shows with the next.
+fn refuse_volatile(connection: &mut Connection, aof: RedisAof) -> Result<(), OnceError> {
+    let info: String = ask(connection, redis::cmd("INFO").arg("persistence"))?;
+    if told(&info, "aof_enabled") == Some("1") {
+        return Ok(());
+    }
+    if aof == RedisAof::Required {
+        return Err(OnceError::Unavailable(
+            "Redis keeps no append-only file, so it forgets keys when it is started again; set appendonly yes, or \
+             accept it (idempotency.redis_aof = \"optional\")"
+                .into(),
+        ));
+    }
+    tracing::warn!(
+        "Redis keeps no append-only file: keys that it forgets when it is started again are new again"
+    );
+    Ok(())
+}
+
+/// A value of INFO.
+fn told<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
 }
 
 /// A number that no other node has: Redis counts.

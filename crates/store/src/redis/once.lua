@@ -21,13 +21,17 @@ end
 
 local function wrote() writes = redis.call('INCR', KEYS[3]) end
 
-local function let_go(member)
-  redis.call('ZREM', KEYS[4], member)
+local function let_bytes_go(member)
   local bytes = redis.call('HGET', KEYS[5], member)
   if bytes then
     redis.call('HDEL', KEYS[5], member)
     redis.call('HINCRBY', KEYS[5], '', '-' .. bytes)
   end
+end
+
+local function let_go(member)
+  redis.call('ZREM', KEYS[4], member)
+  let_bytes_go(member)
 end
 
 local function remove()
@@ -80,6 +84,16 @@ end
 
 if act == 'payload' then
   return {text(writes), 'payload', entry and redis.call('HGET', KEYS[1], 'p') or ''}
+end
+
+if act == 'forget' then
+  if not entry or entry.s ~= 'c' or entry.r ~= ARGV[9] then return {text(writes), 'unknown'} end
+  entry.h, entry.l, entry.r = '', '', ''
+  redis.call('HSET', KEYS[1], 'h', '', 'l', '', 'r', '')
+  redis.call('HDEL', KEYS[1], 'p')
+  let_bytes_go(ARGV[4])
+  wrote()
+  return shown('done')
 end
 
 if act == 'delete' then

@@ -43,6 +43,34 @@ pub(super) fn insert(
     Ok(())
 }
 
+/// Rows in the order of their key.
+pub(super) fn rows(
+    c: &Connection,
+    tenant_no: u32,
+    after: Option<&FacetRow>,
+    limit: u32,
+) -> Result<Vec<FacetRow>, StoreError> {
+    let mut statement = c
+        .prepare_cached(
+            "SELECT facet, leaf FROM facets WHERE tenant_no = ?1 AND (facet, leaf) > (?2, ?3)
+             ORDER BY facet, leaf LIMIT ?4",
+        )
+        .map_err(unavailable)?;
+    // No facet is empty.
+    let (facet, leaf) = after.map_or(("", 0), |row| (row.facet.as_str(), row.leaf.as_i64()));
+    let mut found = statement
+        .query((tenant_no, facet, leaf, limit))
+        .map_err(unavailable)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next().map_err(unavailable)? {
+        rows.push(FacetRow {
+            facet: row.get(0).map_err(|error| damaged("facets.facet", error))?,
+            leaf: LeafKey::from_i64(row.get(1).map_err(|error| damaged("facets.leaf", error))?),
+        });
+    }
+    Ok(rows)
+}
+
 /// Takes records out of lists and puts them into others, wherever their leaves stand in them. A list is then as if
 /// they had never been there: a gap in its ordinals would tell which record of that place was taken out, and so what
 /// its body said.

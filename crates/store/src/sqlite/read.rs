@@ -12,8 +12,8 @@ use super::append::empty_head;
 use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, facets, hash, runs, thirty_two, unavailable};
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
-    FacetQuery, Head, LeafBlock, LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage, RunQuery,
-    RunRecordRow, RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey, TraceRow,
+    FacetQuery, FacetRow, Head, LeafBlock, LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage,
+    RunQuery, RunRecordRow, RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey, TraceRow,
 };
 
 impl Store for SqliteStore {
@@ -211,6 +211,21 @@ impl Store for SqliteStore {
         })
     }
 
+    fn bodies_there(&self, leaves: &[LeafKey]) -> Result<Vec<LeafKey>, StoreError> {
+        self.read(|c| {
+            let mut statement = c
+                .prepare_cached("SELECT 1 FROM bodies WHERE leaf = ?1")
+                .map_err(unavailable)?;
+            let mut there = Vec::with_capacity(leaves.len());
+            for &leaf in leaves {
+                if statement.exists([leaf.as_i64()]).map_err(unavailable)? {
+                    there.push(leaf);
+                }
+            }
+            Ok(there)
+        })
+    }
+
     fn run_find(&self, tenant_no: u32, run_id: &str) -> Result<Option<RunRow>, StoreError> {
         self.read(|c| run_by_id(c, tenant_no, run_id))
     }
@@ -296,6 +311,15 @@ impl Store for SqliteStore {
         self.read(|c| facets::find(c, tenant_no, query))
     }
 
+    fn facets_read(
+        &self,
+        tenant_no: u32,
+        after: Option<&FacetRow>,
+        limit: u32,
+    ) -> Result<Vec<FacetRow>, StoreError> {
+        self.read(|c| facets::rows(c, tenant_no, after, limit))
+    }
+
     fn facet_count(&self, tenant_no: u32, query: &FacetQuery, max: u32) -> Result<(u64, bool), StoreError> {
         self.read(|c| facets::count(c, tenant_no, query, max))
     }
@@ -318,8 +342,8 @@ impl Store for SqliteStore {
         })
     }
 
-    fn snapshot(&self, tenant_no: u32) -> Result<Snapshot, StoreError> {
-        self.read(|c| super::verify::snapshot(c, tenant_no))
+    fn snapshot(&self, tenant_no: u32, only_ledger: bool) -> Result<Snapshot, StoreError> {
+        self.read(|c| super::verify::snapshot(c, tenant_no, only_ledger))
     }
 
     fn runs_get(&self, keys: &[RunKey]) -> Result<Vec<Result<Option<RunRow>, StoreError>>, StoreError> {

@@ -1,9 +1,10 @@
-//! `state.db`: progress of verification. Leases and replayed answers lie beside it (`once.rs`).
+//! `state.db`: progress of verification, files of imports that have not ended. Leases and replayed answers lie beside it (`once.rs`).
 //!
 //! Its loss harms no evidence: what was verified is verified again. But with it go the keys that are kept beside
 //! it, and what they stood for may be done again. So it is set aside only when SQLite calls it damaged, and loudly.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -48,6 +49,7 @@ impl StateDb {
                 "CREATE TABLE IF NOT EXISTS verification (
                    origin TEXT PRIMARY KEY, verified_size INTEGER NOT NULL, verified_at INTEGER,
                    last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT;
+                 CREATE TABLE IF NOT EXISTS imports (job_id TEXT PRIMARY KEY, path BLOB NOT NULL) STRICT;
                  CREATE TABLE IF NOT EXISTS once_epoch (one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL) STRICT",
             )
             .map_err(of_state)?;
@@ -114,6 +116,38 @@ impl StateDb {
                     as_i64(progress.findings),
                 ),
             )
+            .map(drop)
+            .map_err(unavailable)
+    }
+
+    /// Which file the import of a job reads.
+    pub fn import_path(&self, job_id: &str) -> Result<Option<PathBuf>, StoreError> {
+        use rusqlite::OptionalExtension;
+        let path: Option<Vec<u8>> = self
+            .lock()
+            .query_row("SELECT path FROM imports WHERE job_id = ?1", [job_id], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(unavailable)?;
+        Ok(path.map(|path| OsString::from_vec(path).into()))
+    }
+
+    /// Keeps it while the job has not ended.
+    pub fn import_keep(&self, job_id: &str, path: &Path) -> Result<(), StoreError> {
+        self.lock()
+            .execute(
+                "INSERT INTO imports VALUES (?1, ?2) ON CONFLICT (job_id) DO UPDATE SET path = ?2",
+                (job_id, path.as_os_str().as_bytes()),
+            )
+            .map(drop)
+            .map_err(unavailable)
+    }
+
+    /// The job has ended.
+    pub fn import_forget(&self, job_id: &str) -> Result<(), StoreError> {
+        self.lock()
+            .execute("DELETE FROM imports WHERE job_id = ?1", [job_id])
             .map(drop)
             .map_err(unavailable)
     }

@@ -7,7 +7,7 @@ use super::read::{RECORD_COLUMNS, head, ledger_range, run_record};
 use super::{as_i64, as_u64, facets, runs, unavailable};
 use crate::{ExpectedRows, LeafKey, RowMissing, RunRecordRow, Snapshot, StoreError, TraceKey};
 
-pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, StoreError> {
+pub(super) fn snapshot(c: &Connection, tenant_no: u32, only_ledger: bool) -> Result<Snapshot, StoreError> {
     let count = |sql: &str, params: &[i64]| -> Result<u64, StoreError> {
         let n: i64 = c
             .prepare_cached(sql)
@@ -39,6 +39,9 @@ pub(super) fn snapshot(c: &Connection, tenant_no: u32) -> Result<Snapshot, Store
         )?;
         snapshot.nodes.push((ledger_no, nodes));
         snapshot.heads.push((ledger_no, head));
+    }
+    if only_ledger {
+        return Ok(snapshot);
     }
     let (first, last) = runs::tenant_range(tenant_no);
     let tenant = i64::from(tenant_no);

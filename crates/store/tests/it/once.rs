@@ -160,3 +160,42 @@ fn only_a_damaged_state_is_set_aside_whole_and_never_over_another() {
     assert!(matches!(error, store::StoreError::Unavailable(_)), "{error}");
     assert!(path.is_dir() && !file("state.db.damaged-3").exists());
 }
+
+#[test]
+fn what_is_forgotten_leaves_no_bytes_in_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    // Opened beside it, as a server does.
+    let _state = StateDb::open(&path).unwrap();
+    let mut store = SqliteOnce::new(&path);
+    // Longer than a page, so that it lies on pages of its own; and one within a row.
+    for (name, length) in [("large", 100_000), ("small", 100)] {
+        let text = format!("{name} and secret ").into_bytes();
+        let payload: Vec<u8> = text.iter().copied().cycle().take(length).collect();
+        let on_disk = || {
+            ["", "-wal"].iter().any(|end| {
+                let bytes = std::fs::read(folder.path().join(format!("state.db{end}"))).unwrap_or_default();
+                bytes.windows(text.len()).any(|window| window == text)
+            })
+        };
+        let ask = |act| OnceAsk {
+            act,
+            ..check(name, 1)
+        };
+        let complete = OnceAct::Complete {
+            lease: [1; 16],
+            label: None,
+            response_hash: Some([9; 32]),
+            payload: Some(payload),
+        };
+        store.apply(&[check(name, 1), ask(complete)]);
+        assert!(on_disk());
+        let forget = OnceAct::Forget {
+            response_hash: [9; 32],
+        };
+        let said = store.apply(&[ask(forget)]).remove(0).unwrap();
+        assert!(matches!(said, OnceSaid::Done(_)), "{said:?}");
+        assert!(!on_disk(), "{name}");
+    }
+    held(&path);
+}

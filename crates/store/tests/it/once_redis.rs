@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use evidence::Timestamp;
 use store::once::{OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStore};
 use store::once_conformance::ONCE_CLAIMS;
-use store::redis::{RedisClock, RedisOnce};
+use store::redis::{RedisAof, RedisClock, RedisOnce};
 use store::sqlite::StateDb;
 
 /// A Redis of one's own in a temporary folder.
@@ -126,7 +126,8 @@ fn spawn(folder: &Path, port: u16, more: &[String]) -> Child {
 /// A node: its own `state.db`.
 fn node(url: &str, folder: &Path, name: &str, clock: RedisClock) -> RedisOnce {
     let state = StateDb::open(&folder.join(format!("{name}.db"))).unwrap();
-    RedisOnce::new(url, clock, state).unwrap()
+    // Most of what is shown here has nothing to do with what Redis writes down.
+    RedisOnce::new(url, clock, RedisAof::Optional, state).unwrap()
 }
 
 fn now() -> Timestamp {
@@ -312,7 +313,7 @@ fn a_node_that_knows_nothing_does_not_make_others_believe() {
 
 #[test]
 fn killed_and_started_again_it_goes_on_if_it_kept_its_data() {
-    let Some(mut redis) = Redis::start(&["--appendonly", "yes", "--appendfsync", "everysec"]) else {
+    let Some(mut redis) = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -453,6 +454,100 @@ fn one_that_throws_keys_away_is_refused() {
     is_unavailable(&mut store, "k");
     redis.tell(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     is_new(&mut store, "k", 1);
+}
+
+#[test]
+fn one_without_an_append_only_file_is_refused_unless_that_is_accepted() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let of = |name: &str, aof| {
+        let state = StateDb::open(&folder.path().join(name)).unwrap();
+        RedisOnce::new(&redis.url(), RedisClock::Asks, aof, state).unwrap()
+    };
+    let mut strict = of("strict.db", RedisAof::Required);
+    let said_to_it = said(&mut strict, check("k", 1));
+    let Err(OnceError::Unavailable(why)) = said_to_it else {
+        panic!("{said_to_it:?}");
+    };
+    assert!(why.contains("appendonly") && why.contains("redis_aof"), "{why}");
+    is_new(&mut of("lenient.db", RedisAof::Optional), "k", 1);
+    // It is looked at anew with each try: nobody starts the server again for it.
+    assert_eq!(redis.tell(&["CONFIG", "SET", "appendonly", "yes"]), "+OK\r\n");
+    is_known(&mut strict, "k", 1);
+    is_new(&mut strict, "l", 2);
+}
+
+#[test]
+fn with_a_file_that_is_always_synced_a_killed_redis_has_every_key_that_was_answered() {
+    let Some(mut redis) = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDb::open(&folder.path().join("n.db")).unwrap();
+    let mut store = RedisOnce::new(&redis.url(), RedisClock::Asks, RedisAof::Required, state).unwrap();
+    for i in 0..100 {
+        is_new(&mut store, &format!("k{i}"), 1);
+    }
+    // At once. Synced each second, it might still hold back what came while the disk was busy syncing.
+    redis.kill();
+    redis.restart_after_kill();
+    let _ = said(&mut store, check("k0", 2));
+    for i in 0..100 {
+        is_known(&mut store, &format!("k{i}"), 1);
+    }
+}
+
+#[test]
+fn killed_and_started_again_under_load_no_key_has_two_holders() {
+    const CLIENTS: u8 = 8;
+    const KEYS: u32 = 3_000;
+    let Some(mut redis) = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (url, folder) = (redis.url(), folder.path());
+    let (held, failed) = std::thread::scope(|scope| {
+        let clients: Vec<_> = (1..=CLIENTS)
+            .map(|client| {
+                let url = &url;
+                scope.spawn(move || {
+                    let mut store = node(url, folder, &format!("n{client}"), RedisClock::Asks);
+                    let (mut held, mut failed) = (Vec::new(), 0_u32);
+                    for number in 0..KEYS {
+                        match said(&mut store, check(&format!("k{number}"), client)) {
+                            Ok(OnceSaid::New { .. }) => held.push(number),
+                            Ok(OnceSaid::Known { .. }) => {}
+                            Err(OnceError::Unavailable(_)) => {
+                                failed += 1;
+                                std::thread::sleep(Duration::from_millis(5));
+                            }
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                    (held, failed)
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(150));
+            redis.kill();
+            redis.restart_after_kill();
+        }
+        let of: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        let failed: u32 = of.iter().map(|(_, failed)| failed).sum();
+        let held: Vec<u32> = of.into_iter().flat_map(|(held, _)| held).collect();
+        (held, failed)
+    });
+    let mut each = held.clone();
+    each.sort_unstable();
+    each.dedup();
+    assert_eq!(
+        each.len(),
+        held.len(),
+        "two were told that they hold the same key"
+    );
+    assert!(failed > 0, "nobody noticed that it was killed");
+    assert!(!held.is_empty());
 }
 
 impl Redis {

@@ -7,20 +7,22 @@ use ::evidence::record::{LINEAGE_COPY, LineageRecord, lineage_identity};
 use ::evidence::{Identity, Kind, canonical};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
+use ledger::admin::{AdminAnswer, AdminRequest};
 use ledger::lineage::LineageImported;
 use lineage::{LineType, Lines, SourceFile, shown};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, ServerArgs, segment};
-use crate::cmd::DataDir;
+use crate::cmd::work::{self, Unit};
+use crate::cmd::{DataDir, EXIT_UNKNOWN};
 use crate::output::{self, Format, Usage};
 
 /// Make records of an audit log.
 ///
 /// The log becomes a run of the name in its file's name, audit_<run id>.jsonl. A line that is on record is not written
 /// again, so that an import may be done again. They go to the server that --server or DEPONENT_URL names, unless
-/// --data-dir says otherwise. Exit code 1: a line is none, or was refused.
+/// --data-dir says otherwise. Exit code 1: a line is none, or was refused; 2: it was called off (Ctrl-C) before the end
+/// of the log.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
     /// The log.
@@ -50,15 +52,15 @@ impl Import {
             Ok(log) => log,
             Err(error) => bail!("audit log {}: {error}", self.file.display()),
         };
-        let imported = if !self.data_dir.is_given() && self.server.is_named()? {
-            send(&self.server.client()?, &log)?
+        let (imported, job_id) = if !self.data_dir.is_given() && self.server.is_named()? {
+            (send(&self.server.client()?, &log)?, None)
         } else {
             let request = AdminRequest::LineageImport {
                 tenant_id: self.tenant,
                 path,
             };
-            match ask_or_run(self.data_dir.existing()?, request, crate::clock::now())? {
-                AdminAnswer::LineageImported { imported } => imported,
+            match work::ask(self.data_dir.existing()?, request, Unit::Bytes)? {
+                AdminAnswer::LineageImported { imported, job_id } => (imported, Some(job_id)),
                 AdminAnswer::Refused { reason } => bail!(Usage(reason)),
                 AdminAnswer::Failed { reason } => bail!(reason),
                 other => bail!("unexpected answer: {other:?}"),
@@ -68,11 +70,21 @@ impl Import {
             output::note(format_args!("deponent: {}", shown(remark)));
         }
         match self.format {
-            Format::Json => output::json(&imported)?,
+            Format::Json => {
+                let mut answer = serde_json::to_value(&imported)?;
+                if let Some(job_id) = job_id {
+                    answer["job_id"] = job_id.into();
+                }
+                output::json(&answer)?;
+            }
             Format::Text => output::line(format_args!(
                 "run {}: {} records written, {} were there, {} lines of other types, {} are none",
                 imported.run_id, imported.written, imported.known, imported.other, imported.malformed
             )),
+        }
+        if !imported.complete {
+            output::note("deponent: it was called off before the end of the log");
+            return Ok(EXIT_UNKNOWN);
         }
         Ok(u8::from(imported.malformed > 0))
     }
@@ -181,6 +193,7 @@ fn send(client: &Client, log: &SourceFile) -> Result<LineageImported> {
             bail!("the server answered {}: {}", answer.status, problem(&answer));
         }
     }
+    imported.complete = true;
     Ok(imported)
 }
 

@@ -15,10 +15,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use lineage::{Places, SourceFile};
 
+use super::EXIT_UNKNOWN;
 use crate::output::{self, Usage};
-
-/// Exit code: could not tell.
-const EXIT_UNKNOWN: u8 = 2;
 
 /// From a figure in a report to the rows it was made from.
 #[derive(Debug, Subcommand)]

@@ -9,27 +9,36 @@ mod list;
 mod progress;
 mod view;
 
+use std::time::Duration;
+
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use evidence::Timestamp;
 use evidence::canonical::Value;
 use evidence::job::{ProgressUpdate, Stage};
+use ledger::own::OWN_PREFIX;
 use ledger::{JobAct, JobDone, JobError, JobGuard, JobNext, Ledger, Moment, NewJob};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::view::{JobView, ProgressDone, RetriesView};
-use super::answer::{ReadProblems, WriteProblems, created, ok};
+use super::answer::{ReadProblems, WriteProblems, canonical, created, json, ok};
 use super::fields::{self, Num};
+use crate::access::operation::Action;
 use crate::api::logs::NoParams;
 use crate::extract::Holds;
 use crate::tasks::to_its_end;
-use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids, own};
+use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, RequestId, ids};
+
+/// How long who calls work of Deponent's own off waits for its end: a batch takes a part of a second.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -206,7 +215,11 @@ fn value_of(field: &str, given: Option<&RawValue>) -> Result<Value, ApiError> {
 /// Creates a job. The same again gives the first receipt.
 #[utoipa::path(
     post, path = "/api/v1/jobs", tag = "jobs", operation_id = "job_create", request_body = JobIn,
-    responses((status = 201, description = "The job is in the ledger", body = JobView), WriteProblems),
+    responses(
+        (status = 201, description = "The job is in the ledger", body = JobView),
+        (status = 200, description = "It was, with the same content", body = JobView),
+        WriteProblems,
+    ),
 )]
 async fn create(
     State(app): State<App>,
@@ -217,8 +230,8 @@ async fn create(
     let JsonBody {
         value: given, held, ..
     } = body;
-    if given.handler.starts_with(own::PREFIX) {
-        let rule = format!("names that begin with {} are Deponent's own", own::PREFIX);
+    if given.handler.starts_with(OWN_PREFIX) {
+        let rule = format!("names that begin with {OWN_PREFIX} are Deponent's own");
         return Err(ApiError::invalid("handler", rule));
     }
     let total = given.total_steps.map(|total| fields::count("total_steps", total));
@@ -269,7 +282,7 @@ async fn done(
             .await?;
         if guard
             .handler()
-            .is_some_and(|handler| handler.starts_with(own::PREFIX))
+            .is_some_and(|handler| handler.starts_with(OWN_PREFIX))
         {
             let message = "the job is Deponent's own; what it is about ends it";
             return Err(ApiError::conflict("job_own", message));
@@ -386,7 +399,11 @@ async fn progress(
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/steps", tag = "jobs", operation_id = "job_step",
     params(("id" = String, Path, description = "The job")), request_body = StepIn,
-    responses((status = 201, description = "The step is in the ledger", body = JobView), WriteProblems),
+    responses(
+        (status = 201, description = "The step is in the ledger", body = JobView),
+        (status = 200, description = "It was, with the same content", body = JobView),
+        WriteProblems,
+    ),
 )]
 async fn step(
     State(app): State<App>,
@@ -410,7 +427,11 @@ async fn step(
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/health", tag = "jobs", operation_id = "job_health",
     params(("id" = String, Path, description = "The job")), request_body = HealthIn,
-    responses((status = 201, description = "The snapshots are in the ledger", body = JobView), WriteProblems),
+    responses(
+        (status = 201, description = "The snapshots are in the ledger", body = JobView),
+        (status = 200, description = "It was, with the same content", body = JobView),
+        WriteProblems,
+    ),
 )]
 async fn health(
     State(app): State<App>,
@@ -464,19 +485,36 @@ async fn fail(
 }
 
 /// Calls a job off. It is not judged.
+///
+/// Work of Deponent's own takes an admin, and stops between two batches: what it did until then stays.
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "job_cancel",
     params(("id" = String, Path, description = "The job")), request_body = CancelIn,
-    responses((status = 201, description = "The job is called off", body = JobView), WriteProblems),
+    responses(
+        (status = 201, description = "The job is called off", body = JobView),
+        (status = 200, description = "Work of Deponent's own is called off", body = JobView),
+        (status = 202, description = "It is about to stop: read the job again", body = JobView),
+        WriteProblems
+    ),
 )]
 async fn cancel(
     State(app): State<App>,
     caller: Caller,
+    request_id: RequestId,
     Received(at): Received,
     Path(job_id): Path<String>,
     body: JsonBody<CancelIn>,
 ) -> Result<Response, ApiError> {
     let JsonBody { value, held, .. } = body;
+    let is_own = |guard: &mut JobGuard, _: &Ledger| {
+        let handler = guard.handler().unwrap_or_default();
+        Ok(handler.starts_with(OWN_PREFIX))
+    };
+    if with_job(&app, &caller, job_id.clone(), is_own).await? {
+        drop(held);
+        caller.may_also(&app, (Action::Manage, "jobs"), &request_id, at)?;
+        return cancel_own(&app, &caller, job_id, value.reason).await;
+    }
     act(
         &app,
         &caller,
@@ -486,6 +524,29 @@ async fn cancel(
         Some(held),
     )
     .await
+}
+
+/// Calls work of Deponent's own off, and waits a while for its end.
+async fn cancel_own(
+    app: &App,
+    caller: &Caller,
+    job_id: String,
+    reason: String,
+) -> Result<Response, ApiError> {
+    let mut watch = with_job(app, caller, job_id.clone(), |guard, _| guard.subscribe()).await?;
+    let (tenant, clock, id) = (caller.tenant.clone(), app.own_clock(), job_id.clone());
+    app.blocking(move |ledger| Ok(ledger.own_cancel(&tenant, &id, reason, clock)?))
+        .await?;
+    // Whoever waits in vain reads the job again.
+    let _ = timeout(CANCEL_WAIT, async { while watch.next().await.is_some() {} }).await;
+    let job = with_job(app, caller, job_id, |guard, _| guard.view()).await?;
+    let stage = job.progress.stage;
+    let view = JobView::of(&caller.tenant, &job)?;
+    match stage {
+        Stage::Cancelled => ok(&view),
+        stage if stage.is_terminal() => Err(JobError::Stage(stage).into()),
+        _ => Ok(json(StatusCode::ACCEPTED, canonical(&view)?)),
+    }
 }
 
 /// Reads a job.

@@ -1,0 +1,269 @@
+"""Runs, and the steps that are done in them.
+
+A step is asked for before it is done. What the server says decides: run the
+function and bring what came out, or take the output that is stored. Either way it
+is on record twice: as the enforcement, and as a step of the run.
+
+`with` makes a run the current one, for `deponent.step`, and ends it. What is the
+same for `Client` and `AsyncClient` is in attempt.py and decorate.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .attempt import Attempt, OpenStep, is_over
+from .current import enter, leave
+from .decorate import Expected, Key, P, R, decorated
+from .types import Behavior, Json
+
+if TYPE_CHECKING:
+    from .client import AsyncClient, Client
+
+AsyncOpenStep = OpenStep
+
+
+class _Steps:
+    """What runs have in common: their name, their count of steps, and being the current one."""
+
+    def __init__(self, run_id: str, ends: bool) -> None:
+        self.run_id = run_id
+        # Whether leaving `with` ends it; not when it was started elsewhere, or is ended.
+        self._ends = ends
+        self._indexes = itertools.count()
+        self._lock = threading.Lock()
+        self._entered = 0
+
+    def _attempt(
+        self,
+        name: str,
+        behavior: Behavior,
+        key: str | None,
+        params: Json,
+        expected: str | None,
+        index: int | None,
+    ) -> Attempt:
+        with self._lock:
+            index = next(self._indexes) if index is None else index
+        return Attempt(self.run_id, index, name, behavior, key, params, expected)
+
+    def _enter(self) -> None:
+        with self._lock:
+            self._entered += 1
+        enter(self)
+
+    def _leave(self) -> bool:
+        """Whether the run is to be ended now."""
+        leave()
+        with self._lock:
+            self._entered -= 1
+            return self._ends and self._entered == 0
+
+    def _path(self, what: str) -> str:
+        return f"/api/v1/runs/{self.run_id}/{what}"
+
+    def step(
+        self,
+        name: str | None = None,
+        *,
+        behavior: Behavior = "execute",
+        key: Key = None,
+        expected: Expected = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Makes each call of a function, or coroutine function, a step of this run; see `deponent.step`."""
+        return lambda function: decorated(function, lambda: self, name, behavior, key, expected)
+
+
+class _Renewal:
+    """Renews a lease until told to stop, on a thread of its own."""
+
+    def __init__(self, client: Client, attempt: Attempt) -> None:
+        self._stop = threading.Event()
+        if attempt.renew_secs is not None:
+            threading.Thread(target=self._renew, args=(client, attempt), daemon=True).start()
+
+    def _renew(self, client: Client, attempt: Attempt) -> None:
+        while not self._stop.wait(attempt.renew_secs):
+            try:
+                client.request("POST", f"{attempt.path}/renew")
+            except Exception as error:  # noqa: BLE001 - the result says whether the lease was lost
+                if is_over(error):
+                    return
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+class Run(_Steps):
+    """A run. Steps are counted in the order in which they are begun."""
+
+    def __init__(self, client: Client, run_id: str, *, ends: bool = False) -> None:
+        super().__init__(run_id, ends)
+        self.client = client
+
+    def __enter__(self) -> Self:
+        self._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._leave():
+            return
+        if error is None:
+            self.complete()
+        else:
+            # What went wrong in the block is what its caller needs.
+            with suppress(Exception):
+                self.complete("failed")
+
+    @contextmanager
+    def open_step(
+        self,
+        name: str,
+        *,
+        behavior: Behavior = "execute",
+        key: str | None = None,
+        params: Json = None,
+        expected: str | None = None,
+        index: int | None = None,
+    ) -> Iterator[OpenStep]:
+        """A step around a block: what must run stands under `if step.must_run`."""
+        attempt = self._attempt(name, behavior, key, params, expected, index)
+        error: BaseException | None = None
+        try:
+            step = attempt.decided(self.client.decide(attempt.question()))
+            renewal = _Renewal(self.client, attempt)
+            try:
+                try:
+                    yield step
+                except BaseException as raised:
+                    # What the step raised is what its caller needs; a lease that stays runs out by itself.
+                    with suppress(Exception):
+                        self._free(attempt, raised)
+                    raise
+                if attempt.path is not None:
+                    answer = self.client.request("POST", f"{attempt.path}/result", {"output": step.output})
+                    attempt.brought(answer)
+            finally:
+                renewal.stop()
+            attempt.done()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            try:
+                self.client.request("POST", self._path("steps"), attempt.evidence(error))
+            except Exception:
+                # The step's own error comes first.
+                if error is None:
+                    raise
+
+    def _free(self, attempt: Attempt, raised: BaseException) -> None:
+        if attempt.path is not None:
+            self.client.request("POST", f"{attempt.path}/fail", {"error": repr(raised)})
+
+    def complete(self, status: str = "completed", **fields: Json) -> dict[str, Any]:
+        """Ends the run; `fields` are those of POST …/complete."""
+        answer = self.client.request("POST", self._path("complete"), {"status": status, **fields})
+        self._ends = False
+        return answer
+
+    def report(self) -> dict[str, Any]:
+        """What became of the steps: matched, skipped, executed, first divergence."""
+        return self.client.request("GET", f"/api/v1/replay/runs/{self.run_id}")
+
+
+class AsyncRun(_Steps):
+    """The same for asyncio."""
+
+    def __init__(self, client: AsyncClient, run_id: str, *, ends: bool = False) -> None:
+        super().__init__(run_id, ends)
+        self.client = client
+
+    async def __aenter__(self) -> Self:
+        self._enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._leave():
+            return
+        if error is None:
+            await self.complete()
+        else:
+            # What went wrong in the block is what its caller needs.
+            with suppress(Exception):
+                await self.complete("failed")
+
+    @asynccontextmanager
+    async def open_step(
+        self,
+        name: str,
+        *,
+        behavior: Behavior = "execute",
+        key: str | None = None,
+        params: Json = None,
+        expected: str | None = None,
+        index: int | None = None,
+    ) -> AsyncIterator[OpenStep]:
+        """A step around a block: what must run stands under `if step.must_run`."""
+        attempt = self._attempt(name, behavior, key, params, expected, index)
+        error: BaseException | None = None
+        try:
+            step = attempt.decided(await self.client.decide(attempt.question()))
+            renewal = asyncio.create_task(self._renew(attempt))
+            try:
+                try:
+                    yield step
+                except BaseException as raised:
+                    # What the step raised is what its caller needs; a lease that stays runs out by itself.
+                    with suppress(Exception):
+                        await self._free(attempt, raised)
+                    raise
+                if attempt.path is not None:
+                    answer = await self.client.request("POST", f"{attempt.path}/result", {"output": step.output})
+                    attempt.brought(answer)
+            finally:
+                renewal.cancel()
+            attempt.done()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            try:
+                await self.client.request("POST", self._path("steps"), attempt.evidence(error))
+            except Exception:
+                # The step's own error comes first.
+                if error is None:
+                    raise
+
+    async def _free(self, attempt: Attempt, raised: BaseException) -> None:
+        if attempt.path is not None:
+            await self.client.request("POST", f"{attempt.path}/fail", {"error": repr(raised)})
+
+    async def _renew(self, attempt: Attempt) -> None:
+        while attempt.renew_secs is not None:
+            await asyncio.sleep(attempt.renew_secs)
+            try:
+                await self.client.request("POST", f"{attempt.path}/renew")
+            except Exception as error:  # noqa: BLE001 - the result says whether the lease was lost
+                if is_over(error):
+                    return
+
+    async def complete(self, status: str = "completed", **fields: Json) -> dict[str, Any]:
+        """Ends the run; `fields` are those of POST …/complete."""
+        answer = await self.client.request("POST", self._path("complete"), {"status": status, **fields})
+        self._ends = False
+        return answer
+
+    async def report(self) -> dict[str, Any]:
+        """What became of the steps: matched, skipped, executed, first divergence."""
+        return await self.client.request("GET", f"/api/v1/replay/runs/{self.run_id}")

@@ -1,0 +1,77 @@
+//! `deponent replay diff`, over a server and over its folder.
+
+use std::process::Output;
+
+use crate::commands::{deponent, stderr, stdout};
+use crate::gate::Served;
+
+/// A run of three steps; the second says what its tool said.
+fn run(served: &Served, run_id: &str, price: u32) {
+    served.post("/api/v1/runs", &format!(r#"{{"run_id":"{run_id}"}}"#));
+    for (index, said) in [(0, 1), (1, price), (2, 3)] {
+        served.post(
+            &format!("/api/v1/runs/{run_id}/steps"),
+            &format!(
+                r#"{{"step_index":{index},"skill_name":"tool","status":"success","outcome_data":{{"said":{said}}}}}"#
+            ),
+        );
+    }
+    served.post(
+        &format!("/api/v1/runs/{run_id}/complete"),
+        r#"{"status":"completed"}"#,
+    );
+}
+
+#[test]
+fn two_runs_part_at_the_same_step_by_the_server_and_by_its_folder() {
+    let served = Served::new();
+    run(&served, "first", 10);
+    run(&served, "same", 10);
+    run(&served, "other", 11);
+    let url = served.url();
+    let folder = served.folder.path().join("data");
+    let folder = folder.to_str().unwrap();
+    let diff = |left: &str, right: &str, more: &[&str]| -> Output {
+        let mut args = vec!["replay", "diff", left, right];
+        args.extend(more);
+        deponent(&args)
+    };
+    for format in ["text", "json"] {
+        for (right, code) in [("same", 0), ("other", 1), ("nowhere", 2)] {
+            let by_server = diff("first", right, &["--server", &url, "--format", format]);
+            let by_folder = diff("first", right, &["--data-dir", folder, "--format", format]);
+            assert_eq!(by_server.status.code(), Some(code), "{}", stderr(&by_server));
+            assert_eq!(by_folder.status.code(), Some(code), "{}", stderr(&by_folder));
+            assert_eq!(stdout(&by_server), stdout(&by_folder));
+        }
+    }
+    let said = stdout(&diff("first", "other", &["--data-dir", folder]));
+    assert!(
+        said.contains("at step 1 (1 steps before it are the same)"),
+        "{said}"
+    );
+    assert!(said.contains("outcome_data"), "{said}");
+}
+
+#[test]
+fn a_tenant_that_is_not_there_and_a_tenant_without_a_folder_are_usage_errors() {
+    let served = Served::new();
+    let folder = served.folder.path().join("data");
+    let folder = folder.to_str().unwrap();
+    for args in [
+        &[
+            "replay",
+            "diff",
+            "a",
+            "b",
+            "--data-dir",
+            folder,
+            "--tenant",
+            "nobody",
+        ][..],
+        &["replay", "diff", "a", "b", "--tenant", "default"],
+    ] {
+        let output = deponent(args);
+        assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    }
+}

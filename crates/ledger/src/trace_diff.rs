@@ -1,0 +1,178 @@
+//! The first place where two traces differ, by what their root hashes cover.
+//!
+//! Steps are compared chunk by chunk, so two long runs that part early are two
+//! short reads.
+
+use evidence::canonical::{self, Value};
+use evidence::record::StepView;
+use serde_json::value::RawValue;
+use store::{RunRow, Store};
+
+use crate::{RecordError, StepPlace, for_each_step, step_places};
+
+/// Steps of each trace held at once.
+const CHUNK: usize = 128;
+
+/// Where two traces part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceDiff {
+    /// `None`: they are equal.
+    pub divergence: Option<Divergence>,
+    /// Steps of the left trace that its root hash covers.
+    pub left_steps: usize,
+    /// The same of the right one.
+    pub right_steps: usize,
+}
+
+/// The first difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// `plan_hash`, `seed`, `length`, one of the seven hashed fields of a step, or `erased`.
+    pub field: &'static str,
+    /// What the left trace has, canonical JSON; null also for a step that it has not.
+    pub left: Vec<u8>,
+    /// What the right one has.
+    pub right: Vec<u8>,
+    /// Of a step: which, counted from 0 in order, and its index (the left one's where they differ).
+    pub step: Option<(usize, u32)>,
+}
+
+/// A step's hashed fields as canonical JSON, kept while two chunks are compared: equal values are equal
+/// bytes. `None`: erased.
+type Hashed = Option<[Vec<u8>; 7]>;
+
+const FIELDS: [&str; 7] = [
+    "step_index",
+    "skill_name",
+    "params",
+    "status",
+    "outcome_category",
+    "outcome_code",
+    "outcome_data",
+];
+
+/// Compares the traces of two runs. Blocks.
+///
+/// # Errors
+/// They cannot be read.
+pub fn trace_diff(store: &dyn Store, left: &RunRow, right: &RunRow) -> Result<TraceDiff, RecordError> {
+    let steps = |run: &RunRow| -> Result<Vec<StepPlace>, RecordError> {
+        let mut places = step_places(store, run)?;
+        // A root hash does not cover what came late.
+        places.retain(|place| !place.late);
+        Ok(places)
+    };
+    let (left_steps, right_steps) = (steps(left)?, steps(right)?);
+    let same_hash = left
+        .state
+        .root_hash
+        .is_some_and(|hash| right.state.root_hash == Some(hash));
+    let divergence = match of_runs(left, right) {
+        None if !same_hash => of_steps(store, &left_steps, &right_steps)?,
+        divergence => divergence,
+    };
+    Ok(TraceDiff {
+        divergence,
+        left_steps: left_steps.len(),
+        right_steps: right_steps.len(),
+    })
+}
+
+fn of_runs(left: &RunRow, right: &RunRow) -> Option<Divergence> {
+    let (left, right) = (&left.state, &right.state);
+    let differs = |field, left, right| {
+        Some(Divergence {
+            field,
+            left,
+            right,
+            step: None,
+        })
+    };
+    if left.plan_hash != right.plan_hash {
+        return differs("plan_hash", text(&left.plan_hash), text(&right.plan_hash));
+    }
+    if left.seed != right.seed {
+        return differs("seed", json(Value::Int(left.seed)), json(Value::Int(right.seed)));
+    }
+    None
+}
+
+fn of_steps(
+    store: &dyn Store,
+    left: &[StepPlace],
+    right: &[StepPlace],
+) -> Result<Option<Divergence>, RecordError> {
+    let differs = |field, left, right, step| {
+        Ok(Some(Divergence {
+            field,
+            left,
+            right,
+            step,
+        }))
+    };
+    for (chunk, (lefts, rights)) in left.chunks(CHUNK).zip(right.chunks(CHUNK)).enumerate() {
+        let pairs = hashed(store, lefts)?.into_iter().zip(hashed(store, rights)?);
+        for (offset, pair) in pairs.enumerate() {
+            let at = Some((chunk * CHUNK + offset, lefts[offset].step_index));
+            let (Some(one), Some(other)) = pair else {
+                return differs("erased", json(Value::Null), json(Value::Null), at);
+            };
+            for ((field, left), right) in FIELDS.into_iter().zip(one).zip(other) {
+                if left != right {
+                    return differs(field, left, right, at);
+                }
+            }
+        }
+    }
+    if left.len() == right.len() {
+        return Ok(None);
+    }
+    let position = left.len().min(right.len());
+    let next = left.get(position).or_else(|| right.get(position));
+    let at = next.map(|place| (position, place.step_index));
+    differs("length", count(left.len()), count(right.len()), at)
+}
+
+fn hashed(store: &dyn Store, places: &[StepPlace]) -> Result<Vec<Hashed>, RecordError> {
+    let mut all = Vec::with_capacity(places.len());
+    for_each_step(store, places, |place, body| {
+        let view = body
+            .map(StepView::read)
+            .transpose()
+            .map_err(|error| RecordError::Body {
+                leaf: place.leaf.leaf_index(),
+                reason: error.to_string(),
+            })?;
+        all.push(view.map(|view| fields(place.step_index, &view)));
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn fields(step_index: u32, view: &StepView<'_>) -> [Vec<u8>; 7] {
+    let step = &view.step;
+    let stored = |raw: &RawValue| raw.get().as_bytes().to_vec();
+    let null = || json(Value::Null);
+    [
+        json(Value::Int(i64::from(step_index))),
+        text(&step.skill_name),
+        stored(step.params),
+        text(step.status.as_str()),
+        text(&step.outcome_category),
+        step.outcome_code.as_deref().map_or_else(null, text),
+        step.outcome_data.map_or_else(null, stored),
+    ]
+}
+
+#[allow(clippy::needless_pass_by_value)] // made for it
+fn json(value: Value) -> Vec<u8> {
+    canonical::to_vec(&value)
+}
+
+fn text(text: &str) -> Vec<u8> {
+    json(Value::String(text.to_owned()))
+}
+
+fn count(count: usize) -> Vec<u8> {
+    json(Value::Int(i64::try_from(count).unwrap_or(i64::MAX)))
+}
