@@ -104,11 +104,11 @@ impl PlaceArgs {
 
 /// FROM and TO. A name may hold a `=` itself: it ends where what follows is there, else at the first.
 fn split_map(map: &str, is_there: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
-    let splits = || {
-        map.match_indices('=')
-            .map(|(at, _)| (&map[..at], &map[at + 1..]))
-            .filter(|(_, to)| !to.is_empty())
+    let split = |(at, _): (usize, &str)| {
+        let (from, to) = map.split_at_checked(at)?;
+        Some((from, to.strip_prefix('=')?)).filter(|(_, to)| !to.is_empty())
     };
+    let splits = || map.match_indices('=').filter_map(split);
     splits().find(|(_, to)| is_there(to)).or_else(|| splits().next())
 }
 
