@@ -47,13 +47,13 @@ impl From<LineageError> for ApiError {
 #[schema(as = LineageEvidence)]
 struct EvidenceIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing)]
     run_id: Option<String>,
     /// `evidence`, as in a line of a log.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type", skip_serializing)]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "deponent.copy", skip_serializing)]
     copies: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
@@ -84,13 +84,13 @@ struct EvidenceIn {
 #[schema(as = LineageDeterministic)]
 struct DeterministicIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing)]
     run_id: Option<String>,
     /// `deterministic`, as in a line of a log.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type", skip_serializing)]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "deponent.copy", skip_serializing)]
     copies: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
@@ -129,13 +129,13 @@ struct DeterministicIn {
 #[schema(as = LineageAi)]
 struct AiIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing)]
     run_id: Option<String>,
     /// `ai_output` or `ai_metrics`, as in a line of a log.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type", skip_serializing)]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "deponent.copy", skip_serializing)]
     copies: Option<u32>,
     #[serde(flatten)]
     #[schema(value_type = Object)]
@@ -165,7 +165,7 @@ struct Sent {
 
 /// A body: the fields of a line, which it is serialized to, and what is said about them.
 trait LineIn: Serialize + Send + 'static {
-    /// Takes what stands beside the fields, so that the rest is the line.
+    /// What stands beside the fields.
     fn sent(&mut self) -> Sent;
 
     /// The fields that must be times.
@@ -179,7 +179,7 @@ impl LineIn for EvidenceIn {
         Sent {
             run_id: self.run_id.take(),
             line_type: self.line_type.take(),
-            copies: self.copies.take(),
+            copies: self.copies,
         }
     }
 
@@ -193,7 +193,7 @@ impl LineIn for DeterministicIn {
         Sent {
             run_id: self.run_id.take(),
             line_type: self.line_type.take(),
-            copies: self.copies.take(),
+            copies: self.copies,
         }
     }
 
@@ -207,7 +207,7 @@ impl LineIn for AiIn {
         Sent {
             run_id: self.run_id.take(),
             line_type: self.line_type.take(),
-            copies: self.copies.take(),
+            copies: self.copies,
         }
     }
 }
