@@ -12,7 +12,7 @@ use std::sync::Arc;
 use evidence::canonical::{self, Value};
 use evidence::record::{
     BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView,
-    ReplayEnforced, RuleBroken, is_erasable,
+    ReplayEnforced, RuleBroken, StepView, is_erasable,
 };
 use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
 use serde::Deserialize;
@@ -440,6 +440,18 @@ fn outputs(step: &Value) -> Vec<[u8; 32]> {
     hashes
 }
 
+/// The same of what went into it.
+fn inputs(step: &Value) -> Vec<[u8; 32]> {
+    let mut hashes = Vec::with_capacity(2);
+    if let Some(Value::String(text)) = step.get("input_hash") {
+        hashes.extend(unhex_text(text));
+    }
+    if let Some(params) = step.get("params") {
+        hashes.push(sha256(&canonical::to_vec(params)));
+    }
+    hashes
+}
+
 fn unhex_text(text: &str) -> Option<[u8; 32]> {
     unhex(text.as_bytes())
 }
@@ -500,9 +512,9 @@ fn with_run(
                 Kind::ProvenanceLog => hashes
                     .in_provenance(there)
                     .then_some("it holds what was erased, or an unsalted hash of it"),
-                Kind::ReplayEnforced => hashes
-                    .in_enforcement(there, step_index)
-                    .then_some("it holds what came out of the step, or an unsalted hash of it"),
+                Kind::ReplayEnforced => hashes.in_enforcement(there, step_index).then_some(
+                    "it holds what came out of the step, or an unsalted hash of that or of its input",
+                ),
                 _ => None,
             };
             match why {
@@ -514,6 +526,15 @@ fn with_run(
                     let mut doomed = doom(row.leaf, &header_there, there)?;
                     doomed.row.run_record = kept_row(row, doomed.kept.identity);
                     plan.doomed.push(doomed);
+                }
+                None if row.kind == Kind::TraceStep
+                    && plan.remains.len() < ELSEWHERE_MAX
+                    && hashes.in_step(there) =>
+                {
+                    plan.remains.push(Remains {
+                        record: Some((header_there.id, row.kind)),
+                        what: "another step that took in or gave out the same, or holds a hash of it",
+                    });
                 }
                 None if row.kind == Kind::RunCompleted && header.kind == Kind::TraceStep => {
                     plan.remains.push(Remains {
@@ -619,8 +640,8 @@ struct Hashes {
     all: HashSet<[u8; 32]>,
     /// The first of them, those of the largest parts.
     first: Vec<[u8; 32]>,
-    /// Of what came out of a step, as a whole.
-    outputs: Vec<[u8; 32]>,
+    /// Of what went into a step and came out of it, as wholes.
+    wholes: Vec<[u8; 32]>,
 }
 
 impl Hashes {
@@ -636,11 +657,16 @@ impl Hashes {
                     hashes.walk(part, HASHED_DEPTH, &mut left);
                 }
             }
-            if let Some(Value::String(text)) = body.get("output_hash") {
-                hashes.outputs.extend(unhex_text(text));
+            for name in ["output_hash", "input_hash"] {
+                if let Some(Value::String(text)) = body.get(name) {
+                    hashes.wholes.extend(unhex_text(text));
+                }
             }
         } else if kind == Kind::TraceStep {
-            hashes.outputs = body.get("step").map(outputs).unwrap_or_default();
+            if let Some(step) = body.get("step") {
+                hashes.wholes = outputs(step);
+                hashes.wholes.extend(inputs(step));
+            }
             // What the step took in and gave out. The words of its form ("success") tell nothing of it.
             for (section, name) in [
                 ("step", "params"),
@@ -722,13 +748,41 @@ impl Hashes {
         let Some(enforced) = ReplayEnforced::read(body) else {
             return false;
         };
-        let is_output = |hex: &Option<String>| {
-            let hash = hex.as_deref().and_then(unhex_text);
-            hash.is_some_and(|hash| self.outputs.contains(&hash))
+        let said = [
+            &enforced.output_hash,
+            &enforced.stored_hash,
+            &enforced.expected_hash,
+            &enforced.input_hash,
+            &enforced.known_input_hash,
+        ];
+        step_index == Some(enforced.step_index) || said.into_iter().any(|hex| self.has_whole(hex.as_deref()))
+    }
+
+    /// Another step that took in or gave out the same: somebody else's evidence, and named.
+    fn in_step(&self, body: &[u8]) -> bool {
+        let Ok(StepView { step, .. }) = StepView::read(body) else {
+            return false;
         };
-        step_index == Some(enforced.step_index)
-            || is_output(&enforced.output_hash)
-            || is_output(&enforced.stored_hash)
+        // Canonical, as stored.
+        let parts = [Some(step.params), step.outcome_data];
+        self.has_whole(step.input_hash.as_deref())
+            || self.has_whole(step.output_hash.as_deref())
+            || parts
+                .into_iter()
+                .flatten()
+                .any(|part| self.is_whole(&sha256(part.get().as_bytes())))
+    }
+
+    fn has_whole(&self, hex: Option<&str>) -> bool {
+        hex.and_then(unhex_text).is_some_and(|hash| self.is_whole(&hash))
+    }
+
+    /// Nothing is in as many steps as there are.
+    fn is_whole(&self, hash: &[u8; 32]) -> bool {
+        self.wholes.contains(hash)
+            && ["null", "{}", "[]"]
+                .iter()
+                .all(|none| sha256(none.as_bytes()) != *hash)
     }
 
     fn in_provenance(&self, body: &[u8]) -> bool {

@@ -273,14 +273,14 @@ pub fn time(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
 }
 
-fn salt() -> evidence::Salt {
+pub fn salt() -> evidence::Salt {
     thread_local! {
         static SALTS: std::cell::RefCell<Salts> = std::cell::RefCell::default();
     }
     SALTS.with_borrow_mut(Salts::next_salt)
 }
 
-fn draft(kind: Kind, bind: Bind, facts: Facts, body: SealedBody) -> Draft {
+pub fn draft(kind: Kind, bind: Bind, facts: Facts, body: SealedBody) -> Draft {
     Draft {
         kind,
         bind,

@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
-use evidence::record::{HoldScope, RunCompleted, StepStatus, StepView, root_hash, step_hash};
+use evidence::canonical;
+use evidence::record::{
+    Facts, HoldScope, ReplayBehavior, ReplayEnforced, ReplayOutcome, RunCompleted, StepStatus, StepView,
+    root_hash, step_hash,
+};
 use evidence::{FindingCode, Kind, RecordId, TraceStatus, hex_string, sha256};
 use ledger::verify::{Question, verify};
-use ledger::{Draft, EraseAsked, EraseError, Erasure, HoldError, Ledger, Placed, StoredTree, Tenant};
+use ledger::{
+    Bind, Draft, EraseAsked, EraseError, Erasure, HoldError, Ledger, Placed, SealedBody, StoredTree, Tenant,
+};
 use store::{Fault, LeafKey, Scrubbed, codec};
 
 use crate::bed::{
-    Span, TestLedger, completed, database, projections, report, run, step, step_of, system, tamper,
+    Span, TestLedger, completed, database, draft, projections, report, run, salt, step, step_of, system,
+    tamper,
 };
 
 fn asked(placed: &Placed) -> EraseAsked {
@@ -65,12 +72,38 @@ fn answer(yes: bool) -> Draft {
     })
 }
 
+/// What a replay says of a step: what came out, and its hash as given, stored and expected.
+fn enforced(step_index: u32, output: &str) -> Draft {
+    let hash = Some(hex_string(&sha256(output.as_bytes())));
+    let output = canonical::parse(output.as_bytes(), canonical::Limits::default()).unwrap();
+    let record = ReplayEnforced {
+        event_id: format!("{step_index:032x}"),
+        step_index,
+        behavior: ReplayBehavior::Check,
+        outcome: ReplayOutcome::Mismatch,
+        checked: true,
+        idempotency_key: None,
+        input_hash: None,
+        known_input_hash: None,
+        expected_hash: hash.clone(),
+        output_hash: hash.clone(),
+        stored_hash: hash,
+        output: Some(output),
+    };
+    let body = SealedBody::seal(Kind::ReplayEnforced, salt(), &record.encode()).unwrap();
+    Draft {
+        identity: Some(record.identity()),
+        ..draft(Kind::ReplayEnforced, Bind::Run("r".into()), Facts::Other, body)
+    }
+}
+
 /// A ledger in which the answer was given, erased, and everything else is the same.
 fn answered(yes: bool) -> (TestLedger, Arc<Tenant>, Placed, [Vec<u8>; 2]) {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
     bed.one(&tenant, run("r"));
     let placed = bed.one(&tenant, answer(yes));
+    bed.one(&tenant, enforced(0, &format!("{{\"approved\":{yes}}}")));
     bed.one(&tenant, step("r", 1));
     bed.complete(&tenant, "r");
     let leaf = LeafKey::new(tenant.ledger().row.ledger_no, placed.receipt.leaf_index);
@@ -121,8 +154,51 @@ fn an_erased_yes_or_no_cannot_be_guessed_from_anything_that_is_left() {
         assert!(!holds(&left, salt));
         assert_ne!(evidence::commitment(&[0; 32], Kind::TraceStep, body), commitment);
     }
-    check_erased(&yes, 2);
-    check_erased(&no, 2);
+    // The step, what its replay says, the end with its root hash.
+    check_erased(&yes, 3);
+    check_erased(&no, 3);
+}
+
+#[test]
+fn what_a_replay_says_goes_with_its_step_and_steps_with_the_same_output_are_named() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let output = r#"{"approved":true}"#;
+    let same = |index| {
+        step_of("r", index, |step| {
+            step.step.outcome_data = Some(output.as_bytes().to_vec());
+        })
+    };
+    let placed = bed.one(&tenant, answer(true));
+    let twin = bed.one(&tenant, same(1));
+    let other = step_of("r", 2, |step| {
+        step.step.params = br#"{"q":2}"#.to_vec();
+        step.step.outcome_data = Some(b"{}".to_vec());
+    });
+    let other = bed.one(&tenant, other);
+    let of_step = bed.one(&tenant, enforced(0, "\"redacted\""));
+    let of_hash = bed.one(&tenant, enforced(7, output));
+    let of_other = bed.one(&tenant, enforced(8, r#"{"approved":false}"#));
+    let erasure = erase(&bed, &tenant, &placed).unwrap();
+    let gone: Vec<RecordId> = erasure.erased.iter().map(|(id, _)| *id).collect();
+    assert_eq!(
+        gone,
+        [
+            placed.receipt.record_id,
+            of_step.receipt.record_id,
+            of_hash.receipt.record_id
+        ]
+    );
+    let named: Vec<RecordId> = erasure
+        .remains
+        .iter()
+        .filter_map(|left| Some(left.record?.0))
+        .collect();
+    assert!(named.contains(&twin.receipt.record_id), "{named:?}");
+    assert!(!named.contains(&other.receipt.record_id), "{named:?}");
+    assert!(body_of(&bed.ledger, &tenant, of_other.receipt.record_id).is_some());
+    check_erased(&bed, 3);
 }
 
 /// A row without the ids of records, which are drawn.
