@@ -339,21 +339,17 @@ impl Drill {
         if error.is_missing() {
             let from = evidence.uri.as_deref().unwrap_or_default();
             for suggestion in lineage::suggest(places, &self.function, evidence) {
-                let path = shown(&suggestion.path.display().to_string());
                 output::note(format_args!(
-                    "perhaps {path} ({}): --map {}",
+                    "perhaps {} ({}): --map '{}={}'",
+                    shown(&suggestion.path.display().to_string()),
                     suggestion.why(),
-                    quoted(&format!("{}={path}", shown(from)))
+                    shown(from),
+                    shown(&suggestion.path.display().to_string()),
                 ));
             }
         }
         code
     }
-}
-
-/// As a shell takes it as one word, whatever it holds.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn unknown(reason: &str) -> u8 {
