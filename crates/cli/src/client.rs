@@ -55,6 +55,11 @@ impl ServerArgs {
         self.server.is_some()
     }
 
+    /// Whether a server was typed, or is named by the environment.
+    pub(crate) fn is_named(&self) -> Result<bool> {
+        Ok(self.is_given() || settings::client_environment()?.url.is_some())
+    }
+
     pub(crate) fn client(&self) -> Result<Client> {
         let environment = settings::client_environment()?;
         let base = self.server.clone().or(environment.url);

@@ -160,6 +160,37 @@ fn exit_codes_tell_findings_from_questions_that_cannot_be_answered() {
 }
 
 #[test]
+fn the_map_that_is_suggested_works_as_it_is_typed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let log = "{\"type\":\"evidence\",\"id\":\"e\",\"evidence_type\":\"csv\",\"uri\":\"year=2026/it's $HOME.csv\",\"input_row_ids\":[\"E1|A1\"]}\n\
+        {\"type\":\"deterministic\",\"fn\":\"accruals_check\",\"evidence_id\":\"e\"}\n";
+    std::fs::create_dir_all(path.join("new=1")).unwrap();
+    std::fs::write(path.join("audit.jsonl"), log).unwrap();
+    std::fs::write(path.join("new=1/it's `here`.csv"), "entity,accrual_id\nE1,A1\n").unwrap();
+    let gone = deponent(path, "lineage drill --fn accruals_check --audit audit.jsonl");
+    let text = stderr(&gone);
+    let (_, map) = text.split_once("): --map ").unwrap_or_else(|| panic!("{text}"));
+    let typed = format!(
+        "{} lineage drill --fn accruals_check --audit audit.jsonl --map {}",
+        env!("CARGO_BIN_EXE_deponent"),
+        map.lines().next().unwrap()
+    );
+    let found = Command::new("sh")
+        .args(["-c", &typed])
+        .env_clear()
+        .current_dir(path)
+        .output()
+        .unwrap();
+    assert_eq!(
+        stdout(&found),
+        "entity,accrual_id\nE1,A1\n",
+        "{typed}: {}",
+        stderr(&found)
+    );
+}
+
+#[test]
 fn models_are_listed_and_added_up_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let log = concat!(
@@ -203,6 +234,9 @@ fn a_log_is_imported_through_a_server_once_however_often() {
         "{\"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"evidence\",\"id\":\"ev-1\",\"evidence_type\":\"csv\",\"uri\":\"a.csv\",\"input_row_ids\":[\"E1|A1\"],\"timestamp\":\"2026-01-01T00:00:00.5Z\"}\n",
         "{\"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"deterministic\",\"fn\":\"accruals_check\",\"evidence_id\":\"ev-1\",\"params\":{}}\n",
         "{\"type\":\"ai_metrics\",\"kind\":\"x\",\"tokens\":5,\"more\":{\"a\":[1.5]}}\n{\"type\":\"note\"}\n[]\n",
+        // Another accruals_check came between, then the first again: it is the last one, and counts.
+        "{\"type\":\"deterministic\",\"fn\":\"accruals_check\",\"evidence_id\":\"nowhere\",\"params\":{}}\n",
+        "{\"evidence_id\":\"ev-1\", \"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"deterministic\",\"fn\":\"accruals_check\",\"params\":{}}\n",
     );
     std::fs::write(folder.join("audit_r1.jsonl"), log).unwrap();
     std::fs::write(folder.join("a.csv"), "entity,accrual_id\nE1,A1\n").unwrap();
@@ -211,16 +245,16 @@ fn a_log_is_imported_through_a_server_once_however_often() {
     for (command, line) in [
         (
             by_server.as_str(),
-            "run r1: 3 records written, 0 were there, 1 lines of other types, 1 are none\n",
+            "run r1: 5 records written, 0 were there, 1 lines of other types, 1 are none\n",
         ),
         (
             &by_server,
-            "run r1: 0 records written, 3 were there, 1 lines of other types, 1 are none\n",
+            "run r1: 0 records written, 5 were there, 1 lines of other types, 1 are none\n",
         ),
         // Through the folder of a serving process the same lines are the same records.
         (
             by_folder,
-            "run r1: 0 records written, 3 were there, 1 lines of other types, 1 are none\n",
+            "run r1: 0 records written, 5 were there, 1 lines of other types, 1 are none\n",
         ),
     ] {
         let output = deponent(folder, command);
@@ -247,6 +281,29 @@ fn a_log_is_imported_through_a_server_once_however_often() {
             .code(),
         Some(2)
     );
+    // The environment names the server as well, unless a folder is typed.
+    std::fs::rename(folder.join("audit_r1.jsonl"), folder.join("audit_r2.jsonl")).unwrap();
+    for (command, line) in [
+        ("lineage import audit_r2.jsonl", "run r2: 5 records written"),
+        (
+            "lineage import audit_r2.jsonl --data-dir data",
+            "run r2: 0 records written",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_deponent"))
+            .args(command.split(' '))
+            .env_clear()
+            .env("DEPONENT_URL", server.url())
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        assert!(
+            stdout(&output).starts_with(line),
+            "{}{}",
+            stdout(&output),
+            stderr(&output)
+        );
+    }
     let both = format!("{by_server} --data-dir data");
     assert_eq!(deponent(folder, &both).status.code(), Some(64));
     assert_eq!(

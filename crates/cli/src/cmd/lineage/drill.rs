@@ -339,17 +339,21 @@ impl Drill {
         if error.is_missing() {
             let from = evidence.uri.as_deref().unwrap_or_default();
             for suggestion in lineage::suggest(places, &self.function, evidence) {
+                let path = shown(&suggestion.path.display().to_string());
                 output::note(format_args!(
-                    "perhaps {} ({}): --map '{}={}'",
-                    shown(&suggestion.path.display().to_string()),
+                    "perhaps {path} ({}): --map {}",
                     suggestion.why(),
-                    shown(from),
-                    shown(&suggestion.path.display().to_string()),
+                    quoted(&format!("{}={path}", shown(from)))
                 ));
             }
         }
         code
     }
+}
+
+/// As a shell takes it as one word, whatever it holds.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn unknown(reason: &str) -> u8 {

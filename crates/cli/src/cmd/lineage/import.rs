@@ -1,7 +1,10 @@
 //! `deponent lineage import`.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
+use ::evidence::record::{LINEAGE_COPY, LineageRecord, lineage_identity};
+use ::evidence::{Identity, Kind, canonical};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ledger::admin::{AdminAnswer, AdminRequest};
@@ -16,9 +19,10 @@ use crate::output::{self, Format, Usage};
 
 /// Make records of an audit log.
 ///
-/// The log becomes a run of the name in its file's name, audit_<run id>.jsonl. The same line twice is one record, so
-/// that an import may be done again. Exit code 1: a line is none, or was refused; 2: it was called off (Ctrl-C) before
-/// the end of the log.
+/// The log becomes a run of the name in its file's name, audit_<run id>.jsonl. A line that is on record is not written
+/// again, so that an import may be done again. They go to the server that --server or DEPONENT_URL names, unless
+/// --data-dir says otherwise. Exit code 1: a line is none, or was refused; 2: it was called off (Ctrl-C) before the end
+/// of the log.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
     /// The log.
@@ -48,7 +52,7 @@ impl Import {
             Ok(log) => log,
             Err(error) => bail!("audit log {}: {error}", self.file.display()),
         };
-        let (imported, job_id) = if self.server.is_given() {
+        let (imported, job_id) = if !self.data_dir.is_given() && self.server.is_named()? {
             (send(&self.server.client()?, &log)?, None)
         } else {
             let request = AdminRequest::LineageImport {
@@ -86,6 +90,22 @@ impl Import {
     }
 }
 
+/// Most different lines of a log that are sent: as many as the ledger itself imports.
+const LINES_MAX: usize = 4_000_000;
+
+/// How many lines equal to this one came before it.
+fn copies(seen: &mut HashMap<Identity, u32>, kind: Kind, line: &[u8]) -> u32 {
+    let fields = canonical::parse(line, canonical::Limits::default());
+    let record = fields
+        .ok()
+        .and_then(|fields| LineageRecord::new(kind, fields).ok());
+    // What is none the server refuses.
+    let Some(record) = record else { return 0 };
+    let count = seen.entry(lineage_identity(kind, &record.encode())).or_default();
+    *count += 1;
+    *count - 1
+}
+
 /// Posts the lines one by one: a line that was posted before is known, so an import may be done again.
 fn send(client: &Client, log: &SourceFile) -> Result<LineageImported> {
     let name = log
@@ -105,16 +125,20 @@ fn send(client: &Client, log: &SourceFile) -> Result<LineageImported> {
     };
     let bar = super::bar(log.bytes());
     let mut lines = Lines::new(log.rewound()?);
+    let mut seen = HashMap::new();
     while let Some(line) = lines
         .next_line()
         .with_context(|| format!("cannot read {}", shown(name)))?
     {
         let number = line.number;
-        let path = match LineType::read(line.text) {
-            Ok(LineType::Evidence { .. }) => "evidence",
-            Ok(LineType::Deterministic { .. }) => "deterministic",
-            Ok(LineType::AiOutput) => "ai-output",
-            Ok(LineType::AiMetrics) => "ai-metrics",
+        if seen.len() > LINES_MAX {
+            bail!("the log has more than {LINES_MAX} different lines");
+        }
+        let (path, kind) = match LineType::read(line.text) {
+            Ok(LineType::Evidence { .. }) => ("evidence", Kind::LineageEvidence),
+            Ok(LineType::Deterministic { .. }) => ("deterministic", Kind::LineageDeterministic),
+            Ok(LineType::AiOutput) => ("ai-output", Kind::LineageAiOutput),
+            Ok(LineType::AiMetrics) => ("ai-metrics", Kind::LineageAiMetrics),
             Ok(LineType::Other(_)) => {
                 imported.other += 1;
                 continue;
@@ -131,7 +155,19 @@ fn send(client: &Client, log: &SourceFile) -> Result<LineageImported> {
                 continue;
             }
         };
+        if body.get(LINEAGE_COPY).is_some() {
+            malformed(
+                &mut imported,
+                number,
+                &format!("{LINEAGE_COPY} is the ledger's own"),
+            );
+            continue;
+        }
         body["run_id"] = json!(run_id);
+        match copies(&mut seen, kind, line.text) {
+            0 => {}
+            before => body[LINEAGE_COPY] = json!(before),
+        }
         if imported.written + imported.known == 0 {
             begin(client, run_id)?;
         }

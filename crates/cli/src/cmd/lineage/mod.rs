@@ -87,19 +87,29 @@ struct PlaceArgs {
 
 impl PlaceArgs {
     fn places(&self, log: Option<&Path>) -> Result<Places> {
+        let working = std::env::current_dir().context("there is no working folder")?;
         let mut maps = Vec::with_capacity(self.map.len());
         for map in &self.map {
-            let Some((from, to)) = map.split_once('=').filter(|(_, to)| !to.is_empty()) else {
+            let Some((from, to)) = split_map(map, |to| working.join(to).exists()) else {
                 bail!(Usage(format!("--map {map:?} is not FROM=TO")));
             };
             maps.push((from.to_owned(), PathBuf::from(to)));
         }
-        let working = std::env::current_dir().context("there is no working folder")?;
         let folder = log
             .map(|log| working.join(log))
             .and_then(|log| log.parent().map(Path::to_owned));
         Places::new(&working, folder.as_deref(), &self.root, &maps).context("--root")
     }
+}
+
+/// FROM and TO. A name may hold a `=` itself: it ends where what follows is there, else at the first.
+fn split_map(map: &str, is_there: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
+    let split = |(at, _): (usize, &str)| {
+        let (from, to) = map.split_at_checked(at)?;
+        Some((from, to.strip_prefix('=')?)).filter(|(_, to)| !to.is_empty())
+    };
+    let splits = || map.match_indices('=').filter_map(split);
+    splits().find(|(_, to)| is_there(to)).or_else(|| splits().next())
 }
 
 /// A bar over the bytes of a file, on a terminal.
@@ -115,4 +125,27 @@ fn bar(bytes: u64) -> indicatif::ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_a_map_may_hold_an_equals_sign() {
+        let split = |map: &'static str, there: &'static str| split_map(map, |to| to == there);
+        assert_eq!(split("a=b", ""), Some(("a", "b")));
+        assert_eq!(
+            split("year=2026/a.csv=/data/a.csv", "/data/a.csv"),
+            Some(("year=2026/a.csv", "/data/a.csv"))
+        );
+        assert_eq!(
+            split("a=year=2026/a.csv", "year=2026/a.csv"),
+            Some(("a", "year=2026/a.csv"))
+        );
+        assert_eq!(split("a=b=c", "nowhere"), Some(("a", "b=c")));
+        assert_eq!(split("=f", ""), Some(("", "f")));
+        assert_eq!(split("a=", ""), None);
+        assert_eq!(split("a", ""), None);
+    }
 }
