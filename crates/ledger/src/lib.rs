@@ -22,6 +22,7 @@ mod integrity;
 mod jobs;
 mod keys;
 pub mod lineage;
+mod lines;
 mod names;
 pub mod once;
 mod open;

@@ -1,14 +1,16 @@
 //! Lineage on record: lines of audit logs, posted one by one or imported from a file, and found again by function.
 //!
-//! A log becomes a run: its id is that in the file's name, its lines are records of it, and the same line twice is one
-//! record, so that an import that was broken off is simply done again. What is posted names its run, or none.
+//! A log becomes a run: its id is that in the file's name, its lines are records of it, and a line that is on record
+//! is not written again, so that an import that was broken off is simply done again. Equal lines of one log are told
+//! apart by how many stood before. What is posted names its run, or none.
 //!
 //! Out of scope: what rows a line cites (the crate `lineage`).
 //!
 //! Source: SPEC 9.2.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +25,7 @@ use evidence::{Identity, Kind, SourceDomain, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Store};
 
+use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
 use crate::{
     Bind, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
@@ -35,6 +38,9 @@ const LINE_BYTES_MAX: u64 = 17 * 1024 * 1024;
 /// Lines written to the ledger at once, and their bytes.
 const IMPORT_RECORDS: usize = 256;
 const IMPORT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Most different lines of a log: each is known by 20 bytes while it is imported, to count its copies.
+const LINES_MAX: usize = 4_000_000;
 
 /// Remarks kept of an import; all are counted.
 const REMARKS_MAX: usize = 100;
@@ -75,7 +81,7 @@ pub struct LineageImported {
     pub run_id: String,
     /// Lines that are records now.
     pub written: u64,
-    /// Lines that were records already.
+    /// Lines that were on record already.
     pub known: u64,
     /// Lines of other types.
     pub other: u64,
@@ -103,6 +109,9 @@ pub enum LineageImportError {
     /// Its run cannot be ended.
     #[error(transparent)]
     End(#[from] SettleError),
+    /// It has too many lines.
+    #[error("the log has more than {LINES_MAX} different lines")]
+    Lines,
     /// Nothing more was written, as far as is known.
     #[error(transparent)]
     Submit(#[from] SubmitError),
@@ -129,10 +138,12 @@ fn said_time(fields: &Value, at: Timestamp) -> Timestamp {
         .unwrap_or(at)
 }
 
-/// The record of a line. Of a run, it is the only one with its content.
+/// The record of a line. Of a run, it is the only one with its content and that number of copies before it, which
+/// `copies` says of its identity as a first.
 fn draft(
     record: &LineageRecord,
     run: Option<(&str, &str)>,
+    copies: impl FnOnce(Identity) -> u32,
     at: Timestamp,
     salts: &mut Salts,
 ) -> Result<(Draft, Value), LineageError> {
@@ -146,6 +157,10 @@ fn draft(
     {
         let fields = canonical::parse(&redacted, canonical::Limits::default()).unwrap_or_default();
         record = LineageRecord::new(kind, fields)?;
+    }
+    if run.is_some() {
+        let before = copies(lineage_identity(kind, &record.encode()));
+        record = record.copy(before);
     }
     let body = record.encode();
     let occurred_at = said_time(record.fields(), at);
@@ -162,7 +177,7 @@ fn draft(
 }
 
 impl Ledger {
-    /// Writes a line. Blocks until it is durable.
+    /// Writes a line, before which `copies` equal ones stand in its log. Blocks until it is durable.
     ///
     /// # Errors
     /// [`LineageError`]; then nothing was written, as far as is known.
@@ -171,23 +186,14 @@ impl Ledger {
         tenant: &Arc<Tenant>,
         record: &LineageRecord,
         run_id: Option<&str>,
+        copies: u32,
         at: Timestamp,
     ) -> Result<LineageWritten, LineageError> {
-        let run = match run_id {
-            None => None,
-            Some(run_id) => {
-                let found = self
-                    .store()
-                    .run_find(tenant.tenant_no, run_id)
-                    .map_err(RecordError::from)?;
-                let run = found.ok_or(Rejection::RunUnknown)?;
-                Some((run.state.run_id, run.state.trace_id))
-            }
-        };
+        let run = self.run_named::<LineageError>(tenant, run_id)?;
         let run = run
             .as_ref()
             .map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
-        let (draft, redactions) = draft(record, run, at, &mut tenant.salts())?;
+        let (draft, redactions) = draft(record, run, |_| copies, at, &mut tenant.salts())?;
         let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
         let placed = outcome.ok_or(SubmitError::Closing)??;
         Ok(LineageWritten { placed, redactions })
@@ -229,24 +235,28 @@ impl Ledger {
         let trace_id = format!("trace_{run_id}");
         let file = File::open(path)?;
         watch.total.store(file.metadata()?.len(), Ordering::Relaxed);
-        let mut lines = Lines {
-            reader: BufReader::new(file),
-            line: Vec::new(),
-            number: 0,
-            read: 0,
-        };
+        let mut lines = Lines::new(BufReader::new(file), LINE_BYTES_MAX);
         let mut imported = LineageImported {
             run_id: run_id.to_owned(),
             ..LineageImported::default()
         };
         let mut salts = tenant.salts();
         let mut waiting = Waiting::default();
-        while let Some(read) = lines.next_line()? {
+        let mut seen: HashMap<Identity, u32> = HashMap::new();
+        let copies = |seen: &mut HashMap<Identity, u32>, identity| {
+            let count = seen.entry(identity).or_default();
+            *count += 1;
+            *count - 1
+        };
+        while let Some((number, read)) = lines.next_line()? {
             if watch.is_stopped() {
                 return Ok(imported);
             }
-            let number = lines.number;
-            let record = match read.and_then(|()| read_line(&lines.line)) {
+            if seen.len() > LINES_MAX {
+                return Err(LineageImportError::Lines);
+            }
+            let read = read.map_err(|TooLong| "is longer than a record may be".to_owned());
+            let record = match read.and_then(read_line) {
                 Ok(Some(record)) => record,
                 Ok(None) => {
                     imported.other += 1;
@@ -261,7 +271,8 @@ impl Ledger {
                 // A run without a record of its own is not begun.
                 self.lineage_begin(tenant, run_id, &trace_id, said_time(record.fields(), at), at)?;
             }
-            match draft(&record, Some((run_id, &trace_id)), at, &mut salts) {
+            let of_line = |identity| copies(&mut seen, identity);
+            match draft(&record, Some((run_id, &trace_id)), of_line, at, &mut salts) {
                 Ok((draft, _)) => {
                     waiting.bytes += draft.bytes();
                     waiting.drafts.push(draft);
@@ -271,11 +282,11 @@ impl Ledger {
             }
             if waiting.drafts.len() == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
                 self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
-                watch.done.store(lines.read, Ordering::Relaxed);
+                watch.done.store(lines.bytes_read(), Ordering::Relaxed);
             }
         }
         self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
-        watch.done.store(lines.read, Ordering::Relaxed);
+        watch.done.store(lines.bytes_read(), Ordering::Relaxed);
         if imported.written + imported.known > 0 {
             self.lineage_end(tenant, run_id, at)?;
         }
@@ -466,54 +477,4 @@ fn read_line(line: &[u8]) -> Result<Option<LineageRecord>, String> {
     LineageRecord::new(kind, fields)
         .map(Some)
         .map_err(|error| error.to_string())
-}
-
-/// The lines of a log that are not blank.
-struct Lines {
-    reader: BufReader<File>,
-    line: Vec<u8>,
-    number: u64,
-    /// Bytes of the file.
-    read: u64,
-}
-
-impl Lines {
-    /// Reads the next line; the inner error is that it is too long, and then it was passed over.
-    fn next_line(&mut self) -> io::Result<Option<Result<(), String>>> {
-        loop {
-            self.line.clear();
-            let read = (&mut self.reader)
-                .take(LINE_BYTES_MAX)
-                .read_until(b'\n', &mut self.line)?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.number += 1;
-            self.read += read as u64;
-            if self.line.len() as u64 == LINE_BYTES_MAX && !self.line.ends_with(b"\n") {
-                self.line.clear();
-                loop {
-                    let buffer = self.reader.fill_buf()?;
-                    let end = buffer.iter().position(|byte| *byte == b'\n');
-                    let used = end.map_or(buffer.len(), |end| end + 1);
-                    self.reader.consume(used);
-                    self.read += used as u64;
-                    if end.is_some() || used == 0 {
-                        break;
-                    }
-                }
-                return Ok(Some(Err("is longer than a record may be".to_owned())));
-            }
-            let text = self
-                .line
-                .strip_prefix(b"\xef\xbb\xbf")
-                .unwrap_or(&self.line)
-                .trim_ascii()
-                .to_vec();
-            if !text.is_empty() {
-                self.line = text;
-                return Ok(Some(Ok(())));
-            }
-        }
-    }
 }

@@ -212,14 +212,7 @@ impl Ledger {
         timestamp: Timestamp,
         at: Timestamp,
     ) -> Result<ProvenanceWritten, ProvenanceError> {
-        let run = match run_id {
-            None => None,
-            Some(run_id) => {
-                let found = self.store().run_find(tenant.tenant_no, run_id)?;
-                let run = found.ok_or(Rejection::RunUnknown)?;
-                Some((run.state.run_id, run.state.trace_id))
-            }
-        };
+        let run = self.run_named::<ProvenanceError>(tenant, run_id)?;
         let run = run
             .as_ref()
             .map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
@@ -233,6 +226,18 @@ impl Ledger {
             hashes,
             redactions: evidence::redact::tally(&Value::Array(vec![log.input, log.output])),
         })
+    }
+
+    /// Run and trace of what names a run, which must be there.
+    pub(crate) fn run_named<E: From<RecordError> + From<Rejection>>(
+        &self,
+        tenant: &Arc<Tenant>,
+        run_id: Option<&str>,
+    ) -> Result<Option<(String, String)>, E> {
+        let Some(run_id) = run_id else { return Ok(None) };
+        let found = self.store().run_find(tenant.tenant_no, run_id);
+        let run = found.map_err(RecordError::from)?.ok_or(Rejection::RunUnknown)?;
+        Ok(Some((run.state.run_id, run.state.trace_id)))
     }
 
     /// Logs, newest recorded first. Blocks.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::commands::{deponent, stderr, stdout};
 
 /// Logs of a file: enough that an import is met on its way.
-const LOGS: u64 = 12_000;
+const LOGS: u64 = 40_000;
 
 /// How long anything may take here.
 const PATIENCE: Duration = Duration::from_mins(2);

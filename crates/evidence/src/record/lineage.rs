@@ -2,8 +2,8 @@
 //! what a pipeline posts in its place.
 //!
 //! The body is the line's object without its `type`, which the kind says. Fields that other programs decide by are
-//! checked; every other field is kept as it came, so that what was imported can be read again whole. Of a run, the
-//! same line twice is one record.
+//! checked; every other field is kept as it came, so that what was imported can be read again whole. Of a run, a line
+//! is on record once; the second of equal lines of a log is told from the first by how many stood before it.
 //!
 //! Source: SPEC 9.2; docs/formats.md, "lineage".
 
@@ -15,6 +15,12 @@ use crate::{Header, Identity, Kind};
 
 /// The types of files that evidence may cite.
 pub const LINEAGE_TYPES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
+
+/// How many equal lines stood before a line in its log; the ledger's own field, which no line may bring.
+///
+/// The last record of a function and the last evidence of an id count. Without it a log of A, B, A would be A, B on
+/// record, and B would count.
+pub const LINEAGE_COPY: &str = "deponent.copy";
 
 /// A line of a log as a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +70,9 @@ impl LineageRecord {
             return Err(RuleBroken::new("body", "must be an object"));
         };
         members.retain(|(key, _)| key != "type");
+        if members.iter().any(|(key, _)| key == LINEAGE_COPY) {
+            return Err(RuleBroken::new(LINEAGE_COPY, "is the ledger's own"));
+        }
         let mut fields = Value::Object(members);
         // `function_name` is the other spelling of `fn`.
         if kind == Kind::LineageDeterministic
@@ -74,6 +83,15 @@ impl LineageRecord {
         }
         check(kind, &fields)?;
         Ok(Self { kind, fields })
+    }
+
+    /// The same line where so many equal ones stood before it in its log.
+    #[must_use]
+    pub fn copy(mut self, before: u32) -> Self {
+        if before > 0 {
+            self.fields.insert(LINEAGE_COPY, before);
+        }
+        self
     }
 
     /// Which of the four.
@@ -196,6 +214,9 @@ pub fn lineage_identity(kind: Kind, body: &[u8]) -> Identity {
 pub fn lineage_line(kind: Kind, body: &[u8]) -> Result<Vec<u8>, BodyError> {
     let mut fields =
         canonical::parse(body, canonical::Limits::default()).map_err(|error| BodyError::new(kind, error))?;
+    if let Value::Object(members) = &mut fields {
+        members.retain(|(key, _)| key != LINEAGE_COPY);
+    }
     fields.insert("type", text(lineage_type(kind).unwrap_or_default()));
     Ok(canonical::to_vec(&fields))
 }
@@ -238,6 +259,28 @@ mod tests {
             record.encode(),
             br#"{"evidence_id":"ev-1","fn":"f","function_name":"f"}"#
         );
+    }
+
+    #[test]
+    fn a_copy_is_a_record_of_its_own_and_the_same_line() {
+        let record = LineageRecord::new(Kind::LineageEvidence, object(r#"{"id":"ev-1"}"#)).unwrap();
+        assert_eq!(record.clone().copy(0), record);
+        let copy = record.clone().copy(2).encode();
+        assert_eq!(copy, br#"{"deponent.copy":2,"id":"ev-1"}"#);
+        assert_ne!(
+            lineage_identity(record.kind(), &copy),
+            lineage_identity(record.kind(), &record.encode())
+        );
+        assert_eq!(
+            lineage_line(record.kind(), &copy).unwrap(),
+            lineage_line(record.kind(), &record.encode()).unwrap()
+        );
+        // A line that says so itself would be another's copy.
+        let posing = LineageRecord::new(
+            Kind::LineageEvidence,
+            object(r#"{"deponent.copy":2,"id":"ev-1"}"#),
+        );
+        assert_eq!(posing.unwrap_err().field, LINEAGE_COPY);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Store};
 
 use super::draft;
+use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
 use crate::{Draft, Ledger, RecordError, Salts, Tenant, records};
 
@@ -142,8 +143,6 @@ struct Waiting {
     bytes: usize,
     /// Lines read since the last ones went, among them those that are on record already.
     lines: usize,
-    /// And their bytes in the file.
-    read: u64,
 }
 
 /// Why files could not be written.
@@ -350,45 +349,16 @@ impl Ledger {
     ) -> Result<Imported, ImportError> {
         let file = File::open(path)?;
         watch.total.store(file.metadata()?.len(), Ordering::Relaxed);
-        let mut reader = BufReader::new(file);
+        let mut lines = Lines::new(BufReader::new(file), LINE_BYTES_MAX);
         let mut imported = Imported::default();
         let mut salts = tenant.salts();
         let mut waiting = Waiting::default();
-        let (mut line, mut number) = (Vec::new(), 0_u64);
-        loop {
+        while let Some((number, text)) = lines.next_line()? {
             if watch.is_stopped() {
                 return Ok(imported);
             }
-            line.clear();
-            let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-            if read == 0 {
-                break;
-            }
-            number += 1;
-            waiting.read += read as u64;
-            if !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX {
-                imported.malformed += 1;
-                imported.remark(number, "longer than any log may be");
-                // The rest of it.
-                while reader.fill_buf()?.iter().all(|&byte| byte != b'\n') {
-                    let len = reader.fill_buf()?.len();
-                    if len == 0 {
-                        break;
-                    }
-                    reader.consume(len);
-                    waiting.read += len as u64;
-                }
-                let rest = reader.fill_buf()?.iter().position(|&byte| byte == b'\n');
-                let rest = rest.map_or(0, |rest| rest + 1);
-                reader.consume(rest);
-                waiting.read += rest as u64;
-                continue;
-            }
-            let text = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).trim_ascii();
-            if text.is_empty() {
-                continue;
-            }
-            match read_line(text) {
+            let read = text.map_err(|TooLong| "longer than any log may be".to_owned());
+            match read.and_then(read_line) {
                 Ok(line) => {
                     self.import_line(tenant, line, number, &mut salts, &mut waiting, &mut imported)?;
                 }
@@ -399,10 +369,12 @@ impl Ledger {
             }
             waiting.lines += 1;
             if waiting.lines == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
-                watch.add(self.import(tenant, &mut waiting, at, &mut imported)?);
+                self.import(tenant, &mut waiting, at, &mut imported)?;
+                watch.done.store(lines.bytes_read(), Ordering::Relaxed);
             }
         }
-        watch.add(self.import(tenant, &mut waiting, at, &mut imported)?);
+        self.import(tenant, &mut waiting, at, &mut imported)?;
+        watch.done.store(lines.bytes_read(), Ordering::Relaxed);
         imported.complete = true;
         Ok(imported)
     }
@@ -503,7 +475,7 @@ impl Ledger {
         waiting: &mut Waiting,
         at: Timestamp,
         imported: &mut Imported,
-    ) -> Result<u64, ImportError> {
+    ) -> Result<(), ImportError> {
         let waiting = std::mem::take(waiting);
         let (lines, drafts): (Vec<u64>, Vec<Draft>) = waiting.drafts.into_iter().unzip();
         self.give_way();
@@ -517,7 +489,7 @@ impl Ledger {
                 }
             }
         }
-        Ok(waiting.read)
+        Ok(())
     }
 }
 

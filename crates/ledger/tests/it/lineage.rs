@@ -36,14 +36,14 @@ fn counts(imported: &LineageImported) -> (u64, u64, u64, u64) {
 }
 
 #[test]
-fn the_same_line_twice_is_one_record() {
+fn a_log_is_imported_once_however_often() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("t");
     let text = format!(
         "\u{feff}{EVIDENCE}\r\n\n{DETERMINISTIC}\n{EVIDENCE}\n{{\"type\":\"ai_metrics\",\"tokens\":5}}\n[1]\n{{\"type\":\"note\"}}\n{{\"type\":\"evidence\"}}\n{{\"ty"
     );
     let first = import(&bed, &tenant, &text);
-    assert_eq!(counts(&first), (3, 1, 1, 3));
+    assert_eq!(counts(&first), (4, 0, 1, 3));
     assert_eq!(first.run_id, "20260101T000000Z");
     let places: Vec<&str> = first
         .remarks
@@ -62,6 +62,34 @@ fn the_same_line_twice_is_one_record() {
         .unwrap()
         .unwrap();
     assert_eq!(run.state.execution_status, ExecutionStatus::Succeeded);
+    bed.check();
+}
+
+/// The last deterministic record counts, also when an equal one stood before: A, B, A is not A, B.
+#[test]
+fn the_last_of_equal_lines_is_the_last_on_record() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let later = EVIDENCE.replace("1000", "2000");
+    let other = DETERMINISTIC.replace("ev-1", "ev-2");
+    let text = format!("{EVIDENCE}\n{DETERMINISTIC}\n{later}\n{other}\n{EVIDENCE}\n{DETERMINISTIC}\n");
+    assert_eq!(counts(&import(&bed, &tenant, &text)), (6, 0, 0, 0));
+    let found = || {
+        let store = bed.ledger.store();
+        cited(store, tenant.tenant_no, "tb_diagnostics", None)
+            .unwrap()
+            .unwrap()
+    };
+    let line = |bytes: &[u8]| canonical::parse(bytes, canonical::Limits::default()).unwrap();
+    assert_eq!(line(&found().deterministic), line(DETERMINISTIC.as_bytes()));
+    assert_eq!(line(&found().evidence.unwrap()), line(EVIDENCE.as_bytes()));
+    // Done again, nothing is new; a log that grows by an equal line is longer by a record.
+    assert_eq!(counts(&import(&bed, &tenant, &text)), (0, 6, 0, 0));
+    assert_eq!(
+        counts(&import(&bed, &tenant, &format!("{text}{other}\n{other}\n"))),
+        (2, 6, 0, 0)
+    );
+    assert_eq!(line(&found().deterministic), line(other.as_bytes()));
     bed.check();
 }
 
@@ -108,7 +136,7 @@ fn write(
 ) -> Result<bool, LineageError> {
     let fields: Value = canonical::parse(line.as_bytes(), canonical::Limits::default()).unwrap();
     let record = LineageRecord::new(kind, fields)?;
-    let written = bed.ledger.lineage_write(tenant, &record, run, bed.now())?;
+    let written = bed.ledger.lineage_write(tenant, &record, run, 0, bed.now())?;
     Ok(written.placed.fresh)
 }
 

@@ -135,7 +135,7 @@ fn what_was_imported_before_it_was_called_off_stays_and_importing_again_complete
     // The ledger takes the first batches, and somebody calls the job off.
     let (ledger, of) = (t.ledger.clone(), Arc::clone(&tenant));
     let fault = Arc::clone(&t.fault);
-    fault.slow_appends(std::time::Duration::from_millis(150));
+    fault.slow_appends(std::time::Duration::from_millis(300));
     let (told, job_id) = channel();
     let importing = std::thread::spawn({
         let path = path.clone();
@@ -180,7 +180,7 @@ fn an_import_that_a_stop_interrupts_goes_on_at_the_next_start() {
     let mut t = TestLedger::new();
     let tenant = t.tenant("acme");
     let (path, log) = (provenance_file(&t), audit_log(&t));
-    t.fault.slow_appends(std::time::Duration::from_millis(150));
+    t.fault.slow_appends(std::time::Duration::from_millis(300));
     let (told, progress) = channel();
     let importing = std::thread::spawn({
         let (ledger, path) = (t.ledger.clone(), path.clone());
@@ -347,7 +347,7 @@ fn a_command_over_the_socket_hears_how_far_it_is_and_calls_it_off() {
         tenant_id: "acme".into(),
         path: path.clone(),
     };
-    t.fault.slow_appends(std::time::Duration::from_millis(150));
+    t.fault.slow_appends(std::time::Duration::from_millis(300));
     let mut tell = |told: Told<'_>| {
         if told.done == 0 {
             return ControlFlow::Continue(());
@@ -384,7 +384,7 @@ fn archiving(
     std::thread::JoinHandle<Result<u64, ledger::RetentionError>>,
     Arc<str>,
 ) {
-    t.fault.slow_appends(std::time::Duration::from_millis(150));
+    t.fault.slow_appends(std::time::Duration::from_millis(700));
     let ledger = t.ledger.clone();
     let thread = std::thread::spawn(move || ledger.archive(NEXT_YEAR));
     loop {

@@ -4,6 +4,7 @@
 #![allow(clippy::needless_pass_by_value)] // json!(…) is handed on as it is
 
 mod bad_input;
+mod corpus;
 mod drilling;
 mod engines;
 mod fixture;

@@ -1,7 +1,7 @@
 //! Lineage: which rows of which files a figure was made from, posted by pipelines that write no audit log.
 //!
 //! The bodies are those of the log's lines; a line may be posted as it is. Of a run, the same again is the first
-//! record.
+//! record, unless it says how many equal lines stand before it in its log.
 //!
 //! Source: SPEC 9.2.
 
@@ -52,6 +52,9 @@ struct EvidenceIn {
     /// `evidence`, as in a line of a log.
     #[serde(rename = "type", skip_serializing)]
     line_type: Option<String>,
+    /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
+    #[serde(rename = "deponent.copy", skip_serializing)]
+    copies: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     ts: Option<String>,
@@ -86,6 +89,9 @@ struct DeterministicIn {
     /// `deterministic`, as in a line of a log.
     #[serde(rename = "type", skip_serializing)]
     line_type: Option<String>,
+    /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
+    #[serde(rename = "deponent.copy", skip_serializing)]
+    copies: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     ts: Option<String>,
@@ -128,6 +134,9 @@ struct AiIn {
     /// `ai_output` or `ai_metrics`, as in a line of a log.
     #[serde(rename = "type", skip_serializing)]
     line_type: Option<String>,
+    /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
+    #[serde(rename = "deponent.copy", skip_serializing)]
+    copies: Option<u32>,
     #[serde(flatten)]
     #[schema(value_type = Object)]
     fields: serde_json::Map<String, serde_json::Value>,
@@ -149,33 +158,78 @@ struct LineageOut {
 
 /// What was sent, apart from its fields.
 struct Sent {
-    kind: Kind,
     run_id: Option<String>,
     line_type: Option<String>,
+    copies: Option<u32>,
 }
 
-/// Times are kept as they were written, so that a line is the same however it came; they must be times.
-fn times(given: [(&'static str, &Option<String>); 2]) -> Result<(), ApiError> {
-    for (field, text) in given {
-        if let Some(Err(error)) = text.as_deref().map(Timestamp::parse) {
-            return Err(ApiError::invalid(field, error.to_string()));
+/// A body: the fields of a line, which it is serialized to, and what is said about them.
+trait LineIn: Serialize + Send + 'static {
+    /// What stands beside the fields.
+    fn sent(&mut self) -> Sent;
+
+    /// The fields that must be times.
+    fn times(&self) -> [(&'static str, &Option<String>); 2] {
+        [("ts", &None), ("timestamp", &None)]
+    }
+}
+
+impl LineIn for EvidenceIn {
+    fn sent(&mut self) -> Sent {
+        Sent {
+            run_id: self.run_id.take(),
+            line_type: self.line_type.take(),
+            copies: self.copies,
         }
     }
-    Ok(())
+
+    fn times(&self) -> [(&'static str, &Option<String>); 2] {
+        [("ts", &self.ts), ("timestamp", &self.timestamp)]
+    }
+}
+
+impl LineIn for DeterministicIn {
+    fn sent(&mut self) -> Sent {
+        Sent {
+            run_id: self.run_id.take(),
+            line_type: self.line_type.take(),
+            copies: self.copies,
+        }
+    }
+
+    fn times(&self) -> [(&'static str, &Option<String>); 2] {
+        [("ts", &self.ts), ("timestamp", &self.timestamp)]
+    }
+}
+
+impl LineIn for AiIn {
+    fn sent(&mut self) -> Sent {
+        Sent {
+            run_id: self.run_id.take(),
+            line_type: self.line_type.take(),
+            copies: self.copies,
+        }
+    }
 }
 
 async fn write(
     app: App,
     caller: Caller,
     at: Timestamp,
-    sent: Sent,
-    fields: impl Serialize + Send + 'static,
+    kind: Kind,
+    mut fields: impl LineIn,
 ) -> Result<Response, ApiError> {
+    // Times are kept as they were written, so that a line is the same however it came; they must be times.
+    for (field, text) in fields.times() {
+        if let Some(Err(error)) = text.as_deref().map(Timestamp::parse) {
+            return Err(ApiError::invalid(field, error.to_string()));
+        }
+    }
     let Sent {
-        kind,
         run_id,
         line_type,
-    } = sent;
+        copies,
+    } = fields.sent();
     let named = lineage_type(kind).unwrap_or_default();
     if line_type.is_some_and(|line_type| line_type != named) {
         return Err(ApiError::invalid("type", format!("must be {named}")));
@@ -187,7 +241,8 @@ async fn write(
                 .map_err(|error| ApiError::invalid("body", error.to_string()))?;
             let record = LineageRecord::new(kind, fields)?;
             let tenant = Arc::clone(&caller.tenant);
-            let written = ledger.lineage_write(&tenant, &record, run_id.as_deref(), at)?;
+            let written =
+                ledger.lineage_write(&tenant, &record, run_id.as_deref(), copies.unwrap_or(0), at)?;
             let redactions = canonical::to_vec(&written.redactions);
             let id = record.fields().get("id").and_then(canonical::Value::as_str);
             Ok((
@@ -218,18 +273,12 @@ async fn evidence(
     body: JsonBody<EvidenceIn>,
 ) -> Result<Response, ApiError> {
     let mut fields = body.value;
-    times([("ts", &fields.ts), ("timestamp", &fields.timestamp)])?;
     // A caller that names no id asks for one; that of the content makes a repeat the same line.
     if fields.id.is_none() {
         let digest = evidence::hex_string(&body.content);
         fields.id = Some(format!("ev-{}", digest.get(..32).unwrap_or_default()));
     }
-    let sent = Sent {
-        kind: Kind::LineageEvidence,
-        run_id: fields.run_id.take(),
-        line_type: fields.line_type.take(),
-    };
-    write(app, caller, at, sent, fields).await
+    write(app, caller, at, Kind::LineageEvidence, fields).await
 }
 
 /// Records that a function ran, what it read and what it wrote.
@@ -245,14 +294,7 @@ async fn deterministic(
     Received(at): Received,
     body: JsonBody<DeterministicIn>,
 ) -> Result<Response, ApiError> {
-    let mut fields = body.value;
-    times([("ts", &fields.ts), ("timestamp", &fields.timestamp)])?;
-    let sent = Sent {
-        kind: Kind::LineageDeterministic,
-        run_id: fields.run_id.take(),
-        line_type: fields.line_type.take(),
-    };
-    write(app, caller, at, sent, fields).await
+    write(app, caller, at, Kind::LineageDeterministic, body.value).await
 }
 
 /// Records what a model wrote.
@@ -268,7 +310,7 @@ async fn ai_output(
     Received(at): Received,
     body: JsonBody<AiIn>,
 ) -> Result<Response, ApiError> {
-    ai(app, caller, at, Kind::LineageAiOutput, body.value).await
+    write(app, caller, at, Kind::LineageAiOutput, body.value).await
 }
 
 /// Records what a model took.
@@ -284,20 +326,5 @@ async fn ai_metrics(
     Received(at): Received,
     body: JsonBody<AiIn>,
 ) -> Result<Response, ApiError> {
-    ai(app, caller, at, Kind::LineageAiMetrics, body.value).await
-}
-
-async fn ai(
-    app: App,
-    caller: Caller,
-    at: Timestamp,
-    kind: Kind,
-    mut fields: AiIn,
-) -> Result<Response, ApiError> {
-    let sent = Sent {
-        kind,
-        run_id: fields.run_id.take(),
-        line_type: fields.line_type.take(),
-    };
-    write(app, caller, at, sent, fields).await
+    write(app, caller, at, Kind::LineageAiMetrics, body.value).await
 }

@@ -278,7 +278,8 @@ fn what_is_another_tenants_is_as_absent_as_what_does_not_exist() {
 fn metacharacters_in_any_parameter_are_a_clear_answer_and_find_nothing() {
     let filled = Filled::new();
     for operation in operations() {
-        for (attacked, place) in &operation.parameters {
+        // Headers are attacked where they are read.
+        for (attacked, place) in operation.parameters.iter().filter(|(_, place)| place != "header") {
             for text in METACHARACTERS {
                 let given = encoded(text);
                 let path = concrete(&operation, |name| {

@@ -57,6 +57,43 @@ fn a_line_of_a_run_is_one_record_however_often_it_is_posted() {
 }
 
 #[test]
+fn an_equal_line_that_says_how_many_stand_before_it_is_another_record() {
+    let server = TestServer::new();
+    server.run("r");
+    let line =
+        |copies: u32| json!({ "run_id": "r", "fn": "f", "evidence_id": "ev-1", "deponent.copy": copies });
+    let path = "/api/v1/lineage/deterministic";
+    let first = server.created(path, &line(0));
+    let second = server.created(path, &line(1));
+    assert_ne!(first["receipt"]["record_id"], second["receipt"]["record_id"]);
+    let again = server.post(path, &line(1));
+    assert_eq!(
+        (again.status.as_u16(), &again.json()["receipt"]),
+        (200, &second["receipt"])
+    );
+    let plain = server.post(path, &json!({ "run_id": "r", "fn": "f", "evidence_id": "ev-1" }));
+    assert_eq!(
+        (plain.status.as_u16(), &plain.json()["receipt"]),
+        (200, &first["receipt"])
+    );
+    let mut wrong = line(0);
+    wrong["deponent.copy"] = json!(-1);
+    assert_eq!(server.post(path, &wrong).status.as_u16(), 422);
+    let mut other = json!({ "run_id": "r", "kind": "x", "deponent.copy": 3 });
+    let third = server.created("/api/v1/lineage/ai-output", &other);
+    other["deponent.copy"] = json!("3");
+    assert_eq!(
+        server.post("/api/v1/lineage/ai-output", &other).status.as_u16(),
+        422
+    );
+    let record = third["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{record}")).ok();
+    assert_eq!(record["body"]["deponent.copy"], 3);
+    let verified = server.post("/api/v1/verifications", &json!({})).ok();
+    assert_eq!(verified["status"], "verified", "{verified}");
+}
+
+#[test]
 fn what_is_no_lineage_is_refused() {
     let server = TestServer::new();
     let unknown = server.post("/api/v1/lineage/evidence", &evidence(Some("nowhere")));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -87,8 +88,14 @@ impl TestServer {
     }
 
     fn open(folder: Arc<TempDir>, limits: Limits) -> Self {
-        let ledger = Ledger::open(Options::new(folder.path()), now()).unwrap();
-        Self::over(ledger, folder, limits)
+        // The thread that takes up interrupted work is not waited for: it may hold the folder a moment longer.
+        for _ in 0..100 {
+            match Ledger::open(Options::new(folder.path()), now()) {
+                Err(ledger::OpenError::Locked(_)) => std::thread::sleep(Duration::from_millis(50)),
+                ledger => return Self::over(ledger.unwrap(), folder, limits),
+            }
+        }
+        panic!("the folder stays locked");
     }
 
     /// A server whose store fails where it is told to, and waits.
