@@ -17,10 +17,6 @@ use clap::{CommandFactory, Parser};
 
 use cmd::Command;
 
-/// Verification and ingest make and drop many small things on several threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Usage error, everywhere.
 const EXIT_USAGE: u8 = 64;
 /// A file, folder or server cannot be reached or used.
