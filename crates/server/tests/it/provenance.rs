@@ -233,14 +233,27 @@ fn logs_of_the_older_implementation_agree() {
                     ToOwned::to_owned,
                 );
                 let value: Value = serde_json::from_str(&payload).unwrap();
+                let Ok(canonical) = evidence::canonical::from_serde(&value) else {
+                    // Nothing to come back: what has no canonical form is refused, `1e16` as well as its digits.
+                    let sent = json!({ "input": value, "output": 0 });
+                    let answer = server.post(PATH, &sent);
+                    assert_eq!(answer.problem(422), "invalid", "{name}");
+                    assert!(
+                        answer.text().contains("integer beyond"),
+                        "{name}: {}",
+                        answer.text()
+                    );
+                    differing.push(name.to_owned());
+                    continue;
+                };
                 let written = log(&server, &value, &json!(0));
                 let page = server.get(&format!("{PATH}?limit=1")).ok();
                 assert_eq!(page["items"][0]["id"], written["id"], "{name}");
                 let back: Value =
                     serde_json::from_str(page["items"][0]["input_json"].as_str().unwrap()).unwrap();
                 // By value: `1.0` comes back as `1`.
-                let form = |value: &Value| evidence::canonical::from_serde(value).unwrap();
-                assert_eq!(form(&back), form(&value), "{name}: payloads come back whole");
+                let back = evidence::canonical::from_serde(&back).unwrap();
+                assert_eq!(back, canonical, "{name}: payloads come back whole");
             }
             "provenance.decompress" => {
                 let packed = input["compressed"].as_str().unwrap();
