@@ -594,6 +594,7 @@ fn a_sealed_run_says_what_it_was_judged_to_be_after_its_bodies_are_archived() {
     bed.ledger.rebuild().unwrap();
     assert_eq!(answers(&bed, &tenant), before);
 
+    drop((records, tenant));
     // A seal that is not at hand is said to be so; a run is never judged anew in its place.
     let bed = bed.reopen_after(|folder| {
         let kind = Kind::EvidenceIntegrity as u8;
