@@ -16,8 +16,10 @@ use evidence::record::{AuditEntityType, SETTINGS_COMPONENT};
 use evidence::redact::{RedactionSettings, Redactor, SettingsError};
 use evidence::{ActorType, Timestamp};
 
-use crate::audit::{self, AuditError};
-use crate::{BodyTooLarge, Changer, Ledger, Receipt, RecordError, Salts, SubmitError, Tenant};
+use crate::audit;
+use crate::{
+    Body, BodyTooLarge, Changer, Ledger, Receipt, RecordError, Salts, SubmitError, Tenant, WriteError,
+};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub enum SettingError {
     Read(#[from] RecordError),
     /// The audit event was not written.
     #[error(transparent)]
-    Audit(#[from] AuditError),
+    Audit(#[from] WriteError),
 }
 
 impl From<SettingsError> for SettingError {
@@ -80,7 +82,10 @@ impl Ledger {
             leaf: record.leaf.leaf_index(),
             reason: reason.to_owned(),
         };
-        let body = record.body.as_deref().ok_or_else(|| unreadable("it is erased"))?;
+        let body = match &record.body {
+            Body::There(body) => body,
+            Body::Gone(gone) => return Err(unreadable(&format!("it is {}", gone.as_str()))),
+        };
         let body = canonical::parse(body, canonical::Limits::default())
             .map_err(|error| unreadable(&error.to_string()))?;
         let state = body.get("after_state").cloned();
@@ -105,7 +110,7 @@ impl Ledger {
         let secret = Redactor::standard().free(&canonical::to_vec(&after));
         if secret
             .map_err(BodyTooLarge::from)
-            .map_err(AuditError::from)?
+            .map_err(WriteError::from)?
             .is_some()
         {
             return Err(SettingError::Rule {
@@ -128,12 +133,12 @@ impl Ledger {
         draft.source_component = SETTINGS_COMPONENT;
         let outcome = self
             .submit_blocking(tenant, vec![draft], at, false)
-            .map_err(AuditError::from)?
+            .map_err(WriteError::from)?
             .pop();
         let placed = outcome
             .ok_or(SubmitError::Closing)
-            .map_err(AuditError::from)?
-            .map_err(AuditError::from)?;
+            .map_err(WriteError::from)?
+            .map_err(WriteError::from)?;
         Ok(placed.receipt)
     }
 
