@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Refused spans of one request that are told one by one beyond the first of their trace: each is a record, and more
 /// of them say nothing new. The rest of a trace is one record more, with their number.
-pub const TOLD_MAX: usize = 100;
+pub(super) const TOLD_MAX: usize = 100;
 
 /// The refused spans of one request, by trace; a request has at most [`super::ITEMS_MAX`] spans, so no more traces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
