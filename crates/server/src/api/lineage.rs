@@ -14,7 +14,6 @@ use evidence::canonical::{self, Value};
 use evidence::record::{LINEAGE_COPY, LINEAGE_RUN, LineageRecord, lineage_type};
 use evidence::redact::Redactor;
 use evidence::{Kind, Timestamp};
-use ledger::lineage::LineageError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -32,18 +31,6 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(deterministic))
         .routes(routes!(ai_output))
         .routes(routes!(ai_metrics))
-}
-
-impl From<LineageError> for ApiError {
-    fn from(error: LineageError) -> Self {
-        match error {
-            LineageError::Rule(error) => error.into(),
-            LineageError::Body(error) => error.into(),
-            LineageError::Rejected(rejection) => rejection.into(),
-            LineageError::Read(error) => error.into(),
-            LineageError::Submit(error) => error.into(),
-        }
-    }
 }
 
 /// Rows of a file were read.
