@@ -128,7 +128,7 @@ impl Ledger {
             .run_find(tenant.tenant_no, run_id)?
             .ok_or(IntegrityError::RunUnknown)?;
         if let Some(record) = self.seal_of(tenant, &run)? {
-            let answer = match &record.body {
+            let answer = match record.body.bytes() {
                 Some(body) => canonical::parse(body, canonical::Limits::default()).map_err(|error| {
                     RecordError::Body {
                         leaf: record.leaf.leaf_index(),

@@ -81,7 +81,7 @@ fn archived(bed: &TestLedger, tenant: &Arc<Tenant>) -> Vec<RetentionArchived> {
     found
         .records
         .iter()
-        .map(|record| RetentionArchived::read(record.body.as_ref().unwrap()).unwrap())
+        .map(|record| RetentionArchived::read(record.body.bytes().unwrap()).unwrap())
         .collect()
 }
 

@@ -118,7 +118,10 @@ pub(crate) fn assert_all_clean(server: &TestServer) {
             .pop()
             .unwrap();
         assert_clean(&format!("leaf {leaf}"), &record.header);
-        assert_clean(&format!("the body of leaf {leaf}"), &record.body.unwrap());
+        assert_clean(
+            &format!("the body of leaf {leaf}"),
+            &record.body.into_bytes().unwrap(),
+        );
     }
     let folder = &server.app.ledger.options().data_dir;
     let mut files = 0;
