@@ -19,8 +19,8 @@ use evidence::{Header, Kind, SourceDomain, Timestamp};
 use store::{FacetQuery, Gone, LeafKey};
 
 use crate::{
-    Bind, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, Salts, SubmitError, Tenant,
-    WriteError,
+    Bind, Body, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, Salts, SubmitError,
+    Tenant, WriteError,
 };
 
 /// Most logs of one page.
