@@ -198,7 +198,7 @@ fn every_run_whose_spans_were_refused_has_a_failure_and_the_rest_are_counted() {
         span["startTimeUnixNano"] = json!("0");
         span
     };
-    let mut spans: Vec<serde_json::Value> = (2..252).map(|id| bad(2, id)).collect();
+    let mut spans: Vec<Value> = (2..252).map(|id| bad(2, id)).collect();
     spans.extend([bad(3, 2), bad(3, 3), bad(3, 4)]);
     let export = crate::server::export(&spans);
     assert_eq!(
@@ -208,7 +208,7 @@ fn every_run_whose_spans_were_refused_has_a_failure_and_the_rest_are_counted() {
     let judged = of(&server, &"02".repeat(16));
     let failures = judged["capture_failures"].as_array().unwrap();
     assert_eq!(failures.len(), 102, "the first, 100 more, and the rest");
-    let counted = |failures: &[serde_json::Value]| {
+    let counted = |failures: &[Value]| {
         failures
             .iter()
             .filter_map(|failure| failure["error_message"].as_str())

@@ -131,7 +131,7 @@ fn no_secret_in_evidence_replay_or_what_only_answers_is_kept_anywhere() {
     created("runs/r/evidence/activity", activity);
     let provider = json!({ "step_index": 0, "provider_name": mail, "provider_request_id": SECRETS[3],
         "model_name": SECRETS[4], "model_version": SECRETS[5], "api_version": SECRETS[6],
-        "provider_error_code": text });
+        "provider_error_code": mail });
     created("runs/r/evidence/provider", provider);
 
     // Outputs are kept exact for replay, encrypted; what is on record of them is redacted.
