@@ -182,7 +182,6 @@ fn no_secret_in_evidence_replay_or_what_only_answers_is_kept_anywhere() {
         );
         assert_eq!(answer.status, 422, "{path}: {}", answer.text());
     }
-    created("keys", json!({ "role": "reader", "name": mail }));
     assert_all_clean(&server);
 }
 
