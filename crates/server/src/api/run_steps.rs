@@ -10,9 +10,9 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use evidence::record::StepView;
 use evidence::{Header, Kind};
-use ledger::{Ledger, Record, StepPlace, Tenant, for_each_step, step_places};
+use ledger::{Body, Ledger, Record, StepPlace, Tenant, for_each_step, step_places};
 use serde::Deserialize;
-use store::{LeafKey, RunRow};
+use store::{Gone, LeafKey, RunRow};
 use utoipa::IntoParams;
 
 use super::run_list::{as_of, bad};
@@ -110,8 +110,7 @@ impl Run {
 pub(crate) struct StepRead<'a> {
     pub(crate) place: &'a StepPlace,
     pub(crate) header: Header<'a>,
-    /// `None`: the body is erased.
-    pub(crate) view: Option<StepView<'a>>,
+    pub(crate) view: Result<StepView<'a>, Gone>,
 }
 
 /// Calls `each` with the steps at the given places, in order, until it says `false`.
@@ -151,14 +150,14 @@ pub(crate) fn each_step(
 fn read_step<'a>(
     place: &'a StepPlace,
     header: &'a [u8],
-    body: Option<&'a [u8]>,
+    body: Body<&'a [u8]>,
 ) -> Result<StepRead<'a>, ApiError> {
     let leaf = place.leaf.leaf_index();
     let header = Header::decode(header).map_err(|error| damaged(leaf, &error))?;
-    let view = body
-        .map(StepView::read)
-        .transpose()
-        .map_err(|error| damaged(leaf, &error))?;
+    let view = match body {
+        Body::There(body) => Ok(StepView::read(body).map_err(|error| damaged(leaf, &error))?),
+        Body::Gone(gone) => Err(gone),
+    };
     Ok(StepRead { place, header, view })
 }
 

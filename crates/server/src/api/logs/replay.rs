@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::governance::each_decision;
 use super::metadata::Metadata;
 use super::system::{Begin, SystemEvent, Window, in_window, instance_size};
-use crate::api::answer::ReadProblems;
+use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{PAGE_STEPS_MAX, Run, RunParams, each_step};
 use crate::{ApiError, App, Caller, Path, Query};
 
@@ -78,6 +78,8 @@ impl ReplayEvent {
 struct RunReplay<'a> {
     as_of: u64,
     events: Vec<ReplayEvent>,
+    /// Steps and decisions of the window that say nothing any more: what they decided is not among the events.
+    gone: GoneCounts,
     has_more: bool,
     #[schema(value_type = Option<String>, format = DateTime)]
     inflection_timestamp: Option<Timestamp>,
@@ -149,10 +151,13 @@ pub(super) async fn replay(
             |at: (Timestamp, u64)| begin.is_none_or(|begin| at >= begin) && end.is_none_or(|end| at < end);
         let mut events = Vec::with_capacity(page.len());
         each_step(ledger, tenant, page, |step| {
-            let view = step.view.as_ref().map(|view| &view.step);
+            let (action, outcome) = match &step.view {
+                Ok(view) => (&*view.step.skill_name, view.step.status.as_str()),
+                Err(gone) => (gone.as_str(), gone.as_str()),
+            };
             events.push(ReplayEvent {
-                action: view.map_or("erased", |view| &view.skill_name).to_owned(),
-                outcome: view.map_or("erased", |view| view.status.as_str()).to_owned(),
+                action: action.to_owned(),
+                outcome: outcome.to_owned(),
                 source: "llm",
                 step_index: Some(step.place.step_index),
                 timestamp: step.place.occurred_at,
@@ -167,7 +172,7 @@ pub(super) async fn replay(
             let place = page.binary_search_by_key(&(row.occurred_at, row.run_seq), key);
             place.ok().map(|place| page[place].step_index)
         };
-        each_decision(ledger, tenant, &deciding, |row, decision| {
+        let gone = each_decision(ledger, tenant, &deciding, |row, decision| {
             events.push(ReplayEvent {
                 action: decision.policy_type,
                 outcome: decision.decision,
@@ -198,6 +203,7 @@ pub(super) async fn replay(
         metadata.answer(&RunReplay {
             as_of: run.as_of,
             events,
+            gone,
             has_more,
             inflection_timestamp: Some(inflection),
             next_cursor,
@@ -229,7 +235,7 @@ fn first_failure(
         if step
             .view
             .as_ref()
-            .is_some_and(|view| view.step.status == StepStatus::Failure)
+            .is_ok_and(|view| view.step.status == StepStatus::Failure)
         {
             first = Some(step.place.occurred_at);
         }

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use evidence::{SourceDomain, Timestamp};
+use ledger::Body;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::{FacetQuery, LeafKey};
@@ -10,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::super::metadata::Metadata;
 use super::COMPONENT;
-use crate::api::answer::ReadProblems;
+use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{Run, RunParams, damaged};
 use crate::{ApiError, App, Caller, Path, Query};
 
@@ -45,6 +46,8 @@ struct Point {
 struct Telemetry<'a> {
     as_of: u64,
     available_data: [&'static str; 4],
+    /// Records of this answer that say nothing any more: their points are not among these.
+    gone: GoneCounts,
     has_more: bool,
     next_cursor: Option<String>,
     points: Vec<Point>,
@@ -86,13 +89,13 @@ enum TelemetryAnswer<'a> {
 }
 
 #[derive(Deserialize)]
-struct Body {
-    points: Vec<BodyPoint>,
+struct Wire {
+    points: Vec<WirePoint>,
     source: String,
 }
 
 #[derive(Deserialize)]
-struct BodyPoint {
+struct WirePoint {
     attributes: Box<RawValue>,
     name: String,
     timestamp: Timestamp,
@@ -141,6 +144,7 @@ pub(super) async fn telemetry(
             });
         }
         let mut points: Vec<Point> = Vec::new();
+        let mut gone = GoneCounts::default();
         let mut last = None;
         for &leaf in &found.leaves {
             if points.len() >= POINTS_MAX {
@@ -148,8 +152,14 @@ pub(super) async fn telemetry(
             }
             last = Some(leaf);
             for record in ledger.records(tenant).read(&[leaf])? {
-                let Some(body) = &record.body else { continue };
-                let body: Body =
+                let body = match &record.body {
+                    Body::There(body) => body,
+                    Body::Gone(why) => {
+                        gone.count(*why);
+                        continue;
+                    }
+                };
+                let body: Wire =
                     serde_json::from_slice(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
                 points.extend(body.points.into_iter().map(|point| Point {
                     attributes: point.attributes,
@@ -170,6 +180,7 @@ pub(super) async fn telemetry(
         metadata.answer(&Telemetry {
             as_of: run.as_of,
             available_data: ["events", "snapshot", "replay", "telemetry"],
+            gone,
             has_more,
             next_cursor: next.map(|next| run.cursor(tenant, READ, next)).transpose()?,
             run_id: &state.run_id,

@@ -120,7 +120,7 @@ pub(super) fn attributes(
     let leaves = environments(ledger, tenant, run)?;
     let mut found = BTreeSet::new();
     for record in ledger.records(tenant).read(&leaves)? {
-        let Some(body) = &record.body else { continue };
+        let Some(body) = record.body.bytes() else { continue };
         let wire: Wire =
             serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
         let value = wire.resource.get(name).and_then(serde_json::Value::as_str);
