@@ -49,10 +49,10 @@ impl ErasedKey {
 
     /// As what a draft would be on record if it had been erased; `None`: its identity is kept as it is, or none is.
     pub(crate) fn known_as(&self, tenant_id: &str, draft: &Draft) -> Option<Identity> {
-        let identity = draft.identity.filter(|_| is_content(draft))?;
         if !self.made.load(Ordering::Acquire) {
             return None;
         }
+        let identity = draft.identity.filter(|_| is_content(draft))?;
         self.keyed(tenant_id, identity)
     }
 

@@ -616,10 +616,11 @@ mod tests {
             )
         };
         let good = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
-        let read = read_line(line(good).as_bytes()).unwrap();
+        let read = read_line(line(good).as_bytes()).unwrap().unwrap();
         assert_eq!((read.log.model_version.as_str(), read.disagrees), ("2.0.0", None));
         assert!(
             read_line(line("x").as_bytes())
+                .unwrap()
                 .unwrap()
                 .disagrees
                 .unwrap()
