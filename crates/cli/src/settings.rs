@@ -70,6 +70,7 @@ pub(crate) struct Flags {
 
 /// Resolved settings.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "serve"), allow(dead_code))]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// `None`: off.
@@ -150,6 +151,7 @@ impl Settings {
     }
 
     /// The settings that a start puts on record, where every tenant reads them: no secrets, no paths, no tenants.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) fn on_record(&self) -> BTreeMap<String, String> {
         let millis = |micros: i64| format!("{}ms", micros / 1_000);
         let grpc = self.grpc_listen.map_or_else(|| "off".into(), |at| at.to_string());

@@ -37,6 +37,7 @@ pub(crate) struct OidcSettings {
 impl OidcSettings {
     /// Whom tokens let in. A tenant that all tokens are of, and where keys are, stand in a hash alone: neither is
     /// anybody's to know, and a change of it shows.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(super) fn on_record(&self) -> Vec<(&'static str, String)> {
         let roles: Vec<_> = self
             .roles
