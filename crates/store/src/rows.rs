@@ -191,6 +191,14 @@ impl TraceKey {
             Self::Text(text.to_owned())
         }
     }
+
+    /// The id as it was given.
+    pub fn text(&self) -> String {
+        match self {
+            Self::W3c(id) => evidence::hex(id),
+            Self::Text(id) => id.clone(),
+        }
+    }
 }
 
 /// Which run a trace belongs to.
