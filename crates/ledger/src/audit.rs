@@ -23,39 +23,22 @@ use std::sync::Arc;
 use evidence::canonical::Value;
 use evidence::record::AuditEntityType as Entity;
 use evidence::record::AuditEventType as Event;
-use evidence::record::{AuditEvent, Facts, RuleBroken};
+use evidence::record::{AuditEvent, Facts};
 use evidence::{ActorType, Kind, Origin, Timestamp};
 
-use crate::{BodyTooLarge, Draft, Ledger, Receipt, Rejection, Salts, SubmitError, Tenant};
-
-/// Why an audit event was not recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum AuditError {
-    /// It breaks a rule of SPEC 5.2.
-    #[error(transparent)]
-    Rule(#[from] RuleBroken),
-    /// Its states are too large.
-    #[error(transparent)]
-    Body(#[from] BodyTooLarge),
-    /// The ledger refused it.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// Nothing was written, as far as is known.
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-}
+use crate::{Draft, Ledger, Receipt, Salts, SubmitError, Tenant, WriteError};
 
 impl Ledger {
     /// Records an audit event. Blocks until it is durable.
     ///
     /// # Errors
-    /// [`AuditError`]; then nothing was written, as far as is known.
+    /// [`WriteError`]; then nothing was written, as far as is known.
     pub fn audit_record(
         &self,
         tenant: &Arc<Tenant>,
         event: &AuditEvent,
         at: Timestamp,
-    ) -> Result<Receipt, AuditError> {
+    ) -> Result<Receipt, WriteError> {
         let draft = draft(event, at, &mut tenant.salts())?;
         let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
         Ok(outcome.ok_or(SubmitError::Closing)??.receipt)
@@ -65,8 +48,8 @@ impl Ledger {
 /// The record of an event that keeps to the rules.
 ///
 /// # Errors
-/// [`AuditError::Rule`] or [`AuditError::Body`].
-pub fn draft(event: &AuditEvent, at: Timestamp, salts: &mut Salts) -> Result<Draft, AuditError> {
+/// [`WriteError::Rule`] or [`WriteError::Body`].
+pub fn draft(event: &AuditEvent, at: Timestamp, salts: &mut Salts) -> Result<Draft, WriteError> {
     event.check()?;
     let facts = Facts::Audit(event.facts());
     let draft = Draft::alone(Kind::AuditEvent, facts, &event.encode(), at, salts)?;

@@ -18,9 +18,11 @@ use evidence::record::{
 use evidence::{ActorType, Kind, RecordId, SourceDomain, Timestamp};
 use store::{FacetQuery, LeafKey};
 
-use crate::audit::{self, AuditError};
+use crate::audit;
 use crate::sequencer::Sequencer;
-use crate::{BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, Salts, SubmitError, Tenant};
+use crate::{
+    BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, Salts, SubmitError, Tenant, WriteError,
+};
 
 /// Most records of one incident: each of the four steps is taken once.
 const INCIDENT_RECORDS_MAX: u32 = 4;
@@ -97,13 +99,14 @@ pub enum IncidentError {
     Read(#[from] RecordError),
 }
 
-impl From<AuditError> for IncidentError {
-    fn from(error: AuditError) -> Self {
+impl From<WriteError> for IncidentError {
+    fn from(error: WriteError) -> Self {
         match error {
-            AuditError::Rule(error) => error.into(),
-            AuditError::Body(error) => error.into(),
-            AuditError::Rejected(error) => error.into(),
-            AuditError::Submit(error) => error.into(),
+            WriteError::Rule(error) => error.into(),
+            WriteError::Body(error) => error.into(),
+            WriteError::Rejected(error) => error.into(),
+            WriteError::Read(error) => error.into(),
+            WriteError::Submit(error) => error.into(),
         }
     }
 }

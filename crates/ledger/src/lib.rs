@@ -61,7 +61,6 @@ pub use api_keys::{
     ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_A_DAY_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
     KeyRefused, LoadError, NewKey, read_keys,
 };
-pub use audit::AuditError;
 pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
@@ -81,7 +80,7 @@ pub use jobs::{
 pub use keys::KeyFolder;
 pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
-pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError};
+pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError, WriteError};
 pub use rebuild::{rebuild, rebuild_with};
 pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records, run_of};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
@@ -176,6 +175,11 @@ impl Ledger {
     /// Records that wait for the sequencer.
     pub fn queue_depth(&self) -> usize {
         self.inner.queue.depth()
+    }
+
+    /// Whether what is submitted now waits for more than some milliseconds of others' records.
+    pub fn is_behind(&self) -> bool {
+        self.inner.queue.in_flight() > queue::PROMPT_RECORDS_MAX
     }
 
     /// The schema version that the opening found (0: a new database), and the one it left, if it migrated.

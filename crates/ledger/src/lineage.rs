@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use evidence::canonical::{self, Value};
 use evidence::facet::facet;
 use evidence::record::{
-    Facts, LineageFacts, LineageRecord, RuleBroken, RunCompleted, RunStarted, lineage_identity, lineage_kind,
+    Facts, LineageFacts, LineageRecord, RunCompleted, RunStarted, lineage_identity, lineage_kind,
     lineage_line,
 };
 use evidence::{Identity, Kind, SourceDomain, Timestamp};
@@ -29,7 +29,7 @@ use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
 use crate::{
     Bind, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
-    SubmitError, Tenant, records,
+    SubmitError, Tenant, WriteError, records,
 };
 
 /// Longest line read: the largest body, and room for what is no part of it.
@@ -44,26 +44,6 @@ const LINES_MAX: usize = 4_000_000;
 
 /// Remarks kept of an import; all are counted.
 const REMARKS_MAX: usize = 100;
-
-/// Why a line is not on record.
-#[derive(Debug, thiserror::Error)]
-pub enum LineageError {
-    /// It breaks a rule.
-    #[error(transparent)]
-    Rule(#[from] RuleBroken),
-    /// It is too large.
-    #[error(transparent)]
-    Body(#[from] BodyTooLarge),
-    /// The ledger refused it: [`Rejection::RunUnknown`], [`Rejection::RunSealed`].
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// What is on record cannot be read.
-    #[error(transparent)]
-    Read(#[from] RecordError),
-    /// Nothing was written, as far as is known.
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-}
 
 /// A line as it was written.
 #[derive(Clone, Debug)]
@@ -105,7 +85,7 @@ pub enum LineageImportError {
     Name(String),
     /// Its run cannot be begun.
     #[error(transparent)]
-    Run(#[from] LineageError),
+    Run(#[from] WriteError),
     /// Its run cannot be ended.
     #[error(transparent)]
     End(#[from] SettleError),
@@ -146,7 +126,7 @@ fn draft(
     copies: impl FnOnce(Identity) -> u32,
     at: Timestamp,
     salts: &mut Salts,
-) -> Result<(Draft, Value), LineageError> {
+) -> Result<(Draft, Value), WriteError> {
     let kind = record.kind();
     let mut record = record.clone();
     // Redaction comes before the identity, which the verifier finds in what is stored.
@@ -180,7 +160,7 @@ impl Ledger {
     /// Writes a line, before which `copies` equal ones stand in its log. Blocks until it is durable.
     ///
     /// # Errors
-    /// [`LineageError`]; then nothing was written, as far as is known.
+    /// [`WriteError`]; then nothing was written, as far as is known.
     pub fn lineage_write(
         &self,
         tenant: &Arc<Tenant>,
@@ -188,8 +168,8 @@ impl Ledger {
         run_id: Option<&str>,
         copies: u32,
         at: Timestamp,
-    ) -> Result<LineageWritten, LineageError> {
-        let run = self.run_named::<LineageError>(tenant, run_id)?;
+    ) -> Result<LineageWritten, WriteError> {
+        let run = self.run_named(tenant, run_id)?;
         let run = run
             .as_ref()
             .map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
@@ -301,7 +281,7 @@ impl Ledger {
         trace_id: &str,
         started_at: Timestamp,
         at: Timestamp,
-    ) -> Result<(), LineageError> {
+    ) -> Result<(), WriteError> {
         let known = self
             .store()
             .run_find(tenant.tenant_no, run_id)

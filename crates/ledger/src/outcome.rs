@@ -1,8 +1,11 @@
 //! What becomes of a draft: a receipt, or a rejection that says what the sender can do.
 
 use evidence::RecordId;
+use evidence::record::RuleBroken;
 use serde::Serialize;
 use tlog::Hash;
+
+use crate::{BodyTooLarge, RecordError};
 
 /// Proof-to-be that a record is in the ledger, on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,3 +89,29 @@ pub enum SubmitError {
 
 /// What became of each draft of a submission, in order.
 pub type Outcomes = Vec<Result<Placed, Rejection>>;
+
+/// Why something said by a caller is not on record.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// It breaks a rule of its kind.
+    #[error(transparent)]
+    Rule(#[from] RuleBroken),
+    /// It is too large.
+    #[error(transparent)]
+    Body(#[from] BodyTooLarge),
+    /// The ledger refused it, e.g. [`Rejection::RunUnknown`], [`Rejection::RunSealed`].
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// What is on record cannot be read; nothing was written.
+    #[error(transparent)]
+    Read(#[from] RecordError),
+    /// Nothing was written, as far as is known.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+impl From<store::StoreError> for WriteError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Read(error.into())
+    }
+}

@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
 use evidence::facet::facet;
-use evidence::record::{Facts, ProvenanceLog, ProvenanceView, RuleBroken};
+use evidence::record::{Facts, ProvenanceLog, ProvenanceView};
 use evidence::{Header, Kind, SourceDomain, Timestamp};
 use store::{FacetQuery, LeafKey};
 
 use crate::{
     Bind, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, Salts, SubmitError, Tenant,
+    WriteError,
 };
 
 /// Most logs of one page.
@@ -43,32 +44,6 @@ const FIND: u32 = 500;
 /// Searches for one answer that may end before they have found a page, as they do where several filters hardly meet:
 /// 0.1 s each ([`store::FACET_SEEKS_MAX`]).
 const FIND_ENDED_MAX: u32 = 10;
-
-/// Why a log was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum ProvenanceError {
-    /// It breaks a rule of SPEC 9.1.
-    #[error(transparent)]
-    Rule(#[from] RuleBroken),
-    /// Its payloads are too large.
-    #[error(transparent)]
-    Body(#[from] BodyTooLarge),
-    /// The ledger refused it: [`Rejection::RunUnknown`], [`Rejection::RunSealed`].
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// Its run cannot be looked up; nothing was written.
-    #[error(transparent)]
-    Read(#[from] RecordError),
-    /// Nothing was written, as far as is known.
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-}
-
-impl From<store::StoreError> for ProvenanceError {
-    fn from(error: store::StoreError) -> Self {
-        Self::Read(error.into())
-    }
-}
 
 /// A log as it was written.
 #[derive(Clone, Debug)]
@@ -173,13 +148,13 @@ impl ProvenanceQuery {
 /// The record of a log, received `at`. Of a run, if one is named: it must be there.
 ///
 /// # Errors
-/// [`ProvenanceError::Rule`] or [`ProvenanceError::Body`].
+/// [`WriteError::Rule`] or [`WriteError::Body`].
 pub fn draft(
     mut log: ProvenanceLog,
     run: Option<(&str, &str)>,
     timestamp: Timestamp,
     salts: &mut Salts,
-) -> Result<(Draft, ProvenanceLog), ProvenanceError> {
+) -> Result<(Draft, ProvenanceLog), WriteError> {
     for payload in [&mut log.input, &mut log.output] {
         let text = canonical::to_vec(payload);
         if let Some(redacted) = salts.rules().free(&text).map_err(BodyTooLarge::from)? {
@@ -203,7 +178,7 @@ impl Ledger {
     /// Writes a log. Blocks until it is durable.
     ///
     /// # Errors
-    /// [`ProvenanceError`]; then nothing was written, as far as is known.
+    /// [`WriteError`]; then nothing was written, as far as is known.
     pub fn provenance_log(
         &self,
         tenant: &Arc<Tenant>,
@@ -211,8 +186,8 @@ impl Ledger {
         run_id: Option<&str>,
         timestamp: Timestamp,
         at: Timestamp,
-    ) -> Result<ProvenanceWritten, ProvenanceError> {
-        let run = self.run_named::<ProvenanceError>(tenant, run_id)?;
+    ) -> Result<ProvenanceWritten, WriteError> {
+        let run = self.run_named(tenant, run_id)?;
         let run = run
             .as_ref()
             .map(|(run_id, trace_id)| (run_id.as_str(), trace_id.as_str()));
@@ -229,14 +204,14 @@ impl Ledger {
     }
 
     /// Run and trace of what names a run, which must be there.
-    pub(crate) fn run_named<E: From<RecordError> + From<Rejection>>(
+    pub(crate) fn run_named(
         &self,
         tenant: &Arc<Tenant>,
         run_id: Option<&str>,
-    ) -> Result<Option<(String, String)>, E> {
+    ) -> Result<Option<(String, String)>, WriteError> {
         let Some(run_id) = run_id else { return Ok(None) };
-        let found = self.store().run_find(tenant.tenant_no, run_id);
-        let run = found.map_err(RecordError::from)?.ok_or(Rejection::RunUnknown)?;
+        let found = self.store().run_find(tenant.tenant_no, run_id)?;
+        let run = found.ok_or(Rejection::RunUnknown)?;
         Ok(Some((run.state.run_id, run.state.trace_id)))
     }
 

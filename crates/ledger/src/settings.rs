@@ -16,8 +16,8 @@ use evidence::record::{AuditEntityType, SETTINGS_COMPONENT};
 use evidence::redact::{RedactionSettings, Redactor, SettingsError};
 use evidence::{ActorType, Timestamp};
 
-use crate::audit::{self, AuditError};
-use crate::{BodyTooLarge, Changer, Ledger, Receipt, RecordError, Salts, SubmitError, Tenant};
+use crate::audit;
+use crate::{BodyTooLarge, Changer, Ledger, Receipt, RecordError, Salts, SubmitError, Tenant, WriteError};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub enum SettingError {
     Read(#[from] RecordError),
     /// The audit event was not written.
     #[error(transparent)]
-    Audit(#[from] AuditError),
+    Audit(#[from] WriteError),
 }
 
 impl From<SettingsError> for SettingError {
@@ -105,7 +105,7 @@ impl Ledger {
         let secret = Redactor::standard().free(&canonical::to_vec(&after));
         if secret
             .map_err(BodyTooLarge::from)
-            .map_err(AuditError::from)?
+            .map_err(WriteError::from)?
             .is_some()
         {
             return Err(SettingError::Rule {
@@ -128,12 +128,12 @@ impl Ledger {
         draft.source_component = SETTINGS_COMPONENT;
         let outcome = self
             .submit_blocking(tenant, vec![draft], at, false)
-            .map_err(AuditError::from)?
+            .map_err(WriteError::from)?
             .pop();
         let placed = outcome
             .ok_or(SubmitError::Closing)
-            .map_err(AuditError::from)?
-            .map_err(AuditError::from)?;
+            .map_err(WriteError::from)?
+            .map_err(WriteError::from)?;
         Ok(placed.receipt)
     }
 

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evidence::record::RuleBroken;
-use ledger::{AuditError, KeyError, LoadError, RecordError, Rejection, SettleError, SubmitError};
+use ledger::{KeyError, LoadError, RecordError, Rejection, SettleError, SubmitError, WriteError};
 use serde_json::{Value, json};
 use store::StoreError;
 
@@ -232,13 +232,14 @@ impl From<RuleBroken> for ApiError {
     }
 }
 
-impl From<AuditError> for ApiError {
-    fn from(error: AuditError) -> Self {
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
         match error {
-            AuditError::Rule(error) => error.into(),
-            AuditError::Body(error) => error.into(),
-            AuditError::Rejected(rejection) => rejection.into(),
-            AuditError::Submit(error) => error.into(),
+            WriteError::Rule(error) => error.into(),
+            WriteError::Body(error) => error.into(),
+            WriteError::Rejected(rejection) => rejection.into(),
+            WriteError::Read(error) => error.into(),
+            WriteError::Submit(error) => error.into(),
         }
     }
 }

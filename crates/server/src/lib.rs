@@ -33,7 +33,7 @@ mod too_large;
 mod verifications;
 
 pub use access::{Access, Level, Levels, Policies, PolicyError, Rate, operations_that_list};
-pub use app::{App, Limits, Received, RequestId, Verification};
+pub use app::{App, Limits, Received, RequestId, Shared, Verification};
 pub use caller::{Caller, LOCAL_TENANT};
 pub use error::ApiError;
 pub use extract::{ExactJsonBody, JsonBody, Path, Query};

@@ -35,8 +35,7 @@ pub(crate) use slots::Jobs;
 pub use slots::{ContractGuard, JobGuard, ProgressWatch};
 pub use turn::{Next as JobNext, Turn as JobTurn};
 
-use crate::audit::AuditError;
-use crate::{BodyTooLarge, IncidentError, Placed, Receipt, RecordError, Rejection, SubmitError};
+use crate::{BodyTooLarge, IncidentError, Placed, Receipt, RecordError, Rejection, SubmitError, WriteError};
 
 /// Most steps of a job. An audit reads twice as many; with [`JOB_BYTES_MAX`] each may say some 70 bytes.
 pub const JOB_STEPS_MAX: u32 = 50_000;
@@ -125,13 +124,14 @@ pub enum JobError {
     Read(#[from] RecordError),
 }
 
-impl From<AuditError> for JobError {
-    fn from(error: AuditError) -> Self {
+impl From<WriteError> for JobError {
+    fn from(error: WriteError) -> Self {
         match error {
-            AuditError::Rule(error) => error.into(),
-            AuditError::Body(error) => error.into(),
-            AuditError::Rejected(error) => error.into(),
-            AuditError::Submit(error) => error.into(),
+            WriteError::Rule(error) => error.into(),
+            WriteError::Body(error) => error.into(),
+            WriteError::Rejected(error) => error.into(),
+            WriteError::Read(error) => error.into(),
+            WriteError::Submit(error) => error.into(),
         }
     }
 }

@@ -369,3 +369,15 @@ pub(super) fn unused(kept: &[u8], ledgers: &[LedgerRow], question: &Question<'_>
         ));
     }
 }
+
+/// A brought key that is of no ledger here must not pass in silence either: the ledgers would be judged by their own
+/// keys, and a folder that was made anew under another name would be good.
+pub(super) fn unused_key(key: &VerifierKey, ledgers: &[LedgerRow], report: &mut Report) {
+    if ledgers.iter().all(|row| row.origin != key.name()) {
+        let detail = format!(
+            "the key is that of {:?}, and no ledger here has that name",
+            key.name()
+        );
+        report.add(Finding::new(FindingCode::KeyMismatch, "--vkey", detail));
+    }
+}

@@ -157,6 +157,9 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
     for kept in &question.kept {
         checkpoints::unused(kept, &ledgers, question, report);
     }
+    for key in &question.vkeys {
+        checkpoints::unused_key(key, &ledgers, report);
+    }
     Ok(())
 }
 

@@ -6,8 +6,7 @@ use evidence::facet::facet;
 use evidence::record::{
     AuditEntityType, AuditEvent, AuditEventType, IncidentAct, IncidentOpened, IncidentStatus, IncidentStep,
 };
-use ledger::audit::{self, AuditError};
-use ledger::{IncidentError, Tenant};
+use ledger::{IncidentError, Tenant, WriteError, audit};
 use store::FacetQuery;
 
 use crate::bed::TestLedger;
@@ -104,7 +103,7 @@ fn an_event_that_breaks_a_rule_is_not_recorded() {
     };
     for (event, field) in [(nameless, "actor_id"), (wrong, "entity_type")] {
         match bed.ledger.audit_record(&tenant, &event, bed.now()) {
-            Err(AuditError::Rule(broken)) => assert_eq!(broken.field, field),
+            Err(WriteError::Rule(broken)) => assert_eq!(broken.field, field),
             other => panic!("{other:?}"),
         }
     }

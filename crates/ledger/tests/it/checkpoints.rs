@@ -173,6 +173,41 @@ fn the_level_says_what_the_verifier_brought() {
     assert_eq!(ask(&bed, true, vec![damaged], "acme").1, 1);
 }
 
+/// Judged by its own keys, a folder that was made anew under another name would be good.
+#[test]
+fn a_brought_key_of_no_ledger_is_a_finding() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    let options = Options::new(bed.path());
+    let store = SqliteStore::open(&options.database(), Access::ReadOnly).unwrap();
+    let of = |name: &str| {
+        VerifierKey::parse(
+            &tlog::SignerKey::from_seed(name, &[7; 32])
+                .unwrap()
+                .verifier()
+                .to_string(),
+        )
+    };
+    let report = |name: &str| {
+        let question = Question {
+            vkeys: vec![of(name).unwrap()],
+            ..Question::default()
+        };
+        verify(&store, &question).unwrap()
+    };
+    let foreign = report("deponent.local/emca");
+    let finding = &foreign.findings[0];
+    assert_eq!(
+        (finding.code, finding.place.as_str(), foreign.exit_code(None)),
+        (evidence::FindingCode::KeyMismatch, "--vkey", 1)
+    );
+    // Another key under the ledger's name is not the ledger's.
+    let other = report(&tenant.ledger().row.origin);
+    assert_eq!(other.findings[0].place, "ledgers.vkey");
+    assert_eq!((other.errors, other.exit_code(None)), (1, 1));
+}
+
 #[test]
 fn a_larger_kept_checkpoint_is_a_valid_prefix_and_one_with_another_root_a_contradiction() {
     let bed = TestLedger::new();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use evidence::canonical::{self, Value};
 use evidence::record::LineageRecord;
 use evidence::{ExecutionStatus, Kind};
-use ledger::lineage::{LineageError, LineageImportError, LineageImported, cited};
-use ledger::{EraseAsked, Rejection, Tenant};
+use ledger::lineage::{LineageImportError, LineageImported, cited};
+use ledger::{EraseAsked, Rejection, Tenant, WriteError};
 
 use crate::bed::{TestLedger, run};
 
@@ -133,7 +133,7 @@ fn write(
     kind: Kind,
     line: &str,
     run: Option<&str>,
-) -> Result<bool, LineageError> {
+) -> Result<bool, WriteError> {
     let fields: Value = canonical::parse(line.as_bytes(), canonical::Limits::default()).unwrap();
     let record = LineageRecord::new(kind, fields)?;
     let written = bed.ledger.lineage_write(tenant, &record, run, 0, bed.now())?;
@@ -147,7 +147,7 @@ fn lineage_needs_the_run_it_names_and_none_else() {
     let refused = write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, Some("nowhere"));
     assert!(matches!(
         refused,
-        Err(LineageError::Rejected(Rejection::RunUnknown))
+        Err(WriteError::Rejected(Rejection::RunUnknown))
     ));
     assert!(write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, None).unwrap());
     assert!(

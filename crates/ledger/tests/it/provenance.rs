@@ -7,18 +7,13 @@ use evidence::ActorType;
 use evidence::canonical::Value;
 use evidence::record::ProvenanceLog;
 use ledger::provenance::file::{Imported, export};
-use ledger::provenance::{DRIFT_BYTES_MAX, ProvenanceError, ProvenanceQuery};
-use ledger::{Rejection, SubmitError, Tenant};
+use ledger::provenance::{DRIFT_BYTES_MAX, ProvenanceQuery};
+use ledger::{Rejection, SubmitError, Tenant, WriteError};
 use store::Fault;
 
 use crate::bed::{TestLedger, run, step};
 
-fn log(
-    t: &TestLedger,
-    tenant: &Arc<Tenant>,
-    input: Value,
-    run_id: Option<&str>,
-) -> Result<(), ProvenanceError> {
+fn log(t: &TestLedger, tenant: &Arc<Tenant>, input: Value, run_id: Option<&str>) -> Result<(), WriteError> {
     let log = ProvenanceLog::new(input, Value::Null);
     t.ledger
         .provenance_log(tenant, log, run_id, t.now(), t.now())
@@ -119,12 +114,12 @@ fn a_sealed_run_takes_no_log_and_a_failed_look_is_no_unknown_outcome() {
     let by = (ActorType::System, None);
     t.ledger.run_seal(&tenant, "r", by, t.now()).unwrap();
     let refused = log(&t, &tenant, Value::Int(3), Some("r")).unwrap_err();
-    assert!(matches!(refused, ProvenanceError::Rejected(Rejection::RunSealed)));
+    assert!(matches!(refused, WriteError::Rejected(Rejection::RunSealed)));
     let size = t.size(&tenant);
     t.fault.arm(Fault::ReadBy("run_find"));
     let failed = log(&t, &tenant, Value::Int(3), Some("r")).unwrap_err();
     assert!(
-        !matches!(failed, ProvenanceError::Submit(SubmitError::Unknown(_))),
+        !matches!(failed, WriteError::Submit(SubmitError::Unknown(_))),
         "{failed}"
     );
     assert_eq!(t.size(&tenant), size);

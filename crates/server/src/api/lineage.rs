@@ -11,7 +11,6 @@ use axum::extract::State;
 use axum::response::Response;
 use evidence::record::{LineageRecord, lineage_type};
 use evidence::{Kind, Timestamp, canonical};
-use ledger::lineage::LineageError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -29,31 +28,19 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(ai_metrics))
 }
 
-impl From<LineageError> for ApiError {
-    fn from(error: LineageError) -> Self {
-        match error {
-            LineageError::Rule(error) => error.into(),
-            LineageError::Body(error) => error.into(),
-            LineageError::Rejected(rejection) => rejection.into(),
-            LineageError::Read(error) => error.into(),
-            LineageError::Submit(error) => error.into(),
-        }
-    }
-}
-
 /// Rows of a file were read.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = LineageEvidence)]
 struct EvidenceIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<String>,
     /// `evidence`, as in a line of a log.
-    #[serde(rename = "type", skip_serializing)]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing)]
+    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
     copies: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
@@ -84,13 +71,13 @@ struct EvidenceIn {
 #[schema(as = LineageDeterministic)]
 struct DeterministicIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<String>,
     /// `deterministic`, as in a line of a log.
-    #[serde(rename = "type", skip_serializing)]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing)]
+    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
     copies: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
@@ -129,13 +116,13 @@ struct DeterministicIn {
 #[schema(as = LineageAi)]
 struct AiIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<String>,
     /// `ai_output` or `ai_metrics`, as in a line of a log.
-    #[serde(rename = "type", skip_serializing)]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing)]
+    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
     copies: Option<u32>,
     #[serde(flatten)]
     #[schema(value_type = Object)]
@@ -165,7 +152,7 @@ struct Sent {
 
 /// A body: the fields of a line, which it is serialized to, and what is said about them.
 trait LineIn: Serialize + Send + 'static {
-    /// What stands beside the fields.
+    /// What stands beside the fields, taken out of them: it is no part of the line.
     fn sent(&mut self) -> Sent;
 
     /// The fields that must be times.
@@ -179,7 +166,7 @@ impl LineIn for EvidenceIn {
         Sent {
             run_id: self.run_id.take(),
             line_type: self.line_type.take(),
-            copies: self.copies,
+            copies: self.copies.take(),
         }
     }
 
@@ -193,7 +180,7 @@ impl LineIn for DeterministicIn {
         Sent {
             run_id: self.run_id.take(),
             line_type: self.line_type.take(),
-            copies: self.copies,
+            copies: self.copies.take(),
         }
     }
 
@@ -207,7 +194,7 @@ impl LineIn for AiIn {
         Sent {
             run_id: self.run_id.take(),
             line_type: self.line_type.take(),
-            copies: self.copies,
+            copies: self.copies.take(),
         }
     }
 }

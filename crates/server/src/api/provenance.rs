@@ -11,7 +11,7 @@ use evidence::record::{
     COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView,
 };
 use evidence::{Timestamp, canonical};
-use ledger::provenance::{DRIFT_BYTES_MAX, PROVENANCE_PAGE_MAX, ProvenanceError, ProvenanceQuery};
+use ledger::provenance::{DRIFT_BYTES_MAX, PROVENANCE_PAGE_MAX, ProvenanceQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::LeafKey;
@@ -34,18 +34,6 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(log, list))
         .routes(routes!(drift))
-}
-
-impl From<ProvenanceError> for ApiError {
-    fn from(error: ProvenanceError) -> Self {
-        match error {
-            ProvenanceError::Rule(error) => error.into(),
-            ProvenanceError::Body(error) => error.into(),
-            ProvenanceError::Rejected(rejection) => rejection.into(),
-            ProvenanceError::Read(error) => error.into(),
-            ProvenanceError::Submit(error) => error.into(),
-        }
-    }
 }
 
 /// What went in and what came out.
