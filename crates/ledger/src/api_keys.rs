@@ -343,7 +343,7 @@ fn changes(
             let at = record.header()?.recorded_at;
             let body = record
                 .body
-                .as_deref()
+                .bytes()
                 .ok_or_else(|| unreadable("it is erased".into()))?;
             let event = IdentityEvent::read(body).map_err(|error| unreadable(error.to_string()))?;
             found.push((event, at));

@@ -338,8 +338,8 @@ impl Piece<'_> {
                 break;
             };
             // An erased part says nothing, and still stands in its place.
-            let gone = record.body.is_none();
-            let said = record.body.as_deref().and_then(ActivityEvidence::read);
+            let gone = record.body.gone().is_some();
+            let said = record.body.bytes().and_then(ActivityEvidence::read);
             match (&mut found, said) {
                 (None, said) => {
                     let placed = Placed {

@@ -25,7 +25,9 @@ use crate::hold::{HeldBy, reason_kept};
 use crate::run_at::adds_up;
 use crate::sequencer::Sequencer;
 use crate::verify::{Erasures, Gone};
-use crate::{BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, SubmitError, Tenant};
+use crate::{
+    Body, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, SubmitError, Tenant,
+};
 
 /// How often what was read is read anew because something came in between; then it is read on the sequencer's
 /// thread, where nothing can.
@@ -244,7 +246,7 @@ impl Ledger {
             .records(tenant)
             .newest(facet::facet("erasure", &id.to_string()), None)?;
         Ok(found.and_then(|record| {
-            let erasure = ErasurePerformed::read(record.body.as_deref()?).ok()?;
+            let erasure = ErasurePerformed::read(record.body.bytes()?).ok()?;
             Some((record, erasure))
         }))
     }
@@ -339,11 +341,10 @@ fn plan(
         .get(asked.record_id)?
         .ok_or(EraseError::Unknown)?;
     let header = record.header()?;
-    let Some(body) = record.body.as_deref() else {
-        return Err(match ledger.erasure_of(tenant, asked.record_id)? {
-            Some(_) => EraseError::Already(asked.record_id),
-            None => EraseError::Archived,
-        });
+    let body = match &record.body {
+        Body::There(body) => body.as_slice(),
+        Body::Gone(store::Gone::Erased) => return Err(EraseError::Already(asked.record_id)),
+        Body::Gone(store::Gone::Archived | store::Gone::Missing) => return Err(EraseError::Archived),
     };
     if !is_erasable(&header) {
         return Err(EraseError::Kept(header.kind.as_str()));

@@ -150,7 +150,7 @@ impl Ledger {
             };
             let body = record
                 .body
-                .as_deref()
+                .bytes()
                 .ok_or_else(|| unreadable("it is missing".into()))?;
             let hold = Hold::read(&header, body).map_err(|error| unreadable(error.to_string()))?;
             let mark = HoldMark {
@@ -219,7 +219,7 @@ impl Ledger {
             let header = record.header()?;
             let Some(hold) = record
                 .body
-                .as_deref()
+                .bytes()
                 .and_then(|body| Hold::read(&header, body).ok())
             else {
                 continue;

@@ -177,7 +177,7 @@ impl Ledger {
             let header = record.header()?;
             let leaf_index = record.leaf.leaf_index();
             // An erased step says nothing any more.
-            let Some(body) = &record.body else { continue };
+            let Some(body) = record.body.bytes() else { continue };
             let event = IncidentEvent::read(header.actor.kind, body).map_err(|error| RecordError::Body {
                 leaf: leaf_index,
                 reason: error.to_string(),

@@ -13,14 +13,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use ::audit::completeness::{self, Counted};
-use ::audit::integrity::{Class, Facts as Gathered, Failure, Judgement, Policy, judge};
+use ::audit::integrity::{Class, Facts as Gathered, Failure, FailureReason, Judgement, Policy, judge};
 use evidence::canonical::{self, Finite, Value};
 use evidence::record::{
     ActivityEvidence, BODY_BYTES_MAX, CaptureFailure, Facts, RunDigest, SealFacts, StepEvidence,
 };
 use evidence::{ActorType, Header, Identity, Kind, Origin, SourceDomain, Timestamp};
 use serde::Deserialize;
-use store::{FacetQuery, LeafKey, RunRecordRow, RunRow, StoreError, codec};
+use store::{FacetQuery, Gone, LeafKey, RunRecordRow, RunRow, StoreError, codec};
 
 use crate::settings::Setting;
 use crate::{
@@ -62,6 +62,9 @@ pub enum IntegrityError {
     /// It is sealed; the seal's receipt.
     #[error("the run is sealed")]
     Sealed(Receipt),
+    /// It is sealed, and what its seal says is not at hand.
+    #[error("the run is sealed, and its seal is {}", .0.as_str())]
+    SealGone(Gone),
     /// Its records, or the tenant's policy, cannot be read.
     #[error(transparent)]
     Read(#[from] RecordError),
@@ -128,15 +131,19 @@ impl Ledger {
             .run_find(tenant.tenant_no, run_id)?
             .ok_or(IntegrityError::RunUnknown)?;
         if let Some(record) = self.seal_of(tenant, &run)? {
-            let answer = match &record.body {
+            let answer = match record.body.bytes() {
                 Some(body) => canonical::parse(body, canonical::Limits::default()).map_err(|error| {
                     RecordError::Body {
                         leaf: record.leaf.leaf_index(),
                         reason: error.to_string(),
                     }
                 })?,
-                // What it said is erased; that the run is sealed is not.
-                None => Value::object([("state", "SEALED")]),
+                // Seals are neither erased nor archived, but for those that an older build archived.
+                None => {
+                    return Err(IntegrityError::SealGone(
+                        record.body.gone().unwrap_or(Gone::Missing),
+                    ));
+                }
             };
             return Ok(RunIntegrity {
                 answer,
@@ -598,6 +605,10 @@ struct Tally {
     clock_faults: u64,
     /// Fingerprints of posted activities, which may be completed later.
     posted: HashMap<u32, (bool, bool)>,
+    /// Steps, posted activities and environments whose bodies are gone: what they would have decided nobody knows.
+    gone_steps: u64,
+    gone_activities: u64,
+    gone_environments: u64,
 }
 
 impl Tally {
@@ -619,21 +630,26 @@ impl Tally {
             declared_steps: None,
             clock_faults: 0,
             posted: HashMap::new(),
+            gone_steps: 0,
+            gone_activities: 0,
+            gone_environments: 0,
         }
     }
 
-    /// `body` is absent when it is erased, or not needed.
+    /// `body` is absent when it is gone, or not needed.
     fn take(&mut self, row: &RunRecordRow, body: Option<&[u8]>) {
         match row.kind {
             Kind::TraceStep => {
                 self.counts[STEPS] += 1;
                 self.clock_faults += u64::from(row.occurred_at < self.started_at);
-                if let Some(step) = body.and_then(StepEvidence::read) {
-                    self.step(step);
+                match body.and_then(StepEvidence::read) {
+                    Some(step) => self.step(step),
+                    None => self.gone_steps += 1,
                 }
             }
             Kind::EvidenceEnvironment => {
                 self.counts[ENVIRONMENT] += 1;
+                self.gone_environments += u64::from(body.is_none());
                 self.dropped_of(body);
             }
             Kind::EvidenceActivity => {
@@ -641,19 +657,27 @@ impl Tally {
                     self.activity(&activity);
                 } else {
                     self.counts[ACTIVITY] += 1;
+                    self.gone_activities += 1;
                 }
             }
             Kind::EvidenceProvider => self.counts[PROVIDER] += 1,
             Kind::EvidencePolicyDecision => self.counts[POLICY] += 1,
             Kind::EvidenceCaptureFailure => {
-                if let Some(failure) = body.and_then(CaptureFailure::read) {
-                    self.gathered.fail(Failure {
+                self.gathered.fail(match body.and_then(CaptureFailure::read) {
+                    Some(failure) => Failure {
                         class: failure.evidence_class,
                         reason: failure.failure_reason,
                         resolution: failure.resolution,
                         error_message: failure.error_message,
-                    });
-                }
+                    },
+                    // Of which class it was is not known; that there was one is.
+                    None => Failure {
+                        class: Class::Integrity,
+                        reason: FailureReason::CaptureFailed,
+                        resolution: FailureReason::CaptureFailed.default_resolution(),
+                        error_message: Some("what failed is on record no more".to_owned()),
+                    },
+                });
             }
             Kind::RunCompleted => {
                 #[derive(Deserialize)]
@@ -727,17 +751,39 @@ impl Tally {
             .count();
         let boundaries = self.boundaries + count(self.posted.len());
         let with_content = self.boundaries_with_content + count(posted_with_content);
+        // What a body that is gone could have decided otherwise is not known. A fault that others show stays one.
+        let known = |gone: bool, faults: u64| (!gone || faults > 0).then_some(faults);
+        let no_step_gone = self.gone_steps == 0;
+        let root_present = match (self.otlp, self.root, no_step_gone) {
+            (true, false, false) => None,
+            (otlp, root, _) => Some(!otlp || root),
+        };
+        let content = if no_step_gone && self.gone_activities == 0 {
+            (boundaries > 0).then_some(with_content)
+        } else {
+            // What a posted activity lacks may be in a part of it that is gone.
+            let step_without = self.boundaries > self.boundaries_with_content;
+            let posted_without = self.gone_activities == 0 && posted_with_content < self.posted.len();
+            (step_without || posted_without).then_some(with_content)
+        };
         let counted = Counted {
-            root_present: Some(if self.otlp { self.root } else { true }),
-            orphan_parents: Some(count(orphans)),
+            root_present,
+            // The parent that is missing may be the step that is gone.
+            orphan_parents: no_step_gone.then(|| count(orphans)),
             // Without a call to a tool on record nobody knows whether there was one.
-            unpaired_tool_calls: (self.tools > 0).then_some(self.tools_without_result),
-            dropped: self.dropped,
+            unpaired_tool_calls: (self.tools > 0)
+                .then_some(self.tools_without_result)
+                .and_then(|faults| known(!no_step_gone, faults)),
+            dropped: self
+                .dropped
+                .and_then(|dropped| known(!no_step_gone || self.gone_environments > 0, dropped)),
             declared_steps: self.declared_steps,
             seen_steps: self.counts[STEPS],
             boundaries,
-            boundaries_with_content: (boundaries > 0).then_some(with_content),
-            clock_faults: (self.counts[STEPS] > 0).then_some(self.clock_faults),
+            boundaries_with_content: content,
+            clock_faults: (self.counts[STEPS] > 0)
+                .then_some(self.clock_faults)
+                .and_then(|faults| known(!no_step_gone, faults)),
             late: Some(u64::from(run.state.late_count)),
         };
         let mut gathered = self.gathered;

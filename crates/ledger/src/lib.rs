@@ -12,6 +12,7 @@ mod archive;
 pub mod audit;
 mod background;
 mod blocks;
+mod body;
 mod capture;
 mod counters;
 mod draft;
@@ -62,6 +63,7 @@ pub use api_keys::{
     KeyRefused, LoadError, NewKey, read_keys,
 };
 pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
+pub use body::Body;
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};

@@ -389,7 +389,7 @@ pub fn cited(
         let kind = record.header()?.kind;
         let body = record
             .body
-            .as_ref()
+            .bytes()
             .map(|body| lineage_line(kind, body))
             .transpose();
         body.map_err(|error| RecordError::Body {
@@ -404,7 +404,7 @@ pub fn cited(
     let Some(deterministic) = line(&record)? else {
         return Ok(None);
     };
-    let facts = Facts::read(&header, record.body.as_deref().unwrap_or_default()).ok();
+    let facts = Facts::read(&header, record.body.bytes().unwrap_or_default()).ok();
     let evidence_id = match facts {
         Some(Facts::Lineage(facts)) => facts.evidence_id,
         _ => None,

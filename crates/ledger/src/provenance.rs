@@ -238,8 +238,8 @@ impl Ledger {
                 let record = records.read(&[leaf])?.pop();
                 bytes += record
                     .as_ref()
-                    .and_then(|record| record.body.as_ref())
-                    .map_or(0, Vec::len);
+                    .and_then(|record| record.body.bytes())
+                    .map_or(0, <[u8]>::len);
                 page.records.extend(record);
             }
             Ok(true)
@@ -279,7 +279,7 @@ impl Ledger {
             let Some(record) = records.read(&[leaf])?.pop() else {
                 return Ok(true);
             };
-            let (at, Some(body)) = (record.header()?.occurred_at, &record.body) else {
+            let (at, Some(body)) = (record.header()?.occurred_at, record.body.bytes()) else {
                 return Ok(true);
             };
             bytes += body.len();

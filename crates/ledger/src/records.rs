@@ -9,17 +9,17 @@ use tlog::Hash;
 
 use crate::blocks::{Block, Blocks};
 use crate::tree::{StoredTree, TreeError};
-use crate::{Ledger, Receipt, Tenant};
+use crate::{Body, Ledger, Receipt, Tenant};
 
-/// A stored record: its leaf and, unless erased, its body.
+/// A stored record: its leaf and, unless it is gone, its body.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Its place.
     pub leaf: LeafKey,
     /// The leaf's bytes, canonical JSON of the header.
     pub header: Vec<u8>,
-    /// The body's bytes, canonical JSON; `None`: erased.
-    pub body: Option<Vec<u8>>,
+    /// The body, or why it is not there.
+    pub body: Body,
 }
 
 /// Records on a page of [`Records::find`] at most: the longest page of the HTTP API.
@@ -164,7 +164,7 @@ impl Records {
             let read = self.read(&[leaf])?;
             bytes += read
                 .iter()
-                .map(|record| record.body.as_ref().map_or(0, Vec::len))
+                .map(|record| record.body.bytes().map_or(0, <[u8]>::len))
                 .sum::<usize>();
             found.records.extend(read);
             if bytes > FOUND_BYTES_MAX && place + 1 < page.leaves.len() {
@@ -269,25 +269,23 @@ fn put_together(
     leaves: &[LeafKey],
     headers: Vec<Vec<u8>>,
 ) -> Result<Vec<Record>, RecordError> {
-    let mut bodies = store.bodies_get(leaves)?.into_iter().peekable();
-    let mut headers = headers.into_iter();
+    let bodies = crate::body::stored(store, leaves)?;
     leaves
         .iter()
-        .map(|&leaf| {
-            let body = bodies
-                .next_if(|row| row.leaf == leaf)
-                .map(|row| {
-                    codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| RecordError::Body {
+        .zip(headers)
+        .zip(bodies)
+        .map(|((&leaf, header), body)| {
+            let body = match body {
+                Body::There(row) => {
+                    let body = codec::unpack(&row.body, BODY_BYTES_MAX);
+                    Body::There(body.map_err(|error| RecordError::Body {
                         leaf: leaf.leaf_index(),
                         reason: error.to_string(),
-                    })
-                })
-                .transpose()?;
-            Ok(Record {
-                leaf,
-                header: headers.next().unwrap_or_default(),
-                body,
-            })
+                    })?)
+                }
+                Body::Gone(gone) => Body::Gone(gone),
+            };
+            Ok(Record { leaf, header, body })
         })
         .collect()
 }

@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 
 use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts};
 use evidence::{Header, Kind, RunState};
-use store::{LeafKey, RunRow, Store, codec};
+use store::{Gone, LeafKey, RunRow, Store, codec};
 
-use crate::RecordError;
+use crate::{Body, RecordError};
 
 /// Most records of a run that are folded anew for one read: with their bodies some 0.1 s.
 pub const FOLDED_RECORDS_MAX: usize = 10_000;
@@ -29,7 +29,7 @@ pub enum RunAt {
     Then(Box<RunState>, Vec<String>),
     /// It has changed since, and before that it had more than [`FOLDED_RECORDS_MAX`] records.
     Long,
-    /// It has changed since, and a record of before is in an archive.
+    /// It has changed since, and a record of before is in an archive, or missing.
     Archived,
 }
 
@@ -92,7 +92,7 @@ pub(crate) const fn adds_up(kind: Kind) -> bool {
     )
 }
 
-/// What a stored record says; `None`: it is archived.
+/// What a stored record says; `None`: it is archived, or missing.
 fn facts_of(
     store: &dyn Store,
     leaf: LeafKey,
@@ -103,18 +103,20 @@ fn facts_of(
         leaf: leaf.leaf_index(),
         reason,
     };
-    if let Some(row) = store.bodies_get(&[leaf])?.pop() {
-        let body = codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
-        let facts = Facts::read(header, &body).map_err(|error| unreadable(error.to_string()))?;
-        return Ok(Some(facts));
+    match crate::body::stored(store, &[leaf])?.pop() {
+        Some(Body::There(row)) => {
+            let body = codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+            let facts = Facts::read(header, &body).map_err(|error| unreadable(error.to_string()))?;
+            Ok(Some(facts))
+        }
+        Some(Body::Gone(Gone::Erased)) => {
+            let kept = ErasedRecord {
+                record_id: header.id,
+                identity: None,
+                step_index,
+            };
+            Ok(Some(Facts::erased(header, &kept)))
+        }
+        _ => Ok(None),
     }
-    if store.is_pruned(leaf)? {
-        return Ok(None);
-    }
-    let kept = ErasedRecord {
-        record_id: header.id,
-        identity: None,
-        step_index,
-    };
-    Ok(Some(Facts::erased(header, &kept)))
 }

@@ -17,7 +17,9 @@ use evidence::redact::{RedactionSettings, Redactor, SettingsError};
 use evidence::{ActorType, Timestamp};
 
 use crate::audit;
-use crate::{BodyTooLarge, Changer, Ledger, Receipt, RecordError, Salts, SubmitError, Tenant, WriteError};
+use crate::{
+    Body, BodyTooLarge, Changer, Ledger, Receipt, RecordError, Salts, SubmitError, Tenant, WriteError,
+};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,10 @@ impl Ledger {
             leaf: record.leaf.leaf_index(),
             reason: reason.to_owned(),
         };
-        let body = record.body.as_deref().ok_or_else(|| unreadable("it is erased"))?;
+        let body = match &record.body {
+            Body::There(body) => body,
+            Body::Gone(gone) => return Err(unreadable(&format!("it is {}", gone.as_str()))),
+        };
         let body = canonical::parse(body, canonical::Limits::default())
             .map_err(|error| unreadable(&error.to_string()))?;
         let state = body.get("after_state").cloned();

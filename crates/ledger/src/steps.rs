@@ -11,7 +11,7 @@ use evidence::{Kind, Timestamp};
 use serde::Deserialize;
 use store::{BodyRow, LeafKey, RunRow, Store, codec};
 
-use crate::RecordError;
+use crate::{Body, RecordError};
 
 /// Rows of a run read at once.
 const ROWS_READ: u32 = 10_000;
@@ -132,23 +132,23 @@ pub fn step_places_at(
         .collect())
 }
 
-/// Calls `each` with every step and its body (`None`: erased), in order, holding few bodies at once.
+/// Calls `each` with every step and its body, in order, holding few bodies at once.
 pub fn for_each_step(
     store: &dyn Store,
     places: &[StepPlace],
-    mut each: impl FnMut(&StepPlace, Option<&[u8]>) -> Result<(), RecordError>,
+    mut each: impl FnMut(&StepPlace, Body<&[u8]>) -> Result<(), RecordError>,
 ) -> Result<(), RecordError> {
     let mut body = Vec::new();
     for chunk in places.chunks(BODIES_READ) {
         let leaves: Vec<LeafKey> = chunk.iter().map(|place| place.leaf).collect();
-        let mut bodies = store.bodies_get(&leaves)?.into_iter().peekable();
-        for place in chunk {
-            let Some(row) = bodies.next_if(|row| row.leaf == place.leaf) else {
-                each(place, None)?;
-                continue;
-            };
-            unpack(&row, &mut body)?;
-            each(place, Some(&body))?;
+        for (place, stored) in chunk.iter().zip(crate::body::stored(store, &leaves)?) {
+            match stored {
+                Body::There(row) => {
+                    unpack(&row, &mut body)?;
+                    each(place, Body::There(&body))?;
+                }
+                Body::Gone(gone) => each(place, Body::Gone(gone))?,
+            }
         }
     }
     Ok(())
@@ -156,7 +156,7 @@ pub fn for_each_step(
 
 /// The step hashes and root hash of SPEC 4.2, late steps left out; and how many steps they cover.
 ///
-/// Without hash when a body is erased: then it can no longer be made.
+/// Without hash when a body is gone: then it can no longer be made.
 pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<(Option<[u8; 32]>, u32), RecordError> {
     let mut places = step_places(store, run)?;
     places.retain(|place| !place.late);
@@ -164,7 +164,7 @@ pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<(Option<[u8; 
     let mut whole = run_started_is_there(store, run)?;
     for_each_step(store, &places, |place, body| {
         let leaf = place.leaf.leaf_index();
-        let Some(body) = body else {
+        let Body::There(body) = body else {
             whole = false;
             return Ok(());
         };

@@ -8,7 +8,7 @@ use evidence::record::StepView;
 use serde_json::value::RawValue;
 use store::{RunRow, Store};
 
-use crate::{RecordError, StepPlace, for_each_step, step_places};
+use crate::{Body, RecordError, StepPlace, for_each_step, step_places};
 
 /// Steps of each trace held at once.
 const CHUNK: usize = 128;
@@ -27,7 +27,8 @@ pub struct TraceDiff {
 /// The first difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
-    /// `plan_hash`, `seed`, `length`, one of the seven hashed fields of a step, or `erased`.
+    /// `plan_hash`, `seed`, `length`, one of the seven hashed fields of a step; or `erased`, `archived`,
+    /// `missing`: a step says nothing any more, and nothing behind it was compared.
     pub field: &'static str,
     /// What the left trace has, canonical JSON; null also for a step that it has not.
     pub left: Vec<u8>,
@@ -38,8 +39,8 @@ pub struct Divergence {
 }
 
 /// A step's hashed fields as canonical JSON, kept while two chunks are compared: equal values are equal
-/// bytes. `None`: erased.
-type Hashed = Option<[Vec<u8>; 7]>;
+/// bytes.
+type Hashed = Body<[Vec<u8>; 7]>;
 
 const FIELDS: [&str; 7] = [
     "step_index",
@@ -114,8 +115,11 @@ fn of_steps(
         let pairs = hashed(store, lefts)?.into_iter().zip(hashed(store, rights)?);
         for (offset, pair) in pairs.enumerate() {
             let at = Some((chunk * CHUNK + offset, lefts[offset].step_index));
-            let (Some(one), Some(other)) = pair else {
-                return differs("erased", json(Value::Null), json(Value::Null), at);
+            let (one, other) = match pair {
+                (Body::There(one), Body::There(other)) => (one, other),
+                (Body::Gone(gone), _) | (_, Body::Gone(gone)) => {
+                    return differs(gone.as_str(), json(Value::Null), json(Value::Null), at);
+                }
             };
             for ((field, left), right) in FIELDS.into_iter().zip(one).zip(other) {
                 if left != right {
@@ -136,14 +140,16 @@ fn of_steps(
 fn hashed(store: &dyn Store, places: &[StepPlace]) -> Result<Vec<Hashed>, RecordError> {
     let mut all = Vec::with_capacity(places.len());
     for_each_step(store, places, |place, body| {
-        let view = body
-            .map(StepView::read)
-            .transpose()
-            .map_err(|error| RecordError::Body {
-                leaf: place.leaf.leaf_index(),
-                reason: error.to_string(),
-            })?;
-        all.push(view.map(|view| fields(place.step_index, &view)));
+        all.push(match body {
+            Body::There(body) => {
+                let view = StepView::read(body).map_err(|error| RecordError::Body {
+                    leaf: place.leaf.leaf_index(),
+                    reason: error.to_string(),
+                })?;
+                Body::There(fields(place.step_index, &view))
+            }
+            Body::Gone(gone) => Body::Gone(gone),
+        });
         Ok(())
     })?;
     Ok(all)

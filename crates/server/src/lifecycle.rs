@@ -133,7 +133,7 @@ fn last_settings(app: &App) -> Result<Option<BTreeMap<String, String>>, ApiError
         for record in app.ledger.records(&instance).read(&page.leaves)? {
             // Operators may write system records in the same words; whose it is stands in the header.
             let ours = record.header()?.source_component == SOURCE_COMPONENT;
-            if let Some(body) = record.body.as_deref().filter(|_| ours) {
+            if let Some(body) = record.body.bytes().filter(|_| ours) {
                 return Ok(serde_json::from_slice::<Body>(body)
                     .ok()
                     .map(|body| body.details.settings));

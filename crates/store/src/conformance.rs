@@ -16,9 +16,9 @@ use tlog::{Frontier, TreeSize};
 
 use crate::{
     AppendError, Batch, BatchQuery, BodyRow, CheckpointRow, ErasedRow, ExpectedRows, FACET_SEEKS_MAX,
-    FacetPage, FacetQuery, FacetRow, Head, LateRunRow, LeafBlock, LeafKey, LedgerRow, NodeRow, PrunedRow,
-    RunKey, RunQuery, RunRecordRow, RunRow, Scrubbed, Store, StoreError, TenantRow, TraceKey, TraceRow,
-    codec,
+    FacetPage, FacetQuery, FacetRow, Gone, Head, LateRunRow, LeafBlock, LeafKey, LedgerRow, NodeRow,
+    PrunedRow, RunKey, RunQuery, RunRecordRow, RunRow, Scrubbed, Store, StoreError, TenantRow, TraceKey,
+    TraceRow, codec,
 };
 
 /// A claim and its name.
@@ -826,6 +826,8 @@ claims! {
         assert_eq!(store.facet_count(1, &one("every=7"), 0).unwrap(), (8, true));
         assert_eq!(leaves(store, &FacetQuery { offset: 4, limit: 3, ..one("every=7") }), [28, 14, 7]);
         assert_eq!(leaves(store, &one("erased")), [21]);
+        let gone = store.bodies_gone(&[grower.key(21), grower.key(20)]).unwrap();
+        assert_eq!(gone, [Gone::Erased, Gone::Missing]);
         assert_eq!(store.run_find(1, "r").unwrap().unwrap(), refolded);
         assert_eq!(store.run_records(run, 0, 10).unwrap(), [kept]);
         // Ordinals are those of a list in which the record never was.
@@ -971,6 +973,8 @@ claims! {
         assert_eq!(store.snapshot(1, false).unwrap().rows.pruned, 1);
         let pruned: Vec<bool> = (0..4).map(|index| store.is_pruned(grower.key(index)).unwrap()).collect();
         assert_eq!(pruned, [false, true, true, false]);
+        let gone = store.bodies_gone(&[2, 3, 1].map(|index| grower.key(index))).unwrap();
+        assert_eq!(gone, [Gone::Archived, Gone::Missing, Gone::Archived]);
         assert_eq!(store.tenants_list().unwrap(), good.tenants);
         assert!(store.rows_missing(&good).unwrap().is_empty());
         assert!(store.rows_missing(&ExpectedRows::default()).unwrap().is_empty());

@@ -13,7 +13,7 @@ use tlog::{Hash, TreeSize};
 
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
-    FacetQuery, FacetRow, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery,
+    FacetQuery, FacetRow, Gone, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery,
     RunRecordRow, RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey,
 };
 
@@ -288,6 +288,7 @@ impl Store for FaultStore {
         ) -> ();
         fn bodies_get(leaves: &[LeafKey]) -> Vec<BodyRow>;
         fn bodies_there(leaves: &[LeafKey]) -> Vec<LeafKey>;
+        fn bodies_gone(leaves: &[LeafKey]) -> Vec<Gone>;
         fn run_find(tenant_no: u32, run_id: &str) -> Option<RunRow>;
         fn run_find_by_trace(tenant_no: u32, trace: &TraceKey) -> Option<RunRow>;
         fn run_environments(run: RunKey, limit: u32) -> Vec<RunRecordRow>;

@@ -142,6 +142,10 @@ pub trait Store: Send + Sync + 'static {
     /// Which of the given leaves have a body, in their order; none is read for it.
     fn bodies_there(&self, leaves: &[LeafKey]) -> Result<Vec<LeafKey>, StoreError>;
 
+    /// Why the bodies of these leaves are not there, in their order. Of a leaf whose body is there it says nothing
+    /// that means anything.
+    fn bodies_gone(&self, leaves: &[LeafKey]) -> Result<Vec<Gone>, StoreError>;
+
     /// A run by its id.
     fn run_find(&self, tenant_no: u32, run_id: &str) -> Result<Option<RunRow>, StoreError>;
 
@@ -264,6 +268,28 @@ pub enum Scrubbed {
     /// The rows were overwritten where they stood. The database is too large to be rewritten at once: copies that
     /// it made of a row when it moved rows from page to page may stand in unused space until it uses that.
     Overwritten,
+}
+
+/// Why a body is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Gone {
+    /// A record says who erased it, and why.
+    Erased,
+    /// It went into an archive, and a record says into which.
+    Archived,
+    /// No record says so: the database is damaged, and verification finds it.
+    Missing,
+}
+
+impl Gone {
+    /// The word that stands where the body said something.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Erased => "erased",
+            Self::Archived => "archived",
+            Self::Missing => "missing",
+        }
+    }
 }
 
 /// A tenant's ledgers and projections at one moment.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use evidence::hex_string;
 use ledger::replay::{ReplayedStep, replay_report};
-use ledger::{run_of, trace_diff};
+use ledger::{Body, run_of, trace_diff};
 use store::sqlite::{Access, SqliteStore};
 use store::{RunRow, Store};
 
@@ -149,9 +149,9 @@ impl Diff {
         let report = replay_report(&store, &right)?;
         let steps: Vec<Value> = report.steps.iter().map(replayed).collect();
         let report = json!({
-            "erased": report.erased, "executed": report.executed,
+            "archived": report.archived, "erased": report.erased, "executed": report.executed,
             "first_divergence": report.first_divergence.as_ref().map(replayed), "matched": report.matched,
-            "mismatched": report.mismatched, "run_id": self.run_b, "skipped": report.skipped, "steps": steps,
+            "mismatched": report.mismatched, "missing": report.missing, "run_id": self.run_b, "skipped": report.skipped, "steps": steps,
             "total": report.total, "violated": report.violated,
         });
         Ok(Some((compared, report)))
@@ -176,14 +176,17 @@ fn divergence(found: &ledger::Divergence) -> Result<Value> {
 }
 
 fn replayed(step: &ReplayedStep) -> Value {
-    let enforced = step.enforced.as_ref();
+    let (enforced, gone) = match &step.enforced {
+        Body::There(enforced) => (Some(enforced), None),
+        Body::Gone(gone) => (None, Some(gone.as_str())),
+    };
     json!({
         "behavior": enforced.map(|enforced| enforced.behavior.as_str()),
         "checked": enforced.map(|enforced| enforced.checked),
         "expected_hash": enforced.and_then(|enforced| enforced.expected_hash.clone()),
         "idempotency_key": enforced.and_then(|enforced| enforced.idempotency_key.clone()),
         "leaf_index": step.leaf_index,
-        "outcome": enforced.map(|enforced| enforced.outcome.as_str()),
+        "outcome": enforced.map(|enforced| enforced.outcome.as_str()).or(gone),
         "output_hash": enforced.and_then(|enforced| enforced.output_hash.clone()),
         "step_index": enforced.map(|enforced| enforced.step_index),
     })

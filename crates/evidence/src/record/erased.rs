@@ -71,7 +71,8 @@ impl ErasedRecord {
 }
 
 /// Whether a body of that kind may be erased. What others are judged by is kept: keys and settings are the fold of
-/// their records, jobs and contracts too, and an erasure or hold that could be erased would be none.
+/// their records, jobs and contracts too, a failure that was erased would better its run's grade, and an erasure or hold
+/// that could be erased would be none.
 pub fn is_erasable(header: &Header<'_>) -> bool {
     match header.kind {
         Kind::ErasurePerformed
@@ -82,6 +83,7 @@ pub fn is_erasable(header: &Header<'_>) -> bool {
         | Kind::KeyRotated
         | Kind::IdentityEvent
         | Kind::EvidenceIntegrity
+        | Kind::EvidenceCaptureFailure
         | Kind::JobEvent
         | Kind::GovernanceContract
         | Kind::GovernanceAudit

@@ -384,7 +384,7 @@ fn job_audit(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<A
     let leaves = store.facet_find(tenant_no, &query)?.leaves;
     let mut read: Option<AuditRead> = None;
     for record in records::read(store, &leaves)? {
-        let Some(body) = &record.body else { continue };
+        let Some(body) = record.body.bytes() else { continue };
         let kind = record.header()?.kind;
         match (&mut read, kind) {
             (None, Kind::GovernanceAudit) => {
@@ -464,7 +464,7 @@ fn job_first(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<J
     };
     let leaves = store.facet_find(tenant_no, &query)?.leaves;
     let record = records::read(store, &leaves)?.pop();
-    let Some((record, body)) = record.as_ref().and_then(|it| Some((it, it.body.as_ref()?))) else {
+    let Some((record, body)) = record.as_ref().and_then(|it| Some((it, it.body.bytes()?))) else {
         return Ok(None);
     };
     let (event, _) = JobEvent::read(body).map_err(|error| unreadable(record, &error))?;
@@ -489,7 +489,7 @@ fn job_glance(
     let mut verdict = None;
     for leaf in store.facet_find(tenant_no, &query)?.leaves {
         for record in records::read(store, &[leaf])? {
-            let Some(body) = &record.body else { continue };
+            let Some(body) = record.body.bytes() else { continue };
             match record.header()?.kind {
                 Kind::GovernanceAudit => {
                     let audit = GovernanceAudit::read(body).and_then(|audit| audit.facts());

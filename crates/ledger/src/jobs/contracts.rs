@@ -67,7 +67,7 @@ impl Ledger {
                 .body(Kind::GovernanceContract, &body)
                 .map_err(BodyTooLarge::from)?;
             let same = |first: &[u8]| first == kept.as_deref().unwrap_or(&body);
-            return if first.body.as_deref().is_none_or(same) {
+            return if first.body.bytes().is_none_or(same) {
                 Ok(Placed {
                     receipt,
                     fresh: false,
@@ -102,7 +102,9 @@ impl Ledger {
         let Some(record) = self.contract_record_of(tenant, contract_id)? else {
             return Ok(None);
         };
-        let Some(body) = &record.body else { return Ok(None) };
+        let Some(body) = record.body.bytes() else {
+            return Ok(None);
+        };
         let contract = GovernanceContract::read(body).map_err(|error| unreadable(&record, &error))?;
         let recorded_at = record.header()?.recorded_at;
         Ok(Some((contract, record.receipt()?, recorded_at)))
@@ -169,7 +171,9 @@ impl Ledger {
         let Some(record) = records::read(self.store(), &leaves)?.pop() else {
             return Ok(None);
         };
-        let Some(body) = &record.body else { return Ok(None) };
+        let Some(body) = record.body.bytes() else {
+            return Ok(None);
+        };
         let signal = GovernanceSignal::read(body).map_err(|error| unreadable(&record, &error))?;
         Ok(Some((signal, record.receipt()?)))
     }
@@ -208,7 +212,7 @@ impl Ledger {
                     return Ok(None);
                 }
                 for record in records::read(self.store(), &page.leaves)? {
-                    let Some(body) = &record.body else { continue };
+                    let Some(body) = record.body.bytes() else { continue };
                     let signal = GovernanceSignal::read(body).map_err(|error| RecordError::Body {
                         leaf: record.leaf.leaf_index(),
                         reason: error.to_string(),

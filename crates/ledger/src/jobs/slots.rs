@@ -419,7 +419,7 @@ impl Ledger {
             let page = self.store().facet_find(tenant.tenant_no, &query)?;
             for record in records::read(self.store(), &page.leaves)? {
                 // An erased event says nothing any more; verdicts and resolutions are no events.
-                let Some(body) = &record.body else { continue };
+                let Some(body) = record.body.bytes() else { continue };
                 if record.header()?.kind != Kind::JobEvent {
                     continue;
                 }

@@ -503,7 +503,7 @@ impl Ledger {
             self.records(tenant).read(&found.leaves).ok()
         };
         let without_end = |record: &crate::Record| {
-            let (created, _) = JobEvent::read(record.body.as_deref()?).ok()?;
+            let (created, _) = JobEvent::read(record.body.bytes()?).ok()?;
             let view = self.job(tenant, &created.job_id).ok()?;
             (!view.progress.stage.is_terminal()).then(|| created.job_id.into())
         };

@@ -189,7 +189,7 @@ pub fn export(
             if start.is_some_and(|start| at < start) || end.is_some_and(|end| at > end) {
                 continue;
             }
-            let Some(body) = &record.body else {
+            let Some(body) = record.body.bytes() else {
                 exported.erased += 1;
                 continue;
             };
@@ -465,7 +465,7 @@ impl Ledger {
             return Ok(false);
         }
         // An erased one is on record too: nobody has erased it to have it come back.
-        let body = record.body.as_deref().map(ProvenanceView::read);
+        let body = record.body.bytes().map(ProvenanceView::read);
         Ok(body.is_none_or(|log| log.is_ok_and(|log| log.id.is_none() && log.input_hash == input_hash)))
     }
 

@@ -2,9 +2,9 @@
 
 use evidence::Kind;
 use evidence::record::{ReplayBehavior, ReplayEnforced, ReplayOutcome};
-use store::{LeafKey, RunRow, Store};
+use store::{Gone, LeafKey, RunRow, Store};
 
-use crate::RecordError;
+use crate::{Body, RecordError};
 
 /// Rows and bodies read at once.
 const CHUNK: u32 = 256;
@@ -15,8 +15,8 @@ const STEPS_MAX: usize = 10_000;
 /// One enforcement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayedStep {
-    /// What is on record, without its output; `None`: erased.
-    pub enforced: Option<ReplayEnforced>,
+    /// What is on record, without its output, or why it says nothing any more.
+    pub enforced: Body<ReplayEnforced>,
     /// Its leaf.
     pub leaf_index: u64,
 }
@@ -36,8 +36,12 @@ pub struct ReplayReport {
     pub mismatched: u64,
     /// Keys that were known with another input.
     pub violated: u64,
-    /// Records whose body is erased.
+    /// Records whose body is erased: what became of their steps is not known.
     pub erased: u64,
+    /// Records whose body is in an archive: the same.
+    pub archived: u64,
+    /// Records whose body is not there, and no record says why: the same.
+    pub missing: u64,
     /// The first mismatch or violation, in the order of the ledger.
     pub first_divergence: Option<ReplayedStep>,
     /// In the order of the ledger, at most 10,000.
@@ -59,21 +63,37 @@ pub fn replay_report(store: &dyn Store, run: &RunRow) -> Result<ReplayReport, Re
         from = last.run_seq + 1;
         for row in rows.iter().filter(|row| row.kind == Kind::ReplayEnforced) {
             // One at a time: an output may be 4 MiB.
-            let body = crate::records::read(store, &[row.leaf])?
-                .pop()
-                .and_then(|record| record.body);
-            report.add(body.as_deref().and_then(ReplayEnforced::read), row.leaf);
+            let record = crate::records::read(store, &[row.leaf])?.pop();
+            let body = record.map_or(Body::Gone(Gone::Missing), |record| record.body);
+            let enforced = match body {
+                Body::Gone(gone) => Body::Gone(gone),
+                Body::There(body) => {
+                    let enforced = ReplayEnforced::read(&body);
+                    Body::There(enforced.ok_or_else(|| RecordError::Body {
+                        leaf: row.leaf.leaf_index(),
+                        reason: "it is no enforcement".to_owned(),
+                    })?)
+                }
+            };
+            report.add(enforced, row.leaf);
         }
     }
 }
 
 impl ReplayReport {
-    fn add(&mut self, enforced: Option<ReplayEnforced>, leaf: LeafKey) {
+    /// Enforcements that say nothing any more: each may have been a divergence.
+    pub fn unreadable(&self) -> u64 {
+        self.erased + self.archived + self.missing
+    }
+
+    fn add(&mut self, enforced: Body<ReplayEnforced>, leaf: LeafKey) {
         self.total += 1;
         let mut diverged = false;
         match &enforced {
-            None => self.erased += 1,
-            Some(enforced) => {
+            Body::Gone(Gone::Erased) => self.erased += 1,
+            Body::Gone(Gone::Archived) => self.archived += 1,
+            Body::Gone(Gone::Missing) => self.missing += 1,
+            Body::There(enforced) => {
                 match enforced.outcome {
                     ReplayOutcome::Executed => self.executed += 1,
                     ReplayOutcome::UsedStored if enforced.behavior == ReplayBehavior::Skip => {
@@ -91,10 +111,13 @@ impl ReplayReport {
             }
         }
         let step = ReplayedStep {
-            enforced: enforced.map(|enforced| ReplayEnforced {
-                output: None,
-                ..enforced
-            }),
+            enforced: match enforced {
+                Body::There(enforced) => Body::There(ReplayEnforced {
+                    output: None,
+                    ..enforced
+                }),
+                gone @ Body::Gone(_) => gone,
+            },
             leaf_index: leaf.leaf_index(),
         };
         if diverged && self.first_divergence.is_none() {

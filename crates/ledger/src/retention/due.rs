@@ -18,6 +18,15 @@ use crate::{Ledger, Tenant};
 /// Rows read at once.
 const ROWS_READ: u32 = 1_000;
 
+/// The last rows of a run among which one that goes is looked for: its seal, which stays, and some failures before it.
+const TAIL_ROWS: u32 = 8;
+
+/// Whether a run's records of that kind are archived with it. What the run was judged to be, and what it was judged
+/// by that nothing else shows, stays: small, and asked for as long as the run is listed.
+const fn goes(kind: Kind) -> bool {
+    !matches!(kind, Kind::EvidenceIntegrity | Kind::EvidenceCaptureFailure)
+}
+
 /// The kinds of the class `system`.
 const KINDS: [Kind; 2] = [Kind::SystemRecord, Kind::SystemTelemetry];
 
@@ -200,10 +209,12 @@ impl Due<'_> {
         if !run.state.settled || run.state.last_recorded_at >= self.older_than {
             return Ok(OfRun::Stays);
         }
-        // It was archived in order: with the last record all are.
-        let last = run.state.record_count.saturating_sub(1);
-        let last = self.store().run_records(run.key, last, 1)?.pop();
-        if let Some(last) = last
+        // It was archived in order: with the last record that goes all are. Where it is not among the last few, they
+        // are looked for one by one.
+        let tail = run.state.record_count.saturating_sub(TAIL_ROWS.into());
+        let mut tail = self.store().run_records(run.key, tail, TAIL_ROWS)?;
+        tail.retain(|row| goes(row.kind));
+        if let Some(last) = tail.last()
             && self.store().is_pruned(last.leaf)?
         {
             return Ok(OfRun::Done);
@@ -218,7 +229,11 @@ impl Due<'_> {
             let rows = self.store().run_records(run.key, from, ROWS_READ)?;
             let Some(last) = rows.last() else { break };
             from = last.run_seq + 1;
-            let page: Vec<LeafKey> = rows.iter().map(|row| row.leaf).collect();
+            let page: Vec<LeafKey> = rows
+                .iter()
+                .filter(|row| goes(row.kind))
+                .map(|row| row.leaf)
+                .collect();
             let there = self.store().bodies_there(&page)?;
             if self.holds {
                 for leaf in &there {

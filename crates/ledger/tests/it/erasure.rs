@@ -46,7 +46,7 @@ fn holds(haystack: &[u8], needle: &[u8]) -> bool {
 }
 
 fn body_of(ledger: &Ledger, tenant: &Arc<Tenant>, id: RecordId) -> Option<Vec<u8>> {
-    ledger.records(tenant).get(id).unwrap().unwrap().body
+    ledger.records(tenant).get(id).unwrap().unwrap().body.into_bytes()
 }
 
 /// The auditor finds nothing, and says how much is erased.

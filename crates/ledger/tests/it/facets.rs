@@ -23,7 +23,7 @@ fn summaries(found: &FoundRecords) -> Vec<String> {
         .records
         .iter()
         .map(|record| {
-            let body: serde_json::Value = serde_json::from_slice(record.body.as_ref().unwrap()).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(record.body.bytes().unwrap()).unwrap();
             body["summary"].as_str().unwrap().to_owned()
         })
         .collect()

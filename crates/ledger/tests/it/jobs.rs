@@ -173,7 +173,7 @@ impl Bed {
         found
             .records
             .iter()
-            .map(|record| JobEvent::read(record.body.as_ref().unwrap()).unwrap().0)
+            .map(|record| JobEvent::read(record.body.bytes().unwrap()).unwrap().0)
             .collect()
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use evidence::record::{HoldScope, RetentionArchived, RunStarted};
-use evidence::{ActorType, FindingCode};
+use evidence::record::{CaptureFailure, HoldScope, RetentionArchived, RunStarted};
+use evidence::{ActorType, FindingCode, Kind};
 use ledger::verify::{Question, Report, verify};
-use ledger::{EraseAsked, EraseError, HighWater, KeyFolder, Options, Tenant};
+use ledger::{EraseAsked, EraseError, HighWater, IntegrityError, KeyFolder, Options, Tenant};
 use store::sqlite::{Access, SqliteStore};
-use store::{Fault, codec};
+use store::{Fault, Gone, codec};
 
 use crate::bed::{Span, TestLedger, projections, run, run_of, step, system, tamper};
 
@@ -81,7 +81,7 @@ fn archived(bed: &TestLedger, tenant: &Arc<Tenant>) -> Vec<RetentionArchived> {
     found
         .records
         .iter()
-        .map(|record| RetentionArchived::read(record.body.as_ref().unwrap()).unwrap())
+        .map(|record| RetentionArchived::read(record.body.bytes().unwrap()).unwrap())
         .collect()
 }
 
@@ -91,20 +91,20 @@ fn each_class_goes_in_its_time_into_a_file_that_verification_reads() {
     let tenant = filled(&bed);
     let before = bodies(&bed, &tenant);
     assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
-    // The made up run: its start, step, end, the end of its trace, its seal.
-    assert_eq!(bed.ledger.retain(bed.later(8 * DAY)).unwrap(), 5);
-    assert_good(&report(&bed, false), &["PRUNED 5"]);
+    // The made up run: its start, step, end, the end of its trace. Its seal stays.
+    assert_eq!(bed.ledger.retain(bed.later(8 * DAY)).unwrap(), 4);
+    assert_good(&report(&bed, false), &["PRUNED 4"]);
     assert_eq!(bed.ledger.retain(bed.later(23 * DAY)).unwrap(), 2);
-    assert_eq!(bed.ledger.retain(bed.later(60 * DAY)).unwrap(), 6);
-    // Only what goes on is left, and the three records that say where the rest is.
-    assert_eq!(bodies(&bed, &tenant), before - 13 + 3);
+    assert_eq!(bed.ledger.retain(bed.later(60 * DAY)).unwrap(), 5);
+    // Only what goes on is left, two seals, and the three records that say where the rest is.
+    assert_eq!(bodies(&bed, &tenant), before - 11 + 3);
     let kept = projections(bed.path());
-    assert_good(&report(&bed, false), &["PRUNED 13"]);
+    assert_good(&report(&bed, false), &["PRUNED 11"]);
     assert_good(&report(&bed, true), &[]);
     let archived = archived(&bed, &tenant);
     assert_eq!(
         archived.iter().map(|one| one.count).collect::<Vec<_>>(),
-        [5, 2, 6]
+        [4, 2, 5]
     );
     // What is projected stays, and can be made again from the archives.
     assert_eq!(bed.run_row(&tenant, "r").state.total_steps, 2);
@@ -146,14 +146,14 @@ fn what_is_held_stays_until_it_is_released() {
     bed.ledger
         .hold_place(&tenant, "h", HoldScope::Run("r".into()), who, bed.now())
         .unwrap();
-    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 5 + 2);
+    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 4 + 2);
     bed.ledger
         .hold_place(&tenant, "t", HoldScope::Tenant, who, bed.now())
         .unwrap();
     bed.ledger.hold_release(&tenant, "h", who, bed.now()).unwrap();
     assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
     bed.ledger.hold_release(&tenant, "t", who, bed.now()).unwrap();
-    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 6);
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 5);
     assert_good(&report(&bed, true), &[]);
 }
 
@@ -203,7 +203,7 @@ fn a_crash_between_archive_and_commit_prunes_nothing_and_the_next_pass_goes_on()
     assert_eq!(bodies(&bed, &tenant), before);
     bed.check();
     bed.fault.arm(Fault::AppendUnacknowledged);
-    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 5);
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 4);
     assert_good(&report(&bed, true), &[]);
 }
 
@@ -217,7 +217,7 @@ fn a_stretch_of_pruned_leaves_that_was_altered_is_found() {
     ] {
         let bed = TestLedger::new();
         let tenant = filled(&bed);
-        assert_eq!(bed.ledger.retain(bed.later(8 * DAY)).unwrap(), 5);
+        assert_eq!(bed.ledger.retain(bed.later(8 * DAY)).unwrap(), 4);
         drop(tenant);
         let bed = bed.reopen_after(|folder| tamper(folder, sql));
         for with_archive in [false, true] {
@@ -274,17 +274,17 @@ fn what_is_held_keeps_nothing_behind_it_however_little_is_looked_at_at_once() {
     let tenant = bed.ledger.tenant(&tenant.tenant_id).unwrap();
     let pruned = bed.ledger.retain(bed.later(200 * DAY)).unwrap();
     assert_eq!(not_archived(&bed, &tenant, RUNS), [1, 5]);
-    // Start, step, end, end of the trace, seal; and a system record each.
-    assert_eq!(pruned, (RUNS as u64 - 2) * 5 + RUNS as u64);
+    // Start, step, end, end of the trace; and a system record each.
+    assert_eq!(pruned, (RUNS as u64 - 2) * 4 + RUNS as u64);
     // After a restart the walk begins anew, over what is archived already.
     let bed = bed.reopen_with(|options| options.retention.looked_max = 2);
     let tenant = bed.ledger.tenant(&tenant.tenant_id).unwrap();
     assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
     bed.ledger.hold_release(&tenant, "h5", who, bed.now()).unwrap();
-    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 5);
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 4);
     assert_eq!(not_archived(&bed, &tenant, RUNS), [1]);
     bed.ledger.hold_release(&tenant, "h", who, bed.now()).unwrap();
-    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 5);
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 4);
     assert_good(&report(&bed, true), &[]);
 }
 
@@ -296,9 +296,9 @@ fn a_pass_ends_within_its_bounds_and_the_next_goes_on_where_it_ended() {
     let bed = bed.reopen_with(|options| options.retention.looked_max = 2);
     let tenant = bed.ledger.tenant(&tenant.tenant_id).unwrap();
     // Twenty archives of two each.
-    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 40 * 5 + 40);
+    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 40 * 4 + 40);
     assert_eq!(not_archived(&bed, &tenant, RUNS), (40..50).collect::<Vec<_>>());
-    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 10 * 5 + 10);
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 10 * 4 + 10);
     assert_good(&report(&bed, true), &[]);
 }
 
@@ -315,7 +315,7 @@ fn a_record_that_cannot_be_unpacked_keeps_no_other_from_the_archive() {
         );
     });
     let tenant = bed.ledger.tenant("acme").unwrap();
-    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 3 * 5 - 1 + 3);
+    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 3 * 4 - 1 + 3);
     assert_eq!(not_archived(&bed, &tenant, 3), [0]);
 }
 
@@ -563,4 +563,52 @@ fn the_daily_look_reads_archives_and_takes_one_that_is_elsewhere_for_pruned() {
     std::fs::remove_file(&path).unwrap();
     assert!(found().is_empty());
     assert_eq!(verifier.progress(&origin).findings, 0);
+}
+
+#[test]
+fn a_sealed_run_says_what_it_was_judged_to_be_after_its_bodies_are_archived() {
+    let bed = TestLedger::new();
+    let tenant = filled(&bed);
+    bed.all(&tenant, vec![run("failed")]);
+    let failure = CaptureFailure::of_words("traces", "capture_failed", None, None).unwrap();
+    let failure = bed
+        .ledger
+        .capture_failure(&tenant, "failed", &failure, bed.now())
+        .unwrap();
+    bed.complete(&tenant, "failed");
+    bed.ledger.run_seal(&tenant, "failed", SYSTEM, bed.now()).unwrap();
+    let answers = |bed: &TestLedger, tenant: &Arc<Tenant>| {
+        ["r", "made-up", "failed"].map(|run_id| bed.ledger.run_integrity(tenant, run_id).unwrap().answer)
+    };
+    let before = answers(&bed, &tenant);
+    assert!(bed.ledger.retain(bed.later(200 * DAY)).unwrap() > 0);
+    assert_eq!(answers(&bed, &tenant), before);
+    assert!(before.iter().all(|answer| answer.get("grade").is_some()));
+    let records = bed.ledger.records(&tenant);
+    let started = bed.run_row(&tenant, "failed").started_leaf;
+    let started = &records.read(&[started]).unwrap()[0];
+    assert_eq!(started.body.gone(), Some(Gone::Archived));
+    let failure = records.get(failure.receipt.record_id).unwrap().unwrap();
+    assert!(failure.body.bytes().is_some(), "what it was judged by stays too");
+    assert_good(&report(&bed, true), &[]);
+    bed.ledger.rebuild().unwrap();
+    assert_eq!(answers(&bed, &tenant), before);
+
+    drop((records, tenant));
+    // A seal that is not at hand is said to be so; a run is never judged anew in its place.
+    let bed = bed.reopen_after(|folder| {
+        let kind = Kind::EvidenceIntegrity as u8;
+        tamper(
+            folder,
+            &format!(
+                "INSERT INTO pruned SELECT min(leaf), min(leaf), 0 FROM run_records WHERE kind = {kind}; \
+                 DELETE FROM bodies WHERE leaf = (SELECT min(leaf) FROM run_records WHERE kind = {kind})"
+            ),
+        );
+    });
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    assert!(matches!(
+        bed.ledger.run_integrity(&tenant, "r"),
+        Err(IntegrityError::SealGone(Gone::Archived))
+    ));
 }

@@ -101,7 +101,7 @@ fn spans_stand_in_the_order_of_start_then_span_id_and_the_root_completes_the_run
     let places = step_places(bed.ledger.store(), &row).unwrap();
     let mut spans = Vec::new();
     for_each_step(bed.ledger.store(), &places, |place, body| {
-        let body: serde_json::Value = serde_json::from_slice(body.unwrap()).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(body.bytes().unwrap()).unwrap();
         spans.push((
             place.step_index,
             body["otel"]["span_id"].as_str().unwrap()[..2].to_owned(),

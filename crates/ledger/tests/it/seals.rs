@@ -6,10 +6,10 @@ use evidence::canonical::{self, Limits, Value};
 use evidence::record::{CaptureFailure, EnvironmentEvidence};
 use evidence::redact::RedactionSettings;
 use evidence::{ActorType, Timestamp};
-use ledger::{Changer, Tenant};
+use ledger::{Changer, EraseAsked, EraseError, Erasure, Placed, Tenant};
 use store::Fault;
 
-use crate::bed::{TestLedger, run, step};
+use crate::bed::{Span, TestLedger, run, step};
 
 fn failure() -> CaptureFailure {
     CaptureFailure::of_words("traces", "capture_failed", Some("permanent"), None).unwrap()
@@ -138,5 +138,88 @@ fn a_tenants_patterns_take_nothing_from_a_seal_nor_from_what_is_sent_again() {
             .get("trace_steps")
             .is_some()
     );
+    t.check();
+}
+
+fn erase(t: &TestLedger, tenant: &Arc<Tenant>, placed: &Placed) -> Result<Erasure, EraseError> {
+    let asked = EraseAsked {
+        record_id: placed.receipt.record_id,
+        reason: "asked for".into(),
+        only: false,
+        principal: "key:admin".into(),
+    };
+    t.ledger.erase(tenant, &asked, t.now())
+}
+
+#[test]
+fn a_failure_is_not_erased_to_better_a_grade() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let steps = t.all(&tenant, vec![run("r"), step("r", 0), step("r", 1)]);
+    let failure = t
+        .ledger
+        .capture_failure(&tenant, "r", &failure(), t.now())
+        .unwrap();
+    t.complete(&tenant, "r");
+    let grade = |t: &TestLedger| {
+        let answer = t.ledger.run_integrity(&tenant, "r").unwrap().answer;
+        ["grade", "has_capture_failures", "score"].map(|name| answer.get(name).cloned().unwrap())
+    };
+    let before = grade(&t);
+    assert!(matches!(
+        erase(&t, &tenant, &failure),
+        Err(EraseError::Kept("evidence.capture_failure"))
+    ));
+    erase(&t, &tenant, &steps[1]).unwrap();
+    assert_eq!(grade(&t), before);
+    t.ledger
+        .run_seal(&tenant, "r", (ActorType::System, None), t.now())
+        .unwrap();
+    assert_eq!((grade(&t), &before[1]), (before.clone(), &Value::Bool(true)));
+    t.check();
+}
+
+#[test]
+fn what_an_erased_step_could_decide_is_unknown() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let root = Span::default();
+    let child = |span: u8, start: u64, end: u64| Span {
+        span,
+        parent: Some(1),
+        start,
+        end,
+        ..Span::default()
+    };
+    let spans = [root.clone(), child(2, 11, 12), child(3, 15, 13)];
+    let placed = t.all(&tenant, spans.iter().map(Span::draft).collect());
+    let facts = |t: &TestLedger| {
+        let answer = t.ledger.run_integrity(&tenant, &root.run_id()).unwrap().answer;
+        let facts = answer.get("completeness").unwrap().clone();
+        [
+            "root_present",
+            "no_orphan_parents",
+            "nothing_dropped",
+            "clock_sane",
+        ]
+        .map(|name| facts.get(name).and_then(Value::as_str).unwrap().to_owned())
+    };
+    assert_eq!(facts(&t), ["pass", "pass", "pass", "fail"]);
+    // Another step shows a fault all the same: it stays one.
+    erase(&t, &tenant, &placed[1]).unwrap();
+    assert_eq!(facts(&t), ["pass", "unknown", "unknown", "fail"]);
+    erase(&t, &tenant, &placed[2]).unwrap();
+    assert_eq!(facts(&t), ["pass", "unknown", "unknown", "unknown"]);
+
+    // Without its root a run is not said to have none, nor are the root's children said to be orphans.
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let placed = t.all(&tenant, spans[..2].iter().map(Span::draft).collect());
+    erase(&t, &tenant, &placed[0]).unwrap();
+    let answer = t.ledger.run_integrity(&tenant, &root.run_id()).unwrap().answer;
+    let facts = answer.get("completeness").unwrap();
+    for name in ["root_present", "no_orphan_parents"] {
+        assert_eq!(facts.get(name), Some(&Value::from("unknown")), "{name}");
+    }
     t.check();
 }

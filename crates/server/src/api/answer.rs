@@ -6,7 +6,8 @@ use evidence::canonical::{self, Finite, Value};
 use ledger::{Outcomes, Placed, Receipt, Rejection};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use utoipa::IntoResponses;
+use store::Gone;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::ApiError;
 use crate::error::Problem;
@@ -138,6 +139,27 @@ impl Serialize for Number {
         raw(canonical::to_vec(&Value::from(number)))
             .map_err(|error| serde::ser::Error::custom(error.message))?
             .serialize(serializer)
+    }
+}
+
+/// Records that an answer is about and that say nothing any more, by how their bodies went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct GoneCounts {
+    /// In an archive.
+    archived: u64,
+    /// Erased.
+    erased: u64,
+    /// Not there, and no record says why: verification finds it.
+    missing: u64,
+}
+
+impl GoneCounts {
+    pub(crate) fn count(&mut self, gone: Gone) {
+        *match gone {
+            Gone::Archived => &mut self.archived,
+            Gone::Erased => &mut self.erased,
+            Gone::Missing => &mut self.missing,
+        } += 1;
     }
 }
 

@@ -254,7 +254,9 @@ async fn list(
 }
 
 fn item(record: &Record) -> Result<Option<Item>, ApiError> {
-    let Some(body) = &record.body else { return Ok(None) };
+    let Some(body) = record.body.bytes() else {
+        return Ok(None);
+    };
     let contract =
         GovernanceContract::read(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
     let header = record.header()?;

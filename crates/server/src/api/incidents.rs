@@ -412,7 +412,7 @@ fn incidents_at(
     let mut incidents = Vec::with_capacity(leaves.len());
     for record in ledger.records(tenant).read(leaves)? {
         // An erased opening has no facets any more; one erased meanwhile is left out.
-        let Some(body) = &record.body else { continue };
+        let Some(body) = record.body.bytes() else { continue };
         let opened: IncidentEventFacts =
             serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
         incidents.extend(ledger.incident(tenant, &opened.incident_id, Some(as_of))?);

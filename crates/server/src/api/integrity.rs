@@ -37,6 +37,7 @@ impl From<IntegrityError> for ApiError {
                 let receipt = serde_json::to_value(ReceiptOut(receipt)).unwrap_or_default();
                 Self::conflict("run_sealed", message).with(serde_json::json!({ "receipt": receipt }))
             }
+            IntegrityError::SealGone(_) => Self::new(StatusCode::GONE, "seal_gone", message),
             IntegrityError::Read(error) => error.into(),
             IntegrityError::Rejected(rejection) => rejection.into(),
             IntegrityError::Submit(error) => error.into(),

@@ -170,7 +170,7 @@ impl Item {
         }
         let header = record.header()?;
         let leaf_index = record.leaf.leaf_index();
-        let body: Body = match &record.body {
+        let body: Body = match record.body.bytes() {
             Some(body) => serde_json::from_slice(body).map_err(|error| damaged(leaf_index, &error))?,
             None => Body::default(),
         };

@@ -243,7 +243,7 @@ impl LogView {
     fn of(record: &ledger::Record) -> Result<Self, ApiError> {
         let header = record.header()?;
         let leaf_index = record.leaf.leaf_index();
-        let log = match &record.body {
+        let log = match record.body.bytes() {
             None => None,
             Some(body) => Some(ProvenanceView::read(body).map_err(|error| damaged(leaf_index, &error))?),
         };

@@ -14,7 +14,7 @@ use evidence::{Kind, RecordId, Timestamp};
 use ledger::{Ledger, Receipt, Record, StoredTree, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use store::LeafKey;
+use store::{Gone, LeafKey};
 use tlog::{TlogProof, TreeSize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -153,15 +153,14 @@ impl RecordView {
         sees_audit: bool,
     ) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
-        let gone = record.body.is_none();
-        let erasure = if gone {
+        let gone = record.body.gone();
+        // A body that is gone without a record that says so is neither: verification says what it is.
+        let (erased, archived) = (gone == Some(Gone::Erased), gone == Some(Gone::Archived));
+        let erasure = if erased {
             service.erasure_of(tenant, record.header()?.id)?
         } else {
             None
         };
-        let erased = erasure.is_some();
-        // A body that is gone without a record that says so is neither: verification says what it is.
-        let archived = gone && !erased && service.store().is_pruned(record.leaf)?;
         let erasure = match erasure {
             Some((by, said)) => {
                 let header = by.header()?;
@@ -174,8 +173,11 @@ impl RecordView {
             }
             None => None,
         };
-        let redactions = RedactionsView::of(record.body.as_deref());
-        let (header, body) = (raw(record.header)?, record.body.map(raw).transpose()?);
+        let redactions = RedactionsView::of(record.body.bytes());
+        let (header, body) = (
+            raw(record.header)?,
+            record.body.into_bytes().map(raw).transpose()?,
+        );
         Ok(Self {
             header,
             body,
@@ -271,7 +273,7 @@ fn read_page(
             if !sees_audit && is_audit(record.header()?.kind) {
                 continue;
             }
-            bytes += record.body.as_ref().map_or(0, Vec::len);
+            bytes += record.body.bytes().map_or(0, <[u8]>::len);
             items.push(RecordView::of(service, tenant, record, sees_audit)?);
         }
         let last = place + 1 == found.leaves.len();

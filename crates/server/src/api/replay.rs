@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use evidence::canonical;
 use evidence::record::ReplayBehavior;
+use ledger::Body;
 use ledger::replay::{
     Begun, Replay, ReplayError, ReplayResult, ReplayStep, ReplayedStep, is_output_hash, replay_report,
 };
@@ -323,8 +324,9 @@ struct ReplayedOut {
     expected_hash: Option<String>,
     idempotency_key: Option<String>,
     leaf_index: u64,
-    /// `executed`, `used_stored`, `mismatch` or `violation`; null when the record's body is erased.
-    outcome: Option<&'static str>,
+    /// `executed`, `used_stored`, `mismatch` or `violation`; `erased` or `archived` when the record says
+    /// nothing any more, and then all but the leaf is null.
+    outcome: &'static str,
     output_hash: Option<String>,
     step_index: Option<u32>,
 }
@@ -333,23 +335,23 @@ impl From<ReplayedStep> for ReplayedOut {
     fn from(step: ReplayedStep) -> Self {
         let leaf_index = step.leaf_index;
         match step.enforced {
-            None => Self {
+            Body::Gone(gone) => Self {
                 behavior: None,
                 checked: None,
                 expected_hash: None,
                 idempotency_key: None,
                 leaf_index,
-                outcome: None,
+                outcome: gone.as_str(),
                 output_hash: None,
                 step_index: None,
             },
-            Some(enforced) => Self {
+            Body::There(enforced) => Self {
                 behavior: Some(enforced.behavior.as_str()),
                 checked: Some(enforced.checked),
                 expected_hash: enforced.expected_hash,
                 idempotency_key: enforced.idempotency_key,
                 leaf_index,
-                outcome: Some(enforced.outcome.as_str()),
+                outcome: enforced.outcome.as_str(),
                 output_hash: enforced.output_hash,
                 step_index: Some(enforced.step_index),
             },
@@ -361,6 +363,9 @@ impl From<ReplayedStep> for ReplayedOut {
 #[derive(Serialize, ToSchema)]
 #[schema(as = ReplayReport)]
 struct ReportOut {
+    /// Enforcements whose record is in an archive: each may have diverged.
+    archived: u64,
+    /// Enforcements whose record is erased: the same.
     erased: u64,
     /// Steps that ran.
     executed: u64,
@@ -370,6 +375,8 @@ struct ReportOut {
     matched: u64,
     /// Outputs that were not the expected ones.
     mismatched: u64,
+    /// Enforcements whose record says nothing, and none says why: the same; verification finds it.
+    missing: u64,
     run_id: String,
     /// Steps that did not run, because their stored output stood for them.
     skipped: u64,
@@ -397,11 +404,13 @@ async fn report(
         let report = replay_report(ledger.store(), &run.ok_or_else(ApiError::not_found)?)?;
         caller.answered(report.steps.len());
         ok(&ReportOut {
+            archived: report.archived,
             erased: report.erased,
             executed: report.executed,
             first_divergence: report.first_divergence.map(ReplayedOut::from),
             matched: report.matched,
             mismatched: report.mismatched,
+            missing: report.missing,
             run_id,
             skipped: report.skipped,
             steps: report.steps.into_iter().map(ReplayedOut::from).collect(),

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use evidence::record::{Facts, StepView};
 use evidence::{Header, Kind, RunState};
-use ledger::{FOLDED_RECORDS_MAX, Ledger, Record, RunAt, StepPlace, Tenant, for_each_step, run_at, step_places_at};
+use ledger::{
+    Body, FOLDED_RECORDS_MAX, Ledger, Record, RunAt, StepPlace, Tenant, for_each_step, run_at, step_places_at,
+};
 use serde::Deserialize;
-use store::{LeafKey, RunRow, TraceKey};
+use store::{Gone, LeafKey, RunRow, TraceKey};
 use utoipa::IntoParams;
 
 use super::run_list::{as_of, bad, tree_size};
@@ -109,7 +111,7 @@ impl Run {
             RunAt::Long => Past::Unknown("it has many records", Box::new(row.state.clone())),
             RunAt::Archived => Past::Unknown("records of it are archived", Box::new(row.state.clone())),
         };
-        if let (Past::Unknown(..), Some(body)) = (&past, &started.body) {
+        if let (Past::Unknown(..), Some(body)) = (&past, started.body.bytes()) {
             let header = started.header()?;
             let facts = Facts::read(&header, body).map_err(|error| damaged(row.started_leaf.leaf_index(), &error))?;
             if let Facts::RunStarted(facts) = &facts {
@@ -195,8 +197,7 @@ impl Run {
 pub(crate) struct StepRead<'a> {
     pub(crate) place: &'a StepPlace,
     pub(crate) header: Header<'a>,
-    /// `None`: the body is erased.
-    pub(crate) view: Option<StepView<'a>>,
+    pub(crate) view: Result<StepView<'a>, Gone>,
 }
 
 /// Calls `each` with the steps at the given places, in order, until it says `false`.
@@ -236,14 +237,14 @@ pub(crate) fn each_step(
 fn read_step<'a>(
     place: &'a StepPlace,
     header: &'a [u8],
-    body: Option<&'a [u8]>,
+    body: Body<&'a [u8]>,
 ) -> Result<StepRead<'a>, ApiError> {
     let leaf = place.leaf.leaf_index();
     let header = Header::decode(header).map_err(|error| damaged(leaf, &error))?;
-    let view = body
-        .map(StepView::read)
-        .transpose()
-        .map_err(|error| damaged(leaf, &error))?;
+    let view = match body {
+        Body::There(body) => Ok(StepView::read(body).map_err(|error| damaged(leaf, &error))?),
+        Body::Gone(gone) => Err(gone),
+    };
     Ok(StepRead { place, header, view })
 }
 

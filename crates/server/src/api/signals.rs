@@ -203,7 +203,7 @@ async fn list(
         let page = facet_list::page(ledger, tenant, params)?;
         let mut items = Vec::with_capacity(page.leaves.len());
         for record in ledger.records(tenant).read(&page.leaves)? {
-            let Some(body) = &record.body else { continue };
+            let Some(body) = record.body.bytes() else { continue };
             let signal =
                 GovernanceSignal::read(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
             items.push(SignalView {

@@ -9,6 +9,7 @@ mod api_runs;
 mod api_system;
 mod api_traces;
 mod api_vectors;
+mod archived;
 mod attacks;
 mod audit_events;
 mod audit_vectors;

@@ -118,7 +118,10 @@ fn assert_all_clean(server: &TestServer) {
             .pop()
             .unwrap();
         assert_clean(&format!("leaf {leaf}"), &record.header);
-        assert_clean(&format!("the body of leaf {leaf}"), &record.body.unwrap());
+        assert_clean(
+            &format!("the body of leaf {leaf}"),
+            &record.body.into_bytes().unwrap(),
+        );
     }
     let folder = &server.app.ledger.options().data_dir;
     let mut files = 0;
@@ -283,7 +286,7 @@ fn no_secret_is_kept_in_an_archive_or_an_export_or_by_whoever_erases_and_holds()
     // A year on, all of that is in archives.
     let year = 366 * 24 * 3_600 * 1_000_000;
     let later = (server.app.clock)().checked_add_micros(year).unwrap();
-    assert!(server.app.ledger.retain(later).unwrap() > 5);
+    assert!(server.app.ledger.retain(later).unwrap() > 2);
     let mut archives = 0;
     let folder = server.app.ledger.options().archive();
     for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {

@@ -284,7 +284,7 @@ fn what_was_noted_about_callers_is_in_the_ledger_after_a_clean_end() {
             let records = ledger.records(&tenant).read(&leaves).unwrap();
             records
                 .iter()
-                .map(|record| serde_json::from_slice(record.body.as_deref().unwrap()).unwrap())
+                .map(|record| serde_json::from_slice(record.body.bytes().unwrap()).unwrap())
                 .collect()
         })
         .collect();

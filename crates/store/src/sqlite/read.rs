@@ -12,7 +12,7 @@ use super::append::empty_head;
 use super::{SqliteStore, as_i64, as_u32, as_u64, damaged, facets, hash, runs, thirty_two, unavailable};
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
-    FacetQuery, FacetRow, Head, LeafBlock, LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage,
+    FacetQuery, FacetRow, Gone, Head, LeafBlock, LeafKey, LedgerRow, OWNERS_MAX, RowMissing, RunKey, RunPage,
     RunQuery, RunRecordRow, RunRow, Scrubbed, Snapshot, Store, StoreError, TenantRow, TraceKey, TraceRow,
 };
 
@@ -226,6 +226,32 @@ impl Store for SqliteStore {
         })
     }
 
+    fn bodies_gone(&self, leaves: &[LeafKey]) -> Result<Vec<Gone>, StoreError> {
+        self.read(|c| {
+            let mut erased = c
+                .prepare_cached(
+                    "SELECT 1 FROM facets
+                     WHERE tenant_no = (SELECT tenant_no FROM ledgers WHERE ledger_no = ?1)
+                       AND facet = 'erased' AND leaf = ?2",
+                )
+                .map_err(unavailable)?;
+            let mut gone = Vec::with_capacity(leaves.len());
+            for &leaf in leaves {
+                gone.push(if is_pruned(c, leaf)? {
+                    Gone::Archived
+                } else if erased
+                    .exists((leaf.ledger_no(), leaf.as_i64()))
+                    .map_err(unavailable)?
+                {
+                    Gone::Erased
+                } else {
+                    Gone::Missing
+                });
+            }
+            Ok(gone)
+        })
+    }
+
     fn run_find(&self, tenant_no: u32, run_id: &str) -> Result<Option<RunRow>, StoreError> {
         self.read(|c| run_by_id(c, tenant_no, run_id))
     }
@@ -361,17 +387,7 @@ impl Store for SqliteStore {
     }
 
     fn is_pruned(&self, leaf: LeafKey) -> Result<bool, StoreError> {
-        let (first, _) = ledger_range(leaf.ledger_no());
-        self.read(|c| {
-            let last: Option<i64> = c
-                .prepare_cached(
-                    "SELECT last_leaf FROM pruned WHERE first_leaf BETWEEN ?1 AND ?2
-                     ORDER BY first_leaf DESC LIMIT 1",
-                )
-                .and_then(|mut s| s.query_row((first, leaf.as_i64()), |row| row.get(0)).optional())
-                .map_err(unavailable)?;
-            Ok(last.is_some_and(|last| last >= leaf.as_i64()))
-        })
+        self.read(|c| is_pruned(c, leaf))
     }
 
     fn snapshot(&self, tenant_no: u32, only_ledger: bool) -> Result<Snapshot, StoreError> {
@@ -485,6 +501,19 @@ pub(super) fn head(c: &Connection, ledger_no: u32) -> Result<Head, StoreError> {
         size: TreeSize::new(LeafKey::from_i64(first).leaf_index() + u64::from(count)),
         root: hash(&root),
     })
+}
+
+/// Whether a leaf is in a stretch that was pruned.
+fn is_pruned(c: &Connection, leaf: LeafKey) -> Result<bool, StoreError> {
+    let (first, _) = ledger_range(leaf.ledger_no());
+    let last: Option<i64> = c
+        .prepare_cached(
+            "SELECT last_leaf FROM pruned WHERE first_leaf BETWEEN ?1 AND ?2
+             ORDER BY first_leaf DESC LIMIT 1",
+        )
+        .and_then(|mut s| s.query_row((first, leaf.as_i64()), |row| row.get(0)).optional())
+        .map_err(unavailable)?;
+    Ok(last.is_some_and(|last| last >= leaf.as_i64()))
 }
 
 fn lookup(c: &Connection, tenant_no: u32, query: &BatchQuery) -> Result<BatchKnown, StoreError> {

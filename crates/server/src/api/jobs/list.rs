@@ -130,7 +130,9 @@ pub(super) async fn list(
 }
 
 fn item(ledger: &Ledger, tenant: &Tenant, record: &Record, as_of: LeafKey) -> Result<Option<Item>, ApiError> {
-    let Some(body) = &record.body else { return Ok(None) };
+    let Some(body) = record.body.bytes() else {
+        return Ok(None);
+    };
     let (created, _) = JobEvent::read(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
     let Some(glance) = ledger.job_glance(tenant, &created.job_id, Some(as_of))? else {
         return Ok(None);
@@ -242,7 +244,7 @@ fn page(
     let found = store.facet_find(tenant.tenant_no, &of_job("job"))?;
     let mut events = Vec::with_capacity(found.leaves.len());
     for record in ledger.records(tenant).read(&found.leaves)? {
-        let Some(body) = record.body.as_ref() else {
+        let Some(body) = record.body.bytes() else {
             continue;
         };
         if record.header()?.kind != Kind::JobEvent {
@@ -250,7 +252,7 @@ fn page(
         }
         // Bytes that were committed to are JSON; that they are is looked at before they go out.
         parse(body, Limits::default()).map_err(|error| damaged(record.leaf.leaf_index(), &error.kind()))?;
-        events.push(raw(body.clone())?);
+        events.push(raw(body.to_vec())?);
     }
     let next_cursor = match found.next {
         Some(last) if found.has_more => Some(cursor::encode(&scope, as_of, &last.as_i64())?),

@@ -12,7 +12,7 @@ use evidence::{Header, SourceDomain, Timestamp};
 use ledger::{INSTANCE, Ledger, Record, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{FacetQuery, LeafKey};
+use store::{FacetQuery, Gone, LeafKey};
 
 use super::metadata::Metadata;
 use super::shared::Shared;
@@ -58,15 +58,20 @@ impl Entry {
 
     /// The body as it stands; `None`: it is gone.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
-        self.record.body.as_deref()
+        self.record.body.bytes()
     }
 
-    /// The body as `T`; `None`: it is erased.
+    /// What stands where the body said something, when it is gone.
+    pub(super) fn gone_word(&self) -> &'static str {
+        self.record.body.gone().map_or("", Gone::as_str)
+    }
+
+    /// The body as `T`; `None`: it is gone.
     pub(super) fn body<'a, T: Deserialize<'a>>(&'a self) -> Result<Option<T>, ApiError> {
-        let read = |body: &'a Vec<u8>| {
+        let read = |body: &'a [u8]| {
             serde_json::from_slice(body).map_err(|error| damaged(self.record.leaf.leaf_index(), &error))
         };
-        self.record.body.as_ref().map(read).transpose()
+        self.record.body.bytes().map(read).transpose()
     }
 }
 
@@ -215,7 +220,7 @@ pub(super) fn page<T>(
             let Some(record) = records.into_iter().next() else {
                 break;
             };
-            bytes += record.body.as_ref().map_or(0, Vec::len) + record.header.len();
+            bytes += record.body.bytes().map_or(0, <[u8]>::len) + record.header.len();
             lists[place].at += 1;
             below[place] = Some(leaf);
             let entry = Entry {

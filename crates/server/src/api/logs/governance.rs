@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use evidence::{Kind, SourceDomain, Timestamp};
-use ledger::{Ledger, Tenant};
+use ledger::{Body, Ledger, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::{LeafKey, RunRecordRow};
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::governance_audit::about_run;
 use super::metadata::Metadata;
 use super::shared::same;
-use crate::api::answer::ReadProblems;
+use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{Run, RunParams, damaged};
 use crate::{ApiError, App, Caller, Path, Query};
 
@@ -57,6 +57,8 @@ pub(super) struct GovernanceEvent {
 struct RunGovernance<'a> {
     as_of: u64,
     events: Vec<GovernanceEvent>,
+    /// Steps and decisions of this answer that say nothing any more: what they decided is not among the events.
+    gone: GoneCounts,
     has_more: bool,
     next_cursor: Option<String>,
     run_id: &'a str,
@@ -114,7 +116,7 @@ pub(super) async fn governance(
         };
         let after_rows = rows.last().map_or(run.from, |row| row.run_seq + 1);
         let mut events = Vec::new();
-        each_decision(ledger, tenant, &rows, |row, decision| {
+        let gone = each_decision(ledger, tenant, &rows, |row, decision| {
             let event = GovernanceEvent {
                 decision: decision.decision,
                 decision_reason: decision.decision_reason,
@@ -158,6 +160,7 @@ pub(super) async fn governance(
             run_id: &run.row.state.run_id,
             total_events: events.len(),
             events,
+            gone,
         })
     })
     .await
@@ -174,13 +177,13 @@ pub(super) fn beside_of(leaf: LeafKey) -> u64 {
     u64::try_from(leaf.as_i64()).unwrap_or(0).saturating_add(1)
 }
 
-/// Calls `each` with the decisions among these records, in their order.
+/// Calls `each` with the decisions among these records, in their order; counts those of them that say nothing any more.
 pub(super) fn each_decision(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     rows: &[RunRecordRow],
     mut each: impl FnMut(&RunRecordRow, Decision),
-) -> Result<(), ApiError> {
+) -> Result<GoneCounts, ApiError> {
     #[derive(Deserialize)]
     struct Sections<'a> {
         #[serde(borrow, default)]
@@ -188,10 +191,17 @@ pub(super) fn each_decision(
     }
     let may_decide = |row: &&RunRecordRow| matches!(row.kind, Kind::TraceStep | Kind::EvidencePolicyDecision);
     let rows: Vec<&RunRecordRow> = rows.iter().filter(may_decide).collect();
+    let mut gone = GoneCounts::default();
     for chunk in rows.chunks(CHUNK) {
         let leaves: Vec<LeafKey> = chunk.iter().map(|row| row.leaf).collect();
-        for (row, body) in chunk.iter().zip(bodies(ledger, tenant, &leaves)?) {
-            let Some(body) = body else { continue };
+        for (row, record) in chunk.iter().zip(ledger.records(tenant).read(&leaves)?) {
+            let body = match record.body {
+                Body::There(body) => body,
+                Body::Gone(why) => {
+                    gone.count(why);
+                    continue;
+                }
+            };
             let bad = |error: serde_json::Error| damaged(row.leaf.leaf_index(), &error);
             let decision = if row.kind == Kind::TraceStep {
                 let sections: Sections<'_> = serde_json::from_slice(&body).map_err(bad)?;
@@ -208,15 +218,5 @@ pub(super) fn each_decision(
             }
         }
     }
-    Ok(())
-}
-
-/// The bodies at the given leaves; an erased one is `None`.
-fn bodies(
-    ledger: &Ledger,
-    tenant: &Arc<Tenant>,
-    leaves: &[LeafKey],
-) -> Result<Vec<Option<Vec<u8>>>, ApiError> {
-    let records = ledger.records(tenant).read(leaves)?;
-    Ok(records.into_iter().map(|record| record.body).collect())
+    Ok(gone)
 }

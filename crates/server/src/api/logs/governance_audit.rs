@@ -77,7 +77,7 @@ pub(super) fn about_run(
     for chunk in found.leaves.chunks(CHUNK) {
         for record in ledger.records(tenant).read(chunk)? {
             let leaf_index = record.leaf.leaf_index();
-            let Some(body) = &record.body else { continue };
+            let Some(body) = record.body.bytes() else { continue };
             let body: Body = serde_json::from_slice(body).map_err(|error| damaged(leaf_index, &error))?;
             let Some(entity_type) = ENTITIES.into_iter().find(|entity| *entity == body.entity_type) else {
                 continue;

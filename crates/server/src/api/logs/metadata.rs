@@ -100,7 +100,7 @@ impl Metadata {
         metadata.recorded_at = state.created_at;
         metadata.run_id = Some(state.run_id.clone());
         metadata.trace_id = Some(state.trace_id.clone());
-        if let Some(body) = &run.started.body {
+        if let Some(body) = run.started.body.bytes() {
             let wire: Wire = serde_json::from_slice(body)
                 .map_err(|error| damaged(run.row.started_leaf.leaf_index(), &error))?;
             metadata.incident_ids = wire.incident_id.into_iter().collect();

@@ -18,7 +18,7 @@ use super::governance::{GovernanceEvent, each_decision};
 use super::governance_audit::about_run;
 use super::metadata::Metadata;
 use super::system::{Begin, SystemEvent, Window, in_window, instance_size};
-use crate::api::answer::ReadProblems;
+use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{PAGE_STEPS_MAX, Run, RunParams, each_step};
 use crate::{ApiError, App, Caller, Path, Query};
 
@@ -98,6 +98,8 @@ impl ReplayEvent {
 struct RunReplay<'a> {
     as_of: u64,
     events: Vec<ReplayEvent>,
+    /// Steps and decisions of the window that say nothing any more: what they decided is not among the events.
+    gone: GoneCounts,
     has_more: bool,
     #[schema(value_type = Option<String>, format = DateTime)]
     inflection_timestamp: Option<Timestamp>,
@@ -179,10 +181,13 @@ pub(super) async fn replay(
 
         let mut events = Vec::with_capacity(steps.len());
         each_step(ledger, tenant, &steps, |step| {
-            let view = step.view.as_ref().map(|view| &view.step);
+            let (action, outcome) = match &step.view {
+                Ok(view) => (&*view.step.skill_name, view.step.status.as_str()),
+                Err(gone) => (gone.as_str(), gone.as_str()),
+            };
             events.push(ReplayEvent {
-                action: view.map_or("erased", |view| &view.skill_name).to_owned(),
-                outcome: view.map_or("erased", |view| view.status.as_str()).to_owned(),
+                action: action.to_owned(),
+                outcome: outcome.to_owned(),
                 source: "llm",
                 step_index: Some(step.place.step_index),
                 timestamp: step.place.occurred_at,
@@ -195,7 +200,7 @@ pub(super) async fn replay(
             place.ok().map(|place| steps[place].step_index)
         };
         let deciding = steps.iter().map(|step| row_of(&run, step)).chain(decisions);
-        each_decision(ledger, tenant, &deciding.collect::<Vec<_>>(), |row, decision| {
+        let gone = each_decision(ledger, tenant, &deciding.collect::<Vec<_>>(), |row, decision| {
             events.push(ReplayEvent {
                 action: decision.policy_type,
                 outcome: decision.decision,
@@ -234,6 +239,7 @@ pub(super) async fn replay(
         metadata.answer(&RunReplay {
             as_of: run.as_of,
             events,
+            gone,
             has_more,
             inflection_timestamp: Some(inflection),
             instance_as_of,
@@ -287,7 +293,7 @@ fn first_failure(
         if step
             .view
             .as_ref()
-            .is_some_and(|view| view.step.status == StepStatus::Failure)
+            .is_ok_and(|view| view.step.status == StepStatus::Failure)
         {
             first = Some(step.place.occurred_at);
         }

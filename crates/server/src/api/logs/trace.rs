@@ -11,9 +11,6 @@ use crate::api::answer::{ReadProblems, whole_ms};
 use crate::api::run_steps::{PAGE_STEPS_MAX, Run, RunParams, StepRead, each_step};
 use crate::{ApiError, App, Caller, Path, Query};
 
-/// Stands where an erased body said something.
-const ERASED: &str = "erased";
-
 /// A step.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TraceStepResult)]
@@ -108,6 +105,9 @@ pub(super) async fn trace(
 fn shown(step: &StepRead<'_>) -> TraceStep {
     let place = step.place;
     let view = step.view.as_ref().map(|view| &view.step);
+    // Where a body is gone, a word says how.
+    let word = view.err().map_or("", |gone| gone.as_str());
+    let view = view.ok();
     let cost = view
         .and_then(|view| NanoCents::from_cents(view.cost_cents))
         .unwrap_or_default();
@@ -118,10 +118,10 @@ fn shown(step: &StepRead<'_>) -> TraceStep {
         late: place.late,
         leaf_index: place.leaf.leaf_index(),
         level: view.map_or("INFO", |view| view.status.level()),
-        outcome_category: view.map_or(ERASED, |view| &view.outcome_category).to_owned(),
+        outcome_category: view.map_or(word, |view| &view.outcome_category).to_owned(),
         record_id: step.header.id.to_string(),
-        skill_name: view.map_or(ERASED, |view| &view.skill_name).to_owned(),
-        status: view.map_or(ERASED, |view| view.status.as_str()),
+        skill_name: view.map_or(word, |view| &view.skill_name).to_owned(),
+        status: view.map_or(word, |view| view.status.as_str()),
         step_index: place.step_index,
         timestamp: place.occurred_at,
     }

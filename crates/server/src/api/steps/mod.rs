@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use evidence::Header;
 use evidence::facet::facet;
 use evidence::record::StepView;
+use ledger::{Body, Ledger, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use store::Gone;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -115,12 +118,15 @@ struct StepQuery {
 /// A step found by its key: what an engine needs to know before it acts again.
 #[derive(Serialize, ToSchema)]
 struct StepFoundOut<'a> {
+    /// The step was done, and what it said is in an archive: all that is left is its place.
+    archived: bool,
     leaf_index: u64,
     #[schema(value_type = Option<Object>)]
     outcome_data: Option<&'a RawValue>,
     output_hash: Option<&'a str>,
     record_id: String,
     run_id: &'a str,
+    /// `archived` when it is.
     status: &'static str,
     /// Null of a span, which is numbered with its run's steps.
     step_index: Option<u32>,
@@ -144,19 +150,38 @@ async fn find(
             .newest(facet("step.key", &query.idempotency_key), None)?
             .ok_or_else(ApiError::not_found)?;
         let header = record.header()?;
-        // An erased step says nothing any more, its key included.
-        let body = record.body.as_deref().ok_or_else(ApiError::not_found)?;
-        let view = StepView::read(body).map_err(|error| ApiError::internal(&error))?;
+        let view = match &record.body {
+            Body::There(body) => Some(StepView::read(body).map_err(|error| ApiError::internal(&error))?),
+            // It was done, and must not be done again.
+            Body::Gone(Gone::Archived) => None,
+            // An erased step says nothing any more, its key included.
+            Body::Gone(_) => return Err(ApiError::not_found()),
+        };
+        let step = view.as_ref().map(|view| &view.step);
         ok(&StepFoundOut {
+            archived: step.is_none(),
             leaf_index: record.leaf.leaf_index(),
-            outcome_data: view.step.outcome_data,
-            output_hash: view.step.output_hash.as_deref(),
+            outcome_data: step.and_then(|step| step.outcome_data),
+            output_hash: step.and_then(|step| step.output_hash.as_deref()),
             record_id: header.id.to_string(),
             run_id: header.run.as_ref().map_or("", |run| &run.run_id),
-            step_index: view.step.step_index,
-            status: view.step.status.as_str(),
+            step_index: match step {
+                Some(step) => step.step_index,
+                None => given_index(ledger, tenant, &header)?,
+            },
+            status: step.map_or(Gone::Archived.as_str(), |step| step.status.as_str()),
             trace_id: header.trace_id.as_deref(),
         })
     })
     .await
+}
+
+/// The index that was given to a step, from what is projected of it.
+fn given_index(ledger: &Ledger, tenant: &Arc<Tenant>, header: &Header<'_>) -> Result<Option<u32>, ApiError> {
+    let Some(run) = &header.run else { return Ok(None) };
+    let Some(row) = ledger.records(tenant).run(&run.run_id)? else {
+        return Ok(None);
+    };
+    let rows = ledger.store().run_records(row.key, run.run_seq, 1)?;
+    Ok(rows.first().and_then(|row| row.step_index))
 }

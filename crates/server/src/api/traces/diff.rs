@@ -45,7 +45,8 @@ struct Side<'a> {
 /// The first difference.
 #[derive(Debug, Serialize, ToSchema)]
 struct Divergence {
-    /// `plan_hash`, `seed`, `length`, one of the seven hashed fields of a step, or `erased`.
+    /// `plan_hash`, `seed`, `length`, one of the seven hashed fields of a step; or `erased`, `archived`,
+    /// `missing`: a step says nothing any more, and nothing behind it was compared.
     field: &'static str,
     /// What the left trace has; null also for a step that it has not.
     #[schema(value_type = Option<Object>)]

@@ -9,6 +9,7 @@ use evidence::{Kind, NanoCents, Timestamp, hex_string};
 use ledger::{Ledger, StepPlace};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use store::Gone;
 use utoipa::ToSchema;
 
 use super::step::{TraceStepOut, shown};
@@ -22,10 +23,13 @@ const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A trace with its steps.
 #[derive(Serialize, ToSchema)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 struct TraceOut<'a> {
     /// Why it was aborted.
     abort_reason: Option<String>,
     agent_id: Option<&'a str>,
+    /// The run's first body is in an archive: plan, goal and the like are there.
+    archived: bool,
     as_of: u64,
     #[schema(value_type = Option<String>, format = DateTime)]
     completed_at: Option<Timestamp>,
@@ -33,6 +37,8 @@ struct TraceOut<'a> {
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     declared_steps: Option<u32>,
+    /// The run's first body is erased: plan, goal and the like.
+    erased: bool,
     execution_status: &'static str,
     failure_count: u32,
     frozen_timestamp: Option<&'a str>,
@@ -50,7 +56,7 @@ struct TraceOut<'a> {
     next_cursor: Option<String>,
     output_tokens: i64,
     parent_run_id: Option<&'a str>,
-    /// Null when the run's first body is erased.
+    /// Null when the run's first body is erased or archived.
     #[schema(value_type = Option<Vec<Object>>)]
     plan: Option<&'a RawValue>,
     plan_hash: &'a str,
@@ -148,7 +154,8 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
     // A run that goes on while it is paged: its steps are those of the first page's tree, its totals may be of now.
     let (state, totals_as_of) = run.totals();
     let started_leaf = run.row.started_leaf;
-    let started_bytes = run.started.body.as_deref().unwrap_or(b"{}");
+    let gone = run.started.body.gone();
+    let started_bytes = run.started.body.bytes().unwrap_or(b"{}");
     let started: StartedView<'_> =
         serde_json::from_slice(started_bytes).map_err(|error| damaged(started_leaf.leaf_index(), &error))?;
     let mut ends = Vec::with_capacity(2);
@@ -160,7 +167,7 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
         ends.push((
             leaf,
             record
-                .and_then(|record| record.body)
+                .and_then(|record| record.body.into_bytes())
                 .unwrap_or_else(|| b"{}".to_vec()),
         ));
     }
@@ -188,11 +195,13 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
     ok(&TraceOut {
         abort_reason: end.reason,
         agent_id: state.agent_id.as_deref(),
+        archived: gone == Some(Gone::Archived),
         as_of: run.as_of,
         completed_at: state.completed_at,
         correlation_id: state.correlation_id.as_deref(),
         created_at: state.created_at,
         declared_steps: end.declared_steps,
+        erased: gone == Some(Gone::Erased),
         execution_status: state.execution_status.as_str(),
         failure_count: state.failure_count,
         frozen_timestamp: started.frozen_timestamp,
@@ -245,7 +254,11 @@ fn write_steps(ledger: &Ledger, caller: &Caller, places: &[StepPlace]) -> Result
         if written > 0 {
             out.push(b',');
         }
-        let shown = shown(step.place, step.header.id.to_string(), step.view.as_ref());
+        let shown = shown(
+            step.place,
+            step.header.id.to_string(),
+            step.view.as_ref().map_err(|gone| *gone),
+        );
         serde_json::to_writer(&mut out, &shown).map_err(|error| ApiError::internal(&error))?;
         written += 1;
         Ok(out.len() < PAGE_BYTES_MAX)

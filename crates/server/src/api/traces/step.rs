@@ -5,6 +5,7 @@ use evidence::record::StepView;
 use ledger::StepPlace;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use store::Gone;
 use utoipa::ToSchema;
 
 use crate::api::answer::Number;
@@ -12,6 +13,8 @@ use crate::api::answer::Number;
 /// A step of a trace.
 #[derive(Serialize, ToSchema)]
 pub(super) struct TraceStepOut<'a> {
+    /// The body is in an archive: here only the place is left.
+    archived: bool,
     #[schema(value_type = f64)]
     cost_cents: Number,
     #[schema(value_type = f64)]
@@ -46,22 +49,25 @@ pub(super) struct TraceStepOut<'a> {
     tokens: Option<&'a RawValue>,
 }
 
-/// The step at that place; without a view its body is erased.
+/// The step at that place. Where a body is gone, a word says how.
 pub(super) fn shown<'a>(
     place: &StepPlace,
     record_id: String,
-    view: Option<&'a StepView<'a>>,
+    view: Result<&'a StepView<'a>, Gone>,
 ) -> TraceStepOut<'a> {
+    let gone = view.err();
+    let word = gone.map_or("", Gone::as_str);
     let mut out = TraceStepOut {
+        archived: gone == Some(Gone::Archived),
         cost_cents: Number(0.0),
         duration_ms: Number(0.0),
-        erased: true,
+        erased: gone == Some(Gone::Erased),
         idempotency_key: None,
         input_hash: None,
         late: place.late,
         leaf_index: place.leaf.leaf_index(),
         level: "INFO",
-        outcome_category: "erased",
+        outcome_category: word,
         outcome_code: None,
         outcome_data: None,
         output_hash: None,
@@ -71,17 +77,16 @@ pub(super) fn shown<'a>(
         retry_count: 0,
         rng_state_before: None,
         skill_id: None,
-        skill_name: "erased",
-        source: "erased",
-        status: "erased",
+        skill_name: word,
+        source: word,
+        status: word,
         step_index: place.step_index,
         timestamp: place.occurred_at,
         tokens: None,
     };
-    if let Some(StepView { step, .. }) = view {
+    if let Ok(StepView { step, .. }) = view {
         out.cost_cents = Number(step.cost_cents);
         out.duration_ms = Number(step.duration_ms);
-        out.erased = false;
         out.idempotency_key = step.idempotency_key.as_deref();
         out.input_hash = step.input_hash.as_deref();
         out.level = step.status.level();

@@ -15,9 +15,6 @@ use crate::api::answer::ReadProblems;
 use crate::api::run_list::tree_size;
 use crate::{ApiError, App, Caller, Path, Query, Received};
 
-/// Stands where an erased body said something.
-pub(super) const ERASED: &str = "erased";
-
 /// An audit entry.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditLedgerItemResult)]
@@ -87,14 +84,15 @@ struct Body {
 impl AuditDetail {
     fn read(entry: &Entry) -> Result<Self, ApiError> {
         let header = entry.header()?;
+        let word = entry.gone_word();
         let body = entry.body::<Body>()?.unwrap_or_else(|| Body {
             action_reason: None,
             actor_id: None,
             after_state: None,
             before_state: None,
-            entity_id: ERASED.into(),
-            entity_type: ERASED.into(),
-            event_type: ERASED.into(),
+            entity_id: word.into(),
+            entity_type: word.into(),
+            event_type: word.into(),
         });
         Ok(Self {
             action_reason: body.action_reason,

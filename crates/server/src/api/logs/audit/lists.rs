@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::entries::{Asked, Entry, Page, Source, metadata, page};
 use super::super::metadata::Metadata;
-use super::entry::{AuditItem, ERASED};
+use super::entry::AuditItem;
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::{Filters, PageParams, given, shown};
 use crate::{ApiError, App, Caller, Query, Received};
@@ -250,14 +250,15 @@ impl IdentityItem {
             subject_id: String,
         }
         let header = entry.header()?;
+        let word = entry.gone_word();
         let body = entry.body::<Body>()?.unwrap_or_else(|| Body {
             count: 1,
-            event_type: ERASED.into(),
+            event_type: word.into(),
             principal: None,
             reason: None,
             request_id: None,
             role: None,
-            subject_id: ERASED.into(),
+            subject_id: word.into(),
         });
         Ok(Self {
             actor_id: body
@@ -301,16 +302,17 @@ impl AuthorizationItem {
             role: Option<String>,
         }
         let header = entry.header()?;
+        let word = entry.gone_word();
         let body = entry.body::<Body>()?.unwrap_or_else(|| Body {
-            action: ERASED.into(),
+            action: word.into(),
             count: 1,
-            decision: ERASED.into(),
+            decision: word.into(),
             operation: None,
             policy_ids: Vec::new(),
             principal: None,
             reason: None,
             request_id: None,
-            resource: ERASED.into(),
+            resource: word.into(),
             role: None,
         });
         Ok(Self {
@@ -356,11 +358,12 @@ impl AccessItem {
             row_count: u64,
         }
         let header = entry.header()?;
+        let word = entry.gone_word();
         let body = entry.body::<Body>()?.unwrap_or_else(|| Body {
             count: 1,
-            event_type: ERASED.into(),
+            event_type: word.into(),
             filters: None,
-            operation: ERASED.into(),
+            operation: word.into(),
             principal: None,
             request_id: None,
             resource: None,

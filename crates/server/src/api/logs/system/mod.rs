@@ -39,9 +39,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// What the other reads of the topic name as their component too.
 const COMPONENT: &str = "SystemRecordWriter";
 
-/// Stands where an erased body said something.
-const ERASED: &str = "erased";
-
 /// A system record.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SystemRecordResult)]
@@ -92,16 +89,17 @@ struct Body {
 impl SystemRecordOut {
     fn read(entry: &Entry) -> Result<Self, ApiError> {
         let header = entry.header()?;
+        let word = entry.gone_word();
         let body = entry.body::<Body>()?.unwrap_or_else(|| Body {
             caused_by: None,
-            component: ERASED.into(),
+            component: word.into(),
             details: None,
-            event_type: ERASED.into(),
+            event_type: word.into(),
             host: None,
             instance: None,
             run_id: None,
-            severity: ERASED.into(),
-            summary: ERASED.into(),
+            severity: word.into(),
+            summary: word.into(),
         });
         Ok(Self {
             caused_by: body.caused_by,

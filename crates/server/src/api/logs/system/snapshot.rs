@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use evidence::{Header, Kind, SourceDomain, Timestamp};
-use ledger::Record;
+use ledger::{Body, Record};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -89,12 +89,13 @@ pub(super) async fn snapshot(
             let header = first.header()?;
             snapshot.created_at = header.recorded_at;
             snapshot.summary = "the environment of the run, as recorded";
-            snapshot.details = match &first.body {
-                Some(body) => Some(answer::raw(body.clone())?),
-                None => Some(answer::raw(
-                    br#"{"note":"the environment evidence is erased"}"#.to_vec(),
-                )?),
-            };
+            snapshot.details = Some(answer::raw(match &first.body {
+                Body::There(body) => body.clone(),
+                Body::Gone(gone) => {
+                    let note = format!("the environment evidence is {}", gone.as_str());
+                    serde_json::json!({ "note": note }).to_string().into_bytes()
+                }
+            })?);
             metadata.occurred_at = header.occurred_at;
             metadata.recorded_at = header.recorded_at;
             metadata.origin = header.origin.as_str();

@@ -65,7 +65,7 @@ pub(super) fn surroundings(ledger: &Ledger, tenant: &Arc<Tenant>, run: &Run) -> 
     let (mut hosts, mut instances) = (BTreeSet::new(), BTreeSet::new());
     for chunk in leaves.chunks(CHUNK) {
         for record in ledger.records(tenant).read(chunk)? {
-            let Some(body) = record.body.as_deref() else { continue };
+            let Some(body) = record.body.bytes() else { continue };
             let wire: Wire =
                 serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
             let text = |name: &str| {

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::Response;
 use evidence::facet::facet;
 use evidence::{Header, SourceDomain, Timestamp};
-use ledger::{Ledger, Tenant};
+use ledger::{Body, Ledger, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -21,7 +21,7 @@ use super::super::metadata::Metadata;
 use super::COMPONENT;
 use super::surroundings::{duration, recorded_around, surroundings, within};
 use super::window::Window;
-use crate::api::answer::ReadProblems;
+use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{Run, RunParams, damaged};
 use crate::{ApiError, App, Caller, Path, Query};
 
@@ -67,6 +67,8 @@ struct Telemetry<'a> {
     available_data: [&'static str; 4],
     /// False: the run has more than 1,000 traces or 256 environments; those are looked at.
     complete: bool,
+    /// Records of this answer that say nothing any more: their points are not among these.
+    gone: GoneCounts,
     has_more: bool,
     next_cursor: Option<String>,
     points: Vec<Point>,
@@ -262,7 +264,7 @@ pub(super) async fn telemetry(
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
         let records = ledger.records(tenant);
         let (mut points, mut bytes, mut last) = (Vec::<Point>::new(), 0, None);
-        let mut held = false;
+        let mut gone = GoneCounts::default();
         for &leaf in &found.all {
             if points.len() >= POINTS_MAX || bytes >= BODIES_BYTES_MAX {
                 break;
@@ -276,9 +278,12 @@ pub(super) async fn telemetry(
                 continue;
             }
             let Some(record) = records.read(&[leaf])?.pop() else { continue };
-            let Some(body) = &record.body else {
-                held |= is_named;
-                continue;
+            let body = match &record.body {
+                Body::There(body) => body,
+                Body::Gone(why) => {
+                    gone.count(*why);
+                    continue;
+                }
             };
             bytes += body.len();
             let mut body: Wire =
@@ -300,7 +305,7 @@ pub(super) async fn telemetry(
             }
         }
         let has_more = found.has_more || last != found.all.last().copied();
-        if points.is_empty() && !has_more && !held && run.from == 0 {
+        if points.is_empty() && !has_more && gone == GoneCounts::default() && run.from == 0 {
             caller.answered(0);
             return metadata.answer(&TelemetryStub {
                 as_of: run.as_of,
@@ -319,6 +324,7 @@ pub(super) async fn telemetry(
             as_of: run.as_of,
             available_data: ["events", "snapshot", "replay", "telemetry"],
             complete: bound.whole,
+            gone,
             has_more,
             next_cursor: next.map(|next| run.cursor(tenant, READ, next, 0)).transpose()?,
             run_id: &state.run_id,

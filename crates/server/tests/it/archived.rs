@@ -1,0 +1,173 @@
+//! What reads of a run say after retention took its bodies into an archive: never that they were erased, and never
+//! that there were none.
+
+use axum::body::Body;
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::server::{TestServer, now};
+
+const DAY: i64 = 24 * 3_600 * 1_000_000;
+
+/// A run with two steps, the second of them erased if so asked, that has ended.
+fn run(server: &TestServer, run_id: &str, with_erased: bool) {
+    server.created(
+        "/api/v1/runs",
+        &json!({ "run_id": run_id, "goal": "g", "plan": [{ "do": "it" }] }),
+    );
+    server.created(
+        &format!("/api/v1/runs/{run_id}/evidence/environment"),
+        &json!({ "sdk_mode": "inline", "telemetry_enabled": true, "debug_mode": false, "dry_run": false }),
+    );
+    let step = |index: u32| {
+        server.created(
+            &format!("/api/v1/runs/{run_id}/steps"),
+            &json!({ "step_index": index, "skill_name": "pay", "status": "success", "idempotency_key": format!("{run_id}-{index}"),
+                "params": { "of": run_id }, "timestamp": now().to_string() }),
+        )
+    };
+    step(0);
+    let second = step(1);
+    server.created(
+        &format!("/api/v1/runs/{run_id}/evidence/policy-decision"),
+        &json!({ "policy_type": "budget", "decision": "GRANTED", "policies_evaluated": [] }),
+    );
+    if with_erased {
+        erase(server, &second);
+    }
+    server.complete(run_id);
+}
+
+fn erase(server: &TestServer, created: &Value) {
+    let id = created["receipt"]["record_id"].as_str().unwrap();
+    let erased = server.request(
+        Method::DELETE,
+        &format!("/api/v1/records/{id}/body"),
+        &[("content-type", "application/json")],
+        Body::from(json!({ "reason": "asked for" }).to_string()),
+    );
+    assert_eq!(erased.status, 200, "{}", erased.text());
+}
+
+fn archive(server: &TestServer) {
+    let later = now().checked_add_micros(200 * DAY).unwrap();
+    assert!(server.app.ledger.retain(later).unwrap() > 0);
+}
+
+fn seal(server: &TestServer, run_id: &str) {
+    server.created(&format!("/api/v1/runs/{run_id}/seal"), &json!({}));
+}
+
+#[test]
+fn a_trace_tells_an_archived_step_from_an_erased_one() {
+    let server = TestServer::new();
+    run(&server, "r", true);
+    let before = server.get("/api/v1/traces/r").ok();
+    assert_eq!(
+        (&before["archived"], &before["erased"]),
+        (&json!(false), &json!(false))
+    );
+    seal(&server, "r");
+    archive(&server);
+    let trace = server.get("/api/v1/traces/r").ok();
+    let said = |step: &Value| ["archived", "erased", "status", "skill_name"].map(|name| step[name].clone());
+    assert_eq!(
+        said(&trace["steps"][0]),
+        [json!(true), json!(false), json!("archived"), json!("archived")]
+    );
+    assert_eq!(
+        said(&trace["steps"][1]),
+        [json!(false), json!(true), json!("erased"), json!("erased")]
+    );
+    assert_eq!(
+        [&trace["archived"], &trace["erased"], &trace["plan"]],
+        [&json!(true), &json!(false), &Value::Null]
+    );
+    assert_eq!(trace["total_steps"], 2, "what is projected stays");
+}
+
+#[test]
+fn the_logs_of_an_archived_run_say_that_it_is_archived() {
+    let server = TestServer::new();
+    run(&server, "r", true);
+    let metrics = json!({ "resourceMetrics": [{
+        "resource": { "attributes": [{ "key": "deponent.run.id", "value": { "stringValue": "r" } }] },
+        "scopeMetrics": [{ "scope": { "name": "meter" }, "metrics": [{ "name": "m", "unit": "s", "gauge": {
+            "dataPoints": [{ "timeUnixNano": "1767323045000000000", "asDouble": 1.5 }] } }] }],
+    }] });
+    assert_eq!(server.post("/v1/metrics", &metrics).ok(), json!({}));
+    server.created(
+        "/api/v1/system-records",
+        &json!({ "component": "db", "event_type": "SLOW", "severity": "WARN", "summary": "s", "correlation_id": "r" }),
+    );
+    seal(&server, "r");
+    let read = |path: &str| server.get(&format!("/api/v1/logs/{path}")).ok();
+    let none = json!({ "archived": 0, "erased": 1, "missing": 0 });
+    assert_eq!(read("llm-runs/r/governance")["gone"], none);
+    archive(&server);
+    let steps = read("llm-runs/r/trace")["steps"].clone();
+    assert_eq!([&steps[0]["status"], &steps[1]["status"]], ["archived", "erased"]);
+    let replay = read("llm-runs/r/replay");
+    let shown: Vec<[&str; 3]> = replay["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| ["source", "action", "outcome"].map(|name| event[name].as_str().unwrap()))
+        .collect();
+    for event in [["llm", "archived", "archived"], ["llm", "erased", "erased"]] {
+        assert!(shown.contains(&event), "{shown:?}");
+    }
+    // A decision that cannot be read is not "no decision".
+    let gone = json!({ "archived": 2, "erased": 1, "missing": 0 });
+    assert_eq!(replay["gone"], gone);
+    let governance = read("llm-runs/r/governance");
+    assert_eq!((&governance["events"], &governance["gone"]), (&json!([]), &gone));
+    let telemetry = read("system/r/telemetry");
+    assert_eq!(
+        (&telemetry["total"], &telemetry["gone"]["archived"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(
+        read("system/r/snapshot")["details"]["note"],
+        "the environment evidence is archived"
+    );
+    let record = &read("system?component=db")["items"][0];
+    assert_eq!(
+        (&record["component"], &record["severity"]),
+        (&json!("archived"), &json!("archived"))
+    );
+}
+
+#[test]
+fn a_step_that_is_archived_was_done_and_is_found_by_its_key() {
+    let server = TestServer::new();
+    run(&server, "r", true);
+    seal(&server, "r");
+    archive(&server);
+    let found = server.get("/api/v1/steps?idempotency_key=r-0").ok();
+    assert_eq!(
+        (
+            &found["status"],
+            &found["archived"],
+            &found["step_index"],
+            &found["outcome_data"]
+        ),
+        (&json!("archived"), &json!(true), &json!(0), &Value::Null)
+    );
+    let erased = server.get("/api/v1/steps?idempotency_key=r-1");
+    assert_eq!(erased.problem(404), "not_found");
+}
+
+#[test]
+fn traces_that_cannot_be_compared_name_the_step_and_how_it_went() {
+    let server = TestServer::new();
+    // Erased before its end, a run has no root hash: steps must be compared.
+    run(&server, "a", false);
+    run(&server, "b", true);
+    let field = || server.get("/api/v1/traces/diff?left=a&right=b").ok()["divergence"]["field"].clone();
+    assert_eq!(field(), "params");
+    seal(&server, "a");
+    seal(&server, "b");
+    archive(&server);
+    assert_eq!(field(), "archived");
+}
