@@ -213,8 +213,12 @@ impl Records {
             let size = high;
             while low < high {
                 let middle = low + (high - low) / 2;
-                let leaf = self.headers(&[LeafKey::new(ledger_no, middle)])?.pop().unwrap_or_default();
-                let header = Header::decode(&leaf).map_err(|source| RecordError::Header { leaf: middle, source })?;
+                let leaf = self
+                    .headers(&[LeafKey::new(ledger_no, middle)])?
+                    .pop()
+                    .unwrap_or_default();
+                let header =
+                    Header::decode(&leaf).map_err(|source| RecordError::Header { leaf: middle, source })?;
                 if header.recorded_at < at {
                     low = middle + 1;
                 } else {

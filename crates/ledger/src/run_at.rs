@@ -55,7 +55,8 @@ pub fn run_at(store: &dyn Store, run: &RunRow, as_of: LeafKey) -> Result<RunAt, 
         let headers = crate::records::headers(store, &leaves)?;
         for (row, leaf) in rows.iter().zip(&headers) {
             let index = row.leaf.leaf_index();
-            let header = Header::decode(leaf).map_err(|source| RecordError::Header { leaf: index, source })?;
+            let header =
+                Header::decode(leaf).map_err(|source| RecordError::Header { leaf: index, source })?;
             let facts = if adds_up(row.kind) {
                 match facts_of(store, row.leaf, &header, row.step_index)? {
                     Some(facts) => facts,
@@ -105,7 +106,8 @@ fn facts_of(
     };
     match crate::body::stored(store, &[leaf])?.pop() {
         Some(Body::There(row)) => {
-            let body = codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+            let body =
+                codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
             let facts = Facts::read(header, &body).map_err(|error| unreadable(error.to_string()))?;
             Ok(Some(facts))
         }

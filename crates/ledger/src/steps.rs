@@ -61,7 +61,9 @@ pub fn step_places_at(
         let beyond = before.is_some_and(|before| last.leaf >= before);
         let whole = page.len() < ROWS_READ as usize || beyond;
         // Records of a run are in ledger order.
-        let seen = page.into_iter().take_while(|row| before.is_none_or(|before| row.leaf < before));
+        let seen = page
+            .into_iter()
+            .take_while(|row| before.is_none_or(|before| row.leaf < before));
         for row in seen {
             ended |= matches!(row.kind, Kind::TraceCompleted | Kind::TraceAborted);
             if row.kind == Kind::TraceStep {

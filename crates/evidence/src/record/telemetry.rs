@@ -177,7 +177,10 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let points = r#""points":[{"attributes":{},"name":"m","timestamp":"2026-11-21T09:30:00.000000Z","unit":"","value":1}]"#;
-        assert_eq!(text(&telemetry()), format!(r#"{{{points},"resource":{{}},"source":"s"}}"#));
+        assert_eq!(
+            text(&telemetry()),
+            format!(r#"{{{points},"resource":{{}},"source":"s"}}"#)
+        );
         let whole = Telemetry {
             instance: Some("i-1".into()),
             run_id: Some("r1".into()),

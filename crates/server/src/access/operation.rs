@@ -10,6 +10,8 @@ pub(crate) enum Action {
     Read,
     Write,
     Verify,
+    /// A word of policies already; no route does it yet.
+    #[allow(dead_code)]
     Export,
     Manage,
 }
@@ -31,7 +33,8 @@ impl Action {
 pub(crate) enum Trail {
     /// The decision, and that evidence was read.
     Read,
-    /// The decision, and that evidence was taken away.
+    /// The decision, and that evidence was taken away. Of no route yet.
+    #[allow(dead_code)]
     Export,
     /// The decision.
     Decision,
@@ -568,6 +571,9 @@ mod tests {
             .collect();
         let missing: Vec<_> = routes.difference(&rows).collect();
         let beyond: Vec<_> = rows.difference(&routes).collect();
-        assert!(missing.is_empty() && beyond.is_empty(), "without a row {missing:?}, without a route {beyond:?}");
+        assert!(
+            missing.is_empty() && beyond.is_empty(),
+            "without a row {missing:?}, without a route {beyond:?}"
+        );
     }
 }

@@ -113,7 +113,8 @@ impl Run {
         };
         if let (Past::Unknown(..), Some(body)) = (&past, started.body.bytes()) {
             let header = started.header()?;
-            let facts = Facts::read(&header, body).map_err(|error| damaged(row.started_leaf.leaf_index(), &error))?;
+            let facts =
+                Facts::read(&header, body).map_err(|error| damaged(row.started_leaf.leaf_index(), &error))?;
             if let Facts::RunStarted(facts) = &facts {
                 row.state = RunState::start(facts, header.recorded_at);
             }
@@ -134,7 +135,9 @@ impl Run {
     /// # Errors
     /// 400 `as_of_too_far`: what it was in that tree cannot be told at the cost of a read.
     pub(crate) fn known(&self) -> Result<(), ApiError> {
-        let Past::Unknown(why, _) = self.past else { return Ok(()) };
+        let Past::Unknown(why, _) = self.past else {
+            return Ok(());
+        };
         let message = format!(
             "query: as_of: the run has changed since, and what it was then is not told, as {why} \
              (at most {FOLDED_RECORDS_MAX} are added up again): read it without as_of and cursor"

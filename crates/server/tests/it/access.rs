@@ -588,7 +588,12 @@ fn allowed_at(reads: ::server::Level, writes: ::server::Level) -> [usize; 4] {
     let policies = ::server::Policies::load(None).unwrap();
     keyed.server.app.access = ::server::Access::new(policies, ::server::Levels { reads, writes }, None);
     keyed.server.router = ::server::router(keyed.server.app.clone());
-    keyed.as_("writer", Method::POST, "/api/v1/runs", &json!({ "run_id": "r-1" }));
+    keyed.as_(
+        "writer",
+        Method::POST,
+        "/api/v1/runs",
+        &json!({ "run_id": "r-1" }),
+    );
     keyed.get_as("reader", "/api/v1/logs/llm-runs").ok();
     let hold = json!({ "scope": "run", "run_id": "r-1", "reason": "a dispute" });
     keyed.as_("admin", Method::POST, "/api/v1/holds", &hold);
@@ -606,20 +611,35 @@ fn allowed_at(reads: ::server::Level, writes: ::server::Level) -> [usize; 4] {
 fn reads_are_left_on_record_by_the_level_of_reads_and_what_manages_or_verifies_always() {
     use ::server::Level::{Metadata, None};
     assert_eq!(allowed_at(Metadata, Metadata), [1, 1, 1, 1]);
-    assert_eq!(allowed_at(None, Metadata), [0, 1, 1, 1], "reads are not, all else is");
+    assert_eq!(
+        allowed_at(None, Metadata),
+        [0, 1, 1, 1],
+        "reads are not, all else is"
+    );
 }
 
 #[test]
 fn writes_are_left_on_record_by_the_level_of_writes() {
     use ::server::Level::{Metadata, None};
     assert_eq!(allowed_at(Metadata, None), [1, 0, 1, 1]);
-    assert_eq!(allowed_at(None, None), [0, 0, 1, 1], "what changes who may do what is never silent");
+    assert_eq!(
+        allowed_at(None, None),
+        [0, 0, 1, 1],
+        "what changes who may do what is never silent"
+    );
 }
 
 #[test]
 fn who_erased_a_body_and_why_is_for_who_reads_the_audit_topic() {
     let keyed = Keyed::new();
-    let run = keyed.as_("writer", Method::POST, "/api/v1/runs", &json!({ "run_id": "r-1" })).json();
+    let run = keyed
+        .as_(
+            "writer",
+            Method::POST,
+            "/api/v1/runs",
+            &json!({ "run_id": "r-1" }),
+        )
+        .json();
     let id = run["receipt"]["record_id"].as_str().unwrap();
     let path = format!("/api/v1/records/{id}");
     let erased = keyed.as_(
@@ -631,7 +651,10 @@ fn who_erased_a_body_and_why_is_for_who_reads_the_audit_topic() {
     assert_eq!(erased.status, 200, "{}", erased.text());
     let by = erased.json()["receipt"]["record_id"].as_str().unwrap().to_owned();
     let seen = keyed.get_as("auditor", &path).ok();
-    assert_eq!((&seen["erasure"]["reason"], &seen["erasure"]["record_id"]), (&json!("asked to"), &json!(by)));
+    assert_eq!(
+        (&seen["erasure"]["reason"], &seen["erasure"]["record_id"]),
+        (&json!("asked to"), &json!(by))
+    );
     let seen = keyed.get_as("reader", &path).ok();
     assert_eq!(seen["erased"], true);
     assert_eq!(
@@ -641,7 +664,13 @@ fn who_erased_a_body_and_why_is_for_who_reads_the_audit_topic() {
     );
     let list = "/api/v1/records?kind=erasure.performed";
     assert_eq!(keyed.get_as("reader", list).ok()["items"], json!([]));
-    assert_eq!(keyed.get_as("auditor", list).ok()["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        keyed.get_as("auditor", list).ok()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     let record = format!("/api/v1/records/{by}");
     assert_eq!(keyed.get_as("reader", &record).problem(404), "not_found");
 }

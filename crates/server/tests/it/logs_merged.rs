@@ -37,8 +37,14 @@ fn a_limit_breached_at_the_failure_is_in_the_replay_around_it() {
     server.created("/api/v1/runs/r/evidence/policy-decision", &decision);
     let replay = read(&server, &format!("{RUNS}/r/replay?around=failure"));
     assert_eq!(column(&replay, "events", "source"), ["llm", "policy", "policy"]);
-    assert_eq!(column(&replay, "events", "action"), ["search", "budget", "LimitBreached"]);
-    assert_eq!(column(&replay, "events", "outcome"), ["failure", "DENIED", "BREACHED"]);
+    assert_eq!(
+        column(&replay, "events", "action"),
+        ["search", "budget", "LimitBreached"]
+    );
+    assert_eq!(
+        column(&replay, "events", "outcome"),
+        ["failure", "DENIED", "BREACHED"]
+    );
     assert_eq!(replay["policy_complete"], true);
     // An hour later it is no longer of that minute.
     let server = ticking_server();
@@ -54,7 +60,9 @@ fn audit_events_stand_on_the_page_of_governance_among_whose_records_they_were_re
     let server = TestServer::new();
     let run = "03".repeat(16);
     let steps = |first: u16, count: u16| {
-        let spans: Vec<Value> = (first..first + count).map(|number| crate::server::span(3, number)).collect();
+        let spans: Vec<Value> = (first..first + count)
+            .map(|number| crate::server::span(3, number))
+            .collect();
         server.spans(&spans);
     };
     steps(1, 100);
@@ -64,11 +72,17 @@ fn audit_events_stand_on_the_page_of_governance_among_whose_records_they_were_re
     }
     breached(&server, &run, "late");
     let first = read(&server, &format!("{RUNS}/{run}/governance"));
-    assert_eq!((&first["has_more"], column(&first, "events", "policy_id")), (&json!(true), vec![json!("early")]));
+    assert_eq!(
+        (&first["has_more"], column(&first, "events", "policy_id")),
+        (&json!(true), vec![json!("early")])
+    );
     breached(&server, &run, "after the first page");
     let cursor = first["next_cursor"].as_str().unwrap();
     let second = read(&server, &format!("{RUNS}/{run}/governance?cursor={cursor}"));
-    assert_eq!((&second["has_more"], column(&second, "events", "policy_id")), (&json!(false), vec![json!("late")]));
+    assert_eq!(
+        (&second["has_more"], column(&second, "events", "policy_id")),
+        (&json!(false), vec![json!("late")])
+    );
 }
 
 #[test]
@@ -91,7 +105,11 @@ fn metadata_names_the_ids_that_all_entries_share_and_no_others() {
         "/api/v1/incidents",
         &json!({ "source_run_id": "r", "severity": "HIGH", "summary": "x" }),
     );
-    let incident = opened["incident_id"].as_str().or(opened["id"].as_str()).unwrap().to_owned();
+    let incident = opened["incident_id"]
+        .as_str()
+        .or(opened["id"].as_str())
+        .unwrap()
+        .to_owned();
     let by = json!({ "actor_type": "HUMAN", "actor_id": "ann", "reason": "seen" });
     server.post(&format!("/api/v1/incidents/{incident}/acknowledge"), &by);
     let incidents = read(&server, "/api/v1/logs/audit?entity_type=INCIDENT");

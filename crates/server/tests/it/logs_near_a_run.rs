@@ -45,7 +45,8 @@ fn point(second: u64, value: u32) -> Value {
 
 /// A log record with this in it.
 fn log(server: &TestServer, resource: &[(&str, &str)], text: &str, more: &Value) {
-    let mut record = json!({ "timeUnixNano": format!("{}000000000", BEGAN + 1), "body": { "stringValue": text } });
+    let mut record =
+        json!({ "timeUnixNano": format!("{}000000000", BEGAN + 1), "body": { "stringValue": text } });
     for (key, value) in more.as_object().unwrap() {
         record[key] = value.clone();
     }
@@ -59,14 +60,20 @@ fn log(server: &TestServer, resource: &[(&str, &str)], text: &str, more: &Value)
 fn bonds(telemetry: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let points = telemetry["points"].as_array().unwrap();
-    let mut bonds: Vec<_> = points.iter().map(|point| (text(&point["value"]), text(&point["bound_by"]))).collect();
+    let mut bonds: Vec<_> = points
+        .iter()
+        .map(|point| (text(&point["value"]), text(&point["bound_by"])))
+        .collect();
     bonds.sort();
     bonds
 }
 
 fn summaries(events: &Value) -> Vec<&str> {
     let events = events["events"].as_array().unwrap();
-    let mut summaries: Vec<&str> = events.iter().map(|event| event["summary"].as_str().unwrap()).collect();
+    let mut summaries: Vec<&str> = events
+        .iter()
+        .map(|event| event["summary"].as_str().unwrap())
+        .collect();
     summaries.sort_unstable();
     summaries
 }
@@ -82,16 +89,28 @@ fn metrics_are_bound_by_a_points_run_by_an_exemplars_trace_and_by_instance_and_t
     assert_eq!(stub["status"], "telemetry_not_collected");
 
     // A stock exporter knows the instance, and sends each minute.
-    points(&server, &service, &json!([point(BEGAN + 2, 1), point(BEGAN - 60, 2)]));
+    points(
+        &server,
+        &service,
+        &json!([point(BEGAN + 2, 1), point(BEGAN - 60, 2)]),
+    );
     points(&server, &service, &json!([point(BEGAN + 3_600, 3)]));
-    points(&server, &[("service.instance.id", "agent-2")], &json!([point(BEGAN + 2, 4)]));
+    points(
+        &server,
+        &[("service.instance.id", "agent-2")],
+        &json!([point(BEGAN + 2, 4)]),
+    );
     let mut of_run = point(BEGAN + 9_000, 5);
     of_run["attributes"] = attributes(&[("deponent.run.id", &run)]);
     let mut of_other = point(BEGAN + 2, 6);
     of_other["attributes"] = attributes(&[("deponent.run.id", "other")]);
     let mut seen = point(BEGAN + 9_000, 7);
     seen["exemplars"] = json!([{ "traceId": "03".repeat(16), "spanId": "0000000000000001", "asInt": "1" }]);
-    points(&server, &service, &json!([of_run, of_other, seen, point(BEGAN + 9_000, 8)]));
+    points(
+        &server,
+        &service,
+        &json!([of_run, of_other, seen, point(BEGAN + 9_000, 8)]),
+    );
     let collected = read(&server, &path, "TelemetryResult");
     let of = |value: &str, by: &str| (value.to_owned(), by.to_owned());
     assert_eq!(
@@ -99,7 +118,10 @@ fn metrics_are_bound_by_a_points_run_by_an_exemplars_trace_and_by_instance_and_t
         [of("1", "instance"), of("5", "run"), of("7", "trace")],
         "not what was measured before or long after, by another instance, or for another run"
     );
-    assert_eq!((&collected["total"], &collected["complete"]), (&json!(3), &json!(true)));
+    assert_eq!(
+        (&collected["total"], &collected["complete"]),
+        (&json!(3), &json!(true))
+    );
 }
 
 #[test]
@@ -108,9 +130,16 @@ fn metrics_that_name_a_run_are_not_shown_for_another_of_their_instance() {
     let service = [("service.instance.id", "agent-1")];
     spans(&server, &service, &[span(3, 1)]);
     spans(&server, &service, &[span(4, 1)]);
-    let resource = [("service.instance.id", "agent-1"), ("deponent.run.id", "04040404040404040404040404040404")];
+    let resource = [
+        ("service.instance.id", "agent-1"),
+        ("deponent.run.id", "04040404040404040404040404040404"),
+    ];
     points(&server, &resource, &json!([point(BEGAN + 1, 1)]));
-    let of = |trace: &str| server.get(&format!("{SYSTEM}/{}/telemetry", trace.repeat(16))).ok();
+    let of = |trace: &str| {
+        server
+            .get(&format!("{SYSTEM}/{}/telemetry", trace.repeat(16)))
+            .ok()
+    };
     assert_eq!(of("03")["status"], "telemetry_not_collected");
     assert_eq!(bonds(&of("04")), [("1".to_owned(), "run".to_owned())]);
 }
@@ -135,10 +164,19 @@ fn logs_of_a_service_instance_are_events_of_its_runs_while_they_last() {
     let service = [("service.instance.id", "agent-1")];
     spans(&server, &service, &[span(3, 1)]);
     log(&server, &service, "mine", &json!({}));
-    log(&server, &[("service.instance.id", "agent-2")], "another's", &json!({}));
+    log(
+        &server,
+        &[("service.instance.id", "agent-2")],
+        "another's",
+        &json!({}),
+    );
     let early = format!("{}000000000", BEGAN - 100);
     log(&server, &service, "before", &json!({ "timeUnixNano": early }));
-    let events = read(&server, &format!("{}/events", "03".repeat(16)), "SystemEventsResult");
+    let events = read(
+        &server,
+        &format!("{}/events", "03".repeat(16)),
+        "SystemEventsResult",
+    );
     assert_eq!(summaries(&events), ["mine"]);
 }
 
@@ -150,11 +188,24 @@ fn events_of_a_run_of_eight_days_are_those_of_all_its_days() {
     let mut long = span(3, 1);
     long["startTimeUnixNano"] = json!(format!("{began}000000000"));
     spans(&server, &host, &[long]);
-    for (text, second) in [("first day", began + 60), ("last day", BEGAN - 60), ("before", began - 60)] {
-        log(&server, &host, text, &json!({ "timeUnixNano": format!("{second}000000000") }));
+    for (text, second) in [
+        ("first day", began + 60),
+        ("last day", BEGAN - 60),
+        ("before", began - 60),
+    ] {
+        log(
+            &server,
+            &host,
+            text,
+            &json!({ "timeUnixNano": format!("{second}000000000") }),
+        );
     }
     log(&server, &[("host.name", "h2")], "elsewhere", &json!({}));
-    let events = read(&server, &format!("{}/events", "03".repeat(16)), "SystemEventsResult");
+    let events = read(
+        &server,
+        &format!("{}/events", "03".repeat(16)),
+        "SystemEventsResult",
+    );
     assert_eq!(summaries(&events), ["first day", "last day"]);
 }
 
@@ -162,18 +213,23 @@ fn events_of_a_run_of_eight_days_are_those_of_all_its_days() {
 fn an_environment_that_came_late_and_among_many_is_in_the_snapshot() {
     let server = TestServer::new();
     server.run("r");
-    let steps: Vec<Value> = (0..2_100_u16).map(|number| {
-        let mut span = span(3, number + 1);
-        span["attributes"] = attributes(&[("gen_ai.tool.name", "search")]);
-        span
-    }).collect();
+    let steps: Vec<Value> = (0..2_100_u16)
+        .map(|number| {
+            let mut span = span(3, number + 1);
+            span["attributes"] = attributes(&[("gen_ai.tool.name", "search")]);
+            span
+        })
+        .collect();
     // The trace's own environment would be the first: it belongs to another run.
     for index in 0..3 {
         server.step("r", index, "success");
     }
     spans(&server, &[("deponent.run.id", "of-spans")], &steps);
     for number in 0..40_u16 {
-        let resource = [("deponent.run.id", "of-spans"), ("host.name", &format!("h{number}"))];
+        let resource = [
+            ("deponent.run.id", "of-spans"),
+            ("host.name", &format!("h{number}")),
+        ];
         spans(&server, &resource, &[span(4, number + 1)]);
     }
     log(&server, &[("host.name", "h39")], "on the last host", &json!({}));
@@ -185,7 +241,8 @@ fn an_environment_that_came_late_and_among_many_is_in_the_snapshot() {
 
     let none = read(&server, "r/snapshot", "SystemSnapshotResult");
     assert!(none["details"]["note"].is_string());
-    let environment = json!({ "sdk_mode": "inline", "telemetry_enabled": true, "debug_mode": false, "dry_run": false });
+    let environment =
+        json!({ "sdk_mode": "inline", "telemetry_enabled": true, "debug_mode": false, "dry_run": false });
     server.created("/api/v1/runs/r/evidence/environment", &environment);
     let posted = read(&server, "r/snapshot", "SystemSnapshotResult");
     assert_eq!(posted["details"]["sdk_mode"], "inline");

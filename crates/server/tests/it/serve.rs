@@ -321,7 +321,10 @@ fn a_clean_stop_is_on_record() {
     let stops = server.get("/api/v1/logs/system?event_type=SHUTDOWN").ok();
     assert_eq!(stops["total"], 1);
     let stop = &stops["items"][0];
-    assert_eq!((&stop["severity"], &stop["tenant_id"]), (&"INFO".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&stop["severity"], &stop["tenant_id"]),
+        (&"INFO".into(), &serde_json::Value::Null)
+    );
 }
 
 #[test]
@@ -331,11 +334,15 @@ fn a_damaged_row_is_on_record_once_changes_health_and_is_known_after_a_restart()
     server.complete("r");
     let server = server.reopen_after(|folder| {
         let connection = rusqlite::Connection::open(folder.join("deponent.db")).unwrap();
-        let changed = connection.execute("UPDATE runs SET model = 'another'", []).unwrap();
+        let changed = connection
+            .execute("UPDATE runs SET model = 'another'", [])
+            .unwrap();
         assert_eq!(changed, 1);
     });
     let mut served = Served::of(server);
-    let begun = served.server.post("/api/v1/verifications", &serde_json::json!({}));
+    let begun = served
+        .server
+        .post("/api/v1/verifications", &serde_json::json!({}));
     assert!(matches!(begun.status.as_u16(), 200 | 202), "{}", begun.text());
     let failed = soon(&served.server, "VERIFICATION_FAILED");
     let event = &failed["items"][0];
@@ -353,10 +360,17 @@ fn a_damaged_row_is_on_record_once_changes_health_and_is_known_after_a_restart()
     // Health is looked at after verification has said what it knows.
     let again = (0..400).any(|_| {
         std::thread::sleep(Duration::from_millis(25));
-        served.server.get("/api/v1/logs/system?event_type=HEALTH_CHANGE").ok()["total"] == 2
+        served
+            .server
+            .get("/api/v1/logs/system?event_type=HEALTH_CHANGE")
+            .ok()["total"]
+            == 2
     });
     assert!(again, "it is still unhealthy");
-    let failed = served.server.get("/api/v1/logs/system?event_type=VERIFICATION_FAILED").ok();
+    let failed = served
+        .server
+        .get("/api/v1/logs/system?event_type=VERIFICATION_FAILED")
+        .ok();
     assert_eq!(failed["total"], 1, "what was on record is not recorded again");
     let integrity = served.server.get("/api/v1/logs/audit/integrity").ok();
     assert_eq!(integrity["status"], "tampered");

@@ -288,7 +288,9 @@ impl Store for SqliteStore {
     fn run_traces(&self, run: RunKey, limit: u32) -> Result<Vec<TraceKey>, StoreError> {
         self.read(|c| {
             let mut statement = c
-                .prepare_cached("SELECT trace_id FROM traces WHERE run = ?1 ORDER BY tenant_no, trace_id LIMIT ?2")
+                .prepare_cached(
+                    "SELECT trace_id FROM traces WHERE run = ?1 ORDER BY tenant_no, trace_id LIMIT ?2",
+                )
                 .map_err(unavailable)?;
             let mut found = statement.query((run.as_i64(), limit)).map_err(unavailable)?;
             let mut traces = Vec::new();

@@ -125,7 +125,9 @@ impl StateDb {
     pub fn found(&self, origin: &str) -> Result<Option<String>, StoreError> {
         use rusqlite::OptionalExtension;
         self.lock()
-            .query_row("SELECT found FROM findings WHERE origin = ?1", [origin], |row| row.get(0))
+            .query_row("SELECT found FROM findings WHERE origin = ?1", [origin], |row| {
+                row.get(0)
+            })
             .optional()
             .map_err(unavailable)
     }

@@ -168,7 +168,11 @@ pub(super) async fn replay(
         decisions.sort_by_key(key_of_row);
 
         // A page is some of both; what is of no run stands on it by its time.
-        let mut keys: Vec<Key> = steps.iter().map(key).chain(decisions.iter().map(key_of_row)).collect();
+        let mut keys: Vec<Key> = steps
+            .iter()
+            .map(key)
+            .chain(decisions.iter().map(key_of_row))
+            .collect();
         keys.sort_unstable();
         let from = usize::try_from(run.from).unwrap_or(usize::MAX).min(keys.len());
         let next = keys.len().min(from + PAGE_STEPS_MAX);
@@ -212,7 +216,10 @@ pub(super) async fn replay(
         })?;
         let end_of_tree = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
         let about = about_run(ledger, tenant, &run, None, end_of_tree)?;
-        let audited = about.events.into_iter().filter(|event| window.holds(event.timestamp));
+        let audited = about
+            .events
+            .into_iter()
+            .filter(|event| window.holds(event.timestamp));
         events.extend(
             audited
                 .filter(|event| on_page((event.timestamp, u64::MAX)))

@@ -249,7 +249,13 @@ fn points_say_which_run_which_traces_and_which_instance_they_belong_to() {
     };
     let histogram = HistogramDataPoint {
         time_unix_nano: START,
-        exemplars: vec![exemplar(2), exemplar(1), exemplar(2), exemplar(0), Exemplar::default()],
+        exemplars: vec![
+            exemplar(2),
+            exemplar(1),
+            exemplar(2),
+            exemplar(0),
+            Exemplar::default(),
+        ],
         ..HistogramDataPoint::default()
     };
     let of_run = NumberDataPoint {
@@ -312,9 +318,18 @@ fn a_record_of_points_names_a_bounded_number_of_runs_and_traces() {
     }))]));
     let bodies: Vec<_> = lowered.drafts.iter().map(body).collect();
     let count = |name: &str| -> Vec<usize> {
-        let lists = bodies.iter().map(|body| body[name].as_array().map_or(0, Vec::len));
+        let lists = bodies
+            .iter()
+            .map(|body| body[name].as_array().map_or(0, Vec::len));
         lists.collect()
     };
-    assert_eq!((count("points"), count("run_ids")), (vec![256, 256, 89], vec![256, 256, 89]));
-    assert_eq!(count("trace_ids"), [256, 256, 88 + 64], "of the exemplars of one point the first 64 traces");
+    assert_eq!(
+        (count("points"), count("run_ids")),
+        (vec![256, 256, 89], vec![256, 256, 89])
+    );
+    assert_eq!(
+        count("trace_ids"),
+        [256, 256, 88 + 64],
+        "of the exemplars of one point the first 64 traces"
+    );
 }

@@ -62,7 +62,9 @@ pub(super) async fn events(
         let instance_as_of = instance_size(ledger, &run, params.cursor.is_none(), params.instance_as_of)?;
         let (page, complete) = of_run(ledger, tenant, &run, instance_as_of)?;
         let events: Vec<SystemRecordOut> = page.events.into_iter().map(SystemEvent::into_record).collect();
-        let next = page.next.map(|next| run.cursor(tenant, READ, next.encode(), instance_as_of));
+        let next = page
+            .next
+            .map(|next| run.cursor(tenant, READ, next.encode(), instance_as_of));
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
         caller.answered(events.len());
         metadata.answer(&SystemEvents {

@@ -64,7 +64,9 @@ pub(super) async fn replay(
         let window = Window::around(state.completed_at.unwrap_or(state.started_at));
         let from = Begin::decode(run.from);
         let page = in_window(ledger, tenant, &run, instance_as_of, window, from)?;
-        let next = page.next.map(|next| run.cursor(tenant, READ, next.encode(), instance_as_of));
+        let next = page
+            .next
+            .map(|next| run.cursor(tenant, READ, next.encode(), instance_as_of));
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
         caller.answered(page.events.len());
         metadata.answer(&SystemReplay {

@@ -55,7 +55,11 @@ pub(super) struct Surroundings {
 }
 
 /// Reads what the environments of a run name.
-pub(super) fn surroundings(ledger: &Ledger, tenant: &Arc<Tenant>, run: &Run) -> Result<Surroundings, ApiError> {
+pub(super) fn surroundings(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    run: &Run,
+) -> Result<Surroundings, ApiError> {
     #[derive(Deserialize)]
     struct Wire {
         #[serde(default)]
@@ -104,7 +108,11 @@ pub(super) struct Stretch {
 
 /// The leaves of a tenant that were recorded while something happened, and [`APART_MICROS`] before and after. Whatever
 /// is found among them says itself when it happened.
-pub(super) fn recorded_around(ledger: &Ledger, tenant: &Arc<Tenant>, window: Window) -> Result<Stretch, ApiError> {
+pub(super) fn recorded_around(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    window: Window,
+) -> Result<Stretch, ApiError> {
     let records = ledger.records(tenant);
     let moved = |at: Timestamp, by: i64| at.checked_add_micros(by);
     Ok(Stretch {
@@ -118,7 +126,9 @@ pub(super) fn within(
     (below, end): (Option<LeafKey>, LeafKey),
     stretch: Option<Stretch>,
 ) -> (Option<LeafKey>, LeafKey) {
-    let Some(stretch) = stretch else { return (below, end) };
+    let Some(stretch) = stretch else {
+        return (below, end);
+    };
     // What lies above the leaf before the first; leaves of a ledger before are no harm.
     let first = LeafKey::from_i64(stretch.first.as_i64().saturating_sub(1));
     (below.max(Some(first)), end.min(stretch.end))

@@ -183,10 +183,15 @@ impl Bound {
         }
         let mut traces = header.trace_id.as_deref().into_iter();
         let mut exemplars = named.metric.exemplar_trace_ids.iter().map(String::as_str);
-        if traces.any(|trace| self.traces.contains(trace)) || exemplars.any(|trace| self.traces.contains(trace)) {
+        if traces.any(|trace| self.traces.contains(trace))
+            || exemplars.any(|trace| self.traces.contains(trace))
+        {
             return Some("trace");
         }
-        let of_instance = body.instance.as_ref().is_some_and(|instance| self.instances.contains(instance));
+        let of_instance = body
+            .instance
+            .as_ref()
+            .is_some_and(|instance| self.instances.contains(instance));
         (run_id.is_none() && of_instance && self.window.holds(point.timestamp)).then_some("instance")
     }
 }
@@ -220,14 +225,19 @@ impl Leaves {
         let mut found = Self::default();
         let traces = bound.traces.iter().map(|trace| facet("telemetry.trace", trace));
         for facet in traces.chain([facet("telemetry.run", &bound.run_id)]) {
-            let page = ledger.store().facet_find(tenant.tenant_no, &query(facet, (below, end)))?;
+            let page = ledger
+                .store()
+                .facet_find(tenant.tenant_no, &query(facet, (below, end)))?;
             found.named.extend(page.leaves);
         }
         found.all.clone_from(&found.named);
         if !bound.instances.is_empty() {
             let stretch = recorded_around(ledger, tenant, bound.window)?;
             for instance in &bound.instances {
-                let query = query(facet("telemetry.instance", instance), within((below, end), Some(stretch)));
+                let query = query(
+                    facet("telemetry.instance", instance),
+                    within((below, end), Some(stretch)),
+                );
                 found
                     .all
                     .extend(ledger.store().facet_find(tenant.tenant_no, &query)?.leaves);
@@ -277,7 +287,9 @@ pub(super) async fn telemetry(
             if !is_named && !bound.window.holds(header.occurred_at) {
                 continue;
             }
-            let Some(record) = records.read(&[leaf])?.pop() else { continue };
+            let Some(record) = records.read(&[leaf])?.pop() else {
+                continue;
+            };
             let body = match &record.body {
                 Body::There(body) => body,
                 Body::Gone(why) => {

@@ -124,7 +124,9 @@ pub(in super::super) fn instance_size(
 ) -> Result<u64, ApiError> {
     if !is_first {
         if asked.is_some_and(|asked| asked != run.beside) {
-            return Err(bad("query: instance_as_of: the cursor was made at another tree size"));
+            return Err(bad(
+                "query: instance_as_of: the cursor was made at another tree size",
+            ));
         }
         return Ok(run.beside);
     }
@@ -344,9 +346,8 @@ pub(super) fn of_run(
 ) -> Result<(SystemPage, bool), ApiError> {
     let state = &run.row.state;
     let mut found = Found::from(Begin::decode(run.from));
-    let mut add = |facets: &[String], recorded| {
-        found.add(ledger, tenant, run, instance_as_of, facets, recorded)
-    };
+    let mut add =
+        |facets: &[String], recorded| found.add(ledger, tenant, run, instance_as_of, facets, recorded);
     let (traces, all_traces) = run.traces(ledger)?;
     let mut names = BTreeSet::from([state.run_id.clone(), state.trace_id.clone()]);
     for name in &names {
@@ -358,8 +359,13 @@ pub(super) fn of_run(
     }
     let around = surroundings(ledger, tenant, run)?;
     let window = duration(run);
-    let places = [("system.host", &around.hosts), ("system.instance", &around.instances)];
-    let places = places.into_iter().flat_map(|(of, values)| values.iter().map(move |value| facet(of, value)));
+    let places = [
+        ("system.host", &around.hosts),
+        ("system.instance", &around.instances),
+    ];
+    let places = places
+        .into_iter()
+        .flat_map(|(of, values)| values.iter().map(move |value| facet(of, value)));
     match window.minutes() {
         Some(minutes) => {
             for place in places {
