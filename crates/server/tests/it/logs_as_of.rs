@@ -9,7 +9,7 @@ const RUNS: &str = "/api/v1/logs/llm-runs";
 
 fn at(server: &TestServer, path: &str, as_of: u64) -> Value {
     let answer = server.get(&format!("{path}?as_of={as_of}")).ok();
-    if answer.get("metadata").is_some() {
+    if path.starts_with(RUNS) {
         assert_checksum(&answer);
     }
     assert_eq!(answer.get("as_of").unwrap_or(&json!(as_of)), &json!(as_of));
