@@ -374,7 +374,7 @@ fn a_damaged_row_is_on_record_once_changes_health_and_is_known_after_a_restart()
         .ok();
     assert_eq!(failed["total"], 1, "what was on record is not recorded again");
     let integrity = served.server.get("/api/v1/logs/audit/integrity").ok();
-    assert_eq!(integrity["status"], "tampered");
+    assert_eq!(integrity["integrity"]["status"], "tampered");
     let findings = integrity["integrity"]["findings"].to_string();
     assert!(findings.contains("runs.model"), "{findings}");
     served.stop();
