@@ -156,12 +156,11 @@ impl Run {
 
     /// The traces that the run had, at most [`TRACES_MAX`], and whether those are all.
     pub(crate) fn traces(&self, ledger: &Ledger) -> Result<(Vec<String>, bool), ApiError> {
-        let mut traces = match &self.past {
-            Past::Folded(traces) => traces.clone(),
-            _ => {
-                let traces = ledger.store().run_traces(self.row.key, TRACES_MAX + 1)?;
-                traces.iter().map(TraceKey::text).collect()
-            }
+        let mut traces = if let Past::Folded(traces) = &self.past {
+            traces.clone()
+        } else {
+            let traces = ledger.store().run_traces(self.row.key, TRACES_MAX + 1)?;
+            traces.iter().map(TraceKey::text).collect()
         };
         let max = usize::try_from(TRACES_MAX).unwrap_or(usize::MAX);
         let whole = traces.len() <= max;

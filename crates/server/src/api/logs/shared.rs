@@ -35,6 +35,7 @@ impl Named {
         // A state may hold anything under these names; only text names something.
         #[derive(Default, Deserialize)]
         #[serde(default)]
+        #[allow(clippy::struct_field_names)] // the names in the body
         struct State {
             incident_id: Value,
             policy_id: Value,

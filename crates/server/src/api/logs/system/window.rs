@@ -366,25 +366,22 @@ pub(super) fn of_run(
     let places = places
         .into_iter()
         .flat_map(|(of, values)| values.iter().map(move |value| facet(of, value)));
-    match window.minutes() {
-        Some(minutes) => {
-            for place in places {
-                for minute in &minutes {
-                    add(&[place.clone(), facet("system.minute", minute)], None)?;
-                }
+    if let Some(minutes) = window.minutes() {
+        for place in places {
+            for minute in &minutes {
+                add(&[place.clone(), facet("system.minute", minute)], None)?;
             }
         }
-        None => {
-            let instance = ledger.tenant(INSTANCE);
-            let recorded = Recorded {
-                own: recorded_around(ledger, tenant, window)?,
-                instance: instance
-                    .map(|instance| recorded_around(ledger, &instance, window))
-                    .transpose()?,
-            };
-            for place in places {
-                add(&[place], Some(recorded))?;
-            }
+    } else {
+        let instance = ledger.tenant(INSTANCE);
+        let recorded = Recorded {
+            own: recorded_around(ledger, tenant, window)?,
+            instance: instance
+                .map(|instance| recorded_around(ledger, &instance, window))
+                .transpose()?,
+        };
+        for place in places {
+            add(&[place], Some(recorded))?;
         }
     }
     let page = found.read(ledger, tenant, |record| {
