@@ -3,20 +3,22 @@
 //! They are read as written, then resolved once into types that cannot be wrong.
 //! Unknown keys are errors, in the file and in the environment.
 
+mod file;
+mod oidc;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use evidence::record::Role;
 use ledger::once::{LEASE_SECS_DEFAULT, LEASE_SECS_MAX, OnOutage, OnceOptions};
-use serde::Deserialize;
 use store::redis::RedisAof;
+
+use file::{File, read_file};
 
 use crate::output::Usage;
 
-/// Longest settings file that is read.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+pub(crate) use oidc::OidcSettings;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
 const VARIABLES: [&str; 35] = [
@@ -57,191 +59,6 @@ const VARIABLES: [&str; 35] = [
     "DEPONENT_TLOG_PUBLIC",
 ];
 
-/// The file as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    listen: Option<String>,
-    grpc_listen: Option<String>,
-    data_dir: Option<PathBuf>,
-    database_url: Option<String>,
-    redis_url: Option<String>,
-    idempotency: IdempotencyTable,
-    log: Option<String>,
-    ledger: LedgerTable,
-    runs: RunsTable,
-    retention: RetentionTable,
-    policies: Option<PathBuf>,
-    rate_limit: Option<u32>,
-    record: RecordTable,
-    oidc: OidcTable,
-    tls: TlsTable,
-    tlog: TlogTable,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct IdempotencyTable {
-    on_outage: Option<String>,
-    lease: Option<String>,
-    key_file: Option<PathBuf>,
-    redis_aof: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct LedgerTable {
-    origin: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RunsTable {
-    seal_after: Option<String>,
-    abandon_after: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RetentionTable {
-    minimum: Option<String>,
-    runs: Option<String>,
-    synthetic: Option<String>,
-    system: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RecordTable {
-    reads: Option<String>,
-    writes: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct OidcTable {
-    issuer: Option<String>,
-    audience: Option<String>,
-    jwks: Option<String>,
-    tenant: Option<String>,
-    tenant_claim: Option<String>,
-    role_claim: Option<String>,
-    roles: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct TlsTable {
-    cert: Option<PathBuf>,
-    key: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct TlogTable {
-    public: Option<bool>,
-}
-
-/// Sign-in by the tokens of an issuer.
-#[derive(Debug)]
-#[cfg_attr(not(feature = "serve"), allow(dead_code))]
-pub(crate) struct OidcSettings {
-    pub(crate) issuer: String,
-    pub(crate) audience: String,
-    /// An address, or a file; `None`: where the issuer says.
-    pub(crate) jwks: Option<String>,
-    pub(crate) tenant: Option<String>,
-    pub(crate) tenant_claim: String,
-    pub(crate) role_claim: String,
-    pub(crate) roles: BTreeMap<String, Role>,
-}
-
-impl OidcSettings {
-    /// Whom tokens let in. A tenant that all tokens are of, and where keys are, stand in a hash alone: neither is
-    /// anybody's to know, and a change of it shows.
-    fn on_record(&self) -> Vec<(&'static str, String)> {
-        let roles: Vec<_> = self
-            .roles
-            .iter()
-            .map(|(word, role)| format!("{word}={}", role.as_str()))
-            .collect();
-        let absent = || "none".to_owned();
-        let unseen = [
-            self.jwks.clone().unwrap_or_else(absent),
-            self.tenant.clone().unwrap_or_else(absent),
-        ];
-        vec![
-            ("oidc.audience", self.audience.clone()),
-            ("oidc.role_claim", self.role_claim.clone()),
-            ("oidc.roles", roles.join(" ")),
-            (
-                "oidc.source",
-                format!(
-                    "sha256:{}",
-                    evidence::hex_string(&evidence::sha256(unseen.join("\n").as_bytes()))
-                ),
-            ),
-            (
-                "oidc.tenant",
-                match self.tenant {
-                    Some(_) => "one for all tokens".to_owned(),
-                    None => format!("claim {}", self.tenant_claim),
-                },
-            ),
-        ]
-    }
-}
-
-impl OidcTable {
-    /// `None`: nobody signs in by token.
-    fn resolve(self, variable: impl Fn(&str) -> Option<String>) -> Result<Option<OidcSettings>> {
-        let pick = |name: &str, file: Option<String>| {
-            let value = variable(&format!("DEPONENT_OIDC_{name}")).or(file);
-            value.filter(|value| !value.is_empty())
-        };
-        let (issuer, audience) = (pick("ISSUER", self.issuer), pick("AUDIENCE", self.audience));
-        let (jwks, tenant) = (pick("JWKS", self.jwks), pick("TENANT", self.tenant));
-        let Some(issuer) = issuer else {
-            if audience.is_some() || jwks.is_some() {
-                bail!(Usage(
-                    "oidc.issuer: is missing; tokens are those of one issuer".into()
-                ));
-            }
-            return Ok(None);
-        };
-        // Else a token that the issuer made for another program would let its bearer in here.
-        let Some(audience) = audience else {
-            bail!(Usage(
-                "oidc.audience: is missing; it says which tokens are meant for this server".into()
-            ));
-        };
-        if let Some(tenant) = &tenant
-            && !ledger::is_tenant_name(tenant)
-            && tenant != ledger::INSTANCE
-        {
-            bail!(Usage(format!("oidc.tenant: {tenant:?} is no tenant's name")));
-        }
-        let mut roles = BTreeMap::new();
-        for (said, role) in self.roles {
-            let Some(known) = Role::parse(&role) else {
-                bail!(Usage(format!(
-                    "oidc.roles: {role:?} is none of reader, writer, auditor, admin, operator"
-                )));
-            };
-            roles.insert(said, known);
-        }
-        Ok(Some(OidcSettings {
-            issuer,
-            audience,
-            jwks,
-            tenant,
-            tenant_claim: pick("TENANT_CLAIM", self.tenant_claim).unwrap_or_else(|| "tenant".into()),
-            role_claim: pick("ROLE_CLAIM", self.role_claim).unwrap_or_else(|| "role".into()),
-            roles,
-        }))
-    }
-}
-
 /// What flags say.
 #[derive(Debug, Default)]
 pub(crate) struct Flags {
@@ -253,6 +70,7 @@ pub(crate) struct Flags {
 
 /// Resolved settings.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "serve"), allow(dead_code))]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// `None`: off.
@@ -333,6 +151,7 @@ impl Settings {
     }
 
     /// The settings that a start puts on record, where every tenant reads them: no secrets, no paths, no tenants.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) fn on_record(&self) -> BTreeMap<String, String> {
         let millis = |micros: i64| format!("{}ms", micros / 1_000);
         let grpc = self.grpc_listen.map_or_else(|| "off".into(), |at| at.to_string());
@@ -604,25 +423,6 @@ fn secret_file(path: &Path) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn read_file(path: &Path) -> Result<File> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if metadata.len() > FILE_BYTES_MAX {
-        bail!(Usage(format!(
-            "{} is longer than any settings file",
-            path.display()
-        )));
-    }
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).map_err(|error| {
-        Usage(format!(
-            "{}: {}",
-            path.display(),
-            error.to_string().trim().replace('\n', " ")
-        ))
-        .into()
-    })
-}
-
 fn address(name: &str, text: &str) -> Result<SocketAddr> {
     let mut found = text.to_socket_addrs().map_err(|_| {
         Usage(format!(
@@ -757,7 +557,7 @@ mod tests {
         )
         .unwrap();
         let oidc = table.oidc.resolve(|_| None).unwrap().unwrap();
-        assert_eq!(oidc.roles["auditors"], Role::Auditor);
+        assert_eq!(oidc.roles["auditors"], evidence::record::Role::Auditor);
         let table: File =
             toml::from_str("[oidc]\nissuer = \"https://i\"\naudience = \"a\"\nroles = { x = \"god\" }")
                 .unwrap();

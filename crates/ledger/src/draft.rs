@@ -243,3 +243,34 @@ impl Salts {
         self.drawn.pop().unwrap_or_default()
     }
 }
+
+impl Draft {
+    /// A draft of what the service itself notes about who calls, in the audit ledger's name.
+    ///
+    /// # Errors
+    /// The body is longer than a record may be.
+    pub fn of_no_run(
+        facts: Facts,
+        (kind, body): (Kind, &[u8]),
+        actor: (ActorType, Option<Arc<str>>),
+        occurred_at: Timestamp,
+        salts: &mut Salts,
+    ) -> Result<Self, BodyTooLarge> {
+        Ok(Self {
+            kind,
+            bind: Bind::None,
+            identity: None,
+            content: None,
+            trace_id: None,
+            correlation_id: None,
+            actor,
+            occurred_at,
+            source_domain: SourceDomain::Logs,
+            source_component: "access",
+            origin: Origin::System,
+            body: salts.seal(kind, body)?,
+            facts,
+            expect_run_seq: None,
+        })
+    }
+}
