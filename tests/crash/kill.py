@@ -60,7 +60,8 @@ def rounds(binary: str, data: Path, count: int, seed: int, lose: bool = False) -
             witness.check(client, rng)
             witness.send_again(client)
             if n % 25 == 0 or n == count:
-                print(f"round {n}: {len(witness.receipts)} receipts and {len(witness.traces)} traces acknowledged, "
+                print(f"round {n}: {len(witness.receipts)} receipts, {len(witness.traces)} traces "
+                      f"and {len(witness.logs)} provenance logs acknowledged, "
                       f"{witness.size} leaves, {len(witness.checkpoints)} checkpoints kept", flush=True)
         client = Client(server.port)
         witness.check(client, rng, everything=True)
@@ -106,6 +107,7 @@ def main() -> int:
         print("crash: 0 passed, 1 failed")
         return 1
     print(f"{options.rounds} kills, {len(witness.receipts)} receipts, {len(witness.traces)} traces, "
+          f"{len(witness.logs)} provenance logs, "
           f"{witness.size} leaves, {len(witness.checkpoints)} checkpoints: nothing lost, nothing twice "
           f"({time.monotonic() - begun:.0f} s, seed {options.seed})")
     print("crash: 1 passed, 0 failed")

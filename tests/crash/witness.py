@@ -9,6 +9,7 @@ the server. Anything else than everything is a `Broken`.
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import os
@@ -33,6 +34,7 @@ REQUEST_SECS_MAX = 20.0
 SPANS_A_TRACE = 6
 TRACES_A_REQUEST = 3
 STEPS_A_RUN = 25
+PROVENANCE = "/api/v1/provenance"
 
 
 class Broken(Exception):
@@ -150,6 +152,8 @@ class Witness:
     traces: dict[str, set[str]] = field(default_factory=dict)
     # Requests whose answer never came, to be sent again as a client would.
     unanswered: list[tuple[str, Any]] = field(default_factory=list)
+    # Provenance logs that were acknowledged: id -> what was sent.
+    logs: dict[str, dict[str, Any]] = field(default_factory=dict)
     checkpoints: dict[int, bytes] = field(default_factory=dict)
     size: int = 0
     refused: dict[str, int] = field(default_factory=dict)
@@ -157,6 +161,7 @@ class Witness:
     lock: threading.Lock = field(default_factory=threading.Lock)
     receipts_checked: int = 0
     traces_checked: int = 0
+    logs_checked: int = 0
 
     # --- writing ---
 
@@ -165,8 +170,10 @@ class Witness:
         try:
             status, answer = client.ask("POST", path, body)
         except Gone:
+            # A provenance log has no identity: sent again it would be another, so it is not.
             with self.lock:
-                self.unanswered.append((path, body))
+                if path != PROVENANCE:
+                    self.unanswered.append((path, body))
             raise
         if status == 503 or status == 429:
             with self.lock:
@@ -175,7 +182,8 @@ class Witness:
                 except ValueError:
                     code = "?"
                 self.refused[code] = self.refused.get(code, 0) + 1
-                self.unanswered.append((path, body))
+                if path != PROVENANCE:
+                    self.unanswered.append((path, body))
             return None
         if path == "/v1/traces":
             demand(status == 200, f"{path}: {status} {answer[:300]!r}")
@@ -190,6 +198,8 @@ class Witness:
         receipt = answer["receipt"]
         with self.lock:
             self.receipts.append(Receipt(receipt["leaf_index"], receipt["leaf_hash"]))
+            if path == PROVENANCE:
+                self.logs[answer["id"]] = body
             self.size = max(self.size, receipt["tree_size"])
         return answer
 
@@ -218,6 +228,16 @@ class Witness:
             if self.send(client, "/v1/traces", spans(rng)) is None:
                 stop.wait(0.02)
 
+    def write_logs(self, port: int, stop: threading.Event, rng: random.Random) -> None:
+        """Provenance, as a program logs it that may be killed at any moment."""
+        client = Client(port)
+        while not stop.is_set():
+            body = {"input": {"prompt": f"{rng.getrandbits(64):016x}"},
+                    "output": {"text": "x" * rng.randint(0, 2_000), "n": rng.getrandbits(32)},
+                    "runtime_ms": rng.randint(0, 9_000)}
+            if self.send(client, PROVENANCE, body) is None:
+                stop.wait(0.02)
+
     def watch(self, port: int, stop: threading.Event) -> None:
         """Keeps every checkpoint that can be had."""
         client = Client(port)
@@ -237,8 +257,8 @@ class Witness:
             known = self.checkpoints.setdefault(checkpoint.size, checkpoint.root)
         demand(known == checkpoint.root, f"two roots were signed at {checkpoint.size} leaves")
 
-    def load(self, port: int, rng: random.Random, runs: int = 3, traces: int = 2) -> Load:
-        return Load(self, port, rng, runs, traces)
+    def load(self, port: int, rng: random.Random, runs: int = 3, traces: int = 2, logs: int = 1) -> Load:
+        return Load(self, port, rng, runs, traces, logs)
 
     # --- checking ---
 
@@ -267,6 +287,11 @@ class Witness:
         for trace in new:
             self.check_trace(client, trace)
         self.traces_checked = len(traces)
+        logs = list(self.logs)
+        new = logs if everything else logs[self.logs_checked:] + rng.sample(logs, min(10, len(logs)))
+        for log in new:
+            self.check_log(client, log)
+        self.logs_checked = len(logs)
         self.keep_checkpoint(client)
         sizes = sorted(self.checkpoints)
         if not everything and len(sizes) > 24:
@@ -278,6 +303,15 @@ class Witness:
             proof = client.get(f"/api/v1/ledger/proofs/consistency?first={old}&second={size}")
             path = [base64.b64decode(h) for h in proof["hashes"]]
             tlog_check.check_consistency(old, size, path, self.checkpoints[old], root)
+
+    def check_log(self, client: Client, log: str) -> None:
+        sent = self.logs[log]
+        record = client.get(f"/api/v1/records/{log}")
+        for part in ("input", "output", "runtime_ms"):
+            demand(record["body"][part] == sent[part], f"provenance log {log} has another {part}")
+        found = client.get(f"{PROVENANCE}?input_hash={sha256_of(sent['input'])}")["items"]
+        demand([item["id"] for item in found] == [log], f"provenance log {log} is found as {found!r}"[:300])
+        demand(json.loads(found[0]["output_json"]) == sent["output"], f"provenance log {log} is not whole")
 
     def check_trace(self, client: Client, trace: str) -> None:
         page = client.get(f"/api/v1/records?trace_id={trace}&kind=trace.step&limit=500")
@@ -320,11 +354,12 @@ class Witness:
 class Load:
     """Writers and a watcher, until the server goes or `finish` is called."""
 
-    def __init__(self, witness: Witness, port: int, rng: random.Random, runs: int, traces: int) -> None:
+    def __init__(self, witness: Witness, port: int, rng: random.Random, runs: int, traces: int, logs: int) -> None:
         self.stop = threading.Event()
         self.failures: queue.Queue[BaseException] = queue.Queue()
         work = [(witness.write_runs, random.Random(rng.getrandbits(64))) for _ in range(runs)]
         work += [(witness.write_spans, random.Random(rng.getrandbits(64))) for _ in range(traces)]
+        work += [(witness.write_logs, random.Random(rng.getrandbits(64))) for _ in range(logs)]
         self.threads = [threading.Thread(target=self._run, args=(f, port, self.stop, r)) for f, r in work]
         self.threads.append(threading.Thread(target=self._run, args=(witness.watch, port, self.stop)))
         for thread in self.threads:
@@ -344,6 +379,11 @@ class Load:
             thread.join()
         if not self.failures.empty():
             raise self.failures.get()
+
+
+def sha256_of(value: Any) -> str:
+    """Of canonical JSON; for texts of ASCII under ASCII names Python writes it so."""
+    return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
 
 
 def spans(rng: random.Random) -> dict[str, Any]:

@@ -128,12 +128,17 @@ impl Client {
 
     /// Sends JSON to a path.
     pub(crate) fn post(&self, path: &str, body: &serde_json::Value) -> Result<Answer> {
+        self.post_bytes(path, serde_json::to_vec(body)?)
+    }
+
+    /// Sends JSON that is written already.
+    pub(crate) fn post_bytes(&self, path: &str, body: Vec<u8>) -> Result<Answer> {
         let mut request = self.agent.post(format!("{}{path}", self.base));
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
         let request = request.header("content-type", "application/json");
-        self.read(request.send(serde_json::to_vec(body)?))
+        self.read(request.send(body))
     }
 
     fn read(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer> {

@@ -121,9 +121,11 @@ impl Redactor {
             return Ok(None);
         }
         let mut value = canonical::parse(body, LIMITS).map_err(|_| TooDeep)?;
-        let changed = match names::free_of(kind) {
-            Some(free) => tree::Walk { rules: self }.only(&mut value, free),
-            None => self.value(&mut value),
+        let walk = tree::Walk { rules: self };
+        let changed = match (names::free_of(kind), names::line_of(kind)) {
+            (Some(free), _) => walk.only(&mut value, free),
+            (None, Some(line)) => walk.line(&mut value, line),
+            (None, None) => walk.whole(&mut value),
         };
         let tally = tree::tally(&value);
         if tally.count > 0 {

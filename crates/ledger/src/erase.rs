@@ -175,6 +175,8 @@ struct Doomed {
     row: ErasedRow,
     held_by: Vec<HeldBy>,
     output: Option<StepOutput>,
+    /// Its identity was its content; it is kept under a key.
+    is_known_by_key: bool,
 }
 
 impl Ledger {
@@ -349,7 +351,7 @@ fn plan(
         return Err(EraseError::Kept(header.kind.as_str()));
     }
     let mut plan = Plan {
-        doomed: vec![doom(record.leaf, &header, body)?],
+        doomed: vec![doom(ledger, record.leaf, &header, body)?],
         run: None,
         erasures,
         remains: Vec::new(),
@@ -360,10 +362,16 @@ fn plan(
         Some(run) => store.run_find(tenant.tenant_no, &run.run_id)?,
     };
     if let Some(run) = run {
-        with_run(store, &mut plan, run, asked.only, (&header, body), &hashes)?;
+        with_run(ledger, &mut plan, run, asked.only, (&header, body), &hashes)?;
     }
     elsewhere(ledger, tenant, &hashes, &mut plan)?;
     plan.remains.extend(always_left(&header));
+    if plan.doomed[0].is_known_by_key {
+        plan.remains.push(Remains {
+            record: Some((header.id, header.kind)),
+            what: "a keyed hash of it, by which a repeat is known: with keys/erased.key a guess can be tested",
+        });
+    }
     may_go(ledger, tenant, &plan.doomed, at)?;
     if plan.doomed.len() > ERASED_RECORDS_MAX {
         let rule = ErasurePerformed {
@@ -378,13 +386,21 @@ fn plan(
     Ok(plan)
 }
 
-fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, EraseError> {
+fn doom(ledger: &Ledger, leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, EraseError> {
     let facts = Facts::read(header, body).map_err(|error| RecordError::Body {
         leaf: leaf.leaf_index(),
         reason: error.to_string(),
     })?;
     let (before, after) = (facts.facets(header), facet::erased(header));
-    let kept = ErasedRecord::of(header, &facts, body);
+    let mut kept = ErasedRecord::of(header, &facts, body);
+    let mut is_known_by_key = false;
+    if header.run.is_some()
+        && kept.identity.is_none()
+        && let Some(content) = Identity::of_record(header, &facts, body)
+    {
+        kept.identity = ledger.inner.erased_key.keep(&header.tenant_id, content);
+        is_known_by_key = kept.identity.is_some();
+    }
     let run_id = header.run.as_ref().map(|run| &*run.run_id);
     Ok(Doomed {
         kept,
@@ -392,6 +408,7 @@ fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, Erase
         recorded_at: header.recorded_at,
         held_by: HeldBy::of(header.id, run_id, &before),
         output: output_of(header.kind, body),
+        is_known_by_key,
         row: ErasedRow {
             leaf,
             facets_gained: after
@@ -460,13 +477,14 @@ fn unhex_text(text: &str) -> Option<[u8; 32]> {
 /// Goes once through the records of a run: finds those that hold a hash of what is erased, and adds the run up
 /// without both.
 fn with_run(
-    store: &dyn Store,
+    ledger: &Ledger,
     plan: &mut Plan,
     run: RunRow,
     only: bool,
     (header, body): (&Header<'_>, &[u8]),
     hashes: &Hashes,
 ) -> Result<(), EraseError> {
+    let store = ledger.store();
     let asked_leaf = plan.doomed[0].row.leaf;
     let step_index = plan.doomed[0]
         .kept
@@ -524,7 +542,7 @@ fn with_run(
                     what,
                 }),
                 Some(_) => {
-                    let mut doomed = doom(row.leaf, &header_there, there)?;
+                    let mut doomed = doom(ledger, row.leaf, &header_there, there)?;
                     doomed.row.run_record = kept_row(row, doomed.kept.identity);
                     plan.doomed.push(doomed);
                 }

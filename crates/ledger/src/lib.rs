@@ -17,6 +17,7 @@ mod capture;
 mod counters;
 mod draft;
 mod erase;
+mod erased_key;
 mod high_water;
 pub mod hold;
 pub mod incident;
@@ -110,6 +111,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: KeyFolder,
+    pub(crate) erased_key: erased_key::ErasedKey,
     pub(crate) tenants: tenant::Tenants,
     pub(crate) api_keys: ApiKeys,
     pub(crate) queue: Queue,

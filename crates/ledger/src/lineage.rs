@@ -1,7 +1,7 @@
 //! Lineage on record: lines of audit logs, posted one by one or imported from a file, and found again by function.
 //!
 //! A log becomes a run: its id is that in the file's name, its lines are records of it, and a line that is on record
-//! is not written again, so that an import that was broken off is simply done again. Equal lines of one log are told
+//! is not written again, so that an import that was broken off is simply done again. A sealed run takes no new lines. Equal lines of one log are told
 //! apart by how many stood before. What is posted names its run, or none.
 //!
 //! Out of scope: what rows a line cites (the crate `lineage`).
@@ -18,8 +18,7 @@ use std::sync::atomic::Ordering;
 use evidence::canonical::{self, Value};
 use evidence::facet::facet;
 use evidence::record::{
-    Facts, LineageFacts, LineageRecord, RunCompleted, RunStarted, lineage_identity, lineage_kind,
-    lineage_line,
+    Facts, LineageFacts, LineageRecord, RunCompleted, RunStarted, lineage_identity, lineage_line,
 };
 use evidence::{Header, Identity, Kind, SourceDomain, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -71,8 +70,11 @@ pub struct LineageImported {
     pub known: u64,
     /// Lines of other types.
     pub other: u64,
-    /// Lines that are none, or that the ledger refused.
+    /// Lines that are none.
     pub malformed: u64,
+    /// Lines that the ledger refused: of a sealed run, or larger than a record may be.
+    #[serde(default)]
+    pub refused: u64,
     /// The first remarks, each with its line.
     pub remarks: Vec<String>,
     /// The log was read to its end; else it was told to stop, and what came before is in the ledger.
@@ -129,14 +131,6 @@ pub struct LineageFound {
     pub erased_more: bool,
 }
 
-/// When a line says that it happened.
-fn said_time(fields: &Value, at: Timestamp) -> Timestamp {
-    ["timestamp", "ts", "generated_at"]
-        .iter()
-        .find_map(|name| Timestamp::parse(fields.get(name)?.as_str()?).ok())
-        .unwrap_or(at)
-}
-
 /// The record of a line. Of a run, it is the only one with its content and that number of copies before it, which
 /// `copies` says of its identity as a first.
 fn draft(
@@ -162,7 +156,7 @@ fn draft(
         record = record.copy(before);
     }
     let body = record.encode();
-    let occurred_at = said_time(record.fields(), at);
+    let occurred_at = record.said_at().unwrap_or(at);
     let facts: LineageFacts = record.facts();
     let draft = Draft::alone(kind, Facts::Lineage(facts), &body, occurred_at, salts)?;
     let draft = Draft {
@@ -255,7 +249,7 @@ impl Ledger {
                 return Err(LineageImportError::Lines);
             }
             let read = read.map_err(|TooLong| "is longer than a record may be".to_owned());
-            let record = match read.and_then(read_line) {
+            let record = match read.and_then(LineageRecord::of_line) {
                 Ok(Some(record)) => record,
                 Ok(None) => {
                     imported.other += 1;
@@ -268,7 +262,8 @@ impl Ledger {
             };
             if imported.written + imported.known == 0 && waiting.drafts.is_empty() {
                 // A run without a record of its own is not begun.
-                self.lineage_begin(tenant, run_id, &trace_id, said_time(record.fields(), at), at)?;
+                let started_at = record.said_at().unwrap_or(at);
+                self.lineage_begin(tenant, run_id, &trace_id, started_at, at)?;
             }
             let of_line = |identity| copies(&mut seen, identity);
             match draft(&record, Some((run_id, &trace_id)), of_line, at, &mut salts) {
@@ -277,7 +272,7 @@ impl Ledger {
                     waiting.drafts.push(draft);
                     waiting.numbers.push(number);
                 }
-                Err(error) => imported.malformed(number, &error.to_string()),
+                Err(error) => imported.refused(number, &error.to_string()),
             }
             if waiting.drafts.len() == IMPORT_RECORDS || waiting.bytes > IMPORT_BYTES {
                 self.lineage_submit(tenant, &mut waiting, &mut imported, at)?;
@@ -353,13 +348,14 @@ impl Ledger {
             match outcome {
                 Ok(placed) if placed.fresh => imported.written += 1,
                 Ok(_) => imported.known += 1,
-                Err(rejection) => imported.malformed(number, &rejection.to_string()),
+                Err(rejection) => imported.refused(number, &rejection.to_string()),
             }
         }
         Ok(())
     }
 
-    /// A log that was imported has ended; lines that are appended to it later come to the same run.
+    /// A log that was imported has ended. Lines that are appended to it come to the same run until that is sealed,
+    /// `runs.seal_after` later; after that the ledger refuses them.
     fn lineage_end(&self, tenant: &Arc<Tenant>, run_id: &str, at: Timestamp) -> Result<(), SettleError> {
         let run = self
             .store()
@@ -503,26 +499,21 @@ struct Waiting {
 }
 
 impl LineageImported {
-    fn malformed(&mut self, line: u64, reason: &str) {
+    /// A line is none.
+    pub fn malformed(&mut self, line: u64, reason: &str) {
         self.malformed += 1;
+        self.remark(line, reason);
+    }
+
+    /// The ledger refused a line.
+    pub fn refused(&mut self, line: u64, reason: &str) {
+        self.refused += 1;
+        self.remark(line, reason);
+    }
+
+    fn remark(&mut self, line: u64, reason: &str) {
         if self.remarks.len() < REMARKS_MAX {
             self.remarks.push(format!("line {line}: {reason}"));
         }
     }
-}
-
-/// `None`: a type that is no lineage.
-fn read_line(line: &[u8]) -> Result<Option<LineageRecord>, String> {
-    let fields = canonical::parse(line, canonical::Limits::default()).map_err(|error| error.to_string())?;
-    let line_type = match fields.get("type") {
-        Some(Value::String(line_type)) => line_type.clone(),
-        _ if fields.as_object().is_none() => return Err("is no object".to_owned()),
-        _ => return Err("has no type".to_owned()),
-    };
-    let Some(kind) = lineage_kind(&line_type) else {
-        return Ok(None);
-    };
-    LineageRecord::new(kind, fields)
-        .map(Some)
-        .map_err(|error| error.to_string())
 }

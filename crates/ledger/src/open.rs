@@ -136,10 +136,12 @@ impl Ledger {
         if store.ledgers_list()?.is_empty() {
             create_ledger(store.as_ref(), &keys, &mut high_water, instance)?;
         }
+        let erased_key = crate::erased_key::ErasedKey::new(&options.keys());
         let inner = Arc::new(Inner {
             options,
             store,
             keys,
+            erased_key,
             tenants: Tenants::default(),
             api_keys: crate::ApiKeys::default(),
             queue: Queue::default(),

@@ -21,6 +21,7 @@ use store::{
 use tlog::{Frontier, Hash, LeafIndex};
 
 use crate::draft::{Bind, SealedBody, TraceBind};
+use crate::erased_key::{ErasedKey, is_content};
 use crate::tree::{StoredTree, TreeError};
 use crate::{Draft, Placed, Receipt, Rejection, Salts};
 
@@ -50,6 +51,7 @@ pub(crate) struct Placer<'a> {
     random: &'a mut Salts,
     next_run: u64,
     last_recorded_at: Timestamp,
+    erased_key: &'a ErasedKey,
     batch: Batch,
     entries: Vec<u8>,
     entries_first: u64,
@@ -84,6 +86,8 @@ pub(crate) struct Place<'a> {
     pub(crate) next_run: u64,
     /// Of the newest leaf: none is recorded before it.
     pub(crate) last_recorded_at: Timestamp,
+    /// By which records are known again whose identity went with their body.
+    pub(crate) erased_key: &'a ErasedKey,
 }
 
 /// What a batch leaves behind for the next.
@@ -109,8 +113,9 @@ impl<'a> Placer<'a> {
             frontier,
             next_run,
             last_recorded_at,
+            erased_key,
         } = place;
-        let query = query_of(drafts);
+        let query = query_of(drafts, |draft| erased_key.known_as(tenant_id, draft));
         let known = store.batch_lookup(tenant_no, &query)?;
         let mut placer = Self {
             store,
@@ -122,6 +127,7 @@ impl<'a> Placer<'a> {
             random,
             next_run,
             last_recorded_at,
+            erased_key,
             batch: Batch::new(ledger_no, tenant_no, head),
             entries: Vec::with_capacity(codec::BLOCK_LEAVES_MAX * 512),
             entries_count: 0,
@@ -194,7 +200,7 @@ impl<'a> Placer<'a> {
                     Ok(run) => run,
                     Err(rejection) => return Ok(Err(rejection)),
                 };
-                if let Some(identity) = draft.identity {
+                for identity in draft.identity.into_iter().chain(self.erased_as(draft)) {
                     self.ask_environment(run, identity, trace, draft.kind)?;
                 }
                 Some(run)
@@ -214,6 +220,11 @@ impl<'a> Placer<'a> {
             self.bind_trace(TraceKey::W3c(trace.trace_id), run);
         }
         Ok(written)
+    }
+
+    /// As what a draft is on record if the same was written and erased before.
+    fn erased_as(&self, draft: &Draft) -> Option<Identity> {
+        self.erased_key.known_as(self.tenant_id, draft)
     }
 
     /// The one lookup asks for an environment under the run that its draft names. When the trace belongs to
@@ -264,10 +275,8 @@ impl<'a> Placer<'a> {
         identity: Identity,
         draft: &Draft,
     ) -> Result<Option<Result<Placed, Rejection>>, PlaceError> {
-        let key = (run, identity);
-        // The identity of an environment that came with spans is its content.
-        let is_content =
-            draft.kind == Kind::EvidenceEnvironment && draft.identity != Some(Identity::once(draft.kind));
+        let mut key = (run, identity);
+        let is_content = is_content(draft);
         if let Some((receipt, content)) = self.placed.get(&key) {
             let same = is_content || draft.content == *content;
             let receipt = *receipt;
@@ -279,6 +288,11 @@ impl<'a> Placer<'a> {
             } else {
                 Err(Rejection::Conflict(receipt))
             }));
+        }
+        if !self.earlier.contains_key(&key)
+            && let Some(erased) = self.erased_as(draft)
+        {
+            key = (run, erased);
         }
         let Some(earlier) = self.earlier.get_mut(&key) else {
             return Ok(None);
@@ -585,7 +599,11 @@ fn is_posted_evidence(draft: &Draft) -> bool {
         )
 }
 
-fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
+/// What is asked for; `erased_as` says as what else a draft may be on record.
+fn query_of<'d>(
+    drafts: impl Iterator<Item = &'d Draft>,
+    erased_as: impl Fn(&Draft) -> Option<Identity>,
+) -> BatchQuery {
     let mut query = BatchQuery::default();
     let mut ids: HashSet<&str> = HashSet::new();
     let mut traces: HashSet<TraceKey> = HashSet::new();
@@ -596,7 +614,7 @@ fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
                 if ids.insert(run_id) {
                     query.run_ids.push(run_id.to_string());
                 }
-                if let Some(identity) = draft.identity {
+                for identity in draft.identity.into_iter().chain(erased_as(draft)) {
                     query.by_run_id.push((run_id.to_string(), identity));
                 }
                 if is_posted_evidence(draft) {
@@ -618,13 +636,13 @@ fn query_of<'d>(drafts: impl Iterator<Item = &'d Draft>) -> BatchQuery {
                 if traces.insert(key.clone()) {
                     query.traces.push(key.clone());
                 }
-                if let Some(identity) = draft.identity {
+                for identity in draft.identity.into_iter().chain(erased_as(draft)) {
                     // A trace not seen before may join a run that has the span already (another trace id cannot,
                     // but an environment can).
                     if draft.kind == Kind::EvidenceEnvironment {
                         query.by_run_id.push((trace.run_id.to_string(), identity));
                     }
-                    query.by_trace.push((key, identity));
+                    query.by_trace.push((key.clone(), identity));
                 }
             }
         }

@@ -16,11 +16,11 @@ use evidence::canonical::{self, Value};
 use evidence::facet::facet;
 use evidence::record::{Facts, ProvenanceLog, ProvenanceView};
 use evidence::{Header, Kind, SourceDomain, Timestamp};
-use store::{FacetQuery, LeafKey};
+use store::{FacetQuery, Gone, LeafKey};
 
 use crate::{
-    Bind, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, Salts, SubmitError, Tenant,
-    WriteError,
+    Bind, Body, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, Salts, SubmitError,
+    Tenant, WriteError,
 };
 
 /// Most logs of one page.
@@ -110,6 +110,10 @@ pub struct Drift {
     pub inputs: Vec<(String, Vec<DriftOutput>)>,
     /// Logs that were looked at.
     pub logs: usize,
+    /// Logs that could not be, because their body is erased.
+    pub erased: usize,
+    /// Because it is in an archive.
+    pub archived: usize,
     /// All that were asked for were looked at.
     pub complete: bool,
 }
@@ -268,6 +272,7 @@ impl Ledger {
         let records = self.records(tenant);
         let mut inputs: BTreeMap<String, BTreeMap<Key, Seen>> = BTreeMap::new();
         let (mut logs, mut looked, mut bytes) = (0, 0, 0);
+        let (mut erased, mut archived, mut missing) = (0, 0, 0);
         let end = self.each_log(tenant, query, |leaf, header| {
             if looked == DRIFT_LOGS_MAX || bytes > bytes_max {
                 return Ok(false);
@@ -279,8 +284,17 @@ impl Ledger {
             let Some(record) = records.read(&[leaf])?.pop() else {
                 return Ok(true);
             };
-            let (at, Some(body)) = (record.header()?.occurred_at, record.body.bytes()) else {
-                return Ok(true);
+            let at = record.header()?.occurred_at;
+            let body = match &record.body {
+                Body::There(body) => body,
+                Body::Gone(gone) => {
+                    match gone {
+                        Gone::Erased => erased += 1,
+                        Gone::Archived => archived += 1,
+                        Gone::Missing => missing += 1,
+                    }
+                    return Ok(true);
+                }
             };
             bytes += body.len();
             let log = ProvenanceView::read(body).map_err(|error| RecordError::Body {
@@ -325,7 +339,10 @@ impl Ledger {
         Ok(Drift {
             inputs,
             logs,
-            complete: matches!(end, End::Reached),
+            erased,
+            archived,
+            // Of what is gone nobody can say that its outputs were the same.
+            complete: matches!(end, End::Reached) && erased + archived + missing == 0,
         })
     }
 

@@ -279,6 +279,7 @@ impl Sequencer {
                 frontier: writer.frontier.clone(),
                 next_run: writer.next_run,
                 last_recorded_at: writer.last_recorded_at,
+                erased_key: &self.inner.erased_key,
             };
             let drafts = submissions.iter().flat_map(|submission| &submission.drafts);
             let placed = (|| {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use evidence::Timestamp;
+use indicatif::{ProgressBar, ProgressStyle};
 use ledger::admin::{AdminAnswer, AdminRequest};
 use ledger::provenance::file;
 use serde_json::json;
@@ -80,27 +81,42 @@ impl ProvenanceCommand {
                     .find(|row| row.tenant_id == tenant)
                     .ok_or_else(|| Usage(format!("there is no tenant {tenant}")))?;
                 let of = (row.tenant_no, tenant.as_str());
-                let exported = file::export(&store, of, &out, (start, end), &mut |_| {})?;
+                let bar = bar(file::count(&store, row.tenant_no)?);
+                let progress = &mut |looked| bar.set_position(looked);
+                let exported = file::export(&store, of, &out, (start, end), progress)?;
+                bar.finish_and_clear();
                 let files: Vec<String> = exported
                     .files
                     .iter()
                     .map(|file| file.display().to_string())
                     .collect();
                 match format {
-                    Format::Json => output::json(
-                        &json!({ "logs": exported.logs, "erased": exported.erased, "files": files }),
-                    )?,
+                    Format::Json => output::json(&json!({
+                        "archived": exported.archived, "erased": exported.erased, "files": files,
+                        "logs": exported.logs, "missing": exported.missing,
+                    }))?,
                     Format::Text => {
                         for file in &files {
                             output::line(file);
                         }
                         output::line(format_args!("{} logs in {} files", exported.logs, files.len()));
-                        if exported.erased > 0 {
-                            output::line(format_args!("{} are erased and left out", exported.erased));
+                        for (gone, what) in [
+                            (exported.erased, "erased"),
+                            (exported.archived, "archived"),
+                            (exported.missing, "missing"),
+                        ] {
+                            if gone > 0 {
+                                output::line(format_args!(
+                                    "{gone} more are {what}: their lines say so, without what they held"
+                                ));
+                            }
                         }
                     }
                 }
-                Ok(0)
+                if exported.missing > 0 {
+                    output::note("deponent: bodies are missing and no record says why; see deponent verify");
+                }
+                Ok(u8::from(exported.missing > 0))
             }
             Self::Import {
                 file,
@@ -127,11 +143,12 @@ impl ProvenanceCommand {
                             }
                             Format::Text => output::line(format_args!(
                                 "{} logs imported, {} on record already, {} refused, {} without their run, \
-                                 {} lines are none, {} hashes disagree",
+                                 {} were erased or archived, {} lines are none, {} hashes disagree",
                                 imported.logs,
                                 imported.on_record,
                                 imported.refused,
                                 imported.without_run,
+                                imported.gone,
                                 imported.malformed,
                                 imported.disagreeing
                             )),
@@ -151,4 +168,18 @@ impl ProvenanceCommand {
             }
         }
     }
+}
+
+/// How far an export is, on a terminal.
+fn bar(logs: u64) -> ProgressBar {
+    /// Below this it is over before a bar is seen.
+    const LOGS_MIN: u64 = 10_000;
+    if logs < LOGS_MIN {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(logs);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} logs, {per_sec}, {eta} left") {
+        bar.set_style(style);
+    }
+    bar
 }

@@ -226,6 +226,75 @@ fn models_are_listed_and_added_up_exactly() {
     );
 }
 
+/// What of a log is on record: every body, without what is new with each server.
+fn bodies(server: &Served, run: &str) -> Vec<serde_json::Value> {
+    let get = |path: String| -> serde_json::Value {
+        let mut answer = ureq::get(format!("{}{path}", server.url())).call().unwrap();
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+    };
+    let list = get(format!("/api/v1/records?run_id={run}&limit=100"));
+    let items = list["items"].as_array().unwrap();
+    let lines = items.iter().filter(|item| {
+        let kind = item["header"]["kind"].as_str().unwrap();
+        kind.starts_with("lineage.")
+    });
+    lines
+        .map(|item| {
+            let id = item["header"]["id"].as_str().unwrap();
+            let record = get(format!("/api/v1/records/{id}"));
+            serde_json::json!([record["header"]["kind"], record["body"]])
+        })
+        .collect()
+}
+
+/// Lines as people's programs write them.
+const UNTIDY: &str = concat!(
+    "{\"type\":\"evidence\",\"id\":\"ev-1\",\"input_row_ids\":[1,\"E1|A1\",\"ada@example.com\"],\"uri\":null,\"colour\":\"red\",\"ts\":\"yesterday\"}\n",
+    "{\"type\":\"evidence\",\"id\":\"ev-2\",\"evidence_type\":null,\"input_row_ids\":\"all\",\"run_id\":\"its own\"}\n",
+    "{\"type\":\"deterministic\",\"function_name\":\"f\",\"evidence_id\":\"ev-1\",\"params\":[1.50],\"row_ids\":7,\"reviewed_at\":\"ada@example.com\"}\n",
+    "{\"type\":\"ai_metrics\",\"run_id\":\"its own\",\"tokens\":1e21,\"cost_usd\":0.1}\n",
+    // Equal to one another once they are redacted, each a record.
+    "{\"type\":\"ai_output\",\"by\":\"ada@example.com\"}\n{\"type\":\"ai_output\",\"by\":\"eve@example.com\"}\n",
+    // None of these is a line: an integer that no reader keeps, a name twice, no id, the ledger's own members.
+    "{\"type\":\"ai_metrics\",\"tokens\":1000000000000000000000}\n",
+    "{\"type\":\"ai_metrics\",\"note\":1,\"note\":2}\n",
+    "{\"type\":\"evidence\"}\n",
+    "{\"type\":\"ai_output\",\"deponent.copy\":1}\n{\"type\":\"ai_output\",\"deponent.run\":\"r\"}\n",
+);
+
+#[test]
+fn untidy_lines_make_the_same_records_through_a_server_and_through_a_folder() {
+    let server = Served::new();
+    let folder = server.folder.path();
+    for (run, over) in [
+        ("r1", format!("--server {}", server.url())),
+        ("r2", "--data-dir data".to_owned()),
+    ] {
+        let name = format!("audit_{run}.jsonl");
+        std::fs::write(folder.join(&name), UNTIDY).unwrap();
+        for (written, known) in [(6, 0), (0, 6)] {
+            let output = deponent(folder, &format!("lineage import {name} {over}"));
+            assert_eq!(
+                stdout(&output),
+                format!(
+                    "run {run}: {written} records written, {known} were there, 0 lines of other types, 5 are none, 0 were refused\n"
+                ),
+                "{}",
+                stderr(&output)
+            );
+            assert_eq!(output.status.code(), Some(1));
+        }
+    }
+    let (by_server, by_folder) = (bodies(&server, "r1"), bodies(&server, "r2"));
+    assert_eq!(by_server.len(), 6);
+    assert_eq!(by_server, by_folder);
+    let all = serde_json::to_string(&by_server).unwrap();
+    assert!(
+        all.contains("its own") && all.contains("red") && all.contains("<REDACTED_EMAIL>"),
+        "{all}"
+    );
+}
+
 #[test]
 fn a_log_is_imported_through_a_server_once_however_often() {
     let server = Served::new();
@@ -245,16 +314,16 @@ fn a_log_is_imported_through_a_server_once_however_often() {
     for (command, line) in [
         (
             by_server.as_str(),
-            "run r1: 5 records written, 0 were there, 1 lines of other types, 1 are none\n",
+            "run r1: 5 records written, 0 were there, 1 lines of other types, 1 are none, 0 were refused\n",
         ),
         (
             &by_server,
-            "run r1: 0 records written, 5 were there, 1 lines of other types, 1 are none\n",
+            "run r1: 0 records written, 5 were there, 1 lines of other types, 1 are none, 0 were refused\n",
         ),
         // Through the folder of a serving process the same lines are the same records.
         (
             by_folder,
-            "run r1: 0 records written, 5 were there, 1 lines of other types, 1 are none\n",
+            "run r1: 0 records written, 5 were there, 1 lines of other types, 1 are none, 0 were refused\n",
         ),
     ] {
         let output = deponent(folder, command);

@@ -11,7 +11,7 @@ use super::rule::{self, RuleBroken};
 use super::{BodyError, text};
 use crate::canonical::{self, Value};
 use crate::facet::push_facet;
-use crate::{Header, Identity, Kind};
+use crate::{Header, Identity, Kind, Timestamp};
 
 /// The types of files that evidence may cite.
 pub const LINEAGE_TYPES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
@@ -21,6 +21,9 @@ pub const LINEAGE_TYPES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
 /// The last record of a function and the last evidence of an id count. Without it a log of A, B, A would be A, B on
 /// record, and B would count.
 pub const LINEAGE_COPY: &str = "deponent.copy";
+
+/// Names the run of a line that is posted and has a `run_id` of its own; no line may bring it.
+pub const LINEAGE_RUN: &str = "deponent.run";
 
 /// A line of a log as a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,8 +73,10 @@ impl LineageRecord {
             return Err(RuleBroken::new("body", "must be an object"));
         };
         members.retain(|(key, _)| key != "type");
-        if members.iter().any(|(key, _)| key == LINEAGE_COPY) {
-            return Err(RuleBroken::new(LINEAGE_COPY, "is the ledger's own"));
+        for own in [LINEAGE_COPY, LINEAGE_RUN] {
+            if members.iter().any(|(key, _)| key == own) {
+                return Err(RuleBroken::new(own, "is the ledger's own"));
+            }
         }
         let mut fields = Value::Object(members);
         // `function_name` is the other spelling of `fn`.
@@ -83,6 +88,33 @@ impl LineageRecord {
         }
         check(kind, &fields)?;
         Ok(Self { kind, fields })
+    }
+
+    /// Of a line of a log; `None`: its type is no lineage.
+    ///
+    /// # Errors
+    /// Why it is no line.
+    pub fn of_line(line: &[u8]) -> Result<Option<Self>, String> {
+        let fields =
+            canonical::parse(line, canonical::Limits::default()).map_err(|error| error.to_string())?;
+        let line_type = match fields.get("type") {
+            Some(Value::String(line_type)) => line_type,
+            _ if fields.as_object().is_none() => return Err("is no object".to_owned()),
+            _ => return Err("has no type".to_owned()),
+        };
+        match lineage_kind(line_type) {
+            None => Ok(None),
+            Some(kind) => Self::new(kind, fields)
+                .map(Some)
+                .map_err(|error| error.to_string()),
+        }
+    }
+
+    /// When it says that it happened.
+    pub fn said_at(&self) -> Option<Timestamp> {
+        ["timestamp", "ts", "generated_at"]
+            .iter()
+            .find_map(|name| Timestamp::parse(self.fields.get(name)?.as_str()?).ok())
     }
 
     /// The same line where so many equal ones stood before it in its log.
@@ -281,6 +313,8 @@ mod tests {
             object(r#"{"deponent.copy":2,"id":"ev-1"}"#),
         );
         assert_eq!(posing.unwrap_err().field, LINEAGE_COPY);
+        let elsewhere = LineageRecord::of_line(br#"{"type":"ai_output","deponent.run":"r"}"#);
+        assert!(elsewhere.unwrap_err().contains(LINEAGE_RUN));
     }
 
     #[test]

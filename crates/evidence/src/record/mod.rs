@@ -67,8 +67,8 @@ pub use incident_event::{
 pub use job_event::{JobEvent, JobEventFacts, JobEventType};
 pub use ledger_recovered::LedgerRecovered;
 pub use lineage::{
-    LINEAGE_COPY, LINEAGE_TYPES, LineageFacts, LineageRecord, lineage_identity, lineage_kind, lineage_line,
-    lineage_type,
+    LINEAGE_COPY, LINEAGE_RUN, LINEAGE_TYPES, LineageFacts, LineageRecord, lineage_identity, lineage_kind,
+    lineage_line, lineage_type,
 };
 pub use policy_activation::{CONFIDENCE_VERSION_DEFAULT, PolicyActivation, PolicyActivationFacts};
 pub use policy_decision::{POLICY_DECISIONS, POLICY_RESULTS, PolicyDecisionEvidence};

@@ -133,6 +133,7 @@ pub(super) fn is_exempt(name: &str) -> bool {
             | "policy_snapshot_id"
             | "record_id"
             | "replay_attempt_id"
+            | "row_ids"
             | "run_id"
             | "source_pattern_id"
             | "source_recovery_id"
@@ -156,6 +157,58 @@ pub(super) const fn free_of(kind: Kind) -> Option<&'static [&'static str]> {
         Kind::AccessEvent => Some(&["filters", "resource"]),
         Kind::AuthorizationDecision => Some(&[]),
         Kind::IdentityEvent => Some(&["name"]),
+        _ => None,
+    }
+}
+
+/// A line of an audit log: its members are its writer's, but for those that other programs decide by.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// Left alone: by what rows, files and records are found again.
+    kept: &'static [&'static str],
+    /// Its members have names that are decided by, which a tenant's patterns do not rename.
+    pub(super) is_named: bool,
+}
+
+/// Times of a line, left alone where they are times: what else stands there is anybody's text.
+const LINE_TIMES: [&str; 2] = ["timestamp", "ts"];
+
+impl Line {
+    /// Whether a text of the line stays as it is.
+    pub(super) fn is_exempt(&self, name: &str) -> bool {
+        self.kept.contains(&name)
+    }
+
+    /// Whether it stays as it is where it is a time.
+    pub(super) fn is_time(name: &str) -> bool {
+        LINE_TIMES.contains(&name)
+    }
+}
+
+/// The kinds whose bodies are lines of audit logs. [`is_exempt`] does not hold for them: whoever writes a line may
+/// call anything `reviewed_at` or `agent`.
+pub(super) const fn line_of(kind: Kind) -> Option<&'static Line> {
+    match kind {
+        Kind::LineageEvidence => Some(&Line {
+            kept: &["hash", "id", "input_row_ids", "run_id", "uri"],
+            is_named: true,
+        }),
+        // `row_ids` are the same ids as those of the evidence, and as little is found by redacted ones.
+        Kind::LineageDeterministic => Some(&Line {
+            kept: &[
+                "code_hash",
+                "evidence_id",
+                "id",
+                "output_hash",
+                "row_ids",
+                "run_id",
+            ],
+            is_named: true,
+        }),
+        Kind::LineageAiOutput | Kind::LineageAiMetrics => Some(&Line {
+            kept: &["run_id"],
+            is_named: false,
+        }),
         _ => None,
     }
 }

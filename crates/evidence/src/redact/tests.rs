@@ -167,6 +167,100 @@ fn what_identifies_is_left_alone_where_it_is_ours() {
     );
 }
 
+fn line(kind: Kind, json: &str) -> Value {
+    let canonical = canonical::canonicalize(json.as_bytes(), Limits::default()).unwrap();
+    let done = Redactor::standard()
+        .body(kind, &canonical)
+        .unwrap()
+        .unwrap_or(canonical);
+    canonical::parse(&done, Limits::default()).unwrap()
+}
+
+#[test]
+fn row_ids_of_lineage_stay_in_evidence_and_in_deterministic_lines_alike() {
+    let ids = r#"["ada@example.com","123-45-6789"]"#;
+    let evidence = line(
+        Kind::LineageEvidence,
+        &format!(r#"{{"id":"ev-1","input_row_ids":{ids}}}"#),
+    );
+    let deterministic = line(
+        Kind::LineageDeterministic,
+        &format!(r#"{{"fn":"f","row_ids":{ids}}}"#),
+    );
+    for (line, name) in [(evidence, "input_row_ids"), (deterministic, "row_ids")] {
+        assert_eq!(canonical::to_vec(line.get(name).unwrap()), ids.as_bytes());
+        assert_eq!(line.get(MEMBER), None);
+    }
+    // A request that carries them is no stricter.
+    let request = format!(r#"{{"row_ids":{ids}}}"#);
+    assert_eq!(Redactor::standard().request(request.as_bytes()).unwrap(), None);
+}
+
+#[test]
+fn names_that_look_like_deponents_own_hide_nothing_in_a_line() {
+    let names = [
+        "agent",
+        "agent_id",
+        "reviewed_at",
+        "mail_hash",
+        "owner_id",
+        "timestamp",
+        "ts",
+        "x_digest",
+    ];
+    for kind in [
+        Kind::LineageEvidence,
+        Kind::LineageDeterministic,
+        Kind::LineageAiOutput,
+        Kind::LineageAiMetrics,
+    ] {
+        for name in names {
+            let line = line(
+                kind,
+                &format!(r#"{{"{name}":"ada@example.com","fn":"f","run_id":"r"}}"#),
+            );
+            assert_eq!(
+                line.get(name).unwrap().as_str(),
+                Some("<REDACTED_EMAIL>"),
+                "{kind:?} {name}"
+            );
+        }
+        // Sections are those of Deponent's bodies.
+        let line = line(
+            kind,
+            r#"{"step":{"agent_id":"ada@example.com"},"steps":[{"uri":"ada@example.com"}]}"#,
+        );
+        assert!(
+            !String::from_utf8(canonical::to_vec(&line)).unwrap().contains('@'),
+            "{kind:?}"
+        );
+    }
+    for name in ["hash", "id", "uri", "input_row_ids", "row_ids"] {
+        let line = line(
+            Kind::LineageAiOutput,
+            &format!(r#"{{"{name}":"ada@example.com"}}"#),
+        );
+        assert_eq!(
+            line.get(name).unwrap().as_str(),
+            Some("<REDACTED_EMAIL>"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn times_of_a_line_stay_whatever_a_tenants_patterns_are() {
+    let settings = br#"{"fields":[],"off":[],"patterns":[{"name":"year","pattern":"20[0-9]{2}"}]}"#;
+    let settings = canonical::parse(settings, Limits::default()).unwrap();
+    let rules = Redactor::new(&RedactionSettings::read(&settings).unwrap()).unwrap();
+    let sent = br#"{"note":"of 2026","timestamp":"2026-01-01T00:00:00Z","ts":"in 2026"}"#;
+    let stored = rules.body(Kind::LineageAiOutput, sent).unwrap().unwrap();
+    assert_eq!(
+        String::from_utf8(stored).unwrap(),
+        r#"{"note":"of <REDACTED_YEAR>","redactions":{"count":2,"patterns":["year"]},"timestamp":"2026-01-01T00:00:00Z","ts":"in <REDACTED_YEAR>"}"#
+    );
+}
+
 #[test]
 fn a_tenant_adds_names_and_patterns_and_takes_patterns_away() {
     let settings = canonical::parse(

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::names::Line;
 use super::{FIELD_MARKER, MARKER, Redactor, names, text};
+use crate::Timestamp;
 use crate::canonical::{self, Value};
 
 /// One walk over a value.
@@ -13,19 +15,68 @@ pub(super) struct Walk<'r> {
 /// What holds for a value because of where it stands.
 #[derive(Clone, Copy)]
 struct Place {
-    /// Members here are Deponent's own: some identify and are left alone.
-    ours: bool,
+    /// Whose the members here are.
+    whose: Whose,
     /// Under a secret name.
     secret: bool,
     /// Levels of JSON within text that are left.
     levels: u16,
 }
 
+/// Who has named the members of an object.
+#[derive(Clone, Copy)]
+enum Whose {
+    /// Deponent: some identify and are left alone.
+    Ours,
+    /// The writer of a line of an audit log.
+    Line(&'static Line),
+    /// Anybody.
+    Anybodys,
+}
+
+impl Whose {
+    fn leaves_alone(self, name: &str, value: &Value) -> bool {
+        match self {
+            Self::Ours => names::is_exempt(name) && is_text(value),
+            Self::Line(line) => {
+                line.is_exempt(name) && is_text(value) || Line::is_time(name) && is_time(value)
+            }
+            Self::Anybodys => false,
+        }
+    }
+
+    /// What Deponent has named holds nothing built-in patterns find, and a tenant's must not rename it.
+    fn are_names_fixed(self) -> bool {
+        match self {
+            Self::Ours => true,
+            Self::Line(line) => line.is_named,
+            Self::Anybodys => false,
+        }
+    }
+
+    /// Whose what stands under that name is.
+    fn within(self, name: &str) -> Self {
+        match self {
+            Self::Ours if names::is_section(name) => Self::Ours,
+            _ => Self::Anybodys,
+        }
+    }
+}
+
 impl Walk<'_> {
     /// A body or request of Deponent's own.
     pub(super) fn whole(&self, value: &mut Value) -> bool {
+        self.body(value, Whose::Ours)
+    }
+
+    /// A line of an audit log.
+    pub(super) fn line(&self, value: &mut Value, line: &'static Line) -> bool {
+        self.body(value, Whose::Line(line))
+    }
+
+    fn body(&self, value: &mut Value, whose: Whose) -> bool {
         let place = Place {
-            ours: true,
+            whose,
             secret: false,
             levels: text::JSON_LEVELS,
         };
@@ -42,7 +93,7 @@ impl Walk<'_> {
             .filter(|(name, _)| free.contains(&name.as_str()))
             .fold(false, |changed, (name, value)| {
                 let place = Place {
-                    ours: false,
+                    whose: Whose::Anybodys,
                     secret: self.rules.is_secret_name(name),
                     levels: text::JSON_LEVELS,
                 };
@@ -53,7 +104,7 @@ impl Walk<'_> {
     /// What a client has put together.
     pub(super) fn free(&self, value: &mut Value, levels: u16) -> bool {
         let place = Place {
-            ours: false,
+            whose: Whose::Anybodys,
             secret: false,
             levels,
         };
@@ -91,17 +142,16 @@ impl Walk<'_> {
     fn members(&self, members: &mut [(String, Value)], place: Place) -> bool {
         let (mut changed, mut renamed) = (false, false);
         for (name, value) in members.iter_mut() {
-            if place.ours && names::is_exempt(name) && is_text(value) {
+            if place.whose.leaves_alone(name, value) {
                 continue;
             }
             let inner = Place {
-                ours: place.ours && names::is_section(name),
+                whose: place.whose.within(name),
                 secret: place.secret || self.rules.is_secret_name(name),
                 levels: place.levels,
             };
             changed |= self.walk(value, inner);
-            // What Deponent has named holds nothing built-in patterns find, and a tenant's must not rename it.
-            let redacted = if place.ours {
+            let redacted = if place.whose.are_names_fixed() {
                 text::replace(self.rules, name)
             } else {
                 text::redact(self.rules, name, place.levels)
@@ -124,6 +174,10 @@ fn is_text(value: &Value) -> bool {
         Value::Array(elements) => elements.iter().all(|element| element.as_str().is_some()),
         _ => false,
     }
+}
+
+fn is_time(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| Timestamp::parse(text).is_ok())
 }
 
 /// Puts renamed members in order; names that have become the same get a number, so that none is lost.

@@ -1,7 +1,8 @@
 //! Provenance logs as files: `provenance_YYYY-MM-DD.jsonl`, one log a line with the fifteen fields of the seed.
 //!
 //! Payloads are canonical JSON, gzip, base64; `compressed` says so. Read are both forms. What is read goes through
-//! redaction like anything else that is sent. A log whose id and input are on record is passed over, so that a file
+//! redaction like anything else that is sent. A log whose body is erased or archived has a line too, which says so and
+//! is no log to whoever reads it. A log whose id and input are on record is passed over, so that a file
 //! can be read again.
 //!
 //! Source: SPEC 9.1.
@@ -23,12 +24,12 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
-use store::{FacetQuery, Store};
+use store::{FacetQuery, Gone, Store};
 
 use super::draft;
 use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
-use crate::{Draft, Ledger, RecordError, Salts, Tenant, records};
+use crate::{Body, Draft, Ledger, RecordError, Salts, Tenant, records};
 
 /// Longest line read: a record of 16 MiB with both payloads in base64, and room.
 const LINE_BYTES_MAX: u64 = 48 * 1024 * 1024;
@@ -54,8 +55,12 @@ const FIND: u32 = 256;
 pub struct Exported {
     /// Logs.
     pub logs: u64,
-    /// Logs whose payloads are erased, which are left out.
+    /// Logs whose body is erased; each has a line that says so, without what it held.
     pub erased: u64,
+    /// The same of logs whose body is in an archive.
+    pub archived: u64,
+    /// The same of logs whose body is not there, and nothing on record says why: verification does.
+    pub missing: u64,
     /// The files, by day.
     pub files: Vec<PathBuf>,
 }
@@ -74,6 +79,9 @@ pub struct Imported {
     /// Logs imported without the run that they name: it is not there, or is sealed.
     #[serde(default)]
     pub without_run: u64,
+    /// Lines that stand for a log which was erased or archived before it was exported.
+    #[serde(default)]
+    pub gone: u64,
     /// Lines that are no log.
     pub malformed: u64,
     /// Logs whose hash is another than that of the payload beside it. They are imported, under the right one.
@@ -103,6 +111,17 @@ struct LineOut<'a> {
     tenant_id: &'a str,
     run_id: Option<&'a str>,
     plan_hash: &'a str,
+}
+
+/// What a line says instead of a log whose body is gone.
+#[derive(Deserialize)]
+struct GoneIn {
+    #[serde(default)]
+    erased: bool,
+    #[serde(default)]
+    archived: bool,
+    #[serde(default)]
+    missing: bool,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +179,7 @@ pub enum ExportError {
 }
 
 /// Writes a tenant's logs into files by day, those between the times if given. Files of these days are replaced.
+/// `progress` is told how many logs were looked at, of [`count`].
 ///
 /// # Errors
 /// [`ExportError`]; files may be there in part.
@@ -172,6 +192,7 @@ pub fn export(
 ) -> Result<Exported, ExportError> {
     std::fs::create_dir_all(out)?;
     let mut exported = Exported::default();
+    let mut looked = 0;
     let mut files: HashMap<String, BufWriter<File>> = HashMap::new();
     let mut query = FacetQuery {
         facets: vec!["provenance".to_owned()],
@@ -181,6 +202,7 @@ pub fn export(
     loop {
         let page = store.facet_find(tenant_no, &query)?;
         for leaf in &page.leaves {
+            looked += 1;
             let Some(record) = records::read(store, &[*leaf])?.pop() else {
                 continue;
             };
@@ -189,22 +211,30 @@ pub fn export(
             if start.is_some_and(|start| at < start) || end.is_some_and(|end| at > end) {
                 continue;
             }
-            let Some(body) = record.body.bytes() else {
-                exported.erased += 1;
-                continue;
+            let line = match &record.body {
+                Body::There(body) => {
+                    let log = ProvenanceView::read(body).map_err(|error| RecordError::Body {
+                        leaf: leaf.leaf_index(),
+                        reason: error.to_string(),
+                    })?;
+                    exported.logs += 1;
+                    line_of(&header, tenant_id, &log)?
+                }
+                Body::Gone(gone) => {
+                    *match gone {
+                        Gone::Erased => &mut exported.erased,
+                        Gone::Archived => &mut exported.archived,
+                        Gone::Missing => &mut exported.missing,
+                    } += 1;
+                    line_of_gone(&header, tenant_id, *gone)
+                }
             };
-            let log = ProvenanceView::read(body).map_err(|error| RecordError::Body {
-                leaf: leaf.leaf_index(),
-                reason: error.to_string(),
-            })?;
-            let mut line =
-                serde_json::to_vec(&line_of(&header, tenant_id, &log)?).map_err(io::Error::from)?;
+            let mut line = serde_json::to_vec(&line).map_err(io::Error::from)?;
             line.push(b'\n');
             let day = at.to_string()[..10].to_owned();
             write_line(out, day, &line, &mut files, &mut exported.files)?;
-            exported.logs += 1;
         }
-        progress(exported.logs);
+        progress(looked);
         match page.next.or(page.leaves.last().copied()) {
             Some(next) if page.has_more => query.below = Some(next),
             _ => break,
@@ -241,6 +271,30 @@ fn line_of<'a>(
         plan_hash: log.plan_hash(),
     };
     serde_json::to_value(line).map_err(io::Error::from)
+}
+
+/// The line of a log whose body is gone: every field, those of the body null, and why.
+fn line_of_gone(header: &Header<'_>, tenant_id: &str, gone: Gone) -> serde_json::Value {
+    let mut line = serde_json::json!({
+        "adapter_version": null, "commit_sha": null, "compressed": true, "id": header.id.to_string(),
+        "input_hash": null, "input_json": null, "model_version": null, "output_hash": null, "output_json": null,
+        "plan_hash": null, "run_id": header.run.as_ref().map(|run| &*run.run_id), "runtime_ms": null,
+        "status": null, "tenant_id": tenant_id, "timestamp": header.occurred_at.to_string(),
+    });
+    line[gone.as_str()] = true.into();
+    line
+}
+
+/// How many logs there are in all, for a bar.
+///
+/// # Errors
+/// They cannot be counted.
+pub fn count(store: &dyn Store, tenant_no: u32) -> Result<u64, store::StoreError> {
+    let query = FacetQuery {
+        facets: vec!["provenance".to_owned()],
+        ..FacetQuery::default()
+    };
+    Ok(store.facet_count(tenant_no, &query, u32::MAX)?.0)
 }
 
 fn write_line(
@@ -359,7 +413,8 @@ impl Ledger {
             }
             let read = text.map_err(|TooLong| "longer than any log may be".to_owned());
             match read.and_then(read_line) {
-                Ok(line) => {
+                Ok(None) => imported.gone += 1,
+                Ok(Some(line)) => {
                     self.import_line(tenant, line, number, &mut salts, &mut waiting, &mut imported)?;
                 }
                 Err(what) => {
@@ -493,7 +548,12 @@ impl Ledger {
     }
 }
 
-fn read_line(text: &[u8]) -> Result<Line, String> {
+/// `None`: the line stands for a log whose body was gone.
+fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
+    let gone: GoneIn = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if gone.erased || gone.archived || gone.missing {
+        return Ok(None);
+    }
     let line: LineIn = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let payload = |field: &str, given: &str| -> Result<Value, String> {
         let text = if line.compressed {
@@ -526,12 +586,12 @@ fn read_line(text: &[u8]) -> Result<Line, String> {
         commit_sha: or(line.commit_sha, COMMIT_UNKNOWN),
         ..ProvenanceLog::new(input, output)
     };
-    Ok(Line {
+    Ok(Some(Line {
         log,
         timestamp: line.timestamp,
         run_id: line.run_id.filter(|run_id| !run_id.is_empty()),
         disagrees,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -556,10 +616,11 @@ mod tests {
             )
         };
         let good = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
-        let read = read_line(line(good).as_bytes()).unwrap();
+        let read = read_line(line(good).as_bytes()).unwrap().unwrap();
         assert_eq!((read.log.model_version.as_str(), read.disagrees), ("2.0.0", None));
         assert!(
             read_line(line("x").as_bytes())
+                .unwrap()
                 .unwrap()
                 .disagrees
                 .unwrap()

@@ -359,8 +359,9 @@ fn what_was_erased_and_is_sent_again_gets_the_first_receipt() {
         assert_eq!((again.receipt, again.fresh), (before.receipt, false));
     }
     assert!(body_of(&bed.ledger, &tenant, first.receipt.record_id).is_none());
-    // What names an environment is a hash of it, and went with it: it is recorded anew.
-    assert!(bed.one(&tenant, span.environment("shop")).fresh);
+    // What names an environment is a hash of it: that went with it, and it is known by what is kept under a key.
+    assert!(!bed.one(&tenant, span.environment("shop")).fresh);
+    assert!(bed.one(&tenant, span.environment("other shop")).fresh);
     check_erased(&bed, 3);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
 use evidence::record::LineageRecord;
-use evidence::{ExecutionStatus, Kind};
+use evidence::{ActorType, ExecutionStatus, Kind};
 use ledger::lineage::{LineageImportError, LineageImported, cited};
 use ledger::{Body, EraseAsked, Rejection, Tenant, WriteError};
 use store::Gone;
@@ -63,6 +63,37 @@ fn a_log_is_imported_once_however_often() {
         .unwrap()
         .unwrap();
     assert_eq!(run.state.execution_status, ExecutionStatus::Succeeded);
+    bed.check();
+}
+
+#[test]
+fn lines_that_a_sealed_run_refuses_are_counted_apart_from_lines_that_are_none() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let text = format!("{EVIDENCE}\n[1]\n");
+    let first = import(&bed, &tenant, &text);
+    assert_eq!((counts(&first), first.refused), ((1, 0, 0, 1), 0));
+    // Until the seal a log that has grown is imported again.
+    let grown = format!("{text}{DETERMINISTIC}\n");
+    assert_eq!(counts(&import(&bed, &tenant, &grown)), (1, 1, 0, 1));
+    bed.ledger
+        .run_seal(&tenant, &first.run_id, (ActorType::System, None), bed.now())
+        .unwrap();
+    let late = import(
+        &bed,
+        &tenant,
+        &format!("{grown}{{\"type\":\"ai_output\",\"kind\":\"x\"}}\n"),
+    );
+    assert_eq!(
+        (counts(&late), late.refused, late.complete),
+        ((0, 2, 0, 1), 1, true)
+    );
+    assert_eq!(late.remarks.len(), 2, "{:?}", late.remarks);
+    assert!(
+        late.remarks[1].starts_with("line 4: ") && late.remarks[1].contains("seal"),
+        "{:?}",
+        late.remarks
+    );
     bed.check();
 }
 
@@ -194,7 +225,7 @@ fn a_file_that_is_no_log_makes_no_run() {
 }
 
 #[test]
-fn an_erased_line_keeps_no_hash_of_itself() {
+fn an_erased_line_is_known_again_by_nothing_that_is_in_the_ledger() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("t");
     import(&bed, &tenant, &format!("{EVIDENCE}\n{DETERMINISTIC}\n"));
@@ -211,13 +242,57 @@ fn an_erased_line_keeps_no_hash_of_itself() {
         only: false,
         principal: "key:a1".into(),
     };
-    bed.ledger.erase(&tenant, &asked, bed.now()).unwrap();
+    let identity = |bed: &TestLedger| {
+        let run = bed.run_row(&tenant, "20260101T000000Z").key;
+        let rows = bed.ledger.store().run_records(run, 0, 10).unwrap();
+        rows.into_iter()
+            .find(|row| row.kind == Kind::LineageEvidence)
+            .unwrap()
+            .identity
+    };
+    let content = identity(&bed).unwrap();
+    let erasure = bed.ledger.erase(&tenant, &asked, bed.now()).unwrap();
+    assert!(
+        erasure
+            .remains
+            .iter()
+            .any(|remains| remains.what.contains("keys/erased.key")),
+        "{:?}",
+        erasure.remains
+    );
     assert_eq!(find().evidence, None);
+    assert_ne!(identity(&bed), Some(content), "a hash of what was erased");
     let report = bed.report();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
-    // Nothing is left to know it by, so it is a record again.
+    // The same again is the first record, and brings nothing back (SPEC 3), also after a restart.
+    assert_eq!(counts(&import(&bed, &tenant, EVIDENCE)), (0, 1, 0, 0));
+    let bed = bed.reopen();
+    let tenant = bed.tenant("t");
+    assert_eq!(counts(&import(&bed, &tenant, EVIDENCE)), (0, 1, 0, 0));
+    assert!(
+        !write(
+            &bed,
+            &tenant,
+            Kind::LineageEvidence,
+            EVIDENCE,
+            Some("20260101T000000Z")
+        )
+        .unwrap()
+    );
+    // Another line is another, and of another run it is a record.
+    let other = EVIDENCE.replace("1000", "2000");
+    assert_eq!(
+        counts(&import(&bed, &tenant, &format!("{EVIDENCE}\n{other}\n"))),
+        (1, 1, 0, 0)
+    );
+    bed.one(&tenant, run("r2"));
+    assert!(write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, Some("r2")).unwrap());
+    let report = bed.report();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    // Without the key nothing is left to know it by, so it is a record again.
+    let bed = bed.reopen_after(|folder| std::fs::remove_file(folder.join("keys/erased.key")).unwrap());
+    let tenant = bed.tenant("t");
     assert_eq!(counts(&import(&bed, &tenant, EVIDENCE)), (1, 0, 0, 0));
-    assert!(find().evidence.is_some());
 }
 
 #[test]

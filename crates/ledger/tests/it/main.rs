@@ -31,5 +31,6 @@ mod replay;
 mod retention;
 mod runs;
 mod seals;
+mod settings;
 mod tamper;
 mod tenants;

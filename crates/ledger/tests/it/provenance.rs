@@ -6,9 +6,9 @@ use std::sync::Arc;
 use evidence::ActorType;
 use evidence::canonical::Value;
 use evidence::record::ProvenanceLog;
-use ledger::provenance::file::{Imported, export};
+use ledger::provenance::file::{Imported, count, export};
 use ledger::provenance::{DRIFT_BYTES_MAX, ProvenanceQuery};
-use ledger::{Rejection, SubmitError, Tenant, WriteError};
+use ledger::{EraseAsked, Rejection, SubmitError, Tenant, WriteError};
 use store::Fault;
 
 use crate::bed::{TestLedger, run, step};
@@ -124,6 +124,76 @@ fn a_sealed_run_takes_no_log_and_a_failed_look_is_no_unknown_outcome() {
     );
     assert_eq!(t.size(&tenant), size);
     t.check();
+}
+
+#[test]
+fn a_log_that_is_erased_or_archived_is_told_and_neither_is_the_other() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    t.all(&tenant, vec![run("r"), step("r", 0)]);
+    log(&t, &tenant, Value::from("archived"), Some("r")).unwrap();
+    let all = ProvenanceQuery {
+        limit: 5,
+        ..ProvenanceQuery::default()
+    };
+    log(&t, &tenant, Value::from("erased"), None).unwrap();
+    let newest = t.ledger.provenance_find(&tenant, &all).unwrap().records.remove(0);
+    let asked = EraseAsked {
+        record_id: newest.header().unwrap().id,
+        reason: "asked for".into(),
+        only: false,
+        principal: "key:dpo".into(),
+    };
+    t.ledger.erase(&tenant, &asked, t.now()).unwrap();
+    log(&t, &tenant, Value::from("there"), None).unwrap();
+    t.complete(&tenant, "r");
+    let by = (ActorType::System, None);
+    t.ledger.run_seal(&tenant, "r", by, t.now()).unwrap();
+    let year = 366 * 24 * 3_600 * 1_000;
+    assert!(t.ledger.retain(t.later(year)).unwrap() > 0);
+
+    let drift = t.ledger.provenance_drift(&tenant, &all, DRIFT_BYTES_MAX).unwrap();
+    assert_eq!(
+        (drift.logs, drift.erased, drift.archived, drift.complete),
+        (1, 1, 1, false)
+    );
+    let out = t.path().join("out");
+    let of = (tenant.tenant_no, &*tenant.tenant_id);
+    let mut looked = 0;
+    let done = export(t.ledger.store(), of, &out, (None, None), &mut |n| looked = n).unwrap();
+    assert_eq!(
+        (done.logs, done.erased, done.archived, done.missing),
+        (1, 1, 1, 0)
+    );
+    assert_eq!(looked, count(t.ledger.store(), tenant.tenant_no).unwrap());
+    let text = std::fs::read_to_string(&done.files[0]).unwrap();
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let said = |name: &str| lines.iter().filter(|line| line[name] == true).collect::<Vec<_>>();
+    let (erased, archived) = (said("erased"), said("archived"));
+    assert_eq!((erased.len(), archived.len(), lines.len()), (1, 1, 3));
+    assert_eq!(erased[0]["id"], asked.record_id.to_string());
+    assert_eq!(archived[0]["run_id"], "r");
+    for line in [erased[0], archived[0]] {
+        for field in [
+            "input_hash",
+            "output_hash",
+            "input_json",
+            "output_json",
+            "plan_hash",
+            "status",
+        ] {
+            assert_eq!(line[field], serde_json::Value::Null, "{field}");
+        }
+        // Of the fifteen fields none is away.
+        assert_eq!(line.as_object().unwrap().len(), 16);
+    }
+    // Elsewhere such lines are no logs, and no fault.
+    let other = t.tenant("other");
+    let read = import(&t, &other, &done.files[0]);
+    assert_eq!((read.logs, read.gone, read.malformed), (1, 2, 0), "{read:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Lineage: which rows of which files a figure was made from, posted by pipelines that write no audit log.
 //!
-//! The bodies are those of the log's lines; a line may be posted as it is. Of a run, the same again is the first
+//! The bodies are those of the log's lines. One with a `type` is a line as it was written, and is taken as an import
+//! takes it: other fields are kept. One without is a request, whose unknown fields are refused. Of a run, the same again is the first
 //! record, unless it says how many equal lines stand before it in its log.
 //!
 //! Source: SPEC 9.2.
@@ -9,16 +10,20 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use evidence::record::{LineageRecord, lineage_type};
-use evidence::{Kind, Timestamp, canonical};
+use evidence::canonical::{self, Value};
+use evidence::record::{LINEAGE_COPY, LINEAGE_RUN, LineageRecord, lineage_type};
+use evidence::redact::Redactor;
+use evidence::{Kind, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer::{ReceiptOut, WriteProblems, created};
 use super::records::{ReceiptView, RedactionsView};
-use crate::{ApiError, App, Caller, JsonBody, Received};
+use crate::{ApiError, App, Caller, ExactJsonBody, Received};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -30,13 +35,13 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 
 /// Rows of a file were read.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 #[schema(as = LineageEvidence)]
 struct EvidenceIn {
     /// The run it belongs to; it must be there.
     #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<String>,
-    /// `evidence`, as in a line of a log.
+    /// `evidence`: the body is a line of a log as it was written. Then its other fields are kept, and none but those
+    /// that other programs decide by must be of these types; without it a field that is not named here is refused.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
@@ -63,17 +68,20 @@ struct EvidenceIn {
     /// SHA-256 of the file when it was read, 64 hex digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    other: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A function ran.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 #[schema(as = LineageDeterministic)]
 struct DeterministicIn {
     /// The run it belongs to; it must be there.
     #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<String>,
-    /// `deterministic`, as in a line of a log.
+    /// `deterministic`: the body is a line of a log as it was written. Then its other fields are kept, and none but those
+    /// that other programs decide by must be of these types; without it a field that is not named here is refused.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
@@ -109,6 +117,9 @@ struct DeterministicIn {
     timestamp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code_hash: Option<String>,
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    other: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What a model wrote, or took: `kind`, `artifact`, `tokens`, `cost_usd` and any other field.
@@ -144,20 +155,25 @@ struct LineageOut {
 }
 
 /// What was sent, apart from its fields.
+#[derive(Default)]
 struct Sent {
     run_id: Option<String>,
-    line_type: Option<String>,
     copies: Option<u32>,
 }
 
-/// A body: the fields of a line, which it is serialized to, and what is said about them.
-trait LineIn: Serialize + Send + 'static {
-    /// What stands beside the fields, taken out of them: it is no part of the line.
+/// A request that is no line: the fields of one, which it is serialized to, and what is said about them.
+trait LineIn: DeserializeOwned + Serialize {
+    /// What stands beside the fields.
     fn sent(&mut self) -> Sent;
 
     /// The fields that must be times.
     fn times(&self) -> [(&'static str, &Option<String>); 2] {
         [("ts", &None), ("timestamp", &None)]
+    }
+
+    /// A field that a request may not have.
+    fn unknown(&self) -> Option<&str> {
+        None
     }
 }
 
@@ -165,13 +181,16 @@ impl LineIn for EvidenceIn {
     fn sent(&mut self) -> Sent {
         Sent {
             run_id: self.run_id.take(),
-            line_type: self.line_type.take(),
             copies: self.copies.take(),
         }
     }
 
     fn times(&self) -> [(&'static str, &Option<String>); 2] {
         [("ts", &self.ts), ("timestamp", &self.timestamp)]
+    }
+
+    fn unknown(&self) -> Option<&str> {
+        self.other.keys().next().map(String::as_str)
     }
 }
 
@@ -179,7 +198,6 @@ impl LineIn for DeterministicIn {
     fn sent(&mut self) -> Sent {
         Sent {
             run_id: self.run_id.take(),
-            line_type: self.line_type.take(),
             copies: self.copies.take(),
         }
     }
@@ -187,51 +205,112 @@ impl LineIn for DeterministicIn {
     fn times(&self) -> [(&'static str, &Option<String>); 2] {
         [("ts", &self.ts), ("timestamp", &self.timestamp)]
     }
+
+    fn unknown(&self) -> Option<&str> {
+        self.other.keys().next().map(String::as_str)
+    }
 }
 
 impl LineIn for AiIn {
     fn sent(&mut self) -> Sent {
         Sent {
             run_id: self.run_id.take(),
-            line_type: self.line_type.take(),
             copies: self.copies.take(),
         }
     }
 }
 
-async fn write(
-    app: App,
-    caller: Caller,
-    at: Timestamp,
-    kind: Kind,
-    mut fields: impl LineIn,
-) -> Result<Response, ApiError> {
+fn invalid(error: &impl ToString) -> ApiError {
+    ApiError::invalid("body", error.to_string())
+}
+
+/// A body of canonical JSON as the fields of a line, and what is said about them.
+fn fields_of<T: LineIn>(kind: Kind, text: &str, rules: &Redactor) -> Result<(Value, Sent), ApiError> {
+    let limits = canonical::Limits::default();
+    let mut body = canonical::parse(text.as_bytes(), limits).map_err(|error| invalid(&error))?;
+    if let Value::Object(members) = &mut body
+        && members
+            .iter()
+            .any(|(name, value)| name == "type" && *value != Value::Null)
+    {
+        let sent = sent_with(kind, members)?;
+        return Ok((body, sent));
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let mut request: T = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = error.into_inner().to_string();
+        let cause = cause.split(" at line ").next().unwrap_or_default().to_owned();
+        ApiError::invalid(if path == "." { "body" } else { &path }, cause)
+    })?;
+    if let Some(field) = request.unknown() {
+        return Err(ApiError::invalid(field, "is unknown"));
+    }
     // Times are kept as they were written, so that a line is the same however it came; they must be times.
-    for (field, text) in fields.times() {
+    for (field, text) in request.times() {
         if let Some(Err(error)) = text.as_deref().map(Timestamp::parse) {
             return Err(ApiError::invalid(field, error.to_string()));
         }
     }
-    let Sent {
-        run_id,
-        line_type,
-        copies,
-    } = fields.sent();
+    let sent = request.sent();
+    let fields = serde_json::to_vec(&request).map_err(|error| ApiError::internal(&error))?;
+    let mut fields = canonical::parse(&fields, limits).map_err(|error| invalid(&error))?;
+    // A caller that names no id asks for one; that of the content makes a repeat the same line.
+    if kind == Kind::LineageEvidence && fields.get("id").is_none() {
+        let text = canonical::to_vec(&fields);
+        let redacted = rules.body(kind, &text).map_err(|error| invalid(&error))?;
+        let digest = canonical::sha256_hex(redacted.as_deref().unwrap_or(&text));
+        fields.insert("id", format!("ev-{}", digest.get(..32).unwrap_or_default()));
+    }
+    Ok((fields, sent))
+}
+
+/// Takes what is said about a line out of it. Its own `run_id` stays where the run is named otherwise.
+fn sent_with(kind: Kind, members: &mut Vec<(String, Value)>) -> Result<Sent, ApiError> {
+    let mut take = |name: &str| {
+        let place = members.iter().position(|(member, _)| member == name)?;
+        Some(members.remove(place).1).filter(|value| *value != Value::Null)
+    };
     let named = lineage_type(kind).unwrap_or_default();
-    if line_type.is_some_and(|line_type| line_type != named) {
+    if take("type").as_ref().and_then(Value::as_str) != Some(named) {
         return Err(ApiError::invalid("type", format!("must be {named}")));
     }
+    let copies = match take(LINEAGE_COPY) {
+        None => None,
+        Some(Value::Int(copies)) => Some(
+            u32::try_from(copies).map_err(|_| ApiError::invalid(LINEAGE_COPY, "must be a 32-bit number"))?,
+        ),
+        Some(_) => return Err(ApiError::invalid(LINEAGE_COPY, "must be a number")),
+    };
+    let (field, run_id) = match take(LINEAGE_RUN) {
+        Some(run_id) => (LINEAGE_RUN, Some(run_id)),
+        None => ("run_id", take("run_id")),
+    };
+    let run_id = match run_id {
+        None => None,
+        Some(Value::String(run_id)) => Some(run_id),
+        Some(_) => return Err(ApiError::invalid(field, "must be a text")),
+    };
+    Ok(Sent { run_id, copies })
+}
+
+async fn write<T: LineIn>(
+    app: App,
+    caller: Caller,
+    at: Timestamp,
+    kind: Kind,
+    // Not redacted: the rules for lines are others than those for requests, and the ledger has them.
+    ExactJsonBody(body): ExactJsonBody<Box<RawValue>>,
+) -> Result<Response, ApiError> {
     let (placed, out) = app
         .blocking(move |ledger| {
-            let text = serde_json::to_vec(&fields).map_err(|error| ApiError::internal(&error))?;
-            let fields = canonical::parse(&text, canonical::Limits::default())
-                .map_err(|error| ApiError::invalid("body", error.to_string()))?;
-            let record = LineageRecord::new(kind, fields)?;
             let tenant = Arc::clone(&caller.tenant);
+            let (fields, Sent { run_id, copies }) = fields_of::<T>(kind, body.value.get(), &tenant.rules())?;
+            let record = LineageRecord::new(kind, fields)?;
             let written =
                 ledger.lineage_write(&tenant, &record, run_id.as_deref(), copies.unwrap_or(0), at)?;
             let redactions = canonical::to_vec(&written.redactions);
-            let id = record.fields().get("id").and_then(canonical::Value::as_str);
+            let id = record.fields().get("id").and_then(Value::as_str);
             Ok((
                 written.placed,
                 LineageOut {
@@ -257,15 +336,9 @@ async fn evidence(
     State(app): State<App>,
     caller: Caller,
     Received(at): Received,
-    body: JsonBody<EvidenceIn>,
+    body: ExactJsonBody<Box<RawValue>>,
 ) -> Result<Response, ApiError> {
-    let mut fields = body.value;
-    // A caller that names no id asks for one; that of the content makes a repeat the same line.
-    if fields.id.is_none() {
-        let digest = evidence::hex_string(&body.content);
-        fields.id = Some(format!("ev-{}", digest.get(..32).unwrap_or_default()));
-    }
-    write(app, caller, at, Kind::LineageEvidence, fields).await
+    write::<EvidenceIn>(app, caller, at, Kind::LineageEvidence, body).await
 }
 
 /// Records that a function ran, what it read and what it wrote.
@@ -279,9 +352,9 @@ async fn deterministic(
     State(app): State<App>,
     caller: Caller,
     Received(at): Received,
-    body: JsonBody<DeterministicIn>,
+    body: ExactJsonBody<Box<RawValue>>,
 ) -> Result<Response, ApiError> {
-    write(app, caller, at, Kind::LineageDeterministic, body.value).await
+    write::<DeterministicIn>(app, caller, at, Kind::LineageDeterministic, body).await
 }
 
 /// Records what a model wrote.
@@ -295,9 +368,9 @@ async fn ai_output(
     State(app): State<App>,
     caller: Caller,
     Received(at): Received,
-    body: JsonBody<AiIn>,
+    body: ExactJsonBody<Box<RawValue>>,
 ) -> Result<Response, ApiError> {
-    write(app, caller, at, Kind::LineageAiOutput, body.value).await
+    write::<AiIn>(app, caller, at, Kind::LineageAiOutput, body).await
 }
 
 /// Records what a model took.
@@ -311,7 +384,7 @@ async fn ai_metrics(
     State(app): State<App>,
     caller: Caller,
     Received(at): Received,
-    body: JsonBody<AiIn>,
+    body: ExactJsonBody<Box<RawValue>>,
 ) -> Result<Response, ApiError> {
-    write(app, caller, at, Kind::LineageAiMetrics, body.value).await
+    write::<AiIn>(app, caller, at, Kind::LineageAiMetrics, body).await
 }

@@ -6,6 +6,7 @@
 //! In scope: the way of one request, shared with gRPC ([`crate::grpc`]). Out of
 //! scope: what a request means ([`crate::otlp`]).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -23,8 +24,8 @@ use crate::body::{self, Held};
 use crate::extract::media_type;
 use crate::otlp::limits::REASONS_MAX;
 use crate::otlp::{
-    DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, RefusedSpan, Signal,
-    TraceRequest, lower_logs, lower_metrics, lower_traces,
+    DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, RefusedOfTrace, RefusedSpans,
+    Signal, TraceRequest, lower_logs, lower_metrics, lower_traces,
 };
 use crate::{ApiError, App, Caller, Received, bulk};
 
@@ -168,12 +169,12 @@ pub(crate) async fn export(
     for (outcome, item) in outcomes.iter().zip(items) {
         if let (Err(rejection), Some(name)) = (outcome, item) {
             refused.count += 1;
-            if let Some((trace_id, span_id)) = name.0.filter(|_| missing.len() < REASONS_MAX * 20) {
-                missing.push(RefusedSpan {
+            if let Some((trace_id, span_id)) = name.0 {
+                missing.note(
                     trace_id,
-                    span_id: format!("{:016x}", u64::from_be_bytes(span_id)),
-                    reason: rejection.to_string(),
-                });
+                    format!("{:016x}", u64::from_be_bytes(span_id)),
+                    rejection,
+                );
             }
             if refused.reasons.len() < REASONS_MAX {
                 refused.reasons.push(format!("{name}{rejection}"));
@@ -188,39 +189,93 @@ pub(crate) async fn export(
     Ok(ExportAnswer::new(&refused))
 }
 
+/// Traces whose runs are looked up at once, and failures written at once: a batch of the ledger.
+const MISSING_CHUNK: usize = 1_000;
+
 /// Tells runs of spans that they sent and that were not taken. Each is told once.
 fn note_missing(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
-    missing: Vec<RefusedSpan>,
+    missing: RefusedSpans,
     at: Timestamp,
 ) -> Result<(), ApiError> {
-    let mut salts = tenant.salts();
-    let mut drafts = Vec::new();
-    for span in missing {
-        // Of a trace that is not there nothing is kept: no run, no evidence.
-        let trace = store::TraceKey::W3c(span.trace_id);
-        let Some(run) = ledger.store().run_find_by_trace(tenant.tenant_no, &trace)? else {
-            continue;
+    let missing: Vec<([u8; 16], RefusedOfTrace)> = missing.into_traces().collect();
+    for traces in missing.chunks(MISSING_CHUNK) {
+        let query = store::BatchQuery {
+            traces: traces
+                .iter()
+                .map(|(trace, _)| store::TraceKey::W3c(*trace))
+                .collect(),
+            ..store::BatchQuery::default()
         };
-        let trace = u128::from_be_bytes(span.trace_id);
-        let about = format!("trace {trace:032x} span {}", span.span_id);
-        let message = format!("the span was refused: {}", span.reason);
-        let failure = CaptureFailure::noted(EvidenceClass::TraceSteps, &about, &message);
-        let kind = Kind::EvidenceCaptureFailure;
-        let draft = Draft::alone(kind, Facts::Other, &failure.encode(), at, &mut salts)?;
-        drafts.push(Draft {
-            bind: Bind::Run(run.state.run_id.as_str().into()),
-            identity: failure.identity(),
-            trace_id: Some(format!("{trace:032x}").into()),
-            correlation_id: run.state.correlation_id.as_deref().map(Arc::from),
-            source_domain: SourceDomain::Activity,
-            source_component: "otlp",
-            ..draft
-        });
+        let known = ledger.store().batch_lookup(tenant.tenant_no, &query)?;
+        let keys: HashMap<_, _> = known.traces.into_iter().map(|row| (row.trace, row.run)).collect();
+        let runs: HashMap<_, _> = known.runs.into_iter().map(|row| (row.key, row.state)).collect();
+        let mut salts = tenant.salts();
+        let mut drafts = Vec::new();
+        for (trace_id, of_trace) in traces {
+            // Of a trace that is not there nothing is kept: no run, no evidence.
+            let key = keys.get(&store::TraceKey::W3c(*trace_id));
+            let Some(run) = key.and_then(|key| runs.get(key)) else {
+                continue;
+            };
+            for failure in failures_of(*trace_id, of_trace) {
+                drafts.push(missing_draft(&failure, *trace_id, run, at, &mut salts)?);
+                if drafts.len() == MISSING_CHUNK {
+                    ledger.submit_blocking(tenant, std::mem::take(&mut drafts), at, false)?;
+                }
+            }
+        }
+        if !drafts.is_empty() {
+            ledger.submit_blocking(tenant, drafts, at, false)?;
+        }
     }
-    ledger.submit_blocking(tenant, drafts, at, false)?;
     Ok(())
+}
+
+/// What is noted of the refused spans of a trace. The same request again notes the same.
+fn failures_of(trace_id: [u8; 16], of_trace: &RefusedOfTrace) -> Vec<CaptureFailure> {
+    let trace = u128::from_be_bytes(trace_id);
+    let noted = |about: &str, message: &str| CaptureFailure::noted(EvidenceClass::TraceSteps, about, message);
+    let mut failures: Vec<CaptureFailure> = of_trace
+        .told
+        .iter()
+        .map(|span| {
+            let message = format!("the span was refused: {}", span.reason);
+            noted(&format!("trace {trace:032x} span {}", span.span_id), &message)
+        })
+        .collect();
+    if let Some((more, span)) = &of_trace.more {
+        let message = format!(
+            "{more} more spans of the trace were refused, the first: {}",
+            span.reason
+        );
+        failures.push(noted(
+            &format!("trace {trace:032x} span {} and others", span.span_id),
+            &message,
+        ));
+    }
+    failures
+}
+
+fn missing_draft(
+    failure: &CaptureFailure,
+    trace_id: [u8; 16],
+    run: &evidence::RunState,
+    at: Timestamp,
+    salts: &mut ledger::Salts,
+) -> Result<Draft, ApiError> {
+    let kind = Kind::EvidenceCaptureFailure;
+    let draft = Draft::alone(kind, Facts::Other, &failure.encode(), at, salts)?;
+    Ok(Draft {
+        bind: Bind::Run(run.run_id.as_str().into()),
+        identity: failure.identity(),
+        trace_id: Some(format!("{:032x}", u128::from_be_bytes(trace_id)).into()),
+        correlation_id: run.correlation_id.as_deref().map(Arc::from),
+        source_domain: SourceDomain::Activity,
+        source_component: "otlp",
+        ..draft
+    })
 }
 
 /// Which span a refusal is about, by trace and id; nothing for what is no span.

@@ -14,7 +14,7 @@ use evidence::{Timestamp, canonical};
 use ledger::provenance::{DRIFT_BYTES_MAX, PROVENANCE_PAGE_MAX, ProvenanceQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use store::LeafKey;
+use store::{Gone, LeafKey};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -221,7 +221,7 @@ struct LogView {
     timestamp: String,
     input_hash: Option<String>,
     output_hash: Option<String>,
-    /// Canonical JSON text; null when erased.
+    /// Canonical JSON text; null when erased or archived.
     input_json: Option<String>,
     output_json: Option<String>,
     /// False: here payloads are text.
@@ -237,6 +237,14 @@ struct LogView {
     plan_hash: Option<String>,
     record_id: String,
     leaf_index: u64,
+    /// Present and true when the body was erased: what it said is null.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    erased: bool,
+    /// Present and true when the body was archived: what it said is null here, and in the archive.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    archived: bool,
 }
 
 impl LogView {
@@ -269,6 +277,8 @@ impl LogView {
             plan_hash: log.map(|log| log.plan_hash().to_owned()),
             record_id,
             leaf_index,
+            erased: record.body.gone() == Some(Gone::Erased),
+            archived: record.body.gone() == Some(Gone::Archived),
         })
     }
 }
@@ -359,8 +369,12 @@ struct DriftReport {
     items: Vec<DriftInput>,
     /// Logs that were looked at.
     logs: usize,
-    /// False when there were more: the newest 100,000 were looked at, or the newest 256 MiB of them. Ask by
-    /// input_hash or model_version.
+    /// Logs that could not be looked at, because they are erased.
+    erased: usize,
+    /// Because they are archived.
+    archived: usize,
+    /// False when some could not be looked at, or when there were more: the newest 100,000 were looked at, or the
+    /// newest 256 MiB of them. Ask by input_hash or model_version.
     complete: bool,
     /// Tree size that was read at.
     as_of: u64,
@@ -402,6 +416,8 @@ async fn drift(
                     })
                     .collect(),
                 logs: drift.logs,
+                erased: drift.erased,
+                archived: drift.archived,
                 complete: drift.complete,
                 as_of: size,
             };

@@ -14,11 +14,13 @@ pub mod limits;
 mod lower;
 mod ordered;
 mod redact;
+mod refused;
 mod respond;
 mod schema;
 mod span;
 mod wire;
 
 pub use decode::{DecodeError, Encoding, LogsRequest, MetricsRequest, Rejections, TraceRequest};
-pub use lower::{Lowered, RefusedSpan, lower_logs, lower_metrics, lower_traces};
+pub use lower::{Lowered, lower_logs, lower_metrics, lower_traces};
+pub use refused::{RefusedOfTrace, RefusedSpan, RefusedSpans};
 pub use respond::{ExportAnswer, Signal};

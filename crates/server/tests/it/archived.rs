@@ -171,3 +171,40 @@ fn traces_that_cannot_be_compared_name_the_step_and_how_it_went() {
     archive(&server);
     assert_eq!(field(), "archived");
 }
+
+#[test]
+fn a_list_of_provenance_tells_an_archived_log_from_an_erased_one_and_drift_counts_both() {
+    let server = TestServer::new();
+    server.run("r");
+    let log = |input: &str, run: Option<&str>| {
+        let mut body = json!({ "input": input, "output": 1 });
+        if let Some(run) = run {
+            body["run_id"] = json!(run);
+        }
+        server.created("/api/v1/provenance", &body)
+    };
+    log("archived", Some("r"));
+    erase(&server, &log("erased", None));
+    log("there", None);
+    server.complete("r");
+    seal(&server, "r");
+    archive(&server);
+    let items = server.get("/api/v1/provenance").ok()["items"].clone();
+    let said: Vec<Value> = items
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| json!([item.get("erased"), item.get("archived"), item["input_json"]]))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            json!([null, null, "\"there\""]),
+            json!([true, null, null]),
+            json!([null, true, null])
+        ]
+    );
+    let drift = server.get("/api/v1/provenance/drift").ok();
+    let told = ["logs", "erased", "archived", "complete"].map(|name| drift[name].clone());
+    assert_eq!(told, [json!(1), json!(1), json!(1), json!(false)]);
+}

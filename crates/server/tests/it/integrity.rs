@@ -188,6 +188,78 @@ fn a_span_that_is_refused_is_noted_once() {
 }
 
 #[test]
+fn every_run_whose_spans_were_refused_has_a_failure_and_the_rest_are_counted() {
+    let server = TestServer::new();
+    let (first, last) = (span(2, 1), span(3, 1));
+    server.spans(&[first, last]);
+    let bad = |trace: u8, id: u16| {
+        let mut span = span(trace, 1);
+        span["spanId"] = json!(format!("{id:016x}"));
+        span["startTimeUnixNano"] = json!("0");
+        span
+    };
+    let mut spans: Vec<Value> = (2..252).map(|id| bad(2, id)).collect();
+    spans.extend([bad(3, 2), bad(3, 3), bad(3, 4)]);
+    let export = crate::server::export(&spans);
+    assert_eq!(
+        server.post("/v1/traces", &export).ok()["partialSuccess"]["rejectedSpans"],
+        "253"
+    );
+    let judged = of(&server, &"02".repeat(16));
+    let failures = judged["capture_failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 102, "the first, 100 more, and the rest");
+    let counted = |failures: &[Value]| {
+        failures
+            .iter()
+            .filter_map(|failure| failure["error_message"].as_str())
+            .filter(|message| message.contains(" more spans of the trace were refused"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let rest = counted(failures);
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert!(rest[0].starts_with("149 more spans"), "{rest:?}");
+    // All of this run's came after those that are noted one by one.
+    let judged = of(&server, &"03".repeat(16));
+    let failures = judged["capture_failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 2, "{judged}");
+    assert!(counted(failures)[0].starts_with("2 more spans"), "{judged}");
+    assert_ne!(judged["grade"], "PASS", "{judged}");
+    let size = server.tree_size();
+    server.post("/v1/traces", &export).ok();
+    assert_eq!(
+        server.tree_size(),
+        size,
+        "sent again they are noted no second time"
+    );
+    assert_verified(&server);
+}
+
+#[test]
+fn spans_of_an_unreadable_resource_are_noted_too() {
+    let server = TestServer::new();
+    server.spans(&[span(2, 1)]);
+    let mut export = crate::server::export(&[span(2, 5)]);
+    // Nested deeper than a value may be.
+    let mut deep = json!({ "stringValue": "x" });
+    for _ in 0..40 {
+        deep = json!({ "arrayValue": { "values": [deep] } });
+    }
+    export["resourceSpans"][0]["resource"]["attributes"] = json!([{ "key": "deep", "value": deep }]);
+    assert_eq!(
+        server.post("/v1/traces", &export).ok()["partialSuccess"]["rejectedSpans"],
+        "1"
+    );
+    let judged = of(&server, &"02".repeat(16));
+    assert_eq!(
+        judged["capture_failures"].as_array().unwrap().len(),
+        1,
+        "{judged}"
+    );
+    assert_verified(&server);
+}
+
+#[test]
 fn runs_seal_themselves_after_their_end() {
     let server = TestServer::new();
     let ledger = &server.app.ledger;

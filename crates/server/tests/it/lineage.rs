@@ -132,3 +132,77 @@ fn what_is_no_lineage_is_refused() {
         assert_eq!(answer.status.as_u16(), 422, "{path} {field}");
     }
 }
+
+#[test]
+fn a_line_as_it_was_written_keeps_its_fields_and_a_request_with_unknown_ones_is_refused() {
+    let server = TestServer::new();
+    server.run("r");
+    let mut line = json!({ "type": "evidence", "id": "ev-1", "input_row_ids": [1, "a"], "ts": "yesterday",
+        "colour": "red", "run_id": "its own", "deponent.run": "r" });
+    let made = server.created("/api/v1/lineage/evidence", &line);
+    assert_eq!(made["run_id"], "r");
+    let record = made["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{record}")).ok();
+    assert_eq!(record["header"]["run_id"], "r");
+    assert_eq!(
+        record["body"],
+        json!({ "id": "ev-1", "input_row_ids": [1, "a"], "ts": "yesterday", "colour": "red", "run_id": "its own" })
+    );
+    // Without `deponent.run` its run_id names the run, and is no part of the line.
+    line.as_object_mut().unwrap().remove("deponent.run");
+    assert_eq!(
+        server.post("/api/v1/lineage/evidence", &line).status.as_u16(),
+        404
+    );
+    line["run_id"] = json!("r");
+    let other = server.created("/api/v1/lineage/evidence", &line);
+    let record = other["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{record}")).ok();
+    assert_eq!(record["body"].get("run_id"), None);
+    for (field, value) in [
+        ("type", json!(null)),
+        ("type", json!(7)),
+        ("type", json!("ai_output")),
+        ("id", json!(null)),
+        ("deponent.run", json!(7)),
+        ("deponent.copy", json!(-1)),
+        ("deponent.copy", json!("1")),
+    ] {
+        let mut wrong = line.clone();
+        wrong[field] = value;
+        let answer = server.post("/api/v1/lineage/evidence", &wrong);
+        assert_eq!(answer.status.as_u16(), 422, "{wrong}");
+    }
+}
+
+#[test]
+fn ids_of_rows_are_kept_and_what_else_looks_like_deponents_own_is_redacted() {
+    let server = TestServer::new();
+    let mail = "ada@example.com";
+    for (path, body, kept) in [
+        (
+            "evidence",
+            json!({ "evidence_type": "csv", "uri": null, "input_row_ids": [mail] }),
+            "input_row_ids",
+        ),
+        (
+            "deterministic",
+            json!({ "fn": "f", "row_ids": [mail] }),
+            "row_ids",
+        ),
+    ] {
+        let made = server.created(&format!("/api/v1/lineage/{path}"), &body);
+        assert_eq!(made["redactions"]["count"], 0, "{made}");
+        let record = made["receipt"]["record_id"].as_str().unwrap();
+        let record = server.get(&format!("/api/v1/records/{record}")).ok();
+        assert_eq!(record["body"][kept], json!([mail]));
+    }
+    let made = server.created(
+        "/api/v1/lineage/ai-output",
+        &json!({ "reviewed_at": mail, "agent": mail, "timestamp": mail, "ts": "2026-01-01T00:00:00Z" }),
+    );
+    assert_eq!(made["redactions"], json!({ "count": 3, "patterns": ["email"] }));
+    let record = made["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{record}")).ok();
+    assert!(!record["body"].to_string().contains('@'), "{record}");
+}

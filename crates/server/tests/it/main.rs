@@ -37,6 +37,7 @@ mod policy_activations;
 mod provenance;
 mod records;
 mod redaction;
+mod redaction_routes;
 mod replay;
 mod schema;
 mod serve;

@@ -11,7 +11,7 @@ use crate::server::{TestServer, export, span};
 use crate::support::sha256;
 
 /// Each is found by another rule.
-const SECRETS: [&str; 9] = [
+pub(crate) const SECRETS: [&str; 9] = [
     "ada.lovelace@example.com",
     "4111 1111 1111 1111",
     "5500-0000-0000-0004",
@@ -27,7 +27,7 @@ const SECRETS: [&str; 9] = [
 const PASSWORD: &str = "hunter2hunter2";
 
 /// A text that holds all of them.
-fn planted() -> String {
+pub(crate) fn planted() -> String {
     format!(
         "mail {}, cards {} and {}, ssn {}, keys {} {} {}\nAuthorization: Bearer {}\n\
          -----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\nend",
@@ -44,7 +44,7 @@ fn planted() -> String {
 }
 
 /// An object that holds them at several depths: as text, as names, under secret names, as JSON within text.
-fn planted_object() -> Value {
+pub(crate) fn planted_object() -> Value {
     let inner = json!({ "api_key": PASSWORD, "note": planted(), "arguments": json!({ "token": PASSWORD }).to_string() });
     json!({
         "text": planted(),
@@ -59,7 +59,7 @@ fn planted_object() -> Value {
 }
 
 /// What the tests of this process log.
-static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
+pub(crate) static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
     let log = Arc::new(Mutex::new(Vec::new()));
     let to = Arc::clone(&log);
     let _ = tracing_subscriber::fmt()
@@ -106,7 +106,7 @@ pub(crate) fn assert_log_clean() {
 }
 
 /// Every leaf and body, unpacked, and every file as it lies.
-fn assert_all_clean(server: &TestServer) {
+pub(crate) fn assert_all_clean(server: &TestServer) {
     let tenant = server.app.ledger.tenant("default").unwrap();
     let ledger_no = tenant.ledger().row.ledger_no;
     let size = server.tree_size();

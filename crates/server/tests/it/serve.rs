@@ -48,6 +48,14 @@ impl Served {
         }
     }
 
+    pub(crate) fn server(&self) -> &TestServer {
+        &self.server
+    }
+
+    pub(crate) fn grpc_url(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
     pub(crate) fn stop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
         let served = self.serving.take().unwrap();

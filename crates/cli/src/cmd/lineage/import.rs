@@ -1,15 +1,16 @@
 //! `deponent lineage import`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use ::evidence::record::{LINEAGE_COPY, LineageRecord, lineage_identity};
-use ::evidence::{Identity, Kind, canonical};
+use ::evidence::record::{LINEAGE_COPY, LINEAGE_RUN, LineageRecord, lineage_identity, lineage_type};
+use ::evidence::redact::Redactor;
+use ::evidence::{Identity, Kind, Timestamp, canonical};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ledger::admin::{AdminAnswer, AdminRequest};
 use ledger::lineage::LineageImported;
-use lineage::{LineType, Lines, SourceFile, shown};
+use lineage::{Lines, SourceFile, shown};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, ServerArgs, segment};
@@ -20,7 +21,8 @@ use crate::output::{self, Format, Usage};
 /// Make records of an audit log.
 ///
 /// The log becomes a run of the name in its file's name, audit_<run id>.jsonl. A line that is on record is not written
-/// again, so that an import may be done again. They go to the server that --server or DEPONENT_URL names, unless
+/// again, so that an import may be done again; of a log that has grown the new lines are taken until its run is sealed,
+/// half a minute after the first import. They go to the server that --server or DEPONENT_URL names, unless
 /// --data-dir says otherwise. Exit code 1: a line is none, or was refused; 2: it was called off (Ctrl-C) before the end
 /// of the log.
 #[derive(Debug, Args)]
@@ -38,9 +40,6 @@ pub(crate) struct Import {
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
-
-/// Remarks that are printed; all are counted.
-const REMARKS_MAX: usize = 100;
 
 impl Import {
     pub(super) fn run(self) -> Result<u8> {
@@ -78,35 +77,76 @@ impl Import {
                 output::json(&answer)?;
             }
             Format::Text => output::line(format_args!(
-                "run {}: {} records written, {} were there, {} lines of other types, {} are none",
-                imported.run_id, imported.written, imported.known, imported.other, imported.malformed
+                "run {}: {} records written, {} were there, {} lines of other types, {} are none, {} were refused",
+                imported.run_id,
+                imported.written,
+                imported.known,
+                imported.other,
+                imported.malformed,
+                imported.refused
             )),
         }
         if !imported.complete {
             output::note("deponent: it was called off before the end of the log");
             return Ok(EXIT_UNKNOWN);
         }
-        Ok(u8::from(imported.malformed > 0))
+        Ok(u8::from(imported.malformed + imported.refused > 0))
     }
 }
 
 /// Most different lines of a log that are sent: as many as the ledger itself imports.
 const LINES_MAX: usize = 4_000_000;
 
-/// How many lines equal to this one came before it.
-fn copies(seen: &mut HashMap<Identity, u32>, kind: Kind, line: &[u8]) -> u32 {
-    let fields = canonical::parse(line, canonical::Limits::default());
-    let record = fields
-        .ok()
-        .and_then(|fields| LineageRecord::new(kind, fields).ok());
-    // What is none the server refuses.
-    let Some(record) = record else { return 0 };
-    let count = seen.entry(lineage_identity(kind, &record.encode())).or_default();
-    *count += 1;
-    *count - 1
+/// Lines that a tenant's own patterns make equal, tried one after the other; the built-in rules are known here.
+const COPIES_TRIED_MAX: u32 = 1_000;
+
+/// Longest line that is sent: the largest body, and room for what is no part of it. As the ledger's own import.
+const LINE_BYTES_MAX: usize = 17 * 1024 * 1024;
+
+/// What tells the lines of a log from one another while they are sent.
+#[derive(Default)]
+struct Seen {
+    /// How often a line came, as the built-in rules of redaction leave it.
+    lines: HashMap<Identity, u32>,
+    /// Leaves that lines of this log have. One that comes twice is another line's, which the tenant's own patterns
+    /// have made equal to this one.
+    leaves: HashSet<u64>,
 }
 
-/// Posts the lines one by one: a line that was posted before is known, so an import may be done again.
+impl Seen {
+    /// How many lines equal to this one came before it.
+    fn copies(&mut self, record: &LineageRecord) -> u32 {
+        let body = record.encode();
+        let redacted = Redactor::standard().body(record.kind(), &body).ok().flatten();
+        let identity = lineage_identity(record.kind(), redacted.as_deref().unwrap_or(&body));
+        let count = self.lines.entry(identity).or_default();
+        *count += 1;
+        *count - 1
+    }
+}
+
+const fn path_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::LineageEvidence => "/api/v1/lineage/evidence",
+        Kind::LineageDeterministic => "/api/v1/lineage/deterministic",
+        Kind::LineageAiOutput => "/api/v1/lineage/ai-output",
+        _ => "/api/v1/lineage/ai-metrics",
+    }
+}
+
+/// Posts a line that so many equal ones came before, as it is; the ledger's own members say the rest.
+fn post(client: &Client, record: &LineageRecord, run_id: &str, copies: u32) -> Result<Answer> {
+    let mut body = record.fields().clone();
+    body.insert("type", lineage_type(record.kind()).unwrap_or_default());
+    body.insert(LINEAGE_RUN, run_id);
+    if copies > 0 {
+        body.insert(LINEAGE_COPY, copies);
+    }
+    client.post_bytes(path_of(record.kind()), canonical::to_vec(&body))
+}
+
+/// Posts the lines one by one: a line that was posted before is known, so an import may be done again. What is a line
+/// is what the ledger's own import takes for one.
 fn send(client: &Client, log: &SourceFile) -> Result<LineageImported> {
     let name = log
         .path()
@@ -125,67 +165,59 @@ fn send(client: &Client, log: &SourceFile) -> Result<LineageImported> {
     };
     let bar = super::bar(log.bytes());
     let mut lines = Lines::new(log.rewound()?);
-    let mut seen = HashMap::new();
+    let mut seen = Seen::default();
+    let mut begun = false;
     while let Some(line) = lines
         .next_line()
         .with_context(|| format!("cannot read {}", shown(name)))?
     {
         let number = line.number;
-        if seen.len() > LINES_MAX {
+        bar.set_position(line.offset);
+        if seen.lines.len() > LINES_MAX {
             bail!("the log has more than {LINES_MAX} different lines");
         }
-        let (path, kind) = match LineType::read(line.text) {
-            Ok(LineType::Evidence { .. }) => ("evidence", Kind::LineageEvidence),
-            Ok(LineType::Deterministic { .. }) => ("deterministic", Kind::LineageDeterministic),
-            Ok(LineType::AiOutput) => ("ai-output", Kind::LineageAiOutput),
-            Ok(LineType::AiMetrics) => ("ai-metrics", Kind::LineageAiMetrics),
-            Ok(LineType::Other(_)) => {
+        if line.too_long || line.text.len() > LINE_BYTES_MAX {
+            imported.malformed(number, "is longer than a record may be");
+            continue;
+        }
+        let record = match LineageRecord::of_line(line.text) {
+            Ok(Some(record)) => record,
+            Ok(None) => {
                 imported.other += 1;
                 continue;
             }
             Err(reason) => {
-                malformed(&mut imported, number, &reason);
+                imported.malformed(number, &reason);
                 continue;
             }
         };
-        let mut body: Value = match serde_json::from_slice(line.text) {
-            Ok(body) => body,
-            Err(error) => {
-                malformed(&mut imported, number, &error.to_string());
-                continue;
+        if !begun {
+            begin(client, run_id, record.said_at())?;
+            begun = true;
+        }
+        let first = seen.copies(&record);
+        for copies in first.. {
+            let answer = post(client, &record, run_id, copies)?;
+            match answer.status {
+                200 | 201 if !seen.leaves.insert(leaf_of(&answer)?) => {
+                    if copies - first < COPIES_TRIED_MAX {
+                        continue;
+                    }
+                    imported.refused(number, "redaction makes it equal to too many others");
+                }
+                201 => imported.written += 1,
+                200 => imported.known += 1,
+                409 | 413 | 422 => imported.refused(number, &problem(&answer)),
+                status => bail!(
+                    "line {number}: the server answered {status}: {}",
+                    problem(&answer)
+                ),
             }
-        };
-        if body.get(LINEAGE_COPY).is_some() {
-            malformed(
-                &mut imported,
-                number,
-                &format!("{LINEAGE_COPY} is the ledger's own"),
-            );
-            continue;
+            break;
         }
-        body["run_id"] = json!(run_id);
-        match copies(&mut seen, kind, line.text) {
-            0 => {}
-            before => body[LINEAGE_COPY] = json!(before),
-        }
-        if imported.written + imported.known == 0 {
-            begin(client, run_id)?;
-        }
-        let answer = client.post(&format!("/api/v1/lineage/{path}"), &body)?;
-        match answer.status {
-            201 => imported.written += 1,
-            200 => imported.known += 1,
-            409 | 413 | 422 => malformed(&mut imported, number, &problem(&answer)),
-            _ => bail!(
-                "line {number}: the server answered {}: {}",
-                answer.status,
-                problem(&answer)
-            ),
-        }
-        bar.set_position(line.offset);
     }
     bar.finish_and_clear();
-    if imported.written > 0 {
+    if imported.written + imported.known > 0 {
         let body = json!({ "status": "completed", "termination_reason": "imported" });
         let answer = client.post(&format!("/api/v1/runs/{}/complete", segment(run_id)), &body)?;
         // Lines of a log that has grown come to a run that has ended.
@@ -197,15 +229,18 @@ fn send(client: &Client, log: &SourceFile) -> Result<LineageImported> {
     Ok(imported)
 }
 
-fn malformed(imported: &mut LineageImported, number: u64, reason: &str) {
-    imported.malformed += 1;
-    if imported.remarks.len() < REMARKS_MAX {
-        imported.remarks.push(format!("line {number}: {reason}"));
-    }
+fn leaf_of(answer: &Answer) -> Result<u64> {
+    let body: Value = serde_json::from_str(&answer.body).context("the server's answer is no JSON")?;
+    body["receipt"]["leaf_index"]
+        .as_u64()
+        .context("the server answered without a receipt")
 }
 
-fn begin(client: &Client, run_id: &str) -> Result<()> {
-    let body = json!({ "run_id": run_id, "source": "SYSTEM", "goal": "audit log" });
+fn begin(client: &Client, run_id: &str, started_at: Option<Timestamp>) -> Result<()> {
+    let mut body = json!({ "run_id": run_id, "source": "SYSTEM", "goal": "audit log" });
+    if let Some(started_at) = started_at {
+        body["started_at"] = json!(started_at.to_string());
+    }
     let answer = client.post("/api/v1/runs", &body)?;
     match answer.status {
         // 409: a run of that name was begun otherwise, and takes the lines.

@@ -15,7 +15,7 @@ use super::super::span::{self, Refusal};
 use super::super::wire::Reader;
 use super::traces::SOURCE_COMPONENT;
 use super::view::find;
-use super::{Lowered, Sealer, attributes_json, hex, identifier};
+use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier};
 
 /// A log record, read where it lies.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
     Lowered {
         drafts,
         rejected,
-        refused: Vec::new(),
+        refused: RefusedSpans::default(),
     }
 }
 

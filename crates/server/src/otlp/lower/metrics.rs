@@ -23,7 +23,7 @@ use super::super::redact;
 use super::super::span::Refusal;
 use super::super::wire::{Malformed, Raw, Reader};
 use super::traces::SOURCE_COMPONENT;
-use super::{Lowered, Sealer, attributes_json, identifier, point_value, scope_rest};
+use super::{Lowered, RefusedSpans, Sealer, attributes_json, identifier, point_value, scope_rest};
 
 /// What a metric's points are, by the number of the field that holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +198,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
     Lowered {
         drafts,
         rejected,
-        refused: Vec::new(),
+        refused: RefusedSpans::default(),
     }
 }
 

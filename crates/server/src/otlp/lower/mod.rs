@@ -37,6 +37,7 @@ use super::decode::{Rejections, fields};
 use super::limits::BODIES_BYTES_MAX;
 use super::ordered::Ordered;
 use super::redact;
+use super::refused::RefusedSpans;
 use super::span::{self, Refusal};
 
 /// What a request became.
@@ -46,19 +47,8 @@ pub struct Lowered {
     pub drafts: Vec<Draft>,
     /// Items that cannot be evidence, and why.
     pub rejected: Rejections,
-    /// Of them the first spans that name their trace: their run is told that they are missing.
-    pub refused: Vec<RefusedSpan>,
-}
-
-/// A span that is not taken, as far as it can be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedSpan {
-    /// Its trace.
-    pub trace_id: [u8; 16],
-    /// Its id, in hex.
-    pub span_id: String,
-    /// Why.
-    pub reason: String,
+    /// Of them the spans that name their trace: their run is told that they are missing.
+    pub refused: RefusedSpans,
 }
 
 /// Seals the bodies of one request and watches how many bytes they have.

@@ -19,7 +19,7 @@ use super::names::{Found, Slot};
 use super::shapes::{Shape, Shapes};
 use super::step::{ScopeText, Scratch};
 use super::view::View;
-use super::{Lowered, RefusedSpan, Sealer, attributes_json, hex, identifier, resource, scope, scope_rest};
+use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, resource, scope, scope_rest};
 
 /// Stands in the header of every record made from OTLP.
 pub(super) const SOURCE_COMPONENT: &str = "otlp";
@@ -47,7 +47,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     let mut steps: Vec<(usize, Draft)> = Vec::new();
     let mut resource: Option<(usize, Result<Resource, Refusal>)> = None;
     let mut failures = Failures::default();
-    let mut refused = Vec::new();
+    let mut refused = RefusedSpans::default();
 
     for group in request.groups() {
         let count = || u64::try_from(group.items().count()).unwrap_or(u64::MAX);
@@ -66,6 +66,9 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
         let resource = match &resource {
             Some((_, Ok(resource))) => resource,
             Some((index, Err(reason))) => {
+                group
+                    .items()
+                    .for_each(|bytes| note_refused(&mut refused, bytes, reason));
                 rejected.add(count(), || {
                     format!("the spans of resource {index}, which is unreadable: {reason}")
                 });
@@ -77,6 +80,9 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             Ok(scope) => scope,
             Err(reason) => {
                 let index = group.resource_index;
+                group
+                    .items()
+                    .for_each(|bytes| note_refused(&mut refused, bytes, &reason));
                 rejected.add(count(), || {
                     format!("the spans of an unreadable scope of resource {index}: {reason}")
                 });
@@ -112,9 +118,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
                 lowered.map_or(Ok(()), |draft| take(&span, &shape.found, draft, &mut sealer))
             });
             if let Err(reason) = lowered {
-                if refused.len() < REFUSED_MAX {
-                    refused.extend(refused_span(bytes, &reason));
-                }
+                note_refused(&mut refused, bytes, &reason);
                 rejected.add(1, || {
                     format!("span {place} of resource {}: {reason}", group.resource_index)
                 });
@@ -248,11 +252,8 @@ fn environment(resource: &Resource, at: Timestamp, sealer: &mut Sealer<'_>) -> R
     })
 }
 
-/// Refused spans of one request that their runs are told of: each is a record, and more of them say nothing new.
-const REFUSED_MAX: usize = 100;
-
-/// What of a refused span can be read: its ids.
-fn refused_span(bytes: &[u8], reason: &Refusal) -> Option<RefusedSpan> {
+/// Notes what of a refused span can be read: its ids.
+fn note_refused(refused: &mut RefusedSpans, bytes: &[u8], reason: &Refusal) {
     let (mut trace_id, mut span_id) = (None, String::new());
     let mut reader = Reader::new(bytes, u32::MAX);
     while let Ok(Some((number, raw))) = reader.field() {
@@ -262,11 +263,9 @@ fn refused_span(bytes: &[u8], reason: &Refusal) -> Option<RefusedSpan> {
             _ => {}
         }
     }
-    Some(RefusedSpan {
-        trace_id: trace_id.filter(|id| *id != [0; 16])?,
-        span_id,
-        reason: reason.to_string(),
-    })
+    if let Some(trace_id) = trace_id.filter(|id| *id != [0; 16]) {
+        refused.note(trace_id, span_id, reason);
+    }
 }
 
 /// What the sender says that he dropped, noted once a trace: of its spans, of its resource.
