@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Measures lineage against its figures: drill-through of 100,000 ids in a CSV of 1,000,000 rows, and the
-verification of a log of a million lines. With --pandas the same drill by a pandas script, in the same run.
+"""Measures lineage against its figures: drill-through of 100,000 ids in a CSV of 1,000,000 rows, the
+verification of a log of a million lines, and a drill in a CSV that is larger than memory should be.
+With --pandas the first drill by a pandas script too, in the same run.
 
-    scripts/bench lineage [--pandas] [--rows N] [--ids N] [--strict]
+    scripts/bench lineage [--pandas] [--rows N] [--ids N] [--stream-gb G (2; 0: none)] [--strict]
 
 The files are made anew in a temporary folder (TMPDIR); the same arguments give the same bytes.
 """
@@ -10,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,6 +55,34 @@ def rows(folder, count, cited):
         out.write(json.dumps({"type": "evidence", "id": "ev-1", "evidence_type": "csv", "uri": path,
                               "input_row_ids": ids}) + "\n")
         out.write(json.dumps({"type": "deterministic", "fn": "tb_diagnostics", "evidence_id": "ev-1"}) + "\n")
+
+
+# Rows that are made once and written again and again, each time of other entities.
+BLOCK_ROWS = 100_000
+STREAM_IDS = 1_000
+# Memory of a drill, however large the file is.
+STREAM_MIB_MAX = 64
+
+
+def stream(folder, size):
+    """A CSV of so many bytes, and a log that cites rows all over it. Gives both paths."""
+    block = "".join("2026-01,ENT@@@@@@,%06d,Cash,%d.00,%d.00,EUR\n" % (1000 + i, i * 37 % 10**8, i * 41 % 10**8)
+                    for i in range(BLOCK_ROWS)).encode()
+    path, head = os.path.join(folder, "stream.csv"), b"period,entity,account,account_name,balance_usd,balance_local,local_currency\n"
+    blocks = max(1, (size - len(head)) // len(block))
+    with open(path, "wb") as out:
+        out.write(head)
+        for n in range(blocks):
+            out.write(block.replace(b"@@@@@@", b"%06d" % n))
+    draw = random.Random(2)
+    places = sorted(draw.sample(range(blocks * BLOCK_ROWS), STREAM_IDS))
+    ids = ["2026-01|ENT%06d|%06d" % (at // BLOCK_ROWS, 1000 + at % BLOCK_ROWS) for at in places]
+    audit = os.path.join(folder, "audit_stream.jsonl")
+    with open(audit, "w") as out:
+        out.write(json.dumps({"type": "evidence", "id": "ev-1", "evidence_type": "csv", "uri": path,
+                              "input_row_ids": ids}) + "\n")
+        out.write(json.dumps({"type": "deterministic", "fn": "tb_diagnostics", "evidence_id": "ev-1"}) + "\n")
+    return path, audit
 
 
 def lines(folder, count):
@@ -101,6 +131,7 @@ def main():
     ask.add_argument("--rows", type=int, default=1_000_000)
     ask.add_argument("--ids", type=int, default=100_000)
     ask.add_argument("--lines", type=int, default=1_000_000)
+    ask.add_argument("--stream-gb", type=float, default=2.0, help="size of the large CSV; 0: none")
     ask.add_argument("--pandas", action="store_true", help="in a virtual environment of its own, from the registry")
     ask.add_argument("--strict", action="store_true", help="a missed figure is exit code 1")
     given = ask.parse_args()
@@ -113,13 +144,26 @@ def main():
             nonlocal missed
             late = (wall_max and wall > wall_max) or (memory_max and memory > memory_max)
             missed |= bool(late)
-            figure = "  (%s s%s)" % (wall_max, ", %s MiB" % memory_max if memory_max else "") if wall_max else ""
+            limits = [limit for limit, set_ in (("%s s" % wall_max, wall_max), ("%s MiB" % memory_max, memory_max)) if set_]
+            figure = "  (%s)" % ", ".join(limits) if limits else ""
             print("%-44s %7.3f s %7.1f MiB%s%s" % (name, wall, memory, figure, "  MISSED" if late else ""))
 
         drill = [given.binary, "lineage", "drill", "--fn", "tb_diagnostics", "--audit", audit]
         show("drill %d ids in %d rows" % (given.ids, given.rows), *best(drill, out), 0.5, 64)
         verify = [given.binary, "lineage", "verify", "--audit", log, "--require", "fn0,fn1"]
         show("verify %d lines" % given.lines, *best(verify, os.devnull), 2.0)
+        size = int(given.stream_gb * 10**9)
+        # Room for the file, and a tenth of it to spare.
+        if size and shutil.disk_usage(folder).free < size * 1.1:
+            print("drill in a CSV of %.1f GB: SKIPPED, there is no room for it in %s" % (size / 10**9, folder))
+        elif size:
+            (path, log), found = stream(folder, size), os.path.join(folder, "found.csv")
+            wall, memory, code = run([given.binary, "lineage", "drill", "--fn", "tb_diagnostics", "--audit", log], found)
+            assert code == 0, "the drill in the large file: exit code %s" % code
+            with open(found) as rows_found:
+                assert len(rows_found.readlines()) == STREAM_IDS + 1, "rows are missing"
+            show("drill %d ids in %.1f GB" % (STREAM_IDS, os.path.getsize(path) / 10**9), wall, memory, None, STREAM_MIB_MAX)
+            os.remove(path)
         if given.pandas:
             venv = os.path.join(folder, "venv")
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)

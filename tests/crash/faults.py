@@ -7,7 +7,8 @@ Needs strace, and `cryptography` as kill.py does. For each write, sync, rename a
 on the files that matter, and at several counts: strace lets the n-th such call fail with
 EIO. While serving, the server must then refuse (503 `writes_stopped`), say so in /readyz
 and on stderr, and go on reading; while starting, it must end with a reason. After a start
-without strace everything acknowledged is there and `deponent verify` exits 0.
+without strace everything acknowledged is there and `deponent verify` exits 0. Files that
+a single act needs are in asides.py.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import asides
+from strace import failing, injected
 from witness import Broken, Client, Gone, Server, Witness, demand, verified
 import tlog_check
 
@@ -30,6 +35,8 @@ import tlog_check
 FAULT_SECS_MAX = 25.0
 # How long a server may take to say that it has stopped.
 SAID_SECS_MAX = 5.0
+# Faults that are tried beside the others: they wait for a pass of retention.
+WAITING_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -71,16 +78,6 @@ CASES = [
 ]
 
 
-def traced(case: Case, count: int, data: Path, log: Path) -> list[str]:
-    path = data / case.path if case.path else data
-    return ["strace", "-f", "-qq", "-o", str(log), "-P", str(path), "-e", f"trace={case.syscalls}",
-            "-e", f"inject={case.syscalls}:error=EIO:when={count}"]
-
-
-def injected(log: Path) -> int:
-    return log.read_text(errors="replace").count("(INJECTED)") if log.exists() else 0
-
-
 def run(binary: str, case: Case, count: int, folder: Path, prepared: Path) -> str:
     """One fault. Gives what the server did, for the report."""
     data, log = folder / "data", folder / "strace.log"
@@ -92,7 +89,8 @@ def run(binary: str, case: Case, count: int, folder: Path, prepared: Path) -> st
         if "/" in case.path or case.path == "keys":
             (data / "keys").mkdir(mode=0o700)
     rng, witness = random.Random(count), Witness(count)
-    server = Server(binary, data, traced(case, count, data, log))
+    path = data / case.path if case.path else data
+    server = Server(binary, data, failing(case.syscalls, path, count, log))
     try:
         did = strike(server, case, witness, log, rng)
     finally:
@@ -158,15 +156,54 @@ def strike(server: Server, case: Case, witness: Witness, log: Path, rng: random.
     return "stopped writing and said so"
 
 
-def prepare(binary: str, folder: Path) -> Path:
-    """A folder with a ledger in it, so that cases begin with a server that serves."""
-    data = folder / "data"
-    server, witness = Server(binary, data), Witness(0)
-    load = witness.load(server.started(), random.Random(0))
-    time.sleep(0.7)
-    load.finish()
-    demand(server.end(signal.SIGTERM) == 0, "did not end well")
-    return data
+def prepare(binary: str, folder: Path) -> tuple[Path, Path]:
+    """A folder with a ledger in it, so that cases begin with a server that serves; and the same with more in it."""
+    data, before = folder / "data", folder / "before"
+    for _ in range(2):
+        if data.exists():
+            shutil.copytree(data, before, ignore=shutil.ignore_patterns("admin.sock"))
+        server, witness = Server(binary, data), Witness(0)
+        load = witness.load(server.started(), random.Random(data.stat().st_mtime_ns))
+        time.sleep(0.7)
+        load.finish()
+        demand(server.end(signal.SIGTERM) == 0, "did not end well")
+    return before, data
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fault to be tried, and what to call it."""
+
+    name: str
+    tried: Callable[[Path, tuple[Path, Path]], str]
+    # Mostly waiting: beside the others.
+    waits: bool = False
+
+    def passes(self, folder: Path, prepared: tuple[Path, Path]) -> bool:
+        folder.mkdir()
+        begun = time.monotonic()
+        try:
+            verdict, said = "ok    ", self.tried(folder, prepared)
+        except (Broken, Gone, tlog_check.Refused, subprocess.SubprocessError) as broken:
+            verdict, said = "FAILED", str(broken)
+        print(f"{verdict} {self.name}: {said} ({time.monotonic() - begun:.1f} s)", flush=True)
+        shutil.rmtree(folder)
+        return verdict != "FAILED"
+
+
+def runs(binary: str, only: str) -> list[Run]:
+    """All faults whose name has that word in it."""
+    all_runs = [
+        Run(f"{'starting' if case.starting else 'serving'}: {case.name}, call {count}",
+            lambda folder, prepared, case=case, count=count: run(binary, case, count, folder, prepared[0]))
+        for case in CASES for count in case.counts
+    ] + [
+        Run(f"{aside.name}: {fault.name}, call {count}",
+            lambda folder, prepared, a=aside, f=fault, count=count: asides.run(binary, a, f, count, folder, prepared),
+            waits=aside.act is asides.archive)
+        for aside in asides.ASIDES for fault in aside.faults for count in fault.counts
+    ]
+    return [run for run in all_runs if only in run.name]
 
 
 def main() -> int:
@@ -178,25 +215,14 @@ def main() -> int:
         print("strace is not installed", file=sys.stderr)
         return 2
     binary = str(Path(options.binary).resolve())
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix="deponent-faults-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="deponent-faults-") as temporary, ThreadPoolExecutor(WAITING_MAX) as beside:
         (Path(temporary) / "prepared").mkdir()
         prepared = prepare(binary, Path(temporary) / "prepared")
-        for case in (case for case in CASES if options.only in case.name):
-            for count in case.counts:
-                folder = Path(temporary) / f"{CASES.index(case)}-{count}"
-                folder.mkdir()
-                where = "starting" if case.starting else "serving"
-                begun = time.monotonic()
-                try:
-                    said = run(binary, case, count, folder, prepared)
-                    passed += 1
-                    verdict = "ok    "
-                except (Broken, Gone, tlog_check.Refused, subprocess.SubprocessError) as broken:
-                    said, failed = str(broken), failed + 1
-                    verdict = "FAILED"
-                print(f"{verdict} {where}: {case.name}, call {count}: {said} ({time.monotonic() - begun:.1f} s)", flush=True)
-                shutil.rmtree(folder)
+        tried = [(run, Path(temporary) / str(number)) for number, run in enumerate(runs(binary, options.only))]
+        waiting = [beside.submit(run.passes, folder, prepared) for run, folder in tried if run.waits]
+        passes = [run.passes(folder, prepared) for run, folder in tried if not run.waits]
+        passes += [run.result() for run in waiting]
+    passed, failed = passes.count(True), passes.count(False)
     print(f"faults: {passed} passed, {failed} failed")
     return 1 if failed else 0
 

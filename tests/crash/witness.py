@@ -56,8 +56,10 @@ class Client:
     def __init__(self, port: int) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_SECS_MAX)
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        headers = {} if body is None else {"content-type": "application/json"}
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+        headers = dict(headers or {})
+        if body is not None:
+            headers["content-type"] = "application/json"
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
             self.connection.request(method, path, data, headers)
@@ -81,9 +83,12 @@ class Client:
 class Server:
     """A serving process; `prefix` is put before its command (strace)."""
 
-    def __init__(self, binary: str, data: Path, prefix: list[str] | None = None) -> None:
+    def __init__(self, binary: str, data: Path, prefix: list[str] | None = None,
+                 settings: dict[str, str] | None = None) -> None:
         self.log = data.parent / "serve.log"
+        self.log_before = self.log.stat().st_size if self.log.exists() else 0
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DEPONENT_")}
+        environment.update(settings or {})
         self.out = data.parent / "serve.out"
         with self.log.open("ab") as errors, self.out.open("wb") as out:
             self.process = subprocess.Popen(
@@ -112,7 +117,8 @@ class Server:
         return self.port
 
     def errors(self) -> str:
-        return self.log.read_text(errors="replace")[-3000:]
+        """The end of what this process said."""
+        return self.log.read_bytes()[self.log_before:][-3000:].decode(errors="replace")
 
     def _pids(self) -> list[int]:
         if not self.prefix:

@@ -75,6 +75,8 @@ impl KeyFolder {
     /// Reads a ledger's key, making it when there is none. It is on disk before this returns.
     pub fn read_or_create(&self, tenant_id: &str, epoch: u32, origin: &str) -> io::Result<SignerKey> {
         if let Some(key) = self.read(tenant_id, epoch, origin)? {
+            // An earlier attempt may have ended between the rename and this.
+            self.sync()?;
             return Ok(key);
         }
         let mut seed = [0; 32];
@@ -92,8 +94,13 @@ impl KeyFolder {
         writeln!(file, "{}", key.to_secret_text())?;
         file.sync_all()?;
         fs::rename(&fresh, &path)?;
-        fs::File::open(&self.path)?.sync_all()?;
+        self.sync()?;
         Ok(key)
+    }
+
+    /// Makes durable what was named in the folder.
+    fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.path)?.sync_all()
     }
 }
 

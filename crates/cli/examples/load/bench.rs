@@ -2,20 +2,20 @@
 //!
 //! Limits that depend on the machine are measured here too, in the same run, and given as ratios.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use crate::figure::{Figure, at_least, below, number, number_at, shown};
 use crate::http::Connection;
 use crate::otlp::Otlp;
 use crate::reads::Reads;
 use crate::rest::Rest;
+use crate::served::Server;
 use crate::stats::round;
 use crate::{disk, peers};
 
@@ -46,8 +46,8 @@ const RATIO_MAX: f64 = 1.3;
 /// generator leaves the reader no core, and the figure would be the scheduler's.
 const READS_INGEST: u64 = 25_000;
 
-/// Time for a server to end: it finishes what waits and signs.
-const STOP_TIME: Duration = Duration::from_secs(40);
+/// How much slower a read may be on a larger ledger.
+const SIZES_RATIO_MAX: f64 = 1.2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
@@ -56,6 +56,10 @@ enum Part {
     Verify,
     Reads,
     Start,
+    /// What authorization and access recording cost.
+    Recording,
+    /// What an `Idempotency-Key` costs.
+    Middleware,
     All,
 }
 
@@ -65,135 +69,22 @@ pub(crate) struct Bench {
     part: Part,
     /// The server's program.
     #[arg(long)]
-    binary: PathBuf,
+    pub(crate) binary: PathBuf,
     /// An empty folder; the data and bench-results.json stay in it.
     #[arg(long)]
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Spans sent for ingest, verify, start and reads.
     #[arg(long, visible_alias = "records", default_value_t = 1_000_000)]
-    spans: u64,
+    pub(crate) spans: u64,
+    /// Reads: measure them at so many spans too, a smaller number, and compare.
+    #[arg(long)]
+    compare: Option<u64>,
     /// Seconds of each REST and reads measurement.
     #[arg(long, default_value_t = 8.0)]
-    seconds: f64,
+    pub(crate) seconds: f64,
     /// Exit 1 when a figure is missed.
     #[arg(long)]
     strict: bool,
-}
-
-/// One line of the table.
-struct Figure {
-    name: String,
-    value: f64,
-    /// `None`: shown for comparison.
-    target: Option<f64>,
-    /// More is better.
-    at_least: bool,
-    unit: &'static str,
-}
-
-impl Figure {
-    fn held(&self) -> bool {
-        self.target.is_none_or(|target| {
-            if self.at_least {
-                self.value >= target
-            } else {
-                self.value < target
-            }
-        })
-    }
-
-    fn line(&self) -> String {
-        let name = format!("{} [{}]", self.name, self.unit);
-        let value = number(self.value);
-        let Some(target) = self.target else {
-            return format!("{name:<58} {value:>12}");
-        };
-        let sign = if self.at_least { '≥' } else { '<' };
-        let verdict = if self.held() { "ok" } else { "MISSED" };
-        let ratio = self.value / target;
-        format!(
-            "{name:<58} {value:>12} {sign}{:>11} {ratio:>7.2} {verdict}",
-            number(target)
-        )
-    }
-}
-
-/// A running server, killed if it is dropped.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(binary: &Path, data: &Path) -> Result<Self> {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(data.with_extension("log"))?;
-        let mut child = Command::new(binary)
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--grpc-listen",
-                "off",
-                "--data-dir",
-            ])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut lines = BufReader::new(child.stdout.take().context("no stdout")?);
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            if lines.read_line(&mut line)? == 0 {
-                bail!(
-                    "the server ended before it listened; see {}",
-                    data.with_extension("log").display()
-                );
-            }
-            if let Some(address) = line.trim().strip_prefix("listening on http://") {
-                break address.parse()?;
-            }
-        };
-        // What else it prints must not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Ok(Self { child, address })
-    }
-
-    /// Highest resident memory so far, in bytes.
-    fn memory_peak(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .context("no VmHWM")?;
-        Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1_024)
-    }
-
-    fn stop(mut self) -> Result<()> {
-        Command::new("kill").arg(self.child.id().to_string()).status()?;
-        let end = Instant::now() + STOP_TIME;
-        while Instant::now() < end {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "the server ended with {status}");
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        bail!("the server did not end within {} s", STOP_TIME.as_secs())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Stopped servers are gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Bench {
@@ -202,7 +93,15 @@ impl Bench {
         let mut figures = Vec::new();
         let mut raw = Map::new();
         let mut failed = false;
-        for part in [Part::Ingest, Part::Start, Part::Verify, Part::Reads, Part::Rest] {
+        for part in [
+            Part::Ingest,
+            Part::Start,
+            Part::Verify,
+            Part::Reads,
+            Part::Rest,
+            Part::Recording,
+            Part::Middleware,
+        ] {
             if self.part != part && self.part != Part::All {
                 continue;
             }
@@ -213,6 +112,8 @@ impl Bench {
                 Part::Verify => self.verify(&mut figures, &mut raw),
                 Part::Reads => self.reads(&mut figures, &mut raw),
                 Part::Rest => self.rest(&mut figures, &mut raw),
+                Part::Recording => self.recording(&mut figures, &mut raw),
+                Part::Middleware => self.middleware(&mut figures, &mut raw),
                 Part::All => Ok(()),
             };
             if let Err(error) = measured {
@@ -263,10 +164,11 @@ impl Bench {
         Ok(data)
     }
 
-    fn otlp(&self, server: &Server, spans: u64, rate: u64) -> Otlp {
+    pub(crate) fn otlp(&self, server: &Server, spans: u64, rate: u64) -> Otlp {
         let runs_out = Some(self.dir.join("runs.txt"));
         Otlp {
             server: server.address,
+            key: None,
             spans,
             batch: 500,
             connections: 4,
@@ -358,7 +260,7 @@ impl Bench {
             body.renew(&mut crate::ids::Random::fresh(), 1_000_000);
             let begun = Instant::now();
             let server = Server::start(&self.binary, &data)?;
-            let mut connection = Connection::new(server.address);
+            let mut connection = Connection::new(server.address, None);
             let status = connection
                 .post("/v1/traces", "application/x-protobuf", &body.bytes)?
                 .status;
@@ -409,13 +311,69 @@ impl Bench {
     }
 
     fn reads(&self, figures: &mut Vec<Figure>, raw: &mut Map<String, Value>) -> Result<()> {
+        // The small one first: a folder that an earlier part made is the large one, with its own list of runs.
+        let fewer = self.compare.map(|spans| self.reads_of_fewer(spans)).transpose()?;
         let data = self.filled()?;
+        let (reading, load, memory) = self.read_while_ingesting(&data, "runs.txt")?;
+        // Less than was to come means that the machine had no room for the reads either.
+        figures.push(at_least(
+            "ingest meanwhile",
+            "spans/s",
+            number_at(&load, "spans_per_sec")?,
+            READS_INGEST as f64 * 0.95,
+        ));
+        for (name, latency) in reading["latency_ms"].as_object().context("no latencies")? {
+            let p99 = number_at(latency, "p99")?;
+            let title = format!("read while ingest runs: {name}, p99");
+            figures.push(below(&title, "ms", p99, 10.0));
+            if let Some((small, _)) = &fewer {
+                let less = number_at(&small["latency_ms"][name], "p99")?;
+                let title = format!(
+                    "… against {} spans: {name}",
+                    number(self.compare.unwrap_or(0) as f64)
+                );
+                figures.push(below(&title, "×", p99 / less, SIZES_RATIO_MAX));
+            }
+        }
+        figures.push(below(
+            "server's memory, ingest and reads",
+            "MiB",
+            memory as f64 / f64::from(1 << 20),
+            256.0,
+        ));
+        if let Some((small, load)) = fewer {
+            raw.insert("reads_of_fewer".into(), json!({"reads": small, "load": load}));
+        }
+        raw.insert(
+            "reads".into(),
+            json!({"reads": reading, "load": load, "memory": memory}),
+        );
+        Ok(())
+    }
+
+    /// The reads over a folder of fewer spans, which goes again.
+    fn reads_of_fewer(&self, spans: u64) -> Result<(Value, Value)> {
+        ensure!(spans < self.spans, "--compare takes fewer spans than --spans");
+        let data = self.dir.join("fewer");
+        let _ = std::fs::remove_dir_all(&data);
         let server = Server::start(&self.binary, &data)?;
-        let runs = Some(self.dir.join("runs.txt"));
+        let mut otlp = self.otlp(&server, spans, 0);
+        otlp.runs_out = Some(self.dir.join("runs-fewer.txt"));
+        otlp.run()?;
+        server.stop()?;
+        let (reading, load, _) = self.read_while_ingesting(&data, "runs-fewer.txt")?;
+        std::fs::remove_dir_all(&data)?;
+        Ok((reading, load))
+    }
+
+    /// Latencies of the reads, the load beside them, and the server's memory.
+    fn read_while_ingesting(&self, data: &Path, runs: &str) -> Result<(Value, Value, u64)> {
+        let server = Server::start(&self.binary, data)?;
         let reads = Reads {
             server: server.address,
+            key: None,
             seconds: self.seconds,
-            runs,
+            runs: Some(self.dir.join(runs)),
         };
         let stop = AtomicBool::new(false);
         let mut otlp = self.otlp(&server, u64::MAX / 2, READS_INGEST);
@@ -431,28 +389,7 @@ impl Bench {
         let (reading, load) = (reading?, load?);
         let memory = server.memory_peak()?;
         server.stop()?;
-        // Less than was to come means that the machine had no room for the reads either.
-        figures.push(at_least(
-            "ingest meanwhile",
-            "spans/s",
-            number_at(&load, "spans_per_sec")?,
-            READS_INGEST as f64 * 0.95,
-        ));
-        for (name, latency) in reading["latency_ms"].as_object().context("no latencies")? {
-            let name = format!("read while ingest runs: {name}, p99");
-            figures.push(below(&name, "ms", number_at(latency, "p99")?, 10.0));
-        }
-        figures.push(below(
-            "server's memory, ingest and reads",
-            "MiB",
-            memory as f64 / f64::from(1 << 20),
-            256.0,
-        ));
-        raw.insert(
-            "reads".into(),
-            json!({"reads": reading, "load": load, "memory": memory}),
-        );
-        Ok(())
+        Ok((reading, load, memory))
     }
 
     fn rest(&self, figures: &mut Vec<Figure>, raw: &mut Map<String, Value>) -> Result<()> {
@@ -462,8 +399,10 @@ impl Bench {
         let turn_secs = self.seconds / f64::from(TURNS);
         let mut rest = Rest {
             server: server.address,
+            key: None,
             clients: 1,
             seconds: turn_secs,
+            header: None,
         };
         let (mut turns, mut ratios, mut steady_syncs) = (Vec::new(), Vec::new(), Vec::new());
         let syncs = || number_at(&disk::fdatasync(PROBE_SECS, &self.dir)?, "writes_per_sec");
@@ -521,55 +460,6 @@ impl Bench {
         figures.push(at_least(&name, "×", median, 0.5));
         Ok(())
     }
-}
-
-fn at_least(name: &str, unit: &'static str, value: f64, target: f64) -> Figure {
-    Figure {
-        name: name.into(),
-        value,
-        target: Some(target),
-        at_least: true,
-        unit,
-    }
-}
-
-fn below(name: &str, unit: &'static str, value: f64, target: f64) -> Figure {
-    Figure {
-        name: name.into(),
-        value,
-        target: Some(target),
-        at_least: false,
-        unit,
-    }
-}
-
-fn shown(name: &str, unit: &'static str, value: f64) -> Figure {
-    Figure {
-        name: name.into(),
-        value,
-        target: None,
-        at_least: true,
-        unit,
-    }
-}
-
-fn number_at(value: &Value, name: &str) -> Result<f64> {
-    value[name].as_f64().with_context(|| format!("no {name}"))
-}
-
-/// Thousands with a narrow gap, small numbers with two digits.
-fn number(value: f64) -> String {
-    if value < 1_000.0 {
-        return format!("{value:.2}");
-    }
-    let digits = format!("{value:.0}");
-    let groups: Vec<&str> = digits
-        .as_bytes()
-        .rchunks(3)
-        .rev()
-        .map(|c| std::str::from_utf8(c).unwrap())
-        .collect();
-    groups.join(",")
 }
 
 /// Leaves of all ledgers in a verification's report.

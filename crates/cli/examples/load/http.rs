@@ -11,6 +11,8 @@ const ANSWER_TIME: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(crate) struct Connection {
     address: SocketAddr,
+    /// The line of the key; empty without.
+    authorization: String,
     stream: Option<TcpStream>,
     read: Vec<u8>,
 }
@@ -22,24 +24,38 @@ pub(crate) struct Answer {
 }
 
 impl Connection {
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr, key: Option<&str>) -> Self {
         Self {
             address,
+            authorization: key
+                .map(|key| format!("authorization: Bearer {key}\r\n"))
+                .unwrap_or_default(),
             stream: None,
             read: Vec::new(),
         }
     }
 
     pub(crate) fn get(&mut self, path: &str) -> io::Result<Answer> {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address);
+        let (host, authorization) = (self.address, &self.authorization);
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}\r\n");
         self.send(head.as_bytes(), &[])
     }
 
     pub(crate) fn post(&mut self, path: &str, content_type: &str, body: &[u8]) -> io::Result<Answer> {
+        self.post_with(path, content_type, "", body)
+    }
+
+    /// With header lines more, each with its end.
+    pub(crate) fn post_with(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        lines: &str,
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        let (host, authorization, length) = (self.address, &self.authorization, body.len());
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
-            self.address,
-            body.len()
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}content-type: {content_type}\r\n{lines}content-length: {length}\r\n\r\n",
         );
         self.send(head.as_bytes(), body)
     }

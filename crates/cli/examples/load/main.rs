@@ -17,13 +17,16 @@
 )]
 
 mod bench;
+mod costs;
 mod disk;
+mod figure;
 mod http;
 mod ids;
 mod otlp;
 mod peers;
 mod reads;
 mod rest;
+mod served;
 mod spans;
 mod stats;
 

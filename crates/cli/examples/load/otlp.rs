@@ -26,6 +26,9 @@ pub(crate) struct Otlp {
     /// Where the server listens.
     #[arg(long)]
     pub(crate) server: SocketAddr,
+    /// An API key, when the server has keys.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) spans: u64,
     /// Spans a request.
@@ -97,7 +100,7 @@ impl Otlp {
         for _ in 0..=n {
             random = Random::new(random.next());
         }
-        let mut connection = Connection::new(self.server);
+        let mut connection = Connection::new(self.server, self.key.as_deref());
         let mut sent = Sent::default();
         let mut turn = 0;
         loop {

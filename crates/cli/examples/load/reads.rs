@@ -1,4 +1,6 @@
 //! The nineteen reads over runs that are known to be there, each in turn, one client without pause.
+//!
+//! It posts one audit event before, so that there is an entry to read.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +18,9 @@ use crate::stats::latencies;
 pub(crate) struct Reads {
     #[arg(long)]
     pub(crate) server: SocketAddr,
+    /// An API key, when the server has keys.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
     #[arg(long, default_value_t = 10.0)]
     pub(crate) seconds: f64,
     /// Run ids, one a line; without it the newest of the list.
@@ -27,16 +32,20 @@ const LIST: &str = "/api/v1/logs/llm-runs";
 const SYSTEM: &str = "/api/v1/logs/system";
 const AUDIT: &str = "/api/v1/logs/audit";
 
+/// Reads of SPEC 5. The list is read in three ways, whose names begin alike.
+const OPERATIONS: usize = 19;
+const LIST_AGAIN: &str = "list_";
+
 impl Reads {
     pub(crate) fn run(&self) -> Result<Value> {
-        let mut connection = Connection::new(self.server);
+        let mut connection = Connection::new(self.server, self.key.as_deref());
         let mut random = Random::fresh();
         let runs = self.known(&mut connection)?;
         ensure!(!runs.is_empty(), "no runs are known");
         let end = Instant::now() + Duration::from_secs_f64(self.seconds);
         let mut all: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
         let mut cursor: Option<String> = None;
-        let entry = Self::entry(&mut connection)?;
+        let entry = entry(&mut connection)?;
         while Instant::now() < end {
             let run = random.pick(&runs).clone();
             let model = *random.pick(&["gpt-4o", "gpt-4o-mini", "claude-sonnet-4", "gemini-2.5-pro"]);
@@ -71,11 +80,7 @@ impl Reads {
             reads.push(("system", SYSTEM.to_owned()));
             reads.push(("system_audit", format!("{SYSTEM}/audit")));
             reads.push(("audit", AUDIT.to_owned()));
-            reads.extend(
-                entry
-                    .iter()
-                    .map(|entry| ("audit_entry", format!("{AUDIT}/entries/{entry}"))),
-            );
+            reads.push(("audit_entry", format!("{AUDIT}/entries/{entry}")));
             for (name, read) in [
                 ("audit_access", "access"),
                 ("audit_authorization", "authorization"),
@@ -101,18 +106,16 @@ impl Reads {
                 }
             }
         }
+        let measured = all.keys().filter(|name| !name.starts_with(LIST_AGAIN)).count();
+        ensure!(
+            measured == OPERATIONS,
+            "{measured} of {OPERATIONS} reads were measured"
+        );
         let figures: serde_json::Map<String, Value> = all
             .into_iter()
             .map(|(name, all)| (name.to_owned(), latencies(all)))
             .collect();
         Ok(json!({"runs": runs.len(), "latency_ms": figures}))
-    }
-
-    /// An audit entry to read, when there is one: what the server noted of its own start.
-    fn entry(connection: &mut Connection) -> Result<Option<String>> {
-        let answer = connection.get(&format!("{AUDIT}?limit=1"))?;
-        let page: Value = serde_json::from_slice(&answer.body)?;
-        Ok(page["items"][0]["id"].as_str().map(str::to_owned))
     }
 
     fn known(&self, connection: &mut Connection) -> Result<Vec<String>> {
@@ -131,4 +134,22 @@ impl Reads {
             .map(str::to_owned)
             .collect())
     }
+}
+
+/// Makes an audit event, and so an entry to read: a load of spans makes none.
+fn entry(connection: &mut Connection) -> Result<String> {
+    let event = json!({
+        "event_type": "LimitCreated", "entity_type": "LIMIT", "entity_id": "bench", "actor_type": "SYSTEM",
+        "after_state": {"spans": 1_000}
+    });
+    let answer = connection.post(
+        "/api/v1/audit-events",
+        "application/json",
+        &serde_json::to_vec(&event)?,
+    )?;
+    let text = String::from_utf8_lossy(&answer.body);
+    ensure!(answer.status == 201, "the audit event: {}: {text}", answer.status);
+    let answer: Value = serde_json::from_slice(&answer.body)?;
+    let entry = answer["entry_id"].as_str();
+    Ok(entry.context("no entry_id in the answer")?.to_owned())
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::http::Connection;
+use crate::ids::{Random, hex};
 use crate::stats::{latencies, round};
 
 /// Steps of a run; then the next run begins.
@@ -19,10 +20,16 @@ const ATTEMPTS: u32 = 20;
 pub(crate) struct Rest {
     #[arg(long)]
     pub(crate) server: SocketAddr,
+    /// An API key, when the server has keys.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
     #[arg(long, default_value_t = 64)]
     pub(crate) clients: usize,
     #[arg(long, default_value_t = 5.0)]
     pub(crate) seconds: f64,
+    /// Send a header of this name, with another value in each request.
+    #[arg(long)]
+    pub(crate) header: Option<String>,
 }
 
 #[derive(Default)]
@@ -55,11 +62,19 @@ impl Rest {
     }
 
     fn client(&self, n: usize, end: Instant) -> Result<Posted> {
-        let mut connection = Connection::new(self.server);
+        let mut connection = Connection::new(self.server, self.key.as_deref());
+        let mut random = Random::fresh();
+        for _ in 0..n {
+            random = Random::new(random.next());
+        }
+        let mut line = || match &self.header {
+            Some(name) => format!("{name}: {}\r\n", hex(&random.bytes::<16>())),
+            None => String::new(),
+        };
         let mut posted = Posted::default();
         while Instant::now() < end {
             let run = json!({"agent_id": format!("bench-{n}"), "goal": "post steps one by one", "plan": ["search", "answer"]});
-            let answer = post(&mut connection, &mut posted, "/api/v1/runs", &run)?;
+            let answer = post(&mut connection, &mut posted, "/api/v1/runs", &line(), &run)?;
             let run_id = answer["run_id"]
                 .as_str()
                 .context("no run_id in the answer")?
@@ -75,18 +90,24 @@ impl Rest {
                     "outcome_data": {"hits": 3, "best": "refunds within thirty days"},
                     "cost_cents": 0.5, "duration_ms": 12, "retry_count": 0
                 });
-                post(&mut connection, &mut posted, &path, &body)?;
+                post(&mut connection, &mut posted, &path, &line(), &body)?;
             }
         }
         Ok(posted)
     }
 }
 
-fn post(connection: &mut Connection, posted: &mut Posted, path: &str, body: &Value) -> Result<Value> {
+fn post(
+    connection: &mut Connection,
+    posted: &mut Posted,
+    path: &str,
+    line: &str,
+    body: &Value,
+) -> Result<Value> {
     let body = serde_json::to_vec(body)?;
     for _ in 0..ATTEMPTS {
         let asked = Instant::now();
-        let answer = connection.post(path, "application/json", &body)?;
+        let answer = connection.post_with(path, "application/json", line, &body)?;
         if matches!(answer.status, 429 | 503) {
             posted.retried += 1;
             std::thread::sleep(Duration::from_millis(50));

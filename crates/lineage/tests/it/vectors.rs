@@ -1,4 +1,4 @@
-//! Verdicts and rows of the older implementation. Runs only when `DEPONENT_VECTORS` names the folder with
+//! Verdicts and rows of the older implementation. Ignored unless asked for (`-- --ignored`); `DEPONENT_VECTORS` names the folder with
 //! `r2r.jsonl`. Its lines about a real run name files that are not part of it. Every difference stands in
 //! `docs/decisions.md`.
 
@@ -21,9 +21,7 @@ const ALSO_DEMANDED: [&str; 6] = [
 ];
 
 fn lines(module: &str) -> Vec<Value> {
-    let Some(folder) = std::env::var_os("DEPONENT_VECTORS") else {
-        return Vec::new();
-    };
+    let folder = std::env::var_os("DEPONENT_VECTORS").expect("DEPONENT_VECTORS names no folder");
     let text = std::fs::read_to_string(Path::new(&folder).join("r2r.jsonl")).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -60,6 +58,7 @@ fn is_out_of_order(log: &Value) -> bool {
 }
 
 #[test]
+#[ignore = "needs DEPONENT_VECTORS"]
 fn verdicts_agree() {
     let (mut wrong, mut seen) = (Vec::new(), 0);
     for line in lines("r2r.verify") {
@@ -126,7 +125,7 @@ fn verdicts_agree() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(seen > 150 || std::env::var_os("DEPONENT_VECTORS").is_none());
+    assert!(seen > 150);
 }
 
 /// What this one does otherwise: the rows it finds, and how many rows it cannot read.
@@ -149,6 +148,7 @@ fn otherwise(case: &str) -> Option<(Vec<u64>, u64)> {
 }
 
 #[test]
+#[ignore = "needs DEPONENT_VECTORS"]
 fn rows_agree() {
     let (mut wrong, mut seen) = (Vec::new(), 0);
     for line in lines("r2r.drill") {
@@ -191,5 +191,5 @@ fn rows_agree() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(seen > 50 || std::env::var_os("DEPONENT_VECTORS").is_none());
+    assert!(seen > 50);
 }

@@ -78,19 +78,32 @@ fn operations() -> Vec<Operation> {
     operations
 }
 
+/// Parameters of paths that name something of a tenant: places in a ledger are everybody's own.
+pub(crate) const IDS: [&str; 7] = [
+    "run_id",
+    "job_id",
+    "id",
+    "entry_id",
+    "verification_id",
+    "tenant",
+    "token",
+];
+
 /// Two of everything in tenant `acme`; the ids of one of each by the name of the path's parameter.
-struct Filled {
-    keyed: Keyed,
+pub(crate) struct Filled {
+    pub(crate) keyed: Keyed,
     incident: String,
     entry: String,
     verification: String,
     key: String,
     hold: String,
     signal: String,
+    token: String,
+    root_hash: String,
 }
 
 impl Filled {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let keyed = Keyed::new();
         let post = |path: &str, body: Value| {
             let answer = keyed.as_("admin", Method::POST, path, &body);
@@ -134,6 +147,15 @@ impl Filled {
         let signal = json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" });
         let signal = post("/api/v1/signals", signal);
         let hold = post("/api/v1/holds", json!({ "scope": "tenant", "reason": "case 7" }));
+        let step =
+            json!({ "run_id": "r-1", "step_index": 7, "replay_behavior": "skip", "idempotency_key": "k-7" });
+        let step = post("/api/v1/replay/steps", step);
+        post(
+            "/api/v1/idempotency/k-1/check",
+            json!({ "request": { "order": 17 } }),
+        );
+        post("/api/v1/runs", json!({ "run_id": "r-3" }));
+        let ended = post("/api/v1/runs/r-3/complete", json!({ "status": "completed" }));
         let incident = last["incident_id"].as_str().unwrap().to_owned();
         let entries = keyed.get_as("admin", "/api/v1/logs/audit").ok();
         let entry = entries["items"][0]["id"].as_str().unwrap().to_owned();
@@ -146,13 +168,15 @@ impl Filled {
             hold: hold["hold_id"].as_str().unwrap().to_owned(),
             signal: signal["signal_id"].as_str().unwrap().to_owned(),
             verification: verification["verification_id"].as_str().unwrap().to_owned(),
+            token: step["token"].as_str().unwrap().to_owned(),
+            root_hash: ended["root_hash"].as_str().unwrap().to_owned(),
             key: keyed.keys[0].1.split('_').nth(1).unwrap().to_owned(),
             keyed,
         }
     }
 
     /// What is present in `acme` under that parameter.
-    fn present(&self, path: &str, name: &str) -> String {
+    pub(crate) fn present(&self, path: &str, name: &str) -> String {
         match name {
             "run_id" => "r-1".into(),
             "id" if path.contains("/incidents/") => self.incident.clone(),
@@ -168,14 +192,14 @@ impl Filled {
             "tenant" => "acme".into(),
             "epoch" | "index" => "0".into(),
             "path" => "0/000.p/1".into(),
-            "hash" => "0".repeat(64),
+            "hash" => self.root_hash.clone(),
             "key" => "k-1".into(),
-            "token" => "t-1".into(),
+            "token" => self.token.clone(),
             other => panic!("{path}: say what {other} is"),
         }
     }
 
-    fn ask(&self, who: &str, method: &Method, path: &str) -> Answer {
+    pub(crate) fn ask(&self, who: &str, method: &Method, path: &str) -> Answer {
         let body = if *method == Method::GET {
             Value::Null
         } else {
@@ -200,14 +224,12 @@ fn what_is_another_tenants_is_as_absent_as_what_does_not_exist() {
     let mut compared = 0;
     for operation in operations() {
         let foreign = concrete(&operation, |name| filled.present(&operation.path, name));
-        // Whose ids can be somebody's: places in a ledger are everybody's own.
-        let ids = ["run_id", "job_id", "id", "entry_id", "verification_id", "tenant"];
         let of_path: Vec<&str> = operation
             .parameters
             .iter()
             .filter(|(_, place)| place == "path")
             .map(|(name, _)| name.as_str())
-            .filter(|name| ids.contains(name))
+            .filter(|name| IDS.contains(name))
             .collect();
         if of_path.is_empty() {
             continue;
@@ -220,7 +242,7 @@ fn what_is_another_tenants_is_as_absent_as_what_does_not_exist() {
                 "01900000-0000-7000-8000-000000000000".into()
             }
             "verification_id" => "01900000-0000-7000-8000-000000000000".into(),
-            name if ids.contains(&name) => "nosuch".into(),
+            name if IDS.contains(&name) => "nosuch".into(),
             name => filled.present(&operation.path, name),
         });
         let (foreign_answer, absent_answer) = (

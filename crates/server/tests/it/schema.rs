@@ -146,10 +146,9 @@ fn what_differs_from_the_form_is_found() {
 
 /// The contract that came with the older implementation: every field of it is here, with its type.
 #[test]
+#[ignore = "needs DEPONENT_VECTORS"]
 fn the_committed_form_keeps_every_field_of_the_contract() {
-    let Some(folder) = std::env::var_os("DEPONENT_VECTORS") else {
-        return;
-    };
+    let folder = std::env::var_os("DEPONENT_VECTORS").expect("DEPONENT_VECTORS names no folder");
     let file = Path::new(&folder).join("facade_schema.json");
     let contract: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let ours = Schema::committed().0;

@@ -16,9 +16,9 @@ use crate::otlp::request;
 use crate::server::TestServer;
 
 pub(crate) struct Served {
-    server: TestServer,
+    pub(crate) server: TestServer,
     http: SocketAddr,
-    grpc: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
 }
@@ -28,7 +28,7 @@ impl Served {
         Self::of(TestServer::new())
     }
 
-    fn of(server: TestServer) -> Self {
+    pub(crate) fn of(server: TestServer) -> Self {
         let (http, grpc) = server.runtime.block_on(async {
             let bind = || TcpListener::bind("127.0.0.1:0");
             (bind().await.unwrap(), bind().await.unwrap())

@@ -6,6 +6,7 @@
 //! rewritten, as long as it is small enough for that, and the log is cut to nothing.
 
 use std::fs::File;
+use std::io::ErrorKind::NotFound;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
@@ -189,7 +190,12 @@ impl SqliteStore {
             .is_some_and(|(rewritten, _)| rewritten == through)
             && scrubs.erasures == through
         {
-            let _ = std::fs::remove_file(self.scrub_mark());
+            // One that stays has the next start scrub once more.
+            if let Err(error) = std::fs::remove_file(self.scrub_mark())
+                && error.kind() != NotFound
+            {
+                tracing::warn!(%error, "the mark of an erasure could not be taken away");
+            }
         }
         Ok(true)
     }
