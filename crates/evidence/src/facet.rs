@@ -92,7 +92,7 @@ pub fn erased(header: &Header<'_>) -> Vec<String> {
     }
     match header.kind {
         Kind::SystemRecord => SystemFacts::erased_facets(header, &mut out),
-        Kind::SystemTelemetry => TelemetryFacts { run_id: None }.facets(header, &mut out),
+        Kind::SystemTelemetry => TelemetryFacts::default().facets(header, &mut out),
         Kind::AuditEvent => {
             out.push("audit".to_owned());
             push_facet(&mut out, "audit.actor_type", header.actor.kind.as_str());
@@ -181,6 +181,7 @@ mod tests {
             event_type: "LOG".into(),
             severity: "ERROR".into(),
             host: Some("h1".into()),
+            instance: Some("i1".into()),
             run_id: Some("r1".into()),
             ..SystemRecord::default()
         };
@@ -192,7 +193,7 @@ mod tests {
         assert_eq!(
             facets.join(" "),
             "kind=system.record system system.component=api system.correlation=c1 system.event_type=LOG \
-             system.host=h1 system.minute=2026-11-21T09:30 system.run=r1 system.severity=ERROR"
+             system.host=h1 system.instance=i1 system.minute=2026-11-21T09:30 system.run=r1 system.severity=ERROR"
         );
         assert_eq!(
             Facts::read(&header, &record.encode()).unwrap().facets(&header),
@@ -233,13 +234,27 @@ mod tests {
         assert_eq!(
             facts,
             Facts::Telemetry(TelemetryFacts {
-                run_id: Some("r".into())
+                run_id: Some("r".into()),
+                ..TelemetryFacts::default()
             })
         );
         let trace = format!("telemetry.trace={}", "ab".repeat(16));
         assert_eq!(
             facts.facets(&header),
             ["kind=system.telemetry", "telemetry.run=r", &trace]
+        );
+        let named = br#"{"instance":"i","points":[],"resource":{},"run_ids":["r","s"],"source":"s","trace_ids":["cd"]}"#;
+        assert_eq!(
+            Facts::read(&header, named).unwrap().facets(&header),
+            [
+                "kind=system.telemetry",
+                "telemetry.instance=i",
+                "telemetry.run=r",
+                "telemetry.run=s",
+                &trace,
+                "telemetry.trace=cd"
+            ],
+            "a point's run, an exemplar's trace, and the instance that measured"
         );
         let other = Header {
             kind: Kind::LedgerRecovered,
@@ -308,6 +323,7 @@ mod tests {
             "step.key=k",
             "system.host=h",
             "telemetry.run=r",
+            "telemetry.instance=i",
             "provenance.input=00",
             "lineage.fn=f",
         ] {

@@ -113,6 +113,13 @@ impl serde::Serialize for RecordId {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for RecordId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a record id"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

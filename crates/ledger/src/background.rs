@@ -39,6 +39,8 @@ pub struct Verifier {
     /// By origin, what the last verification that found anything found first.
     found: Mutex<HashMap<String, Vec<Finding>>>,
     scrubbing: AtomicBool,
+    /// By origin, how many findings were known when it was opened.
+    known_at_open: HashMap<String, u64>,
     /// Held while progress is changed and kept: an incremental pass and a full verification may end at once.
     keeping: Mutex<()>,
 }
@@ -58,11 +60,24 @@ impl Verifier {
     pub fn open(ledger: &Ledger) -> Result<Self, StoreError> {
         let path = ledger.options().data_dir.join("state.db");
         let state = StateDb::open(&path)?;
+        let (mut found, mut known_at_open) = (HashMap::new(), HashMap::new());
+        for tenant in ledger.tenants() {
+            let origin = &tenant.ledger().row.origin;
+            let count = state.progress(origin).unwrap_or_default().findings;
+            if count > 0 {
+                known_at_open.insert(origin.clone(), count);
+                // What cannot be read is found again by the next full verification.
+                let kept = state.found(origin).ok().flatten();
+                let kept = kept.and_then(|kept| serde_json::from_str(&kept).ok());
+                found.insert(origin.clone(), kept.unwrap_or_default());
+            }
+        }
         Ok(Self {
             ledger: ledger.clone(),
             state,
             known: Mutex::default(),
-            found: Mutex::default(),
+            found: Mutex::new(found),
+            known_at_open,
             scrubbing: AtomicBool::new(false),
             keeping: Mutex::default(),
         })
@@ -76,8 +91,12 @@ impl Verifier {
         self.state.progress(origin).unwrap_or_default()
     }
 
-    /// What was found last in a ledger, the first [`FINDINGS_KEPT`]. Empty after a restart, until the next
-    /// full verification: only their number is kept on disk.
+    /// How many findings an earlier process left behind: they are on record already.
+    pub fn known_at_open(&self, origin: &str) -> u64 {
+        self.known_at_open.get(origin).copied().unwrap_or(0)
+    }
+
+    /// What was found last in a ledger, the first [`FINDINGS_KEPT`].
     pub fn findings(&self, origin: &str) -> Vec<Finding> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.get(origin).cloned().unwrap_or_default()
@@ -225,6 +244,10 @@ impl Verifier {
 
     fn keep_findings(&self, row: &LedgerRow, mut findings: Vec<Finding>) {
         findings.truncate(FINDINGS_KEPT);
+        let text = serde_json::to_string(&findings).unwrap_or_else(|_| "[]".into());
+        if let Err(error) = self.state.found_set(&row.origin, &text) {
+            tracing::warn!(%error, "findings cannot be kept: after a restart only their number is known");
+        }
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.insert(row.origin.clone(), findings);
     }

@@ -22,6 +22,7 @@ use store::{
 };
 
 use crate::hold::{HeldBy, reason_kept};
+use crate::run_at::adds_up;
 use crate::sequencer::Sequencer;
 use crate::verify::{Erasures, Gone};
 use crate::{
@@ -612,14 +613,6 @@ fn with_run(
         plan.run = Some((run, refolded));
     }
     Ok(())
-}
-
-/// Whether a run adds up from bodies of this kind.
-const fn adds_up(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::RunStarted | Kind::RunCompleted | Kind::TraceStep | Kind::TraceCompleted | Kind::TraceAborted
-    )
 }
 
 /// The row of an erased record, when something of it changes.

@@ -39,6 +39,7 @@ mod records;
 mod recover;
 pub mod replay;
 mod retention;
+mod run_at;
 mod sequencer;
 mod settings;
 mod settle;
@@ -87,9 +88,10 @@ pub use rebuild::{rebuild, rebuild_with};
 pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records, run_of};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use retention::{RetentionError, RetentionSettings};
+pub use run_at::{FOLDED_RECORDS_MAX, RunAt, run_at};
 pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
-pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places};
+pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places, step_places_at};
 pub use tenant::{
     INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, origin_of,
 };

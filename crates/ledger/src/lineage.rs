@@ -20,16 +20,22 @@ use evidence::facet::facet;
 use evidence::record::{
     Facts, LineageFacts, LineageRecord, RunCompleted, RunStarted, lineage_identity, lineage_line,
 };
-use evidence::{Identity, Kind, SourceDomain, Timestamp};
+use evidence::{Header, Identity, Kind, SourceDomain, Timestamp};
 use serde::{Deserialize, Serialize};
-use store::{FacetQuery, Store};
+use store::{FacetQuery, LeafKey, Store};
 
 use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
 use crate::{
-    Bind, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
+    Bind, Body, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
     SubmitError, Tenant, WriteError, records,
 };
+
+/// Erased records looked at, newest first, for later ones of a function: a tenth of a second.
+const ERASED_LOOKED_MAX: u32 = 10_000;
+
+/// Erased records looked at at once.
+const ERASED_READ: u32 = 500;
 
 /// Longest line read: the largest body, and room for what is no part of it.
 const LINE_BYTES_MAX: u64 = 17 * 1024 * 1024;
@@ -102,14 +108,27 @@ pub enum LineageImportError {
 /// The last evidence of a function, as lines of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineageCited {
-    /// The deterministic record.
-    pub deterministic: Vec<u8>,
+    /// The deterministic record, or how it went.
+    pub deterministic: Body,
     /// Its id.
     pub deterministic_record: String,
-    /// The evidence; none when it is not on record, or erased.
-    pub evidence: Option<Vec<u8>>,
+    /// The evidence that it names, or how that went; none when it names none, when that is not on record, or when it
+    /// was erased, and also when the deterministic record is gone, which would say which it is.
+    pub evidence: Option<Body>,
     /// Its id.
     pub evidence_record: Option<String>,
+}
+
+/// What there is of a function.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineageFound {
+    /// The newest deterministic record of it that is on record under its name.
+    pub cited: Option<LineageCited>,
+    /// Deterministic records behind that one, of any function, that are erased: of which function they were nobody
+    /// knows any more, and the newest of this one may be among them.
+    pub erased_later: u64,
+    /// More were erased than are looked at.
+    pub erased_more: bool,
 }
 
 /// The record of a line. Of a run, it is the only one with its content and that number of copies before it, which
@@ -358,7 +377,8 @@ impl Ledger {
     }
 }
 
-/// The last deterministic record of a function, of one run or of all, and the last evidence of the id it names.
+/// The last deterministic record of a function, of one run or of all, the last evidence of the id it names, and
+/// whether later ones may have been erased.
 ///
 /// # Errors
 /// They cannot be read.
@@ -367,7 +387,7 @@ pub fn cited(
     tenant_no: u32,
     function: &str,
     run_id: Option<&str>,
-) -> Result<Option<LineageCited>, RecordError> {
+) -> Result<LineageFound, RecordError> {
     let newest =
         |name: &str, value: &str, run: Option<&str>| -> Result<Option<records::Record>, RecordError> {
             let mut facets = vec![facet(name, value)];
@@ -381,46 +401,94 @@ pub fn cited(
             let page = store.facet_find(tenant_no, &query)?;
             Ok(records::read(store, &page.leaves)?.pop())
         };
-    let line = |record: &records::Record| -> Result<Option<Vec<u8>>, RecordError> {
+    let line = |record: &records::Record| -> Result<Body, RecordError> {
         let kind = record.header()?.kind;
-        let body = record
-            .body
-            .bytes()
-            .map(|body| lineage_line(kind, body))
-            .transpose();
-        body.map_err(|error| RecordError::Body {
-            leaf: record.leaf.leaf_index(),
-            reason: error.to_string(),
+        Ok(match &record.body {
+            Body::Gone(gone) => Body::Gone(*gone),
+            Body::There(body) => {
+                Body::There(lineage_line(kind, body).map_err(|error| RecordError::Body {
+                    leaf: record.leaf.leaf_index(),
+                    reason: error.to_string(),
+                })?)
+            }
         })
     };
-    let Some(record) = newest("lineage.fn", function, run_id)? else {
-        return Ok(None);
+    let record = newest("lineage.fn", function, run_id)?;
+    let behind = record.as_ref().map(|record| record.leaf);
+    let (erased_later, erased_more) = erased_deterministic(store, tenant_no, behind, run_id)?;
+    let mut found = LineageFound {
+        cited: None,
+        erased_later,
+        erased_more,
+    };
+    let Some(record) = record else {
+        return Ok(found);
     };
     let header = record.header()?;
-    let Some(deterministic) = line(&record)? else {
-        return Ok(None);
-    };
-    let facts = Facts::read(&header, record.body.bytes().unwrap_or_default()).ok();
+    let facts = record
+        .body
+        .bytes()
+        .and_then(|body| Facts::read(&header, body).ok());
     let evidence_id = match facts {
         Some(Facts::Lineage(facts)) => facts.evidence_id,
         _ => None,
     };
     // Evidence belongs to the run of the record that names it.
     let run = header.run.as_ref().map(|run| &*run.run_id);
-    let found = match &evidence_id {
+    let evidence = match &evidence_id {
         Some(id) => newest("lineage.evidence", id, run)?,
         None => None,
     };
-    let evidence = found.as_ref().map(line).transpose()?.flatten();
-    let evidence_record = found
-        .as_ref()
-        .map(|found| Ok::<_, RecordError>(found.header()?.id.to_string()));
-    Ok(Some(LineageCited {
-        deterministic,
+    found.cited = Some(LineageCited {
+        deterministic: line(&record)?,
         deterministic_record: header.id.to_string(),
-        evidence,
-        evidence_record: evidence_record.transpose()?,
-    }))
+        evidence: evidence.as_ref().map(line).transpose()?,
+        evidence_record: match &evidence {
+            Some(evidence) => Some(evidence.header()?.id.to_string()),
+            None => None,
+        },
+    });
+    Ok(found)
+}
+
+/// How many deterministic records behind a leaf, of one run or of all, are erased, and whether there may be more.
+fn erased_deterministic(
+    store: &dyn Store,
+    tenant_no: u32,
+    behind: Option<LeafKey>,
+    run_id: Option<&str>,
+) -> Result<(u64, bool), RecordError> {
+    let mut query = FacetQuery {
+        facets: vec!["erased".to_owned()],
+        limit: ERASED_READ,
+        newest_first: true,
+        ..FacetQuery::default()
+    };
+    let (mut found, mut looked) = (0, 0);
+    loop {
+        let page = store.facet_find(tenant_no, &query)?;
+        for (leaf, header) in page.leaves.iter().zip(records::headers(store, &page.leaves)?) {
+            if behind.is_some_and(|behind| *leaf < behind) {
+                return Ok((found, false));
+            }
+            if looked == ERASED_LOOKED_MAX {
+                return Ok((found, true));
+            }
+            looked += 1;
+            let header = Header::decode(&header).map_err(|source| RecordError::Header {
+                leaf: leaf.leaf_index(),
+                source,
+            })?;
+            let of_run = header.run.as_ref().map(|run| &*run.run_id);
+            if header.kind == Kind::LineageDeterministic && run_id.is_none_or(|run| of_run == Some(run)) {
+                found += 1;
+            }
+        }
+        match page.next.or(page.leaves.last().copied()) {
+            Some(next) if page.has_more => query.below = Some(next),
+            _ => return Ok((found, false)),
+        }
+    }
 }
 
 #[derive(Default)]

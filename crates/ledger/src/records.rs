@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use evidence::record::BODY_BYTES_MAX;
-use evidence::{Header, HeaderError, RecordId};
+use evidence::{Header, HeaderError, RecordId, Timestamp};
 use store::{FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError, codec};
 use tlog::Hash;
 
@@ -195,6 +195,44 @@ impl Records {
     /// The leaves themselves, in the order given. Neighbours share a block.
     pub fn headers(&self, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
         headers_of(self.store(), Some(&self.ledger.inner.blocks), leaves)
+    }
+
+    /// The tenant's first leaf that was recorded at that moment or later; of none, the end of the ledger that is
+    /// written to.
+    ///
+    /// Binary search, as `recorded_at` never runs backwards within a ledger. Of a tenant with several ledgers an earlier
+    /// one is looked at when the moment is before all of the later.
+    ///
+    /// # Errors
+    /// A leaf cannot be read.
+    pub fn recorded_since(&self, at: Timestamp) -> Result<LeafKey, RecordError> {
+        let mut found = LeafKey::new(self.tenant.ledger().row.ledger_no, 0);
+        for epoch in self.tenant.epochs().iter().rev() {
+            let ledger_no = epoch.row.ledger_no;
+            let (mut low, mut high) = (0, self.store().head_read(ledger_no)?.size.as_u64());
+            let size = high;
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let leaf = self
+                    .headers(&[LeafKey::new(ledger_no, middle)])?
+                    .pop()
+                    .unwrap_or_default();
+                let header =
+                    Header::decode(&leaf).map_err(|source| RecordError::Header { leaf: middle, source })?;
+                if header.recorded_at < at {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            if low < size || ledger_no == found.ledger_no() {
+                found = LeafKey::new(ledger_no, low);
+            }
+            if low > 0 {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// A run, by its id or one of its trace ids.

@@ -39,6 +39,15 @@ pub struct StepPlace {
 
 /// The steps of a run, in order. At most [`RUN_STEPS_MAX`]; more is an error, not a cut.
 pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, RecordError> {
+    step_places_at(store, run, None)
+}
+
+/// The same of the steps before a leaf: in the order, and under the indexes, that they had then.
+pub fn step_places_at(
+    store: &dyn Store,
+    run: &RunRow,
+    before: Option<LeafKey>,
+) -> Result<Vec<StepPlace>, RecordError> {
     struct Row {
         given: Option<u32>,
         place: StepPlace,
@@ -49,8 +58,13 @@ pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, Re
         let page = store.run_records(run.key, from, ROWS_READ)?;
         let Some(last) = page.last() else { break };
         from = last.run_seq + 1;
-        let whole = page.len() < ROWS_READ as usize;
-        for row in page {
+        let beyond = before.is_some_and(|before| last.leaf >= before);
+        let whole = page.len() < ROWS_READ as usize || beyond;
+        // Records of a run are in ledger order.
+        let seen = page
+            .into_iter()
+            .take_while(|row| before.is_none_or(|before| row.leaf < before));
+        for row in seen {
             ended |= matches!(row.kind, Kind::TraceCompleted | Kind::TraceAborted);
             if row.kind == Kind::TraceStep {
                 let place = StepPlace {

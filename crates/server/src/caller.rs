@@ -305,9 +305,11 @@ impl Caller {
         at: Timestamp,
     ) {
         let allowed = decided.decision == Decision::Allow;
-        let level = match trail {
-            Trail::Counted => app.access.levels.writes,
-            _ => app.access.levels.reads,
+        // Levels are of reads and of writes. What verifies, takes away or manages is always left on record.
+        let level = match action {
+            Action::Write => app.access.levels.writes,
+            Action::Read => app.access.levels.reads,
+            Action::Verify | Action::Export | Action::Manage => Level::Metadata,
         };
         let listed = match trail {
             _ if !allowed => Some(Listed::Each),

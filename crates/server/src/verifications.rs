@@ -183,7 +183,12 @@ impl App {
         };
         for (tenant, now) in tenants.iter().zip(&known) {
             let was = before.iter().find(|was| was.tenant_id == now.tenant_id);
-            if now.findings > 0 && was.is_none_or(|was| was.findings == 0) {
+            // What an earlier process found, it has recorded.
+            let known = was.map_or_else(
+                || verifier.known_at_open(&tenant.ledger().row.origin),
+                |was| was.findings,
+            );
+            if now.findings > 0 && known == 0 {
                 self.record_failure(verifier, tenant, now.findings, at);
             }
         }

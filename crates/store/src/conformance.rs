@@ -533,6 +533,37 @@ claims! {
         assert_eq!(find(&w3c.to_uppercase()).as_deref(), Some("s"), "another spelling is another trace");
         assert_eq!(find("trace_x"), None);
         assert_eq!(store.run_find_by_trace(2, &TraceKey::parse(w3c)).unwrap(), None);
+        let of = |ordinal, limit| store.run_traces(grower.run(ordinal), limit).unwrap();
+        assert_eq!(of(0, 9), [TraceKey::parse("trace_r"), TraceKey::parse(w3c)], "ids as they were, text first");
+        assert_eq!(of(0, 1).len(), 1);
+        assert_eq!(of(1, 9).len(), 2);
+        assert!(of(2, 9).is_empty());
+        assert_eq!(of(0, 9).iter().map(TraceKey::text).collect::<Vec<_>>(), ["trace_r", w3c]);
+    }
+
+    what_a_run_ran_in_is_found_wherever_it_stands_in_it(store) {
+        let mut grower = with_runs(store, vec![state("r", 0), state("s", 0)]);
+        let mut batch = grower.batch(60);
+        let environment = |ordinal: u64, seq, leaf| RunRecordRow {
+            kind: Kind::EvidenceEnvironment,
+            ..record(grower.run(ordinal), seq, leaf)
+        };
+        for seq in 1..30 {
+            let (leaf, other) = (grower.key(1 + seq), grower.key(30 + seq));
+            batch.run_records.push(if [20, 29].contains(&seq) {
+                environment(0, seq, leaf)
+            } else {
+                record(grower.run(0), seq, leaf)
+            });
+            batch.run_records.push(record(grower.run(1), seq, other));
+        }
+        batch.run_records.sort_by_key(|row| (row.run, row.run_seq));
+        store.batch_append(&[batch]).unwrap();
+        let seqs = |ordinal, limit| {
+            let rows = store.run_environments(grower.run(ordinal), limit).unwrap();
+            rows.iter().map(|row| row.run_seq).collect::<Vec<_>>()
+        };
+        assert_eq!((seqs(0, 9), seqs(0, 1), seqs(1, 9)), (vec![20, 29], vec![20], vec![]));
     }
 
     records_of_a_run_read_back_in_order_and_by_identity(store) {

@@ -291,6 +291,8 @@ impl Store for FaultStore {
         fn bodies_gone(leaves: &[LeafKey]) -> Vec<Gone>;
         fn run_find(tenant_no: u32, run_id: &str) -> Option<RunRow>;
         fn run_find_by_trace(tenant_no: u32, trace: &TraceKey) -> Option<RunRow>;
+        fn run_environments(run: RunKey, limit: u32) -> Vec<RunRecordRow>;
+        fn run_traces(run: RunKey, limit: u32) -> Vec<TraceKey>;
         fn run_record_find(run: RunKey, identity: &Identity) -> Option<RunRecordRow>;
         fn runs_list(query: &RunQuery) -> RunPage;
         fn runs_count(query: &RunQuery, max: u32) -> u32;

@@ -155,6 +155,12 @@ pub trait Store: Send + Sync + 'static {
     /// Records of a run from `from_seq` on, in order, at most `limit`.
     fn run_records(&self, run: RunKey, from_seq: u64, limit: u32) -> Result<Vec<RunRecordRow>, StoreError>;
 
+    /// Records of a run that say what it ran in (`evidence.environment`), in order, at most `limit`. No other is read.
+    fn run_environments(&self, run: RunKey, limit: u32) -> Result<Vec<RunRecordRow>, StoreError>;
+
+    /// The traces of a run, in the order of their ids, at most `limit`.
+    fn run_traces(&self, run: RunKey, limit: u32) -> Result<Vec<TraceKey>, StoreError>;
+
     /// A record of a run by its identity.
     fn run_record_find(&self, run: RunKey, identity: &Identity) -> Result<Option<RunRecordRow>, StoreError>;
 

@@ -191,6 +191,18 @@ impl TraceKey {
             Self::Text(text.to_owned())
         }
     }
+
+    /// The id as it was given.
+    pub fn text(&self) -> String {
+        match self {
+            Self::W3c(id) => id.iter().fold(String::with_capacity(32), |mut text, byte| {
+                use std::fmt::Write as _;
+                let _ = write!(text, "{byte:02x}");
+                text
+            }),
+            Self::Text(id) => id.clone(),
+        }
+    }
 }
 
 /// Which run a trace belongs to.

@@ -20,15 +20,18 @@ use crate::output::{self, Format, Usage};
 /// The runs part.
 const EXIT_DIVERGED: u8 = 1;
 
-/// There is no such run.
+/// There is no such run, or what it did cannot be read any more.
 const EXIT_UNKNOWN: u8 = 2;
+
+/// What stands as the field of a divergence where steps could not be compared.
+const GONE: [&str; 3] = ["archived", "erased", "missing"];
 
 /// Compare a replayed run with the one it replays.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReplayCommand {
     /// Name the first step at which two runs part, and what became of the second one's steps.
     ///
-    /// Exit codes: 0 they did the same, 1 they part, 2 there is no such run.
+    /// Exit codes: 0 they did the same, 1 they part, 2 there is no such run, or what they did is erased or archived.
     Diff(Diff),
 }
 
@@ -53,7 +56,6 @@ pub(crate) struct Diff {
 #[derive(Deserialize)]
 struct Compared {
     divergence: Option<Divergence>,
-    equal: bool,
     left: Side,
     right: Side,
 }
@@ -69,18 +71,51 @@ struct Divergence {
 
 #[derive(Deserialize)]
 struct Side {
+    root_hash: Option<String>,
     total_steps: u64,
 }
 
 #[derive(Deserialize)]
 struct Report {
+    archived: u64,
+    differed: u64,
+    erased: u64,
     executed: u64,
     matched: u64,
     mismatched: u64,
+    missing: u64,
     skipped: u64,
     total: u64,
     violated: u64,
     first_divergence: Option<Step>,
+}
+
+impl Compared {
+    /// Whether the runs did the same; `None`: a step that would tell is gone, and so is a root hash.
+    fn same(&self) -> Option<bool> {
+        let Some(divergence) = &self.divergence else {
+            return Some(true);
+        };
+        let hashes = [&self.left.root_hash, &self.right.root_hash];
+        let gone = GONE.contains(&&*divergence.field);
+        (!gone || hashes.iter().all(|hash| hash.is_some())).then_some(false)
+    }
+}
+
+impl Report {
+    /// Enforcements that say nothing any more.
+    fn unreadable(&self) -> u64 {
+        self.archived + self.erased + self.missing
+    }
+
+    /// Whether all of the run's steps went as they should; `None`: not all can be read, and those that can do.
+    fn same(&self) -> Option<bool> {
+        match &self.first_divergence {
+            Some(_) => Some(false),
+            None if self.unreadable() > 0 => None,
+            None => Some(true),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -109,12 +144,21 @@ impl Diff {
         };
         let both: Compared = serde_json::from_value(compared.clone()).context("the answer cannot be read")?;
         let steps: Report = serde_json::from_value(report.clone()).context("the answer cannot be read")?;
-        let same = both.equal && steps.first_divergence.is_none();
+        // A part in which they differ decides, one that cannot be read leaves it open.
+        let same = match (both.same(), steps.same()) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            _ => None,
+        };
         match self.format {
             Format::Json => output::json(&json!({ "diff": compared, "equal": same, "replay": report }))?,
             Format::Text => print(&both, &steps),
         }
-        Ok(if same { 0 } else { EXIT_DIVERGED })
+        Ok(match same {
+            Some(true) => 0,
+            Some(false) => EXIT_DIVERGED,
+            None => EXIT_UNKNOWN,
+        })
     }
 
     /// The comparison and the report; `None`: there is no such run.
@@ -149,7 +193,7 @@ impl Diff {
         let report = replay_report(&store, &right)?;
         let steps: Vec<Value> = report.steps.iter().map(replayed).collect();
         let report = json!({
-            "archived": report.archived, "erased": report.erased, "executed": report.executed,
+            "archived": report.archived, "differed": report.differed, "erased": report.erased, "executed": report.executed,
             "first_divergence": report.first_divergence.as_ref().map(replayed), "matched": report.matched,
             "mismatched": report.mismatched, "missing": report.missing, "run_id": self.run_b, "skipped": report.skipped, "steps": steps,
             "total": report.total, "violated": report.violated,
@@ -189,6 +233,7 @@ fn replayed(step: &ReplayedStep) -> Value {
         "outcome": enforced.map(|enforced| enforced.outcome.as_str()).or(gone),
         "output_hash": enforced.and_then(|enforced| enforced.output_hash.clone()),
         "step_index": enforced.map(|enforced| enforced.step_index),
+        "stored_hash": enforced.and_then(|enforced| enforced.stored_hash.clone()),
     })
 }
 
@@ -205,8 +250,17 @@ fn print(both: &Compared, steps: &Report) {
                 }
                 _ => format!("in {}", at.field),
             };
-            output::line(format_args!("the runs part {place}"));
-            output::line(format_args!("  {}: {} | {}", at.field, at.left, at.right));
+            if GONE.contains(&&*at.field) {
+                let known = if both.same() == Some(false) {
+                    "the runs part: their root hashes differ"
+                } else {
+                    "whether the runs did the same cannot be told"
+                };
+                output::line(format_args!("{known}; what was done {place} is {}", at.field));
+            } else {
+                output::line(format_args!("the runs part {place}"));
+                output::line(format_args!("  {}: {} | {}", at.field, at.left, at.right));
+            }
             output::line(format_args!(
                 "  steps: {} | {}",
                 both.left.total_steps, both.right.total_steps
@@ -215,15 +269,29 @@ fn print(both: &Compared, steps: &Report) {
     }
     if steps.total > 0 {
         output::line(format_args!(
-            "replay: {} matched, {} skipped, {} executed, {} mismatched, {} violated",
-            steps.matched, steps.skipped, steps.executed, steps.mismatched, steps.violated
+            "replay: {} matched, {} skipped, {} executed, {} differed, {} mismatched, {} violated",
+            steps.matched, steps.skipped, steps.executed, steps.differed, steps.mismatched, steps.violated
+        ));
+    }
+    if steps.unreadable() > 0 {
+        output::line(format_args!(
+            "replay: {} of {} enforcements cannot be read ({} archived, {} erased, {} missing): each may have diverged",
+            steps.unreadable(),
+            steps.total,
+            steps.archived,
+            steps.erased,
+            steps.missing
         ));
     }
     if let Some(step) = &steps.first_divergence {
         let index = step
             .step_index
             .map_or_else(|| "?".into(), |index| index.to_string());
-        let outcome = step.outcome.as_deref().unwrap_or("erased");
+        let outcome = match step.outcome.as_deref() {
+            // What else makes one that ran a divergence.
+            Some("executed") => "its output differs from the stored one",
+            outcome => outcome.unwrap_or("unknown"),
+        };
         output::line(format_args!(
             "replay: first divergence at step {index}: {outcome}"
         ));

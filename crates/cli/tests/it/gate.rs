@@ -54,10 +54,18 @@ impl Served {
     /// Posts JSON that must be taken.
     #[track_caller]
     pub(crate) fn post(&self, path: &str, body: &str) -> String {
+        let answer = self.send("POST", path, body);
+        assert!(answer.starts_with("HTTP/1.1 201"), "{path}: {answer}");
+        answer
+    }
+
+    /// Sends JSON that must not be refused.
+    #[track_caller]
+    pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(
             stream,
-            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
              connection: close\r\n\r\n{body}",
             self.address,
             body.len()
@@ -65,7 +73,7 @@ impl Served {
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 201"), "{path}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 20"), "{path}: {answer}");
         answer
     }
 

@@ -75,3 +75,69 @@ fn a_tenant_that_is_not_there_and_a_tenant_without_a_folder_are_usage_errors() {
         assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
     }
 }
+
+/// The member of that name, which is a text, in the last line of an answer.
+fn member(answer: &str, name: &str) -> String {
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    let value: serde_json::Value = serde_json::from_str(body).unwrap();
+    let found = value.get(name).or_else(|| value["receipt"].get(name));
+    found.and_then(|found| found.as_str()).unwrap().to_owned()
+}
+
+#[test]
+fn runs_of_which_an_enforcement_is_erased_are_not_said_to_have_done_the_same() {
+    let served = Served::new();
+    run(&served, "first", 10);
+    served.post("/api/v1/runs", r#"{"run_id":"again"}"#);
+    let mut records = Vec::new();
+    for output in ["1", "2"] {
+        let begun = served.send(
+            "POST",
+            "/api/v1/replay/steps",
+            r#"{"run_id":"again","step_index":0,"idempotency_key":"k"}"#,
+        );
+        let token = member(&begun, "token");
+        let done = served.post(
+            &format!("/api/v1/replay/steps/{token}/result"),
+            &format!(r#"{{"output":{output}}}"#),
+        );
+        records.push(member(&done, "record_id"));
+    }
+    for (index, said) in [(0, 1), (1, 10), (2, 3)] {
+        served.post(
+            "/api/v1/runs/again/steps",
+            &format!(
+                r#"{{"step_index":{index},"skill_name":"tool","status":"success","outcome_data":{{"said":{said}}}}}"#
+            ),
+        );
+    }
+    served.post("/api/v1/runs/again/complete", r#"{"status":"completed"}"#);
+    let url = served.url();
+    let folder = served.folder.path().join("data");
+    let folder = folder.to_str().unwrap();
+    let diff = |code: i32| {
+        let by_server = deponent(&["replay", "diff", "first", "again", "--server", &url]);
+        let by_folder = deponent(&["replay", "diff", "first", "again", "--data-dir", folder]);
+        assert_eq!(by_server.status.code(), Some(code), "{}", stderr(&by_server));
+        assert_eq!(by_folder.status.code(), Some(code), "{}", stderr(&by_folder));
+        assert_eq!(stdout(&by_server), stdout(&by_folder));
+        stdout(&by_server)
+    };
+    let said = diff(1);
+    assert!(said.contains("the runs did the same: 3 steps"), "{said}");
+    assert!(said.contains("0 skipped, 2 executed, 1 differed"), "{said}");
+    assert!(
+        said.contains("first divergence at step 0: its output differs from the stored one"),
+        "{said}"
+    );
+    // Nobody can tell any more.
+    for record in records {
+        let path = format!("/api/v1/records/{record}/body");
+        served.send("DELETE", &path, r#"{"reason":"asked for","only":true}"#);
+    }
+    let said = diff(2);
+    assert!(
+        said.contains("2 of 2 enforcements cannot be read (0 archived, 2 erased, 0 missing)"),
+        "{said}"
+    );
+}

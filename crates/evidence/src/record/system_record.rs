@@ -40,6 +40,8 @@ pub struct SystemRecord {
     pub details: Option<Value>,
     /// Where.
     pub host: Option<String>,
+    /// The `service.instance.id` of what it came from, of a log record.
+    pub instance: Option<String>,
     /// `SYSTEM`, `HUMAN`, `AUTOMATION`.
     pub caused_by: Option<String>,
     /// The run that it touched.
@@ -71,6 +73,7 @@ impl SystemRecord {
         put(&mut object, "details", self.details.clone());
         put(&mut object, "event_type", Some(text(&self.event_type)));
         put(&mut object, "host", self.host.as_deref().map(text));
+        put(&mut object, "instance", self.instance.as_deref().map(text));
         put(&mut object, "run_id", self.run_id.as_deref().map(text));
         put(&mut object, "severity", Some(text(&self.severity)));
         put(&mut object, "summary", Some(text(&self.summary)));
@@ -84,6 +87,7 @@ impl SystemRecord {
             event_type: self.event_type.clone(),
             severity: self.severity.clone(),
             host: self.host.clone(),
+            instance: self.instance.clone(),
             run_id: self.run_id.clone(),
         }
     }
@@ -98,6 +102,8 @@ pub struct SystemFacts {
     pub severity: String,
     #[serde(default)]
     pub host: Option<String>,
+    #[serde(default)]
+    pub instance: Option<String>,
     #[serde(default)]
     pub run_id: Option<String>,
 }
@@ -131,6 +137,9 @@ impl SystemFacts {
         }
         if let Some(host) = &self.host {
             push_facet(out, "system.host", host);
+        }
+        if let Some(instance) = &self.instance {
+            push_facet(out, "system.instance", instance);
         }
         if let Some(run_id) = &self.run_id {
             push_facet(out, "system.run", run_id);
@@ -215,6 +224,14 @@ mod tests {
     /// Frozen: these bytes are committed to.
     #[test]
     fn body_bytes_are_these() {
+        let logged = SystemRecord {
+            instance: Some("i1".into()),
+            ..record()
+        };
+        assert_eq!(
+            String::from_utf8(logged.encode()).unwrap(),
+            r#"{"component":"scheduler","event_type":"STARTUP","instance":"i1","severity":"INFO","summary":"up"}"#
+        );
         let whole = SystemRecord {
             details: Some(Value::object([("pid", Value::Int(7))])),
             host: Some("h1".into()),

@@ -135,6 +135,7 @@ pub(super) fn is_exempt(name: &str) -> bool {
             | "replay_attempt_id"
             | "row_ids"
             | "run_id"
+            | "run_ids"
             | "source_pattern_id"
             | "source_recovery_id"
             | "source_run_id"
@@ -144,6 +145,7 @@ pub(super) fn is_exempt(name: &str) -> bool {
             | "tenant_id"
             | "timestamp"
             | "trace_id"
+            | "trace_ids"
             | "uri"
     ) || ["_at", "_digest", "_fingerprint", "_hash", "_mac", "_unix_nano"]
         .iter()

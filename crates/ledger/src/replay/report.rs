@@ -32,6 +32,8 @@ pub struct ReplayReport {
     pub skipped: u64,
     /// Steps that ran.
     pub executed: u64,
+    /// Steps that ran although their key was known, and came to something else than is stored under it.
+    pub differed: u64,
     /// Outputs that were not the expected ones.
     pub mismatched: u64,
     /// Keys that were known with another input.
@@ -42,7 +44,7 @@ pub struct ReplayReport {
     pub archived: u64,
     /// Records whose body is not there, and no record says why: the same.
     pub missing: u64,
-    /// The first mismatch or violation, in the order of the ledger.
+    /// The first mismatch, violation or output that differs from the stored one, in the order of the ledger.
     pub first_divergence: Option<ReplayedStep>,
     /// In the order of the ledger, at most 10,000.
     pub steps: Vec<ReplayedStep>,
@@ -103,10 +105,16 @@ impl ReplayReport {
                     ReplayOutcome::Mismatch => self.mismatched += 1,
                     ReplayOutcome::Violation => self.violated += 1,
                 }
-                diverged = matches!(
-                    enforced.outcome,
-                    ReplayOutcome::Mismatch | ReplayOutcome::Violation
-                );
+                // The first truth stays stored; that the step came to another is what a replay is asked about.
+                let differs = enforced.outcome == ReplayOutcome::Executed
+                    && enforced.stored_hash.is_some()
+                    && enforced.stored_hash != enforced.output_hash;
+                self.differed += u64::from(differs);
+                diverged = differs
+                    || matches!(
+                        enforced.outcome,
+                        ReplayOutcome::Mismatch | ReplayOutcome::Violation
+                    );
                 self.matched += u64::from(enforced.checked && !diverged);
             }
         }

@@ -7,7 +7,8 @@ use evidence::canonical::{self, Value};
 use evidence::record::LineageRecord;
 use evidence::{ActorType, ExecutionStatus, Kind};
 use ledger::lineage::{LineageImportError, LineageImported, cited};
-use ledger::{EraseAsked, Rejection, Tenant, WriteError};
+use ledger::{Body, EraseAsked, Rejection, Tenant, WriteError};
+use store::Gone;
 
 use crate::bed::{TestLedger, run};
 
@@ -109,18 +110,28 @@ fn the_last_of_equal_lines_is_the_last_on_record() {
         let store = bed.ledger.store();
         cited(store, tenant.tenant_no, "tb_diagnostics", None)
             .unwrap()
+            .cited
             .unwrap()
     };
     let line = |bytes: &[u8]| canonical::parse(bytes, canonical::Limits::default()).unwrap();
-    assert_eq!(line(&found().deterministic), line(DETERMINISTIC.as_bytes()));
-    assert_eq!(line(&found().evidence.unwrap()), line(EVIDENCE.as_bytes()));
+    assert_eq!(
+        line(found().deterministic.bytes().unwrap()),
+        line(DETERMINISTIC.as_bytes())
+    );
+    assert_eq!(
+        line(found().evidence.unwrap().bytes().unwrap()),
+        line(EVIDENCE.as_bytes())
+    );
     // Done again, nothing is new; a log that grows by an equal line is longer by a record.
     assert_eq!(counts(&import(&bed, &tenant, &text)), (0, 6, 0, 0));
     assert_eq!(
         counts(&import(&bed, &tenant, &format!("{text}{other}\n{other}\n"))),
         (2, 6, 0, 0)
     );
-    assert_eq!(line(&found().deterministic), line(other.as_bytes()));
+    assert_eq!(
+        line(found().deterministic.bytes().unwrap()),
+        line(other.as_bytes())
+    );
     bed.check();
 }
 
@@ -144,7 +155,8 @@ fn evidence_is_found_by_its_function() {
     }
     let find = |run: Option<&str>| {
         let found = cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", run).unwrap();
-        found.map(|found| String::from_utf8(found.evidence.unwrap()).unwrap())
+        let evidence = found.cited?.evidence.and_then(Body::into_bytes);
+        evidence.map(|line| String::from_utf8(line).unwrap())
     };
     assert!(find(Some("20260101T000000Z")).unwrap().contains("ENT100|1000"));
     assert!(find(Some("r2")).unwrap().contains("ENT100|2000"));
@@ -153,6 +165,7 @@ fn evidence_is_found_by_its_function() {
     assert!(
         cited(bed.ledger.store(), tenant.tenant_no, "nobody", None)
             .unwrap()
+            .cited
             .is_none()
     );
     bed.check();
@@ -219,6 +232,7 @@ fn an_erased_line_is_known_again_by_nothing_that_is_in_the_ledger() {
     let find = || {
         cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", None)
             .unwrap()
+            .cited
             .unwrap()
     };
     let record = find().evidence_record.unwrap();
@@ -279,4 +293,82 @@ fn an_erased_line_is_known_again_by_nothing_that_is_in_the_ledger() {
     let bed = bed.reopen_after(|folder| std::fs::remove_file(folder.join("keys/erased.key")).unwrap());
     let tenant = bed.tenant("t");
     assert_eq!(counts(&import(&bed, &tenant, EVIDENCE)), (1, 0, 0, 0));
+}
+
+#[test]
+fn a_function_whose_newest_record_is_archived_is_not_said_to_have_none() {
+    const DAYS_91: i64 = 91 * 24 * 3_600 * 1_000;
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    import(&bed, &tenant, &format!("{EVIDENCE}\n{DETERMINISTIC}\n"));
+    let find = || cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", None).unwrap();
+    let before = find().cited.unwrap();
+    assert!(before.deterministic.bytes().is_some());
+    bed.ledger.seal_due(bed.later(60_000));
+    assert!(bed.ledger.retain(bed.later(DAYS_91)).unwrap() > 0);
+    let found = find();
+    let after = found.cited.unwrap();
+    assert_eq!(after.deterministic, Body::Gone(Gone::Archived));
+    assert_eq!(after.deterministic_record, before.deterministic_record);
+    assert_eq!(found.erased_later, 0);
+    // Evidence that went before the record that names it.
+    bed.one(&tenant, run("later"));
+    for (kind, line) in [
+        (Kind::LineageEvidence, EVIDENCE),
+        (Kind::LineageDeterministic, DETERMINISTIC),
+    ] {
+        write(&bed, &tenant, kind, line, Some("later")).unwrap();
+    }
+    assert!(find().cited.unwrap().evidence.unwrap().bytes().is_some());
+}
+
+#[test]
+fn an_older_record_of_a_function_does_not_pass_for_its_newest_when_later_ones_are_erased() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let find =
+        |run: Option<&str>| cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", run).unwrap();
+    let newest = |run_id: &str| {
+        bed.one(&tenant, run(run_id));
+        write(&bed, &tenant, Kind::LineageEvidence, EVIDENCE, Some(run_id)).unwrap();
+        write(
+            &bed,
+            &tenant,
+            Kind::LineageDeterministic,
+            DETERMINISTIC,
+            Some(run_id),
+        )
+        .unwrap();
+        find(None).cited.unwrap().deterministic_record
+    };
+    let erase = |record: &str| {
+        let asked = EraseAsked {
+            record_id: evidence::RecordId::parse(record).unwrap(),
+            reason: "asked for".into(),
+            only: false,
+            principal: "key:a1".into(),
+        };
+        bed.ledger.erase(&tenant, &asked, bed.now()).unwrap();
+    };
+    let (first, second, third) = (newest("first"), newest("second"), newest("third"));
+    erase(&first);
+    assert_eq!(find(None).erased_later, 0, "it stands before the newest");
+    erase(&third);
+    let found = find(None);
+    assert_eq!(
+        (found.cited.unwrap().deterministic_record, found.erased_later),
+        (second.clone(), 1)
+    );
+    assert_eq!(
+        find(Some("second")).erased_later,
+        0,
+        "the erased ones are of other runs"
+    );
+    erase(&second);
+    let found = find(None);
+    assert_eq!(
+        (found.cited, found.erased_later, found.erased_more),
+        (None, 3, false)
+    );
+    bed.check();
 }

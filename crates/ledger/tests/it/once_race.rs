@@ -2,8 +2,13 @@
 //! complete. Never two live holders, never two results; a dead holder's key is new with `previous: expired`, and the
 //! dead one, come back, is refused.
 //!
-//! The clients are in processes of their own (this test's binary again), which write down what they were told. Time is
-//! made: a process lives in one moment, and the next one a minute later, when every lease of the dead has ended.
+//! The clients are in processes of their own (this test's binary again), which write down what they were told. `serve`
+//! lets no second process at its `state.db`; here four are at one, whose own lock then decides. Each key is tried by
+//! eight clients, in one round of ten by all 64.
+//!
+//! Time is made: a process lives in one moment, and the next one a minute later, when every lease of the dead has ended.
+//! In one round of ten Redis's own clock decides, and leases of a second: a holder may live longer than his lease, so
+//! that who is live is a question of times, which are written down too.
 //! `DEPONENT_RACE_ROUNDS` sets another number of rounds than 50.
 
 use std::collections::HashMap;
@@ -27,8 +32,42 @@ use tokio::runtime::Runtime;
 const CLIENTS: u64 = 64;
 const KEYS: u64 = 1_000;
 
-/// Each key is tried by one client in so many.
-const SPREAD: u64 = 8;
+/// Seconds that a lease has where Redis's clock decides, and milliseconds after which those of the dead have ended.
+const SHORT_LEASE_SECS: u32 = 1;
+const SHORT_PHASE_MILLIS: u64 = 1_200;
+
+/// How a round goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Time is made, and each key is tried by one client in eight.
+    Spread,
+    /// Time is made, and each key is tried by all clients.
+    All,
+    /// Redis's clock decides.
+    RealTime,
+}
+
+impl Mode {
+    fn of(round: u64, redis: Option<&str>) -> Self {
+        match round % 10 {
+            4 => Self::All,
+            9 if redis.is_some() => Self::RealTime,
+            _ => Self::Spread,
+        }
+    }
+
+    /// Each key is tried by one client in so many.
+    fn spread(self) -> u64 {
+        if self == Self::All { 1 } else { 8 }
+    }
+}
+
+/// Microseconds by this machine's clock, which all processes share; Redis runs on it too.
+#[allow(clippy::disallowed_methods)] // real time is what is tested
+fn micros() -> u128 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap().as_micros()
+}
 
 /// Seconds from one moment to the next; a lease has 60.
 const PHASE_SECS: i64 = 61;
@@ -49,17 +88,26 @@ fn key(round: u64, number: u64) -> OnceKey {
     }
 }
 
-fn once(folder: &Path, redis: Option<&str>, name: &str) -> Once {
+fn once(folder: &Path, redis: Option<&str>, name: &str, mode: Mode) -> Once {
     let backend: Box<dyn OnceStore> = match redis {
         None => Box::new(SqliteOnce::new(&folder.join("state.db"))),
         Some(url) => {
             let state = StateDb::open(&folder.join(format!("{name}.db"))).unwrap();
-            Box::new(RedisOnce::new(url, RedisClock::Asks, RedisAof::Required, state).unwrap())
+            let clock = if mode == Mode::RealTime {
+                RedisClock::Redis
+            } else {
+                RedisClock::Asks
+            };
+            Box::new(RedisOnce::new(url, clock, RedisAof::Required, state).unwrap())
         }
     };
     let options = OnceOptions {
         key_file: folder.join("once.key"),
-        lease_secs: 60,
+        lease_secs: if mode == Mode::RealTime {
+            SHORT_LEASE_SECS
+        } else {
+            60
+        },
         on_outage: OnOutage::Refuse,
     };
     Once::new(backend, options)
@@ -81,14 +129,15 @@ fn hex(lease: &Lease) -> String {
     format!("{:032x}", u128::from_be_bytes(*lease))
 }
 
-/// A client takes its keys in an order of its own, and writes down each `N`ew and each `C`ompleted, after the fact.
-async fn client(once: Once, number: u64, round: u64, phase: u64, log: Arc<Mutex<File>>) {
+/// A client takes its keys in an order of its own, and writes down each `N`ew and each `C`ompleted, after the fact, and
+/// when it asked and was told.
+async fn client(once: Once, number: u64, (round, phase): (u64, u64), mode: Mode, log: Arc<Mutex<File>>) {
     let at = at(round, phase);
     let note = |line: String| log.lock().unwrap().write_all(line.as_bytes()).unwrap();
     for step in 0..KEYS {
         // 617 and 1,000 have no common divisor: every key once, neighbours far apart.
         let k = (number * 131 + step * 617) % KEYS;
-        if !(k + number).is_multiple_of(SPREAD) {
+        if !(k + number).is_multiple_of(mode.spread()) {
             continue;
         }
         let key = key(round, k);
@@ -97,18 +146,26 @@ async fn client(once: Once, number: u64, round: u64, phase: u64, log: Arc<Mutex<
             label: None,
             ttl_secs: 86_400,
         };
+        let asked = micros();
         let Checked::New { lease, previous, .. } = once.check(&key, check, at).await.unwrap() else {
             continue;
         };
         let before = previous.map_or("-", |previous| previous.as_str());
-        note(format!("N {k} {phase} {} {before}\n", hex(&lease)));
+        let told = |what, before| {
+            let lease = hex(&lease);
+            note(format!(
+                "{what} {k} {phase} {lease} {before} {asked} {}\n",
+                micros()
+            ));
+        };
+        told("N", before);
         tokio::task::yield_now().await;
         match once
             .complete(&key, lease, None, Some(result_of(&lease)), None, at)
             .await
         {
-            Ok(_) => note(format!("C {k} {phase} {} -\n", hex(&lease))),
-            Err(KeyRefusal::LeaseLost) => note(format!("L {k} {phase} {} -\n", hex(&lease))),
+            Ok(_) => told("C", "-"),
+            Err(KeyRefusal::LeaseLost) => told("L", "-"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -130,10 +187,11 @@ fn racing_clients() {
     let redis = Some(redis).filter(|url| !url.is_empty());
     let log = File::options().append(true).open(folder.join("log")).unwrap();
     let log = Arc::new(Mutex::new(log));
-    let once = once(folder, redis.as_deref(), &name);
+    let mode = Mode::of(round, redis.as_deref());
+    let once = once(folder, redis.as_deref(), &name, mode);
     runtime().block_on(async {
         let mut clients: tokio::task::JoinSet<()> = (first..first + count)
-            .map(|number| client(once.clone(), number, round, phase, Arc::clone(&log)))
+            .map(|number| client(once.clone(), number, (round, phase), mode, Arc::clone(&log)))
             .collect();
         while let Some(ended) = clients.join_next().await {
             ended.unwrap();
@@ -160,18 +218,31 @@ struct Told {
     phase: u64,
     lease: String,
     previous: String,
+    /// Before the lease was given.
+    asked: u128,
+    /// After it was.
+    told: u128,
+}
+
+/// Whether a lease that was given after `asked` may have ended before `told`.
+fn may_have_ended(asked: u128, told: u128) -> bool {
+    told.saturating_sub(asked) >= u128::from(SHORT_LEASE_SECS) * 1_000_000
 }
 
 fn race(folder: &Path, redis: Option<&str>, processes: u64) {
     let rounds = std::env::var_os("DEPONENT_RACE_ROUNDS")
         .and_then(|text| text.into_string().ok()?.parse().ok())
         .unwrap_or(50);
-    let (mut died, mut stale, mut holders) = (0, 0, 0);
+    let (mut died, mut stale, mut holders, mut slow) = (0, 0, 0, 0);
     let each = CLIENTS / processes;
     for round in 0..rounds {
+        let mode = Mode::of(round, redis);
         File::create(folder.join("log")).unwrap();
         // Twice a part of the processes dies at its work; then all come to their end.
         for phase in 0..3 {
+            if phase > 0 && mode == Mode::RealTime {
+                std::thread::sleep(Duration::from_millis(SHORT_PHASE_MILLIS));
+            }
             let mut children: Vec<Child> = (0..processes)
                 .map(|process| spawn(folder, redis, round, phase, process * each, each))
                 .collect();
@@ -199,21 +270,25 @@ fn race(folder: &Path, redis: Option<&str>, processes: u64) {
         for line in std::fs::read_to_string(folder.join("log")).unwrap().lines() {
             let words: Vec<&str> = line.split(' ').collect();
             // A process may be killed in the middle of its last line.
-            let [what, k, phase, lease, previous] = words[..] else {
+            let [what, k, phase, lease, previous, asked, told] = words[..] else {
                 continue;
             };
+            let (asked, told) = (asked.parse().unwrap(), told.parse().unwrap());
             let k: u64 = k.parse().unwrap();
             match what {
                 "N" => new.entry(k).or_default().push(Told {
                     phase: phase.parse().unwrap(),
                     lease: lease.into(),
                     previous: previous.into(),
+                    asked,
+                    told,
                 }),
                 "C" => completed.entry(k).or_default().push(lease.into()),
+                "L" if mode == Mode::RealTime && may_have_ended(asked, told) => slow += 1,
                 other => panic!("a holder lost its lease while it lived: {other} {line}"),
             }
         }
-        let once = once(folder, redis, "judge");
+        let once = once(folder, redis, "judge", mode);
         runtime().block_on(async {
             for k in 0..KEYS {
                 let entry = once.read(&key(round, k), at(round, 3)).await.unwrap().unwrap();
@@ -223,13 +298,15 @@ fn race(folder: &Path, redis: Option<&str>, processes: u64) {
                     results.len() <= 1,
                     "key {k} of round {round} was completed twice: {results:?}"
                 );
-                let told = new.remove(&k).unwrap_or_default();
+                let mut told = new.remove(&k).unwrap_or_default();
+                told.sort_by_key(|told| told.asked);
                 holders += told.len();
                 for pair in told.windows(2) {
-                    assert!(
-                        pair[0].phase < pair[1].phase,
-                        "two live holders of key {k} in round {round}"
-                    );
+                    let ended = match mode {
+                        Mode::RealTime => may_have_ended(pair[0].asked, pair[1].told),
+                        Mode::Spread | Mode::All => pair[0].phase < pair[1].phase,
+                    };
+                    assert!(ended, "two live holders of key {k} in round {round}");
                     assert_eq!(pair[1].previous, "expired", "key {k} of round {round}");
                 }
                 for told in told {
@@ -256,14 +333,19 @@ fn race(folder: &Path, redis: Option<&str>, processes: u64) {
     }
     assert!(
         rounds < 10 || died > 0,
-        "nobody died between check and complete: {rounds} rounds, {holders} holders, {stale} stale ones refused"
+        "nobody died between check and complete: {rounds} rounds, {holders} holders, {stale} stale ones refused, {slow} outlived their lease"
     );
 }
 
 #[test]
 fn in_state_db_a_key_has_one_live_holder_and_one_result() {
     let folder = tempfile::tempdir().unwrap();
-    race(folder.path(), None, 1);
+    // Made before four would make it at once.
+    let made = once(folder.path(), None, "judge", Mode::Spread);
+    let nothing = runtime().block_on(made.read(&key(0, 0), at(0, 0)));
+    assert!(nothing.unwrap().is_none());
+    drop(made);
+    race(folder.path(), None, 4);
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use evidence::canonical::Value;
 use evidence::record::ReplayBehavior;
-use evidence::{Kind, RecordId, Timestamp};
+use evidence::{ActorType, Kind, RecordId, Timestamp};
 use ledger::once::{OnOutage, Once, OnceError, OnceOptions, OnceSaid};
-use ledger::replay::{ReplayEnforcer, ReplayError, ReplayResult, ReplayStep, StepError, forget_outputs};
-use ledger::{EraseAsked, Erasure, Tenant};
+use ledger::replay::{
+    ReplayEnforcer, ReplayError, ReplayResult, ReplayStep, StepError, forget_outputs, replay_report,
+};
+use ledger::{Body, EraseAsked, Erasure, Tenant};
+use store::Gone;
 use store::once::{OnceAct, OnceAsk, OnceStore};
 use store::sqlite::SqliteOnce;
 use tokio::runtime::Runtime;
@@ -244,4 +247,56 @@ fn an_output_that_could_not_be_taken_away_is_named() {
         erasure.remains
     );
     assert!(!remains(&erasure, "not done a second time"));
+}
+
+#[test]
+fn a_step_that_came_to_something_else_than_is_stored_is_where_its_run_diverged() {
+    let t = Bed::new(60);
+    let report = || replay_report(t.bed.ledger.store(), &t.bed.run_row(&t.tenant, "r")).unwrap();
+    t.enforce(ReplayBehavior::Execute, Ok(1)).unwrap();
+    t.enforce(ReplayBehavior::Execute, Ok(1)).unwrap();
+    let same = report();
+    assert_eq!(
+        (same.executed, same.differed, same.first_divergence),
+        (2, 0, None)
+    );
+    let other = t.enforce(ReplayBehavior::Execute, Ok(2)).unwrap();
+    let parted = report();
+    assert_eq!((parted.executed, parted.differed, parted.mismatched), (3, 1, 0));
+    let first = parted.first_divergence.unwrap();
+    assert_eq!(first.leaf_index, other.placed.receipt.leaf_index);
+    let Body::There(enforced) = first.enforced else {
+        panic!("it is on record")
+    };
+    assert_ne!(enforced.stored_hash, enforced.output_hash);
+
+    // What is erased may have been a divergence: it is counted, not forgotten.
+    t.erase(other.placed.receipt.record_id);
+    let erased = report();
+    assert_eq!((erased.erased, erased.unreadable(), erased.total), (1, 1, 3));
+    t.bed.complete(&t.tenant, "r");
+    t.bed.check();
+}
+
+#[test]
+fn enforcements_of_an_archived_run_are_counted_as_archived() {
+    let t = Bed::new(60);
+    t.enforce(ReplayBehavior::Execute, Ok(1)).unwrap();
+    t.enforce(ReplayBehavior::Execute, Ok(2)).unwrap();
+    t.bed.complete(&t.tenant, "r");
+    t.bed
+        .ledger
+        .run_seal(&t.tenant, "r", (ActorType::System, None), now())
+        .unwrap();
+    assert!(
+        t.bed
+            .ledger
+            .retain(t.bed.later(200 * 24 * 3_600 * 1_000))
+            .unwrap()
+            > 0
+    );
+    let report = replay_report(t.bed.ledger.store(), &t.bed.run_row(&t.tenant, "r")).unwrap();
+    assert_eq!((report.archived, report.erased, report.unreadable()), (2, 0, 2));
+    assert_eq!((report.executed, report.first_divergence), (0, None));
+    assert_eq!(report.steps[0].enforced, Body::Gone(Gone::Archived));
 }

@@ -2,8 +2,8 @@
 
 use evidence::record::RunCompleted;
 use evidence::{ExecutionStatus, TraceStatus, hex_string, sha256};
-use ledger::{Rejection, SettleError, for_each_step, step_places};
-use store::Fault;
+use ledger::{Rejection, RunAt, SettleError, for_each_step, run_at, step_places, step_places_at};
+use store::{Fault, LeafKey};
 
 use crate::bed::{Span, TestLedger, aborted, completed, run, step, step_of, system};
 
@@ -383,4 +383,82 @@ fn one_run_may_have_many_traces_and_each_finds_it() {
     assert_eq!(bed.run_row(&tenant, "r").state.status, TraceStatus::Running);
     bed.complete(&tenant, "r");
     bed.check();
+}
+
+#[test]
+fn a_run_folded_up_to_a_leaf_is_the_row_that_stood_there_then() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let of = |span: u8, start: u64, parent: Option<u8>| Span {
+        span,
+        start,
+        parent,
+        end: start + 5,
+        ..Span::default()
+    };
+    let spans = [
+        of(3, 30, Some(9)),
+        of(2, 20, Some(9)),
+        of(9, 1, None),
+        of(4, 40, Some(9)),
+    ];
+    let run_id = spans[0].run_id();
+    // Size, row and order of the steps after each record.
+    let mut then = Vec::new();
+    let mut look = || {
+        let row = bed.run_row(&tenant, &run_id);
+        let places = step_places(bed.ledger.store(), &row).unwrap();
+        then.push((bed.size(&tenant), row, places));
+    };
+    for span in &spans {
+        bed.one(&tenant, span.draft());
+        look();
+        bed.one(&tenant, system("in between"));
+    }
+    let row = bed.run_row(&tenant, &run_id);
+    let ledger_no = tenant.ledger().row.ledger_no;
+    let at = |size: u64| run_at(bed.ledger.store(), &row, LeafKey::new(ledger_no, size)).unwrap();
+    let (last, before) = then.split_last().unwrap();
+    assert!(matches!(at(last.0), RunAt::Now));
+    for (size, stood, places) in before {
+        let RunAt::Then(state, traces) = at(*size) else {
+            panic!("it has changed since {size}")
+        };
+        assert_eq!(*state, stood.state, "at {size}");
+        assert_eq!(traces, [spans[0].trace_hex()]);
+        let seen = step_places_at(bed.ledger.store(), &row, Some(LeafKey::new(ledger_no, *size))).unwrap();
+        assert_eq!(&seen, places, "at {size}");
+    }
+    bed.check();
+}
+
+#[test]
+fn leaves_are_found_by_when_they_were_recorded() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let mut recorded = Vec::new();
+    for _ in 0..5 {
+        recorded.push((bed.size(&tenant), bed.later(60_000)));
+        bed.one(&tenant, system("a minute later"));
+    }
+    let records = bed.ledger.records(&tenant);
+    for (leaf, at) in recorded {
+        let since = |micros: i64| {
+            records
+                .recorded_since(at.checked_add_micros(micros).unwrap())
+                .unwrap()
+                .leaf_index()
+        };
+        // It was recorded a millisecond later.
+        assert_eq!((since(0), since(1_000), since(1_001)), (leaf, leaf, leaf + 1));
+    }
+    let end = records.recorded_since(evidence::Timestamp::MAX).unwrap();
+    assert_eq!(end.leaf_index(), bed.size(&tenant));
+    assert_eq!(
+        records
+            .recorded_since(evidence::Timestamp::MIN)
+            .unwrap()
+            .leaf_index(),
+        0
+    );
 }

@@ -92,10 +92,15 @@ pub(crate) struct RecordView {
 struct ErasureOf {
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    principal: String,
-    reason: String,
-    /// The `erasure.performed`.
-    record_id: String,
+    /// Absent for who may not read the audit topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<String>,
+    /// The same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The `erasure.performed`. The same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_id: Option<String>,
 }
 
 /// What the record's writer got.
@@ -140,7 +145,13 @@ impl From<Receipt> for ReceiptView {
 }
 
 impl RecordView {
-    fn of(service: &Ledger, tenant: &Arc<Tenant>, record: Record) -> Result<Self, ApiError> {
+    /// Who erased a body, and why, is of the audit topic.
+    fn of(
+        service: &Ledger,
+        tenant: &Arc<Tenant>,
+        record: Record,
+        sees_audit: bool,
+    ) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
         let gone = record.body.gone();
         // A body that is gone without a record that says so is neither: verification says what it is.
@@ -155,9 +166,9 @@ impl RecordView {
                 let header = by.header()?;
                 Some(ErasureOf {
                     at: header.occurred_at,
-                    principal: said.principal,
-                    reason: said.reason,
-                    record_id: header.id.to_string(),
+                    principal: sees_audit.then_some(said.principal),
+                    reason: sees_audit.then_some(said.reason),
+                    record_id: sees_audit.then(|| header.id.to_string()),
                 })
             }
             None => None,
@@ -263,7 +274,7 @@ fn read_page(
                 continue;
             }
             bytes += record.body.bytes().map_or(0, <[u8]>::len);
-            items.push(RecordView::of(service, tenant, record)?);
+            items.push(RecordView::of(service, tenant, record, sees_audit)?);
         }
         let last = place + 1 == found.leaves.len();
         if bytes > PAGE_BYTES && !last {
@@ -293,7 +304,7 @@ async fn get(
         if !sees_audit && is_audit(record.header()?.kind) {
             return Err(ApiError::not_found());
         }
-        Ok(Json(RecordView::of(service, &caller.tenant, record)?))
+        Ok(Json(RecordView::of(service, &caller.tenant, record, sees_audit)?))
     })
     .await
 }

@@ -329,6 +329,8 @@ struct ReplayedOut {
     outcome: &'static str,
     output_hash: Option<String>,
     step_index: Option<u32>,
+    /// Of a step that ran although its key was known: the hash of what is stored, which its output is held against.
+    stored_hash: Option<String>,
 }
 
 impl From<ReplayedStep> for ReplayedOut {
@@ -344,6 +346,7 @@ impl From<ReplayedStep> for ReplayedOut {
                 outcome: gone.as_str(),
                 output_hash: None,
                 step_index: None,
+                stored_hash: None,
             },
             Body::There(enforced) => Self {
                 behavior: Some(enforced.behavior.as_str()),
@@ -354,6 +357,7 @@ impl From<ReplayedStep> for ReplayedOut {
                 outcome: enforced.outcome.as_str(),
                 output_hash: enforced.output_hash,
                 step_index: Some(enforced.step_index),
+                stored_hash: enforced.stored_hash,
             },
         }
     }
@@ -365,17 +369,19 @@ impl From<ReplayedStep> for ReplayedOut {
 struct ReportOut {
     /// Enforcements whose record is in an archive: each may have diverged.
     archived: u64,
-    /// Enforcements whose record is erased: the same.
+    /// Steps that ran although their key was known, and came to something else than is stored under it.
+    differed: u64,
+    /// Enforcements whose record is erased: the same as of archived ones.
     erased: u64,
     /// Steps that ran.
     executed: u64,
-    /// The first mismatch or violation, in the order of the ledger.
+    /// The first mismatch, violation or output that differs from the stored one, in the order of the ledger.
     first_divergence: Option<ReplayedOut>,
     /// Outputs that were compared and agreed.
     matched: u64,
     /// Outputs that were not the expected ones.
     mismatched: u64,
-    /// Enforcements whose record says nothing, and none says why: the same; verification finds it.
+    /// Enforcements whose record says nothing, and none says why: the same again; verification finds it.
     missing: u64,
     run_id: String,
     /// Steps that did not run, because their stored output stood for them.
@@ -405,6 +411,7 @@ async fn report(
         caller.answered(report.steps.len());
         ok(&ReportOut {
             archived: report.archived,
+            differed: report.differed,
             erased: report.erased,
             executed: report.executed,
             first_divergence: report.first_divergence.map(ReplayedOut::from),

@@ -61,6 +61,7 @@ impl SystemRecordIn {
             summary: self.summary,
             details: fields::value_opt("details", self.details.as_deref())?,
             host: self.host,
+            instance: None,
             caused_by: self.caused_by,
             run_id: None,
         };

@@ -43,6 +43,14 @@ pub const POINT_BYTES_MAX: usize = 1024 * 1024;
 /// read of telemetry does not unpack 16 MiB for one point.
 pub const TELEMETRY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Traces that are named of one data point's exemplars. Stock aggregations keep an exemplar a bucket, of which there
+/// are sixteen.
+pub const POINT_TRACES_MAX: usize = 64;
+
+/// Traces, and runs, that the points of one `system.telemetry` body name, each; then it is closed. Under each of them
+/// the record is found: a row each.
+pub const TELEMETRY_NAMES_MAX: usize = 256;
+
 /// Reasons named in a partial success. More say nothing new, and the count is exact without them.
 pub const REASONS_MAX: usize = 5;
 

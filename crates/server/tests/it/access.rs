@@ -581,3 +581,96 @@ fn what_an_operator_does_to_keys_is_decided_over_the_tenant_whose_they_are() {
     assert_eq!(about("other", "DENY"), "key_create key_list key_list key_revoke");
     assert_eq!(about("other", "ALLOW"), "");
 }
+
+/// What is on record of allowed operations of each class, at these levels.
+fn allowed_at(reads: ::server::Level, writes: ::server::Level) -> [usize; 4] {
+    let mut keyed = Keyed::new();
+    let policies = ::server::Policies::load(None).unwrap();
+    keyed.server.app.access = ::server::Access::new(policies, ::server::Levels { reads, writes }, None);
+    keyed.server.router = ::server::router(keyed.server.app.clone());
+    keyed.as_(
+        "writer",
+        Method::POST,
+        "/api/v1/runs",
+        &json!({ "run_id": "r-1" }),
+    );
+    keyed.get_as("reader", "/api/v1/logs/llm-runs").ok();
+    let hold = json!({ "scope": "run", "run_id": "r-1", "reason": "a dispute" });
+    keyed.as_("admin", Method::POST, "/api/v1/holds", &hold);
+    keyed.as_("auditor", Method::POST, "/api/v1/verifications", &json!({}));
+    let decisions = keyed.noted("admin", "authorization.decision");
+    ["read", "write", "manage", "verify"].map(|action| {
+        let of = |body: &&Value| {
+            body["action"] == action && body["decision"] == "ALLOW" && body["operation"] != "list_records"
+        };
+        decisions.iter().filter(of).count()
+    })
+}
+
+#[test]
+fn reads_are_left_on_record_by_the_level_of_reads_and_what_manages_or_verifies_always() {
+    use ::server::Level::{Metadata, None};
+    assert_eq!(allowed_at(Metadata, Metadata), [1, 1, 1, 1]);
+    assert_eq!(
+        allowed_at(None, Metadata),
+        [0, 1, 1, 1],
+        "reads are not, all else is"
+    );
+}
+
+#[test]
+fn writes_are_left_on_record_by_the_level_of_writes() {
+    use ::server::Level::{Metadata, None};
+    assert_eq!(allowed_at(Metadata, None), [1, 0, 1, 1]);
+    assert_eq!(
+        allowed_at(None, None),
+        [0, 0, 1, 1],
+        "what changes who may do what is never silent"
+    );
+}
+
+#[test]
+fn who_erased_a_body_and_why_is_for_who_reads_the_audit_topic() {
+    let keyed = Keyed::new();
+    let run = keyed
+        .as_(
+            "writer",
+            Method::POST,
+            "/api/v1/runs",
+            &json!({ "run_id": "r-1" }),
+        )
+        .json();
+    let id = run["receipt"]["record_id"].as_str().unwrap();
+    let path = format!("/api/v1/records/{id}");
+    let erased = keyed.as_(
+        "admin",
+        Method::DELETE,
+        &format!("{path}/body"),
+        &json!({ "reason": "asked to" }),
+    );
+    assert_eq!(erased.status, 200, "{}", erased.text());
+    let by = erased.json()["receipt"]["record_id"].as_str().unwrap().to_owned();
+    let seen = keyed.get_as("auditor", &path).ok();
+    assert_eq!(
+        (&seen["erasure"]["reason"], &seen["erasure"]["record_id"]),
+        (&json!("asked to"), &json!(by))
+    );
+    let seen = keyed.get_as("reader", &path).ok();
+    assert_eq!(seen["erased"], true);
+    assert_eq!(
+        seen["erasure"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["at"],
+        "that it was erased, and when"
+    );
+    let list = "/api/v1/records?kind=erasure.performed";
+    assert_eq!(keyed.get_as("reader", list).ok()["items"], json!([]));
+    assert_eq!(
+        keyed.get_as("auditor", list).ok()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let record = format!("/api/v1/records/{by}");
+    assert_eq!(keyed.get_as("reader", &record).problem(404), "not_found");
+}

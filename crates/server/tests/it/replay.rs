@@ -107,6 +107,17 @@ fn an_executed_step_always_runs_and_both_outputs_are_on_record() {
     assert_eq!(records[1]["stored_hash"], sha256(r#"{"v":1}"#));
     let stored = server.begin("r", 2, "skip", &key).ok();
     assert_eq!(stored["output"], json!({ "v": 1 }), "the first truth stays");
+    let report = server.get("/api/v1/replay/runs/r").ok();
+    let counts =
+        ["total", "executed", "differed", "skipped", "mismatched"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!(counts, [3, 2, 1, 1, 0]);
+    let first = &report["first_divergence"];
+    assert_eq!(
+        (&first["step_index"], &first["outcome"]),
+        (&json!(1), &json!("executed"))
+    );
+    assert_eq!(first["stored_hash"], sha256(r#"{"v":1}"#));
+    assert_eq!(first["output_hash"], sha256(r#"{"v":2}"#));
 }
 
 #[test]

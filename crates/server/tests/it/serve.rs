@@ -308,3 +308,82 @@ fn what_was_noted_about_callers_is_in_the_ledger_after_a_clean_end() {
             .any(|body| body["operation"] == "list_llm_run_records")
     );
 }
+
+/// What a list of system records holds once it holds something.
+fn soon(server: &TestServer, event_type: &str) -> serde_json::Value {
+    let list = format!("/api/v1/logs/system?event_type={event_type}");
+    let found = (0..400).find_map(|_| {
+        let page = server.get(&list).ok();
+        std::thread::sleep(Duration::from_millis(25));
+        (page["total"] != 0).then_some(page)
+    });
+    found.unwrap_or_else(|| panic!("{event_type} is recorded within seconds"))
+}
+
+#[test]
+fn a_clean_stop_is_on_record() {
+    let mut served = Served::new();
+    soon(&served.server, "STARTUP");
+    served.stop();
+    let server = served.server.reopen_after(|_| {});
+    let stops = server.get("/api/v1/logs/system?event_type=SHUTDOWN").ok();
+    assert_eq!(stops["total"], 1);
+    let stop = &stops["items"][0];
+    assert_eq!(
+        (&stop["severity"], &stop["tenant_id"]),
+        (&"INFO".into(), &serde_json::Value::Null)
+    );
+}
+
+#[test]
+fn a_damaged_row_is_on_record_once_changes_health_and_is_known_after_a_restart() {
+    let server = TestServer::new();
+    server.run("r");
+    server.complete("r");
+    let server = server.reopen_after(|folder| {
+        let connection = rusqlite::Connection::open(folder.join("deponent.db")).unwrap();
+        let changed = connection
+            .execute("UPDATE runs SET model = 'another'", [])
+            .unwrap();
+        assert_eq!(changed, 1);
+    });
+    let mut served = Served::of(server);
+    let begun = served
+        .server
+        .post("/api/v1/verifications", &serde_json::json!({}));
+    assert!(matches!(begun.status.as_u16(), 200 | 202), "{}", begun.text());
+    let failed = soon(&served.server, "VERIFICATION_FAILED");
+    let event = &failed["items"][0];
+    assert_eq!(
+        (&failed["total"], &event["severity"], &event["tenant_id"]),
+        (&1.into(), &"CRITICAL".into(), &"default".into())
+    );
+    let first = event["details"]["first_finding"].as_str().unwrap();
+    assert!(first.contains("runs.model"), "{first}");
+    let health = soon(&served.server, "HEALTH_CHANGE");
+    assert_eq!(health["items"][0]["details"]["status"], "unhealthy");
+    served.stop();
+    let changes = |server: &TestServer| {
+        let page = server.get("/api/v1/logs/system?event_type=HEALTH_CHANGE").ok();
+        page["total"].as_u64().unwrap()
+    };
+    let before = changes(&served.server);
+
+    let mut served = Served::of(served.server.reopen_after(|_| {}));
+    // Health is looked at after verification has said what it knows.
+    let again = (0..400).any(|_| {
+        std::thread::sleep(Duration::from_millis(25));
+        changes(&served.server) > before
+    });
+    assert!(again, "it is still unhealthy");
+    let failed = served
+        .server
+        .get("/api/v1/logs/system?event_type=VERIFICATION_FAILED")
+        .ok();
+    assert_eq!(failed["total"], 1, "what was on record is not recorded again");
+    let integrity = served.server.get("/api/v1/logs/audit/integrity").ok();
+    assert_eq!(integrity["integrity"]["status"], "tampered");
+    let findings = integrity["integrity"]["findings"].to_string();
+    assert!(findings.contains("runs.model"), "{findings}");
+    served.stop();
+}

@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0002_runs_filtered.sql"),
     include_str!("../../migrations/sqlite/0003_erasure.sql"),
     include_str!("../../migrations/sqlite/0004_retention.sql"),
+    include_str!("../../migrations/sqlite/0005_of_run.sql"),
 ];
 
 /// Marks a SQLite file as ours ("DPNT").

@@ -271,6 +271,40 @@ impl Store for SqliteStore {
         self.read(|c| records_of(c, run, from_seq, limit))
     }
 
+    fn run_environments(&self, run: RunKey, limit: u32) -> Result<Vec<RunRecordRow>, StoreError> {
+        self.read(|c| {
+            // The kind stands as a number: of a parameter nobody knows that it is the index's.
+            let sql = format!(
+                "SELECT {RECORD_COLUMNS} FROM run_records INDEXED BY run_records_environment
+                 WHERE run = ?1 AND kind = {} ORDER BY run_seq LIMIT ?2",
+                Kind::EvidenceEnvironment.code()
+            );
+            let mut statement = c.prepare_cached(&sql).map_err(unavailable)?;
+            let mut found = statement.query((run.as_i64(), limit)).map_err(unavailable)?;
+            let mut rows = Vec::new();
+            while let Some(row) = found.next().map_err(unavailable)? {
+                rows.push(run_record(row)?);
+            }
+            Ok(rows)
+        })
+    }
+
+    fn run_traces(&self, run: RunKey, limit: u32) -> Result<Vec<TraceKey>, StoreError> {
+        self.read(|c| {
+            let mut statement = c
+                .prepare_cached(
+                    "SELECT trace_id FROM traces WHERE run = ?1 ORDER BY tenant_no, trace_id LIMIT ?2",
+                )
+                .map_err(unavailable)?;
+            let mut found = statement.query((run.as_i64(), limit)).map_err(unavailable)?;
+            let mut traces = Vec::new();
+            while let Some(row) = found.next().map_err(unavailable)? {
+                traces.push(trace_key(row)?);
+            }
+            Ok(traces)
+        })
+    }
+
     fn run_record_find(&self, run: RunKey, identity: &Identity) -> Result<Option<RunRecordRow>, StoreError> {
         self.read(|c| {
             let mut statement = c
@@ -575,6 +609,19 @@ fn run_key_of_trace(c: &Connection, tenant_no: u32, trace: &TraceKey) -> Result<
     .optional()
     .map_err(unavailable)?;
     Ok(key.map(RunKey::from_i64))
+}
+
+fn trace_key(row: &Row<'_>) -> Result<TraceKey, StoreError> {
+    match row.get_ref(0).map_err(unavailable)? {
+        ValueRef::Text(text) => std::str::from_utf8(text)
+            .map(|text| TraceKey::Text(text.to_owned()))
+            .map_err(|error| damaged("traces.trace_id", error)),
+        ValueRef::Blob(bytes) => bytes
+            .try_into()
+            .map(TraceKey::W3c)
+            .map_err(|_| damaged("traces.trace_id", "not 16 bytes")),
+        _ => Err(damaged("traces.trace_id", "no id")),
+    }
 }
 
 fn records_of(

@@ -49,6 +49,7 @@ impl StateDb {
                 "CREATE TABLE IF NOT EXISTS verification (
                    origin TEXT PRIMARY KEY, verified_size INTEGER NOT NULL, verified_at INTEGER,
                    last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT;
+                 CREATE TABLE IF NOT EXISTS findings (origin TEXT PRIMARY KEY, found TEXT NOT NULL) STRICT;
                  CREATE TABLE IF NOT EXISTS imports (job_id TEXT PRIMARY KEY, path BLOB NOT NULL) STRICT;
                  CREATE TABLE IF NOT EXISTS once_epoch (one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL) STRICT",
             )
@@ -115,6 +116,28 @@ impl StateDb {
                     progress.last_full_scrub_at.map(Timestamp::as_micros),
                     as_i64(progress.findings),
                 ),
+            )
+            .map(drop)
+            .map_err(unavailable)
+    }
+
+    /// What was found last in a ledger, as it was kept.
+    pub fn found(&self, origin: &str) -> Result<Option<String>, StoreError> {
+        use rusqlite::OptionalExtension;
+        self.lock()
+            .query_row("SELECT found FROM findings WHERE origin = ?1", [origin], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(unavailable)
+    }
+
+    /// Keeps what was found last in a ledger.
+    pub fn found_set(&self, origin: &str, found: &str) -> Result<(), StoreError> {
+        self.lock()
+            .execute(
+                "INSERT INTO findings VALUES (?1, ?2) ON CONFLICT (origin) DO UPDATE SET found = ?2",
+                (origin, found),
             )
             .map(drop)
             .map_err(unavailable)

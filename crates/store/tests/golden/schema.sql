@@ -136,3 +136,5 @@ WHEN NOT EXISTS (
     AND facet = 'erased' AND leaf = OLD.leaf
 ) AND OLD.leaf > ifnull((SELECT last_leaf FROM pruned WHERE first_leaf <= OLD.leaf ORDER BY first_leaf DESC LIMIT 1), -1)
 BEGIN SELECT RAISE(ABORT, 'bodies are never deleted without a record that says so'); END;
+CREATE INDEX traces_by_run ON traces (run);
+CREATE INDEX run_records_environment ON run_records (run, run_seq) WHERE kind = 6;

@@ -195,7 +195,7 @@ fn the_database_is_durable_and_says_whose_it_is() {
     );
     assert_eq!(
         pragma("user_version").unwrap(),
-        rusqlite::types::Value::Integer(4)
+        rusqlite::types::Value::Integer(5)
     );
 }
 
@@ -317,7 +317,7 @@ fn reopening_finds_everything() {
 fn a_newer_schema_is_refused() {
     let (folder, store) = filled();
     drop(store);
-    raw(folder.path()).pragma_update(None, "user_version", 5).unwrap();
+    raw(folder.path()).pragma_update(None, "user_version", 6).unwrap();
     for access in [Access::ReadWrite, Access::ReadOnly] {
         assert!(matches!(open(folder.path(), access), Err(StoreError::Refused(_))));
     }

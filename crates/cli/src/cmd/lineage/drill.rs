@@ -4,6 +4,7 @@ use std::io;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use ledger::Body;
 use lineage::drill::{DrillError, Drilled, Key, drill, find_key, source_type};
 use lineage::source::{Encoding, Reading, Source, SourceError};
 use lineage::{Evidence, LineType, PlaceError, Places, RowFormat, RowIds, RowWriter, SourceFile, shown};
@@ -97,20 +98,37 @@ impl FromLedger {
             .ok_or_else(|| Usage(format!("there is no tenant {}", self.tenant)))?;
         let found = ledger::lineage::cited(&store, row.tenant_no, function, self.run.as_deref())?;
         let name = shown(function);
-        let Some(found) = found else {
+        if found.erased_later > 0 || found.erased_more {
+            let at_least = if found.erased_more { "at least " } else { "" };
+            output::note(format_args!(
+                "note: {at_least}{} later deterministic records are erased, of which functions nobody knows any more: the newest of {name} may be among them",
+                found.erased_later
+            ));
+        }
+        let Some(found) = found.cited else {
             return Ok(Err(format!("the ledger has no deterministic record of {name}")));
         };
-        output::note(format_args!(
-            "deterministic record {}",
-            found.deterministic_record
-        ));
+        let record = &found.deterministic_record;
+        output::note(format_args!("deterministic record {record}"));
+        if let Some(gone) = found.deterministic.gone() {
+            return Ok(Err(format!(
+                "the newest deterministic record of {name} is {}: what it cites is not at hand",
+                gone.as_str()
+            )));
+        }
         if let Some(record) = &found.evidence_record {
             output::note(format_args!("evidence record {record}"));
         }
-        let Some(line) = found.evidence else {
-            return Ok(Err(format!(
-                "the evidence of {name} is not in the ledger, or is erased"
-            )));
+        let line = match found.evidence {
+            Some(Body::There(line)) => line,
+            Some(Body::Gone(gone)) => {
+                return Ok(Err(format!("the evidence of {name} is {}", gone.as_str())));
+            }
+            None => {
+                return Ok(Err(format!(
+                    "the evidence of {name} is not in the ledger, or is erased"
+                )));
+            }
         };
         let rows = match LineType::read(&line) {
             Ok(LineType::Evidence { rows, .. }) => rows,

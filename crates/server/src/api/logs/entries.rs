@@ -15,6 +15,7 @@ use serde_json::Value;
 use store::{FacetQuery, Gone, LeafKey};
 
 use super::metadata::Metadata;
+use super::shared::Shared;
 use crate::api::run_list::{
     Filters, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageParams, TOTAL_EXACT_MAX, as_of, bad, offset,
 };
@@ -53,6 +54,11 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn header(&self) -> Result<Header<'_>, ApiError> {
         Ok(self.record.header()?)
+    }
+
+    /// The body as it stands; `None`: it is gone.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        self.record.body.bytes()
     }
 
     /// What stands where the body said something, when it is gone.
@@ -365,58 +371,6 @@ fn choose(lists: &mut [List<'_>], wanted: usize) -> Result<Vec<(usize, LeafKey)>
         at[place] += 1;
     }
     Ok(chosen)
-}
-
-/// What all entries share stands in the metadata (SPEC 5.1).
-#[derive(Default)]
-struct Shared {
-    count: u64,
-    correlation_id: Option<String>,
-    trace_id: Option<String>,
-    actor: Option<(evidence::ActorType, String)>,
-    mixed: bool,
-}
-
-impl Shared {
-    fn add(&mut self, entry: &Entry, metadata: &mut Metadata) -> Result<(), ApiError> {
-        let header = entry.header()?;
-        let owned = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
-        let actor = header
-            .actor
-            .id
-            .as_deref()
-            .map(|id| (header.actor.kind, id.to_owned()));
-        if self.count == 0 {
-            metadata.occurred_at = header.occurred_at;
-            metadata.recorded_at = header.recorded_at;
-            metadata.origin = header.origin.as_str();
-            self.correlation_id = owned(&header.correlation_id);
-            self.trace_id = owned(&header.trace_id);
-            self.actor = actor;
-        } else {
-            if self.correlation_id != owned(&header.correlation_id) {
-                self.correlation_id = None;
-            }
-            if self.trace_id != owned(&header.trace_id) {
-                self.trace_id = None;
-            }
-            self.mixed |= self.actor != actor;
-        }
-        self.count += 1;
-        Ok(())
-    }
-
-    fn finish(self, metadata: &mut Metadata) {
-        metadata.correlation_id = self.correlation_id;
-        metadata.trace_id = self.trace_id;
-        if let Some((kind, id)) = self.actor.filter(|_| !self.mixed) {
-            match kind {
-                evidence::ActorType::Human => metadata.human_actor_id = Some(id),
-                evidence::ActorType::Agent => metadata.agent_id = Some(id),
-                evidence::ActorType::System => metadata.system_id = Some(id),
-            }
-        }
-    }
 }
 
 /// Metadata of a list, until its entries say more.

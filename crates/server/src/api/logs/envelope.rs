@@ -35,6 +35,7 @@ pub(super) async fn envelope(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let run = Run::open(ledger, &caller.tenant, "envelope", &run_id, &params)?;
+        run.known()?;
         let mut metadata = Metadata::of_run(&caller.tenant, &run, COMPONENT, SourceDomain::Activity)?;
         let leaf_index = run.row.started_leaf.leaf_index();
         metadata.ledger = Some(LedgerPlace {

@@ -1,8 +1,8 @@
 //! `get_llm_run_governance` (O3): the policy decisions of a run, in time order.
 //!
 //! Decisions stand in the `policy` section of steps and in records of their own
-//! (`evidence.policy_decision`). Audit events that name the run stand beside
-//! them, on the first page.
+//! (`evidence.policy_decision`). Audit events that name the run stand among
+//! them, each on the page of the records among which it was recorded.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 
 use super::governance_audit::about_run;
 use super::metadata::Metadata;
+use super::shared::same;
 use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{Run, RunParams, damaged};
 use crate::{ApiError, App, Caller, Path, Query};
@@ -24,7 +25,7 @@ use crate::{ApiError, App, Caller, Path, Query};
 /// Records of a run looked through for one answer: most are steps without a decision.
 const PAGE_RECORDS_MAX: u32 = 10_000;
 
-/// Audit events of one answer (SPEC 5).
+/// Audit events of one answer (SPEC 5), and of one replay.
 pub(super) const EVENTS_MAX: u32 = 10_000;
 
 /// Bodies held at once.
@@ -46,6 +47,9 @@ pub(super) struct GovernanceEvent {
     pub(super) rule_id: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     pub(super) timestamp: Timestamp,
+    /// The incident that the event is about.
+    #[serde(skip)]
+    pub(super) incident_id: Option<String>,
 }
 
 /// The decisions.
@@ -58,7 +62,8 @@ struct RunGovernance<'a> {
     has_more: bool,
     next_cursor: Option<String>,
     run_id: &'a str,
-    /// Events of this answer; all of the run's unless has_more, or this page is not the first.
+    /// Events of this answer; all of the run's unless has_more, or this page is not the first. A page holds what was
+    /// recorded between two of the run's records, by when it happened.
     total_events: usize,
 }
 
@@ -104,12 +109,12 @@ pub(super) async fn governance(
             .store()
             .run_records(run.row.key, run.from, PAGE_RECORDS_MAX + 1)?;
         rows.retain(|row| run.sees(tenant, row.leaf));
-        let has_more = rows.len() > PAGE_RECORDS_MAX as usize;
-        let next = if has_more {
-            rows.pop().map(|row| row.run_seq)
+        let next_row = if rows.len() > PAGE_RECORDS_MAX as usize {
+            rows.pop()
         } else {
             None
         };
+        let after_rows = rows.last().map_or(run.from, |row| row.run_seq + 1);
         let mut events = Vec::new();
         let gone = each_decision(ledger, tenant, &rows, |row, decision| {
             let event = GovernanceEvent {
@@ -122,19 +127,36 @@ pub(super) async fn governance(
                 policy_id: None,
                 rule_id: decision.policy_rule_id,
                 timestamp: row.occurred_at,
+                incident_id: None,
             };
             events.push(event);
         })?;
-        if run.from == 0 {
-            events.extend(about_run(ledger, tenant, &run)?);
-        }
+        // Audit events stand on the page of the records among which they were recorded, the last page has the rest.
+        let end = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
+        let before = next_row.map_or(end, |row| row.leaf);
+        let about = about_run(ledger, tenant, &run, leaf_of(run.beside), before)?;
+        events.extend(about.events);
         events.sort_by_key(|event| (event.timestamp, event.leaf_index));
-        let metadata = Metadata::of_run(tenant, &run, "AuditLedger", SourceDomain::Policy)?;
+        let has_more = next_row.is_some() || about.next.is_some();
+        let next = (after_rows, about.next.map_or(beside_of(before) - 1, beside_of));
+        let mut metadata = Metadata::of_run(tenant, &run, "AuditLedger", SourceDomain::Policy)?;
+        metadata.policy_ids = same(events.iter().map(|event| event.policy_id.as_ref()))
+            .into_iter()
+            .collect();
+        if let Some(incident) = same(events.iter().map(|event| event.incident_id.as_ref()))
+            && !metadata.incident_ids.contains(&incident)
+        {
+            metadata.incident_ids.push(incident);
+        }
         caller.answered(events.len());
         metadata.answer(&RunGovernance {
             as_of: run.as_of,
             has_more,
-            next_cursor: next.map(|seq| run.cursor(tenant, READ, seq)).transpose()?,
+            next_cursor: if has_more {
+                Some(run.cursor(tenant, READ, next.0, next.1)?)
+            } else {
+                None
+            },
             run_id: &run.row.state.run_id,
             total_events: events.len(),
             events,
@@ -142,6 +164,17 @@ pub(super) async fn governance(
         })
     })
     .await
+}
+
+/// The leaf that a cursor names; 0 is none.
+pub(super) fn leaf_of(beside: u64) -> Option<LeafKey> {
+    let leaf = i64::try_from(beside.checked_sub(1)?).ok()?;
+    Some(LeafKey::from_i64(leaf))
+}
+
+/// A leaf as a cursor names it.
+pub(super) fn beside_of(leaf: LeafKey) -> u64 {
+    u64::try_from(leaf.as_i64()).unwrap_or(0).saturating_add(1)
 }
 
 /// Calls `each` with the decisions among these records, in their order; counts those of them that say nothing any more.

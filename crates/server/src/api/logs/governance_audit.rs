@@ -48,17 +48,28 @@ impl Body {
     }
 }
 
-/// The audit events about a run, the newest [`EVENTS_MAX`].
+/// Audit events about a run.
+pub(super) struct AboutRun {
+    /// In the order in which they were recorded.
+    pub(super) events: Vec<GovernanceEvent>,
+    /// The last leaf that was looked at, when there are more.
+    pub(super) next: Option<LeafKey>,
+}
+
+/// The audit events about a run recorded after the leaf `after` and before the leaf `before`, of [`EVENTS_MAX`] leaves
+/// at most.
 pub(super) fn about_run(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     run: &Run,
-) -> Result<Vec<GovernanceEvent>, ApiError> {
+    after: Option<LeafKey>,
+    before: LeafKey,
+) -> Result<AboutRun, ApiError> {
     let query = FacetQuery {
         facets: vec![facet("audit.run", &run.row.state.run_id)],
-        as_of: Some(LeafKey::new(tenant.ledger().row.ledger_no, run.as_of)),
+        as_of: Some(before),
+        below: after,
         limit: EVENTS_MAX,
-        newest_first: true,
         ..FacetQuery::default()
     };
     let found = ledger.store().facet_find(tenant.tenant_no, &query)?;
@@ -73,6 +84,7 @@ pub(super) fn about_run(
             };
             let is_rule = entity_type == "POLICY_RULE";
             let rule_id = body.named(|state| &state.rule_id);
+            let incident_id = (entity_type == "INCIDENT").then(|| body.entity_id.clone());
             events.push(GovernanceEvent {
                 decision: last_word(&body.event_type),
                 policy_id: body.named(|state| &state.policy_id),
@@ -83,10 +95,14 @@ pub(super) fn about_run(
                 event_type: body.event_type,
                 leaf_index,
                 timestamp: record.header()?.occurred_at,
+                incident_id,
             });
         }
     }
-    Ok(events)
+    Ok(AboutRun {
+        events,
+        next: found.next.filter(|_| found.has_more),
+    })
 }
 
 /// `LimitOverrideGranted` says `GRANTED`.

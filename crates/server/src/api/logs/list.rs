@@ -8,6 +8,7 @@ use store::{LeafKey, RunQuery};
 use utoipa::{IntoParams, ToSchema};
 
 use super::metadata::Metadata;
+use super::shared::same;
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::{Filters, Page, PageParams, given, page, shown};
 use crate::api::run_steps::damaged;
@@ -188,10 +189,10 @@ pub(super) async fn list(
             items.push(RunRecord::new(header.id.to_string(), &row.state));
         }
         let states = || rows.iter().map(|row| &row.state);
-        metadata.run_id = shared(states().map(|state| Some(&state.run_id)));
-        metadata.trace_id = shared(states().map(|state| Some(&state.trace_id)));
-        metadata.agent_id = shared(states().map(|state| state.agent_id.as_ref()));
-        metadata.correlation_id = shared(states().map(|state| state.correlation_id.as_ref()));
+        metadata.run_id = same(states().map(|state| Some(&state.run_id)));
+        metadata.trace_id = same(states().map(|state| Some(&state.trace_id)));
+        metadata.agent_id = same(states().map(|state| state.agent_id.as_ref()));
+        metadata.correlation_id = same(states().map(|state| state.correlation_id.as_ref()));
         caller.answered(items.len());
         metadata.answer(&RunRecords {
             as_of,
@@ -204,10 +205,4 @@ pub(super) async fn list(
         })
     })
     .await
-}
-
-/// The id that all items have, if they have one and it is the same.
-fn shared<'a>(mut ids: impl Iterator<Item = Option<&'a String>>) -> Option<String> {
-    let first = ids.next()??;
-    ids.all(|id| id == Some(first)).then(|| first.clone())
 }

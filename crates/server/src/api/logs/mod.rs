@@ -14,6 +14,7 @@ mod governance_audit;
 mod list;
 mod metadata;
 mod replay;
+mod shared;
 mod system;
 mod trace;
 

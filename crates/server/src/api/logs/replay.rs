@@ -1,7 +1,7 @@
 //! `get_llm_run_replay` (O4): what happened within 30 seconds of where it turned.
 //!
-//! Steps and policy decisions of the run and the system records of that time,
-//! merged in time order.
+//! Steps and policy decisions of the run, audit events that name it and the
+//! system records of that time, merged in time order.
 
 use std::sync::Arc;
 
@@ -11,15 +11,19 @@ use evidence::record::StepStatus;
 use evidence::{Kind, SourceDomain, Timestamp};
 use ledger::{Ledger, StepPlace, Tenant};
 use serde::{Deserialize, Serialize};
-use store::RunRecordRow;
+use store::{LeafKey, RunRecordRow};
 use utoipa::{IntoParams, ToSchema};
 
-use super::governance::each_decision;
+use super::governance::{GovernanceEvent, each_decision};
+use super::governance_audit::about_run;
 use super::metadata::Metadata;
 use super::system::{Begin, SystemEvent, Window, in_window, instance_size};
 use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{PAGE_STEPS_MAX, Run, RunParams, each_step};
 use crate::{ApiError, App, Caller, Path, Query};
+
+/// Policy decisions of a window that are put in order: 100 bytes each, 10 MB.
+const DECISIONS_MAX: usize = 100_000;
 
 /// Rows of a run's records looked through at once.
 const ROWS_READ: u32 = 10_000;
@@ -35,7 +39,11 @@ pub(super) struct ReplayQuery {
     /// `next_cursor` of the answer before.
     cursor: Option<String>,
     /// The tree size to read at; the present one when absent.
+    #[param(minimum = 0)]
     as_of: Option<u64>,
+    /// The same of the instance's ledger.
+    #[param(minimum = 0)]
+    instance_as_of: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -60,6 +68,18 @@ pub(super) struct ReplayEvent {
 }
 
 impl ReplayEvent {
+    /// An audit event that names the run.
+    fn audited(event: GovernanceEvent) -> Self {
+        Self {
+            action: event.event_type,
+            outcome: event.decision,
+            source: "policy",
+            step_index: None,
+            timestamp: event.timestamp,
+            order: (u64::MAX, 0),
+        }
+    }
+
     pub(super) fn system(event: &SystemEvent) -> Self {
         let (action, outcome) = event.shown();
         Self {
@@ -68,7 +88,7 @@ impl ReplayEvent {
             source: "system",
             step_index: None,
             timestamp: event.occurred_at(),
-            order: (u64::MAX, 0),
+            order: (u64::MAX, 1),
         }
     }
 }
@@ -83,7 +103,11 @@ struct RunReplay<'a> {
     has_more: bool,
     #[schema(value_type = Option<String>, format = DateTime)]
     inflection_timestamp: Option<Timestamp>,
+    /// The size of the instance's ledger that was read.
+    instance_as_of: u64,
     next_cursor: Option<String>,
+    /// False: more than 10,000 audit events name the run, or 100,000 decisions fall into the window; the first recorded of them were looked at, all are in `GET /logs/llm-runs/{run_id}/governance`.
+    policy_complete: bool,
     run_id: &'a str,
     /// False: there are more than 10,000 system records, of which the first recorded are among the events: all are in `GET /logs/system/{run_id}/replay`.
     system_complete: bool,
@@ -122,35 +146,45 @@ pub(super) async fn replay(
         } else {
             "llm-run-replay"
         };
+        let is_first = asked.cursor.is_none();
         let params = RunParams {
             cursor: asked.cursor,
             as_of: asked.as_of,
         };
         let run = Run::open(ledger, tenant, read, &run_id, &params)?;
+        run.known()?;
+        let instance_as_of = instance_size(ledger, &run, is_first, asked.instance_as_of)?;
         let state = &run.row.state;
-        let mut places = run.places(ledger, tenant)?;
+        let mut steps = run.places(ledger, tenant)?;
         let failure = match asked.around {
-            Some(Around::Failure) => first_failure(ledger, tenant, &run, &places)?,
+            Some(Around::Failure) => first_failure(ledger, tenant, &run, &steps)?,
             None => None,
         };
         let inflection = failure.or(state.completed_at).unwrap_or(state.started_at);
         let window = Window::around(inflection);
-        let (window_start, window_end) = (window.start, window.end);
-        let inside = |at: Timestamp| window.holds(at);
-        places.retain(|place| inside(place.occurred_at));
-        places.sort_by_key(|place| (place.occurred_at, place.run_seq));
+        steps.retain(|step| window.holds(step.occurred_at));
+        steps.sort_by_key(key);
+        let (mut decisions, all_decisions) = decision_rows(ledger, tenant, &run, window)?;
+        decisions.sort_by_key(key_of_row);
 
-        let from = usize::try_from(run.from).unwrap_or(usize::MAX).min(places.len());
-        let next = places.len().min(from + PAGE_STEPS_MAX);
-        let page = &places[from..next];
-        let has_more = next < places.len();
-        // A page's decisions are those from its first step's place to the next page's first.
-        let begin = (from > 0).then(|| page.first().map(key)).flatten();
-        let end = places.get(next).map(key);
-        let on_page =
-            |at: (Timestamp, u64)| begin.is_none_or(|begin| at >= begin) && end.is_none_or(|end| at < end);
-        let mut events = Vec::with_capacity(page.len());
-        each_step(ledger, tenant, page, |step| {
+        // A page is some of both; what is of no run stands on it by its time.
+        let mut keys: Vec<Key> = steps
+            .iter()
+            .map(key)
+            .chain(decisions.iter().map(key_of_row))
+            .collect();
+        keys.sort_unstable();
+        let from = usize::try_from(run.from).unwrap_or(usize::MAX).min(keys.len());
+        let next = keys.len().min(from + PAGE_STEPS_MAX);
+        let has_more = next < keys.len();
+        let begin = (from > 0).then(|| keys.get(from).copied()).flatten();
+        let end = keys.get(next).copied();
+        let on_page = |at: Key| begin.is_none_or(|begin| at >= begin) && end.is_none_or(|end| at < end);
+        steps.retain(|step| on_page(key(step)));
+        decisions.retain(|row| on_page(key_of_row(row)));
+
+        let mut events = Vec::with_capacity(steps.len());
+        each_step(ledger, tenant, &steps, |step| {
             let (action, outcome) = match &step.view {
                 Ok(view) => (&*view.step.skill_name, view.step.status.as_str()),
                 Err(gone) => (gone.as_str(), gone.as_str()),
@@ -165,14 +199,12 @@ pub(super) async fn replay(
             });
             Ok(true)
         })?;
-        let deciding = deciding_rows(ledger, tenant, &run, |row| {
-            inside(row.occurred_at) && on_page((row.occurred_at, row.run_seq))
-        })?;
         let index_of = |row: &RunRecordRow| {
-            let place = page.binary_search_by_key(&(row.occurred_at, row.run_seq), key);
-            place.ok().map(|place| page[place].step_index)
+            let place = steps.binary_search_by_key(&key_of_row(row), key);
+            place.ok().map(|place| steps[place].step_index)
         };
-        let gone = each_decision(ledger, tenant, &deciding, |row, decision| {
+        let deciding = steps.iter().map(|step| row_of(&run, step)).chain(decisions);
+        let gone = each_decision(ledger, tenant, &deciding.collect::<Vec<_>>(), |row, decision| {
             events.push(ReplayEvent {
                 action: decision.policy_type,
                 outcome: decision.decision,
@@ -182,7 +214,17 @@ pub(super) async fn replay(
                 order: (row.run_seq, 1),
             });
         })?;
-        let instance_as_of = instance_size(ledger)?;
+        let end_of_tree = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
+        let about = about_run(ledger, tenant, &run, None, end_of_tree)?;
+        let audited = about
+            .events
+            .into_iter()
+            .filter(|event| window.holds(event.timestamp));
+        events.extend(
+            audited
+                .filter(|event| on_page((event.timestamp, u64::MAX)))
+                .map(ReplayEvent::audited),
+        );
         let system = in_window(ledger, tenant, &run, instance_as_of, window, Begin::Start)?;
         let system_complete = system.next.is_none();
         events.extend(
@@ -194,7 +236,8 @@ pub(super) async fn replay(
         );
         events.sort_by_key(|event| (event.timestamp, event.order));
         let next_cursor = if has_more {
-            Some(run.cursor(tenant, read, u64::try_from(next).unwrap_or(u64::MAX))?)
+            let next = u64::try_from(next).unwrap_or(u64::MAX);
+            Some(run.cursor(tenant, read, next, instance_as_of)?)
         } else {
             None
         };
@@ -206,18 +249,40 @@ pub(super) async fn replay(
             gone,
             has_more,
             inflection_timestamp: Some(inflection),
+            instance_as_of,
             next_cursor,
+            policy_complete: all_decisions && about.next.is_none(),
             run_id: &state.run_id,
             system_complete,
-            window_end,
-            window_start,
+            window_end: window.end,
+            window_start: window.start,
         })
     })
     .await
 }
 
-fn key(place: &StepPlace) -> (Timestamp, u64) {
+/// In which order what is of the run stands.
+type Key = (Timestamp, u64);
+
+fn key(place: &StepPlace) -> Key {
     (place.occurred_at, place.run_seq)
+}
+
+fn key_of_row(row: &RunRecordRow) -> Key {
+    (row.occurred_at, row.run_seq)
+}
+
+/// The row of a step, as far as decisions in it are looked for.
+fn row_of(run: &Run, place: &StepPlace) -> RunRecordRow {
+    RunRecordRow {
+        run: run.row.key,
+        run_seq: place.run_seq,
+        leaf: place.leaf,
+        kind: Kind::TraceStep,
+        identity: None,
+        step_index: None,
+        occurred_at: place.occurred_at,
+    }
 }
 
 /// When the first failed step began, in the order of the steps.
@@ -244,24 +309,30 @@ fn first_failure(
     Ok(first)
 }
 
-/// Rows of the run's records that may hold a decision and are wanted; at most [`PAGE_STEPS_MAX`].
-fn deciding_rows(
+/// Rows of the run's policy decisions that have records of their own, in a window; and whether those are all.
+fn decision_rows(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     run: &Run,
-    wanted: impl Fn(&RunRecordRow) -> bool,
-) -> Result<Vec<RunRecordRow>, ApiError> {
+    window: Window,
+) -> Result<(Vec<RunRecordRow>, bool), ApiError> {
     let mut rows = Vec::new();
     let mut from = 0;
-    while rows.len() < PAGE_STEPS_MAX {
+    while rows.len() <= DECISIONS_MAX {
         let page = ledger.store().run_records(run.row.key, from, ROWS_READ)?;
         let Some(last) = page.last() else { break };
-        from = last.run_seq + 1;
+        from = last.run_seq.saturating_add(1);
+        let whole = page.len() < ROWS_READ as usize || !run.sees(tenant, last.leaf);
         rows.extend(page.into_iter().filter(|row| {
-            matches!(row.kind, Kind::TraceStep | Kind::EvidencePolicyDecision)
+            row.kind == Kind::EvidencePolicyDecision
                 && run.sees(tenant, row.leaf)
-                && wanted(row)
+                && window.holds(row.occurred_at)
         }));
+        if whole {
+            break;
+        }
     }
-    Ok(rows)
+    let all = rows.len() <= DECISIONS_MAX;
+    rows.truncate(DECISIONS_MAX);
+    Ok((rows, all))
 }

@@ -83,7 +83,7 @@ pub(super) async fn trace(
         })?;
         let has_more = next < places.len();
         let next_cursor = if has_more {
-            Some(run.cursor(tenant, READ, u64::try_from(next).unwrap_or(u64::MAX))?)
+            Some(run.cursor(tenant, READ, u64::try_from(next).unwrap_or(u64::MAX), 0)?)
         } else {
             None
         };

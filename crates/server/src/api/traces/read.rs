@@ -86,6 +86,9 @@ struct TraceOut<'a> {
     #[schema(value_type = f64)]
     total_duration_ms: Number,
     total_steps: u32,
+    /// The tree size that status, totals and whatever else the run adds up to are of: `as_of`, but on a page after the
+    /// first of a run that has gone on since and had more than 10,000 records.
+    totals_as_of: u64,
     trace_id: &'a str,
 }
 
@@ -145,14 +148,19 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
     const READ: &str = "trace";
     let tenant = &caller.tenant;
     let run = Run::open(ledger, tenant, READ, id, params)?;
-    let (state, started_leaf) = (&run.row.state, run.row.started_leaf);
+    if params.cursor.is_none() {
+        run.known()?;
+    }
+    // A run that goes on while it is paged: its steps are those of the first page's tree, its totals may be of now.
+    let (state, totals_as_of) = run.totals();
+    let started_leaf = run.row.started_leaf;
     let gone = run.started.body.gone();
     let started_bytes = run.started.body.bytes().unwrap_or(b"{}");
     let started: StartedView<'_> =
         serde_json::from_slice(started_bytes).map_err(|error| damaged(started_leaf.leaf_index(), &error))?;
     let mut ends = Vec::with_capacity(2);
     for kind in [Kind::RunCompleted, Kind::TraceCompleted] {
-        let Some(leaf) = once(ledger, &run.row, kind)? else {
+        let Some(leaf) = once(ledger, &run.row, kind)?.filter(|leaf| run.sees(tenant, *leaf)) else {
             continue;
         };
         let record = ledger.records(tenant).read(&[leaf])?.pop();
@@ -179,7 +187,7 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
     let next = from + written;
     let has_more = next < places.len();
     let next_cursor = if has_more {
-        Some(run.cursor(tenant, READ, u64::try_from(next).unwrap_or(u64::MAX))?)
+        Some(run.cursor(tenant, READ, u64::try_from(next).unwrap_or(u64::MAX), 0)?)
     } else {
         None
     };
@@ -232,6 +240,7 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
         total_cost_usd: state.cost.to_usd(),
         total_duration_ms: millis(state.duration_micros),
         total_steps: state.total_steps,
+        totals_as_of,
         trace_id: &state.trace_id,
     })
 }

@@ -230,6 +230,10 @@ fn lower_log(
             .text("host.name")
             .or_else(|| attr("host.name"))
             .map(str::to_owned),
+        instance: resource
+            .text("service.instance.id")
+            .and_then(identifier)
+            .map(|id| id.to_string()),
         caused_by: None,
         run_id: run_id.as_deref().map(str::to_owned),
     };

@@ -1,8 +1,10 @@
 //! Metrics: `system.telemetry`, the points of one resource and scope together.
 //!
 //! A point's value is a number, or an object for histograms and summaries. Temporality, start and scope stand
-//! with its attributes. Exemplars are not kept; how many there were is. Bodies are closed at [`TELEMETRY_BYTES_MAX`].
+//! with its attributes. Exemplars are not kept; how many there were is, and which traces they name. Bodies are closed at
+//! [`TELEMETRY_BYTES_MAX`] and [`TELEMETRY_NAMES_MAX`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use evidence::canonical::Writer;
@@ -15,15 +17,18 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use prost::Message as _;
 
-use super::super::any::{Attr, Budget, read_attr};
+use super::super::any::{Any, Attr, Budget, read_attr};
 use super::super::decode::{MetricsRequest, Rejections, fields};
-use super::super::limits::{POINT_BYTES_MAX, TELEMETRY_BYTES_MAX, TIME_UNIX_NANO_MAX};
+use super::super::limits::{
+    POINT_BYTES_MAX, POINT_TRACES_MAX, TELEMETRY_BYTES_MAX, TELEMETRY_NAMES_MAX, TIME_UNIX_NANO_MAX,
+};
 use super::super::ordered::{METRIC, Ordered};
 use super::super::redact;
 use super::super::span::Refusal;
 use super::super::wire::{Malformed, Raw, Reader};
 use super::traces::SOURCE_COMPONENT;
-use super::{Lowered, RefusedSpans, Sealer, attributes_json, identifier, point_value, scope_rest};
+use super::view::find;
+use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, point_value, scope_rest};
 
 /// What a metric's points are, by the number of the field that holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,10 +155,14 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
             SOURCE_COMPONENT,
         ];
         let about = scope_rest(&scope);
-        let run_id = resource.text("deponent.run.id").and_then(identifier);
+        let named = |name: &str| resource.text(name).and_then(identifier);
+        let run_id = named("deponent.run.id");
         let mut batch = Batch {
             body: Telemetry {
+                instance: named("service.instance.id").map(|id| id.to_string()),
                 run_id: run_id.as_deref().map(str::to_owned),
+                run_ids: Vec::new(),
+                trace_ids: Vec::new(),
                 source: source
                     .into_iter()
                     .find(|name| !name.is_empty())
@@ -163,6 +172,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
                 points: Vec::new(),
             },
             run_id,
+            names: Names::default(),
             bytes: 0,
         };
         for (place, bytes) in group.items().enumerate() {
@@ -185,7 +195,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
                     about.as_deref(),
                     sealer.rules(),
                 ) {
-                    Ok(point) => batch.push(point, &mut sealer, &mut drafts, &mut rejected),
+                    Ok((point, names)) => batch.push(point, names, &mut sealer, &mut drafts, &mut rejected),
                     Err(reason) => rejected.add(1, || {
                         let name: String = metric.name.chars().take(64).collect();
                         format!("point {at} of metric {name:?} of resource {index}: {reason}")
@@ -202,10 +212,35 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
     }
 }
 
+/// What points name.
+#[derive(Default)]
+struct Names {
+    /// By `deponent.run.id`.
+    runs: BTreeSet<String>,
+    /// By exemplars.
+    traces: BTreeSet<String>,
+}
+
+impl Names {
+    /// Whether more than a body names would be named by both.
+    fn overflows(&self, more: &Self) -> bool {
+        let many = |own: &BTreeSet<String>, more: &BTreeSet<String>| {
+            own.len() + more.difference(own).count() > TELEMETRY_NAMES_MAX
+        };
+        many(&self.runs, &more.runs) || many(&self.traces, &more.traces)
+    }
+
+    fn add(&mut self, mut more: Self) {
+        self.runs.append(&mut more.runs);
+        self.traces.append(&mut more.traces);
+    }
+}
+
 /// The points that will be one body.
 struct Batch {
     body: Telemetry,
     run_id: Option<Arc<str>>,
+    names: Names,
     bytes: usize,
 }
 
@@ -216,6 +251,7 @@ impl Batch {
     fn push(
         &mut self,
         point: TelemetryPoint,
+        names: Names,
         sealer: &mut Sealer<'_>,
         drafts: &mut Vec<Draft>,
         rejected: &mut Rejections,
@@ -225,10 +261,11 @@ impl Batch {
             + point.value.len()
             + point.attributes.len()
             + POINT_OVERHEAD_BYTES;
-        if self.bytes + bytes > TELEMETRY_BYTES_MAX {
+        if self.bytes + bytes > TELEMETRY_BYTES_MAX || self.names.overflows(&names) {
             self.close(sealer, drafts, rejected);
         }
         self.bytes += bytes;
+        self.names.add(names);
         self.body.points.push(point);
     }
 
@@ -237,6 +274,9 @@ impl Batch {
             return;
         };
         let count = u64::try_from(self.body.points.len()).unwrap_or(u64::MAX);
+        let Names { runs, traces } = std::mem::take(&mut self.names);
+        self.body.run_ids = runs.into_iter().collect();
+        self.body.trace_ids = traces.into_iter().collect();
         let sealed = sealer.seal(Kind::SystemTelemetry, |_, out| self.body.encode(out));
         self.body.points.clear();
         self.bytes = 0;
@@ -263,6 +303,34 @@ impl Batch {
     }
 }
 
+/// The exemplars of a point.
+#[derive(Default)]
+struct Exemplars {
+    count: usize,
+    /// What they name, in hex; the first [`POINT_TRACES_MAX`].
+    traces: BTreeSet<String>,
+}
+
+impl Exemplars {
+    fn add(&mut self, exemplar: &[u8]) -> Result<(), Malformed> {
+        self.count += 1;
+        let mut reader = Reader::new(exemplar, u32::MAX);
+        while let Some((number, raw)) = reader.field()? {
+            if number != EXEMPLAR_TRACE_FIELD || self.traces.len() >= POINT_TRACES_MAX {
+                continue;
+            }
+            let trace = reader.bytes(raw)?;
+            if trace.len() == 16 && trace.iter().any(|byte| *byte != 0) {
+                self.traces.insert(hex(trace));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of the field in which an exemplar holds its trace id.
+const EXEMPLAR_TRACE_FIELD: u32 = 5;
+
 /// Checks a point's attributes, and that reading it takes little memory, before it is decoded.
 ///
 /// `kept` holds what is redacted of them because it is text and stands as bytes.
@@ -271,7 +339,7 @@ fn check<'a>(
     bytes: &'a [u8],
     rules: &Redactor,
     kept: &'a mut Vec<Vec<u8>>,
-) -> Result<(Vec<Attr<'a>>, usize), Refusal> {
+) -> Result<(Vec<Attr<'a>>, Exemplars), Refusal> {
     if bytes.len() > POINT_BYTES_MAX {
         return Err(format!(
             "it has {} bytes, at most {POINT_BYTES_MAX} are taken",
@@ -280,14 +348,16 @@ fn check<'a>(
         .into());
     }
     let mut attributes = Vec::new();
-    let mut exemplars = 0;
+    let mut exemplars = Exemplars::default();
     let mut budget = Budget::new();
     let mut reader = Reader::new(bytes, u32::MAX);
     while let Some((number, raw)) = reader.field()? {
         if number == points.attributes_field() {
             read_attr(Reader::message(raw)?, &mut budget, &mut attributes)?;
         }
-        exemplars += usize::from(number == points.exemplars_field());
+        if number == points.exemplars_field() {
+            exemplars.add(Reader::message(raw)?)?;
+        }
     }
     if budget.text_in_bytes {
         *kept = redact::each(rules, fields(bytes, points.attributes_field()))?;
@@ -306,7 +376,7 @@ fn read_point(
     received_at: Timestamp,
     about: Option<&[u8]>,
     rules: &Redactor,
-) -> Result<TelemetryPoint, Refusal> {
+) -> Result<(TelemetryPoint, Names), Refusal> {
     let mut kept = Vec::new();
     let (attributes, exemplars) = check(points, bytes, rules, &mut kept)?;
     let mut value = Vec::new();
@@ -341,7 +411,8 @@ fn read_point(
         value.clear();
         value.extend_from_slice(b"null");
     }
-    Ok(TelemetryPoint {
+    let run = find(&attributes, "deponent.run.id").and_then(Any::text);
+    let point = TelemetryPoint {
         timestamp: if time == 0 {
             received_at
         } else {
@@ -350,8 +421,13 @@ fn read_point(
         name: metric.name.to_owned(),
         value,
         unit: metric.unit.to_owned(),
-        attributes: point_attributes(&attributes, metric, points, exemplars, start, about),
-    })
+        attributes: point_attributes(&attributes, metric, points, &exemplars, start, about),
+    };
+    let names = Names {
+        runs: run.and_then(identifier).iter().map(ToString::to_string).collect(),
+        traces: exemplars.traces,
+    };
+    Ok((point, names))
 }
 
 /// A point's attributes, and under [`METRIC`] what a point of a `system.telemetry` has no place for.
@@ -359,7 +435,7 @@ fn point_attributes(
     attributes: &[Attr<'_>],
     metric: &MetricRef<'_>,
     points: Points,
-    exemplars: usize,
+    exemplars: &Exemplars,
     start: u64,
     about: Option<&[u8]>,
 ) -> Vec<u8> {
@@ -370,9 +446,17 @@ fn point_attributes(
         w.key("aggregation_temporality");
         w.i64(i64::from(metric.temporality));
     }
-    if exemplars > 0 {
+    if exemplars.count > 0 {
         w.key("dropped_exemplars_count");
-        w.u64(u64::try_from(exemplars).unwrap_or(u64::MAX));
+        w.u64(u64::try_from(exemplars.count).unwrap_or(u64::MAX));
+    }
+    if !exemplars.traces.is_empty() {
+        w.key("exemplar_trace_ids");
+        w.open_array();
+        for trace in &exemplars.traces {
+            w.str(trace);
+        }
+        w.close_array();
     }
     if points == Points::Sum {
         w.key("is_monotonic");

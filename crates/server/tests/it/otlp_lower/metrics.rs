@@ -239,3 +239,97 @@ fn the_answer_says_how_many_were_refused_and_why() {
     );
     assert_eq!(whole.encode(Signal::Logs, Encoding::Json), b"{}");
 }
+
+#[test]
+fn points_say_which_run_which_traces_and_which_instance_they_belong_to() {
+    let exemplar = |trace: u8| Exemplar {
+        trace_id: vec![trace; 16],
+        span_id: vec![1; 8],
+        ..Exemplar::default()
+    };
+    let histogram = HistogramDataPoint {
+        time_unix_nano: START,
+        exemplars: vec![
+            exemplar(2),
+            exemplar(1),
+            exemplar(2),
+            exemplar(0),
+            Exemplar::default(),
+        ],
+        ..HistogramDataPoint::default()
+    };
+    let of_run = NumberDataPoint {
+        attributes: vec![kv("deponent.run.id", text("run-2"))],
+        exemplars: vec![exemplar(3)],
+        ..number(number_data_point::Value::AsInt(1))
+    };
+    let mut request = request(vec![
+        metric(metric::Data::Histogram(Histogram {
+            data_points: vec![histogram],
+            aggregation_temporality: 1,
+        })),
+        metric(metric::Data::Gauge(Gauge {
+            data_points: vec![of_run],
+        })),
+    ]);
+    let attributes = &mut request.resource_metrics[0].resource.as_mut().unwrap().attributes;
+    attributes.retain(|attribute| attribute.key != "deponent.run.id");
+    attributes.push(kv("service.instance.id", text("agents-7")));
+    let lowered = lower_request(&request);
+    let [draft] = &lowered.drafts[..] else {
+        panic!("one record")
+    };
+    let body = body(draft);
+    let hex = |byte: &str| byte.repeat(16);
+    assert_eq!(body["instance"], "agents-7");
+    assert_eq!(body["run_id"], Json::Null);
+    assert_eq!(body["run_ids"], json!(["run-2"]));
+    assert_eq!(body["trace_ids"], json!([hex("01"), hex("02"), hex("03")]));
+    let metric = &body["points"][0]["attributes"]["deponent.metric"];
+    assert_eq!(
+        (&metric["exemplar_trace_ids"], &metric["dropped_exemplars_count"]),
+        (&json!([hex("01"), hex("02")]), &json!(5)),
+        "how many there were, and the traces that they name"
+    );
+}
+
+#[test]
+fn a_record_of_points_names_a_bounded_number_of_runs_and_traces() {
+    let point = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        NumberDataPoint {
+            attributes: vec![kv("deponent.run.id", text(&format!("run-{n}")))],
+            exemplars: vec![Exemplar {
+                trace_id: [[high, low].repeat(7), vec![1, 1]].concat(),
+                ..Exemplar::default()
+            }],
+            ..number(number_data_point::Value::AsInt(1))
+        }
+    };
+    let mut many = point(999);
+    many.exemplars = (1..=200_u8)
+        .map(|byte| Exemplar {
+            trace_id: vec![byte; 16],
+            ..Exemplar::default()
+        })
+        .collect();
+    let lowered = lower_request(&request(vec![metric(metric::Data::Gauge(Gauge {
+        data_points: (0..600).map(point).chain([many]).collect(),
+    }))]));
+    let bodies: Vec<_> = lowered.drafts.iter().map(body).collect();
+    let count = |name: &str| -> Vec<usize> {
+        let lists = bodies
+            .iter()
+            .map(|body| body[name].as_array().map_or(0, Vec::len));
+        lists.collect()
+    };
+    assert_eq!(
+        (count("points"), count("run_ids")),
+        (vec![256, 256, 89], vec![256, 256, 89])
+    );
+    assert_eq!(
+        count("trace_ids"),
+        [256, 256, 88 + 64],
+        "of the exemplars of one point the first 64 traces"
+    );
+}

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::super::NoParams;
 use super::super::entries::{Entry, metadata};
 use super::super::metadata::{LedgerPlace, Metadata};
+use super::super::shared::Shared;
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::tree_size;
 use crate::{ApiError, App, Caller, Path, Query, Received};
@@ -155,14 +156,13 @@ pub(in super::super) async fn entry(
         };
         let detail = AuditDetail::read_kind(&entry)?;
         let mut metadata = metadata(tenant, "AuditLedger", SourceDomain::Logs, at);
+        let mut alone = Shared::default();
+        alone.add(&entry, &mut metadata)?;
+        alone.finish(&mut metadata);
         metadata.ledger = Some(LedgerPlace {
             leaf_index: detail.leaf_index,
             tree_size: tree_size(ledger, tenant)?,
         });
-        metadata.occurred_at = detail.timestamp;
-        metadata.recorded_at = detail.created_at;
-        metadata.correlation_id.clone_from(&detail.correlation_id);
-        metadata.origin = entry.header()?.origin.as_str();
         match detail.actor_type {
             "HUMAN" => metadata.human_actor_id.clone_from(&detail.actor_id),
             "AGENT" => metadata.agent_id.clone_from(&detail.actor_id),

@@ -61,7 +61,7 @@ struct IntegrityHead {
 struct IntegrityCheck {
     /// Errors among the findings.
     anomalies_detected: u64,
-    /// The first hundred of the last verification that found any; empty after a restart, until the next.
+    /// The first hundred of the last verification that found any, also after a restart.
     findings: Vec<FindingOut>,
     /// Verified, and nothing was found.
     hash_chain_valid: bool,

@@ -7,10 +7,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::metadata::Metadata;
-use super::window::{instance_size, of_run};
+use super::window::{EventParams, instance_size, of_run};
 use super::{COMPONENT, SystemEvent, SystemRecordOut};
 use crate::api::answer::ReadProblems;
-use crate::api::run_steps::{Run, RunParams};
+use crate::api::run_steps::Run;
 use crate::{ApiError, App, Caller, Path, Query};
 
 const READ: &str = "system-events";
@@ -19,9 +19,13 @@ const READ: &str = "system-events";
 #[derive(Serialize, ToSchema)]
 struct SystemEvents<'a> {
     as_of: u64,
+    /// False: the run has more than 1,000 traces or 256 environments; those are looked at.
+    complete: bool,
     events: Vec<SystemRecordOut>,
     /// More than 10,000 are read in pages, in the order in which they were recorded.
     has_more: bool,
+    /// The size of the instance's ledger that was read.
+    instance_as_of: u64,
     next_cursor: Option<String>,
     run_id: &'a str,
     /// On this page.
@@ -38,29 +42,36 @@ struct SystemEventsAnswer<'a> {
     metadata: Metadata,
 }
 
-/// Reads the system records under a run's name, or on its hosts while it ran.
+/// Reads the system records under the name of a run or one of its traces, or on its hosts or from its service
+/// instances while it ran.
 #[utoipa::path(
     get, path = "/api/v1/logs/system/{run_id}/events", tag = "logs", operation_id = "get_system_events",
-    params(("run_id" = String, Path, description = "The run"), RunParams),
+    params(("run_id" = String, Path, description = "The run"), EventParams),
     responses((status = 200, description = "System records, oldest first", body = SystemEventsAnswer), ReadProblems),
 )]
 pub(super) async fn events(
     State(app): State<App>,
     caller: Caller,
     Path(run_id): Path<String>,
-    Query(params): Query<RunParams>,
+    Query(params): Query<EventParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
-        let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
-        let page = of_run(ledger, tenant, &run, instance_size(ledger)?)?;
+        let run = Run::open(ledger, tenant, READ, &run_id, &params.of_run())?;
+        run.known()?;
+        let instance_as_of = instance_size(ledger, &run, params.cursor.is_none(), params.instance_as_of)?;
+        let (page, complete) = of_run(ledger, tenant, &run, instance_as_of)?;
         let events: Vec<SystemRecordOut> = page.events.into_iter().map(SystemEvent::into_record).collect();
-        let next = page.next.map(|next| run.cursor(tenant, READ, next.encode()));
+        let next = page
+            .next
+            .map(|next| run.cursor(tenant, READ, next.encode(), instance_as_of));
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
         caller.answered(events.len());
         metadata.answer(&SystemEvents {
             as_of: run.as_of,
+            complete,
             has_more: next.is_some(),
+            instance_as_of,
             next_cursor: next.transpose()?,
             run_id: &run.row.state.run_id,
             total_events: events.len(),

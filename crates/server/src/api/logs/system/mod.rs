@@ -7,6 +7,7 @@ mod events;
 mod list;
 mod replay;
 mod snapshot;
+mod surroundings;
 mod telemetry;
 mod window;
 
@@ -61,6 +62,9 @@ pub(super) struct SystemRecordOut {
     summary: String,
     /// Null: a record of the instance.
     tenant_id: Option<String>,
+    /// The service instance that a log record came from.
+    #[serde(skip)]
+    instance: Option<String>,
 }
 
 /// The body as stored.
@@ -74,6 +78,8 @@ struct Body {
     event_type: String,
     #[serde(default)]
     host: Option<String>,
+    #[serde(default)]
+    instance: Option<String>,
     #[serde(default)]
     run_id: Option<String>,
     severity: String,
@@ -90,6 +96,7 @@ impl SystemRecordOut {
             details: None,
             event_type: word.into(),
             host: None,
+            instance: None,
             run_id: None,
             severity: word.into(),
             summary: word.into(),
@@ -108,6 +115,7 @@ impl SystemRecordOut {
             run_id: body.run_id,
             severity: body.severity,
             summary: body.summary,
+            instance: body.instance,
             tenant_id: (!entry.instance).then(|| header.tenant_id.to_string()),
         })
     }

@@ -2,18 +2,17 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use evidence::{Kind, SourceDomain, Timestamp};
+use evidence::{Header, Kind, SourceDomain, Timestamp};
 use ledger::{Body, Record};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use store::LeafKey;
 use utoipa::ToSchema;
 
 use super::super::metadata::{LedgerPlace, Metadata};
 use super::COMPONENT;
-use super::window::environments;
+use super::surroundings::environments;
 use crate::api::answer::{self, ReadProblems};
-use crate::api::run_steps::{Run, RunParams};
+use crate::api::run_steps::{Run, RunParams, damaged};
 use crate::{ApiError, App, Caller, Path, Query};
 
 /// The environment of a run.
@@ -28,6 +27,8 @@ struct SystemSnapshot<'a> {
     details: Option<Box<RawValue>>,
     /// The records that say it: one for each resource that took part.
     environment_ids: Vec<String>,
+    /// False: there are more than 256, of which the first are named.
+    environments_complete: bool,
     event_type: &'static str,
     run_id: &'a str,
     severity: &'static str,
@@ -59,26 +60,32 @@ pub(super) async fn snapshot(
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
         let run = Run::open(ledger, tenant, "system-snapshot", &run_id, &params)?;
-        let leaves: Vec<LeafKey> = environments(ledger, tenant, &run)?;
-        let records: Vec<Record> = ledger.records(tenant).read(&leaves)?;
+        let found = environments(ledger, tenant, &run)?;
+        if found.leaves.is_empty() {
+            run.known()?;
+        }
+        let records = ledger.records(tenant);
+        let ids = records.headers(&found.leaves)?;
+        let first: Option<Record> = records.read(&found.leaves[..found.leaves.len().min(1)])?.pop();
         let mut metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
         let mut snapshot = SystemSnapshot {
             as_of: run.as_of,
             component: "environment",
             created_at: run.row.state.started_at,
             details: None,
-            environment_ids: Vec::with_capacity(records.len()),
+            environment_ids: Vec::with_capacity(ids.len()),
+            environments_complete: found.whole,
             event_type: "SNAPSHOT",
             run_id: &run.row.state.run_id,
             severity: "INFO",
             summary: "no environment evidence was recorded",
         };
-        for record in &records {
-            let header = record.header()?;
+        for (leaf, header) in found.leaves.iter().zip(&ids) {
+            let header = Header::decode(header).map_err(|error| damaged(leaf.leaf_index(), &error))?;
             debug_assert_eq!(header.kind, Kind::EvidenceEnvironment);
             snapshot.environment_ids.push(header.id.to_string());
         }
-        if let Some(first) = records.first() {
+        if let Some(first) = &first {
             let header = first.header()?;
             snapshot.created_at = header.recorded_at;
             snapshot.summary = "the environment of the run, as recorded";

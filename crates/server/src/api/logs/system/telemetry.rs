@@ -1,27 +1,43 @@
 //! `get_system_telemetry` (O2): measurements that came with a run.
+//!
+//! What binds a point to a run: `deponent.run.id` of its resource or of itself, an exemplar that names one of the run's
+//! traces, or that a service instance of the run measured it while the run lasted (SPEC 4.3).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use evidence::{SourceDomain, Timestamp};
-use ledger::Body;
+use evidence::facet::facet;
+use evidence::{Header, SourceDomain, Timestamp};
+use ledger::{Body, Ledger, Tenant};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use store::{FacetQuery, LeafKey};
 use utoipa::ToSchema;
 
 use super::super::metadata::Metadata;
 use super::COMPONENT;
+use super::surroundings::{duration, recorded_around, surroundings, within};
+use super::window::Window;
 use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{Run, RunParams, damaged};
 use crate::{ApiError, App, Caller, Path, Query};
 
 const READ: &str = "system-telemetry";
 
-/// Records of one answer: each holds the points of one export, mostly a few dozen.
-const RECORDS_MAX: u32 = 500;
+/// Records looked at for one answer: each holds the points of one export, mostly a few dozen.
+const RECORDS_MAX: usize = 500;
 
 /// Points of one answer (SPEC 5), as far as whole records go.
 const POINTS_MAX: usize = 10_000;
+
+/// Bodies read for one answer, in bytes; the one that passes it is the last.
+const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// An SDK exports its metrics each minute: what happened in a run's last moments is measured at most that much later.
+const EXPORT_MICROS: i64 = 60 * 1_000_000;
 
 /// A measurement.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,6 +45,9 @@ const POINTS_MAX: usize = 10_000;
 struct Point {
     #[schema(value_type = Object)]
     attributes: Box<RawValue>,
+    /// What binds it to the run: `run` (`deponent.run.id` of resource or point), `trace` (an exemplar's), or `instance`
+    /// (measured by a service instance of the run while it ran, or in the minute after).
+    bound_by: &'static str,
     leaf_index: u64,
     name: String,
     source: String,
@@ -46,6 +65,8 @@ struct Point {
 struct Telemetry<'a> {
     as_of: u64,
     available_data: [&'static str; 4],
+    /// False: the run has more than 1,000 traces or 256 environments; those are looked at.
+    complete: bool,
     /// Records of this answer that say nothing any more: their points are not among these.
     gone: GoneCounts,
     has_more: bool,
@@ -90,7 +111,11 @@ enum TelemetryAnswer<'a> {
 
 #[derive(Deserialize)]
 struct Wire {
+    #[serde(default)]
+    instance: Option<String>,
     points: Vec<WirePoint>,
+    #[serde(default)]
+    run_id: Option<String>,
     source: String,
 }
 
@@ -101,6 +126,129 @@ struct WirePoint {
     timestamp: Timestamp,
     unit: String,
     value: Box<RawValue>,
+}
+
+/// What a point's attributes say of runs and traces.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    #[serde(rename = "deponent.run.id")]
+    run_id: Value,
+    #[serde(rename = "deponent.metric")]
+    metric: NamedByMetric,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NamedByMetric {
+    exemplar_trace_ids: Vec<String>,
+}
+
+/// What binds measurements to a run.
+struct Bound {
+    run_id: String,
+    traces: BTreeSet<String>,
+    instances: BTreeSet<String>,
+    /// In which its service instances measure for it.
+    window: Window,
+    /// All of its traces and environments are among them.
+    whole: bool,
+}
+
+impl Bound {
+    fn of(ledger: &Ledger, tenant: &Arc<Tenant>, run: &Run) -> Result<Self, ApiError> {
+        let (traces, all_traces) = run.traces(ledger)?;
+        let around = surroundings(ledger, tenant, run)?;
+        let window = duration(run);
+        let end = window.end.checked_add_micros(EXPORT_MICROS);
+        Ok(Self {
+            run_id: run.row.state.run_id.clone(),
+            traces: traces.into_iter().collect(),
+            instances: around.instances,
+            window: Window {
+                end: end.unwrap_or(Timestamp::MAX),
+                ..window
+            },
+            whole: all_traces && around.whole,
+        })
+    }
+
+    /// By what a point of a record is bound to the run.
+    fn binds(&self, header: &Header<'_>, body: &Wire, point: &WirePoint) -> Option<&'static str> {
+        // What its attributes say otherwise than as text binds it to nothing.
+        let named: Named = serde_json::from_str(point.attributes.get()).unwrap_or_default();
+        let run_id = named.run_id.as_str().or(body.run_id.as_deref());
+        if run_id == Some(self.run_id.as_str()) {
+            return Some("run");
+        }
+        let mut traces = header.trace_id.as_deref().into_iter();
+        let mut exemplars = named.metric.exemplar_trace_ids.iter().map(String::as_str);
+        if traces.any(|trace| self.traces.contains(trace))
+            || exemplars.any(|trace| self.traces.contains(trace))
+        {
+            return Some("trace");
+        }
+        let of_instance = body
+            .instance
+            .as_ref()
+            .is_some_and(|instance| self.instances.contains(instance));
+        (run_id.is_none() && of_instance && self.window.holds(point.timestamp)).then_some("instance")
+    }
+}
+
+/// The leaves of records that may be bound to a run.
+#[derive(Default)]
+struct Leaves {
+    /// By name. What only its instance binds is not among them.
+    named: BTreeSet<LeafKey>,
+    all: BTreeSet<LeafKey>,
+    has_more: bool,
+}
+
+impl Leaves {
+    /// The first [`RECORDS_MAX`] above a leaf.
+    fn find(
+        ledger: &Ledger,
+        tenant: &Arc<Tenant>,
+        run: &Run,
+        bound: &Bound,
+        below: Option<LeafKey>,
+    ) -> Result<Self, ApiError> {
+        let end = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
+        let query = |facet: String, range: (Option<LeafKey>, LeafKey)| FacetQuery {
+            facets: vec![facet],
+            below: range.0,
+            as_of: Some(range.1),
+            limit: u32::try_from(RECORDS_MAX + 1).unwrap_or(u32::MAX),
+            ..FacetQuery::default()
+        };
+        let mut found = Self::default();
+        let traces = bound.traces.iter().map(|trace| facet("telemetry.trace", trace));
+        for facet in traces.chain([facet("telemetry.run", &bound.run_id)]) {
+            let page = ledger
+                .store()
+                .facet_find(tenant.tenant_no, &query(facet, (below, end)))?;
+            found.named.extend(page.leaves);
+        }
+        found.all.clone_from(&found.named);
+        if !bound.instances.is_empty() {
+            let stretch = recorded_around(ledger, tenant, bound.window)?;
+            for instance in &bound.instances {
+                let query = query(
+                    facet("telemetry.instance", instance),
+                    within((below, end), Some(stretch)),
+                );
+                found
+                    .all
+                    .extend(ledger.store().facet_find(tenant.tenant_no, &query)?.leaves);
+            }
+        }
+        found.has_more = found.all.len() > RECORDS_MAX;
+        while found.all.len() > RECORDS_MAX {
+            found.all.pop_last();
+        }
+        Ok(found)
+    }
 }
 
 /// Reads the measurements of a run.
@@ -118,21 +266,58 @@ pub(super) async fn telemetry(
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
         let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
+        run.known()?;
         let state = &run.row.state;
-        let ledger_no = tenant.ledger().row.ledger_no;
+        let bound = Bound::of(ledger, tenant, &run)?;
         let below = i64::try_from(run.from).ok().filter(|from| *from > 0);
-        let found = ledger.store().facet_find(
-            tenant.tenant_no,
-            &FacetQuery {
-                facets: vec![evidence::facet::facet("telemetry.run", &state.run_id)],
-                as_of: Some(LeafKey::new(ledger_no, run.as_of)),
-                below: below.map(LeafKey::from_i64),
-                limit: RECORDS_MAX,
-                ..FacetQuery::default()
-            },
-        )?;
+        let found = Leaves::find(ledger, tenant, &run, &bound, below.map(LeafKey::from_i64))?;
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
-        if found.leaves.is_empty() && run.from == 0 {
+        let records = ledger.records(tenant);
+        let (mut points, mut bytes, mut last) = (Vec::<Point>::new(), 0, None);
+        let mut gone = GoneCounts::default();
+        for &leaf in &found.all {
+            if points.len() >= POINTS_MAX || bytes >= BODIES_BYTES_MAX {
+                break;
+            }
+            last = Some(leaf);
+            let header = records.headers(&[leaf])?.pop().unwrap_or_default();
+            let header = Header::decode(&header).map_err(|error| damaged(leaf.leaf_index(), &error))?;
+            let is_named = found.named.contains(&leaf);
+            // A record happened when its newest point was measured.
+            if !is_named && !bound.window.holds(header.occurred_at) {
+                continue;
+            }
+            let Some(record) = records.read(&[leaf])?.pop() else {
+                continue;
+            };
+            let body = match &record.body {
+                Body::There(body) => body,
+                Body::Gone(why) => {
+                    gone.count(*why);
+                    continue;
+                }
+            };
+            bytes += body.len();
+            let mut body: Wire =
+                serde_json::from_slice(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
+            for point in std::mem::take(&mut body.points) {
+                let Some(bound_by) = bound.binds(&header, &body, &point) else {
+                    continue;
+                };
+                points.push(Point {
+                    attributes: point.attributes,
+                    bound_by,
+                    leaf_index: leaf.leaf_index(),
+                    name: point.name,
+                    source: body.source.clone(),
+                    timestamp: point.timestamp,
+                    unit: point.unit,
+                    value: point.value,
+                });
+            }
+        }
+        let has_more = found.has_more || last != found.all.last().copied();
+        if points.is_empty() && !has_more && gone == GoneCounts::default() && run.from == 0 {
             caller.answered(0);
             return metadata.answer(&TelemetryStub {
                 as_of: run.as_of,
@@ -143,46 +328,17 @@ pub(super) async fn telemetry(
                 status: "telemetry_not_collected",
             });
         }
-        let mut points: Vec<Point> = Vec::new();
-        let mut gone = GoneCounts::default();
-        let mut last = None;
-        for &leaf in &found.leaves {
-            if points.len() >= POINTS_MAX {
-                break;
-            }
-            last = Some(leaf);
-            for record in ledger.records(tenant).read(&[leaf])? {
-                let body = match &record.body {
-                    Body::There(body) => body,
-                    Body::Gone(why) => {
-                        gone.count(*why);
-                        continue;
-                    }
-                };
-                let body: Wire =
-                    serde_json::from_slice(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
-                points.extend(body.points.into_iter().map(|point| Point {
-                    attributes: point.attributes,
-                    leaf_index: leaf.leaf_index(),
-                    name: point.name,
-                    source: body.source.clone(),
-                    timestamp: point.timestamp,
-                    unit: point.unit,
-                    value: point.value,
-                }));
-            }
-        }
         points.sort_by_key(|point| (point.timestamp, point.leaf_index));
         caller.answered(points.len());
-        let has_more = found.has_more || last != found.leaves.last().copied();
         let next = last.filter(|_| has_more).map(LeafKey::as_i64);
         let next = next.and_then(|leaf| u64::try_from(leaf).ok());
         metadata.answer(&Telemetry {
             as_of: run.as_of,
             available_data: ["events", "snapshot", "replay", "telemetry"],
+            complete: bound.whole,
             gone,
             has_more,
-            next_cursor: next.map(|next| run.cursor(tenant, READ, next)).transpose()?,
+            next_cursor: next.map(|next| run.cursor(tenant, READ, next, 0)).transpose()?,
             run_id: &state.run_id,
             status: "collected",
             total: points.len(),

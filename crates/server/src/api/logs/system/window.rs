@@ -3,29 +3,26 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use evidence::{Kind, Timestamp};
+use evidence::Timestamp;
+use evidence::facet::facet;
 use ledger::{INSTANCE, Ledger, Tenant};
 use serde::Deserialize;
 use store::{FacetQuery, LeafKey};
+use utoipa::IntoParams;
 
 use super::super::entries::Entry;
 use super::SystemRecordOut;
+use super::surroundings::{Stretch, duration, recorded_around, surroundings, within};
 use crate::ApiError;
-use crate::api::run_list::tree_size;
-use crate::api::run_steps::{Run, damaged};
-
-/// Rows of a run looked through for its environment: it is recorded with the first span of each resource,
-/// so it stands near the start.
-const ROWS_LOOKED_THROUGH: u32 = 2_000;
-
-/// Environments of a run that are taken: one for each process that took part.
-const ENVIRONMENTS_MAX: usize = 32;
+use crate::api::run_list::{as_of, bad};
+use crate::api::run_steps::{Run, RunParams};
 
 /// Records of one answer (SPEC 5).
 pub(super) const EVENTS_MAX: usize = 10_000;
 
-/// Minutes looked into for records by host and time. A run of a week has as many; each is one search.
-const MINUTES_MAX: usize = 10_080;
+/// Longest time, in minutes, that is looked into minute by minute for records of a host: each is a search. Of longer
+/// runs those are looked at that were recorded meanwhile.
+const MINUTES_MAX: usize = 60;
 
 /// Records read at once.
 const CHUNK: usize = 64;
@@ -56,15 +53,41 @@ impl Window {
         self.start <= at && at <= self.end
     }
 
-    /// Its minutes as facets name them, at most [`MINUTES_MAX`].
-    fn minutes(&self) -> Vec<String> {
+    /// Its minutes as facets name them; none of more than [`MINUTES_MAX`].
+    fn minutes(&self) -> Option<Vec<String>> {
         let first = self.start.as_micros().div_euclid(MINUTE_MICROS);
         let last = self.end.as_micros().div_euclid(MINUTE_MICROS);
-        (first..=last)
-            .take(MINUTES_MAX)
-            .filter_map(|minute| Timestamp::from_micros(minute.checked_mul(MINUTE_MICROS)?))
-            .map(|at| at.to_string().chars().take("2026-11-21T09:30".len()).collect())
-            .collect()
+        let short = usize::try_from(last - first).is_ok_and(|minutes| minutes < MINUTES_MAX);
+        short.then(|| {
+            (first..=last)
+                .filter_map(|minute| Timestamp::from_micros(minute.checked_mul(MINUTE_MICROS)?))
+                .map(|at| at.to_string().chars().take("2026-11-21T09:30".len()).collect())
+                .collect()
+        })
+    }
+}
+
+/// Which part of what is near a run.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventParams {
+    /// `next_cursor` of the answer before.
+    pub(super) cursor: Option<String>,
+    /// The tree size to read at; the present one when absent.
+    #[param(minimum = 0)]
+    pub(super) as_of: Option<u64>,
+    /// The tree size of the instance's ledger to read at; the present one when absent.
+    #[param(minimum = 0)]
+    pub(super) instance_as_of: Option<u64>,
+}
+
+impl EventParams {
+    pub(super) fn of_run(&self) -> RunParams {
+        RunParams {
+            cursor: self.cursor.clone(),
+            as_of: self.as_of,
+        }
     }
 }
 
@@ -88,63 +111,27 @@ impl SystemEvent {
     }
 }
 
-/// The leaves of a run's environment evidence, oldest first.
-pub(super) fn environments(
+/// The size of the instance's ledger that a read of one run is made at: that of its cursor, that asked for, or the
+/// present one.
+///
+/// # Errors
+/// 400 when they are not the same, or the ledger is not that large.
+pub(in super::super) fn instance_size(
     ledger: &Ledger,
-    tenant: &Arc<Tenant>,
     run: &Run,
-) -> Result<Vec<LeafKey>, ApiError> {
-    let rows = ledger
-        .records(tenant)
-        .of_run(run.row.key, 0, ROWS_LOOKED_THROUGH)?;
-    Ok(rows
-        .iter()
-        .filter(|row| row.kind == Kind::EvidenceEnvironment && run.sees(tenant, row.leaf))
-        .map(|row| row.leaf)
-        .take(ENVIRONMENTS_MAX)
-        .collect())
-}
-
-/// What the environments of a run say of where it ran, by the name of an attribute, each value once.
-pub(super) fn attributes(
-    ledger: &Ledger,
-    tenant: &Arc<Tenant>,
-    run: &Run,
-    name: &str,
-) -> Result<Vec<String>, ApiError> {
-    #[derive(Deserialize)]
-    struct Wire {
-        #[serde(default)]
-        resource: serde_json::Map<String, serde_json::Value>,
+    is_first: bool,
+    asked: Option<u64>,
+) -> Result<u64, ApiError> {
+    if !is_first {
+        if asked.is_some_and(|asked| asked != run.beside) {
+            return Err(bad(
+                "query: instance_as_of: the cursor was made at another tree size",
+            ));
+        }
+        return Ok(run.beside);
     }
-    let leaves = environments(ledger, tenant, run)?;
-    let mut found = BTreeSet::new();
-    for record in ledger.records(tenant).read(&leaves)? {
-        let Some(body) = record.body.bytes() else { continue };
-        let wire: Wire =
-            serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
-        let value = wire.resource.get(name).and_then(serde_json::Value::as_str);
-        found.extend(value.filter(|value| !value.is_empty()).map(str::to_owned));
-    }
-    Ok(found.into_iter().collect())
-}
-
-/// How long a run was, so far: to its last record while it runs.
-pub(super) fn duration(run: &Run) -> Window {
-    let state = &run.row.state;
-    Window {
-        start: state.started_at,
-        end: state
-            .completed_at
-            .unwrap_or(state.last_recorded_at)
-            .max(state.started_at),
-    }
-}
-
-/// Leaves in the instance's ledger, now.
-pub(in super::super) fn instance_size(ledger: &Ledger) -> Result<u64, ApiError> {
     match ledger.tenant(INSTANCE) {
-        Some(instance) => tree_size(ledger, &instance),
+        Some(instance) => as_of(ledger, &instance, asked),
         None => Ok(0),
     }
 }
@@ -183,6 +170,13 @@ impl Begin {
     }
 }
 
+/// Leaves that were recorded around a run, in the tenant's ledger and in the instance's.
+#[derive(Clone, Copy)]
+struct Recorded {
+    own: Stretch,
+    instance: Option<Stretch>,
+}
+
 /// Leaves of the tenant and of the instance, each once: the first of those that are found, and one more of each.
 #[derive(Default)]
 struct Found {
@@ -214,6 +208,7 @@ impl Found {
         run: &Run,
         instance_as_of: u64,
         facets: &[String],
+        recorded: Option<Recorded>,
     ) -> Result<(), ApiError> {
         if !matches!(self.from, Begin::Instance(_)) {
             let below = match self.from {
@@ -221,7 +216,8 @@ impl Found {
                 _ => None,
             };
             let as_of = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
-            add(ledger, tenant, (below, as_of), facets.to_vec(), &mut self.own)?;
+            let range = within((below, as_of), recorded.map(|recorded| recorded.own));
+            add(ledger, tenant, range, facets.to_vec(), &mut self.own)?;
         }
         let instance = ledger.tenant(INSTANCE).filter(|_| &*tenant.tenant_id != INSTANCE);
         if let Some(instance) = instance {
@@ -231,13 +227,8 @@ impl Found {
             };
             let shared = std::iter::once("system".to_owned()).chain(facets.iter().cloned());
             let as_of = LeafKey::new(instance.ledger().row.ledger_no, instance_as_of);
-            add(
-                ledger,
-                &instance,
-                (below, as_of),
-                shared.collect(),
-                &mut self.instance,
-            )?;
+            let range = within((below, as_of), recorded.and_then(|recorded| recorded.instance));
+            add(ledger, &instance, range, shared.collect(), &mut self.instance)?;
         }
         Ok(())
     }
@@ -328,7 +319,7 @@ fn add(
     }
 }
 
-/// The system records of a window.
+/// The system records of a window of a minute.
 pub(in super::super) fn in_window(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
@@ -338,51 +329,71 @@ pub(in super::super) fn in_window(
     from: Begin,
 ) -> Result<SystemPage, ApiError> {
     let mut found = Found::from(from);
-    for minute in window.minutes() {
+    for minute in window.minutes().unwrap_or_default() {
         let facets = [evidence::facet::facet("system.minute", &minute)];
-        found.add(ledger, tenant, run, instance_as_of, &facets)?;
+        found.add(ledger, tenant, run, instance_as_of, &facets, None)?;
     }
     found.read(ledger, tenant, |record| window.holds(record.occurred_at))
 }
 
-/// A page of the system records of a run: under its name, or on one of its hosts while it ran.
+/// A page of the system records of a run: under its name or that of one of its traces, or on one of its hosts or from one
+/// of its service instances while it ran. And whether all of its traces and environments were looked at.
 pub(super) fn of_run(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     run: &Run,
     instance_as_of: u64,
-) -> Result<SystemPage, ApiError> {
+) -> Result<(SystemPage, bool), ApiError> {
     let state = &run.row.state;
     let mut found = Found::from(Begin::decode(run.from));
-    let names: BTreeSet<&str> = [state.run_id.as_str(), state.trace_id.as_str()].into();
+    let mut add =
+        |facets: &[String], recorded| found.add(ledger, tenant, run, instance_as_of, facets, recorded);
+    let (traces, all_traces) = run.traces(ledger)?;
+    let mut names = BTreeSet::from([state.run_id.clone(), state.trace_id.clone()]);
     for name in &names {
-        for facet in ["system.correlation", "system.run"] {
-            found.add(
-                ledger,
-                tenant,
-                run,
-                instance_as_of,
-                &[evidence::facet::facet(facet, name)],
-            )?;
+        add(&[facet("system.run", name)], None)?;
+    }
+    names.extend(traces);
+    for name in &names {
+        add(&[facet("system.correlation", name)], None)?;
+    }
+    let around = surroundings(ledger, tenant, run)?;
+    let window = duration(run);
+    let places = [
+        ("system.host", &around.hosts),
+        ("system.instance", &around.instances),
+    ];
+    let places = places
+        .into_iter()
+        .flat_map(|(of, values)| values.iter().map(move |value| facet(of, value)));
+    if let Some(minutes) = window.minutes() {
+        for place in places {
+            for minute in &minutes {
+                add(&[place.clone(), facet("system.minute", minute)], None)?;
+            }
+        }
+    } else {
+        let instance = ledger.tenant(INSTANCE);
+        let recorded = Recorded {
+            own: recorded_around(ledger, tenant, window)?,
+            instance: instance
+                .map(|instance| recorded_around(ledger, &instance, window))
+                .transpose()?,
+        };
+        for place in places {
+            add(&[place], Some(recorded))?;
         }
     }
-    let (hosts, window) = (attributes(ledger, tenant, run, "host.name")?, duration(run));
-    for host in &hosts {
-        for minute in window.minutes() {
-            let facets = [
-                evidence::facet::facet("system.host", host),
-                evidence::facet::facet("system.minute", &minute),
-            ];
-            found.add(ledger, tenant, run, instance_as_of, &facets)?;
-        }
-    }
-    found.read(ledger, tenant, |record| {
-        let named = |name: &Option<String>| name.as_deref().is_some_and(|name| names.contains(name));
-        named(&record.correlation_id)
-            || named(&record.run_id)
+    let page = found.read(ledger, tenant, |record| {
+        let one_of = |name: &Option<String>, names: &BTreeSet<String>| {
+            name.as_deref().is_some_and(|name| names.contains(name))
+        };
+        one_of(&record.correlation_id, &names)
+            || one_of(&record.run_id, &names)
             || (window.holds(record.occurred_at)
-                && record.host.as_ref().is_some_and(|host| hosts.contains(host)))
-    })
+                && (one_of(&record.host, &around.hosts) || one_of(&record.instance, &around.instances)))
+    })?;
+    Ok((page, all_traces && around.whole))
 }
 
 #[cfg(test)]

@@ -1,0 +1,135 @@
+//! Where a run ran: its environment evidence, the hosts and service instances that this names, and how long.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use evidence::Timestamp;
+use ledger::{Ledger, Tenant};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use store::LeafKey;
+
+use super::window::Window;
+use crate::ApiError;
+use crate::api::run_steps::{Run, damaged};
+
+/// Environments of a run that are looked at: one for each resource, mostly a process, that took part. Their bodies
+/// are a few hundred bytes each.
+const ENVIRONMENTS_MAX: usize = 256;
+
+/// Bodies held at once.
+const CHUNK: usize = 16;
+
+/// How far apart a time by the sender's clock and that by which the record came are taken to be, where records are found
+/// by when they were recorded: the exporter of an SDK gives up after a minute, that of a collector after five.
+const APART_MICROS: i64 = 10 * 60 * 1_000_000;
+
+/// The environment evidence of a run.
+pub(super) struct Environments {
+    /// Oldest first.
+    pub(super) leaves: Vec<LeafKey>,
+    /// There are no more than [`ENVIRONMENTS_MAX`].
+    pub(super) whole: bool,
+}
+
+/// Finds the environment evidence of a run.
+pub(super) fn environments(ledger: &Ledger, tenant: &Tenant, run: &Run) -> Result<Environments, ApiError> {
+    let limit = u32::try_from(ENVIRONMENTS_MAX + 1).unwrap_or(u32::MAX);
+    let rows = ledger.store().run_environments(run.row.key, limit)?;
+    let mut leaves: Vec<LeafKey> = rows
+        .iter()
+        .map(|row| row.leaf)
+        .filter(|leaf| run.sees(tenant, *leaf))
+        .collect();
+    let whole = leaves.len() <= ENVIRONMENTS_MAX;
+    leaves.truncate(ENVIRONMENTS_MAX);
+    Ok(Environments { leaves, whole })
+}
+
+/// What the environments of a run name.
+pub(super) struct Surroundings {
+    pub(super) hosts: BTreeSet<String>,
+    pub(super) instances: BTreeSet<String>,
+    /// All of the run's environments were looked at.
+    pub(super) whole: bool,
+}
+
+/// Reads what the environments of a run name.
+pub(super) fn surroundings(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    run: &Run,
+) -> Result<Surroundings, ApiError> {
+    #[derive(Deserialize)]
+    struct Wire {
+        #[serde(default)]
+        resource: Map<String, Value>,
+    }
+    let Environments { leaves, whole } = environments(ledger, tenant, run)?;
+    let (mut hosts, mut instances) = (BTreeSet::new(), BTreeSet::new());
+    for chunk in leaves.chunks(CHUNK) {
+        for record in ledger.records(tenant).read(chunk)? {
+            let Some(body) = record.body.bytes() else { continue };
+            let wire: Wire =
+                serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
+            let text = |name: &str| {
+                let value = wire.resource.get(name).and_then(Value::as_str);
+                value.filter(|value| !value.is_empty()).map(str::to_owned)
+            };
+            hosts.extend(text("host.name"));
+            instances.extend(text("service.instance.id"));
+        }
+    }
+    Ok(Surroundings {
+        hosts,
+        instances,
+        whole,
+    })
+}
+
+/// How long a run was, so far: to its last record while it runs.
+pub(super) fn duration(run: &Run) -> Window {
+    let state = &run.row.state;
+    Window {
+        start: state.started_at,
+        end: state
+            .completed_at
+            .unwrap_or(state.last_recorded_at)
+            .max(state.started_at),
+    }
+}
+
+/// Leaves, the first and the one behind the last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub(super) first: LeafKey,
+    pub(super) end: LeafKey,
+}
+
+/// The leaves of a tenant that were recorded while something happened, and [`APART_MICROS`] before and after. Whatever
+/// is found among them says itself when it happened.
+pub(super) fn recorded_around(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    window: Window,
+) -> Result<Stretch, ApiError> {
+    let records = ledger.records(tenant);
+    let moved = |at: Timestamp, by: i64| at.checked_add_micros(by);
+    Ok(Stretch {
+        first: records.recorded_since(moved(window.start, -APART_MICROS).unwrap_or(Timestamp::MIN))?,
+        end: records.recorded_since(moved(window.end, APART_MICROS).unwrap_or(Timestamp::MAX))?,
+    })
+}
+
+/// Leaves above the first and below the second, of those in a stretch.
+pub(super) fn within(
+    (below, end): (Option<LeafKey>, LeafKey),
+    stretch: Option<Stretch>,
+) -> (Option<LeafKey>, LeafKey) {
+    let Some(stretch) = stretch else {
+        return (below, end);
+    };
+    // What lies above the leaf before the first; leaves of a ledger before are no harm.
+    let first = LeafKey::from_i64(stretch.first.as_i64().saturating_sub(1));
+    (below.max(Some(first)), end.min(stretch.end))
+}

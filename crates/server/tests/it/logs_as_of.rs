@@ -1,0 +1,184 @@
+//! Reads of one run at an earlier tree size say what the run was then, and nothing of later leaves.
+
+use serde_json::{Value, json};
+
+use crate::server::{TestServer, span};
+use crate::support::{assert_checksum, ticking_server};
+
+const RUNS: &str = "/api/v1/logs/llm-runs";
+
+fn at(server: &TestServer, path: &str, as_of: u64) -> Value {
+    let answer = server.get(&format!("{path}?as_of={as_of}")).ok();
+    if path.starts_with(RUNS) {
+        assert_checksum(&answer);
+    }
+    assert_eq!(answer.get("as_of").unwrap_or(&json!(as_of)), &json!(as_of));
+    answer
+}
+
+#[test]
+fn a_run_read_at_an_earlier_size_is_what_its_records_said_then() {
+    let server = ticking_server();
+    let began = json!({ "run_id": "r", "started_at": "2026-01-01T00:00:00Z" });
+    server.created("/api/v1/runs", &began);
+    let step = |index: u32, second: &str, status: &str| {
+        let body = json!({ "step_index": index, "skill_name": "search", "status": status, "cost_cents": 2,
+            "timestamp": format!("2026-01-01T00:{second}Z") });
+        server.created("/api/v1/runs/r/steps", &body);
+    };
+    step(0, "00:10", "success");
+    let then = server.tree_size();
+    step(1, "05:00", "failure");
+    let end = json!({ "status": "failed", "provider": "acme", "model": "m1", "input_tokens": 7,
+        "completed_at": "2026-01-01T00:05:01Z", "metadata": { "k": "v" } });
+    server.created("/api/v1/runs/r/complete", &end);
+
+    let now = server.get(&format!("{RUNS}/r/envelope")).ok();
+    assert_eq!(
+        (&now["execution_status"], &now["cost_cents"]),
+        (&json!("FAILED"), &json!(4))
+    );
+    let envelope = at(&server, &format!("{RUNS}/r/envelope"), then);
+    assert_eq!(
+        [
+            &envelope["execution_status"],
+            &envelope["provider"],
+            &envelope["completed_at"]
+        ],
+        [&json!("RUNNING"), &json!("unknown"), &Value::Null]
+    );
+    assert_eq!(
+        (&envelope["cost_cents"], &envelope["input_tokens"]),
+        (&json!(2), &json!(0))
+    );
+    assert_eq!(envelope["metadata"]["ledger"]["tree_size"], then);
+
+    let trace = at(&server, "/api/v1/traces/r", then);
+    assert_eq!(
+        [
+            &trace["status"],
+            &trace["total_steps"],
+            &trace["failure_count"],
+            &trace["metadata"],
+            &trace["root_hash"]
+        ],
+        [
+            &json!("running"),
+            &json!(1),
+            &json!(0),
+            &Value::Null,
+            &Value::Null
+        ]
+    );
+    assert_eq!(trace["totals_as_of"], then);
+    assert_eq!(trace["steps"].as_array().unwrap().len(), 1);
+
+    let replay = at(&server, &format!("{RUNS}/r/replay"), then);
+    assert_eq!(
+        replay["inflection_timestamp"], "2026-01-01T00:00:00.000000Z",
+        "it had not ended"
+    );
+    let shown = server
+        .get(&format!("{RUNS}/r/replay?as_of={then}&around=failure"))
+        .ok();
+    assert_eq!(
+        shown["inflection_timestamp"], "2026-01-01T00:00:00.000000Z",
+        "nor failed"
+    );
+    // At the size of now it is what it is now.
+    let size = server.tree_size();
+    assert_eq!(
+        at(&server, &format!("{RUNS}/r/envelope"), size)["execution_status"],
+        "FAILED"
+    );
+}
+
+#[test]
+fn steps_of_spans_have_the_indexes_that_they_had_then() {
+    let server = ticking_server();
+    server.spans(&[span(3, 9)]);
+    let then = server.tree_size();
+    server.spans(&[span(3, 1)]);
+    let run = "03".repeat(16);
+    let indexes = |trace: &Value| -> Vec<(String, Value)> {
+        let steps = trace["steps"].as_array().unwrap();
+        steps
+            .iter()
+            .map(|step| (step["record_id"].to_string(), step["step_index"].clone()))
+            .collect()
+    };
+    let path = format!("{RUNS}/{run}/trace");
+    let before = indexes(&at(&server, &path, then));
+    assert_eq!(
+        before.iter().map(|(_, index)| index).collect::<Vec<_>>(),
+        [&json!(0)]
+    );
+    let now = indexes(&server.get(&path).ok());
+    assert_eq!(
+        (now.len(), &now[1].0, &now[1].1),
+        (2, &before[0].0, &json!(1)),
+        "an earlier span came later"
+    );
+}
+
+#[test]
+fn an_erased_run_read_at_an_earlier_size_says_what_is_left_of_it() {
+    let server = ticking_server();
+    server.run("r");
+    let step = server.step("r", 0, "success");
+    let then = server.tree_size();
+    server.complete("r");
+    let path = format!(
+        "/api/v1/records/{}/body",
+        step["receipt"]["record_id"].as_str().unwrap()
+    );
+    let erased = server.request(
+        axum::http::Method::DELETE,
+        &path,
+        &[("content-type", "application/json")],
+        axum::body::Body::from(json!({ "reason": "asked to" }).to_string()),
+    );
+    assert_eq!(erased.status, 200, "{}", erased.text());
+    let envelope = at(&server, &format!("{RUNS}/r/envelope"), then);
+    assert_eq!(envelope["execution_status"], "RUNNING");
+    assert_eq!(at(&server, "/api/v1/traces/r", then)["total_steps"], 1);
+}
+
+#[test]
+fn what_a_long_run_was_is_refused_and_its_steps_are_not() {
+    let server = TestServer::new();
+    // Of 10,001 records and more; the first page is read at the size of now.
+    let steps: Vec<Value> = (0..10_001_u16).map(|number| span(3, number + 1)).collect();
+    for chunk in steps.chunks(2_500) {
+        server.spans(chunk);
+    }
+    let run = "03".repeat(16);
+    let first = server.get(&format!("{RUNS}/{run}/trace")).ok();
+    let whole = server.get(&format!("/api/v1/traces/{run}")).ok();
+    let then = first["as_of"].as_u64().unwrap();
+    assert_eq!(
+        (&first["has_more"], &whole["totals_as_of"]),
+        (&json!(true), &json!(then))
+    );
+    server.spans(&[span(3, 20_000)]);
+    for read in ["envelope", "replay"] {
+        let refused = server.get(&format!("{RUNS}/{run}/{read}?as_of={then}"));
+        assert_eq!(refused.problem(400), "as_of_too_far");
+    }
+    let next = |page: &Value| page["next_cursor"].as_str().unwrap().to_owned();
+    let second = server
+        .get(&format!("{RUNS}/{run}/trace?cursor={}", next(&first)))
+        .ok();
+    assert_eq!(
+        (second["steps"].as_array().unwrap().len(), &second["as_of"]),
+        (1, &json!(then))
+    );
+    let second = server
+        .get(&format!("/api/v1/traces/{run}?cursor={}", next(&whole)))
+        .ok();
+    assert_eq!(
+        second["totals_as_of"],
+        then + 1,
+        "its totals are of now, and say so"
+    );
+}
