@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use store::conformance::CLAIMS;
+use store::conformance::claims;
 use store::sqlite::{Access, SqliteStore};
 use store::{
     AppendError, Batch, BodyRow, CheckpointRow, Fault, FaultStore, Head, LeafBlock, LeafKey, LedgerRow,
@@ -94,7 +94,7 @@ fn filled() -> (tempfile::TempDir, SqliteStore) {
 
 #[test]
 fn sqlite_conforms() {
-    for (name, claim) in CLAIMS {
+    for (name, claim) in claims() {
         let (_folder, store) = fresh();
         println!("{name}");
         claim(&store);
@@ -103,7 +103,7 @@ fn sqlite_conforms() {
 
 #[test]
 fn the_fault_wrapper_conforms_while_nothing_is_armed() {
-    for (name, claim) in CLAIMS {
+    for (name, claim) in claims() {
         let (_folder, store) = fresh();
         println!("{name}");
         claim(&FaultStore::new(Arc::new(store)));
