@@ -27,6 +27,7 @@ mod lineage;
 mod matrix;
 mod oidc;
 mod once;
+mod once_decided;
 mod once_redis;
 mod once_vectors;
 mod openapi;
