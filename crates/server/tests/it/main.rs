@@ -30,6 +30,7 @@ mod logs_near_a_run;
 mod matrix;
 mod oidc;
 mod once;
+mod once_decided;
 mod once_redis;
 mod once_vectors;
 mod openapi;
