@@ -103,7 +103,7 @@ impl Verifier {
         if record(progress.findings, found_at) {
             // Unless these were mended meanwhile, and others came.
             self.keep(row, found_at, |now| {
-                now.recorded |= now.found_at == progress.found_at
+                now.recorded |= now.found_at == progress.found_at;
             });
         }
     }
@@ -238,7 +238,7 @@ impl Verifier {
             tracing::warn!(origin = row.origin, undecided = ?report.undecided, "verification could not tell");
             if errors > 0 {
                 self.keep(row, at, |progress| {
-                    progress.findings = progress.findings.max(errors)
+                    progress.findings = progress.findings.max(errors);
                 });
                 self.keep_findings(row, findings);
             }

@@ -518,7 +518,7 @@ mod tests {
             assert_eq!(recorded(), 1);
         }
         let verifier = Verifier::open(&app.ledger).unwrap();
-        verifier.record_found(&row, clock(), |..| {
+        verifier.record_found(&row, clock(), |_, _| {
             unreachable!("it is kept that it is on record")
         });
     }
