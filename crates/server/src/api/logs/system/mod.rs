@@ -87,6 +87,15 @@ struct Body {
 }
 
 impl SystemRecordOut {
+    /// What it is about, and not what it says in full.
+    fn without_details(self) -> Self {
+        Self {
+            details: None,
+            summary: String::new(),
+            ..self
+        }
+    }
+
     fn read(entry: &Entry) -> Result<Self, ApiError> {
         let header = entry.header()?;
         let word = entry.gone_word();
