@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
 use evidence::record::{
-    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView,
-    ReplayEnforced, RuleBroken, StepView, is_erasable,
+    BODY_BYTES_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView, ReplayEnforced, RuleBroken,
+    StepView, is_erasable,
 };
 use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
 use serde::Deserialize;
@@ -176,8 +176,8 @@ struct Doomed {
     row: ErasedRow,
     held_by: Vec<HeldBy>,
     output: Option<StepOutput>,
-    /// Its identity was its content; it is kept under a key.
-    is_known_by_key: bool,
+    /// Its identity, when that is a hash of its content: it goes too, or is kept under a key ([`known_again`]).
+    content: Option<Identity>,
 }
 
 impl Ledger {
@@ -263,22 +263,17 @@ fn write(
     planned: Option<Plan>,
     at: Timestamp,
 ) -> Result<Option<(Receipt, Plan)>, EraseError> {
-    let plan = match planned {
+    let mut plan = match planned {
         Some(planned) if still_holds(ledger.store(), tenant, &planned)? => planned,
         Some(_) => return Ok(None),
         None => plan(ledger, tenant, asked, at)?,
     };
     // Holds may have been placed since.
     may_go(ledger, tenant, &plan.doomed, at)?;
+    // After all that may refuse it, as it may make the key.
+    known_again(ledger, tenant, &mut plan)?;
     let mut salts = tenant.salts();
-    let (reason, redactions) = reason_kept(salts.rules(), &asked.reason);
-    let erasure = ErasurePerformed {
-        erased: plan.doomed.iter().map(|doomed| doomed.kept).collect(),
-        only: asked.only,
-        principal: asked.principal.clone(),
-        reason,
-        redactions,
-    };
+    let erasure = performed(tenant, asked, &plan.doomed);
     erasure.check()?;
     let body = erasure.encode();
     let draft = Draft::alone_clean(
@@ -295,6 +290,49 @@ fn write(
     };
     let receipt = sequencer.submit_erasing_now(tenant, draft, erasing, at)??.receipt;
     Ok(Some((receipt, plan)))
+}
+
+/// What is recorded of it.
+fn performed(tenant: &Tenant, asked: &EraseAsked, doomed: &[Doomed]) -> ErasurePerformed {
+    let (reason, redactions) = reason_kept(tenant.salts().rules(), &asked.reason);
+    ErasurePerformed {
+        erased: doomed.iter().map(|doomed| doomed.kept).collect(),
+        only: asked.only,
+        principal: asked.principal.clone(),
+        reason,
+        redactions,
+    }
+}
+
+/// Keeps by what records are known again whose identity is their content: only the one that was asked for may be such
+/// a one, those that go with it are named otherwise. On the sequencer's thread, so that nobody else names a record so.
+fn known_again(ledger: &Ledger, tenant: &Tenant, plan: &mut Plan) -> Result<(), EraseError> {
+    for doomed in &mut plan.doomed {
+        // Without a row in a run nothing is looked up by its identity.
+        let Some((content, row)) = doomed.content.zip(doomed.row.run_record.as_mut()) else {
+            continue;
+        };
+        let what = match ledger.inner.erased_key.keep(&tenant.tenant_id, content) {
+            Ok(keyed) => {
+                // The repeat of what was erased before, written while the key was away: the first keeps the name.
+                let named = ledger.store().run_record_find(row.run, &keyed)?;
+                if named.is_some_and(|named| named.leaf != row.leaf) {
+                    continue;
+                }
+                (doomed.kept.identity, row.identity) = (Some(keyed), Some(keyed));
+                "a keyed hash of it, by which a repeat is known: with keys/erased.key a guess can be tested"
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what is erased is a record again when it is sent again");
+                "nothing by which a repeat is known, as keys/erased.key cannot be had: sent again it is a record again"
+            }
+        };
+        plan.remains.push(Remains {
+            record: Some((doomed.kept.record_id, doomed.kind)),
+            what,
+        });
+    }
+    Ok(())
 }
 
 /// Whether nothing came in between: no record of the run, no erasure.
@@ -352,7 +390,7 @@ fn plan(
         return Err(EraseError::Kept(header.kind.as_str()));
     }
     let mut plan = Plan {
-        doomed: vec![doom(ledger, record.leaf, &header, body)?],
+        doomed: vec![doom(record.leaf, &header, body)?],
         run: None,
         erasures,
         remains: Vec::new(),
@@ -367,41 +405,22 @@ fn plan(
     }
     elsewhere(ledger, tenant, &hashes, &mut plan)?;
     plan.remains.extend(always_left(&header));
-    if plan.doomed[0].is_known_by_key {
-        plan.remains.push(Remains {
-            record: Some((header.id, header.kind)),
-            what: "a keyed hash of it, by which a repeat is known: with keys/erased.key a guess can be tested",
-        });
-    }
+    performed(tenant, asked, &plan.doomed).check()?;
     may_go(ledger, tenant, &plan.doomed, at)?;
-    if plan.doomed.len() > ERASED_RECORDS_MAX {
-        let rule = ErasurePerformed {
-            erased: plan.doomed.iter().map(|doomed| doomed.kept).collect(),
-            only: false,
-            principal: String::new(),
-            reason: "-".to_owned(),
-            redactions: None,
-        };
-        rule.check()?;
-    }
     Ok(plan)
 }
 
-fn doom(ledger: &Ledger, leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, EraseError> {
+fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, EraseError> {
     let facts = Facts::read(header, body).map_err(|error| RecordError::Body {
         leaf: leaf.leaf_index(),
         reason: error.to_string(),
     })?;
     let (before, after) = (facts.facets(header), facet::erased(header));
-    let mut kept = ErasedRecord::of(header, &facts, body);
-    let mut is_known_by_key = false;
-    if header.run.is_some()
-        && kept.identity.is_none()
-        && let Some(content) = Identity::of_record(header, &facts, body)
-    {
-        kept.identity = ledger.inner.erased_key.keep(&header.tenant_id, content);
-        is_known_by_key = kept.identity.is_some();
-    }
+    let kept = ErasedRecord::of(header, &facts, body);
+    let content = match kept.identity {
+        Some(_) => None,
+        None => Identity::of_record(header, &facts, body),
+    };
     let run_id = header.run.as_ref().map(|run| &*run.run_id);
     Ok(Doomed {
         kept,
@@ -409,7 +428,7 @@ fn doom(ledger: &Ledger, leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Res
         recorded_at: header.recorded_at,
         held_by: HeldBy::of(header.id, run_id, &before),
         output: output_of(header.kind, body),
-        is_known_by_key,
+        content,
         row: ErasedRow {
             leaf,
             facets_gained: after
@@ -543,7 +562,7 @@ fn with_run(
                     what,
                 }),
                 Some(_) => {
-                    let mut doomed = doom(ledger, row.leaf, &header_there, there)?;
+                    let mut doomed = doom(row.leaf, &header_there, there)?;
                     doomed.row.run_record = kept_row(row, doomed.kept.identity);
                     plan.doomed.push(doomed);
                 }

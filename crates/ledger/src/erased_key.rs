@@ -9,13 +9,13 @@
 //!
 //! Source: SPEC 3, 11.6; docs/formats.md, "Identities".
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use evidence::{Identity, Kind, sha256};
 
 use crate::Draft;
-use crate::once::Vault;
+use crate::once::{OnceError, Vault};
 
 /// The key's file, beside the ledgers' keys.
 const FILE: &str = "erased.key";
@@ -24,52 +24,56 @@ const FILE: &str = "erased.key";
 #[derive(Debug)]
 pub(crate) struct ErasedKey {
     vault: Vault,
-    file: PathBuf,
-    /// Without the file nothing was ever kept, and nothing need be looked for.
-    made: AtomicBool,
+    /// The key is in memory. Without a file nothing was ever kept, and nothing need be looked for.
+    usable: AtomicBool,
 }
 
 impl ErasedKey {
-    /// Of a folder of keys.
-    pub(crate) fn new(folder: &Path) -> Self {
+    /// Of a folder of keys. A file that is there is read now, and never again: one that comes back, or that nobody
+    /// else may read any more, counts from the next start, or from the next erasure that needs it.
+    pub(crate) fn open(folder: &Path) -> Self {
         let file = folder.join(FILE);
+        let vault = Vault::new(&file);
+        let usable = file.exists()
+            && vault
+                .ready()
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "what was erased is a record again when it is sent again");
+                })
+                .is_ok();
         Self {
-            vault: Vault::new(&file),
-            made: AtomicBool::new(file.exists()),
-            file,
+            vault,
+            usable: AtomicBool::new(usable),
         }
     }
 
-    /// What is kept of an identity; `None`: the key cannot be had, and a repeat will be a record again.
-    pub(crate) fn keep(&self, tenant_id: &str, identity: Identity) -> Option<Identity> {
+    /// What is kept of an identity. The file is made when there is none.
+    ///
+    /// # Errors
+    /// The key cannot be had: a repeat will be a record again.
+    pub(crate) fn keep(&self, tenant_id: &str, identity: Identity) -> Result<Identity, OnceError> {
         let kept = self.keyed(tenant_id, identity)?;
-        self.made.store(true, Ordering::Release);
-        Some(kept)
+        self.usable.store(true, Ordering::Release);
+        Ok(kept)
     }
 
     /// As what a draft would be on record if it had been erased; `None`: its identity is kept as it is, or none is.
     pub(crate) fn known_as(&self, tenant_id: &str, draft: &Draft) -> Option<Identity> {
-        if !self.made.load(Ordering::Acquire) {
+        if !self.usable.load(Ordering::Acquire) {
             return None;
         }
         let identity = draft.identity.filter(|_| is_content(draft))?;
-        self.keyed(tenant_id, identity)
+        // In memory: nothing is left to fail.
+        self.keyed(tenant_id, identity).ok()
     }
 
-    fn keyed(&self, tenant_id: &str, identity: Identity) -> Option<Identity> {
+    fn keyed(&self, tenant_id: &str, identity: Identity) -> Result<Identity, OnceError> {
         // A tenant has no 0x00 in its name, so no two tenants' identities meet.
         let named = [tenant_id.as_bytes(), &[0], identity.as_bytes()].concat();
-        match self.vault.keyed(&sha256(&named)) {
-            Ok(keyed) => {
-                let mut bytes = [0; 16];
-                bytes.copy_from_slice(&keyed[..16]);
-                Some(Identity::from_bytes(bytes))
-            }
-            Err(error) => {
-                tracing::warn!(file = %self.file.display(), %error, "what was erased is not known when it is sent again");
-                None
-            }
-        }
+        let keyed = self.vault.keyed(&sha256(&named))?;
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&keyed[..16]);
+        Ok(Identity::from_bytes(bytes))
     }
 }
 
@@ -92,21 +96,17 @@ mod tests {
     #[test]
     fn what_is_kept_of_an_identity_is_neither_it_nor_anothers() {
         let folder = tempfile::tempdir().unwrap();
-        let key = ErasedKey::new(folder.path());
+        let key = ErasedKey::open(folder.path());
         let line = Identity::lineage(Kind::LineageEvidence, &[7; 32]);
+        assert!(!folder.path().join(FILE).exists(), "made when it is needed");
         let kept = key.keep("a", line).unwrap();
         assert_ne!(kept, line);
-        assert_ne!(key.keep("b", line), Some(kept), "another tenant's");
-        assert_eq!(
-            ErasedKey::new(folder.path()).keep("a", line),
-            Some(kept),
-            "after a restart"
-        );
+        assert_ne!(key.keep("b", line).unwrap(), kept, "another tenant's");
+        let again = ErasedKey::open(folder.path());
+        assert!(again.usable.load(Ordering::Acquire), "read at the opening");
+        assert_eq!(again.keep("a", line).unwrap(), kept, "after a restart");
         std::fs::remove_file(folder.path().join(FILE)).unwrap();
-        assert_ne!(
-            ErasedKey::new(folder.path()).keep("a", line),
-            Some(kept),
-            "without the key file"
-        );
+        let other = ErasedKey::open(folder.path());
+        assert_ne!(other.keep("a", line).unwrap(), kept, "without the key file");
     }
 }

@@ -136,7 +136,7 @@ impl Ledger {
         if store.ledgers_list()?.is_empty() {
             create_ledger(store.as_ref(), &keys, &mut high_water, instance)?;
         }
-        let erased_key = crate::erased_key::ErasedKey::new(&options.keys());
+        let erased_key = crate::erased_key::ErasedKey::open(&options.keys());
         let inner = Arc::new(Inner {
             options,
             store,

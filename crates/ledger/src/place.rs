@@ -51,7 +51,8 @@ pub(crate) struct Placer<'a> {
     random: &'a mut Salts,
     next_run: u64,
     last_recorded_at: Timestamp,
-    erased_key: &'a ErasedKey,
+    /// As what drafts are on record if the same was erased before, by what their content names them.
+    erased_as: HashMap<Identity, Identity>,
     batch: Batch,
     entries: Vec<u8>,
     entries_first: u64,
@@ -115,7 +116,11 @@ impl<'a> Placer<'a> {
             last_recorded_at,
             erased_key,
         } = place;
-        let query = query_of(drafts, |draft| erased_key.known_as(tenant_id, draft));
+        let erased_as: HashMap<Identity, Identity> = drafts
+            .clone()
+            .filter_map(|draft| draft.identity.zip(erased_key.known_as(tenant_id, draft)))
+            .collect();
+        let query = query_of(drafts, &erased_as);
         let known = store.batch_lookup(tenant_no, &query)?;
         let mut placer = Self {
             store,
@@ -127,7 +132,7 @@ impl<'a> Placer<'a> {
             random,
             next_run,
             last_recorded_at,
-            erased_key,
+            erased_as,
             batch: Batch::new(ledger_no, tenant_no, head),
             entries: Vec::with_capacity(codec::BLOCK_LEAVES_MAX * 512),
             entries_count: 0,
@@ -224,7 +229,7 @@ impl<'a> Placer<'a> {
 
     /// As what a draft is on record if the same was written and erased before.
     fn erased_as(&self, draft: &Draft) -> Option<Identity> {
-        self.erased_key.known_as(self.tenant_id, draft)
+        self.erased_as.get(&draft.identity?).copied()
     }
 
     /// The one lookup asks for an environment under the run that its draft names. When the trace belongs to
@@ -602,8 +607,13 @@ fn is_posted_evidence(draft: &Draft) -> bool {
 /// What is asked for; `erased_as` says as what else a draft may be on record.
 fn query_of<'d>(
     drafts: impl Iterator<Item = &'d Draft>,
-    erased_as: impl Fn(&Draft) -> Option<Identity>,
+    erased_as: &HashMap<Identity, Identity>,
 ) -> BatchQuery {
+    let names = |draft: &Draft| {
+        let identity = draft.identity;
+        let erased = identity.and_then(|identity| erased_as.get(&identity).copied());
+        identity.into_iter().chain(erased)
+    };
     let mut query = BatchQuery::default();
     let mut ids: HashSet<&str> = HashSet::new();
     let mut traces: HashSet<TraceKey> = HashSet::new();
@@ -614,7 +624,7 @@ fn query_of<'d>(
                 if ids.insert(run_id) {
                     query.run_ids.push(run_id.to_string());
                 }
-                for identity in draft.identity.into_iter().chain(erased_as(draft)) {
+                for identity in names(draft) {
                     query.by_run_id.push((run_id.to_string(), identity));
                 }
                 if is_posted_evidence(draft) {
@@ -636,7 +646,7 @@ fn query_of<'d>(
                 if traces.insert(key.clone()) {
                     query.traces.push(key.clone());
                 }
-                for identity in draft.identity.into_iter().chain(erased_as(draft)) {
+                for identity in names(draft) {
                     // A trace not seen before may join a run that has the span already (another trace id cannot,
                     // but an environment can).
                     if draft.kind == Kind::EvidenceEnvironment {

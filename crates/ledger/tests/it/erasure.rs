@@ -19,7 +19,8 @@ use crate::bed::{
     tamper,
 };
 
-fn asked(placed: &Placed) -> EraseAsked {
+/// What is asked for to erase a record.
+pub fn asked(placed: &Placed) -> EraseAsked {
     EraseAsked {
         record_id: placed.receipt.record_id,
         reason: "asked for by the person".into(),
@@ -28,7 +29,7 @@ fn asked(placed: &Placed) -> EraseAsked {
     }
 }
 
-fn erase(bed: &TestLedger, tenant: &Arc<Tenant>, placed: &Placed) -> Result<Erasure, EraseError> {
+pub fn erase(bed: &TestLedger, tenant: &Arc<Tenant>, placed: &Placed) -> Result<Erasure, EraseError> {
     bed.ledger.erase(tenant, &asked(placed), bed.now())
 }
 
@@ -51,7 +52,7 @@ fn body_of(ledger: &Ledger, tenant: &Arc<Tenant>, id: RecordId) -> Option<Vec<u8
 
 /// The auditor finds nothing, and says how much is erased.
 #[track_caller]
-fn check_erased(bed: &TestLedger, erased: u64) {
+pub fn check_erased(bed: &TestLedger, erased: u64) {
     bed.check();
     let report = bed.report();
     assert_eq!(report.flags, [format!("ERASED {erased}")]);

@@ -14,6 +14,7 @@ mod background;
 mod bed;
 mod checkpoints;
 mod erased_facets;
+mod erased_key;
 mod erasure;
 mod facets;
 mod failures;
