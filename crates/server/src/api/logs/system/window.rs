@@ -12,6 +12,7 @@ use store::{FacetQuery, LeafKey};
 use utoipa::IntoParams;
 
 use super::super::entries::Entry;
+use super::super::shared::Item;
 use super::SystemRecordOut;
 use super::surroundings::{Stretch, recorded_around, surroundings, within};
 use crate::ApiError;
