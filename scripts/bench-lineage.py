@@ -3,7 +3,7 @@
 verification of a log of a million lines, and a drill in a CSV that is larger than memory should be.
 With --pandas the first drill by a pandas script too, in the same run.
 
-    scripts/bench lineage [--pandas] [--rows N] [--ids N] [--stream-gb G (2; 0: none)] [--strict]
+    scripts/bench lineage [--pandas] [--rows N] [--ids N] [--lines N] [--stream-gb G (2; 0: none)] [--strict]
 
 The files are made anew in a temporary folder (TMPDIR); the same arguments give the same bytes.
 """

@@ -88,7 +88,7 @@ pub use rebuild::{rebuild, rebuild_with};
 pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records, run_of};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use retention::{RetentionError, RetentionSettings};
-pub use run_at::{FOLDED_RECORDS_MAX, RunAt, run_at};
+pub use run_at::{FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, RunAt, run_at, run_changed_since};
 pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places, step_places_at};

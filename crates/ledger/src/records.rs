@@ -1,10 +1,11 @@
 //! Reading records back: by id, by leaf, by run.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use evidence::record::BODY_BYTES_MAX;
 use evidence::{Header, HeaderError, RecordId, Timestamp};
-use store::{FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError, codec};
+use store::{BodyRow, FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError, codec};
 use tlog::Hash;
 
 use crate::blocks::{Block, Blocks};
@@ -28,6 +29,9 @@ pub const FOUND_RECORDS_MAX: u32 = 1_000;
 /// Bodies on a page of [`Records::find`], in bytes; the one that passes it is the page's last. With a body of
 /// 16 MiB at most a page stays below 24 MiB.
 pub const FOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Leaves read at once by [`Records::each`]: a block holds some of them, and 64 of the longest are 4 MiB.
+const HEADERS_READ: usize = 64;
 
 /// Records found by their facets.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +74,21 @@ pub enum RecordError {
 }
 
 impl Record {
+    /// A leaf and what is stored of its body.
+    fn of(leaf: LeafKey, header: Vec<u8>, body: Body<BodyRow>) -> Result<Self, RecordError> {
+        let body = match body {
+            Body::There(row) => {
+                let body = codec::unpack(&row.body, BODY_BYTES_MAX);
+                Body::There(body.map_err(|error| RecordError::Body {
+                    leaf: leaf.leaf_index(),
+                    reason: error.to_string(),
+                })?)
+            }
+            Body::Gone(gone) => Body::Gone(gone),
+        };
+        Ok(Self { leaf, header, body })
+    }
+
     /// The header.
     pub fn header(&self) -> Result<Header<'_>, RecordError> {
         Header::decode(&self.header).map_err(|source| RecordError::Header {
@@ -139,6 +158,32 @@ impl Records {
     /// The records at the given leaves, in their order.
     pub fn read(&self, leaves: &[LeafKey]) -> Result<Vec<Record>, RecordError> {
         put_together(self.store(), leaves, self.headers(leaves)?)
+    }
+
+    /// Calls `each` with the records at the given leaves, in their order, until it breaks off. A few of them are held
+    /// at once, by their bytes: a body may be 16 MiB.
+    ///
+    /// # Errors
+    /// One cannot be read, or those of `each`.
+    pub fn each<E: From<RecordError>>(
+        &self,
+        leaves: &[LeafKey],
+        mut each: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        for chunk in leaves.chunks(HEADERS_READ) {
+            let mut headers = self.headers(chunk)?.into_iter();
+            let mut broke_off = false;
+            crate::body::each_stored(self.store(), chunk, |leaf, body| {
+                let header = headers.next().unwrap_or_default();
+                let went_on = each(Record::of(leaf, header, body)?)?;
+                broke_off = went_on.is_break();
+                Ok::<_, E>(went_on)
+            })?;
+            if broke_off {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Records by their facets, a page of at most [`FOUND_RECORDS_MAX`], less when it is full by bytes.
@@ -278,19 +323,7 @@ fn put_together(
         .iter()
         .zip(headers)
         .zip(bodies)
-        .map(|((&leaf, header), body)| {
-            let body = match body {
-                Body::There(row) => {
-                    let body = codec::unpack(&row.body, BODY_BYTES_MAX);
-                    Body::There(body.map_err(|error| RecordError::Body {
-                        leaf: leaf.leaf_index(),
-                        reason: error.to_string(),
-                    })?)
-                }
-                Body::Gone(gone) => Body::Gone(gone),
-            };
-            Ok(Record { leaf, header, body })
-        })
+        .map(|((&leaf, header), body)| Record::of(leaf, header, body))
         .collect()
 }
 

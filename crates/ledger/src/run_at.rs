@@ -7,17 +7,22 @@
 //! Source: SPEC 2.6 (`as_of`).
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts};
 use evidence::{Header, Kind, RunState};
-use store::{Gone, LeafKey, RunRow, Store, codec};
+use store::{Gone, LeafKey, RunRecordRow, RunRow, Store, codec};
 
 use crate::{Body, RecordError};
 
-/// Most records of a run that are folded anew for one read: with their bodies some 0.1 s.
+/// Most records of a run that are folded anew for one read: some 0.1 s, with bodies as they mostly are.
 pub const FOLDED_RECORDS_MAX: usize = 10_000;
 
-/// Rows, leaves and bodies held at once.
+/// Most bytes of their bodies, unpacked: as many as 10,000 of 3 KiB, some 0.2 s to unpack and parse. A read with
+/// `as_of` costs its sender nothing, and a body may have 16 MiB.
+pub const FOLDED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Rows and leaves held at once.
 const ROWS_READ: u32 = 256;
 
 /// What a run was.
@@ -27,10 +32,20 @@ pub enum RunAt {
     Now,
     /// This, with these traces, in the order of their ids.
     Then(Box<RunState>, Vec<String>),
-    /// It has changed since, and before that it had more than [`FOLDED_RECORDS_MAX`] records.
+    /// It has changed since, and before that it had more than [`FOLDED_RECORDS_MAX`] records, or they more than
+    /// [`FOLDED_BYTES_MAX`].
     Long,
     /// It has changed since, and a record of before is in an archive, or missing.
     Archived,
+}
+
+/// Whether a run has a record at the leaf `as_of` or behind it.
+///
+/// # Errors
+/// The store cannot answer.
+pub fn run_changed_since(store: &dyn Store, run: &RunRow, as_of: LeafKey) -> Result<bool, RecordError> {
+    let newest = store.run_records(run.key, run.state.record_count.saturating_sub(1), 1)?;
+    Ok(newest.first().is_some_and(|row| row.leaf >= as_of))
 }
 
 /// What a run was before the leaf `as_of`.
@@ -38,35 +53,37 @@ pub enum RunAt {
 /// # Errors
 /// A record cannot be read.
 pub fn run_at(store: &dyn Store, run: &RunRow, as_of: LeafKey) -> Result<RunAt, RecordError> {
-    let newest = store.run_records(run.key, run.state.record_count.saturating_sub(1), 1)?;
-    if newest.first().is_none_or(|row| row.leaf < as_of) {
+    if !run_changed_since(store, run, as_of)? {
         return Ok(RunAt::Now);
     }
-    let (mut state, mut traces, mut from) = (None::<RunState>, BTreeSet::new(), 0);
+    // Told at once, and not after all the others were read.
+    let one_more = store.run_records(run.key, FOLDED_RECORDS_MAX as u64, 1)?;
+    if one_more.first().is_some_and(|row| row.leaf < as_of) {
+        return Ok(RunAt::Long);
+    }
+    let (mut state, mut traces, mut from, mut bytes) = (None::<RunState>, BTreeSet::new(), 0, 0);
     loop {
         let mut rows = store.run_records(run.key, from, ROWS_READ)?;
         rows.retain(|row| row.leaf < as_of);
         let Some(last) = rows.last() else { break };
         from = last.run_seq.saturating_add(1);
-        if from > FOLDED_RECORDS_MAX as u64 {
-            return Ok(RunAt::Long);
-        }
         let leaves: Vec<LeafKey> = rows.iter().map(|row| row.leaf).collect();
-        let headers = crate::records::headers(store, &leaves)?;
-        for (row, leaf) in rows.iter().zip(&headers) {
-            let index = row.leaf.leaf_index();
-            let header =
-                Header::decode(leaf).map_err(|source| RecordError::Header { leaf: index, source })?;
-            let facts = if adds_up(row.kind) {
-                match facts_of(store, row.leaf, &header, row.step_index)? {
-                    Some(facts) => facts,
-                    None => return Ok(RunAt::Archived),
-                }
-            } else {
-                Facts::Other
-            };
+        let leaves = crate::records::headers(store, &leaves)?;
+        let mut headers = Vec::with_capacity(rows.len());
+        for (row, leaf) in rows.iter().zip(&leaves) {
+            headers.push(Header::decode(leaf).map_err(|source| RecordError::Header {
+                leaf: row.leaf.leaf_index(),
+                source,
+            })?);
+        }
+        let facts = match facts_of(store, &rows, &headers, &mut bytes)? {
+            Said::All(facts) => facts,
+            Said::Long => return Ok(RunAt::Long),
+            Said::Archived => return Ok(RunAt::Archived),
+        };
+        for (header, facts) in headers.iter().zip(&facts) {
             traces.extend(header.trace_id.as_deref().map(str::to_owned));
-            match (&mut state, &facts) {
+            match (&mut state, facts) {
                 (None, Facts::RunStarted(started)) => {
                     traces.insert(started.trace_id.clone());
                     state = Some(RunState::start(started, header.recorded_at));
@@ -93,32 +110,63 @@ pub(crate) const fn adds_up(kind: Kind) -> bool {
     )
 }
 
-/// What a stored record says; `None`: it is archived, or missing.
+/// What records say.
+enum Said {
+    /// Of each record, in their order.
+    All(Vec<Facts>),
+    /// Their bodies are longer than [`FOLDED_BYTES_MAX`], with those of before.
+    Long,
+    /// A body is archived, or missing.
+    Archived,
+}
+
+/// What records say of a run; `bytes` is what their bodies came to, and those of the records before.
 fn facts_of(
     store: &dyn Store,
-    leaf: LeafKey,
-    header: &Header<'_>,
-    step_index: Option<u32>,
-) -> Result<Option<Facts>, RecordError> {
-    let unreadable = |reason: String| RecordError::Body {
-        leaf: leaf.leaf_index(),
-        reason,
-    };
-    match crate::body::stored(store, &[leaf])?.pop() {
-        Some(Body::There(row)) => {
-            let body =
-                codec::unpack(&row.body, BODY_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
-            let facts = Facts::read(header, &body).map_err(|error| unreadable(error.to_string()))?;
-            Ok(Some(facts))
-        }
-        Some(Body::Gone(Gone::Erased)) => {
-            let kept = ErasedRecord {
-                record_id: header.id,
-                identity: None,
-                step_index,
-            };
-            Ok(Some(Facts::erased(header, &kept)))
-        }
-        _ => Ok(None),
-    }
+    rows: &[RunRecordRow],
+    headers: &[Header<'_>],
+    bytes: &mut usize,
+) -> Result<Said, RecordError> {
+    let told: Vec<usize> = (0..rows.len())
+        .filter(|&place| adds_up(rows[place].kind))
+        .collect();
+    let leaves: Vec<LeafKey> = told.iter().map(|&place| rows[place].leaf).collect();
+    let mut said = Said::All(vec![Facts::Other; rows.len()]);
+    let (mut places, mut body) = (told.into_iter(), Vec::new());
+    crate::body::each_stored::<RecordError>(store, &leaves, |leaf, stored| {
+        let (Some(place), Said::All(facts)) = (places.next(), &mut said) else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let header = &headers[place];
+        facts[place] = match stored {
+            Body::There(row) => {
+                let unreadable = |reason: String| RecordError::Body {
+                    leaf: leaf.leaf_index(),
+                    reason,
+                };
+                codec::unpack_into(&row.body, BODY_BYTES_MAX, &mut body)
+                    .map_err(|error| unreadable(error.to_string()))?;
+                *bytes += body.len();
+                if *bytes > FOLDED_BYTES_MAX {
+                    said = Said::Long;
+                    return Ok(ControlFlow::Break(()));
+                }
+                Facts::read(header, &body).map_err(|error| unreadable(error.to_string()))?
+            }
+            Body::Gone(Gone::Erased) => {
+                let kept = ErasedRecord {
+                    record_id: header.id,
+                    identity: None,
+                    step_index: rows[place].step_index,
+                };
+                Facts::erased(header, &kept)
+            }
+            Body::Gone(_) => {
+                said = Said::Archived;
+                return Ok(ControlFlow::Break(()));
+            }
+        };
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(said)
 }

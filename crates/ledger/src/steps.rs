@@ -5,6 +5,7 @@
 //! hash of the others stay as they were when the trace ended.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use evidence::record::{BODY_BYTES_MAX, StepView};
 use evidence::{Kind, Timestamp};
@@ -16,7 +17,7 @@ use crate::{Body, RecordError};
 /// Rows of a run read at once.
 const ROWS_READ: u32 = 10_000;
 
-/// Bodies of a run held at once: four of the largest are 64 MiB.
+/// Bodies held at once where only the ids of spans are wanted: four of the largest are 64 MiB.
 const BODIES_READ: usize = 4;
 
 /// Most steps of one run that are put in order: 40 bytes each, 40 MB.
@@ -140,20 +141,21 @@ pub fn for_each_step(
     places: &[StepPlace],
     mut each: impl FnMut(&StepPlace, Body<&[u8]>) -> Result<(), RecordError>,
 ) -> Result<(), RecordError> {
-    let mut body = Vec::new();
-    for chunk in places.chunks(BODIES_READ) {
-        let leaves: Vec<LeafKey> = chunk.iter().map(|place| place.leaf).collect();
-        for (place, stored) in chunk.iter().zip(crate::body::stored(store, &leaves)?) {
-            match stored {
-                Body::There(row) => {
-                    unpack(&row, &mut body)?;
-                    each(place, Body::There(&body))?;
-                }
-                Body::Gone(gone) => each(place, Body::Gone(gone))?,
+    let leaves: Vec<LeafKey> = places.iter().map(|place| place.leaf).collect();
+    let (mut body, mut rest) = (Vec::new(), places.iter());
+    crate::body::each_stored(store, &leaves, |_, stored| {
+        let Some(place) = rest.next() else {
+            return Ok(ControlFlow::Break(()));
+        };
+        match stored {
+            Body::There(row) => {
+                unpack(&row, &mut body)?;
+                each(place, Body::There(&body))?;
             }
+            Body::Gone(gone) => each(place, Body::Gone(gone))?,
         }
-    }
-    Ok(())
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 /// The step hashes and root hash of SPEC 4.2, late steps left out; and how many steps they cover.

@@ -286,7 +286,7 @@ impl Store for FaultStore {
             end: u64,
             visit: &mut dyn FnMut(BodyRef<'_>) -> ControlFlow<()>
         ) -> ();
-        fn bodies_get(leaves: &[LeafKey]) -> Vec<BodyRow>;
+        fn bodies_page(leaves: &[LeafKey], bytes_max: usize) -> (Vec<BodyRow>, usize);
         fn bodies_there(leaves: &[LeafKey]) -> Vec<LeafKey>;
         fn bodies_gone(leaves: &[LeafKey]) -> Vec<Gone>;
         fn run_find(tenant_no: u32, run_id: &str) -> Option<RunRow>;

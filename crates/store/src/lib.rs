@@ -137,7 +137,13 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Bodies of the given leaves, in their order; erased ones are absent.
-    fn bodies_get(&self, leaves: &[LeafKey]) -> Result<Vec<BodyRow>, StoreError>;
+    fn bodies_get(&self, leaves: &[LeafKey]) -> Result<Vec<BodyRow>, StoreError> {
+        Ok(self.bodies_page(leaves, usize::MAX)?.0)
+    }
+
+    /// The same of the first of these leaves: as many as come to that many bytes as stored, and the one that passes
+    /// it. And how many leaves were looked at, at least one of those given.
+    fn bodies_page(&self, leaves: &[LeafKey], bytes_max: usize) -> Result<(Vec<BodyRow>, usize), StoreError>;
 
     /// Which of the given leaves have a body, in their order; none is read for it.
     fn bodies_there(&self, leaves: &[LeafKey]) -> Result<Vec<LeafKey>, StoreError>;

@@ -17,7 +17,7 @@ use crate::reads::Reads;
 use crate::rest::Rest;
 use crate::served::Server;
 use crate::stats::round;
-use crate::{disk, peers};
+use crate::{beside, disk, peers};
 
 /// Spans of the peers: enough for a steady rate, a tenth of the time of the server's own.
 const PEER_SPANS: u64 = 100_000;
@@ -314,7 +314,7 @@ impl Bench {
         // The small one first: a folder that an earlier part made is the large one, with its own list of runs.
         let fewer = self.compare.map(|spans| self.reads_of_fewer(spans)).transpose()?;
         let data = self.filled()?;
-        let (reading, load, memory) = self.read_while_ingesting(&data, "runs.txt")?;
+        let (reading, load, memory) = self.read_while_ingesting(&data, self.spans, "runs.txt")?;
         // Less than was to come means that the machine had no room for the reads either.
         figures.push(at_least(
             "ingest meanwhile",
@@ -361,13 +361,14 @@ impl Bench {
         otlp.runs_out = Some(self.dir.join("runs-fewer.txt"));
         otlp.run()?;
         server.stop()?;
-        let (reading, load, _) = self.read_while_ingesting(&data, "runs-fewer.txt")?;
+        let (reading, load, _) = self.read_while_ingesting(&data, spans, "runs-fewer.txt")?;
         std::fs::remove_dir_all(&data)?;
         Ok((reading, load))
     }
 
-    /// Latencies of the reads, the load beside them, and the server's memory.
-    fn read_while_ingesting(&self, data: &Path, runs: &str) -> Result<(Value, Value, u64)> {
+    /// Latencies of the reads, the load beside them, and the server's memory. Beside the spans there are system records,
+    /// points and audit entries, loaded before.
+    fn read_while_ingesting(&self, data: &Path, spans: u64, runs: &str) -> Result<(Value, Value, u64)> {
         let server = Server::start(&self.binary, data)?;
         let reads = Reads {
             server: server.address,
@@ -375,6 +376,12 @@ impl Bench {
             seconds: self.seconds,
             runs: Some(self.dir.join(runs)),
         };
+        let known = reads.known(&mut Connection::new(server.address, None))?;
+        let beside = beside::load(server.address, spans, &known)?;
+        println!(
+            "reads of {} spans, and beside them {beside}",
+            number(spans as f64)
+        );
         let stop = AtomicBool::new(false);
         let mut otlp = self.otlp(&server, u64::MAX / 2, READS_INGEST);
         otlp.runs_out = None;
@@ -386,7 +393,8 @@ impl Bench {
             stop.store(true, Ordering::Relaxed);
             (reading, load.join().unwrap())
         });
-        let (reading, load) = (reading?, load?);
+        let (mut reading, load) = (reading?, load?);
+        reading["beside"] = beside;
         let memory = server.memory_peak()?;
         server.stop()?;
         Ok((reading, load, memory))

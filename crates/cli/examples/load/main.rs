@@ -17,6 +17,7 @@
 )]
 
 mod bench;
+mod beside;
 mod costs;
 mod disk;
 mod figure;

@@ -32,7 +32,7 @@ const LIST: &str = "/api/v1/logs/llm-runs";
 const SYSTEM: &str = "/api/v1/logs/system";
 const AUDIT: &str = "/api/v1/logs/audit";
 
-/// Reads of SPEC 5. The list is read in three ways, whose names begin alike.
+/// Reads of SPEC 5. Some lists are read in other ways too, whose names begin alike.
 const OPERATIONS: usize = 19;
 const LIST_AGAIN: &str = "list_";
 
@@ -78,6 +78,8 @@ impl Reads {
                 reads.push((name, format!("{SYSTEM}/{run}/{read}")));
             }
             reads.push(("system", SYSTEM.to_owned()));
+            reads.push(("list_system_filtered", format!("{SYSTEM}?severity=ERROR")));
+            reads.push(("list_audit_filtered", format!("{AUDIT}?event_type=LimitBreached")));
             reads.push(("system_audit", format!("{SYSTEM}/audit")));
             reads.push(("audit", AUDIT.to_owned()));
             reads.push(("audit_entry", format!("{AUDIT}/entries/{entry}")));
@@ -118,7 +120,7 @@ impl Reads {
         Ok(json!({"runs": runs.len(), "latency_ms": figures}))
     }
 
-    fn known(&self, connection: &mut Connection) -> Result<Vec<String>> {
+    pub(crate) fn known(&self, connection: &mut Connection) -> Result<Vec<String>> {
         if let Some(path) = &self.runs {
             return Ok(std::fs::read_to_string(path)?
                 .lines()

@@ -33,7 +33,7 @@ pub(crate) struct Rest {
 }
 
 #[derive(Default)]
-struct Posted {
+pub(crate) struct Posted {
     records: u64,
     retried: u64,
     latencies: Vec<Duration>,
@@ -97,7 +97,8 @@ impl Rest {
     }
 }
 
-fn post(
+/// Posts a record, again while there is no room for it; its receipt must be in the answer.
+pub(crate) fn post(
     connection: &mut Connection,
     posted: &mut Posted,
     path: &str,

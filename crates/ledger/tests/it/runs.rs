@@ -1,5 +1,7 @@
 //! The life of a run: started, stepped, ended once; what comes late; what falls silent.
 
+use std::ops::ControlFlow;
+
 use evidence::record::RunCompleted;
 use evidence::{ExecutionStatus, TraceStatus, hex_string, sha256};
 use ledger::{Rejection, RunAt, SettleError, for_each_step, run_at, step_places, step_places_at};
@@ -430,6 +432,67 @@ fn a_run_folded_up_to_a_leaf_is_the_row_that_stood_there_then() {
         assert_eq!(&seen, places, "at {size}");
     }
     bed.check();
+}
+
+#[test]
+fn what_a_run_of_few_but_large_records_was_is_not_folded_anew() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let large = |index: u32| {
+        step_of("r", index, |step| {
+            step.step.params = format!(r#"{{"text":"{}"}}"#, "x".repeat(8 * 1024 * 1024)).into_bytes();
+        })
+    };
+    let mut sizes = Vec::new();
+    for index in 0..4 {
+        bed.one(&tenant, large(index));
+        sizes.push(bed.size(&tenant));
+    }
+    bed.one(&tenant, step("r", 4));
+    let row = bed.run_row(&tenant, "r");
+    let at = |size: u64| {
+        let as_of = LeafKey::new(tenant.ledger().row.ledger_no, size);
+        run_at(bed.ledger.store(), &row, as_of).unwrap()
+    };
+    let RunAt::Then(state, _) = at(sizes[2]) else {
+        panic!("24 MiB are folded")
+    };
+    assert_eq!(state.total_steps, 3);
+    assert!(matches!(at(sizes[3]), RunAt::Long), "32 MiB and more are not");
+    bed.check();
+}
+
+#[test]
+fn records_are_read_one_by_one_in_their_order_until_the_reader_breaks_off() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    for index in 0..3 {
+        bed.one(&tenant, step("r", index));
+    }
+    let ledger_no = tenant.ledger().row.ledger_no;
+    let leaves = [3, 1, 2, 0].map(|index| LeafKey::new(ledger_no, index));
+    let records = bed.ledger.records(&tenant);
+    let whole = records.read(&leaves).unwrap();
+    let mut seen = Vec::new();
+    records
+        .each(&leaves, |record| {
+            seen.push((record.leaf, record.header, record.body));
+            let last = seen.len() == 3;
+            Ok::<_, ledger::RecordError>(if last {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })
+        .unwrap();
+    let first: Vec<_> = whole
+        .into_iter()
+        .take(3)
+        .map(|record| (record.leaf, record.header, record.body))
+        .collect();
+    assert_eq!(seen, first);
 }
 
 #[test]

@@ -10,8 +10,9 @@ pub(crate) enum Action {
     Read,
     Write,
     Verify,
-    /// A word of policies already; no route does it yet.
-    #[allow(dead_code)]
+    /// Taking evidence away. The word stands in the schema that operators write their policies against, and the shipped
+    /// policies say who may: what they allow must not change with the first route that does it.
+    #[expect(dead_code, reason = "no route takes evidence away yet")]
     Export,
     Manage,
 }
@@ -33,8 +34,8 @@ impl Action {
 pub(crate) enum Trail {
     /// The decision, and that evidence was read.
     Read,
-    /// The decision, and that evidence was taken away. Of no route yet.
-    #[allow(dead_code)]
+    /// The decision, and that evidence was taken away (`evidence.exported`, a record that readers know already). Of no
+    /// route yet.
     Export,
     /// The decision.
     Decision,

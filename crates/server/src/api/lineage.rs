@@ -34,24 +34,25 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Rows of a file were read.
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // the form of a request, and its document: what is kept is the request itself
 #[schema(as = LineageEvidence)]
 struct EvidenceIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<String>,
     /// `evidence`: the body is a line of a log as it was written. Then its other fields are kept, and none but those
     /// that other programs decide by must be of these types; without it a field that is not named here is refused.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type")]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "deponent.copy")]
     copies: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The run it belongs to, of a line that has a `run_id` of its own, which it keeps.
+    #[serde(rename = "deponent.run")]
+    run: Option<String>,
     #[schema(format = DateTime)]
     ts: Option<String>,
     /// `ev-` and 32 hex digits; made when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     /// `csv`, `json`, `jsonl`, `parquet`.
     evidence_type: String,
@@ -60,13 +61,10 @@ struct EvidenceIn {
     /// Which of its rows.
     input_row_ids: Option<Vec<String>>,
     /// The columns that make an id.
-    #[serde(skip_serializing_if = "Option::is_none")]
     key_columns: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     timestamp: Option<String>,
     /// SHA-256 of the file when it was read, 64 hex digits.
-    #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
     #[serde(flatten)]
     #[schema(value_type = Object)]
@@ -74,48 +72,41 @@ struct EvidenceIn {
 }
 
 /// A function ran.
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // the form of a request, and its document: what is kept is the request itself
 #[schema(as = LineageDeterministic)]
 struct DeterministicIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<String>,
     /// `deterministic`: the body is a line of a log as it was written. Then its other fields are kept, and none but those
     /// that other programs decide by must be of these types; without it a field that is not named here is refused.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type")]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "deponent.copy")]
     copies: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The run it belongs to, of a line that has a `run_id` of its own, which it keeps.
+    #[serde(rename = "deponent.run")]
+    run: Option<String>,
     #[schema(format = DateTime)]
     ts: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     /// Which; `function_name` is the same.
-    #[serde(rename = "fn", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "fn")]
     function: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     function_name: Option<String>,
     /// What it read.
-    #[serde(skip_serializing_if = "Option::is_none")]
     evidence_id: Option<String>,
     /// SHA-256 of the artifact's bytes, 64 hex digits.
-    #[serde(skip_serializing_if = "Option::is_none")]
     output_hash: Option<String>,
     /// What it was asked for: period, entity.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     params: Option<serde_json::Map<String, serde_json::Value>>,
     /// What it wrote.
-    #[serde(skip_serializing_if = "Option::is_none")]
     artifact: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     row_ids: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     timestamp: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     code_hash: Option<String>,
     #[serde(flatten)]
     #[schema(value_type = Object)]
@@ -123,18 +114,21 @@ struct DeterministicIn {
 }
 
 /// What a model wrote, or took: `kind`, `artifact`, `tokens`, `cost_usd` and any other field.
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // the form of a request, and its document: what is kept is the request itself
 #[schema(as = LineageAi)]
 struct AiIn {
     /// The run it belongs to; it must be there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<String>,
     /// `ai_output` or `ai_metrics`, as in a line of a log.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type")]
     line_type: Option<String>,
     /// How many equal lines stand before this one in its log: 0 when absent. Another number, another record.
-    #[serde(rename = "deponent.copy", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "deponent.copy")]
     copies: Option<u32>,
+    /// The run it belongs to, of a line that has a `run_id` of its own, which it keeps.
+    #[serde(rename = "deponent.run")]
+    run: Option<String>,
     #[serde(flatten)]
     #[schema(value_type = Object)]
     fields: serde_json::Map<String, serde_json::Value>,
@@ -155,17 +149,13 @@ struct LineageOut {
 }
 
 /// What was sent, apart from its fields.
-#[derive(Default)]
 struct Sent {
     run_id: Option<String>,
     copies: Option<u32>,
 }
 
-/// A request that is no line: the fields of one, which it is serialized to, and what is said about them.
-trait LineIn: DeserializeOwned + Serialize {
-    /// What stands beside the fields.
-    fn sent(&mut self) -> Sent;
-
+/// A request that is no line: the fields of one, and what is said about them.
+trait LineIn: DeserializeOwned {
     /// The fields that must be times.
     fn times(&self) -> [(&'static str, &Option<String>); 2] {
         [("ts", &None), ("timestamp", &None)]
@@ -175,33 +165,32 @@ trait LineIn: DeserializeOwned + Serialize {
     fn unknown(&self) -> Option<&str> {
         None
     }
+
+    /// Makes the fields of a request those of a line: an optional field that is null is absent.
+    fn complete(_fields: &mut Value) {}
 }
 
 impl LineIn for EvidenceIn {
-    fn sent(&mut self) -> Sent {
-        Sent {
-            run_id: self.run_id.take(),
-            copies: self.copies.take(),
-        }
-    }
-
     fn times(&self) -> [(&'static str, &Option<String>); 2] {
         [("ts", &self.ts), ("timestamp", &self.timestamp)]
     }
 
     fn unknown(&self) -> Option<&str> {
         self.other.keys().next().map(String::as_str)
+    }
+
+    fn complete(fields: &mut Value) {
+        without_nulls(fields);
+        // A line of evidence says of both that it names none.
+        for name in ["input_row_ids", "uri"] {
+            if fields.get(name).is_none() {
+                fields.insert(name, Value::Null);
+            }
+        }
     }
 }
 
 impl LineIn for DeterministicIn {
-    fn sent(&mut self) -> Sent {
-        Sent {
-            run_id: self.run_id.take(),
-            copies: self.copies.take(),
-        }
-    }
-
     fn times(&self) -> [(&'static str, &Option<String>); 2] {
         [("ts", &self.ts), ("timestamp", &self.timestamp)]
     }
@@ -209,14 +198,18 @@ impl LineIn for DeterministicIn {
     fn unknown(&self) -> Option<&str> {
         self.other.keys().next().map(String::as_str)
     }
+
+    fn complete(fields: &mut Value) {
+        without_nulls(fields);
+    }
 }
 
-impl LineIn for AiIn {
-    fn sent(&mut self) -> Sent {
-        Sent {
-            run_id: self.run_id.take(),
-            copies: self.copies.take(),
-        }
+/// What a model wrote or took has any fields, nulls too.
+impl LineIn for AiIn {}
+
+fn without_nulls(fields: &mut Value) {
+    if let Value::Object(members) = fields {
+        members.retain(|(_, value)| *value != Value::Null);
     }
 }
 
@@ -226,18 +219,31 @@ fn invalid(error: &impl ToString) -> ApiError {
 
 /// A body of canonical JSON as the fields of a line, and what is said about them.
 fn fields_of<T: LineIn>(kind: Kind, text: &str, rules: &Redactor) -> Result<(Value, Sent), ApiError> {
-    let limits = canonical::Limits::default();
-    let mut body = canonical::parse(text.as_bytes(), limits).map_err(|error| invalid(&error))?;
-    if let Value::Object(members) = &mut body
-        && members
-            .iter()
-            .any(|(name, value)| name == "type" && *value != Value::Null)
-    {
-        let sent = sent_with(kind, members)?;
-        return Ok((body, sent));
+    let mut fields =
+        canonical::parse(text.as_bytes(), canonical::Limits::default()).map_err(|error| invalid(&error))?;
+    let is_line = fields.get("type").is_some_and(|named| *named != Value::Null);
+    if !is_line {
+        check::<T>(text)?;
+        T::complete(&mut fields);
     }
+    let Value::Object(members) = &mut fields else {
+        return Err(ApiError::invalid("body", "must be an object"));
+    };
+    let sent = said_about(kind, members)?;
+    // A caller that names no id asks for one; that of the content makes a repeat the same line.
+    if !is_line && kind == Kind::LineageEvidence && fields.get("id").is_none() {
+        let text = canonical::to_vec(&fields);
+        let redacted = rules.body(kind, &text).map_err(|error| invalid(&error))?;
+        let digest = canonical::sha256_hex(redacted.as_deref().unwrap_or(&text));
+        fields.insert("id", format!("ev-{}", digest.get(..32).unwrap_or_default()));
+    }
+    Ok((fields, sent))
+}
+
+/// Holds a request against the form of its kind, so that a misspelt field is told by its name.
+fn check<T: LineIn>(text: &str) -> Result<(), ApiError> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let mut request: T = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let request: T = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let cause = error.into_inner().to_string();
         let cause = cause.split(" at line ").next().unwrap_or_default().to_owned();
@@ -252,27 +258,17 @@ fn fields_of<T: LineIn>(kind: Kind, text: &str, rules: &Redactor) -> Result<(Val
             return Err(ApiError::invalid(field, error.to_string()));
         }
     }
-    let sent = request.sent();
-    let fields = serde_json::to_vec(&request).map_err(|error| ApiError::internal(&error))?;
-    let mut fields = canonical::parse(&fields, limits).map_err(|error| invalid(&error))?;
-    // A caller that names no id asks for one; that of the content makes a repeat the same line.
-    if kind == Kind::LineageEvidence && fields.get("id").is_none() {
-        let text = canonical::to_vec(&fields);
-        let redacted = rules.body(kind, &text).map_err(|error| invalid(&error))?;
-        let digest = canonical::sha256_hex(redacted.as_deref().unwrap_or(&text));
-        fields.insert("id", format!("ev-{}", digest.get(..32).unwrap_or_default()));
-    }
-    Ok((fields, sent))
+    Ok(())
 }
 
 /// Takes what is said about a line out of it. Its own `run_id` stays where the run is named otherwise.
-fn sent_with(kind: Kind, members: &mut Vec<(String, Value)>) -> Result<Sent, ApiError> {
+fn said_about(kind: Kind, members: &mut Vec<(String, Value)>) -> Result<Sent, ApiError> {
     let mut take = |name: &str| {
         let place = members.iter().position(|(member, _)| member == name)?;
         Some(members.remove(place).1).filter(|value| *value != Value::Null)
     };
     let named = lineage_type(kind).unwrap_or_default();
-    if take("type").as_ref().and_then(Value::as_str) != Some(named) {
+    if take("type").is_some_and(|said| said.as_str() != Some(named)) {
         return Err(ApiError::invalid("type", format!("must be {named}")));
     }
     let copies = match take(LINEAGE_COPY) {

@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use evidence::record::{Facts, StepView};
-use evidence::{Header, Kind, RunState};
+use evidence::record::{ErasedRecord, Facts, StepView};
+use evidence::{Header, Kind, RunState, Timestamp};
 use ledger::{
-    Body, FOLDED_RECORDS_MAX, Ledger, Record, RunAt, StepPlace, Tenant, for_each_step, run_at, step_places_at,
+    Body, FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, Ledger, Record, RunAt, StepPlace, Tenant, for_each_step,
+    run_at, run_changed_since, step_places_at,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use store::{Gone, LeafKey, RunRow, TraceKey};
 use utoipa::IntoParams;
 
@@ -23,8 +24,8 @@ use crate::{ApiError, cursor};
 /// Most entries of one answer about a run (SPEC 5): 10,000 steps of 250 bytes are 2.5 MB.
 pub(crate) const PAGE_STEPS_MAX: usize = 10_000;
 
-/// Bodies and headers held at once while a page is read.
-const CHUNK: usize = 256;
+/// Headers held at once while a page is read: of the longest, 4 MiB. How many bodies are, the ledger sees to.
+const CHUNK: usize = 64;
 
 /// Which part of a run.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -39,7 +40,7 @@ pub(crate) struct RunParams {
 
 /// A run as it was in a tree, and its first record.
 pub(crate) struct Run {
-    /// Its state is that of the tree, and not of now.
+    /// Its state is that of the tree when the run has not changed since, or after [`Run::known`]; else how it began.
     pub(crate) row: RunRow,
     pub(crate) started: Record,
     pub(crate) as_of: u64,
@@ -47,6 +48,9 @@ pub(crate) struct Run {
     pub(crate) from: u64,
     /// What the cursor says besides: a tree size or a leaf of another list. 0 without cursor.
     pub(crate) beside: u64,
+    /// The time that the first page was about, which those that follow are about too: the run may have gone on.
+    pub(crate) stretch: Option<(Timestamp, Timestamp)>,
+    before: LeafKey,
     past: Past,
     /// Leaves in the ledger now, or fewer.
     size: u64,
@@ -56,10 +60,12 @@ pub(crate) struct Run {
 enum Past {
     /// It has not changed since.
     Same,
-    /// Its records were added up again; these were its traces.
+    /// It has, to this. Its records were not added up again yet.
+    Changed(RunRow),
+    /// They were; these were its traces.
     Folded(Vec<String>),
-    /// It is not: what stands in the row is how the run began. Why, and what it is now.
-    Unknown(&'static str, Box<RunState>),
+    /// They are not added up: why, and what the run is now.
+    Unknown(&'static str, RunRow),
 }
 
 /// Traces of a run that are looked for: each is a search of its own, near 15 µs.
@@ -83,16 +89,19 @@ impl Run {
         // The size first: what the row says then is of that tree, or of a larger one.
         let size = tree_size(ledger, tenant)?;
         let mut row = records.run(id)?.ok_or_else(ApiError::not_found)?;
-        let (as_of, from, beside) = match &params.cursor {
+        let (as_of, Position(from, beside, stretch)) = match &params.cursor {
             Some(cursor) => {
-                let (size, (from, beside)) =
-                    cursor::decode::<(u64, u64)>(&(read, &*tenant.tenant_id, &row.state.run_id), cursor)?;
+                let (size, position) =
+                    cursor::decode::<Position>(&(read, &*tenant.tenant_id, &row.state.run_id), cursor)?;
                 if params.as_of.is_some_and(|asked| asked != size) {
                     return Err(bad("query: as_of: the cursor was made at another tree size"));
                 }
-                (size, from, beside)
+                (size, position)
             }
-            None => (as_of(ledger, tenant, params.as_of)?.min(size), 0, 0),
+            None => (
+                as_of(ledger, tenant, params.as_of)?.min(size),
+                Position::default(),
+            ),
         };
         let before = LeafKey::new(tenant.ledger().row.ledger_no, as_of);
         if row.started_leaf >= before {
@@ -102,59 +111,95 @@ impl Run {
             .read(&[row.started_leaf])?
             .pop()
             .ok_or_else(ApiError::not_found)?;
-        let past = match run_at(ledger.store(), &row, before)? {
-            RunAt::Now => Past::Same,
-            RunAt::Then(state, traces) => {
-                row.state = *state;
-                Past::Folded(traces)
-            }
-            RunAt::Long => Past::Unknown("it has many records", Box::new(row.state.clone())),
-            RunAt::Archived => Past::Unknown("records of it are archived", Box::new(row.state.clone())),
+        let past = if run_changed_since(ledger.store(), &row, before)? {
+            let began = began(&started)?;
+            let now = row.clone();
+            row.state = began;
+            Past::Changed(now)
+        } else {
+            Past::Same
         };
-        if let (Past::Unknown(..), Some(body)) = (&past, started.body.bytes()) {
-            let header = started.header()?;
-            let facts =
-                Facts::read(&header, body).map_err(|error| damaged(row.started_leaf.leaf_index(), &error))?;
-            if let Facts::RunStarted(facts) = &facts {
-                row.state = RunState::start(facts, header.recorded_at);
-            }
-        }
         Ok(Self {
             row,
             started,
             as_of,
             from,
             beside,
+            stretch,
+            before,
             past,
             size,
         })
+    }
+
+    /// Adds its records up again, if that was not done and can be.
+    fn fold(&mut self, ledger: &Ledger) -> Result<(), ApiError> {
+        let Past::Changed(now) = &self.past else {
+            return Ok(());
+        };
+        let unknown = |why| Past::Unknown(why, now.clone());
+        self.past = match run_at(ledger.store(), now, self.before)? {
+            RunAt::Then(state, traces) => {
+                self.row.state = *state;
+                Past::Folded(traces)
+            }
+            RunAt::Now => {
+                self.row.state = now.state.clone();
+                Past::Same
+            }
+            RunAt::Long => unknown("its records are too many or too large"),
+            RunAt::Archived => unknown("records of it are archived"),
+        };
+        Ok(())
     }
 
     /// For answers about what a run has added up to.
     ///
     /// # Errors
     /// 400 `as_of_too_far`: what it was in that tree cannot be told at the cost of a read.
-    pub(crate) fn known(&self) -> Result<(), ApiError> {
+    pub(crate) fn known(&mut self, ledger: &Ledger) -> Result<(), ApiError> {
+        self.fold(ledger)?;
         let Past::Unknown(why, _) = self.past else {
             return Ok(());
         };
         let message = format!(
             "query: as_of: the run has changed since, and what it was then is not told, as {why} \
-             (at most {FOLDED_RECORDS_MAX} are added up again): read it without as_of and cursor"
+             (at most {FOLDED_RECORDS_MAX} records of {} MiB are added up again): read it without as_of",
+            FOLDED_BYTES_MAX / (1024 * 1024)
         );
         Err(ApiError::new(StatusCode::BAD_REQUEST, "as_of_too_far", message))
     }
 
-    /// What the run had added up to, or, where that is not known, what it has added up to now; and the tree size that
-    /// this is of.
-    pub(crate) fn totals(&self) -> (&RunState, u64) {
-        match &self.past {
-            Past::Unknown(_, now) => (now, self.size),
-            _ => (&self.row.state, self.as_of),
+    /// The time that all pages of this read are about: on the first it follows from what the run had added up to.
+    ///
+    /// # Errors
+    /// As [`Run::known`] on the first page; those of `first`.
+    pub(crate) fn stretch(
+        &mut self,
+        ledger: &Ledger,
+        first: impl FnOnce(&Self) -> Result<(Timestamp, Timestamp), ApiError>,
+    ) -> Result<(Timestamp, Timestamp), ApiError> {
+        if let Some(stretch) = self.stretch {
+            return Ok(stretch);
         }
+        self.known(ledger)?;
+        let stretch = first(self)?;
+        self.stretch = Some(stretch);
+        Ok(stretch)
     }
 
-    /// The traces that the run had, at most [`TRACES_MAX`], and whether those are all.
+    /// What the run had added up to, or, where that is not known, what it has added up to now; and the tree size that
+    /// this is of.
+    pub(crate) fn totals(&mut self, ledger: &Ledger) -> Result<(&RunState, u64), ApiError> {
+        self.fold(ledger)?;
+        Ok(match &self.past {
+            Past::Unknown(_, now) => (&now.state, self.size),
+            _ => (&self.row.state, self.as_of),
+        })
+    }
+
+    /// The traces that the run had, at most [`TRACES_MAX`], and whether those are all. Where that is not known, on pages
+    /// after the first, those that it has now.
     pub(crate) fn traces(&self, ledger: &Ledger) -> Result<(Vec<String>, bool), ApiError> {
         let mut traces = if let Past::Folded(traces) = &self.past {
             traces.clone()
@@ -179,19 +224,47 @@ impl Run {
         cursor::encode(
             &(read, &*tenant.tenant_id, &self.row.state.run_id),
             self.as_of,
-            &(from, beside),
+            &Position(from, beside, self.stretch),
         )
     }
 
     /// Whether a leaf was there at the tree size of this read.
-    pub(crate) fn sees(&self, tenant: &Tenant, leaf: LeafKey) -> bool {
-        leaf < LeafKey::new(tenant.ledger().row.ledger_no, self.as_of)
+    pub(crate) fn sees(&self, leaf: LeafKey) -> bool {
+        leaf < self.before
     }
 
     /// Every step's place, in order.
-    pub(crate) fn places(&self, ledger: &Ledger, tenant: &Tenant) -> Result<Vec<StepPlace>, ApiError> {
-        let before = LeafKey::new(tenant.ledger().row.ledger_no, self.as_of);
-        Ok(step_places_at(ledger.store(), &self.row, Some(before))?)
+    pub(crate) fn places(&self, ledger: &Ledger) -> Result<Vec<StepPlace>, ApiError> {
+        Ok(step_places_at(ledger.store(), &self.row, Some(self.before))?)
+    }
+}
+
+/// Where a page begins, as a cursor says it: what it counts, what the other list counts, and what time the read is about.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Position(u64, u64, Option<(Timestamp, Timestamp)>);
+
+/// A run after its first record. What is said of one whose body is gone stands in the header.
+fn began(started: &Record) -> Result<RunState, ApiError> {
+    let header = started.header()?;
+    let facts = match started.body.bytes() {
+        Some(body) => {
+            Facts::read(&header, body).map_err(|error| damaged(started.leaf.leaf_index(), &error))?
+        }
+        None => Facts::erased(
+            &header,
+            &ErasedRecord {
+                record_id: header.id,
+                identity: None,
+                step_index: None,
+            },
+        ),
+    };
+    match facts {
+        Facts::RunStarted(facts) => Ok(RunState::start(&facts, header.recorded_at)),
+        _ => Err(damaged(
+            started.leaf.leaf_index(),
+            &"a run that begins with another record",
+        )),
     }
 }
 

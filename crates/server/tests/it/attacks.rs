@@ -99,6 +99,8 @@ pub(crate) struct Filled {
     hold: String,
     signal: String,
     token: String,
+    /// By which `acme` holds the idempotency key `k-1`.
+    pub(crate) lease: String,
     root_hash: String,
 }
 
@@ -150,7 +152,7 @@ impl Filled {
         let step =
             json!({ "run_id": "r-1", "step_index": 7, "replay_behavior": "skip", "idempotency_key": "k-7" });
         let step = post("/api/v1/replay/steps", step);
-        post(
+        let claim = post(
             "/api/v1/idempotency/k-1/check",
             json!({ "request": { "order": 17 } }),
         );
@@ -168,6 +170,7 @@ impl Filled {
             hold: hold["hold_id"].as_str().unwrap().to_owned(),
             signal: signal["signal_id"].as_str().unwrap().to_owned(),
             verification: verification["verification_id"].as_str().unwrap().to_owned(),
+            lease: claim["lease"].as_str().unwrap().to_owned(),
             token: step["token"].as_str().unwrap().to_owned(),
             root_hash: ended["root_hash"].as_str().unwrap().to_owned(),
             key: keyed.keys[0].1.split('_').nth(1).unwrap().to_owned(),

@@ -232,6 +232,56 @@ fn a_policy_decision_is_evidence_of_its_run() {
 }
 
 #[test]
+fn decisions_with_long_reasons_are_told_in_pages() {
+    let server = TestServer::new();
+    server.run("r1");
+    let reason = "x".repeat(60 * 1024);
+    let decided = |number: u32| {
+        let decision =
+            json!({ "policy_type": format!("p{number}"), "decision": "DENIED", "decision_reason": reason });
+        server.created("/api/v1/runs/r1/evidence/policy-decision", &decision);
+        let limit = json!({
+            "event_type": "LimitBreached", "entity_type": "LIMIT", "entity_id": format!("l{number}"),
+            "actor_type": "SYSTEM", "action_reason": reason, "after_state": { "run_id": "r1" },
+        });
+        server.created("/api/v1/audit-events", &limit);
+    };
+    (0..150).for_each(decided);
+    let path = "/api/v1/logs/llm-runs/r1/governance";
+    let (mut shown, mut cursor) = (Vec::new(), String::new());
+    let mut pages = 0;
+    loop {
+        let answer = server.get(&format!("{path}{cursor}"));
+        assert!(
+            answer.body.len() < 20 * 1024 * 1024,
+            "twice what a list may hold, and some"
+        );
+        let page = answer.ok();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let events = page["events"].as_array().unwrap();
+        shown.extend(events.iter().map(|event| {
+            if event["entity_type"] == "RUN" {
+                text(&event["event_type"])
+            } else {
+                text(&event["entity_id"])
+            }
+        }));
+        pages += 1;
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        cursor = format!("?cursor={next}");
+    }
+    assert!(pages > 1);
+    shown.sort();
+    let mut all: Vec<String> = (0..150)
+        .flat_map(|number| [format!("l{number}"), format!("p{number}")])
+        .collect();
+    all.sort();
+    assert_eq!(shown, all, "each once");
+}
+
+#[test]
 fn there_is_no_evidence_without_its_run() {
     let server = TestServer::new();
     let decision = json!({ "policy_type": "budget", "decision": "GRANTED" });

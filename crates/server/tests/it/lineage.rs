@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::server::TestServer;
+use crate::support::refused;
 
 fn evidence(run: Option<&str>) -> Value {
     json!({ "run_id": run, "id": "ev-00000000000000000000000000000001", "evidence_type": "csv", "uri": "tb.csv",
@@ -205,4 +206,61 @@ fn ids_of_rows_are_kept_and_what_else_looks_like_deponents_own_is_redacted() {
     let record = made["receipt"]["record_id"].as_str().unwrap();
     let record = server.get(&format!("/api/v1/records/{record}")).ok();
     assert!(!record["body"].to_string().contains('@'), "{record}");
+}
+
+#[test]
+fn a_request_names_the_run_of_a_line_that_has_a_run_id_of_its_own() {
+    let server = TestServer::new();
+    server.run("r");
+    for (path, line) in [
+        ("evidence", json!({ "evidence_type": "csv", "uri": "tb.csv" })),
+        ("deterministic", json!({ "fn": "f" })),
+        ("ai-output", json!({ "kind": "validation" })),
+        ("ai-metrics", json!({ "kind": "validation" })),
+    ] {
+        let path = format!("/api/v1/lineage/{path}");
+        let mut named = line;
+        named["deponent.run"] = json!("r");
+        named["run_id"] = json!("job-7 of another system");
+        let first = server.created(&path, &named);
+        assert_eq!(first["run_id"], "r");
+        let id = first["receipt"]["record_id"].as_str().unwrap();
+        let record = server.get(&format!("/api/v1/records/{id}")).ok();
+        assert_eq!(record["header"]["run_id"], "r");
+        assert_eq!(record["body"]["run_id"], "job-7 of another system");
+        named["deponent.run"] = json!(7);
+        refused(&server.post(&path, &named), "deponent.run");
+    }
+}
+
+#[test]
+fn a_null_of_a_request_is_an_absent_field_and_one_of_a_models_line_is_kept() {
+    let server = TestServer::new();
+    server.run("r");
+    let plain = json!({ "run_id": "r", "evidence_type": "csv" });
+    let first = server.created("/api/v1/lineage/evidence", &plain);
+    let mut nulls = plain.clone();
+    for name in [
+        "id",
+        "uri",
+        "input_row_ids",
+        "key_columns",
+        "timestamp",
+        "hash",
+        "type",
+    ] {
+        nulls[name] = Value::Null;
+    }
+    let again = server.post("/api/v1/lineage/evidence", &nulls).ok();
+    assert_eq!(
+        (&again["receipt"], &again["id"]),
+        (&first["receipt"], &first["id"])
+    );
+    let ai = json!({ "run_id": "r", "kind": "k", "note": null });
+    let id = server.created("/api/v1/lineage/ai-output", &ai)["receipt"]["record_id"].clone();
+    let record = server
+        .get(&format!("/api/v1/records/{}", id.as_str().unwrap()))
+        .ok();
+    assert_eq!(record["body"]["note"], Value::Null);
+    assert!(record["body"].as_object().unwrap().contains_key("note"));
 }

@@ -146,14 +146,10 @@ fn an_erased_run_read_at_an_earlier_size_says_what_is_left_of_it() {
 
 #[test]
 fn what_a_long_run_was_is_refused_and_its_steps_are_not() {
-    let server = TestServer::new();
-    // Of 10,001 records and more; the first page is read at the size of now.
-    let steps: Vec<Value> = (0..10_001_u16).map(|number| span(3, number + 1)).collect();
-    for chunk in steps.chunks(2_500) {
-        server.spans(chunk);
-    }
+    let server = long_run();
     let run = "03".repeat(16);
-    let first = server.get(&format!("{RUNS}/{run}/trace")).ok();
+    let read = |read: &str| server.get(&format!("{RUNS}/{run}/{read}")).ok();
+    let (first, replay) = (read("trace"), read("replay"));
     let whole = server.get(&format!("/api/v1/traces/{run}")).ok();
     let then = first["as_of"].as_u64().unwrap();
     assert_eq!(
@@ -161,18 +157,31 @@ fn what_a_long_run_was_is_refused_and_its_steps_are_not() {
         (&json!(true), &json!(then))
     );
     server.spans(&[span(3, 20_000)]);
-    for read in ["envelope", "replay"] {
+    for read in ["envelope", "export", "replay"] {
         let refused = server.get(&format!("{RUNS}/{run}/{read}?as_of={then}"));
         assert_eq!(refused.problem(400), "as_of_too_far");
     }
+    assert_eq!(
+        at(&server, &format!("{RUNS}/{run}/governance"), then)["total_events"],
+        0
+    );
     let next = |page: &Value| page["next_cursor"].as_str().unwrap().to_owned();
-    let second = server
-        .get(&format!("{RUNS}/{run}/trace?cursor={}", next(&first)))
-        .ok();
+    let follow = |read: &str, page: &Value| {
+        server
+            .get(&format!("{RUNS}/{run}/{read}?cursor={}", next(page)))
+            .ok()
+    };
+    let second = follow("trace", &first);
     assert_eq!(
         (second["steps"].as_array().unwrap().len(), &second["as_of"]),
         (1, &json!(then))
     );
+    let second = follow("replay", &replay);
+    assert_eq!(
+        (second["events"].as_array().unwrap().len(), &second["as_of"]),
+        (1, &json!(then))
+    );
+    assert_eq!(second["window_start"], replay["window_start"]);
     let second = server
         .get(&format!("/api/v1/traces/{run}?cursor={}", next(&whole)))
         .ok();
@@ -181,4 +190,62 @@ fn what_a_long_run_was_is_refused_and_its_steps_are_not() {
         then + 1,
         "its totals are of now, and say so"
     );
+}
+
+#[test]
+fn what_came_with_a_long_run_is_paged_to_its_end_though_the_run_goes_on() {
+    let server = long_run();
+    let run = "03".repeat(16);
+    let nanos = "1767323000500000000";
+    let logs: Vec<Value> = (0..10_001)
+        .map(|_| json!({ "timeUnixNano": nanos, "traceId": run, "body": { "stringValue": "said" } }))
+        .collect();
+    let resource = json!({ "attributes": [{ "key": "deponent.run.id", "value": { "stringValue": run } }] });
+    let sent = json!({ "resourceLogs": [{ "resource": resource, "scopeLogs": [{ "logRecords": logs }] }] });
+    assert_eq!(server.post("/v1/logs", &sent).ok(), json!({}));
+    let points: Vec<Value> = (0..12_000)
+        .map(|_| json!({ "timeUnixNano": nanos, "asInt": "1" }))
+        .collect();
+    let metric = json!({ "name": "m", "gauge": { "dataPoints": points } });
+    let sent =
+        json!({ "resourceMetrics": [{ "resource": resource, "scopeMetrics": [{ "metrics": [metric] }] }] });
+    assert_eq!(server.post("/v1/metrics", &sent).ok(), json!({}));
+
+    let reads = [
+        ("events", "events", 10_001),
+        ("replay", "events", 10_001),
+        ("telemetry", "points", 12_000),
+    ];
+    let path = |read: &str| format!("/api/v1/logs/system/{run}/{read}");
+    let firsts = reads.map(|(read, ..)| server.get(&path(read)).ok());
+    // It ends, long after: what its window would be now is another.
+    let mut root = span(3, 20_000);
+    root["parentSpanId"] = json!("");
+    root["endTimeUnixNano"] = json!("1767329000000000000");
+    server.spans(&[root]);
+    for ((read, list, all), first) in reads.into_iter().zip(firsts) {
+        let then = first["as_of"].as_u64().unwrap();
+        let refused = server.get(&format!("{}?as_of={then}", path(read)));
+        assert_eq!(refused.problem(400), "as_of_too_far");
+        let (mut page, mut shown) = (first, 0);
+        loop {
+            shown += page[list].as_array().unwrap().len();
+            let Some(cursor) = page["next_cursor"].as_str() else {
+                break;
+            };
+            page = server.get(&format!("{}?cursor={cursor}", path(read))).ok();
+            assert_eq!(page["as_of"], then);
+        }
+        assert_eq!(shown, all, "{read}");
+    }
+}
+
+/// Of 10,001 records and more.
+fn long_run() -> TestServer {
+    let server = TestServer::new();
+    let steps: Vec<Value> = (0..10_001_u16).map(|number| span(3, number + 1)).collect();
+    for chunk in steps.chunks(2_500) {
+        server.spans(chunk);
+    }
+    server
 }

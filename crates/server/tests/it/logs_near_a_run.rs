@@ -104,6 +104,9 @@ fn metrics_are_bound_by_a_points_run_by_an_exemplars_trace_and_by_instance_and_t
     of_run["attributes"] = attributes(&[("deponent.run.id", &run)]);
     let mut of_other = point(BEGAN + 2, 6);
     of_other["attributes"] = attributes(&[("deponent.run.id", "other")]);
+    // Measured by the run's instance, while it ran, within one of its traces: but for another.
+    of_other["exemplars"] =
+        json!([{ "traceId": "03".repeat(16), "spanId": "0000000000000001", "asInt": "1" }]);
     let mut seen = point(BEGAN + 9_000, 7);
     seen["exemplars"] = json!([{ "traceId": "03".repeat(16), "spanId": "0000000000000001", "asInt": "1" }]);
     points(
@@ -122,6 +125,25 @@ fn metrics_are_bound_by_a_points_run_by_an_exemplars_trace_and_by_instance_and_t
         (&collected["total"], &collected["complete"]),
         (&json!(3), &json!(true))
     );
+}
+
+#[test]
+fn a_point_of_the_run_is_found_beside_newer_ones_of_the_same_export() {
+    let server = TestServer::new();
+    let service = [("service.instance.id", "agent-1")];
+    spans(&server, &service, &[span(3, 1)]);
+    points(
+        &server,
+        &service,
+        &json!([
+            point(BEGAN + 1, 1),
+            point(BEGAN + 3_600, 2),
+            point(BEGAN - 3_600, 3)
+        ]),
+    );
+    let path = format!("{}/telemetry", "03".repeat(16));
+    let collected = read(&server, &path, "TelemetryResult");
+    assert_eq!(bonds(&collected), [("1".to_owned(), "instance".to_owned())]);
 }
 
 #[test]

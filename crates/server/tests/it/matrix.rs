@@ -1,7 +1,7 @@
 //! Every route of the OpenAPI document, with no key, each role, and another tenant's key, against a committed table.
 //!
 //! Of an id that is there, another tenant is shown the status that its admin is answered with. What the answers
-//! say is compared in `attacks`.
+//! say is compared in `attacks`. An idempotency key of another tenant is asked for with the lease that he holds.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -31,16 +31,15 @@ fn answered(filled: &Filled, document: &Value, method: &Method, path: &str) -> S
     for name in &names {
         there = there.replace(&format!("{{{name}}}"), &filled.present(path, name));
     }
-    // What a key or a hash names is each tenant's own, so another finds his own: none.
-    let own = ["key", "hash"];
+    if names.contains(&"key") {
+        return answered_for_key(filled, document, method, path);
+    }
+    // What a hash names is each tenant's own, so another finds his own: none.
+    let own = ["hash"];
     if !names.iter().any(|name| IDS.contains(name) || own.contains(name)) {
         return judged(&filled.keyed, "foreign", method, &there).to_owned();
     }
-    let body = if names.iter().any(|name| own.contains(name)) {
-        json!({})
-    } else {
-        meant(document, method, path)
-    };
+    let body = meant(document, method, path);
     let body = if *method == Method::GET { Value::Null } else { body };
     let answer = filled.keyed.as_("foreign", method.clone(), &there, &body);
     let text = answer.text();
@@ -58,6 +57,39 @@ fn answered(filled: &Filled, document: &Value, method: &Method, path: &str) -> S
         assert!(answer.status.is_client_error(), "{method} {there}: {text}");
     }
     answer.status.as_str().to_owned()
+}
+
+/// Of an idempotency key that `acme` holds, with the lease that it holds it by: another tenant is answered as for a key
+/// that nobody has, and the holder's stays as it was.
+fn answered_for_key(filled: &Filled, document: &Value, method: &Method, path: &str) -> String {
+    const HELD: &str = "/api/v1/idempotency/k-1";
+    let mut body = meant(document, method, path);
+    if body.get("lease").is_some() {
+        body["lease"] = json!(filled.lease);
+    }
+    let body = if *method == Method::GET { Value::Null } else { body };
+    let before = filled.keyed.get_as("admin", HELD).ok();
+    let ask = |key: &str| {
+        let there = path.replace("{key}", key);
+        let answer = filled.keyed.as_("foreign", method.clone(), &there, &body);
+        let said = if answer.body.is_empty() {
+            Value::Null
+        } else {
+            answer.json()
+        };
+        (answer.status, said["result"].clone(), said["code"].clone())
+    };
+    let (held, absent) = (ask("k-1"), ask("k-nobody"));
+    assert_eq!(held, absent, "{method} {path}");
+    assert!(held.1.is_null() || held.1 == "new", "{method} {path}: {held:?}");
+    assert_ne!(held.2, "invalid", "{method} {path}: the key is tried");
+    for key in ["k-1", "k-nobody"] {
+        // What he has made of it is his own, and gone for the next row.
+        let own = format!("/api/v1/idempotency/{key}");
+        filled.keyed.as_("foreign", Method::DELETE, &own, &Value::Null);
+    }
+    assert_eq!(filled.keyed.get_as("admin", HELD).ok(), before, "{method} {path}");
+    held.0.as_str().to_owned()
 }
 
 /// A body that has all that is demanded, so that a refusal is not about the body.

@@ -121,6 +121,19 @@ claims! {
         assert_eq!((row.salt, codec::unpack(&row.body, 100).unwrap()), ([3; 32], b"leaf 0 of 1".to_vec()));
     }
 
+    a_page_of_bodies_ends_with_the_one_that_passes_its_bytes(store) {
+        let mut grower = Grower::new(store, 1);
+        grower.grow(store, 3);
+        let leaves = [0, 77, 1, 2].map(|index| LeafKey::new(1, index));
+        let all = store.bodies_get(&leaves).unwrap();
+        let page = |leaves: &[LeafKey], bytes_max| store.bodies_page(leaves, bytes_max).unwrap();
+        assert_eq!(page(&leaves, usize::MAX), (all.clone(), 4));
+        assert_eq!(page(&leaves, all[0].body.len()), (all[..2].to_vec(), 3), "the second passes it");
+        assert_eq!(page(&leaves, 0), (all[..1].to_vec(), 1), "one at least");
+        assert_eq!(page(&leaves[1..2], 0), (Vec::new(), 1), "of which there is none");
+        assert_eq!(page(&[], 0), (Vec::new(), 0));
+    }
+
     a_visit_of_bodies_ends_where_the_visitor_breaks_off(store) {
         let mut grower = Grower::new(store, 1);
         grower.grow(store, 5);

@@ -195,23 +195,29 @@ impl Store for SqliteStore {
         })
     }
 
-    fn bodies_get(&self, leaves: &[LeafKey]) -> Result<Vec<BodyRow>, StoreError> {
+    fn bodies_page(&self, leaves: &[LeafKey], bytes_max: usize) -> Result<(Vec<BodyRow>, usize), StoreError> {
         // Each batch asks, and most have nothing to ask for: a reader would begin by throwing its cache away.
         if leaves.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), 0));
         }
         self.read(|c| {
             let mut statement = c
                 .prepare_cached("SELECT leaf, salt, body FROM bodies WHERE leaf = ?1")
                 .map_err(unavailable)?;
-            let mut bodies = Vec::with_capacity(leaves.len());
+            let (mut bodies, mut bytes, mut looked) = (Vec::with_capacity(leaves.len()), 0, 0);
             for leaf in leaves {
                 let mut found = statement.query([leaf.as_i64()]).map_err(unavailable)?;
+                looked += 1;
                 if let Some(row) = found.next().map_err(unavailable)? {
-                    bodies.push(body(row)?.to_row());
+                    let body = body(row)?.to_row();
+                    bytes += body.body.len();
+                    bodies.push(body);
+                    if bytes > bytes_max {
+                        break;
+                    }
                 }
             }
-            Ok(bodies)
+            Ok((bodies, looked))
         })
     }
 

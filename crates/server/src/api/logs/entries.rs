@@ -15,7 +15,7 @@ use serde_json::Value;
 use store::{FacetQuery, Gone, LeafKey};
 
 use super::metadata::Metadata;
-use super::shared::Shared;
+use super::shared::{Item, Shared};
 use crate::api::run_list::{
     Filters, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageParams, TOTAL_EXACT_MAX, as_of, bad, offset,
 };
@@ -54,11 +54,6 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn header(&self) -> Result<Header<'_>, ApiError> {
         Ok(self.record.header()?)
-    }
-
-    /// The body as it stands; `None`: it is gone.
-    pub(super) fn bytes(&self) -> Option<&[u8]> {
-        self.record.body.bytes()
     }
 
     /// What stands where the body said something, when it is gone.
@@ -115,14 +110,13 @@ pub(super) fn with_instance(
 
 /// Reads a page of the list of that name; the first source is the caller's own tenant.
 #[allow(clippy::too_many_arguments)] // one use case, told in full
-pub(super) fn page<T>(
+pub(super) fn page<T: Item>(
     ledger: &Ledger,
     list: &str,
     sources: &[Source],
     filters: Filters,
     asked: &Asked,
     mut metadata: Metadata,
-    mut each: impl FnMut(&Entry) -> Result<T, ApiError>,
 ) -> Result<Page<T>, ApiError> {
     let tenant = &sources[0].tenant;
     let limit = extract::limit(asked.page.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
@@ -227,8 +221,9 @@ pub(super) fn page<T>(
                 record,
                 instance: place > 0,
             };
-            shared.add(&entry, &mut metadata)?;
-            items.push(each(&entry)?);
+            let item = T::read(&entry)?;
+            shared.add(&entry, item.named(), &mut metadata)?;
+            items.push(item);
         }
     }
     shared.finish(&mut metadata);

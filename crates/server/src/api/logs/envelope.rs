@@ -34,8 +34,8 @@ pub(super) async fn envelope(
     Query(params): Query<RunParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
-        let run = Run::open(ledger, &caller.tenant, "envelope", &run_id, &params)?;
-        run.known()?;
+        let mut run = Run::open(ledger, &caller.tenant, "envelope", &run_id, &params)?;
+        run.known(ledger)?;
         let mut metadata = Metadata::of_run(&caller.tenant, &run, COMPONENT, SourceDomain::Activity)?;
         let leaf_index = run.row.started_leaf.leaf_index();
         metadata.ledger = Some(LedgerPlace {

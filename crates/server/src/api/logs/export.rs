@@ -47,7 +47,8 @@ pub(super) async fn export(
     Query(params): Query<RunParams>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
-        let run = Run::open(ledger, &caller.tenant, "llm-run-export", &run_id, &params)?;
+        let mut run = Run::open(ledger, &caller.tenant, "llm-run-export", &run_id, &params)?;
+        run.known(ledger)?;
         let metadata = Metadata::of_run(&caller.tenant, &run, "LogExportService", SourceDomain::Logs)?;
         metadata.answer(&RunExport {
             as_of: run.as_of,

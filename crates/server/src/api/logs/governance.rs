@@ -4,6 +4,7 @@
 //! (`evidence.policy_decision`). Audit events that name the run stand among
 //! them, each on the page of the records among which it was recorded.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -28,8 +29,9 @@ const PAGE_RECORDS_MAX: u32 = 10_000;
 /// Audit events of one answer (SPEC 5), and of one replay.
 pub(super) const EVENTS_MAX: u32 = 10_000;
 
-/// Bodies held at once.
-const CHUNK: usize = 256;
+/// What the events of one answer say, in bytes, of the run's records and of audit events each: a reason has up to
+/// 64 KiB. The one that passes it is the page's last.
+pub(super) const EVENTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A decision.
 #[derive(Debug, Serialize, ToSchema)]
@@ -50,6 +52,20 @@ pub(super) struct GovernanceEvent {
     /// The incident that the event is about.
     #[serde(skip)]
     pub(super) incident_id: Option<String>,
+}
+
+impl GovernanceEvent {
+    /// Bytes of its text.
+    pub(super) fn bytes(&self) -> usize {
+        let given = [
+            &self.decision_reason,
+            &self.policy_id,
+            &self.rule_id,
+            &self.incident_id,
+        ];
+        let given: usize = given.into_iter().flatten().map(String::len).sum();
+        self.decision.len() + self.entity_id.len() + self.event_type.len() + given
+    }
 }
 
 /// The decisions.
@@ -108,14 +124,13 @@ pub(super) async fn governance(
         let mut rows = ledger
             .store()
             .run_records(run.row.key, run.from, PAGE_RECORDS_MAX + 1)?;
-        rows.retain(|row| run.sees(tenant, row.leaf));
-        let next_row = if rows.len() > PAGE_RECORDS_MAX as usize {
+        rows.retain(|row| run.sees(row.leaf));
+        let mut next_row = if rows.len() > PAGE_RECORDS_MAX as usize {
             rows.pop()
         } else {
             None
         };
-        let after_rows = rows.last().map_or(run.from, |row| row.run_seq + 1);
-        let mut events = Vec::new();
+        let (mut events, mut bytes, mut full) = (Vec::<GovernanceEvent>::new(), 0, None);
         let gone = each_decision(ledger, tenant, &rows, |row, decision| {
             let event = GovernanceEvent {
                 decision: decision.decision,
@@ -129,8 +144,19 @@ pub(super) async fn governance(
                 timestamp: row.occurred_at,
                 incident_id: None,
             };
+            bytes += event.bytes();
             events.push(event);
+            if bytes > EVENTS_BYTES_MAX {
+                full = Some(row.run_seq);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
         })?;
+        if let Some(place) = full.and_then(|full| rows.iter().position(|row| row.run_seq > full)) {
+            next_row = Some(rows.swap_remove(place));
+            rows.truncate(place);
+        }
+        let after_rows = rows.last().map_or(run.from, |row| row.run_seq + 1);
         // Audit events stand on the page of the records among which they were recorded, the last page has the rest.
         let end = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
         let before = next_row.map_or(end, |row| row.leaf);
@@ -177,12 +203,13 @@ pub(super) fn beside_of(leaf: LeafKey) -> u64 {
     u64::try_from(leaf.as_i64()).unwrap_or(0).saturating_add(1)
 }
 
-/// Calls `each` with the decisions among these records, in their order; counts those of them that say nothing any more.
+/// Calls `each` with the decisions among these records, in their order, until it breaks off; counts those of them that
+/// say nothing any more.
 pub(super) fn each_decision(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     rows: &[RunRecordRow],
-    mut each: impl FnMut(&RunRecordRow, Decision),
+    mut each: impl FnMut(&RunRecordRow, Decision) -> ControlFlow<()>,
 ) -> Result<GoneCounts, ApiError> {
     #[derive(Deserialize)]
     struct Sections<'a> {
@@ -190,33 +217,32 @@ pub(super) fn each_decision(
         policy: Option<&'a RawValue>,
     }
     let may_decide = |row: &&RunRecordRow| matches!(row.kind, Kind::TraceStep | Kind::EvidencePolicyDecision);
-    let rows: Vec<&RunRecordRow> = rows.iter().filter(may_decide).collect();
+    let leaves: Vec<LeafKey> = rows.iter().filter(may_decide).map(|row| row.leaf).collect();
+    let mut rest = rows.iter().filter(may_decide);
     let mut gone = GoneCounts::default();
-    for chunk in rows.chunks(CHUNK) {
-        let leaves: Vec<LeafKey> = chunk.iter().map(|row| row.leaf).collect();
-        for (row, record) in chunk.iter().zip(ledger.records(tenant).read(&leaves)?) {
-            let body = match record.body {
-                Body::There(body) => body,
-                Body::Gone(why) => {
-                    gone.count(why);
-                    continue;
-                }
-            };
-            let bad = |error: serde_json::Error| damaged(row.leaf.leaf_index(), &error);
-            let decision = if row.kind == Kind::TraceStep {
-                let sections: Sections<'_> = serde_json::from_slice(&body).map_err(bad)?;
-                sections
-                    .policy
-                    .map(|policy| serde_json::from_str(policy.get()))
-                    .transpose()
-                    .map_err(bad)?
-            } else {
-                Some(serde_json::from_slice(&body).map_err(bad)?)
-            };
-            if let Some(decision) = decision {
-                each(row, decision);
+    ledger.records(tenant).each(&leaves, |record| {
+        let Some(row) = rest.next() else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let body = match record.body {
+            Body::There(body) => body,
+            Body::Gone(why) => {
+                gone.count(why);
+                return Ok(ControlFlow::Continue(()));
             }
-        }
-    }
+        };
+        let bad = |error: serde_json::Error| damaged(row.leaf.leaf_index(), &error);
+        let decision = if row.kind == Kind::TraceStep {
+            let sections: Sections<'_> = serde_json::from_slice(&body).map_err(bad)?;
+            sections
+                .policy
+                .map(|policy| serde_json::from_str(policy.get()))
+                .transpose()
+                .map_err(bad)?
+        } else {
+            Some(serde_json::from_slice(&body).map_err(bad)?)
+        };
+        Ok::<_, ApiError>(decision.map_or(ControlFlow::Continue(()), |decision| each(row, decision)))
+    })?;
     Ok(gone)
 }

@@ -2,22 +2,20 @@
 //!
 //! Which events are about a run stands in their states, as `run_id` or `source_run_id`; a facet finds them.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use evidence::facet::facet;
-use ledger::{Ledger, Tenant};
+use ledger::{Ledger, Record, Tenant};
 use serde::Deserialize;
 use store::{FacetQuery, LeafKey};
 
-use super::governance::{EVENTS_MAX, GovernanceEvent};
+use super::governance::{EVENTS_BYTES_MAX, EVENTS_MAX, GovernanceEvent};
 use crate::ApiError;
 use crate::api::run_steps::{Run, damaged};
 
 /// What an event may be about to be shown here (SPEC 5).
 const ENTITIES: [&str; 4] = ["INCIDENT", "LIMIT", "POLICY_PROPOSAL", "POLICY_RULE"];
-
-/// Records read at once.
-const CHUNK: usize = 64;
 
 #[derive(Deserialize)]
 struct Body {
@@ -57,7 +55,7 @@ pub(super) struct AboutRun {
 }
 
 /// The audit events about a run recorded after the leaf `after` and before the leaf `before`, of [`EVENTS_MAX`] leaves
-/// at most.
+/// and [`EVENTS_BYTES_MAX`] at most.
 pub(super) fn about_run(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
@@ -73,36 +71,47 @@ pub(super) fn about_run(
         ..FacetQuery::default()
     };
     let found = ledger.store().facet_find(tenant.tenant_no, &query)?;
-    let mut events = Vec::with_capacity(found.leaves.len());
-    for chunk in found.leaves.chunks(CHUNK) {
-        for record in ledger.records(tenant).read(chunk)? {
-            let leaf_index = record.leaf.leaf_index();
-            let Some(body) = record.body.bytes() else { continue };
-            let body: Body = serde_json::from_slice(body).map_err(|error| damaged(leaf_index, &error))?;
-            let Some(entity_type) = ENTITIES.into_iter().find(|entity| *entity == body.entity_type) else {
-                continue;
-            };
-            let is_rule = entity_type == "POLICY_RULE";
-            let rule_id = body.named(|state| &state.rule_id);
-            let incident_id = (entity_type == "INCIDENT").then(|| body.entity_id.clone());
-            events.push(GovernanceEvent {
-                decision: last_word(&body.event_type),
-                policy_id: body.named(|state| &state.policy_id),
-                rule_id: rule_id.or_else(|| is_rule.then(|| body.entity_id.clone())),
-                decision_reason: body.action_reason,
-                entity_id: body.entity_id,
-                entity_type,
-                event_type: body.event_type,
-                leaf_index,
-                timestamp: record.header()?.occurred_at,
-                incident_id,
-            });
+    let mut next = found.next.filter(|_| found.has_more);
+    let (mut events, mut bytes) = (Vec::with_capacity(found.leaves.len()), 0);
+    ledger.records(tenant).each(&found.leaves, |record| {
+        if let Some(event) = shown(&record)? {
+            bytes += event.bytes();
+            events.push(event);
         }
-    }
-    Ok(AboutRun {
-        events,
-        next: found.next.filter(|_| found.has_more),
-    })
+        if bytes > EVENTS_BYTES_MAX && found.leaves.last() != Some(&record.leaf) {
+            next = Some(record.leaf);
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok::<_, ApiError>(ControlFlow::Continue(()))
+    })?;
+    Ok(AboutRun { events, next })
+}
+
+/// An event as it is shown; `None`: it is about something else, or its body is gone.
+fn shown(record: &Record) -> Result<Option<GovernanceEvent>, ApiError> {
+    let leaf_index = record.leaf.leaf_index();
+    let Some(body) = record.body.bytes() else {
+        return Ok(None);
+    };
+    let body: Body = serde_json::from_slice(body).map_err(|error| damaged(leaf_index, &error))?;
+    let Some(entity_type) = ENTITIES.into_iter().find(|entity| *entity == body.entity_type) else {
+        return Ok(None);
+    };
+    let is_rule = entity_type == "POLICY_RULE";
+    let rule_id = body.named(|state| &state.rule_id);
+    let incident_id = (entity_type == "INCIDENT").then(|| body.entity_id.clone());
+    Ok(Some(GovernanceEvent {
+        decision: last_word(&body.event_type),
+        policy_id: body.named(|state| &state.policy_id),
+        rule_id: rule_id.or_else(|| is_rule.then(|| body.entity_id.clone())),
+        decision_reason: body.action_reason,
+        entity_id: body.entity_id,
+        entity_type,
+        event_type: body.event_type,
+        leaf_index,
+        timestamp: record.header()?.occurred_at,
+        incident_id,
+    }))
 }
 
 /// `LimitOverrideGranted` says `GRANTED`.

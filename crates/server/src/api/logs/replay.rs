@@ -3,6 +3,7 @@
 //! Steps and policy decisions of the run, audit events that name it and the
 //! system records of that time, merged in time order.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -151,20 +152,22 @@ pub(super) async fn replay(
             cursor: asked.cursor,
             as_of: asked.as_of,
         };
-        let run = Run::open(ledger, tenant, read, &run_id, &params)?;
-        run.known()?;
+        let mut run = Run::open(ledger, tenant, read, &run_id, &params)?;
         let instance_as_of = instance_size(ledger, &run, is_first, asked.instance_as_of)?;
-        let state = &run.row.state;
-        let mut steps = run.places(ledger, tenant)?;
-        let failure = match asked.around {
-            Some(Around::Failure) => first_failure(ledger, tenant, &run, &steps)?,
-            None => None,
-        };
-        let inflection = failure.or(state.completed_at).unwrap_or(state.started_at);
+        let mut steps = run.places(ledger)?;
+        let (inflection, _) = run.stretch(ledger, |run| {
+            let failure = match asked.around {
+                Some(Around::Failure) => first_failure(ledger, tenant, run, &steps)?,
+                None => None,
+            };
+            let state = &run.row.state;
+            let inflection = failure.or(state.completed_at).unwrap_or(state.started_at);
+            Ok((inflection, inflection))
+        })?;
         let window = Window::around(inflection);
         steps.retain(|step| window.holds(step.occurred_at));
         steps.sort_by_key(key);
-        let (mut decisions, all_decisions) = decision_rows(ledger, tenant, &run, window)?;
+        let (mut decisions, all_decisions) = decision_rows(ledger, &run, window)?;
         decisions.sort_by_key(key_of_row);
 
         // A page is some of both; what is of no run stands on it by its time.
@@ -213,6 +216,7 @@ pub(super) async fn replay(
                 timestamp: row.occurred_at,
                 order: (row.run_seq, 1),
             });
+            ControlFlow::Continue(())
         })?;
         let end_of_tree = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
         let about = about_run(ledger, tenant, &run, None, end_of_tree)?;
@@ -252,7 +256,7 @@ pub(super) async fn replay(
             instance_as_of,
             next_cursor,
             policy_complete: all_decisions && about.next.is_none(),
-            run_id: &state.run_id,
+            run_id: &run.row.state.run_id,
             system_complete,
             window_end: window.end,
             window_start: window.start,
@@ -310,23 +314,16 @@ fn first_failure(
 }
 
 /// Rows of the run's policy decisions that have records of their own, in a window; and whether those are all.
-fn decision_rows(
-    ledger: &Ledger,
-    tenant: &Arc<Tenant>,
-    run: &Run,
-    window: Window,
-) -> Result<(Vec<RunRecordRow>, bool), ApiError> {
+fn decision_rows(ledger: &Ledger, run: &Run, window: Window) -> Result<(Vec<RunRecordRow>, bool), ApiError> {
     let mut rows = Vec::new();
     let mut from = 0;
     while rows.len() <= DECISIONS_MAX {
         let page = ledger.store().run_records(run.row.key, from, ROWS_READ)?;
         let Some(last) = page.last() else { break };
         from = last.run_seq.saturating_add(1);
-        let whole = page.len() < ROWS_READ as usize || !run.sees(tenant, last.leaf);
+        let whole = page.len() < ROWS_READ as usize || !run.sees(last.leaf);
         rows.extend(page.into_iter().filter(|row| {
-            row.kind == Kind::EvidencePolicyDecision
-                && run.sees(tenant, row.leaf)
-                && window.holds(row.occurred_at)
+            row.kind == Kind::EvidencePolicyDecision && run.sees(row.leaf) && window.holds(row.occurred_at)
         }));
         if whole {
             break;

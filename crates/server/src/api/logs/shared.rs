@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use evidence::{ActorType, Kind};
+use evidence::ActorType;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -21,71 +21,62 @@ pub(super) fn same<'a>(mut ids: impl Iterator<Item = Option<&'a String>>) -> Opt
     ids.all(|id| id == Some(first)).then(|| first.clone())
 }
 
-/// What an entry names in its body.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Named {
-    runs: BTreeSet<String>,
-    policies: BTreeSet<String>,
-    incidents: BTreeSet<String>,
+/// What an entry names in its body: of system records and decisions their own fields, of audit events what they say of
+/// what was before and after.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) runs: BTreeSet<String>,
+    pub(super) policies: BTreeSet<String>,
+    pub(super) incidents: BTreeSet<String>,
+}
+
+/// What a state of an audit event names. It may hold anything under these names; only text names something.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(clippy::struct_field_names)] // the names in the body
+pub(super) struct Names {
+    incident_id: Value,
+    policy_id: Value,
+    run_id: Value,
+    source_run_id: Value,
 }
 
 impl Named {
-    /// Of system records and decisions their own fields, of audit events what they say of what was before and after.
-    fn of(kind: Kind, body: &[u8]) -> serde_json::Result<Self> {
-        // A state may hold anything under these names; only text names something.
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        #[allow(clippy::struct_field_names)] // the names in the body
-        struct State {
-            incident_id: Value,
-            policy_id: Value,
-            run_id: Value,
-            source_run_id: Value,
-        }
-        #[derive(Deserialize)]
-        struct Audit {
-            #[serde(default)]
-            after_state: State,
-            #[serde(default)]
-            before_state: State,
-            entity_id: String,
-            entity_type: String,
-        }
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Fields {
-            policy_ids: Vec<String>,
-            run_id: Option<String>,
-        }
+    /// Of an audit event with these states about that entity.
+    pub(super) fn by_event<'a>(
+        states: impl IntoIterator<Item = &'a Names>,
+        entity_type: &str,
+        entity_id: &str,
+    ) -> Self {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
         let mut named = Self::default();
-        match kind {
-            Kind::AuditEvent => {
-                let event: Audit = serde_json::from_slice(body)?;
-                for state in [&event.after_state, &event.before_state] {
-                    let text = |value: &Value| value.as_str().map(str::to_owned);
-                    named.runs.extend(text(&state.run_id));
-                    named.runs.extend(text(&state.source_run_id));
-                    named.policies.extend(text(&state.policy_id));
-                    named.incidents.extend(text(&state.incident_id));
-                }
-                if event.entity_type == "INCIDENT" {
-                    named.incidents.insert(event.entity_id);
-                }
-            }
-            Kind::SystemRecord | Kind::AuthorizationDecision => {
-                let fields: Fields = serde_json::from_slice(body)?;
-                named.runs.extend(fields.run_id);
-                named.policies.extend(fields.policy_ids);
-            }
-            _ => {}
+        for state in states {
+            named.runs.extend(text(&state.run_id));
+            named.runs.extend(text(&state.source_run_id));
+            named.policies.extend(text(&state.policy_id));
+            named.incidents.extend(text(&state.incident_id));
         }
-        Ok(named)
+        if entity_type == "INCIDENT" {
+            named.incidents.insert(entity_id.to_owned());
+        }
+        named
     }
 
     fn keep(&mut self, other: &Self) {
         self.runs.retain(|id| other.runs.contains(id));
         self.policies.retain(|id| other.policies.contains(id));
         self.incidents.retain(|id| other.incidents.contains(id));
+    }
+}
+
+/// A record as an answer shows it.
+pub(super) trait Item: Sized {
+    /// Reads it of its entry.
+    fn read(entry: &Entry) -> Result<Self, ApiError>;
+
+    /// What it names, when it names something.
+    fn named(&self) -> Named {
+        Named::default()
     }
 }
 
@@ -101,7 +92,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn add(&mut self, entry: &Entry, metadata: &mut Metadata) -> Result<(), ApiError> {
+    pub(super) fn add(
+        &mut self,
+        entry: &Entry,
+        named: Named,
+        metadata: &mut Metadata,
+    ) -> Result<(), ApiError> {
         let header = entry.header()?;
         let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
         let actor = header
@@ -109,11 +105,6 @@ impl Shared {
             .id
             .as_deref()
             .map(|id| (header.actor.kind, id.to_owned()));
-        let named = match entry.bytes() {
-            // What is no such body is refused where the entry is read.
-            Some(body) => Named::of(header.kind, body).unwrap_or_default(),
-            None => Named::default(),
-        };
         if self.count == 0 {
             metadata.occurred_at = header.occurred_at;
             metadata.recorded_at = header.recorded_at;
@@ -160,29 +151,32 @@ impl Shared {
 mod tests {
     use super::*;
 
-    fn named(kind: Kind, body: &str) -> Named {
-        Named::of(kind, body.as_bytes()).unwrap()
+    fn set(ids: &[&str]) -> BTreeSet<String> {
+        ids.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn an_audit_event_names_what_its_states_name_and_the_incident_that_it_is_about() {
-        let event = named(
-            Kind::AuditEvent,
-            r#"{"after_state":{"policy_id":"p","run_id":"r"},"before_state":{"policy_id":7,"source_run_id":"s"},
-                "entity_id":"inc-1","entity_type":"INCIDENT","event_type":"IncidentResolved"}"#,
-        );
-        let set = |ids: &[&str]| ids.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let state = |text: &str| serde_json::from_str::<Names>(text).unwrap();
+        let states = [
+            state(r#"{"policy_id":"p","run_id":"r"}"#),
+            state(r#"{"max":3,"policy_id":7,"source_run_id":"s"}"#),
+        ];
+        let event = Named::by_event(&states, "INCIDENT", "inc-1");
         assert_eq!(event.runs, set(&["r", "s"]));
         assert_eq!((event.policies, event.incidents), (set(&["p"]), set(&["inc-1"])));
     }
 
     #[test]
     fn only_what_all_entries_name_is_kept() {
-        let mut first = named(Kind::AuthorizationDecision, r#"{"policy_ids":["a","b"]}"#);
-        first.keep(&named(Kind::AuthorizationDecision, r#"{"policy_ids":["b","c"]}"#));
-        assert_eq!(first.policies.into_iter().collect::<Vec<_>>(), ["b"]);
-        let mut run = named(Kind::SystemRecord, r#"{"run_id":"r"}"#);
-        run.keep(&named(Kind::SystemRecord, "{}"));
-        assert_eq!(run, Named::default());
+        let policies = |ids: &[&str]| Named {
+            policies: set(ids),
+            ..Named::default()
+        };
+        let mut first = policies(&["a", "b"]);
+        first.keep(&policies(&["b", "c"]));
+        assert_eq!(first, policies(&["b"]));
+        first.keep(&Named::default());
+        assert_eq!(first, Named::default());
     }
 }

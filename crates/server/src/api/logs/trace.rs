@@ -73,7 +73,7 @@ pub(super) async fn trace(
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
         let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
-        let places = run.places(ledger, tenant)?;
+        let places = run.places(ledger)?;
         let from = usize::try_from(run.from).unwrap_or(usize::MAX).min(places.len());
         let next = places.len().min(from + PAGE_STEPS_MAX);
         let mut steps = Vec::with_capacity(next - from);

@@ -147,12 +147,13 @@ pub(super) async fn read(
 fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Result<Response, ApiError> {
     const READ: &str = "trace";
     let tenant = &caller.tenant;
-    let run = Run::open(ledger, tenant, READ, id, params)?;
+    let mut run = Run::open(ledger, tenant, READ, id, params)?;
     if params.cursor.is_none() {
-        run.known()?;
+        run.known(ledger)?;
     }
     // A run that goes on while it is paged: its steps are those of the first page's tree, its totals may be of now.
-    let (state, totals_as_of) = run.totals();
+    let (state, totals_as_of) = run.totals(ledger)?;
+    let state = state.clone();
     let started_leaf = run.row.started_leaf;
     let gone = run.started.body.gone();
     let started_bytes = run.started.body.bytes().unwrap_or(b"{}");
@@ -160,7 +161,7 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
         serde_json::from_slice(started_bytes).map_err(|error| damaged(started_leaf.leaf_index(), &error))?;
     let mut ends = Vec::with_capacity(2);
     for kind in [Kind::RunCompleted, Kind::TraceCompleted] {
-        let Some(leaf) = once(ledger, &run.row, kind)?.filter(|leaf| run.sees(tenant, *leaf)) else {
+        let Some(leaf) = once(ledger, &run.row, kind)?.filter(|leaf| run.sees(*leaf)) else {
             continue;
         };
         let record = ledger.records(tenant).read(&[leaf])?.pop();
@@ -181,7 +182,7 @@ fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Res
         end.termination_reason = end.termination_reason.or(view.termination_reason);
     }
 
-    let places = run.places(ledger, tenant)?;
+    let places = run.places(ledger)?;
     let from = usize::try_from(run.from).unwrap_or(usize::MAX).min(places.len());
     let (steps, written) = write_steps(ledger, caller, &places[from..])?;
     let next = from + written;

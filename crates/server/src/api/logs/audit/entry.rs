@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use evidence::{Kind, RecordId, SourceDomain, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -10,7 +11,7 @@ use utoipa::ToSchema;
 use super::super::NoParams;
 use super::super::entries::{Entry, metadata};
 use super::super::metadata::{LedgerPlace, Metadata};
-use super::super::shared::Shared;
+use super::super::shared::{Item, Named, Names, Shared};
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::tree_size;
 use crate::{ApiError, App, Caller, Path, Query, Received};
@@ -31,6 +32,8 @@ pub(super) struct AuditItem {
     leaf_index: u64,
     #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
+    #[serde(skip)]
+    named: Named,
 }
 
 /// The same in full.
@@ -65,27 +68,30 @@ struct AuditDetailAnswer {
     metadata: Metadata,
 }
 
-/// The body as stored.
+/// The body as stored, with its states as text, or as what they name.
 #[derive(Debug, Deserialize)]
-struct Body {
+struct Body<S> {
     #[serde(default)]
     action_reason: Option<String>,
     #[serde(default)]
     actor_id: Option<String>,
-    #[serde(default)]
-    after_state: Option<Box<RawValue>>,
-    #[serde(default)]
-    before_state: Option<Box<RawValue>>,
+    #[serde(default = "none")]
+    after_state: Option<S>,
+    #[serde(default = "none")]
+    before_state: Option<S>,
     entity_id: String,
     entity_type: String,
     event_type: String,
 }
 
-impl AuditDetail {
+const fn none<S>() -> Option<S> {
+    None
+}
+
+impl<S: DeserializeOwned> Body<S> {
     fn read(entry: &Entry) -> Result<Self, ApiError> {
-        let header = entry.header()?;
         let word = entry.gone_word();
-        let body = entry.body::<Body>()?.unwrap_or_else(|| Body {
+        Ok(entry.body::<Self>()?.unwrap_or_else(|| Self {
             action_reason: None,
             actor_id: None,
             after_state: None,
@@ -93,7 +99,14 @@ impl AuditDetail {
             entity_id: word.into(),
             entity_type: word.into(),
             event_type: word.into(),
-        });
+        }))
+    }
+}
+
+impl AuditDetail {
+    fn read(entry: &Entry) -> Result<Self, ApiError> {
+        let header = entry.header()?;
+        let body = Body::<Box<RawValue>>::read(entry)?;
         Ok(Self {
             action_reason: body.action_reason,
             actor_id: body
@@ -114,21 +127,31 @@ impl AuditDetail {
     }
 }
 
-impl AuditItem {
-    pub(super) fn read(entry: &Entry) -> Result<Self, ApiError> {
-        let detail = AuditDetail::read(entry)?;
+impl Item for AuditItem {
+    fn read(entry: &Entry) -> Result<Self, ApiError> {
+        let header = entry.header()?;
+        let body = Body::<Names>::read(entry)?;
+        let states = body.after_state.iter().chain(&body.before_state);
+        let named = Named::by_event(states, &body.entity_type, &body.entity_id);
         Ok(Self {
-            action_reason: detail.action_reason,
-            actor_id: detail.actor_id,
-            actor_type: detail.actor_type,
-            created_at: detail.created_at,
-            entity_id: detail.entity_id,
-            entity_type: detail.entity_type,
-            event_type: detail.event_type,
-            id: detail.id,
-            leaf_index: detail.leaf_index,
-            timestamp: detail.timestamp,
+            action_reason: body.action_reason,
+            actor_id: body
+                .actor_id
+                .or_else(|| header.actor.id.as_deref().map(str::to_owned)),
+            actor_type: header.actor.kind.as_str(),
+            created_at: header.recorded_at,
+            entity_id: body.entity_id,
+            entity_type: body.entity_type,
+            event_type: body.event_type,
+            id: header.id.to_string(),
+            leaf_index: entry.record.leaf.leaf_index(),
+            named,
+            timestamp: header.occurred_at,
         })
+    }
+
+    fn named(&self) -> Named {
+        self.named.clone()
     }
 }
 
@@ -157,7 +180,7 @@ pub(in super::super) async fn entry(
         let detail = AuditDetail::read_kind(&entry)?;
         let mut metadata = metadata(tenant, "AuditLedger", SourceDomain::Logs, at);
         let mut alone = Shared::default();
-        alone.add(&entry, &mut metadata)?;
+        alone.add(&entry, AuditItem::read(&entry)?.named, &mut metadata)?;
         alone.finish(&mut metadata);
         metadata.ledger = Some(LedgerPlace {
             leaf_index: detail.leaf_index,

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::super::entries::Entry;
 use super::super::metadata::Metadata;
+use super::super::shared::Item;
 use super::lists::{PartQuery, of_kind};
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::Filters;
@@ -40,7 +41,7 @@ struct ExportItem {
     status: String,
 }
 
-impl ExportItem {
+impl Item for ExportItem {
     fn read(entry: &Entry) -> Result<Self, ApiError> {
         let leaf = entry.record.leaf.leaf_index();
         Err(damaged(leaf, &"records of exports are those of a later version"))
@@ -82,15 +83,7 @@ pub(super) async fn exports(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let about = (COMPONENT, Kind::ExportRequested);
-        let page = of_kind(
-            ledger,
-            &caller,
-            "audit-exports",
-            about,
-            asked,
-            at,
-            ExportItem::read,
-        )?;
+        let page = of_kind(ledger, &caller, "audit-exports", about, asked, at)?;
         page.metadata.answer(&Listed {
             as_of: page.as_of,
             exports: page.items,

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::entries::{Asked, Entry, Page, Source, metadata, page};
 use super::super::metadata::Metadata;
+use super::super::shared::{Item, Named};
 use super::entry::AuditItem;
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::{Filters, PageParams, given, shown};
@@ -232,7 +233,7 @@ const fn one() -> u64 {
     1
 }
 
-impl IdentityItem {
+impl Item for IdentityItem {
     fn read(entry: &Entry) -> Result<Self, ApiError> {
         #[derive(Deserialize)]
         struct Body {
@@ -279,7 +280,7 @@ impl IdentityItem {
     }
 }
 
-impl AuthorizationItem {
+impl Item for AuthorizationItem {
     fn read(entry: &Entry) -> Result<Self, ApiError> {
         #[derive(Deserialize)]
         struct Body {
@@ -336,9 +337,16 @@ impl AuthorizationItem {
             timestamp: header.occurred_at,
         })
     }
+
+    fn named(&self) -> Named {
+        Named {
+            policies: self.policy_ids.iter().cloned().collect(),
+            ..Named::default()
+        }
+    }
 }
 
-impl AccessItem {
+impl Item for AccessItem {
     fn read(entry: &Entry) -> Result<Self, ApiError> {
         #[derive(Deserialize)]
         struct Body {
@@ -436,7 +444,7 @@ pub(in super::super) async fn list(
             created_before: asked.created_before,
         };
         let about = metadata(&caller.tenant, COMPONENT, SourceDomain::Logs, at);
-        let entries = page(ledger, "audit", &sources, filters, &part, about, AuditItem::read)?;
+        let entries = page(ledger, "audit", &sources, filters, &part, about)?;
         caller.answered(entries.items.len());
         Entries::answer(entries)
     })
@@ -444,14 +452,13 @@ pub(in super::super) async fn list(
 }
 
 /// A page of the tenant's records of one kind.
-pub(super) fn of_kind<T>(
+pub(super) fn of_kind<T: Item>(
     ledger: &Ledger,
     caller: &Caller,
     list: &str,
     (component, kind): (&'static str, Kind),
     asked: PartQuery,
     at: Timestamp,
-    read: impl FnMut(&Entry) -> Result<T, ApiError>,
 ) -> Result<Page<T>, ApiError> {
     let filters = given(&[
         ("created_after", shown(asked.created_after.as_ref())),
@@ -473,7 +480,7 @@ pub(super) fn of_kind<T>(
         created_before: asked.created_before,
     };
     let about = metadata(&caller.tenant, component, SourceDomain::Logs, at);
-    let page = page(ledger, list, &sources, filters, &part, about, read)?;
+    let page = page(ledger, list, &sources, filters, &part, about)?;
     caller.answered(page.items.len());
     Ok(page)
 }
@@ -491,15 +498,7 @@ pub(in super::super) async fn identity(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let kind = (COMPONENT, Kind::IdentityEvent);
-        let events = of_kind(
-            ledger,
-            &caller,
-            "audit-identity",
-            kind,
-            asked,
-            at,
-            IdentityItem::read,
-        )?;
+        let events = of_kind(ledger, &caller, "audit-identity", kind, asked, at)?;
         Identity::answer(events)
     })
     .await
@@ -518,15 +517,7 @@ pub(in super::super) async fn authorization(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let kind = (COMPONENT, Kind::AuthorizationDecision);
-        let decisions = of_kind(
-            ledger,
-            &caller,
-            "audit-authorization",
-            kind,
-            asked,
-            at,
-            AuthorizationItem::read,
-        )?;
+        let decisions = of_kind(ledger, &caller, "audit-authorization", kind, asked, at)?;
         Authorization::answer(decisions)
     })
     .await
@@ -545,7 +536,7 @@ pub(in super::super) async fn access(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let kind = (COMPONENT, Kind::AccessEvent);
-        let events = of_kind(ledger, &caller, "audit-access", kind, asked, at, AccessItem::read)?;
+        let events = of_kind(ledger, &caller, "audit-access", kind, asked, at)?;
         Access::answer(events)
     })
     .await

@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::metadata::Metadata;
+use super::surroundings::duration;
 use super::window::{EventParams, instance_size, of_run};
 use super::{COMPONENT, SystemEvent, SystemRecordOut};
 use crate::api::answer::ReadProblems;
@@ -57,10 +58,10 @@ pub(super) async fn events(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
-        let run = Run::open(ledger, tenant, READ, &run_id, &params.of_run())?;
-        run.known()?;
+        let mut run = Run::open(ledger, tenant, READ, &run_id, &params.of_run())?;
+        let window = duration(ledger, &mut run)?;
         let instance_as_of = instance_size(ledger, &run, params.cursor.is_none(), params.instance_as_of)?;
-        let (page, complete) = of_run(ledger, tenant, &run, instance_as_of)?;
+        let (page, complete) = of_run(ledger, tenant, &run, instance_as_of, window)?;
         let events: Vec<SystemRecordOut> = page.events.into_iter().map(SystemEvent::into_record).collect();
         let next = page
             .next

@@ -143,8 +143,7 @@ pub(super) async fn list(
         };
         let about = metadata(&caller.tenant, COMPONENT, SourceDomain::System, at);
         let sources = sources(ledger, &caller.tenant, &facets);
-        let read = SystemRecordOut::read;
-        let page = page(ledger, "system", &sources, filters, &part, about, read)?;
+        let page = page(ledger, "system", &sources, filters, &part, about)?;
         caller.answered(page.items.len());
         answer(page)
     })
@@ -176,8 +175,7 @@ pub(super) async fn audit(
         let about = metadata(&caller.tenant, COMPONENT, SourceDomain::System, at);
         let sources = sources(ledger, &caller.tenant, &[]);
         let filters = Filters::new();
-        let read = SystemRecordOut::read;
-        let page = page(ledger, "system-audit", &sources, filters, &part, about, read)?;
+        let page = page(ledger, "system-audit", &sources, filters, &part, about)?;
         caller.answered(page.items.len());
         answer(page)
     })

@@ -22,6 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::entries::{Entry, Source, with_instance};
+use super::shared::{Item, Named};
 use crate::{ApiError, App};
 
 pub(super) use window::{Begin, SystemEvent, Window, in_window, instance_size};
@@ -87,6 +88,17 @@ struct Body {
 }
 
 impl SystemRecordOut {
+    /// What it is about, and not what it says in full.
+    fn without_details(self) -> Self {
+        Self {
+            details: None,
+            summary: String::new(),
+            ..self
+        }
+    }
+}
+
+impl Item for SystemRecordOut {
     fn read(entry: &Entry) -> Result<Self, ApiError> {
         let header = entry.header()?;
         let word = entry.gone_word();
@@ -118,6 +130,13 @@ impl SystemRecordOut {
             instance: body.instance,
             tenant_id: (!entry.instance).then(|| header.tenant_id.to_string()),
         })
+    }
+
+    fn named(&self) -> Named {
+        Named {
+            runs: self.run_id.iter().cloned().collect(),
+            ..Named::default()
+        }
     }
 }
 

@@ -57,11 +57,14 @@ pub(super) async fn replay(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
-        let run = Run::open(ledger, tenant, READ, &run_id, &params.of_run())?;
-        run.known()?;
+        let mut run = Run::open(ledger, tenant, READ, &run_id, &params.of_run())?;
+        let (inflection, _) = run.stretch(ledger, |run| {
+            let state = &run.row.state;
+            let inflection = state.completed_at.unwrap_or(state.started_at);
+            Ok((inflection, inflection))
+        })?;
         let instance_as_of = instance_size(ledger, &run, params.cursor.is_none(), params.instance_as_of)?;
-        let state = &run.row.state;
-        let window = Window::around(state.completed_at.unwrap_or(state.started_at));
+        let window = Window::around(inflection);
         let from = Begin::decode(run.from);
         let page = in_window(ledger, tenant, &run, instance_as_of, window, from)?;
         let next = page
@@ -75,7 +78,7 @@ pub(super) async fn replay(
             has_more: next.is_some(),
             instance_as_of,
             next_cursor: next.transpose()?,
-            run_id: &state.run_id,
+            run_id: &run.row.state.run_id,
             window_end: window.end,
             window_start: window.start,
         })

@@ -59,10 +59,10 @@ pub(super) async fn snapshot(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
-        let run = Run::open(ledger, tenant, "system-snapshot", &run_id, &params)?;
-        let found = environments(ledger, tenant, &run)?;
+        let mut run = Run::open(ledger, tenant, "system-snapshot", &run_id, &params)?;
+        let found = environments(ledger, &run)?;
         if found.leaves.is_empty() {
-            run.known()?;
+            run.known(ledger)?;
         }
         let records = ledger.records(tenant);
         let ids = records.headers(&found.leaves)?;

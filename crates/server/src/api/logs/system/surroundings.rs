@@ -1,6 +1,7 @@
 //! Where a run ran: its environment evidence, the hosts and service instances that this names, and how long.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use evidence::Timestamp;
@@ -17,9 +18,6 @@ use crate::api::run_steps::{Run, damaged};
 /// are a few hundred bytes each.
 const ENVIRONMENTS_MAX: usize = 256;
 
-/// Bodies held at once.
-const CHUNK: usize = 16;
-
 /// How far apart a time by the sender's clock and that by which the record came are taken to be, where records are found
 /// by when they were recorded: the exporter of an SDK gives up after a minute, that of a collector after five.
 const APART_MICROS: i64 = 10 * 60 * 1_000_000;
@@ -33,13 +31,13 @@ pub(super) struct Environments {
 }
 
 /// Finds the environment evidence of a run.
-pub(super) fn environments(ledger: &Ledger, tenant: &Tenant, run: &Run) -> Result<Environments, ApiError> {
+pub(super) fn environments(ledger: &Ledger, run: &Run) -> Result<Environments, ApiError> {
     let limit = u32::try_from(ENVIRONMENTS_MAX + 1).unwrap_or(u32::MAX);
     let rows = ledger.store().run_environments(run.row.key, limit)?;
     let mut leaves: Vec<LeafKey> = rows
         .iter()
         .map(|row| row.leaf)
-        .filter(|leaf| run.sees(tenant, *leaf))
+        .filter(|leaf| run.sees(*leaf))
         .collect();
     let whole = leaves.len() <= ENVIRONMENTS_MAX;
     leaves.truncate(ENVIRONMENTS_MAX);
@@ -65,11 +63,10 @@ pub(super) fn surroundings(
         #[serde(default)]
         resource: Map<String, Value>,
     }
-    let Environments { leaves, whole } = environments(ledger, tenant, run)?;
+    let Environments { leaves, whole } = environments(ledger, run)?;
     let (mut hosts, mut instances) = (BTreeSet::new(), BTreeSet::new());
-    for chunk in leaves.chunks(CHUNK) {
-        for record in ledger.records(tenant).read(chunk)? {
-            let Some(body) = record.body.bytes() else { continue };
+    ledger.records(tenant).each(&leaves, |record| {
+        if let Some(body) = record.body.bytes() {
             let wire: Wire =
                 serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
             let text = |name: &str| {
@@ -79,7 +76,8 @@ pub(super) fn surroundings(
             hosts.extend(text("host.name"));
             instances.extend(text("service.instance.id"));
         }
-    }
+        Ok::<_, ApiError>(ControlFlow::Continue(()))
+    })?;
     Ok(Surroundings {
         hosts,
         instances,
@@ -87,16 +85,14 @@ pub(super) fn surroundings(
     })
 }
 
-/// How long a run was, so far: to its last record while it runs.
-pub(super) fn duration(run: &Run) -> Window {
-    let state = &run.row.state;
-    Window {
-        start: state.started_at,
-        end: state
-            .completed_at
-            .unwrap_or(state.last_recorded_at)
-            .max(state.started_at),
-    }
+/// How long a run was, so far: to its last record while it runs. Pages after the first are about the same time.
+pub(super) fn duration(ledger: &Ledger, run: &mut Run) -> Result<Window, ApiError> {
+    let (start, end) = run.stretch(ledger, |run| {
+        let state = &run.row.state;
+        let end = state.completed_at.unwrap_or(state.last_recorded_at);
+        Ok((state.started_at, end.max(state.started_at)))
+    })?;
+    Ok(Window { start, end })
 }
 
 /// Leaves, the first and the one behind the last.

@@ -156,10 +156,10 @@ struct Bound {
 }
 
 impl Bound {
-    fn of(ledger: &Ledger, tenant: &Arc<Tenant>, run: &Run) -> Result<Self, ApiError> {
+    fn of(ledger: &Ledger, tenant: &Arc<Tenant>, run: &mut Run) -> Result<Self, ApiError> {
+        let window = duration(ledger, run)?;
         let (traces, all_traces) = run.traces(ledger)?;
         let around = surroundings(ledger, tenant, run)?;
-        let window = duration(run);
         let end = window.end.checked_add_micros(EXPORT_MICROS);
         Ok(Self {
             run_id: run.row.state.run_id.clone(),
@@ -177,9 +177,11 @@ impl Bound {
     fn binds(&self, header: &Header<'_>, body: &Wire, point: &WirePoint) -> Option<&'static str> {
         // What its attributes say otherwise than as text binds it to nothing.
         let named: Named = serde_json::from_str(point.attributes.get()).unwrap_or_default();
-        let run_id = named.run_id.as_str().or(body.run_id.as_deref());
-        if run_id == Some(self.run_id.as_str()) {
-            return Some("run");
+        let run_id = named.run_id.as_str().filter(|run_id| !run_id.is_empty());
+        let run_id = run_id.or(body.run_id.as_deref());
+        // What names a run is that run's alone, whatever else it was measured with.
+        if let Some(run_id) = run_id {
+            return (run_id == self.run_id).then_some("run");
         }
         let mut traces = header.trace_id.as_deref().into_iter();
         let mut exemplars = named.metric.exemplar_trace_ids.iter().map(String::as_str);
@@ -192,7 +194,7 @@ impl Bound {
             .instance
             .as_ref()
             .is_some_and(|instance| self.instances.contains(instance));
-        (run_id.is_none() && of_instance && self.window.holds(point.timestamp)).then_some("instance")
+        (of_instance && self.window.holds(point.timestamp)).then_some("instance")
     }
 }
 
@@ -265,10 +267,9 @@ pub(super) async fn telemetry(
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
         let tenant = &caller.tenant;
-        let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
-        run.known()?;
+        let mut run = Run::open(ledger, tenant, READ, &run_id, &params)?;
+        let bound = Bound::of(ledger, tenant, &mut run)?;
         let state = &run.row.state;
-        let bound = Bound::of(ledger, tenant, &run)?;
         let below = i64::try_from(run.from).ok().filter(|from| *from > 0);
         let found = Leaves::find(ledger, tenant, &run, &bound, below.map(LeafKey::from_i64))?;
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
@@ -283,8 +284,9 @@ pub(super) async fn telemetry(
             let header = records.headers(&[leaf])?.pop().unwrap_or_default();
             let header = Header::decode(&header).map_err(|error| damaged(leaf.leaf_index(), &error))?;
             let is_named = found.named.contains(&leaf);
-            // A record happened when its newest point was measured.
-            if !is_named && !bound.window.holds(header.occurred_at) {
+            // A record happened when its newest point was measured; older ones of it may be of the run. A record whose
+            // newest is older than the run has none.
+            if !is_named && header.occurred_at < bound.window.start {
                 continue;
             }
             let Some(record) = records.read(&[leaf])?.pop() else {

@@ -1,6 +1,7 @@
 //! System records that lie near a run: in its minutes, on its hosts, under its name.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use evidence::Timestamp;
@@ -11,8 +12,9 @@ use store::{FacetQuery, LeafKey};
 use utoipa::IntoParams;
 
 use super::super::entries::Entry;
+use super::super::shared::Item;
 use super::SystemRecordOut;
-use super::surroundings::{Stretch, duration, recorded_around, surroundings, within};
+use super::surroundings::{Stretch, recorded_around, surroundings, within};
 use crate::ApiError;
 use crate::api::run_list::{as_of, bad};
 use crate::api::run_steps::{Run, RunParams};
@@ -24,8 +26,12 @@ pub(super) const EVENTS_MAX: usize = 10_000;
 /// runs those are looked at that were recorded meanwhile.
 const MINUTES_MAX: usize = 60;
 
-/// Records read at once.
-const CHUNK: usize = 64;
+/// Bodies read for a page whose records are shown whole; the one that passes it is the page's last.
+const SHOWN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bodies read for a page of which only a few words of each record are shown: some 0.2 s. The one that passes it is the
+/// page's last.
+const READ_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 const MINUTE_MICROS: i64 = 60 * 1_000_000;
 
@@ -233,38 +239,59 @@ impl Found {
         Ok(())
     }
 
-    /// The records that are wanted of the first [`EVENTS_MAX`] found.
+    /// What is kept of the first [`EVENTS_MAX`] found, or of fewer when their bodies come to `bytes_max`.
     fn read(
         mut self,
         ledger: &Ledger,
         tenant: &Arc<Tenant>,
-        wanted: impl Fn(&SystemRecordOut) -> bool,
+        bytes_max: usize,
+        keep: impl Fn(SystemRecordOut) -> Option<SystemRecordOut>,
     ) -> Result<SystemPage, ApiError> {
         let next = self.cut(EVENTS_MAX);
-        let mut events = Vec::new();
-        let instance = ledger.tenant(INSTANCE);
+        let (mut events, mut bytes, mut full) = (Vec::new(), 0, None);
         let lists = [
             (Some(Arc::clone(tenant)), &self.own, false),
-            (instance, &self.instance, true),
+            (ledger.tenant(INSTANCE), &self.instance, true),
         ];
         for (of, leaves, shared) in lists {
-            let Some(of) = of else { continue };
+            let Some(of) = of.filter(|_| full.is_none()) else {
+                continue;
+            };
             let leaves: Vec<LeafKey> = leaves.iter().copied().collect();
-            for chunk in leaves.chunks(CHUNK) {
-                for record in ledger.records(&of).read(chunk)? {
-                    let entry = Entry {
-                        record,
-                        instance: shared,
-                    };
-                    let record = SystemRecordOut::read(&entry)?;
-                    if wanted(&record) {
-                        events.push(SystemEvent { record });
-                    }
+            ledger.records(&of).each(&leaves, |record| {
+                let leaf = record.leaf;
+                bytes += record.body.bytes().map_or(0, <[u8]>::len);
+                let entry = Entry {
+                    record,
+                    instance: shared,
+                };
+                let kept = keep(SystemRecordOut::read(&entry)?);
+                events.extend(kept.map(|record| SystemEvent { record }));
+                if bytes > bytes_max {
+                    full = Some(if shared {
+                        Begin::Instance(leaf)
+                    } else {
+                        Begin::Own(leaf)
+                    });
+                    return Ok(ControlFlow::Break(()));
                 }
-            }
+                Ok::<_, ApiError>(ControlFlow::Continue(()))
+            })?;
         }
         events.sort_by_key(|event| (event.record.occurred_at, event.record.leaf_index));
-        Ok(SystemPage { events, next })
+        // The last of all may be the one that passes it.
+        let full = full.filter(|full| Some(*full) != self.last());
+        Ok(SystemPage {
+            events,
+            next: full.or(next),
+        })
+    }
+
+    /// The last of what was found.
+    fn last(&self) -> Option<Begin> {
+        let own = || self.own.last().map(|&leaf| Begin::Own(leaf));
+        let instance = self.instance.last().map(|&leaf| Begin::Instance(leaf));
+        instance.or_else(own)
     }
 
     /// Leaves out what does not go into a page of so many; where the next page begins.
@@ -333,16 +360,20 @@ pub(in super::super) fn in_window(
         let facets = [evidence::facet::facet("system.minute", &minute)];
         found.add(ledger, tenant, run, instance_as_of, &facets, None)?;
     }
-    found.read(ledger, tenant, |record| window.holds(record.occurred_at))
+    found.read(ledger, tenant, READ_BYTES_MAX, |record| {
+        // Nobody shows what else it says, and it may be long.
+        window.holds(record.occurred_at).then(|| record.without_details())
+    })
 }
 
 /// A page of the system records of a run: under its name or that of one of its traces, or on one of its hosts or from one
-/// of its service instances while it ran. And whether all of its traces and environments were looked at.
+/// of its service instances while it ran, which is the window. And whether all of its traces and environments were looked at.
 pub(super) fn of_run(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     run: &Run,
     instance_as_of: u64,
+    window: Window,
 ) -> Result<(SystemPage, bool), ApiError> {
     let state = &run.row.state;
     let mut found = Found::from(Begin::decode(run.from));
@@ -358,7 +389,6 @@ pub(super) fn of_run(
         add(&[facet("system.correlation", name)], None)?;
     }
     let around = surroundings(ledger, tenant, run)?;
-    let window = duration(run);
     let places = [
         ("system.host", &around.hosts),
         ("system.instance", &around.instances),
@@ -384,14 +414,15 @@ pub(super) fn of_run(
             add(&[place], Some(recorded))?;
         }
     }
-    let page = found.read(ledger, tenant, |record| {
+    let page = found.read(ledger, tenant, SHOWN_BYTES_MAX, |record| {
         let one_of = |name: &Option<String>, names: &BTreeSet<String>| {
             name.as_deref().is_some_and(|name| names.contains(name))
         };
-        one_of(&record.correlation_id, &names)
+        let of_run = one_of(&record.correlation_id, &names)
             || one_of(&record.run_id, &names)
             || (window.holds(record.occurred_at)
-                && (one_of(&record.host, &around.hosts) || one_of(&record.instance, &around.instances)))
+                && (one_of(&record.host, &around.hosts) || one_of(&record.instance, &around.instances)));
+        of_run.then_some(record)
     })?;
     Ok((page, all_traces && around.whole))
 }
