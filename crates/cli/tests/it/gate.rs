@@ -1,82 +1,12 @@
 //! The gate, over a server of its own: the walk of the README, and the action's script.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-
-use tempfile::TempDir;
+use std::process::{Command, Output, Stdio};
 
 use crate::commands::{deponent, stderr, stdout};
-
-/// A running `deponent serve` on a folder of its own.
-pub(crate) struct Served {
-    child: Child,
-    address: String,
-    pub(crate) folder: TempDir,
-}
+use crate::served::Served;
 
 impl Served {
-    pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--grpc-listen",
-                "off",
-                "--data-dir",
-            ])
-            .arg(folder.path().join("data"))
-            .env_clear()
-            .env("DEPONENT_LOG", "error")
-            .current_dir(folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().unwrap().unwrap();
-        let address = first.strip_prefix("listening on http://").unwrap().to_owned();
-        // What follows is read, so that the server never waits for a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            child,
-            address,
-            folder,
-        }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Posts JSON that must be taken.
-    #[track_caller]
-    pub(crate) fn post(&self, path: &str, body: &str) -> String {
-        let answer = self.send("POST", path, body);
-        assert!(answer.starts_with("HTTP/1.1 201"), "{path}: {answer}");
-        answer
-    }
-
-    /// Sends JSON that must not be refused.
-    #[track_caller]
-    pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             connection: close\r\n\r\n{body}",
-            self.address,
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 20"), "{path}: {answer}");
-        answer
-    }
-
     /// A started job under a contract over `search`.
     fn job(&self, job_id: &str) {
         self.post(
@@ -119,7 +49,7 @@ impl Served {
     /// The action's script, as the runner starts it.
     fn action(&self, job_id: &str, fail: &str) -> (Option<i32>, String) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../action/gate.sh");
-        let output = self.folder.path().join(format!("output-{job_id}-{fail}"));
+        let output = self.folder().join(format!("output-{job_id}-{fail}"));
         let ended = Command::new("bash")
             .arg(script)
             .env_clear()
@@ -135,13 +65,6 @@ impl Served {
             .status()
             .unwrap();
         (ended.code(), std::fs::read_to_string(output).unwrap())
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -186,7 +109,7 @@ fn the_gate_answers_with_its_exit_code() {
     assert!(stdout(&unknown).is_empty() && stderr(&unknown).contains("no job"));
 
     // The same from the folder, beside the server.
-    let data = server.folder.path().join("data");
+    let data = server.folder().join("data");
     for (job, code) in [("good", 0), ("bad", 1), ("open", 0), ("nobody", 2)] {
         let local = deponent(&["gate", "--job", job, "--data-dir", data.to_str().unwrap()]);
         assert_eq!(local.status.code(), Some(code), "{job}: {}", stderr(&local));

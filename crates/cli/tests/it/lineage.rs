@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::commands::{stderr, stdout};
-use crate::gate::Served;
+use crate::served::Served;
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/close")
@@ -265,7 +265,7 @@ const UNTIDY: &str = concat!(
 #[test]
 fn untidy_lines_make_the_same_records_through_a_server_and_through_a_folder() {
     let server = Served::new();
-    let folder = server.folder.path();
+    let folder = server.folder();
     for (run, over) in [
         ("r1", format!("--server {}", server.url())),
         ("r2", "--data-dir data".to_owned()),
@@ -298,7 +298,7 @@ fn untidy_lines_make_the_same_records_through_a_server_and_through_a_folder() {
 #[test]
 fn a_log_is_imported_through_a_server_once_however_often() {
     let server = Served::new();
-    let folder = server.folder.path();
+    let folder = server.folder();
     let log = concat!(
         "{\"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"evidence\",\"id\":\"ev-1\",\"evidence_type\":\"csv\",\"uri\":\"a.csv\",\"input_row_ids\":[\"E1|A1\"],\"timestamp\":\"2026-01-01T00:00:00.5Z\"}\n",
         "{\"ts\":\"2026-01-01T00:00:00Z\",\"type\":\"deterministic\",\"fn\":\"accruals_check\",\"evidence_id\":\"ev-1\",\"params\":{}}\n",

@@ -8,4 +8,5 @@ mod judge;
 mod lineage;
 mod manifests;
 mod replay;
+mod served;
 mod work;

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::commands::{deponent, stderr, stdout};
-use crate::gate::Served;
+use crate::served::Served;
 
 /// A run of three steps; the second says what its tool said.
 fn run(served: &Served, run_id: &str, price: u32) {
@@ -29,7 +29,7 @@ fn two_runs_part_at_the_same_step_by_the_server_and_by_its_folder() {
     run(&served, "same", 10);
     run(&served, "other", 11);
     let url = served.url();
-    let folder = served.folder.path().join("data");
+    let folder = served.folder().join("data");
     let folder = folder.to_str().unwrap();
     let diff = |left: &str, right: &str, more: &[&str]| -> Output {
         let mut args = vec!["replay", "diff", left, right];
@@ -56,7 +56,7 @@ fn two_runs_part_at_the_same_step_by_the_server_and_by_its_folder() {
 #[test]
 fn a_tenant_that_is_not_there_and_a_tenant_without_a_folder_are_usage_errors() {
     let served = Served::new();
-    let folder = served.folder.path().join("data");
+    let folder = served.folder().join("data");
     let folder = folder.to_str().unwrap();
     for args in [
         &[
@@ -113,7 +113,7 @@ fn runs_of_which_an_enforcement_is_erased_are_not_said_to_have_done_the_same() {
     }
     served.post("/api/v1/runs/again/complete", r#"{"status":"completed"}"#);
     let url = served.url();
-    let folder = served.folder.path().join("data");
+    let folder = served.folder().join("data");
     let folder = folder.to_str().unwrap();
     let diff = |code: i32| {
         let by_server = deponent(&["replay", "diff", "first", "again", "--server", &url]);

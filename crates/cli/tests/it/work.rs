@@ -1,8 +1,7 @@
 //! Long work of the binary: killed, told to stop, met over HTTP.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::commands::{deponent, stderr, stdout};
+use crate::served::Served;
 
 /// Logs of a file: enough that an import is met on its way.
 const LOGS: u64 = 40_000;
@@ -53,6 +53,10 @@ impl Folder {
 
     fn data(&self) -> &str {
         self.folder.path().to_str().unwrap()
+    }
+
+    fn served(&self) -> Served {
+        Served::over(self.folder.path(), self.folder.path())
     }
 
     fn import(&self) -> Child {
@@ -108,55 +112,7 @@ fn answer(output: &Output) -> Value {
     serde_json::from_str(&stdout(output)).unwrap_or_else(|error| panic!("{error}: {}", stderr(output)))
 }
 
-/// A server over the folder.
-struct Served {
-    child: Child,
-    url: String,
-}
-
 impl Served {
-    fn new(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--grpc-listen",
-                "off",
-                "--data-dir",
-            ])
-            .arg(folder)
-            .env_clear()
-            .env("DEPONENT_LOG", "error")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().unwrap().unwrap();
-        let url = first.strip_prefix("listening on ").unwrap().to_owned();
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
-    }
-
-    fn get(&self, path: &str) -> Value {
-        let mut answer = ureq::get(format!("{}{path}", self.url)).call().unwrap();
-        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
-    }
-
-    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .build()
-            .into();
-        let mut answer = agent
-            .post(format!("{}{path}", self.url))
-            .header("content-type", "application/json")
-            .send(body.to_string())
-            .unwrap();
-        let text = answer.body_mut().read_to_string().unwrap();
-        (answer.status().as_u16(), serde_json::from_str(&text).unwrap())
-    }
-
     /// The import's job, once a part of the file is in.
     fn import_under_way(&self) -> String {
         let mut job_id = String::new();
@@ -170,13 +126,6 @@ impl Served {
             progress["percentage"].as_f64().unwrap() > 0.0
         });
         job_id
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -199,7 +148,7 @@ fn an_import_that_is_killed_is_gone_on_with_when_it_is_asked_for_again() {
     assert!(known > 0 && logs > 0, "{again}");
     folder.assert_verified();
     // The same job, its second attempt.
-    let served = Served::new(folder.folder.path());
+    let served = folder.served();
     let job = served.get(&format!("/api/v1/jobs/{}", again["job_id"].as_str().unwrap()));
     assert_eq!(
         (&job["attempt_number"], &job["stage"]),
@@ -227,7 +176,7 @@ fn an_import_that_is_told_to_stop_says_what_it_did_and_again_completes_it() {
 #[test]
 fn an_import_whose_server_is_killed_goes_on_at_the_next_start_and_is_called_off_over_http() {
     let folder = Folder::new();
-    let served = Served::new(folder.folder.path());
+    let served = folder.served();
     let asking = folder.import();
     let job_id = served.import_under_way();
     // A second one is told which runs.
@@ -238,7 +187,7 @@ fn an_import_whose_server_is_killed_goes_on_at_the_next_start_and_is_called_off_
     let asking = asking.wait_with_output().unwrap();
     assert_eq!(asking.status.code(), Some(69), "{}", stdout(&asking));
 
-    let served = Served::new(folder.folder.path());
+    let served = folder.served();
     let job = format!("/api/v1/jobs/{job_id}");
     wait_until(|| served.get(&job)["stage"] == "completed");
     assert_eq!(served.get(&job)["attempt_number"], 2);
@@ -248,7 +197,7 @@ fn an_import_whose_server_is_killed_goes_on_at_the_next_start_and_is_called_off_
     // Of another tenant's, on its way: it is the instance's to call off a rebuild, and an admin's an import.
     let asking = folder.import();
     let job_id = served_next(&served, &job_id);
-    let (status, called_off) = served.post(
+    let (status, called_off) = served.ask(
         &format!("/api/v1/jobs/{job_id}/cancel"),
         &json!({ "reason": "wrong file" }),
     );
@@ -282,7 +231,7 @@ fn a_rebuild_beside_a_server_is_a_job_of_the_instance() {
     let folder = Folder::new();
     let imported = folder.import().wait_with_output().unwrap();
     assert_eq!(imported.status.code(), Some(0), "{}", stderr(&imported));
-    let served = Served::new(folder.folder.path());
+    let served = folder.served();
     let rebuild = || {
         let rebuilt = deponent(&[
             "ledger",

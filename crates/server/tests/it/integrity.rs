@@ -19,6 +19,15 @@ fn assert_verified(server: &TestServer) {
     assert_eq!(verified["status"], "verified", "{verified}");
 }
 
+/// What was noted of an export that was refused in part is not noted again when it is sent again.
+#[track_caller]
+fn assert_noted_once(server: &TestServer, export: &Value) {
+    let size = server.tree_size();
+    server.post("/v1/traces", export).ok();
+    assert_eq!(server.tree_size(), size, "sent again it is noted no second time");
+    assert_verified(server);
+}
+
 /// A run with evidence of each class.
 fn whole(server: &TestServer, run: &str) {
     server.run(run);
@@ -177,14 +186,7 @@ fn a_span_that_is_refused_is_noted_once() {
     let judged = of(&server, &"02".repeat(16));
     let failures = judged["capture_failures"].as_array().unwrap();
     assert_eq!(failures.len(), 2, "{judged}");
-    let size = server.tree_size();
-    server.post("/v1/traces", &export).ok();
-    assert_eq!(
-        server.tree_size(),
-        size,
-        "sent again they are noted no second time"
-    );
-    assert_verified(&server);
+    assert_noted_once(&server, &export);
 }
 
 #[test]
@@ -225,14 +227,7 @@ fn every_run_whose_spans_were_refused_has_a_failure_and_the_rest_are_counted() {
     assert_eq!(failures.len(), 2, "{judged}");
     assert!(counted(failures)[0].starts_with("2 more spans"), "{judged}");
     assert_ne!(judged["grade"], "PASS", "{judged}");
-    let size = server.tree_size();
-    server.post("/v1/traces", &export).ok();
-    assert_eq!(
-        server.tree_size(),
-        size,
-        "sent again they are noted no second time"
-    );
-    assert_verified(&server);
+    assert_noted_once(&server, &export);
 }
 
 #[test]
