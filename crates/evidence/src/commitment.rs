@@ -47,9 +47,10 @@ fn keyed(salt: &Salt) -> Hmac<Sha256> {
     Hmac::<Sha256>::new(&block.into())
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// Lower-case hex of 32 bytes.
 pub fn hex(bytes: &[u8; 32]) -> [u8; 64] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 64];
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
         pair[0] = HEX[usize::from(byte >> 4)];
@@ -58,9 +59,14 @@ pub fn hex(bytes: &[u8; 32]) -> [u8; 64] {
     text
 }
 
-/// Lower-case hex of 32 bytes, as text.
-pub fn hex_string(bytes: &[u8; 32]) -> String {
-    String::from_utf8_lossy(&hex(bytes)).into_owned()
+/// Lower-case hex, as text.
+pub fn hex_string<const N: usize>(bytes: &[u8; N]) -> String {
+    let mut text = String::with_capacity(2 * N);
+    for byte in bytes {
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    text
 }
 
 /// Reads 64 lower-case hex characters.

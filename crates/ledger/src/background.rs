@@ -39,10 +39,10 @@ pub struct Verifier {
     /// By origin, what the last verification that found anything found first.
     found: Mutex<HashMap<String, Vec<Finding>>>,
     scrubbing: AtomicBool,
-    /// By origin, how many findings were known when it was opened.
-    known_at_open: HashMap<String, u64>,
     /// Held while progress is changed and kept: an incremental pass and a full verification may end at once.
     keeping: Mutex<()>,
+    /// Held while findings are put on record, so that two that end at once do not both do it.
+    recording: Mutex<()>,
 }
 
 /// Says that the scrub has ended, also when it panics: no other would ever begin.
@@ -60,12 +60,11 @@ impl Verifier {
     pub fn open(ledger: &Ledger) -> Result<Self, StoreError> {
         let path = ledger.options().data_dir.join("state.db");
         let state = StateDb::open(&path)?;
-        let (mut found, mut known_at_open) = (HashMap::new(), HashMap::new());
+        let mut found = HashMap::new();
         for tenant in ledger.tenants() {
             let origin = &tenant.ledger().row.origin;
             let count = state.progress(origin).unwrap_or_default().findings;
             if count > 0 {
-                known_at_open.insert(origin.clone(), count);
                 // What cannot be read is found again by the next full verification.
                 let kept = state.found(origin).ok().flatten();
                 let kept = kept.and_then(|kept| serde_json::from_str(&kept).ok());
@@ -77,9 +76,9 @@ impl Verifier {
             state,
             known: Mutex::default(),
             found: Mutex::new(found),
-            known_at_open,
             scrubbing: AtomicBool::new(false),
             keeping: Mutex::default(),
+            recording: Mutex::default(),
         })
     }
 
@@ -91,9 +90,22 @@ impl Verifier {
         self.state.progress(origin).unwrap_or_default()
     }
 
-    /// How many findings an earlier process left behind: they are on record already.
-    pub fn known_at_open(&self, origin: &str) -> u64 {
-        self.known_at_open.get(origin).copied().unwrap_or(0)
+    /// Puts findings on record that are not, once for all that stand since there were none. `record` is told how many
+    /// there are and since when, and says whether that is durable in the ledger; if not, the next call tries again,
+    /// also after a restart. After a crash between the two `record` is asked again, and finds by the time that it was done.
+    pub fn record_found(&self, row: &LedgerRow, at: Timestamp, record: impl FnOnce(u64, Timestamp) -> bool) {
+        let _recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let progress = self.progress(&row.origin);
+        if progress.findings == 0 || progress.recorded {
+            return;
+        }
+        let found_at = progress.found_at.unwrap_or(at);
+        if record(progress.findings, found_at) {
+            // Unless these were mended meanwhile, and others came.
+            self.keep(row, found_at, |now| {
+                now.recorded |= now.found_at == progress.found_at;
+            });
+        }
     }
 
     /// What was found last in a ledger, the first [`FINDINGS_KEPT`].
@@ -116,7 +128,7 @@ impl Verifier {
             match incremental(self.ledger.store(), &row, TreeSize::new(progress.verified_size)) {
                 Ok((head, findings)) => {
                     Self::log(&row, &findings);
-                    self.keep(&row, |progress| {
+                    self.keep(&row, at, |progress| {
                         progress.verified_at = progress.verified_at.max(Some(at));
                         if findings.is_empty() {
                             progress.verified_size = progress.verified_size.max(head.size.as_u64());
@@ -225,13 +237,15 @@ impl Verifier {
             // It says nothing new, but for what it found.
             tracing::warn!(origin = row.origin, undecided = ?report.undecided, "verification could not tell");
             if errors > 0 {
-                self.keep(row, |progress| progress.findings = progress.findings.max(errors));
+                self.keep(row, at, |progress| {
+                    progress.findings = progress.findings.max(errors);
+                });
                 self.keep_findings(row, findings);
             }
             return;
         }
         let verified = report.ledgers.iter().find(|ledger| ledger.origin == row.origin);
-        self.keep(row, |progress| {
+        self.keep(row, at, |progress| {
             progress.last_full_scrub_at = Some(at);
             progress.findings = errors;
             if let Some(verified) = verified.filter(|_| errors == 0) {
@@ -253,10 +267,15 @@ impl Verifier {
     }
 
     /// Changes what is known of a ledger as it is now: others may have changed it since it was looked at.
-    fn keep(&self, row: &LedgerRow, change: impl FnOnce(&mut LedgerProgress)) {
+    fn keep(&self, row: &LedgerRow, at: Timestamp, change: impl FnOnce(&mut LedgerProgress)) {
         let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let mut progress = self.progress(&row.origin);
         change(&mut progress);
+        if progress.findings == 0 {
+            (progress.found_at, progress.recorded) = (None, false);
+        } else {
+            progress.found_at.get_or_insert(at);
+        }
         self.lock().insert(row.origin.clone(), progress);
         if let Err(error) = self.state.progress_set(&row.origin, &progress) {
             tracing::warn!(%error, "verification progress cannot be kept: it begins anew after a restart");

@@ -257,20 +257,10 @@ impl Draft {
         salts: &mut Salts,
     ) -> Result<Self, BodyTooLarge> {
         Ok(Self {
-            kind,
-            bind: Bind::None,
-            identity: None,
-            content: None,
-            trace_id: None,
-            correlation_id: None,
             actor,
-            occurred_at,
             source_domain: SourceDomain::Logs,
             source_component: "access",
-            origin: Origin::System,
-            body: salts.seal(kind, body)?,
-            facts,
-            expect_run_seq: None,
+            ..Self::sealed(kind, facts, salts.seal(kind, body)?, occurred_at)
         })
     }
 }

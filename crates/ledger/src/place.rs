@@ -359,7 +359,7 @@ impl<'a> Placer<'a> {
     }
 
     fn start_run_of_spans(&mut self, trace: &TraceBind, at: Timestamp) -> Result<RunKey, Rejection> {
-        let trace_id: Arc<str> = hex16(&trace.trace_id).into();
+        let trace_id: Arc<str> = evidence::hex_string(&trace.trace_id).into();
         let body = trace.start.encode(None);
         let body = SealedBody::seal(Kind::RunStarted, self.random.next_salt(), &body)
             .map_err(|_| Rejection::LeafTooLarge)?;
@@ -689,12 +689,4 @@ fn first_eight(bytes: &[u8; 32]) -> [u8; 8] {
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[..8]);
     eight
-}
-
-pub(crate) fn hex16(bytes: &[u8; 16]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -114,6 +114,8 @@ pub struct Drift {
     pub erased: usize,
     /// Because it is in an archive.
     pub archived: usize,
+    /// Because it is not there, and no record says why.
+    pub missing: usize,
     /// All that were asked for were looked at.
     pub complete: bool,
 }
@@ -341,6 +343,7 @@ impl Ledger {
             logs,
             erased,
             archived,
+            missing,
             // Of what is gone nobody can say that its outputs were the same.
             complete: matches!(end, End::Reached) && erased + archived + missing == 0,
         })

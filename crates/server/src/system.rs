@@ -124,19 +124,26 @@ impl App {
         event: &Event,
         at: Timestamp,
     ) -> Result<(), String> {
-        event
-            .draft(at)
-            .map_err(|error| error.to_string())
-            .and_then(|draft| {
-                let outcomes = self
-                    .ledger
-                    .submit_blocking(tenant, vec![draft], at, false)
-                    .map_err(|error: SubmitError| error.to_string())?;
-                match outcomes.into_iter().next() {
-                    Some(Err(rejection)) => Err(rejection.to_string()),
-                    _ => Ok(()),
-                }
-            })
+        self.try_record_of(tenant, event, at, at)
+    }
+
+    /// The same of what happened earlier.
+    pub(crate) fn try_record_of(
+        &self,
+        tenant: &Arc<Tenant>,
+        event: &Event,
+        occurred_at: Timestamp,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        let draft = event.draft(occurred_at).map_err(|error| error.to_string())?;
+        let outcomes = self
+            .ledger
+            .submit_blocking(tenant, vec![draft], at, false)
+            .map_err(|error: SubmitError| error.to_string())?;
+        match outcomes.into_iter().next() {
+            Some(Err(rejection)) => Err(rejection.to_string()),
+            _ => Ok(()),
+        }
     }
 
     /// The same into the instance's own ledger.

@@ -195,11 +195,7 @@ impl TraceKey {
     /// The id as it was given.
     pub fn text(&self) -> String {
         match self {
-            Self::W3c(id) => id.iter().fold(String::with_capacity(32), |mut text, byte| {
-                use std::fmt::Write as _;
-                let _ = write!(text, "{byte:02x}");
-                text
-            }),
+            Self::W3c(id) => evidence::hex_string(id),
             Self::Text(id) => id.clone(),
         }
     }

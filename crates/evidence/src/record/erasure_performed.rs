@@ -6,15 +6,13 @@
 //!
 //! Source: SPEC 11.6; docs/formats.md, "erasure.performed".
 
-use std::fmt::Write as _;
-
 use serde::Deserialize;
 
 use super::rule::{self, RuleBroken};
 use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
 use crate::facet::push_facet;
-use crate::{Identity, Kind, RecordId};
+use crate::{Identity, Kind, RecordId, hex_string};
 
 /// Most bodies that one request erases: a step has few that hold a hash of it, and a record of this length is
 /// 150 KB. More are erased one by one, with `only`.
@@ -64,13 +62,8 @@ impl ErasurePerformed {
     pub fn encode(&self) -> Vec<u8> {
         let erased = self.erased.iter().map(|record| {
             let mut object = Vec::with_capacity(3);
-            let identity = record.identity.map(|identity| {
-                let digits = identity.as_bytes().iter();
-                Value::String(digits.fold(String::with_capacity(32), |mut text, byte| {
-                    let _ = write!(text, "{byte:02x}");
-                    text
-                }))
-            });
+            let identity = record.identity;
+            let identity = identity.map(|identity| Value::String(hex_string(identity.as_bytes())));
             put(&mut object, "identity", identity);
             put(
                 &mut object,

@@ -23,6 +23,7 @@ use evidence::{Header, Identity, Kind, RecordId, Timestamp};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Gone, Store};
 
@@ -113,7 +114,8 @@ struct LineOut<'a> {
     plan_hash: &'a str,
 }
 
-/// What a line says instead of a log whose body is gone.
+/// What a line says instead of a log whose body is gone. One that has payloads is a log all the same, whatever else a
+/// file says of it.
 #[derive(Deserialize)]
 struct GoneIn {
     #[serde(default)]
@@ -122,6 +124,8 @@ struct GoneIn {
     archived: bool,
     #[serde(default)]
     missing: bool,
+    input_json: Option<IgnoredAny>,
+    output_json: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -548,13 +552,22 @@ impl Ledger {
     }
 }
 
+/// Whether a line stands for a log whose body was gone.
+fn is_gone(text: &[u8]) -> bool {
+    serde_json::from_slice(text).is_ok_and(|line: GoneIn| {
+        (line.erased || line.archived || line.missing)
+            && line.input_json.is_none()
+            && line.output_json.is_none()
+    })
+}
+
 /// `None`: the line stands for a log whose body was gone.
 fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
-    let gone: GoneIn = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    if gone.erased || gone.archived || gone.missing {
-        return Ok(None);
-    }
-    let line: LineIn = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let line: LineIn = match serde_json::from_slice(text) {
+        Ok(line) => line,
+        Err(_) if is_gone(text) => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
     let payload = |field: &str, given: &str| -> Result<Value, String> {
         let text = if line.compressed {
             unpacked(given).map_err(|error| format!("{field}: {error}"))?
@@ -606,6 +619,26 @@ mod tests {
         for bad in ["", "!", "AAAA", &STANDARD.encode("no gzip")] {
             assert!(unpacked(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_line_with_payloads_is_a_log_whatever_flags_it_has() {
+        let line = |rest: &str| {
+            let line = format!(
+                r#"{{"id":"p","timestamp":"2026-05-11T10:00:00+00:00","input_hash":"a","output_hash":"b",{rest}}}"#
+            );
+            read_line(line.as_bytes()).map(|line| line.is_some())
+        };
+        for flag in ["erased", "archived", "missing"] {
+            let both = format!(r#""{flag}":true,"input_json":"1","output_json":"2""#);
+            assert_eq!(line(&both), Ok(true), "{flag}");
+            let nulls = format!(r#""{flag}":true,"input_json":null,"output_json":null"#);
+            assert_eq!(line(&nulls), Ok(false), "{flag}");
+            assert_eq!(line(&format!(r#""{flag}":true"#)), Ok(false), "{flag}");
+            let one = format!(r#""{flag}":true,"input_json":"1","output_json":null"#);
+            assert!(line(&one).is_err(), "{flag}: half a log is none");
+        }
+        assert!(line(r#""erased":false,"input_json":null,"output_json":null"#).is_err());
     }
 
     #[test]

@@ -58,3 +58,42 @@ fn marks_that_cannot_be_read_are_found() {
     verifier.scrub(bed.now());
     assert_eq!(verifier.progress(&tenant.ledger().row.origin).findings, 1);
 }
+
+#[test]
+fn what_was_found_is_told_until_it_is_on_record_and_again_when_it_comes_back() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let row = tenant.ledger().row.clone();
+    let told = |verifier: &Verifier, durable: bool| {
+        let mut told = None;
+        verifier.record_found(&row, bed.now(), |count, found_at| {
+            told = Some((count, found_at));
+            durable
+        });
+        told
+    };
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.scrub(bed.now());
+    assert_eq!(told(&verifier, true), None);
+    tamper(bed.path(), "UPDATE runs SET model = 'another'");
+    let found_at = bed.now();
+    verifier.scrub(found_at);
+    assert_eq!(told(&verifier, false), Some((1, found_at)));
+    // A process that dies before the record is durable leaves it to the next, and one that dies after it does not.
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.scrub(bed.now());
+    assert_eq!(told(&verifier, true), Some((1, found_at)));
+    assert_eq!(told(&verifier, true), None);
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.scrub(bed.now());
+    assert_eq!(told(&verifier, true), None);
+    // Mended, and broken anew.
+    tamper(bed.path(), "UPDATE runs SET model = NULL");
+    verifier.scrub(bed.now());
+    assert_eq!(verifier.progress(&row.origin).findings, 0);
+    tamper(bed.path(), "UPDATE runs SET model = 'another'");
+    let found_at = bed.now();
+    verifier.scrub(found_at);
+    assert_eq!(told(&verifier, true), Some((1, found_at)));
+}

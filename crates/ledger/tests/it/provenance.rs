@@ -11,7 +11,7 @@ use ledger::provenance::{DRIFT_BYTES_MAX, ProvenanceQuery};
 use ledger::{EraseAsked, Rejection, SubmitError, Tenant, WriteError};
 use store::Fault;
 
-use crate::bed::{TestLedger, run, step};
+use crate::bed::{TestLedger, run, step, tamper};
 
 fn log(t: &TestLedger, tenant: &Arc<Tenant>, input: Value, run_id: Option<&str>) -> Result<(), WriteError> {
     let log = ProvenanceLog::new(input, Value::Null);
@@ -154,8 +154,14 @@ fn a_log_that_is_erased_or_archived_is_told_and_neither_is_the_other() {
 
     let drift = t.ledger.provenance_drift(&tenant, &all, DRIFT_BYTES_MAX).unwrap();
     assert_eq!(
-        (drift.logs, drift.erased, drift.archived, drift.complete),
-        (1, 1, 1, false)
+        (
+            drift.logs,
+            drift.erased,
+            drift.archived,
+            drift.missing,
+            drift.complete
+        ),
+        (1, 1, 1, 0, false)
     );
     let out = t.path().join("out");
     let of = (tenant.tenant_no, &*tenant.tenant_id);
@@ -213,4 +219,32 @@ fn a_drift_report_reads_so_many_bytes_and_says_that_there_is_more() {
     };
     assert_eq!(drift(2_500), (2, false));
     assert_eq!(drift(DRIFT_BYTES_MAX), (5, true));
+}
+
+#[test]
+fn a_log_whose_body_is_gone_for_no_reason_on_record_is_counted_apart_in_drift() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    for text in ["kept", "gone"] {
+        log(&t, &tenant, Value::from(text), None).unwrap();
+    }
+    tamper(
+        t.path(),
+        "DELETE FROM bodies WHERE leaf = (SELECT max(leaf) FROM facets WHERE facet = 'provenance')",
+    );
+    let all = ProvenanceQuery {
+        limit: 5,
+        ..ProvenanceQuery::default()
+    };
+    let drift = t.ledger.provenance_drift(&tenant, &all, DRIFT_BYTES_MAX).unwrap();
+    assert_eq!(
+        (
+            drift.logs,
+            drift.erased,
+            drift.archived,
+            drift.missing,
+            drift.complete
+        ),
+        (1, 0, 0, 1, false)
+    );
 }

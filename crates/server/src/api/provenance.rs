@@ -373,6 +373,8 @@ struct DriftReport {
     erased: usize,
     /// Because they are archived.
     archived: usize,
+    /// Because they are gone, and no record says why; verification finds them.
+    missing: usize,
     /// False when some could not be looked at, or when there were more: the newest 100,000 were looked at, or the
     /// newest 256 MiB of them. Ask by input_hash or model_version.
     complete: bool,
@@ -418,6 +420,7 @@ async fn drift(
                 logs: drift.logs,
                 erased: drift.erased,
                 archived: drift.archived,
+                missing: drift.missing,
                 complete: drift.complete,
                 as_of: size,
             };

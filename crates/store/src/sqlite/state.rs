@@ -26,6 +26,10 @@ pub struct LedgerProgress {
     pub last_full_scrub_at: Option<Timestamp>,
     /// Findings of the last verification that found any.
     pub findings: u64,
+    /// When the first of them was found after there were none.
+    pub found_at: Option<Timestamp>,
+    /// That there are findings is on record in the ledger, durably.
+    pub recorded: bool,
 }
 
 /// The state database.
@@ -48,12 +52,25 @@ impl StateDb {
             .execute_batch(
                 "CREATE TABLE IF NOT EXISTS verification (
                    origin TEXT PRIMARY KEY, verified_size INTEGER NOT NULL, verified_at INTEGER,
-                   last_full_scrub_at INTEGER, findings INTEGER NOT NULL) STRICT;
+                   last_full_scrub_at INTEGER, findings INTEGER NOT NULL,
+                   found_at INTEGER, recorded INTEGER NOT NULL DEFAULT 0) STRICT;
                  CREATE TABLE IF NOT EXISTS findings (origin TEXT PRIMARY KEY, found TEXT NOT NULL) STRICT;
                  CREATE TABLE IF NOT EXISTS imports (job_id TEXT PRIMARY KEY, path BLOB NOT NULL) STRICT;
                  CREATE TABLE IF NOT EXISTS once_epoch (one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL) STRICT",
             )
             .map_err(of_state)?;
+        // Of a file that was made before the mark: what it found is recorded once more.
+        for column in ["found_at INTEGER", "recorded INTEGER NOT NULL DEFAULT 0"] {
+            let name = column.split(' ').next().unwrap_or_default();
+            let there = connection
+                .column_exists(None, "verification", name)
+                .map_err(of_state)?;
+            if !there {
+                connection
+                    .execute_batch(&format!("ALTER TABLE verification ADD COLUMN {column}"))
+                    .map_err(of_state)?;
+            }
+        }
         Ok(Self {
             connection: Mutex::new(connection),
         })
@@ -83,16 +100,27 @@ impl StateDb {
     pub fn progress(&self, origin: &str) -> Result<LedgerProgress, StoreError> {
         use rusqlite::OptionalExtension;
         let time = |micros: Option<i64>| micros.and_then(Timestamp::from_micros);
-        let row: Option<(i64, Option<i64>, Option<i64>, i64)> = self
+        type Row = (i64, Option<i64>, Option<i64>, i64, Option<i64>, bool);
+        let row: Option<Row> = self
             .lock()
             .query_row(
-                "SELECT verified_size, verified_at, last_full_scrub_at, findings FROM verification WHERE origin = ?1",
+                "SELECT verified_size, verified_at, last_full_scrub_at, findings, found_at, recorded
+                 FROM verification WHERE origin = ?1",
                 [origin],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+                |row| {
+                    Ok((
+                        row.get(0)?,
+                        row.get(1)?,
+                        row.get(2)?,
+                        row.get(3)?,
+                        row.get(4)?,
+                        row.get(5)?,
+                    ))
+                },
             )
             .optional()
             .map_err(|error| damaged("verification", error))?;
-        let Some((size, at, scrub, findings)) = row else {
+        let Some((size, at, scrub, findings, found_at, recorded)) = row else {
             return Ok(LedgerProgress::default());
         };
         Ok(LedgerProgress {
@@ -100,6 +128,8 @@ impl StateDb {
             verified_at: time(at),
             last_full_scrub_at: time(scrub),
             findings: as_u64("verification.findings", findings)?,
+            found_at: time(found_at),
+            recorded,
         })
     }
 
@@ -107,14 +137,18 @@ impl StateDb {
     pub fn progress_set(&self, origin: &str, progress: &LedgerProgress) -> Result<(), StoreError> {
         self.lock()
             .execute(
-                "INSERT INTO verification VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (origin) DO UPDATE SET
-                 verified_size = ?2, verified_at = ?3, last_full_scrub_at = ?4, findings = ?5",
+                "INSERT INTO verification
+                   (origin, verified_size, verified_at, last_full_scrub_at, findings, found_at, recorded)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (origin) DO UPDATE SET
+                 verified_size = ?2, verified_at = ?3, last_full_scrub_at = ?4, findings = ?5, found_at = ?6, recorded = ?7",
                 (
                     origin,
                     as_i64(progress.verified_size),
                     progress.verified_at.map(Timestamp::as_micros),
                     progress.last_full_scrub_at.map(Timestamp::as_micros),
                     as_i64(progress.findings),
+                    progress.found_at.map(Timestamp::as_micros),
+                    progress.recorded,
                 ),
             )
             .map(drop)
