@@ -90,17 +90,21 @@ impl KeyFolder {
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&fresh)?;
-        writeln!(file, "{}", key.to_secret_text())?;
-        file.sync_all()?;
-        fs::rename(&fresh, &path)?;
+            .open(&fresh)
+            .map_err(|error| named(&fresh, &error))?;
+        writeln!(file, "{}", key.to_secret_text())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&fresh, &path))
+            .map_err(|error| named(&path, &error))?;
         self.sync()?;
         Ok(key)
     }
 
     /// Makes durable what was named in the folder.
     fn sync(&self) -> io::Result<()> {
-        fs::File::open(&self.path)?.sync_all()
+        fs::File::open(&self.path)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| named(&self.path, &error))
     }
 }
 

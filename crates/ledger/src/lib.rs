@@ -103,6 +103,17 @@ use queue::{Queue, Submission};
 /// How long work that gives way waits before it looks again.
 const GIVE_WAY: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// Where a submission stands in the queue, and whether it may be taken in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Ahead,
+    Behind,
+    /// Behind, and all or none.
+    Group,
+}
+
+type Answer = oneshot::Receiver<Result<Outcomes, SubmitError>>;
+
 /// A running ledger service over one data folder. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
@@ -181,11 +192,6 @@ impl Ledger {
         self.inner.queue.depth()
     }
 
-    /// Whether what is submitted now waits for more than some milliseconds of others' records.
-    pub fn is_behind(&self) -> bool {
-        self.inner.queue.in_flight() > queue::PROMPT_RECORDS_MAX
-    }
-
     /// The schema version that the opening found (0: a new database), and the one it left, if it migrated.
     pub fn migrated(&self) -> Option<(usize, usize)> {
         self.inner.migrated.get().copied()
@@ -220,16 +226,19 @@ impl Ledger {
 
     /// Submits drafts, received `at`; each is judged by itself, in order.
     ///
-    /// Returns when they are durable. Dropping the future does not take them back.
+    /// Returns when they are durable. Dropping the future does not take them back. Of many the first may be durable
+    /// when the error comes: the same again finds them.
     pub async fn submit(
         &self,
         tenant: &Arc<Tenant>,
         drafts: Vec<Draft>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, false)?
-            .await
-            .map_err(|_| self.unanswered())?
+        let mut outcomes = Vec::with_capacity(drafts.len());
+        for answer in self.enqueue(tenant, drafts, at, Turn::Behind)? {
+            outcomes.extend(answer.await.map_err(|_| self.unanswered())??);
+        }
+        Ok(outcomes)
     }
 
     /// Submits drafts of which all or none are written: if the first is rejected, so are the others.
@@ -239,9 +248,11 @@ impl Ledger {
         drafts: Vec<Draft>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, true)?
-            .await
-            .map_err(|_| self.unanswered())?
+        let mut outcomes = Vec::new();
+        for answer in self.enqueue(tenant, drafts, at, Turn::Group)? {
+            outcomes.extend(answer.await.map_err(|_| self.unanswered())??);
+        }
+        Ok(outcomes)
     }
 
     /// The same from a thread that may block.
@@ -252,9 +263,33 @@ impl Ledger {
         at: Timestamp,
         group: bool,
     ) -> Result<Outcomes, SubmitError> {
-        self.enqueue(tenant, drafts, at, group)?
-            .blocking_recv()
-            .map_err(|_| self.unanswered())?
+        let turn = if group { Turn::Group } else { Turn::Behind };
+        self.wait_for(self.enqueue(tenant, drafts, at, turn)?)
+    }
+
+    /// [`submit_blocking`](Self::submit_blocking) before all that waits, for a few records that somebody may want to
+    /// read. Only one thread at a time may: others' records would else never have their turn.
+    pub fn submit_ahead_blocking(
+        &self,
+        tenant: &Arc<Tenant>,
+        drafts: Vec<Draft>,
+        at: Timestamp,
+    ) -> Result<Outcomes, SubmitError> {
+        self.wait_for(self.enqueue(tenant, drafts, at, Turn::Ahead)?)
+    }
+
+    /// Keeps commits small for two seconds, so that what is submitted ahead waits some milliseconds, not for
+    /// thousands of others' records.
+    pub fn hurry(&self) {
+        self.inner.queue.hurry();
+    }
+
+    fn wait_for(&self, answers: Vec<Answer>) -> Result<Outcomes, SubmitError> {
+        let mut outcomes = Vec::new();
+        for answer in answers {
+            outcomes.extend(answer.blocking_recv().map_err(|_| self.unanswered())??);
+        }
+        Ok(outcomes)
     }
 
     /// The sequencer ended without an answer: it was closing, or it panicked, perhaps after the commit.
@@ -269,31 +304,42 @@ impl Ledger {
         tenant: &Arc<Tenant>,
         drafts: Vec<Draft>,
         at: Timestamp,
-        group: bool,
-    ) -> Result<oneshot::Receiver<Result<Outcomes, SubmitError>>, SubmitError> {
+        turn: Turn,
+    ) -> Result<Vec<Answer>, SubmitError> {
         if let Some(reason) = self.inner.stopped() {
             return Err(SubmitError::Stopped(reason));
         }
-        let (reply, answer) = oneshot::channel();
-        if drafts.is_empty() {
-            drop(reply.send(Ok(Vec::new())));
-            return Ok(answer);
-        }
-        let bytes = drafts.iter().map(Draft::bytes).sum();
-        let submission = Submission {
-            tenant: Arc::clone(tenant),
-            drafts,
-            at,
-            group,
-            reply,
-            bytes,
-            erasing: None,
+        let group = turn == Turn::Group;
+        let part_max = if group {
+            usize::MAX
+        } else {
+            queue::PART_RECORDS_MAX
         };
-        self.inner.queue.push(submission).map_err(|(error, _)| {
-            self.inner.counters.refused();
-            error
-        })?;
-        Ok(answer)
+        let (mut parts, mut answers) = (Vec::new(), Vec::new());
+        let mut rest = drafts.into_iter();
+        while rest.len() > 0 {
+            let drafts: Vec<Draft> = rest.by_ref().take(part_max).collect();
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            parts.push(Submission {
+                tenant: Arc::clone(tenant),
+                bytes: drafts.iter().map(Draft::bytes).sum(),
+                drafts,
+                at,
+                group,
+                reply,
+                erasing: None,
+            });
+        }
+        if parts.is_empty() {
+            return Ok(answers);
+        }
+        let pushed = match turn {
+            Turn::Ahead => self.inner.queue.push_ahead(parts),
+            Turn::Behind | Turn::Group => self.inner.queue.push(parts),
+        };
+        pushed.inspect_err(|_| self.inner.counters.refused())?;
+        Ok(answers)
     }
 
     /// Makes a tenant, or gives the one of that name. Blocks until its record is durable.

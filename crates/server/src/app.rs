@@ -15,7 +15,6 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
 use crate::ApiError;
-use crate::access::recorder::Unwritten;
 use crate::access::{Access, Levels, Policies};
 use crate::body::Budget;
 use crate::ids;
@@ -192,30 +191,22 @@ impl App {
     /// # Errors
     /// 503: some tenant's ledger takes nothing now. The others' notes are written all the same.
     pub async fn flush_access(&self) -> Result<(), ApiError> {
-        self.flush_access_if(|unwritten| unwritten.tried).await
+        let (access, at) = (Arc::clone(&self.access), (self.clock)());
+        self.blocking(move |ledger| {
+            let mut unwritten = access.recorder.flush(ledger, at, false).into_iter();
+            match unwritten.find(|unwritten| unwritten.tried) {
+                Some(unwritten) => Err(unwritten.error.into()),
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     /// The same for who reads what is noted of a tenant: other tenants' ledgers are no concern of his.
-    ///
-    /// Behind much ingest it does nothing: he reads what is on record, which is a second old at most
-    /// ([`RECORD_EVERY`](crate::tasks)), instead of waiting for others' batches.
     pub(crate) async fn flush_access_of(&self, tenant: &Tenant) -> Result<(), ApiError> {
-        if self.ledger.is_behind() {
-            return Ok(());
-        }
-        let tenant_no = tenant.tenant_no;
-        self.flush_access_if(move |unwritten| unwritten.tenant_no == tenant_no)
-            .await
-    }
-
-    async fn flush_access_if(
-        &self,
-        matters: impl Fn(&Unwritten) -> bool + Send + 'static,
-    ) -> Result<(), ApiError> {
-        let (access, at) = (Arc::clone(&self.access), (self.clock)());
+        let (access, at, tenant_no) = (Arc::clone(&self.access), (self.clock)(), tenant.tenant_no);
         self.blocking(move |ledger| {
-            let unwritten = access.recorder.flush(ledger, at, false);
-            match unwritten.into_iter().find(matters) {
+            match access.recorder.flush_of(ledger, at, tenant_no).into_iter().next() {
                 Some(unwritten) => Err(unwritten.error.into()),
                 None => Ok(()),
             }

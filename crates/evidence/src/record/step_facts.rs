@@ -17,6 +17,17 @@ use crate::identity::Identity;
 use crate::time::Timestamp;
 use crate::{Header, Kind};
 
+/// Longest name of a step that is projected, in bytes: that of an identifier. What REST takes is no longer, a span may
+/// bring a mebibyte; it stands whole in the body. A list of 500 runs under such names would be as many mebibytes.
+const NAME_BYTES_MAX: usize = crate::IDENTIFIER_BYTES_MAX;
+
+/// A name as it is projected: cut at a character.
+pub(crate) fn projected(name: impl Into<String>) -> String {
+    let mut name = name.into();
+    name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+    name
+}
+
 /// What a step says to projections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepFacts {
@@ -38,15 +49,15 @@ pub struct StepFacts {
     pub cost: NanoCents,
     /// Whether its tokens and cost count for the run.
     pub inference: bool,
-    /// Of an inference step.
+    /// Of an inference step, cut at 256 bytes.
     pub provider: Option<String>,
-    /// Of an inference step.
+    /// Of an inference step, cut at 256 bytes.
     pub model: Option<String>,
     /// Of an inference step.
     pub input_tokens: Option<i64>,
     /// Of an inference step.
     pub output_tokens: Option<i64>,
-    /// Who acted.
+    /// Who acted, cut at 256 bytes.
     pub agent: Option<String>,
     /// The caller's key, when not empty.
     pub idempotency_key: Option<String>,
@@ -119,10 +130,7 @@ impl StepFacts {
             (input_tokens, output_tokens) = (provider.input_tokens, provider.output_tokens);
         }
         let (provider, model) = match provider {
-            Some(p) => (
-                Some(p.provider_name.into_owned()),
-                Some(p.model_name.into_owned()),
-            ),
+            Some(p) => (Some(projected(p.provider_name)), Some(projected(p.model_name))),
             None => (None, None),
         };
         Ok(Self {
@@ -139,7 +147,7 @@ impl StepFacts {
             model,
             input_tokens,
             output_tokens,
-            agent: step.agent,
+            agent: step.agent.map(projected),
             idempotency_key: step.idempotency_key.filter(|key| !key.is_empty()),
         })
     }
@@ -385,7 +393,16 @@ mod tests {
         rest.otel = None;
         rest.provider = None;
         rest.step.step_index = Some(7);
-        for step in [span(), rest] {
+        let mut long = span();
+        long.step.agent = Some("a".repeat(10_000));
+        if let Some(provider) = &mut long.provider {
+            provider.model_name = format!("m{}", "\u{e9}".repeat(5_000));
+        }
+        let facts = long.facts(Timestamp::MIN);
+        assert_eq!(facts.agent.map(|agent| agent.len()), Some(NAME_BYTES_MAX));
+        let model = facts.model.map(|model| model.len());
+        assert_eq!(model, Some(NAME_BYTES_MAX - 1), "no character is cut");
+        for step in [span(), rest, long] {
             let mut body = Vec::new();
             step.encode(&[7; 32], &mut body);
             let facts = step.facts(header().occurred_at);

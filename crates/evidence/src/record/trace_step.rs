@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::step_facts::projected;
 use super::{BodyError, StepFacts};
 use crate::Kind;
 use crate::canonical::{Finite, Value, Writer};
@@ -248,11 +249,11 @@ impl TraceStep {
             duration_micros: duration_micros(self.step.duration_ms.get()),
             cost: NanoCents::from_cents(self.step.cost_cents.get()).unwrap_or_default(),
             inference: counts,
-            provider: provider.map(|p| p.provider_name.clone()),
-            model: provider.map(|p| p.model_name.clone()),
+            provider: provider.map(|p| projected(&p.provider_name)),
+            model: provider.map(|p| projected(&p.model_name)),
             input_tokens: provider.filter(|_| counts).and_then(|p| p.input_tokens),
             output_tokens: provider.filter(|_| counts).and_then(|p| p.output_tokens),
-            agent: self.step.agent.clone(),
+            agent: self.step.agent.as_deref().map(projected),
             idempotency_key: self.step.idempotency_key.clone().filter(|key| !key.is_empty()),
         }
     }

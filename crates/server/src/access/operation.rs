@@ -56,7 +56,7 @@ pub(crate) struct Operation {
     pub(crate) trail: Trail,
     /// The handler says how many rows it answers with; of others it is one.
     pub(crate) lists: bool,
-    /// What earlier requests left in the recorder's buffer is committed first, unless much ingest is before it.
+    /// What earlier requests left in the recorder's buffer is committed first.
     pub(crate) flush_first: bool,
 }
 

@@ -1,7 +1,8 @@
 //! Who was let in, who was refused, who read what: noted off the request path, written in batches.
 //!
 //! A note costs a request one lock. [`Recorder::flush`] makes records of what is noted: the background calls
-//! it twice a second, so that a crash takes at most a second's worth; a clean shutdown calls it last.
+//! it twice a second, so that a crash takes at most a second's worth; a clean shutdown calls it last, and who reads
+//! the trail first ([`Recorder::flush_of`]).
 //! What cannot be written is noted still, within bounds that are each tenant's own: a ledger that takes nothing stops
 //! no other's. What repeats is counted: of equal notes of one period (a minute) the first few stand by
 //! themselves, the rest as one record with a count when the period ends.
@@ -163,10 +164,9 @@ pub(crate) struct Recorder {
     flushing: Mutex<()>,
 }
 
-/// A tenant whose notes could not be written.
+/// Why a tenant's notes could not be written.
 #[derive(Debug)]
 pub(crate) struct Unwritten {
-    pub(crate) tenant_no: u32,
     pub(crate) error: SubmitError,
     /// Seen now, not remembered.
     pub(crate) tried: bool,
@@ -332,8 +332,18 @@ impl Recorder {
     ///
     /// What cannot be written now is noted still. Says of which tenants.
     pub(crate) fn flush(&self, ledger: &Ledger, at: Timestamp, end: bool) -> Vec<Unwritten> {
+        self.write(ledger, at, end, None)
+    }
+
+    /// The same of one tenant, for who wants to read it: ingest makes way for him.
+    pub(crate) fn flush_of(&self, ledger: &Ledger, at: Timestamp, tenant_no: u32) -> Vec<Unwritten> {
+        ledger.hurry();
+        self.write(ledger, at, false, Some(tenant_no))
+    }
+
+    fn write(&self, ledger: &Ledger, at: Timestamp, end: bool, only: Option<u32>) -> Vec<Unwritten> {
         let _one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (taken, mut unwritten) = self.lock().take(at, end);
+        let (taken, mut unwritten) = self.lock().take(at, end, only);
         for (tenant, notes) in taken {
             let mut salts = tenant.salts();
             let mut rest = notes.as_slice();
@@ -343,7 +353,7 @@ impl Recorder {
                     .iter()
                     .filter_map(|noted| draft(noted, &mut salts))
                     .collect();
-                match ledger.submit_blocking(&tenant, drafts, at, false) {
+                match ledger.submit_ahead_blocking(&tenant, drafts, at) {
                     Ok(outcomes) => {
                         for rejection in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
                             tracing::error!(%rejection, "an access record was refused");
@@ -353,11 +363,7 @@ impl Recorder {
                     // It may stand there already: twice on record is better than never.
                     Err(error) => {
                         self.lock().give_back(&tenant, rest, &error, at);
-                        unwritten.push(Unwritten {
-                            tenant_no: tenant.tenant_no,
-                            error,
-                            tried: true,
-                        });
+                        unwritten.push(Unwritten { error, tried: true });
                         break;
                     }
                 }
@@ -444,8 +450,13 @@ impl State {
         true
     }
 
-    /// Takes what is to be written, by tenant; says which are not to be asked yet.
-    fn take(&mut self, at: Timestamp, end: bool) -> (Vec<(Arc<Tenant>, Vec<Noted>)>, Vec<Unwritten>) {
+    /// Takes what is to be written, by tenant (`only` of one); says which are not to be asked yet.
+    fn take(
+        &mut self,
+        at: Timestamp,
+        end: bool,
+        only: Option<u32>,
+    ) -> (Vec<(Arc<Tenant>, Vec<Noted>)>, Vec<Unwritten>) {
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
             tracing::error!(
@@ -455,12 +466,14 @@ impl State {
         }
         let (mut taken, mut waits) = (Vec::new(), Vec::new());
         for (&tenant_no, book) in &mut self.books {
+            if only.is_some_and(|only| only != tenant_no) {
+                continue;
+            }
             if let Some((until, error)) = &book.held
                 && at < *until
                 && !end
             {
                 waits.push(Unwritten {
-                    tenant_no,
                     error: error.clone(),
                     tried: false,
                 });

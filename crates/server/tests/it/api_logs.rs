@@ -508,3 +508,38 @@ fn an_export_names_the_profiles_that_the_records_serve() {
         (&json!("LogExportService"), &json!("LOGS"))
     );
 }
+
+#[test]
+fn long_names_of_spans_end_pages_early_and_are_cut_in_lists() {
+    let server = TestServer::new();
+    let long = "x".repeat(4_500_000);
+    for number in 1..4 {
+        let mut span = crate::server::span(3, number);
+        span["attributes"] = json!([
+            { "key": "gen_ai.tool.name", "value": { "stringValue": long } },
+            { "key": "gen_ai.agent.name", "value": { "stringValue": "a".repeat(10_000) } },
+        ]);
+        server.spans(&[span]);
+    }
+    let run = "03".repeat(16);
+    for (read, list) in [("trace", "steps"), ("replay", "events")] {
+        let path = format!("/api/v1/logs/llm-runs/{run}/{read}");
+        let first = server.get(&path).ok();
+        assert_eq!(
+            (first[list].as_array().unwrap().len(), &first["has_more"]),
+            (2, &json!(true)),
+            "{read}"
+        );
+        let cursor = first["next_cursor"].as_str().unwrap();
+        let second = server.get(&format!("{path}?cursor={cursor}")).ok();
+        assert_eq!(
+            (second[list].as_array().unwrap().len(), &second["has_more"]),
+            (1, &json!(false)),
+            "{read}"
+        );
+    }
+    let envelope = server.get(&format!("/api/v1/logs/llm-runs/{run}/envelope")).ok();
+    assert_eq!(envelope["metadata"]["agent_id"].as_str().map(str::len), Some(256));
+    let verified = server.post("/api/v1/verifications", &json!({})).ok();
+    assert_eq!(verified["status"], "verified", "{verified}");
+}

@@ -116,6 +116,11 @@ fn metadata_names_the_ids_that_all_entries_share_and_no_others() {
     assert_eq!(incidents["metadata"]["incident_ids"], json!([incident]));
     let all = read(&server, "/api/v1/logs/audit");
     assert_eq!(all["metadata"]["incident_ids"], json!([]), "of a mixed list none");
+    // Who a person is stands in the body alone.
+    let hers = read(&server, "/api/v1/logs/audit?actor_type=HUMAN");
+    assert_eq!(hers["metadata"]["human_actor_id"], "ann");
+    assert_eq!(hers["metadata"]["system_id"], Value::Null);
+    assert_eq!(all["metadata"]["human_actor_id"], Value::Null);
 
     let decisions = read(&server, "/api/v1/logs/audit/authorization?limit=1");
     let first = &decisions["decisions"][0]["policy_ids"];

@@ -188,7 +188,7 @@ impl SqliteStore {
     fn cut_log(&self, through: u64) -> Result<bool, StoreError> {
         let connection = self.writer();
         connection.busy_timeout(Duration::ZERO).map_err(unavailable)?;
-        let cut = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let cut = self.cut(&connection);
         connection.busy_timeout(BUSY_TIME).map_err(unavailable)?;
         match cut {
             Ok(0) => {}

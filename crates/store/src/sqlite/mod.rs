@@ -5,6 +5,7 @@
 //! writes (the data folder's lock sees to that); others may read beside it.
 
 mod append;
+mod carrier;
 mod check;
 mod erase;
 mod facets;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use carrier::Carrier;
 use rusqlite::Connection;
 
 use crate::StoreError;
@@ -37,15 +39,16 @@ const READER_CACHE_KIB: i64 = 4 * 1024;
 /// Page cache of the writer: holds the right edges of all trees of a busy hour.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
 
-/// Pages in the log before they are carried over into the file. 4,000 pages of
-/// 4 KiB bound the log near 16 MiB and keep the copying below a fifth of the writing.
-const CHECKPOINT_PAGES: i64 = 4_000;
+/// Page cache of the carrier, which reads none.
+const CARRIER_CACHE_KIB: i64 = 64;
 
 /// A SQLite database of ledgers.
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
     writer: Mutex<Connection>,
+    /// After the writer: it ends when that is gone. None of a store that is only read.
+    carrier: Option<Carrier>,
     readers: Mutex<Vec<Connection>>,
     reader_back: Condvar,
     /// Set when a commit's outcome was unknown: nothing is written after that.
@@ -78,6 +81,12 @@ impl SqliteStore {
     /// The schema version that the opening found (0: a new file), and the one it left, if it migrated.
     pub const fn migrated(&self) -> Option<(usize, usize)> {
         self.migrated
+    }
+
+    /// Cuts the log to nothing, all of it carried over. 0: done; else somebody is in the way.
+    fn cut(&self, writer: &Connection) -> rusqlite::Result<i64> {
+        let _paused = self.carrier.as_ref().map(Carrier::pause);
+        writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {

@@ -1,15 +1,16 @@
 //! Opening a database: pragmas, the check that it is durable, migrations.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags};
 
+use super::carrier::CHECKPOINT_PAGES;
 use super::{
-    Access, CHECKPOINT_PAGES, READER_CACHE_KIB, READERS_MAX, SqliteStore, WRITER_CACHE_KIB, unavailable,
+    Access, CARRIER_CACHE_KIB, Carrier, READER_CACHE_KIB, READERS_MAX, SqliteStore, WRITER_CACHE_KIB,
+    unavailable,
 };
 use crate::{StoreError, codec};
 
@@ -55,7 +56,6 @@ impl SqliteStore {
         match access {
             Access::ReadWrite => {
                 migrate(&writer, path)?;
-                carry_over(&mut writer, &stopped)?;
                 sync_folder(path)?;
             }
             Access::ReadOnly => {
@@ -75,6 +75,15 @@ impl SqliteStore {
                 }
             }
         }
+        let carrier = match access {
+            Access::ReadWrite => Some(Carrier::start(
+                path,
+                &mut writer,
+                connect(CARRIER_CACHE_KIB)?,
+                &stopped,
+            )?),
+            Access::ReadOnly => None,
+        };
         let readers = (0..READERS_MAX)
             .map(|_| {
                 let connection = connect(READER_CACHE_KIB)?;
@@ -87,6 +96,7 @@ impl SqliteStore {
         let store = Self {
             path: path.to_owned(),
             writer: Mutex::new(writer),
+            carrier,
             readers: Mutex::new(readers),
             reader_back: Condvar::new(),
             stopped,
@@ -98,26 +108,6 @@ impl SqliteStore {
         }
         Ok(store)
     }
-}
-
-/// Carries the log over into the file as it grows, and stops all writing when that fails.
-///
-/// SQLite would do it by itself and keep a failure to itself. But after a failed sync the kernel may have
-/// dropped what it could not write, so that trying again succeeds without the data being there.
-fn carry_over(writer: &mut Connection, stopped: &Arc<AtomicBool>) -> Result<(), StoreError> {
-    let stopped = Arc::clone(stopped);
-    let hook = move |log: &mut Wal, pages: std::ffi::c_int| {
-        if i64::from(pages) >= CHECKPOINT_PAGES
-            && let Err(error) = log.checkpoint()
-            && error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy)
-        {
-            tracing::error!(%error, "the log cannot be carried over into the database");
-            stopped.store(true, Ordering::Release);
-        }
-        // The commit itself is durable: its frames are in the log.
-        Ok(())
-    };
-    writer.wal_hook(Some(hook)).map_err(unavailable)
 }
 
 /// SQLite ignores a failed sync of the folder; after this one its files have names that survive power loss.
@@ -153,7 +143,7 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
     set("cache_size", -cache_kib)?;
     // What is deleted is overwritten: it may be deleted because somebody asked for that.
     set("secure_delete", i64::from(access == Access::ReadWrite))?;
-    // See `carry_over`.
+    // See `carrier`.
     set("wal_autocheckpoint", 0)?;
     // After a checkpoint the log shrinks to what it normally needs.
     set("journal_size_limit", CHECKPOINT_PAGES * 4096)?;

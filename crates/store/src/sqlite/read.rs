@@ -459,10 +459,7 @@ impl Store for SqliteStore {
     fn tidy(&self) {
         // A reader beside may keep part of the log; what stays is taken up at the next opening.
         self.scrub_if_marked();
-        let folded = self
-            .writer()
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = folded {
+        if let Err(error) = self.cut(&self.writer()) {
             tracing::warn!(%error, "the log was not folded into the database");
         }
     }

@@ -73,13 +73,13 @@ fn what_a_refused_ledger_does_not_take_is_counted_and_offered_once_a_minute() {
         read(&recorder, &acme, n % 3, START);
     }
     let refused = SubmitError::Refused("rolled back".into());
-    let (taken, _) = recorder.lock().take(START, false);
+    let (taken, _) = recorder.lock().take(START, false, None);
     assert_eq!(taken[0].1.len(), 300);
     recorder.lock().give_back(&acme, &taken[0].1, &refused, START);
     assert_eq!(noted(&recorder, &acme), (300, 0, 3));
     // Until then everything is counted, and nothing is tried; who reads it hears why.
     read(&recorder, &acme, 0, START);
-    let (taken, waits) = recorder.lock().take(START, false);
+    let (taken, waits) = recorder.lock().take(START, false, None);
     assert!(taken.is_empty() && waits.len() == 1 && !waits[0].tried);
     assert_eq!(waits[0].error, refused);
     assert_eq!(noted(&recorder, &acme), (301, 0, 3));
@@ -91,7 +91,7 @@ fn what_a_refused_ledger_does_not_take_is_counted_and_offered_once_a_minute() {
     assert_eq!((waiting, counts), (0, COUNTS_HELD_MAX));
     assert_eq!(reads + recorder.lock().lost, 301 + 2_000);
     let later = START.checked_add_micros(2 * HELD_MICROS).unwrap();
-    let (taken, waits) = recorder.lock().take(later, false);
+    let (taken, waits) = recorder.lock().take(later, false, None);
     assert!(waits.is_empty());
     assert_eq!(taken[0].1.iter().map(|noted| noted.count).sum::<u64>(), reads);
     let rows: u64 = taken[0].1.iter().map(|noted| noted.detail.rows).sum();
@@ -107,12 +107,25 @@ fn a_busy_ledger_is_offered_the_same_again() {
     for n in 0..10 {
         read(&recorder, &acme, n, START);
     }
-    let (taken, _) = recorder.lock().take(START, false);
+    let (taken, _) = recorder.lock().take(START, false, None);
     read(&recorder, &acme, 0, START);
     let busy = SubmitError::Busy { queued: 1 };
     recorder.lock().give_back(&acme, &taken[0].1, &busy, START);
     assert_eq!(noted(&recorder, &acme), (11, 11, 10));
     assert!(recorder.flush(&ledger, START, false).is_empty());
     assert_eq!(noted(&recorder, &acme).0, 0);
+    ledger.close();
+}
+
+#[test]
+fn who_reads_the_trail_of_a_tenant_has_its_notes_written_and_no_others() {
+    let (ledger, _folder) = ledger();
+    let (acme, other) = (ledger.tenant("acme").unwrap(), ledger.tenant("other").unwrap());
+    let recorder = Recorder::default();
+    read(&recorder, &acme, 0, START);
+    read(&recorder, &other, 0, START);
+    assert!(recorder.flush_of(&ledger, START, acme.tenant_no).is_empty());
+    assert_eq!(noted(&recorder, &acme).0, 0);
+    assert_eq!(noted(&recorder, &other).0, 1);
     ledger.close();
 }

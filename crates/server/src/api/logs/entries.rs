@@ -222,7 +222,7 @@ pub(super) fn page<T: Item>(
                 instance: place > 0,
             };
             let item = T::read(&entry)?;
-            shared.add(&entry, item.named(), &mut metadata)?;
+            shared.add(&entry, &item, &mut metadata)?;
             items.push(item);
         }
     }

@@ -19,6 +19,7 @@ use super::governance::{GovernanceEvent, each_decision};
 use super::governance_audit::about_run;
 use super::metadata::Metadata;
 use super::system::{Begin, SystemEvent, Window, in_window, instance_size};
+use super::trace::NAMES_BYTES_MAX;
 use crate::api::answer::{GoneCounts, ReadProblems};
 use crate::api::run_steps::{PAGE_STEPS_MAX, Run, RunParams, each_step};
 use crate::{ApiError, App, Caller, Path, Query};
@@ -178,20 +179,20 @@ pub(super) async fn replay(
             .collect();
         keys.sort_unstable();
         let from = usize::try_from(run.from).unwrap_or(usize::MAX).min(keys.len());
-        let next = keys.len().min(from + PAGE_STEPS_MAX);
-        let has_more = next < keys.len();
+        let mut next = keys.len().min(from + PAGE_STEPS_MAX);
         let begin = (from > 0).then(|| keys.get(from).copied()).flatten();
-        let end = keys.get(next).copied();
-        let on_page = |at: Key| begin.is_none_or(|begin| at >= begin) && end.is_none_or(|end| at < end);
-        steps.retain(|step| on_page(key(step)));
-        decisions.retain(|row| on_page(key_of_row(row)));
+        let before = |at: Key, end: Option<Key>| end.is_none_or(|end| at < end);
+        steps.retain(|step| {
+            begin.is_none_or(|begin| key(step) >= begin) && before(key(step), keys.get(next).copied())
+        });
 
-        let mut events = Vec::with_capacity(steps.len());
+        let (mut events, mut bytes) = (Vec::with_capacity(steps.len()), 0);
         each_step(ledger, tenant, &steps, |step| {
             let (action, outcome) = match &step.view {
                 Ok(view) => (&*view.step.skill_name, view.step.status.as_str()),
                 Err(gone) => (gone.as_str(), gone.as_str()),
             };
+            bytes += action.len();
             events.push(ReplayEvent {
                 action: action.to_owned(),
                 outcome: outcome.to_owned(),
@@ -200,8 +201,17 @@ pub(super) async fn replay(
                 timestamp: step.place.occurred_at,
                 order: (step.place.run_seq, 0),
             });
-            Ok(true)
+            Ok(bytes < NAMES_BYTES_MAX)
         })?;
+        // Long names end the page early: with the last step that was read.
+        if let Some(first_left) = steps.get(events.len()).map(key) {
+            next = keys.partition_point(|at| *at < first_left);
+            steps.truncate(events.len());
+        }
+        let has_more = next < keys.len();
+        let end = keys.get(next).copied();
+        let on_page = |at: Key| begin.is_none_or(|begin| at >= begin) && before(at, end);
+        decisions.retain(|row| on_page(key_of_row(row)));
         let index_of = |row: &RunRecordRow| {
             let place = steps.binary_search_by_key(&key_of_row(row), key);
             place.ok().map(|place| steps[place].step_index)

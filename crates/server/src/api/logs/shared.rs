@@ -78,6 +78,11 @@ pub(super) trait Item: Sized {
     fn named(&self) -> Named {
         Named::default()
     }
+
+    /// Who did it, where the body says so: a person's id stands nowhere else.
+    fn actor_id(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// See the module.
@@ -95,16 +100,14 @@ impl Shared {
     pub(super) fn add(
         &mut self,
         entry: &Entry,
-        named: Named,
+        item: &impl Item,
         metadata: &mut Metadata,
     ) -> Result<(), ApiError> {
         let header = entry.header()?;
         let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
-        let actor = header
-            .actor
-            .id
-            .as_deref()
-            .map(|id| (header.actor.kind, id.to_owned()));
+        let named = item.named();
+        let actor = item.actor_id().or(header.actor.id.as_deref());
+        let actor = actor.map(|id| (header.actor.kind, id.to_owned()));
         if self.count == 0 {
             metadata.occurred_at = header.occurred_at;
             metadata.recorded_at = header.recorded_at;

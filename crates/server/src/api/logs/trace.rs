@@ -11,6 +11,9 @@ use crate::api::answer::{ReadProblems, whole_ms};
 use crate::api::run_steps::{PAGE_STEPS_MAX, Run, RunParams, StepRead, each_step};
 use crate::{ApiError, App, Caller, Path, Query};
 
+/// Names of the steps of one answer, in bytes; the one that passes it is the page's last. A span's name may be long.
+pub(super) const NAMES_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A step.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TraceStepResult)]
@@ -76,11 +79,14 @@ pub(super) async fn trace(
         let places = run.places(ledger)?;
         let from = usize::try_from(run.from).unwrap_or(usize::MAX).min(places.len());
         let next = places.len().min(from + PAGE_STEPS_MAX);
-        let mut steps = Vec::with_capacity(next - from);
+        let (mut steps, mut bytes) = (Vec::with_capacity(next - from), 0);
         each_step(ledger, tenant, &places[from..next], |step| {
-            steps.push(shown(step));
-            Ok(true)
+            let step = shown(step);
+            bytes += step.skill_name.len() + step.outcome_category.len();
+            steps.push(step);
+            Ok(bytes < NAMES_BYTES_MAX)
         })?;
+        let next = from + steps.len();
         let has_more = next < places.len();
         let next_cursor = if has_more {
             Some(run.cursor(tenant, READ, u64::try_from(next).unwrap_or(u64::MAX), 0)?)

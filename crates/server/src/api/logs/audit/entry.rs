@@ -153,6 +153,10 @@ impl Item for AuditItem {
     fn named(&self) -> Named {
         self.named.clone()
     }
+
+    fn actor_id(&self) -> Option<&str> {
+        self.actor_id.as_deref()
+    }
 }
 
 /// Reads an audit entry in full.
@@ -180,17 +184,12 @@ pub(in super::super) async fn entry(
         let detail = AuditDetail::read_kind(&entry)?;
         let mut metadata = metadata(tenant, "AuditLedger", SourceDomain::Logs, at);
         let mut alone = Shared::default();
-        alone.add(&entry, AuditItem::read(&entry)?.named, &mut metadata)?;
+        alone.add(&entry, &AuditItem::read(&entry)?, &mut metadata)?;
         alone.finish(&mut metadata);
         metadata.ledger = Some(LedgerPlace {
             leaf_index: detail.leaf_index,
             tree_size: tree_size(ledger, tenant)?,
         });
-        match detail.actor_type {
-            "HUMAN" => metadata.human_actor_id.clone_from(&detail.actor_id),
-            "AGENT" => metadata.agent_id.clone_from(&detail.actor_id),
-            _ => metadata.system_id.clone_from(&detail.actor_id),
-        }
         metadata.answer(&detail)
     })
     .await

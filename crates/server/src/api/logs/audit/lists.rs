@@ -278,6 +278,10 @@ impl Item for IdentityItem {
             timestamp: header.occurred_at,
         })
     }
+
+    fn actor_id(&self) -> Option<&str> {
+        self.actor_id.as_deref()
+    }
 }
 
 impl Item for AuthorizationItem {
@@ -344,6 +348,10 @@ impl Item for AuthorizationItem {
             ..Named::default()
         }
     }
+
+    fn actor_id(&self) -> Option<&str> {
+        self.actor_id.as_deref()
+    }
 }
 
 impl Item for AccessItem {
@@ -395,6 +403,10 @@ impl Item for AccessItem {
             row_count: body.row_count,
             timestamp: header.occurred_at,
         })
+    }
+
+    fn actor_id(&self) -> Option<&str> {
+        self.actor_id.as_deref()
     }
 }
 
