@@ -41,8 +41,18 @@ pub struct Draft {
     pub body: SealedBody,
     /// What the body says to projections.
     pub facts: Facts,
-    /// The run_seq that the writer saw; another one is a rejection ([`crate::Rejection::RunMoved`]).
-    pub expect_run_seq: Option<u64>,
+    /// The run as the writer saw it; as another it is a rejection ([`crate::Rejection::RunMoved`]).
+    pub expect_run_seq: Option<RunSeen>,
+}
+
+/// What a record that is made of a run's other records was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunSeen {
+    /// The run's records, and so the record's own run_seq.
+    pub run_seq: u64,
+    /// [`crate::Tenant::erasures`] before the first of them was read. An erasure adds nothing to the run; what is made of
+    /// a body must not be written after it has gone.
+    pub erasures: u64,
 }
 
 /// How a draft finds its run.

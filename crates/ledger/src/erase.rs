@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
 use evidence::record::{
-    BODY_BYTES_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView, ReplayEnforced, RuleBroken,
-    StepView, is_erasable,
+    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView,
+    ReplayEnforced, RuleBroken, StepView, is_erasable,
 };
 use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
 use serde::Deserialize;
@@ -46,8 +46,12 @@ const HASHED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How deep parts of a body are hashed: what is logged elsewhere is a whole prompt, message or argument.
 const HASHED_DEPTH: u32 = 12;
 
-/// Lists of provenance logs that are looked into, by the hash of an input, and logs that an answer names.
+/// Lists of provenance logs that are looked into, by the hash of an input, and records that an answer names.
 const ELSEWHERE_MAX: usize = 100;
+
+/// Records of a run that stay though they hold a hash of what is erased, and that an answer names. With `only` as many
+/// as a run has: a thousand are 150 KB, of more it is said that there are.
+const LEFT_MAX: usize = 1_000;
 
 /// What an erasure did.
 #[derive(Clone, Debug)]
@@ -390,7 +394,7 @@ fn plan(
         return Err(EraseError::Kept(header.kind.as_str()));
     }
     let mut plan = Plan {
-        doomed: vec![doom(record.leaf, &header, body)?],
+        doomed: vec![doom((store, tenant.tenant_no), record.leaf, &header, body)?],
         run: None,
         erasures,
         remains: Vec::new(),
@@ -401,7 +405,7 @@ fn plan(
         Some(run) => store.run_find(tenant.tenant_no, &run.run_id)?,
     };
     if let Some(run) = run {
-        with_run(ledger, &mut plan, run, asked.only, (&header, body), &hashes)?;
+        with_run(ledger, &mut plan, run, asked.only, &header, &hashes)?;
     }
     elsewhere(ledger, tenant, &hashes, &mut plan)?;
     plan.remains.extend(always_left(&header));
@@ -410,7 +414,12 @@ fn plan(
     Ok(plan)
 }
 
-fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, EraseError> {
+fn doom(
+    (store, tenant_no): (&dyn Store, u32),
+    leaf: LeafKey,
+    header: &Header<'_>,
+    body: &[u8],
+) -> Result<Doomed, EraseError> {
     let facts = Facts::read(header, body).map_err(|error| RecordError::Body {
         leaf: leaf.leaf_index(),
         reason: error.to_string(),
@@ -421,12 +430,11 @@ fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, Erase
         Some(_) => None,
         None => Identity::of_record(header, &facts, body),
     };
-    let run_id = header.run.as_ref().map(|run| &*run.run_id);
     Ok(Doomed {
         kept,
         kind: header.kind,
         recorded_at: header.recorded_at,
-        held_by: HeldBy::of(header.id, run_id, &before),
+        held_by: HeldBy::of(store, tenant_no, header, &before)?,
         output: output_of(header.kind, body),
         content,
         row: ErasedRow {
@@ -501,7 +509,7 @@ fn with_run(
     plan: &mut Plan,
     run: RunRow,
     only: bool,
-    (header, body): (&Header<'_>, &[u8]),
+    header: &Header<'_>,
     hashes: &Hashes,
 ) -> Result<(), EraseError> {
     let store = ledger.store();
@@ -514,6 +522,7 @@ fn with_run(
     let mut state: Option<RunState> = None;
     let mut ended = false;
     let mut late = false;
+    let mut more_left = false;
     each_row(store, run.key, |row, leaf, packed| {
         let header_there = Header::decode(leaf).map_err(|source| RecordError::Header {
             leaf: row.leaf.leaf_index(),
@@ -557,12 +566,15 @@ fn with_run(
                 _ => None,
             };
             match why {
-                Some(what) if only => plan.remains.push(Remains {
+                Some(what) if only && plan.remains.len() < LEFT_MAX => plan.remains.push(Remains {
                     record: Some((header_there.id, row.kind)),
                     what,
                 }),
+                Some(_) if only => more_left = true,
+                // Nobody gathers what is refused in the end.
+                Some(_) if plan.doomed.len() > ERASED_RECORDS_MAX => {}
                 Some(_) => {
-                    let mut doomed = doom(row.leaf, &header_there, there)?;
+                    let mut doomed = doom((store, run.key.tenant_no()), row.leaf, &header_there, there)?;
                     doomed.row.run_record = kept_row(row, doomed.kept.identity);
                     plan.doomed.push(doomed);
                 }
@@ -626,7 +638,12 @@ fn with_run(
         }
         Ok(())
     })?;
-    let _ = body;
+    if more_left {
+        plan.remains.push(Remains {
+            record: None,
+            what: "more records of the run that hold what was erased, or an unsalted hash of it, than are named here",
+        });
+    }
     if let Some(state) = state {
         let refolded = RunRow { state, ..run.clone() };
         plan.run = Some((run, refolded));
@@ -715,6 +732,12 @@ impl Hashes {
             }
         } else if matches!(kind, Kind::ProvenanceLog | Kind::EvidenceActivity) {
             hashes.walk(&body, HASHED_DEPTH, &mut left);
+            // What went into the model and came out of it may be what went into a step and came out of it.
+            for name in ["input", "output"] {
+                if let Some(part) = body.get(name).filter(|_| kind == Kind::ProvenanceLog) {
+                    hashes.wholes.push(sha256(&canonical::to_vec(part)));
+                }
+            }
         }
         hashes
     }

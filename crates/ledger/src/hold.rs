@@ -12,8 +12,8 @@ use evidence::canonical::Value;
 use evidence::facet::facet;
 use evidence::record::{Facts, Hold, HoldScope, RuleBroken};
 use evidence::redact::{self, Redactor};
-use evidence::{RecordId, Timestamp};
-use store::{FacetQuery, LeafKey, Store, StoreError};
+use evidence::{Header, Timestamp};
+use store::{FacetQuery, LeafKey, Store, StoreError, TraceKey};
 
 use crate::sequencer::Sequencer;
 use crate::{BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, Salts, SubmitError, Tenant};
@@ -263,19 +263,33 @@ impl HeldBy {
         }
     }
 
-    /// Everything whose hold keeps this record: the tenant, the record, the runs that it is of or names. Those that
-    /// it names stand in its facets, under `<area>.run`.
-    pub(crate) fn of(id: RecordId, run_id: Option<&str>, facets: &[String]) -> Vec<Self> {
+    /// Everything whose hold keeps this record: the tenant, the record, the runs that it is of or names, also by a
+    /// trace. Those that it names stand in its facets, under `<area>.run` and `<area>.trace`, and in its header.
+    pub(crate) fn of(
+        store: &dyn Store,
+        tenant_no: u32,
+        header: &Header<'_>,
+        facets: &[String],
+    ) -> Result<Vec<Self>, StoreError> {
         let mut scopes = vec![
             Self::scope(&HoldScope::Tenant),
-            Self::scope(&HoldScope::Record(id)),
+            Self::scope(&HoldScope::Record(header.id)),
         ];
-        scopes.extend(run_id.map(|run_id| Self::scope(&HoldScope::Run(run_id.to_owned()))));
+        if let Some(run) = &header.run {
+            scopes.push(Self::scope(&HoldScope::Run(run.run_id.to_string())));
+        }
+        let mut traces: Vec<&str> = Vec::new();
+        if header.run.is_none() {
+            traces.extend(header.trace_id.as_deref());
+        }
         for facet in facets {
-            if let Some((name, value)) = facet.split_once('=')
-                && name.rsplit_once('.').is_some_and(|(_, last)| last == "run")
-                && !name.starts_with("hold.")
-            {
+            let Some((name, value)) = facet.split_once('=') else {
+                continue;
+            };
+            let last = name.rsplit_once('.').map(|(_, last)| last);
+            if last == Some("trace") {
+                traces.push(value);
+            } else if last == Some("run") && !name.starts_with("hold.") {
                 // As it stands in the facet: long ids are hashed there, and hashed once.
                 scopes.push(Self {
                     what: "run",
@@ -284,7 +298,12 @@ impl HeldBy {
                 });
             }
         }
-        scopes
+        for trace in traces {
+            if let Some(run) = store.run_find_by_trace(tenant_no, &TraceKey::parse(trace))? {
+                scopes.push(Self::scope(&HoldScope::Run(run.state.run_id)));
+            }
+        }
+        Ok(scopes)
     }
 
     /// Whether more holds were placed than released; then over what.

@@ -24,8 +24,8 @@ use store::{FacetQuery, Gone, LeafKey, RunRecordRow, RunRow, StoreError, codec};
 
 use crate::settings::Setting;
 use crate::{
-    Bind, BodyTooLarge, Changer, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, Salts,
-    SettingError, SubmitError, Tenant, TreeError,
+    Bind, BodyTooLarge, Changer, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, RunSeen,
+    Salts, SettingError, SubmitError, Tenant, TreeError,
 };
 
 /// The facet of records that end a trace.
@@ -186,7 +186,7 @@ impl Ledger {
             if !run.state.settled {
                 return Err(IntegrityError::RunRunning);
             }
-            let drafted = self.seal_draft(&run, &policy, by, at, &mut seal_salts());
+            let drafted = self.seal_draft(tenant, &run, &policy, by, at, &mut seal_salts());
             let (draft, answer) = match drafted {
                 Err(IntegrityError::Rejected(Rejection::RunMoved)) => continue,
                 drafted => drafted?,
@@ -312,7 +312,7 @@ impl Ledger {
             return Ok(Due::Later);
         }
         let by = (ActorType::System, None);
-        match self.seal_draft(&run, policy, by, at, salts) {
+        match self.seal_draft(tenant, &run, policy, by, at, salts) {
             Ok((draft, _)) => Ok(Due::Draft(Box::new(draft))),
             Err(IntegrityError::Rejected(Rejection::RunMoved)) => Ok(Due::Later),
             Err(error) => Err(error),
@@ -377,12 +377,14 @@ impl Ledger {
     /// [`Rejection::RunMoved`] when it does not already.
     fn seal_draft(
         &self,
+        tenant: &Tenant,
         run: &RunRow,
         policy: &Policy,
         by: (ActorType, Option<&str>),
         at: Timestamp,
         salts: &mut Salts,
     ) -> Result<(Draft, Value), IntegrityError> {
+        let erasures = tenant.erasures();
         let (mut gathered, counted) = self.gather(run)?;
         gathered.terminal = true;
         // Read last: if these are the records that the run had at first, they are those that were judged.
@@ -402,7 +404,10 @@ impl Ledger {
             correlation_id: state.correlation_id.as_deref().map(Arc::from),
             source_domain: SourceDomain::Activity,
             source_component: "ledger",
-            expect_run_seq: Some(facts.count),
+            expect_run_seq: Some(RunSeen {
+                run_seq: facts.count,
+                erasures,
+            }),
             ..draft.by(by.0, by.1)
         };
         Ok((

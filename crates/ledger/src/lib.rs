@@ -67,7 +67,7 @@ pub use background::{FINDINGS_KEPT, INCREMENTAL_MICROS, SCRUB_MICROS, Verifier};
 pub use body::Body;
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
-pub use draft::{Bind, BodyTooLarge, Draft, Salts, SealedBody, TraceBind};
+pub use draft::{Bind, BodyTooLarge, Draft, RunSeen, Salts, SealedBody, TraceBind};
 pub use erase::{EraseAsked, EraseError, Erasure, Remains, StepOutput};
 pub use high_water::{HighWater, Mark};
 pub use hold::{HoldError, HoldMark, HoldRead};

@@ -51,6 +51,7 @@ pub(crate) struct Placer<'a> {
     random: &'a mut Salts,
     next_run: u64,
     last_recorded_at: Timestamp,
+    erasures: u64,
     /// As what drafts are on record if the same was erased before, by what their content names them.
     erased_as: HashMap<Identity, Identity>,
     batch: Batch,
@@ -87,6 +88,8 @@ pub(crate) struct Place<'a> {
     pub(crate) next_run: u64,
     /// Of the newest leaf: none is recorded before it.
     pub(crate) last_recorded_at: Timestamp,
+    /// [`crate::Tenant::erasures`].
+    pub(crate) erasures: u64,
     /// By which records are known again whose identity went with their body.
     pub(crate) erased_key: &'a ErasedKey,
 }
@@ -114,6 +117,7 @@ impl<'a> Placer<'a> {
             frontier,
             next_run,
             last_recorded_at,
+            erasures,
             erased_key,
         } = place;
         let erased_as: HashMap<Identity, Identity> = drafts
@@ -132,6 +136,7 @@ impl<'a> Placer<'a> {
             random,
             next_run,
             last_recorded_at,
+            erasures,
             erased_as,
             batch: Batch::new(ledger_no, tenant_no, head),
             entries: Vec::with_capacity(codec::BLOCK_LEAVES_MAX * 512),
@@ -343,7 +348,7 @@ impl<'a> Placer<'a> {
         }
         draft
             .expect_run_seq
-            .filter(|&seq| seq != state.record_count)
+            .filter(|seen| (seen.run_seq, seen.erasures) != (state.record_count, self.erasures))
             .map(|_| Rejection::RunMoved)
     }
 

@@ -279,6 +279,7 @@ impl Sequencer {
                 frontier: writer.frontier.clone(),
                 next_run: writer.next_run,
                 last_recorded_at: writer.last_recorded_at,
+                erasures: tenant.erasures(),
                 erased_key: &self.inner.erased_key,
             };
             let drafts = submissions.iter().flat_map(|submission| &submission.drafts);
@@ -317,6 +318,10 @@ impl Sequencer {
             for batch in &batches {
                 self.inner.names.changed(&batch.runs);
                 self.inner.names.changed(&batch.refolded);
+            }
+            let submissions = by_ledger.values().flatten();
+            for submission in submissions.filter(|submission| submission.erasing.is_some()) {
+                submission.tenant.erased();
             }
         }
         for (
@@ -364,6 +369,9 @@ impl Sequencer {
                 Err(Failure::Again)
             }
             Err(AppendError::Refused(reason)) => Err(Failure::Stop(SubmitError::Stopped(reason))),
+            Err(AppendError::Unavailable(reason)) => Err(Failure::Busy(SubmitError::Unknown(format!(
+                "nothing was written: {reason}"
+            )))),
             // The commit may have happened. Nothing else is written before that is known.
             Err(AppendError::Unknown(reason)) => {
                 if self.inner.store.is_stopped() {

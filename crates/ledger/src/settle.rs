@@ -12,7 +12,8 @@ use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, Trace
 use store::RunRow;
 
 use crate::{
-    Bind, Draft, Ledger, Placed, RecordError, Rejection, Salts, SealedBody, SubmitError, Tenant, steps,
+    Bind, Draft, Ledger, Placed, RecordError, Rejection, RunSeen, Salts, SealedBody, SubmitError, Tenant,
+    steps,
 };
 
 /// Attempts to end a run while steps keep coming: each one reads the run anew.
@@ -72,12 +73,13 @@ impl Ledger {
     ) -> Result<Placed, SettleError> {
         let mut salts = tenant.salts();
         for _ in 0..END_ATTEMPTS {
+            let erasures = tenant.erasures();
             let run = self
                 .store()
                 .run_find(tenant.tenant_no, run_id)
                 .map_err(RecordError::from)?
                 .ok_or(SettleError::RunUnknown)?;
-            let drafts = end_drafts(self, &run, how, at, &mut salts)?;
+            let drafts = end_drafts(self, (&run, erasures), how, at, &mut salts)?;
             match self.submit_blocking(tenant, drafts, at, true)?.into_iter().next() {
                 Some(Err(Rejection::RunMoved)) => {}
                 Some(outcome) => return Ok(outcome?),
@@ -100,6 +102,8 @@ impl Ledger {
             .tenants()
             .into_iter()
             .filter(|tenant| tenant.ledger().refusal().is_none())
+            // Before the runs are read, whose rows say what is erased, too.
+            .map(|tenant| (tenant.erasures(), tenant))
             .collect();
         let (ended, running) = (
             before(options.seal_after_micros),
@@ -115,7 +119,7 @@ impl Ledger {
             due.retain(|run| {
                 tenants
                     .iter()
-                    .any(|tenant| tenant.tenant_no == run.key.tenant_no())
+                    .any(|(_, tenant)| tenant.tenant_no == run.key.tenant_no())
             });
             // Runs of refused ledgers stay due for ever; they must not crowd out the others.
             if all || !due.is_empty() || limit >= SETTLE_LOOK_MAX {
@@ -128,13 +132,13 @@ impl Ledger {
         due.sort_by_key(|run| run.key.tenant_no());
         let mut settled = 0;
         for batch in due.chunk_by(|a, b| a.key.tenant_no() == b.key.tenant_no()) {
-            let Some(tenant) = tenants
+            let Some((erasures, tenant)) = tenants
                 .iter()
-                .find(|tenant| tenant.tenant_no == batch[0].key.tenant_no())
+                .find(|(_, tenant)| tenant.tenant_no == batch[0].key.tenant_no())
             else {
                 continue;
             };
-            match self.settle_runs(tenant, batch, at) {
+            match self.settle_runs(tenant, (batch, *erasures), at) {
                 Ok(more) => settled += more,
                 Err(error) => {
                     tracing::error!(tenant_id = &*tenant.tenant_id, %error, "cannot settle the runs that are due");
@@ -148,7 +152,7 @@ impl Ledger {
     fn settle_runs(
         &self,
         tenant: &Arc<Tenant>,
-        runs: &[RunRow],
+        (runs, erasures): (&[RunRow], u64),
         at: Timestamp,
     ) -> Result<usize, SettleError> {
         let mut salts = tenant.salts();
@@ -160,7 +164,7 @@ impl Ledger {
                 let hours = self.options().abandon_after_micros / 3_600_000_000;
                 EndRun::Abandoned(format!("abandoned: no record for {hours} h"))
             };
-            match end_drafts(self, run, &how, at, &mut salts) {
+            match end_drafts(self, (run, erasures), &how, at, &mut salts) {
                 Ok(more) => drafts.extend(more),
                 // One damaged run must not keep the others from being settled.
                 Err(error) => tracing::error!(run_id = run.state.run_id, %error, "cannot settle a run"),
@@ -177,7 +181,7 @@ impl Ledger {
 
 fn end_drafts(
     ledger: &Ledger,
-    run: &RunRow,
+    (run, erasures): (&RunRow, u64),
     how: &EndRun,
     at: Timestamp,
     salts: &mut Salts,
@@ -234,7 +238,10 @@ fn end_drafts(
         origin: Origin::System,
         body,
         facts,
-        expect_run_seq: Some(seq),
+        expect_run_seq: Some(RunSeen {
+            run_seq: seq,
+            erasures,
+        }),
     };
     let mut drafts = Vec::with_capacity(2);
     let mut next_seq = state.record_count;

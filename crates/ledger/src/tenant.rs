@@ -1,6 +1,7 @@
 //! Tenants and their ledgers as a running service knows them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use evidence::Timestamp;
@@ -63,6 +64,7 @@ pub struct Tenant {
     /// Its ledgers, by epoch; the last is written to.
     ledgers: RwLock<Vec<Arc<LedgerInfo>>>,
     rules: RwLock<Arc<Redactor>>,
+    erasures: AtomicU64,
 }
 
 /// A ledger and whether it may be written to.
@@ -124,6 +126,7 @@ impl Tenant {
             tenant_id: tenant_id.into(),
             ledgers: RwLock::new(ledgers),
             rules: RwLock::new(Arc::clone(Redactor::standard())),
+            erasures: AtomicU64::new(0),
         }
     }
 
@@ -144,6 +147,16 @@ impl Tenant {
 
     pub(crate) fn set_rules(&self, rules: Arc<Redactor>) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// Commits of this process that took bodies of its away.
+    pub fn erasures(&self) -> u64 {
+        self.erasures.load(Ordering::Acquire)
+    }
+
+    /// On the sequencer's thread, after such a commit: whoever read a body before it counts one less.
+    pub(crate) fn erased(&self) {
+        self.erasures.fetch_add(1, Ordering::Release);
     }
 
     /// What its bodies are sealed with.

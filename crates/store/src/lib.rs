@@ -65,6 +65,9 @@ pub enum AppendError {
     /// Nothing was written, and nothing may be written until an operator has looked: the store refused to.
     #[error("the store refused to write: {0}")]
     Refused(String),
+    /// Nothing was written, and the database is as it was: it may be tried again.
+    #[error("nothing was written: {0}")]
+    Unavailable(String),
     /// The commit may or may not have happened: re-read before anything else is written.
     #[error("the outcome of the commit is unknown: {0}")]
     Unknown(String),

@@ -71,7 +71,7 @@ impl ErasedRecord {
 }
 
 /// Whether a body of that kind may be erased. What others are judged by is kept: keys and settings are the fold of
-/// their records, jobs and contracts too, a failure that was erased would better its run's grade, and an erasure or hold
+/// their records, jobs, contracts and signals too (of two that contradict one another one alone would pass), a failure that was erased would better its run's grade, and an erasure or hold
 /// that could be erased would be none.
 pub fn is_erasable(header: &Header<'_>) -> bool {
     match header.kind {
@@ -86,6 +86,7 @@ pub fn is_erasable(header: &Header<'_>) -> bool {
         | Kind::EvidenceCaptureFailure
         | Kind::JobEvent
         | Kind::GovernanceContract
+        | Kind::GovernanceSignal
         | Kind::GovernanceAudit
         | Kind::GovernanceResolution
         | Kind::ExportRequested

@@ -321,8 +321,7 @@ impl Due<'_> {
             let Some(facts) = facts else { return Ok(true) };
             facets = facts.facets(&header);
         }
-        let run_id = header.run.as_ref().map(|run| &*run.run_id);
-        for scope in HeldBy::of(header.id, run_id, &facets) {
+        for scope in HeldBy::of(self.store(), self.tenant.tenant_no, &header, &facets)? {
             if scope.holds(self.store(), self.tenant.tenant_no)?.is_some() {
                 return Ok(true);
             }

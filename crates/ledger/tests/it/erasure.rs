@@ -74,7 +74,7 @@ fn answer(yes: bool) -> Draft {
 }
 
 /// What a replay says of a step: what came out, and its hash as given, stored and expected.
-fn enforced(step_index: u32, output: &str) -> Draft {
+pub fn enforced(step_index: u32, output: &str) -> Draft {
     let hash = Some(hex_string(&sha256(output.as_bytes())));
     let output = canonical::parse(output.as_bytes(), canonical::Limits::default()).unwrap();
     let record = ReplayEnforced {

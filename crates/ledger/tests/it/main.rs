@@ -16,6 +16,7 @@ mod checkpoints;
 mod erased_facets;
 mod erased_key;
 mod erasure;
+mod erasure_attacks;
 mod facets;
 mod failures;
 mod jobs;

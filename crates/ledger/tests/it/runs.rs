@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use evidence::record::RunCompleted;
 use evidence::{ExecutionStatus, TraceStatus, hex_string, sha256};
-use ledger::{Rejection, RunAt, SettleError, for_each_step, run_at, step_places, step_places_at};
+use ledger::{Rejection, RunAt, RunSeen, SettleError, for_each_step, run_at, step_places, step_places_at};
 use store::{Fault, LeafKey};
 
 use crate::bed::{Span, TestLedger, aborted, completed, run, step, step_of, system};
@@ -274,7 +274,10 @@ fn a_group_is_all_or_none() {
     let tenant = bed.tenant("acme");
     bed.all(&tenant, vec![run("r"), step("r", 0)]);
     let mut moved = step("r", 1);
-    moved.expect_run_seq = Some(7);
+    moved.expect_run_seq = Some(RunSeen {
+        run_seq: 7,
+        erasures: 0,
+    });
     let group = vec![moved, step("r", 2), system("x")];
     let outcomes = bed
         .ledger
@@ -290,7 +293,10 @@ fn a_group_is_all_or_none() {
     );
     assert_eq!(bed.size(&tenant), 2);
     let mut good = step("r", 1);
-    good.expect_run_seq = Some(2);
+    good.expect_run_seq = Some(RunSeen {
+        run_seq: 2,
+        erasures: 0,
+    });
     let group = vec![good, step("r", 2)];
     let outcomes = bed
         .ledger

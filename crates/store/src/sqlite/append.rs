@@ -16,8 +16,9 @@ impl SqliteStore {
         if batches.iter().any(|batch| !batch.erased.is_empty()) {
             // Under the writer, or a scrub that ends meanwhile would take the mark away.
             // Crash after it: the next opening scrubs a database in which nothing was erased, or what was.
+            // What keeps it from being made, as too many open files, has not touched the database.
             self.mark_for_scrub()
-                .map_err(|error| AppendError::Refused(error.to_string()))?;
+                .map_err(|error| AppendError::Unavailable(error.to_string()))?;
             self.erases();
         }
         // Crash before the commit: the log holds an unfinished transaction, which the next opening drops.

@@ -72,6 +72,23 @@ fn replace_runs(transaction: &Transaction<'_>, rows: &[RunRow]) -> rusqlite::Res
     runs::upsert(transaction, rows)
 }
 
+/// Whether a rewriting failed before it touched the file: a reader was in the way, or there was no room, or no folder,
+/// for the copy that it begins with.
+fn is_of_the_copy(error: &rusqlite::Error) -> bool {
+    let code = error
+        .sqlite_error()
+        .map(|error| (error.code, error.extended_code));
+    matches!(
+        code,
+        Some(
+            (
+                ErrorCode::DatabaseBusy | ErrorCode::DiskFull | ErrorCode::CannotOpen,
+                _
+            ) | (_, rusqlite::ffi::SQLITE_IOERR_GETTEMPPATH)
+        )
+    )
+}
+
 impl SqliteStore {
     /// Beside the database while something erased may still stand in it.
     fn scrub_mark(&self) -> PathBuf {
@@ -83,7 +100,7 @@ impl SqliteStore {
     /// Before an erasure commits: whoever opens the database after a crash scrubs it.
     pub(super) fn mark_for_scrub(&self) -> Result<(), StoreError> {
         let mark = File::create(self.scrub_mark()).and_then(|file| file.sync_all());
-        mark.map_err(|error| StoreError::Refused(format!("cannot write beside the database: {error}")))?;
+        mark.map_err(|error| StoreError::Unavailable(format!("cannot write beside the database: {error}")))?;
         super::open::sync_folder(self.path())
     }
 
@@ -156,8 +173,7 @@ impl SqliteStore {
             }
             Err(error) => {
                 scrubs.rewritten = None;
-                let code = error.sqlite_error_code();
-                if matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull)) {
+                if is_of_the_copy(&error) {
                     tracing::warn!(%error, "the database was not rewritten after an erasure");
                     return Ok((scrubs.erasures, Scrubbed::Overwritten));
                 }
@@ -204,5 +220,32 @@ impl SqliteStore {
     fn stop(&self, error: &rusqlite::Error) {
         tracing::error!(%error, "the database cannot be scrubbed of what was erased: writing stops");
         self.stopped.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::{Error, ffi};
+
+    use super::*;
+
+    #[test]
+    fn only_what_befalls_the_copy_lets_a_failed_rewriting_pass() {
+        let failed = |code| is_of_the_copy(&Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in [
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_IOERR_GETTEMPPATH,
+        ] {
+            assert!(failed(code), "{code}");
+        }
+        for code in [
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_CORRUPT,
+        ] {
+            assert!(!failed(code), "{code}");
+        }
     }
 }
