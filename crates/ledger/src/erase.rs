@@ -6,25 +6,20 @@
 //!
 //! Source: SPEC 11.6; docs/formats.md, "Erased records".
 
-use std::collections::HashSet;
+mod hashes;
+mod of_run;
+
 use std::sync::Arc;
 
-use evidence::canonical::{self, Value};
-use evidence::record::{
-    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, Facts, ProvenanceView,
-    ReplayEnforced, RuleBroken, StepView, is_erasable,
-};
-use evidence::{Header, Identity, Kind, RecordId, RunState, Timestamp, facet, hex_string, sha256, unhex};
-use serde::Deserialize;
-use store::{
-    ErasedRow, FacetQuery, LeafKey, PrunedRow, RunKey, RunRecordRow, RunRow, Scrubbed, Store, StoreError,
-    codec,
-};
+use evidence::record::{ErasedRecord, ErasurePerformed, Facts, RuleBroken, is_erasable};
+use evidence::{Header, Identity, Kind, RecordId, Timestamp, facet, hex_string};
+use store::{ErasedRow, FacetQuery, LeafKey, PrunedRow, RunRow, Scrubbed, Store, StoreError};
 
+use self::hashes::{Hashes, output_of};
+use self::of_run::with_run;
 use crate::hold::{HeldBy, reason_kept};
-use crate::run_at::adds_up;
 use crate::sequencer::Sequencer;
-use crate::verify::{Erasures, Gone};
+use crate::verify::Erasures;
 use crate::{
     Body, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, SubmitError, Tenant,
 };
@@ -33,25 +28,12 @@ use crate::{
 /// thread, where nothing can.
 const PLANS: u32 = 3;
 
-/// Rows of a run read at once.
-const ROWS_READ: u32 = 10_000;
-
-/// Leaves of a run read at once; they are at most 64 KiB each. Bodies may be 16 MiB: of them one is held.
-const LEAVES_READ: usize = 256;
-
-/// Bytes hashed to learn which hashes may be of a body or a part of it: 0.2 s. Of a larger body the deeper parts
-/// are left out.
-const HASHED_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// How deep parts of a body are hashed: what is logged elsewhere is a whole prompt, message or argument.
-const HASHED_DEPTH: u32 = 12;
+/// Records of a run that may be read there: 0.2 s, in which nothing of any tenant is written. A larger one that keeps
+/// changing is erased from when it rests.
+const PLANNED_THERE_MAX: u64 = 10_000;
 
 /// Lists of provenance logs that are looked into, by the hash of an input, and records that an answer names.
 const ELSEWHERE_MAX: usize = 100;
-
-/// Records of a run that stay though they hold a hash of what is erased, and that an answer names. With `only` as many
-/// as a run has: a thousand are 150 KB, of more it is said that there are.
-const LEFT_MAX: usize = 1_000;
 
 /// What an erasure did.
 #[derive(Clone, Debug)]
@@ -196,11 +178,16 @@ impl Ledger {
         asked: &EraseAsked,
         at: Timestamp,
     ) -> Result<Erasure, EraseError> {
+        let mut records = 0;
         for attempt in 0..=PLANS {
             let plan = if attempt < PLANS {
-                Some(plan(self, tenant, asked, at)?)
-            } else {
+                let plan = plan(self, tenant, asked, at)?;
+                records = plan.run.as_ref().map_or(0, |(run, _)| run.state.record_count);
+                Some(plan)
+            } else if records <= PLANNED_THERE_MAX {
                 None
+            } else {
+                break;
             };
             let (reply, answer) = std::sync::mpsc::channel();
             let (ledger, of, request) = (self.clone(), Arc::clone(tenant), asked.clone());
@@ -451,398 +438,6 @@ fn doom(
             run_record: None,
         },
     })
-}
-
-/// What a step or its enforcement says of a stored output.
-fn output_of(kind: Kind, body: &[u8]) -> Option<StepOutput> {
-    let (key, hashes) = match kind {
-        Kind::ReplayEnforced => {
-            let enforced = ReplayEnforced::read(body)?;
-            let hash = enforced.output_hash.as_deref().and_then(unhex_text);
-            (enforced.idempotency_key?, hash.into_iter().collect())
-        }
-        Kind::TraceStep => {
-            let body = canonical::parse(body, canonical::Limits::default()).ok()?;
-            let step = body.get("step")?;
-            let Some(Value::String(key)) = step.get("idempotency_key") else {
-                return None;
-            };
-            (key.clone(), outputs(step))
-        }
-        _ => return None,
-    };
-    Some(StepOutput { key, hashes })
-}
-
-/// What SHA-256 of a step's output may be: as its sender says, for what was redacted; and as it stands here.
-fn outputs(step: &Value) -> Vec<[u8; 32]> {
-    let mut hashes = Vec::with_capacity(2);
-    if let Some(Value::String(text)) = step.get("output_hash") {
-        hashes.extend(unhex_text(text));
-    }
-    if let Some(output) = step.get("outcome_data") {
-        hashes.push(sha256(&canonical::to_vec(output)));
-    }
-    hashes
-}
-
-/// The same of what went into it.
-fn inputs(step: &Value) -> Vec<[u8; 32]> {
-    let mut hashes = Vec::with_capacity(2);
-    if let Some(Value::String(text)) = step.get("input_hash") {
-        hashes.extend(unhex_text(text));
-    }
-    if let Some(params) = step.get("params") {
-        hashes.push(sha256(&canonical::to_vec(params)));
-    }
-    hashes
-}
-
-fn unhex_text(text: &str) -> Option<[u8; 32]> {
-    unhex(text.as_bytes())
-}
-
-/// Goes once through the records of a run: finds those that hold a hash of what is erased, and adds the run up
-/// without both.
-fn with_run(
-    ledger: &Ledger,
-    plan: &mut Plan,
-    run: RunRow,
-    only: bool,
-    header: &Header<'_>,
-    hashes: &Hashes,
-) -> Result<(), EraseError> {
-    let store = ledger.store();
-    let asked_leaf = plan.doomed[0].row.leaf;
-    let step_index = plan.doomed[0]
-        .kept
-        .step_index
-        .filter(|_| header.kind == Kind::TraceStep);
-    let gone = Erasures::unread(store, run.key.tenant_no())?;
-    let mut state: Option<RunState> = None;
-    let mut ended = false;
-    let mut late = false;
-    let mut more_left = false;
-    each_row(store, run.key, |row, leaf, packed| {
-        let header_there = Header::decode(leaf).map_err(|source| RecordError::Header {
-            leaf: row.leaf.leaf_index(),
-            source,
-        })?;
-        let mut there = Vec::new();
-        let there = match packed {
-            Some(packed) => {
-                codec::unpack_into(packed, BODY_BYTES_MAX, &mut there).map_err(|error| {
-                    RecordError::Body {
-                        leaf: row.leaf.leaf_index(),
-                        reason: error.to_string(),
-                    }
-                })?;
-                Some(there.as_slice())
-            }
-            None => None,
-        };
-        let is_end = matches!(row.kind, Kind::TraceCompleted | Kind::TraceAborted);
-        if row.leaf == asked_leaf {
-            late = ended;
-            plan.doomed[0].row.run_record = kept_row(row, plan.doomed[0].kept.identity);
-        } else if let Some(there) = there {
-            let why = match row.kind {
-                // The root hash covers the steps before it, and the plan.
-                Kind::TraceCompleted | Kind::TraceAborted => {
-                    let covers = matches!(header.kind, Kind::TraceStep | Kind::RunStarted) && !late;
-                    covers.then_some(
-                        "its root hash and plan hash are unsalted hashes of what was erased, among others",
-                    )
-                }
-                Kind::EvidenceActivity => hashes
-                    .in_activity(there, step_index)
-                    .then_some("its fingerprints are unsalted hashes of the texts of this step"),
-                Kind::ProvenanceLog => hashes
-                    .in_provenance(there)
-                    .then_some("it holds what was erased, or an unsalted hash of it"),
-                Kind::ReplayEnforced => hashes.in_enforcement(there, step_index).then_some(
-                    "it holds what came out of the step, or an unsalted hash of that or of its input",
-                ),
-                _ => None,
-            };
-            match why {
-                Some(what) if only && plan.remains.len() < LEFT_MAX => plan.remains.push(Remains {
-                    record: Some((header_there.id, row.kind)),
-                    what,
-                }),
-                Some(_) if only => more_left = true,
-                // Nobody gathers what is refused in the end.
-                Some(_) if plan.doomed.len() > ERASED_RECORDS_MAX => {}
-                Some(_) => {
-                    let mut doomed = doom((store, run.key.tenant_no()), row.leaf, &header_there, there)?;
-                    doomed.row.run_record = kept_row(row, doomed.kept.identity);
-                    plan.doomed.push(doomed);
-                }
-                None if row.kind == Kind::TraceStep
-                    && plan.remains.len() < ELSEWHERE_MAX
-                    && hashes.in_step(there) =>
-                {
-                    plan.remains.push(Remains {
-                        record: Some((header_there.id, row.kind)),
-                        what: "another step that took in or gave out the same, or holds a hash of it",
-                    });
-                }
-                None if row.kind == Kind::RunCompleted && header.kind == Kind::TraceStep => {
-                    plan.remains.push(Remains {
-                        record: Some((header_there.id, row.kind)),
-                        what: "totals that its sender declared for the whole run",
-                    });
-                }
-                None if row.kind == Kind::EvidenceIntegrity => plan.remains.push(Remains {
-                    record: Some((header_there.id, row.kind)),
-                    what: "the seal: which classes of evidence the run had, how many records, and its grade",
-                }),
-                None => {}
-            }
-        }
-        ended |= is_end;
-        let goes = plan
-            .doomed
-            .last()
-            .is_some_and(|doomed| doomed.row.leaf == row.leaf)
-            || row.leaf == asked_leaf;
-        let facts = match there.filter(|_| !goes) {
-            Some(there) if adds_up(row.kind) => {
-                Facts::read(&header_there, there).map_err(|error| RecordError::Body {
-                    leaf: row.leaf.leaf_index(),
-                    reason: error.to_string(),
-                })?
-            }
-            Some(_) => Facts::Other,
-            None if !goes && !matches!(gone.find(row.leaf)?, Some(Gone::Erased(_))) => {
-                return Err(EraseError::Archived);
-            }
-            None => Facts::erased(
-                &header_there,
-                &ErasedRecord {
-                    record_id: header_there.id,
-                    identity: None,
-                    step_index: row.step_index,
-                },
-            ),
-        };
-        match (&mut state, &facts) {
-            (None, Facts::RunStarted(started)) => {
-                state = Some(RunState::start(started, header_there.recorded_at));
-            }
-            (None, _) => {}
-            (Some(state), facts) => {
-                let correlation_id = header_there.correlation_id.as_deref();
-                state.apply(facts, correlation_id, header_there.recorded_at);
-            }
-        }
-        Ok(())
-    })?;
-    if more_left {
-        plan.remains.push(Remains {
-            record: None,
-            what: "more records of the run that hold what was erased, or an unsalted hash of it, than are named here",
-        });
-    }
-    if let Some(state) = state {
-        let refolded = RunRow { state, ..run.clone() };
-        plan.run = Some((run, refolded));
-    }
-    Ok(())
-}
-
-/// The row of an erased record, when something of it changes.
-fn kept_row(row: &RunRecordRow, identity: Option<Identity>) -> Option<RunRecordRow> {
-    (row.identity != identity).then_some(RunRecordRow { identity, ..*row })
-}
-
-/// Shows every row of a run with its leaf and its packed body.
-fn each_row(
-    store: &dyn Store,
-    run: RunKey,
-    mut each: impl FnMut(&RunRecordRow, &[u8], Option<&[u8]>) -> Result<(), EraseError>,
-) -> Result<(), EraseError> {
-    let mut from = 0;
-    loop {
-        let rows = store.run_records(run, from, ROWS_READ)?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        from = last.run_seq + 1;
-        let whole = rows.len() < ROWS_READ as usize;
-        for chunk in rows.chunks(LEAVES_READ) {
-            let leaves: Vec<LeafKey> = chunk.iter().map(|row| row.leaf).collect();
-            let headers = crate::records::headers(store, &leaves)?;
-            for (row, leaf) in chunk.iter().zip(&headers) {
-                let body = store.bodies_get(&[row.leaf])?.pop();
-                each(row, leaf, body.as_ref().map(|there| &*there.body))?;
-            }
-        }
-        if whole {
-            return Ok(());
-        }
-    }
-}
-
-/// Hashes that may be of what is erased, or of a part of it.
-#[derive(Default)]
-struct Hashes {
-    all: HashSet<[u8; 32]>,
-    /// The first of them, those of the largest parts.
-    first: Vec<[u8; 32]>,
-    /// Of what went into a step and came out of it, as wholes.
-    wholes: Vec<[u8; 32]>,
-}
-
-impl Hashes {
-    fn of(kind: Kind, body: &[u8]) -> Self {
-        let mut hashes = Self::default();
-        let Ok(body) = canonical::parse(body, canonical::Limits::default()) else {
-            return hashes;
-        };
-        let mut left = HASHED_BYTES_MAX;
-        if kind == Kind::ReplayEnforced {
-            for name in ["output", "output_hash"] {
-                if let Some(part) = body.get(name) {
-                    hashes.walk(part, HASHED_DEPTH, &mut left);
-                }
-            }
-            for name in ["output_hash", "input_hash"] {
-                if let Some(Value::String(text)) = body.get(name) {
-                    hashes.wholes.extend(unhex_text(text));
-                }
-            }
-        } else if kind == Kind::TraceStep {
-            if let Some(step) = body.get("step") {
-                hashes.wholes = outputs(step);
-                hashes.wholes.extend(inputs(step));
-            }
-            // What the step took in and gave out. The words of its form ("success") tell nothing of it.
-            for (section, name) in [
-                ("step", "params"),
-                ("step", "outcome_data"),
-                ("otel", "attributes"),
-                ("otel", "events"),
-                ("step", "input_hash"),
-                ("step", "output_hash"),
-                ("activity", "prompt_fingerprint"),
-                ("activity", "response_fingerprint"),
-            ] {
-                if let Some(part) = body.get(section).and_then(|section| section.get(name)) {
-                    hashes.walk(part, HASHED_DEPTH, &mut left);
-                }
-            }
-        } else if matches!(kind, Kind::ProvenanceLog | Kind::EvidenceActivity) {
-            hashes.walk(&body, HASHED_DEPTH, &mut left);
-            // What went into the model and came out of it may be what went into a step and came out of it.
-            for name in ["input", "output"] {
-                if let Some(part) = body.get(name).filter(|_| kind == Kind::ProvenanceLog) {
-                    hashes.wholes.push(sha256(&canonical::to_vec(part)));
-                }
-            }
-        }
-        hashes
-    }
-
-    fn insert(&mut self, hash: [u8; 32]) {
-        if self.all.insert(hash) && self.first.len() < ELSEWHERE_MAX {
-            self.first.push(hash);
-        }
-    }
-
-    fn walk(&mut self, value: &Value, depth: u32, left: &mut usize) {
-        let bytes = canonical::to_vec(value);
-        let Some(less) = left.checked_sub(bytes.len()) else {
-            return;
-        };
-        *left = less;
-        self.insert(sha256(&bytes));
-        match value {
-            Value::String(text) => {
-                self.insert(sha256(text.as_bytes()));
-                // A hash that stands in it itself.
-                if let Some(hash) = unhex(text.as_bytes()) {
-                    self.insert(hash);
-                }
-            }
-            Value::Array(values) if depth > 0 => {
-                for value in values {
-                    self.walk(value, depth - 1, left);
-                }
-            }
-            Value::Object(members) if depth > 0 => {
-                for (_, value) in members {
-                    self.walk(value, depth - 1, left);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn has(&self, hex: Option<&str>) -> bool {
-        hex.and_then(|hex| unhex(hex.as_bytes()))
-            .is_some_and(|hash| self.all.contains(&hash))
-    }
-
-    fn in_activity(&self, body: &[u8], step_index: Option<u32>) -> bool {
-        #[derive(Deserialize)]
-        struct Wire<'a> {
-            step_index: Option<u32>,
-            prompt_fingerprint: Option<&'a str>,
-            response_fingerprint: Option<&'a str>,
-        }
-        let Ok(wire) = serde_json::from_slice::<Wire<'_>>(body) else {
-            return false;
-        };
-        (step_index.is_some() && wire.step_index == step_index)
-            || self.has(wire.prompt_fingerprint)
-            || self.has(wire.response_fingerprint)
-    }
-
-    /// Compared with whole outputs: of a part, such as a lone `true`, too many others have the hash.
-    fn in_enforcement(&self, body: &[u8], step_index: Option<u32>) -> bool {
-        let Some(enforced) = ReplayEnforced::read(body) else {
-            return false;
-        };
-        let said = [
-            &enforced.output_hash,
-            &enforced.stored_hash,
-            &enforced.expected_hash,
-            &enforced.input_hash,
-            &enforced.known_input_hash,
-        ];
-        step_index == Some(enforced.step_index) || said.into_iter().any(|hex| self.has_whole(hex.as_deref()))
-    }
-
-    /// Another step that took in or gave out the same: somebody else's evidence, and named.
-    fn in_step(&self, body: &[u8]) -> bool {
-        let Ok(StepView { step, .. }) = StepView::read(body) else {
-            return false;
-        };
-        // Canonical, as stored.
-        let parts = [Some(step.params), step.outcome_data];
-        self.has_whole(step.input_hash.as_deref())
-            || self.has_whole(step.output_hash.as_deref())
-            || parts
-                .into_iter()
-                .flatten()
-                .any(|part| self.is_whole(&sha256(part.get().as_bytes())))
-    }
-
-    fn has_whole(&self, hex: Option<&str>) -> bool {
-        hex.and_then(unhex_text).is_some_and(|hash| self.is_whole(&hash))
-    }
-
-    /// Nothing is in as many steps as there are.
-    fn is_whole(&self, hash: &[u8; 32]) -> bool {
-        self.wholes.contains(hash)
-            && ["null", "{}", "[]"]
-                .iter()
-                .all(|none| sha256(none.as_bytes()) != *hash)
-    }
-
-    fn in_provenance(&self, body: &[u8]) -> bool {
-        ProvenanceView::read(body)
-            .is_ok_and(|log| self.has(Some(log.input_hash)) || self.has(Some(log.output_hash)))
-    }
 }
 
 /// Provenance logs of other runs, or of none, with the same input.

@@ -5,35 +5,27 @@
 //!
 //! Start at [`Placer`].
 
-use std::collections::{HashMap, HashSet};
+mod known;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use evidence::record::{BODY_BYTES_MAX, Facts, StepFacts};
+use evidence::record::{Facts, StepFacts};
 use evidence::{
     Actor, ActorType, Header, Identity, Kind, LEAF_BYTES_MAX, Origin, RecordId, RunPlace, RunState,
     SourceDomain, Timestamp,
 };
-use serde::Deserialize;
 use store::{
-    Batch, BatchKnown, BatchQuery, BodyRow, FacetRow, Head, LeafBlock, LeafKey, NodeRow, RunKey,
-    RunRecordRow, RunRow, Store, StoreError, TenantRow, TraceKey, TraceRow, codec,
+    Batch, BodyRow, FacetRow, Head, LeafBlock, LeafKey, NodeRow, RunKey, RunRecordRow, RunRow, Store,
+    StoreError, TenantRow, TraceKey, TraceRow, codec,
 };
-use tlog::{Frontier, Hash, LeafIndex};
+use tlog::{Frontier, Hash};
 
+use self::known::{Earlier, query_of};
 use crate::draft::{Bind, SealedBody, TraceBind};
-use crate::erased_key::{ErasedKey, is_content};
-use crate::tree::{StoredTree, TreeError};
+use crate::erased_key::ErasedKey;
+use crate::tree::TreeError;
 use crate::{Draft, Placed, Receipt, Rejection, Salts};
-
-/// What was there before this batch, by identity.
-struct Earlier {
-    leaf: LeafKey,
-    receipt: Option<Receipt>,
-    salt: evidence::Salt,
-    /// `None`: the body is erased, or says nothing of what was sent.
-    content_mac: Option<[u8; 32]>,
-    erased: bool,
-}
 
 /// A run as this batch sees it.
 struct Slot {
@@ -152,36 +144,6 @@ impl<'a> Placer<'a> {
         Ok(placer)
     }
 
-    fn take_known(&mut self, known: BatchKnown) -> Result<(), PlaceError> {
-        for row in known.runs {
-            self.by_id.insert(row.state.run_id.as_str().into(), row.key);
-            self.slots.insert(row.key, Slot { row, touched: false });
-        }
-        for row in known.traces {
-            self.by_trace.insert(row.trace, row.run);
-        }
-        let leaves: Vec<LeafKey> = known.records.iter().map(|(_, _, leaf)| *leaf).collect();
-        let mut bodies: HashMap<LeafKey, BodyRow> = self
-            .store
-            .bodies_get(&leaves)?
-            .into_iter()
-            .map(|row| (row.leaf, row))
-            .collect();
-        for (run, identity, leaf) in known.records {
-            let body = bodies.remove(&leaf);
-            let content_mac = body.as_ref().and_then(|row| content_mac_of(&row.body));
-            let earlier = Earlier {
-                leaf,
-                receipt: None,
-                salt: body.as_ref().map_or([0; 32], |row| row.salt),
-                content_mac,
-                erased: body.is_none(),
-            };
-            self.earlier.insert((run, identity), earlier);
-        }
-        Ok(())
-    }
-
     /// Places one draft, received `at`.
     ///
     /// # Errors
@@ -232,42 +194,6 @@ impl<'a> Placer<'a> {
         Ok(written)
     }
 
-    /// As what a draft is on record if the same was written and erased before.
-    fn erased_as(&self, draft: &Draft) -> Option<Identity> {
-        self.erased_as.get(&draft.identity?).copied()
-    }
-
-    /// The one lookup asks for an environment under the run that its draft names. When the trace belongs to
-    /// another run by now, that run may know the environment too, and must be asked.
-    fn ask_environment(
-        &mut self,
-        run: RunKey,
-        identity: Identity,
-        trace: &TraceBind,
-        kind: Kind,
-    ) -> Result<(), PlaceError> {
-        let key = (run, identity);
-        if kind != Kind::EvidenceEnvironment
-            || self.by_id.get(trace.run_id.as_ref()) == Some(&run)
-            || self.placed.contains_key(&key)
-            || self.earlier.contains_key(&key)
-        {
-            return Ok(());
-        }
-        if let Some(row) = self.store.run_record_find(run, &identity)? {
-            // Its identity is its content, so nothing of the body is compared.
-            let earlier = Earlier {
-                leaf: row.leaf,
-                receipt: None,
-                salt: [0; 32],
-                content_mac: None,
-                erased: false,
-            };
-            self.earlier.insert(key, earlier);
-        }
-        Ok(())
-    }
-
     fn bind_trace(&mut self, trace: TraceKey, run: RunKey) {
         if let std::collections::hash_map::Entry::Vacant(place) = self.by_trace.entry(trace) {
             self.batch.traces.push(TraceRow {
@@ -276,56 +202,6 @@ impl<'a> Placer<'a> {
             });
             place.insert(run);
         }
-    }
-
-    /// What an identity that was seen before answers; `None`: it was not.
-    fn known(
-        &mut self,
-        run: RunKey,
-        identity: Identity,
-        draft: &Draft,
-    ) -> Result<Option<Result<Placed, Rejection>>, PlaceError> {
-        let mut key = (run, identity);
-        let is_content = is_content(draft);
-        if let Some((receipt, content)) = self.placed.get(&key) {
-            let same = is_content || draft.content == *content;
-            let receipt = *receipt;
-            return Ok(Some(if same {
-                Ok(Placed {
-                    receipt,
-                    fresh: false,
-                })
-            } else {
-                Err(Rejection::Conflict(receipt))
-            }));
-        }
-        if !self.earlier.contains_key(&key)
-            && let Some(erased) = self.erased_as(draft)
-        {
-            key = (run, erased);
-        }
-        let Some(earlier) = self.earlier.get_mut(&key) else {
-            return Ok(None);
-        };
-        let receipt = match earlier.receipt {
-            Some(receipt) => receipt,
-            None => *earlier.receipt.insert(receipt_of(self.store, earlier.leaf)?),
-        };
-        let same = is_content
-            || earlier.erased
-            || match (draft.content, earlier.content_mac) {
-                (Some(content), Some(mac)) => evidence::content_mac(&earlier.salt, &content) == mac,
-                (None, None) => true,
-                _ => false,
-            };
-        Ok(Some(if same {
-            Ok(Placed {
-                receipt,
-                fresh: false,
-            })
-        } else {
-            Err(Rejection::Conflict(receipt))
-        }))
     }
 
     /// Why a run may not take a draft that it does not know.
@@ -607,87 +483,6 @@ fn is_posted_evidence(draft: &Draft) -> bool {
                 | Kind::LineageAiMetrics
                 | Kind::ProvenanceLog
         )
-}
-
-/// What is asked for; `erased_as` says as what else a draft may be on record.
-fn query_of<'d>(
-    drafts: impl Iterator<Item = &'d Draft>,
-    erased_as: &HashMap<Identity, Identity>,
-) -> BatchQuery {
-    let names = |draft: &Draft| {
-        let identity = draft.identity;
-        let erased = identity.and_then(|identity| erased_as.get(&identity).copied());
-        identity.into_iter().chain(erased)
-    };
-    let mut query = BatchQuery::default();
-    let mut ids: HashSet<&str> = HashSet::new();
-    let mut traces: HashSet<TraceKey> = HashSet::new();
-    for draft in drafts {
-        match &draft.bind {
-            Bind::None => {}
-            Bind::Run(run_id) | Bind::NewRun(run_id) => {
-                if ids.insert(run_id) {
-                    query.run_ids.push(run_id.to_string());
-                }
-                for identity in names(draft) {
-                    query.by_run_id.push((run_id.to_string(), identity));
-                }
-                if is_posted_evidence(draft) {
-                    let seal = Identity::once(Kind::EvidenceIntegrity);
-                    query.by_run_id.push((run_id.to_string(), seal));
-                }
-                if let Facts::RunStarted(facts) = &draft.facts {
-                    let trace = TraceKey::parse(&facts.trace_id);
-                    if traces.insert(trace.clone()) {
-                        query.traces.push(trace);
-                    }
-                }
-            }
-            Bind::Trace(trace) => {
-                if ids.insert(&trace.run_id) {
-                    query.run_ids.push(trace.run_id.to_string());
-                }
-                let key = TraceKey::W3c(trace.trace_id);
-                if traces.insert(key.clone()) {
-                    query.traces.push(key.clone());
-                }
-                for identity in names(draft) {
-                    // A trace not seen before may join a run that has the span already (another trace id cannot,
-                    // but an environment can).
-                    if draft.kind == Kind::EvidenceEnvironment {
-                        query.by_run_id.push((trace.run_id.to_string(), identity));
-                    }
-                    query.by_trace.push((key.clone(), identity));
-                }
-            }
-        }
-    }
-    query
-}
-
-fn receipt_of(store: &dyn Store, leaf: LeafKey) -> Result<Receipt, PlaceError> {
-    let bytes = StoredTree::new(store, leaf.ledger_no()).leaf(leaf.leaf_index())?;
-    let header = Header::decode(&bytes).map_err(|error| TreeError::Damaged {
-        ledger_no: leaf.ledger_no(),
-        leaf: leaf.leaf_index(),
-        reason: error.to_string(),
-    })?;
-    Ok(Receipt {
-        record_id: header.id,
-        leaf_index: leaf.leaf_index(),
-        leaf_hash: tlog::leaf_hash(&bytes),
-        tree_size: LeafIndex::new(leaf.leaf_index()).as_u64() + 1,
-    })
-}
-
-fn content_mac_of(packed: &[u8]) -> Option<[u8; 32]> {
-    #[derive(Deserialize)]
-    struct Wire<'a> {
-        content_mac: Option<&'a str>,
-    }
-    let body = codec::unpack(packed, BODY_BYTES_MAX).ok()?;
-    let wire: Wire<'_> = serde_json::from_slice(&body).ok()?;
-    evidence::unhex(wire.content_mac?.as_bytes())
 }
 
 fn first_eight(bytes: &[u8; 32]) -> [u8; 8] {

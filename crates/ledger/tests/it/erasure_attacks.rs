@@ -221,3 +221,39 @@ fn what_a_replay_gave_out_goes_with_the_log_of_it() {
     assert_eq!(kinds, [Kind::ProvenanceLog, Kind::ReplayEnforced]);
     check_erased(&bed, 2);
 }
+
+#[test]
+fn a_large_run_that_keeps_changing_holds_nobody_up_and_a_small_one_is_erased_from_all_the_same() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    // Each time that a plan begins to read the run, another step comes; of the large one each is read in two pages.
+    let growing = |run_id: &'static str, reads: [u32; 3]| {
+        for (index, read) in (50_000..).zip(reads) {
+            let (ledger, of, at) = (bed.ledger.clone(), Arc::clone(&tenant), bed.now());
+            bed.fault.before("run_records", read, move || {
+                let outcomes = ledger.submit_blocking(&of, vec![step(run_id, index)], at, false);
+                assert!(outcomes.unwrap()[0].is_ok());
+            });
+        }
+    };
+    bed.all(&tenant, vec![run("small"), run("large")]);
+    let small = bed.one(&tenant, step("small", 0));
+    growing("small", [1, 2, 3]);
+    erase(&bed, &tenant, &small).unwrap();
+    let large = bed.one(&tenant, step("large", 0));
+    for first in (1..10_100).step_by(1_010) {
+        bed.all(
+            &tenant,
+            (first..first + 1_010).map(|index| step("large", index)).collect(),
+        );
+    }
+    growing("large", [1, 3, 5]);
+    match erase(&bed, &tenant, &large) {
+        Err(EraseError::Submit(SubmitError::Unknown(reason))) => {
+            assert!(reason.contains("keeps changing"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    erase(&bed, &tenant, &large).unwrap();
+    check_erased(&bed, 2);
+}

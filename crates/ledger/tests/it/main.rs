@@ -21,6 +21,8 @@ mod facets;
 mod failures;
 mod jobs;
 mod jobs_bounds;
+mod jobs_chain;
+mod jobs_verdicts;
 mod laws;
 mod lineage;
 mod once_race;

@@ -24,9 +24,14 @@ pub(crate) struct ListParams {
     pub(crate) as_of: Option<u64>,
 }
 
+/// Text of the entries of one page, in bytes; the one that passes it is the page's last. A summary and each reason have
+/// up to 64 KiB, and a page 500 entries.
+pub(crate) const PAGE_TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A page of leaves, and what every list says beside its entries.
 #[derive(Debug)]
 pub(crate) struct ListPage {
+    list: &'static str,
     pub(crate) leaves: Vec<LeafKey>,
     pub(crate) as_of: u64,
     pub(crate) total: u64,
@@ -34,6 +39,33 @@ pub(crate) struct ListPage {
     pub(crate) has_more: bool,
     pub(crate) next_cursor: Option<String>,
     pub(crate) filters_applied: Filters,
+}
+
+impl ListPage {
+    /// Reads the entries at its leaves, each with the bytes of its text, and ends the page early when those are many.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(crate) fn entries<T>(
+        &mut self,
+        mut read: impl FnMut(LeafKey) -> Result<Option<(T, usize)>, ApiError>,
+    ) -> Result<Vec<T>, ApiError> {
+        let (mut entries, mut bytes) = (Vec::with_capacity(self.leaves.len()), 0);
+        for (place, &leaf) in self.leaves.iter().enumerate() {
+            if let Some((entry, text)) = read(leaf)? {
+                entries.push(entry);
+                bytes += text;
+            }
+            if bytes > PAGE_TEXT_BYTES_MAX && place + 1 < self.leaves.len() {
+                let at: Position = (leaf.as_i64(), 0, self.total, self.total_exact);
+                let scope = (self.list, &self.filters_applied);
+                self.next_cursor = Some(cursor::encode(&scope, self.as_of, &at)?);
+                self.has_more = true;
+                break;
+            }
+        }
+        Ok(entries)
+    }
 }
 
 /// Where a page ended: leaf, entries still to be passed over, and the total with whether it is exact.
@@ -84,6 +116,7 @@ pub(crate) fn page(ledger: &Ledger, tenant: &Tenant, params: ListParams) -> Resu
         _ => None,
     };
     Ok(ListPage {
+        list: params.list,
         has_more: next_cursor.is_some(),
         leaves: found.leaves,
         as_of,

@@ -262,8 +262,15 @@ async fn list(
             cursor: query.cursor,
             as_of: query.as_of,
         };
-        let page = facet_list::page(ledger, &caller.tenant, params)?;
-        let holds = ledger.holds_at(&caller.tenant, &page.leaves)?;
+        let mut page = facet_list::page(ledger, &caller.tenant, params)?;
+        let holds = page.entries(|leaf| {
+            let found = ledger.holds_at(&caller.tenant, &[leaf])?.pop();
+            Ok(found.map(|hold| {
+                let released = hold.released.as_ref().map_or(0, |released| released.reason.len());
+                let text = hold.placed.reason.len() + released;
+                (hold, text)
+            }))
+        })?;
         caller.answered(holds.len());
         ok(&Page {
             as_of: page.as_of,

@@ -382,9 +382,21 @@ async fn list(
             cursor: query.cursor,
             as_of: query.as_of,
         };
-        let page = facet_list::page(ledger, tenant, params)?;
+        let mut page = facet_list::page(ledger, tenant, params)?;
         let as_of = LeafKey::new(tenant.ledger().row.ledger_no, page.as_of);
-        let incidents = incidents_at(ledger, tenant, &page.leaves, as_of)?;
+        let incidents = page.entries(|leaf| {
+            let found = incident_at(ledger, tenant, leaf, as_of)?;
+            Ok(found.map(|one| {
+                let reasons: usize = one
+                    .history
+                    .iter()
+                    .flat_map(|mark| &mark.reason)
+                    .map(String::len)
+                    .sum();
+                let text = one.opened.summary.len() + reasons;
+                (one, text)
+            }))
+        })?;
         caller.answered(incidents.len());
         ok(&Page {
             as_of: page.as_of,
@@ -402,20 +414,19 @@ async fn list(
     .await
 }
 
-/// The incidents opened at those leaves, as they were before `as_of`.
-fn incidents_at(
+/// The incident opened at that leaf, as it was before `as_of`.
+fn incident_at(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
-    leaves: &[LeafKey],
+    leaf: LeafKey,
     as_of: LeafKey,
-) -> Result<Vec<Incident>, ApiError> {
-    let mut incidents = Vec::with_capacity(leaves.len());
-    for record in ledger.records(tenant).read(leaves)? {
-        // An erased opening has no facets any more; one erased meanwhile is left out.
-        let Some(body) = record.body.bytes() else { continue };
-        let opened: IncidentEventFacts =
-            serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
-        incidents.extend(ledger.incident(tenant, &opened.incident_id, Some(as_of))?);
-    }
-    Ok(incidents)
+) -> Result<Option<Incident>, ApiError> {
+    let record = ledger.records(tenant).read(&[leaf])?.pop();
+    // An erased opening has no facets any more; one erased meanwhile is left out.
+    let Some(body) = record.as_ref().and_then(|record| record.body.bytes()) else {
+        return Ok(None);
+    };
+    let opened: IncidentEventFacts =
+        serde_json::from_slice(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
+    Ok(ledger.incident(tenant, &opened.incident_id, Some(as_of))?)
 }

@@ -151,10 +151,6 @@ fn records_of_every_topic_are_listed_as_erased_and_nothing_fails() {
             &json!({ "severity": "HIGH", "summary": "secret words", "source_run_id": "r" }),
         ),
         server.created(
-            "/api/v1/signals",
-            &json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" }),
-        ),
-        server.created(
             "/api/v1/runs/r/evidence/environment",
             &json!({ "sdk_mode": "inline", "environment": "prod" }),
         ),
@@ -163,6 +159,13 @@ fn records_of_every_topic_are_listed_as_erased_and_nothing_fails() {
             &json!({ "policy_type": "budget", "decision": "GRANTED" }),
         ),
     ];
+    // Verdicts stand on them.
+    let signal = server.created(
+        "/api/v1/signals",
+        &json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" }),
+    );
+    let kept = erase(&server, &record_id(&signal), &because());
+    assert_eq!(kept.problem(409), "not_erasable");
     let total = server.get("/api/v1/logs/system").ok()["total"].clone();
     for answer in &ids {
         erase(&server, &record_id(answer), &because()).ok();

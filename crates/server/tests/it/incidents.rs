@@ -184,3 +184,31 @@ fn every_broken_rule_of_an_incident_is_named() {
     }
     server.created(&path, &json!({ "actor_type": "SYSTEM", "reason": "known" }));
 }
+
+#[test]
+fn a_page_of_incidents_with_long_summaries_ends_early_and_goes_on() {
+    let server = TestServer::new();
+    for number in 0..140 {
+        let summary = format!("{number:03}{}", "x".repeat(63 * 1024));
+        let incident = json!({ "severity": "HIGH", "summary": summary });
+        server.created(PATH, &incident);
+    }
+    let (mut pages, mut shown, mut cursor) = (0, Vec::new(), String::new());
+    loop {
+        let page = server.get(&format!("{PATH}?limit=500{cursor}")).ok();
+        assert_eq!(page["total"], 140);
+        let items = page["items"].as_array().unwrap();
+        shown.extend(
+            items
+                .iter()
+                .map(|item| item["summary"].as_str().unwrap()[..3].to_owned()),
+        );
+        pages += 1;
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        cursor = format!("&cursor={next}");
+    }
+    let all: Vec<String> = (0..140).rev().map(|number| format!("{number:03}")).collect();
+    assert_eq!((pages, shown), (2, all));
+}

@@ -26,7 +26,7 @@ impl SqliteStore {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| self.stop_refused(&error))?;
         for batch in batches {
-            let head = super::read::head(&transaction, batch.ledger_no)
+            let head = super::select::head(&transaction, batch.ledger_no)
                 .map_err(|error| AppendError::Refused(error.to_string()))?;
             if head != batch.expected {
                 return Err(AppendError::HeadMoved(batch.ledger_no));

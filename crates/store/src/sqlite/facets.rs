@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
 
 use evidence::{Header, Timestamp};
 
-use super::read::{block, head, ledger_range};
+use super::select::{block, head, ledger_range};
 use super::{as_u64, damaged, unavailable};
 use crate::{
     ErasedRow, ExpectedRows, FACET_SEEKS_MAX, FacetPage, FacetQuery, FacetRow, LeafBlock, LeafKey,

@@ -13,6 +13,7 @@ mod once;
 mod open;
 mod read;
 mod runs;
+mod select;
 mod state;
 mod verify;
 

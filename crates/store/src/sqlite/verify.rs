@@ -3,7 +3,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use super::read::{RECORD_COLUMNS, head, ledger_range, run_record};
+use super::select::{RECORD_COLUMNS, head, ledger_range, run_record};
 use super::{as_i64, as_u64, facets, runs, unavailable};
 use crate::{ExpectedRows, LeafKey, RowMissing, RunRecordRow, Snapshot, StoreError, TraceKey};
 

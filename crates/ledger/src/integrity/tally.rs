@@ -1,0 +1,243 @@
+//! What the records of a run add up to, as facts that are judged.
+
+use std::collections::{HashMap, HashSet};
+
+use ::audit::completeness::Counted;
+use ::audit::integrity::{Class, Facts as Gathered, Failure, FailureReason};
+use evidence::record::{ActivityEvidence, CaptureFailure, StepEvidence};
+use evidence::{Kind, Timestamp};
+use serde::Deserialize;
+use store::{RunRecordRow, RunRow};
+
+/// Kinds whose bodies are looked at.
+pub(super) const fn counts(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::TraceStep
+            | Kind::RunCompleted
+            | Kind::EvidenceActivity
+            | Kind::EvidenceCaptureFailure
+            | Kind::EvidenceEnvironment
+    )
+}
+
+/// Places of the classes in [`Class::JUDGED`].
+const ENVIRONMENT: usize = 0;
+
+const ACTIVITY: usize = 1;
+
+const PROVIDER: usize = 2;
+
+const POLICY: usize = 3;
+
+const TRACES: usize = 4;
+
+const STEPS: usize = 5;
+
+/// What is counted on the way through a run.
+pub(super) struct Tally {
+    otlp: bool,
+    started_at: Timestamp,
+    counts: [u64; 6],
+    gathered: Gathered,
+    traces: HashSet<String>,
+    spans: HashSet<(String, String)>,
+    parents: Vec<(String, String)>,
+    root: bool,
+    tools: u64,
+    tools_without_result: u64,
+    boundaries: u64,
+    boundaries_with_content: u64,
+    dropped: Option<u64>,
+    declared_steps: Option<u64>,
+    clock_faults: u64,
+    /// Fingerprints of posted activities, which may be completed later.
+    posted: HashMap<u32, (bool, bool)>,
+    /// Steps, posted activities and environments whose bodies are gone: what they would have decided nobody knows.
+    gone_steps: u64,
+    gone_activities: u64,
+    gone_environments: u64,
+}
+
+impl Tally {
+    pub(super) fn new(run: &RunRow) -> Self {
+        Self {
+            otlp: run.state.otlp,
+            started_at: run.state.started_at,
+            counts: [0; 6],
+            gathered: Gathered::default(),
+            traces: HashSet::new(),
+            spans: HashSet::new(),
+            parents: Vec::new(),
+            root: false,
+            tools: 0,
+            tools_without_result: 0,
+            boundaries: 0,
+            boundaries_with_content: 0,
+            dropped: None,
+            declared_steps: None,
+            clock_faults: 0,
+            posted: HashMap::new(),
+            gone_steps: 0,
+            gone_activities: 0,
+            gone_environments: 0,
+        }
+    }
+
+    /// `body` is absent when it is gone, or not needed.
+    pub(super) fn take(&mut self, row: &RunRecordRow, body: Option<&[u8]>) {
+        match row.kind {
+            Kind::TraceStep => {
+                self.counts[STEPS] += 1;
+                self.clock_faults += u64::from(row.occurred_at < self.started_at);
+                match body.and_then(StepEvidence::read) {
+                    Some(step) => self.step(step),
+                    None => self.gone_steps += 1,
+                }
+            }
+            Kind::EvidenceEnvironment => {
+                self.counts[ENVIRONMENT] += 1;
+                self.gone_environments += u64::from(body.is_none());
+                self.dropped_of(body);
+            }
+            Kind::EvidenceActivity => {
+                if let Some(activity) = body.and_then(ActivityEvidence::read) {
+                    self.activity(&activity);
+                } else {
+                    self.counts[ACTIVITY] += 1;
+                    self.gone_activities += 1;
+                }
+            }
+            Kind::EvidenceProvider => self.counts[PROVIDER] += 1,
+            Kind::EvidencePolicyDecision => self.counts[POLICY] += 1,
+            Kind::EvidenceCaptureFailure => {
+                self.gathered.fail(match body.and_then(CaptureFailure::read) {
+                    Some(failure) => Failure {
+                        class: failure.evidence_class,
+                        reason: failure.failure_reason,
+                        resolution: failure.resolution,
+                        error_message: failure.error_message,
+                    },
+                    // Of which class it was is not known; that there was one is.
+                    None => Failure {
+                        class: Class::Integrity,
+                        reason: FailureReason::CaptureFailed,
+                        resolution: FailureReason::CaptureFailed.default_resolution(),
+                        error_message: Some("what failed is on record no more".to_owned()),
+                    },
+                });
+            }
+            Kind::RunCompleted => {
+                #[derive(Deserialize)]
+                struct Wire {
+                    declared_steps: Option<u64>,
+                }
+                self.declared_steps = body
+                    .and_then(|body| serde_json::from_slice::<Wire>(body).ok())
+                    .and_then(|wire| wire.declared_steps);
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, step: StepEvidence) {
+        self.counts[ACTIVITY] += u64::from(step.activity);
+        self.counts[PROVIDER] += u64::from(step.provider);
+        self.counts[POLICY] += u64::from(step.policy);
+        if step.activity {
+            self.boundaries += 1;
+            self.boundaries_with_content += u64::from(step.fingerprints == (true, true));
+            if !step.inference {
+                self.tools += 1;
+                self.tools_without_result += u64::from(!step.outcome);
+            }
+        }
+        let Some(span) = step.span else { return };
+        *self.dropped.get_or_insert(0) += span.dropped;
+        self.clock_faults += u64::from(span.end != 0 && span.end < span.start);
+        match span.parent_span_id {
+            None => self.root = true,
+            Some(parent) => self.parents.push((span.id.0.clone(), parent)),
+        }
+        self.traces.insert(span.id.0.clone());
+        self.spans.insert(span.id);
+    }
+
+    fn activity(&mut self, activity: &ActivityEvidence) {
+        let posted = self.posted.entry(activity.step_index).or_default();
+        posted.0 |= activity.prompt_fingerprint.is_some();
+        posted.1 |= activity.response_fingerprint.is_some();
+        self.counts[ACTIVITY] += u64::from(activity.completion == 0);
+    }
+
+    fn dropped_of(&mut self, body: Option<&[u8]>) {
+        #[derive(Deserialize)]
+        struct Wire {
+            dropped_attributes_count: Option<u64>,
+        }
+        let dropped = body
+            .and_then(|body| serde_json::from_slice::<Wire>(body).ok())
+            .and_then(|wire| wire.dropped_attributes_count);
+        if let Some(dropped) = dropped {
+            *self.dropped.get_or_insert(0) += dropped;
+        }
+    }
+
+    pub(super) fn finish(mut self, run: &RunRow) -> (Gathered, Counted) {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        // A run that was started by REST has a trace of its own.
+        self.counts[TRACES] = count(self.traces.len()) + u64::from(!self.otlp);
+        let orphans = self
+            .parents
+            .iter()
+            .filter(|parent| !self.spans.contains(*parent))
+            .count();
+        let posted_with_content = self
+            .posted
+            .values()
+            .filter(|prints| **prints == (true, true))
+            .count();
+        let boundaries = self.boundaries + count(self.posted.len());
+        let with_content = self.boundaries_with_content + count(posted_with_content);
+        // What a body that is gone could have decided otherwise is not known. A fault that others show stays one.
+        let known = |gone: bool, faults: u64| (!gone || faults > 0).then_some(faults);
+        let no_step_gone = self.gone_steps == 0;
+        let root_present = match (self.otlp, self.root, no_step_gone) {
+            (true, false, false) => None,
+            (otlp, root, _) => Some(!otlp || root),
+        };
+        let content = if no_step_gone && self.gone_activities == 0 {
+            (boundaries > 0).then_some(with_content)
+        } else {
+            // What a posted activity lacks may be in a part of it that is gone.
+            let step_without = self.boundaries > self.boundaries_with_content;
+            let posted_without = self.gone_activities == 0 && posted_with_content < self.posted.len();
+            (step_without || posted_without).then_some(with_content)
+        };
+        let counted = Counted {
+            root_present,
+            // The parent that is missing may be the step that is gone.
+            orphan_parents: no_step_gone.then(|| count(orphans)),
+            // Without a call to a tool on record nobody knows whether there was one.
+            unpaired_tool_calls: (self.tools > 0)
+                .then_some(self.tools_without_result)
+                .and_then(|faults| known(!no_step_gone, faults)),
+            dropped: self
+                .dropped
+                .and_then(|dropped| known(!no_step_gone || self.gone_environments > 0, dropped)),
+            declared_steps: self.declared_steps,
+            seen_steps: self.counts[STEPS],
+            boundaries,
+            boundaries_with_content: content,
+            clock_faults: (self.counts[STEPS] > 0)
+                .then_some(self.clock_faults)
+                .and_then(|faults| known(!no_step_gone, faults)),
+            late: Some(u64::from(run.state.late_count)),
+        };
+        let mut gathered = self.gathered;
+        gathered.counts = self.counts;
+        gathered.terminal = run.state.settled;
+        gathered.supersede_observed();
+        (gathered, counted)
+    }
+}

@@ -1,0 +1,224 @@
+//! What is known of the drafts of a batch: one question to the store, and what an identity that was seen answers.
+
+use std::collections::{HashMap, HashSet};
+
+use evidence::record::{BODY_BYTES_MAX, Facts};
+use evidence::{Header, Identity, Kind};
+use serde::Deserialize;
+use store::{BatchKnown, BatchQuery, BodyRow, LeafKey, RunKey, Store, TraceKey, codec};
+use tlog::LeafIndex;
+
+use super::{PlaceError, Placer, Slot, is_posted_evidence};
+use crate::draft::{Bind, TraceBind};
+use crate::erased_key::is_content;
+use crate::tree::{StoredTree, TreeError};
+use crate::{Draft, Placed, Receipt, Rejection};
+
+/// What was there before this batch, by identity.
+pub(super) struct Earlier {
+    leaf: LeafKey,
+    receipt: Option<Receipt>,
+    salt: evidence::Salt,
+    /// `None`: the body is erased, or says nothing of what was sent.
+    content_mac: Option<[u8; 32]>,
+    erased: bool,
+}
+
+impl Placer<'_> {
+    pub(super) fn take_known(&mut self, known: BatchKnown) -> Result<(), PlaceError> {
+        for row in known.runs {
+            self.by_id.insert(row.state.run_id.as_str().into(), row.key);
+            self.slots.insert(row.key, Slot { row, touched: false });
+        }
+        for row in known.traces {
+            self.by_trace.insert(row.trace, row.run);
+        }
+        let leaves: Vec<LeafKey> = known.records.iter().map(|(_, _, leaf)| *leaf).collect();
+        let mut bodies: HashMap<LeafKey, BodyRow> = self
+            .store
+            .bodies_get(&leaves)?
+            .into_iter()
+            .map(|row| (row.leaf, row))
+            .collect();
+        for (run, identity, leaf) in known.records {
+            let body = bodies.remove(&leaf);
+            let content_mac = body.as_ref().and_then(|row| content_mac_of(&row.body));
+            let earlier = Earlier {
+                leaf,
+                receipt: None,
+                salt: body.as_ref().map_or([0; 32], |row| row.salt),
+                content_mac,
+                erased: body.is_none(),
+            };
+            self.earlier.insert((run, identity), earlier);
+        }
+        Ok(())
+    }
+
+    /// As what a draft is on record if the same was written and erased before.
+    pub(super) fn erased_as(&self, draft: &Draft) -> Option<Identity> {
+        self.erased_as.get(&draft.identity?).copied()
+    }
+
+    /// The one lookup asks for an environment under the run that its draft names. When the trace belongs to
+    /// another run by now, that run may know the environment too, and must be asked.
+    pub(super) fn ask_environment(
+        &mut self,
+        run: RunKey,
+        identity: Identity,
+        trace: &TraceBind,
+        kind: Kind,
+    ) -> Result<(), PlaceError> {
+        let key = (run, identity);
+        if kind != Kind::EvidenceEnvironment
+            || self.by_id.get(trace.run_id.as_ref()) == Some(&run)
+            || self.placed.contains_key(&key)
+            || self.earlier.contains_key(&key)
+        {
+            return Ok(());
+        }
+        if let Some(row) = self.store.run_record_find(run, &identity)? {
+            // Its identity is its content, so nothing of the body is compared.
+            let earlier = Earlier {
+                leaf: row.leaf,
+                receipt: None,
+                salt: [0; 32],
+                content_mac: None,
+                erased: false,
+            };
+            self.earlier.insert(key, earlier);
+        }
+        Ok(())
+    }
+
+    /// What an identity that was seen before answers; `None`: it was not.
+    pub(super) fn known(
+        &mut self,
+        run: RunKey,
+        identity: Identity,
+        draft: &Draft,
+    ) -> Result<Option<Result<Placed, Rejection>>, PlaceError> {
+        let mut key = (run, identity);
+        let is_content = is_content(draft);
+        if let Some((receipt, content)) = self.placed.get(&key) {
+            let same = is_content || draft.content == *content;
+            let receipt = *receipt;
+            return Ok(Some(if same {
+                Ok(Placed {
+                    receipt,
+                    fresh: false,
+                })
+            } else {
+                Err(Rejection::Conflict(receipt))
+            }));
+        }
+        if !self.earlier.contains_key(&key)
+            && let Some(erased) = self.erased_as(draft)
+        {
+            key = (run, erased);
+        }
+        let Some(earlier) = self.earlier.get_mut(&key) else {
+            return Ok(None);
+        };
+        let receipt = match earlier.receipt {
+            Some(receipt) => receipt,
+            None => *earlier.receipt.insert(receipt_of(self.store, earlier.leaf)?),
+        };
+        let same = is_content
+            || earlier.erased
+            || match (draft.content, earlier.content_mac) {
+                (Some(content), Some(mac)) => evidence::content_mac(&earlier.salt, &content) == mac,
+                (None, None) => true,
+                _ => false,
+            };
+        Ok(Some(if same {
+            Ok(Placed {
+                receipt,
+                fresh: false,
+            })
+        } else {
+            Err(Rejection::Conflict(receipt))
+        }))
+    }
+}
+
+/// What is asked for; `erased_as` says as what else a draft may be on record.
+pub(super) fn query_of<'d>(
+    drafts: impl Iterator<Item = &'d Draft>,
+    erased_as: &HashMap<Identity, Identity>,
+) -> BatchQuery {
+    let names = |draft: &Draft| {
+        let identity = draft.identity;
+        let erased = identity.and_then(|identity| erased_as.get(&identity).copied());
+        identity.into_iter().chain(erased)
+    };
+    let mut query = BatchQuery::default();
+    let mut ids: HashSet<&str> = HashSet::new();
+    let mut traces: HashSet<TraceKey> = HashSet::new();
+    for draft in drafts {
+        match &draft.bind {
+            Bind::None => {}
+            Bind::Run(run_id) | Bind::NewRun(run_id) => {
+                if ids.insert(run_id) {
+                    query.run_ids.push(run_id.to_string());
+                }
+                for identity in names(draft) {
+                    query.by_run_id.push((run_id.to_string(), identity));
+                }
+                if is_posted_evidence(draft) {
+                    let seal = Identity::once(Kind::EvidenceIntegrity);
+                    query.by_run_id.push((run_id.to_string(), seal));
+                }
+                if let Facts::RunStarted(facts) = &draft.facts {
+                    let trace = TraceKey::parse(&facts.trace_id);
+                    if traces.insert(trace.clone()) {
+                        query.traces.push(trace);
+                    }
+                }
+            }
+            Bind::Trace(trace) => {
+                if ids.insert(&trace.run_id) {
+                    query.run_ids.push(trace.run_id.to_string());
+                }
+                let key = TraceKey::W3c(trace.trace_id);
+                if traces.insert(key.clone()) {
+                    query.traces.push(key.clone());
+                }
+                for identity in names(draft) {
+                    // A trace not seen before may join a run that has the span already (another trace id cannot,
+                    // but an environment can).
+                    if draft.kind == Kind::EvidenceEnvironment {
+                        query.by_run_id.push((trace.run_id.to_string(), identity));
+                    }
+                    query.by_trace.push((key.clone(), identity));
+                }
+            }
+        }
+    }
+    query
+}
+
+fn receipt_of(store: &dyn Store, leaf: LeafKey) -> Result<Receipt, PlaceError> {
+    let bytes = StoredTree::new(store, leaf.ledger_no()).leaf(leaf.leaf_index())?;
+    let header = Header::decode(&bytes).map_err(|error| TreeError::Damaged {
+        ledger_no: leaf.ledger_no(),
+        leaf: leaf.leaf_index(),
+        reason: error.to_string(),
+    })?;
+    Ok(Receipt {
+        record_id: header.id,
+        leaf_index: leaf.leaf_index(),
+        leaf_hash: tlog::leaf_hash(&bytes),
+        tree_size: LeafIndex::new(leaf.leaf_index()).as_u64() + 1,
+    })
+}
+
+fn content_mac_of(packed: &[u8]) -> Option<[u8; 32]> {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        content_mac: Option<&'a str>,
+    }
+    let body = codec::unpack(packed, BODY_BYTES_MAX).ok()?;
+    let wire: Wire<'_> = serde_json::from_slice(&body).ok()?;
+    evidence::unhex(wire.content_mac?.as_bytes())
+}
