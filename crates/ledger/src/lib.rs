@@ -100,19 +100,27 @@ pub use tree::{StoredTree, TreeError};
 
 use queue::{Queue, Submission};
 
+/// Why the store has stopped, when no commit of its failed.
+pub(crate) const LOG_STAYS: &str = "the database's log cannot be carried over into its file";
+
 /// How long work that gives way waits before it looks again.
 const GIVE_WAY: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// Where a submission stands in the queue, and whether it may be taken in parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    Ahead,
-    Behind,
-    /// Behind, and all or none.
-    Group,
-}
-
 type Answer = oneshot::Receiver<Result<Outcomes, SubmitError>>;
+
+fn submission(tenant: &Arc<Tenant>, drafts: Vec<Draft>, at: Timestamp, group: bool) -> (Submission, Answer) {
+    let (reply, answer) = oneshot::channel();
+    let submission = Submission {
+        tenant: Arc::clone(tenant),
+        bytes: drafts.iter().map(Draft::bytes).sum(),
+        drafts,
+        at,
+        group,
+        reply,
+        erasing: None,
+    };
+    (submission, answer)
+}
 
 /// A running ledger service over one data folder. Cheap to clone.
 #[derive(Clone)]
@@ -128,6 +136,8 @@ pub(crate) struct Inner {
     pub(crate) tenants: tenant::Tenants,
     pub(crate) api_keys: ApiKeys,
     pub(crate) queue: Queue,
+    /// Held by who submits ahead of others.
+    ahead: Mutex<()>,
     pub(crate) counters: Counters,
     pub(crate) jobs: jobs::Jobs,
     pub(crate) names: names::Names,
@@ -147,10 +157,13 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn stopped(&self) -> Option<String> {
-        self.stopped
+        let stopped = self
+            .stopped
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .clone();
+        // The log is carried over beside the commits: what fails there, fails between them.
+        stopped.or_else(|| self.store.is_stopped().then(|| LOG_STAYS.to_owned()))
     }
 
     pub(crate) fn stop(&self, reason: String) {
@@ -226,19 +239,16 @@ impl Ledger {
 
     /// Submits drafts, received `at`; each is judged by itself, in order.
     ///
-    /// Returns when they are durable. Dropping the future does not take them back. Of many the first may be durable
-    /// when the error comes: the same again finds them.
+    /// Returns when they are durable. Dropping the future does not take them back.
     pub async fn submit(
         &self,
         tenant: &Arc<Tenant>,
         drafts: Vec<Draft>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
-        let mut outcomes = Vec::with_capacity(drafts.len());
-        for answer in self.enqueue(tenant, drafts, at, Turn::Behind)? {
-            outcomes.extend(answer.await.map_err(|_| self.unanswered())??);
-        }
-        Ok(outcomes)
+        self.enqueue(tenant, drafts, at, false)?
+            .await
+            .map_err(|_| self.unanswered())?
     }
 
     /// Submits drafts of which all or none are written: if the first is rejected, so are the others.
@@ -248,11 +258,9 @@ impl Ledger {
         drafts: Vec<Draft>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
-        let mut outcomes = Vec::new();
-        for answer in self.enqueue(tenant, drafts, at, Turn::Group)? {
-            outcomes.extend(answer.await.map_err(|_| self.unanswered())??);
-        }
-        Ok(outcomes)
+        self.enqueue(tenant, drafts, at, true)?
+            .await
+            .map_err(|_| self.unanswered())?
     }
 
     /// The same from a thread that may block.
@@ -263,33 +271,35 @@ impl Ledger {
         at: Timestamp,
         group: bool,
     ) -> Result<Outcomes, SubmitError> {
-        let turn = if group { Turn::Group } else { Turn::Behind };
-        self.wait_for(self.enqueue(tenant, drafts, at, turn)?)
+        self.enqueue(tenant, drafts, at, group)?
+            .blocking_recv()
+            .map_err(|_| self.unanswered())?
     }
 
-    /// [`submit_blocking`](Self::submit_blocking) before all that waits, for a few records that somebody may want to
-    /// read. Only one thread at a time may: others' records would else never have their turn.
+    /// Submits drafts of some tenants before all that waits, however much that is, and blocks until they are durable: for
+    /// a few records that somebody may want to read. One call at a time; a second one waits for the first.
+    ///
+    /// With `hurry` commits are kept small for two seconds, so that the next such call waits for less.
     pub fn submit_ahead_blocking(
         &self,
-        tenant: &Arc<Tenant>,
-        drafts: Vec<Draft>,
+        of_tenants: Vec<(Arc<Tenant>, Vec<Draft>)>,
         at: Timestamp,
-    ) -> Result<Outcomes, SubmitError> {
-        self.wait_for(self.enqueue(tenant, drafts, at, Turn::Ahead)?)
-    }
-
-    /// Keeps commits small for two seconds, so that what is submitted ahead waits some milliseconds, not for
-    /// thousands of others' records.
-    pub fn hurry(&self) {
-        self.inner.queue.hurry();
-    }
-
-    fn wait_for(&self, answers: Vec<Answer>) -> Result<Outcomes, SubmitError> {
-        let mut outcomes = Vec::new();
-        for answer in answers {
-            outcomes.extend(answer.blocking_recv().map_err(|_| self.unanswered())??);
-        }
-        Ok(outcomes)
+        hurry: bool,
+    ) -> Vec<Result<Outcomes, SubmitError>> {
+        let _one = self.inner.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let (submissions, answers): (Vec<_>, Vec<_>) = of_tenants
+            .into_iter()
+            .map(|(tenant, drafts)| submission(&tenant, drafts, at, false))
+            .unzip();
+        let pushed = match self.inner.stopped() {
+            Some(reason) => Err(SubmitError::Stopped(reason)),
+            None => self.inner.queue.push_ahead(submissions, hurry),
+        };
+        let of = |answer: Answer| {
+            pushed.clone()?;
+            answer.blocking_recv().map_err(|_| self.unanswered())?
+        };
+        answers.into_iter().map(of).collect()
     }
 
     /// The sequencer ended without an answer: it was closing, or it panicked, perhaps after the commit.
@@ -304,42 +314,21 @@ impl Ledger {
         tenant: &Arc<Tenant>,
         drafts: Vec<Draft>,
         at: Timestamp,
-        turn: Turn,
-    ) -> Result<Vec<Answer>, SubmitError> {
+        group: bool,
+    ) -> Result<Answer, SubmitError> {
         if let Some(reason) = self.inner.stopped() {
             return Err(SubmitError::Stopped(reason));
         }
-        let group = turn == Turn::Group;
-        let part_max = if group {
-            usize::MAX
-        } else {
-            queue::PART_RECORDS_MAX
-        };
-        let (mut parts, mut answers) = (Vec::new(), Vec::new());
-        let mut rest = drafts.into_iter();
-        while rest.len() > 0 {
-            let drafts: Vec<Draft> = rest.by_ref().take(part_max).collect();
-            let (reply, answer) = oneshot::channel();
-            answers.push(answer);
-            parts.push(Submission {
-                tenant: Arc::clone(tenant),
-                bytes: drafts.iter().map(Draft::bytes).sum(),
-                drafts,
-                at,
-                group,
-                reply,
-                erasing: None,
-            });
+        let (submission, answer) = submission(tenant, drafts, at, group);
+        if submission.drafts.is_empty() {
+            drop(submission.reply.send(Ok(Vec::new())));
+            return Ok(answer);
         }
-        if parts.is_empty() {
-            return Ok(answers);
-        }
-        let pushed = match turn {
-            Turn::Ahead => self.inner.queue.push_ahead(parts),
-            Turn::Behind | Turn::Group => self.inner.queue.push(parts),
-        };
-        pushed.inspect_err(|_| self.inner.counters.refused())?;
-        Ok(answers)
+        self.inner
+            .queue
+            .push(submission)
+            .inspect_err(|_| self.inner.counters.refused())?;
+        Ok(answer)
     }
 
     /// Makes a tenant, or gives the one of that name. Blocks until its record is durable.

@@ -145,6 +145,7 @@ impl Ledger {
             tenants: Tenants::default(),
             api_keys: crate::ApiKeys::default(),
             queue: Queue::default(),
+            ahead: Mutex::default(),
             counters: Counters::default(),
             jobs: crate::jobs::Jobs::default(),
             names: crate::names::Names::default(),

@@ -22,14 +22,19 @@ pub(crate) const QUEUE_RECORDS_MAX: usize = 100_000;
 /// 60 ms; the queue's next ones wait that long.
 pub(crate) const BATCH_RECORDS_MAX: usize = 4_000;
 
-/// Most drafts submitted in one piece, as far as they need not stand or fall together: what a commit can be cut down to.
-pub(crate) const PART_RECORDS_MAX: usize = 128;
+/// Most records committed together while somebody waits for a commit of his own: some 5 ms. A larger request is still
+/// one commit.
+const PROMPT_RECORDS_MAX: usize = 128;
 
-/// Most records committed together while somebody waits for a commit of his own: some 5 ms.
-const PROMPT_RECORDS_MAX: usize = PART_RECORDS_MAX;
+/// Of their packed bytes: records of 4 KiB are few.
+const PROMPT_BYTES_MAX: usize = 512 * 1024;
 
-/// How long commits stay that small: who reads the audit trail reads on. Each costs 0.4 ms whatever its records.
+/// How long commits stay that small: who reads the audit trail reads on.
 const PROMPT_FOR: Duration = Duration::from_secs(2);
+
+/// Records waiting from which on nobody has commits kept small: each costs some 0.4 ms whatever it carries, and no sender is
+/// to be refused for a reader's sake.
+const PROMPT_WAITING_MAX: usize = QUEUE_RECORDS_MAX / 4;
 
 /// Most packed bytes committed together, whatever the records: bounds the log of one transaction.
 pub(crate) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -56,6 +61,8 @@ pub(crate) type Task = Box<dyn FnOnce(&mut crate::sequencer::Sequencer) + Send>;
 struct State {
     /// Committed by themselves before the others.
     ahead: VecDeque<Submission>,
+    /// The batch taken last was one of those. Then it is the others' turn.
+    was_ahead: bool,
     /// Until then commits are small: the next one that is ahead waits for the one under way.
     prompt_until: Option<Instant>,
     submissions: VecDeque<Submission>,
@@ -86,32 +93,47 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds submissions in a row, or says why not. More than the queue holds is taken when nothing waits.
-    pub(crate) fn push(&self, parts: Vec<Submission>) -> Result<(), SubmitError> {
+    /// Adds a submission, or says why not. A submission larger than the queue is taken when nothing waits.
+    pub(crate) fn push(&self, submission: Submission) -> Result<(), SubmitError> {
         let mut state = self.lock();
-        state.admit(&parts, QUEUE_RECORDS_MAX, QUEUE_BYTES_MAX)?;
-        state.submissions.extend(parts);
+        if state.closing {
+            return Err(SubmitError::Closing);
+        }
+        let full = state.bytes + submission.bytes > QUEUE_BYTES_MAX
+            || state.records + submission.drafts.len() > QUEUE_RECORDS_MAX;
+        if full && state.records > 0 {
+            return Err(SubmitError::Busy {
+                queued: state.records,
+            });
+        }
+        state.records += submission.drafts.len();
+        state.bytes += submission.bytes;
+        state.submissions.push_back(submission);
         drop(state);
         self.filled.notify_one();
         Ok(())
     }
 
-    /// Adds submissions that are committed before all others and by themselves, however much waits.
+    /// Adds submissions that are committed before all others and by themselves, however much waits: one caller at a
+    /// time, who waits for them, so they are bounded by what he brings.
     ///
-    /// For a few records that must not wait for others' thousands. Only one thread at a time does: that bounds them,
-    /// and after each commit of its it is the others' turn.
-    pub(crate) fn push_ahead(&self, parts: Vec<Submission>) -> Result<(), SubmitError> {
+    /// With `hurry` commits are small from now on, for [`PROMPT_FOR`].
+    pub(crate) fn push_ahead(&self, submissions: Vec<Submission>, hurry: bool) -> Result<(), SubmitError> {
         let mut state = self.lock();
-        state.admit(&parts, usize::MAX, usize::MAX)?;
-        state.ahead.extend(parts);
+        if state.closing {
+            return Err(SubmitError::Closing);
+        }
+        for submission in submissions {
+            state.records += submission.drafts.len();
+            state.bytes += submission.bytes;
+            state.ahead.push_back(submission);
+        }
+        if hurry {
+            state.prompt_until = Some(Instant::now() + PROMPT_FOR);
+        }
         drop(state);
         self.filled.notify_one();
         Ok(())
-    }
-
-    /// Somebody is about to wait for what is pushed ahead: commits are small from now on, for [`PROMPT_FOR`].
-    pub(crate) fn hurry(&self) {
-        self.lock().prompt_until = Some(Instant::now() + PROMPT_FOR);
     }
 
     pub(crate) fn push_task(&self, task: Task) -> bool {
@@ -180,40 +202,21 @@ impl Queue {
 }
 
 impl State {
-    fn admit(
-        &mut self,
-        parts: &[Submission],
-        records_max: usize,
-        bytes_max: usize,
-    ) -> Result<(), SubmitError> {
-        if self.closing {
-            return Err(SubmitError::Closing);
-        }
-        let records: usize = parts.iter().map(|part| part.drafts.len()).sum();
-        let bytes: usize = parts.iter().map(|part| part.bytes).sum();
-        let full = self.bytes + bytes > bytes_max || self.records + records > records_max;
-        if full && self.records > 0 {
-            return Err(SubmitError::Busy { queued: self.records });
-        }
-        self.records += records;
-        self.bytes += bytes;
-        Ok(())
-    }
-
     /// Whole submissions up to the limits of a commit, at least one; none: nothing waits.
     fn take_batch(&mut self, now: Instant) -> Vec<Submission> {
-        let prompt = self.prompt_until.is_some_and(|until| now < until);
-        let (from, records_max) = if !self.ahead.is_empty() {
-            (&mut self.ahead, BATCH_RECORDS_MAX)
+        let prompt = self.records < PROMPT_WAITING_MAX && self.prompt_until.is_some_and(|until| now < until);
+        self.was_ahead = !self.ahead.is_empty() && (!self.was_ahead || self.submissions.is_empty());
+        let (from, records_max, bytes_max) = if self.was_ahead {
+            (&mut self.ahead, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)
         } else if prompt {
-            (&mut self.submissions, PROMPT_RECORDS_MAX)
+            (&mut self.submissions, PROMPT_RECORDS_MAX, PROMPT_BYTES_MAX)
         } else {
-            (&mut self.submissions, BATCH_RECORDS_MAX)
+            (&mut self.submissions, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)
         };
         let (mut records, mut bytes) = (0, 0);
         let mut batch = Vec::new();
         while let Some(next) = from.front() {
-            let fits = records + next.drafts.len() <= records_max && bytes + next.bytes <= BATCH_BYTES_MAX;
+            let fits = records + next.drafts.len() <= records_max && bytes + next.bytes <= bytes_max;
             if !fits && !batch.is_empty() {
                 break;
             }

@@ -359,8 +359,7 @@ impl Sequencer {
                 self.inner.counters.committed(records, started.elapsed());
                 if self.inner.store.is_stopped() {
                     // This commit is durable; what the store does after one failed, and no other may follow.
-                    self.inner
-                        .stop("the database's log cannot be carried over into its file".into());
+                    self.inner.stop(crate::LOG_STAYS.into());
                 }
                 Ok(())
             }

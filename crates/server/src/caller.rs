@@ -528,8 +528,7 @@ fn cut(text: &str, bytes_max: usize) -> String {
     text[..end].to_owned()
 }
 
-/// The caller, with what earlier callers left in the buffer committed where the operation reads it and no ingest stands
-/// before it; the decision over this request is not part of what it reads.
+/// The caller, with what earlier callers left in the buffer committed where the operation reads it; the decision over this request is not part of what it reads.
 async fn admitted(app: &App, parts: &Parts, operation: &Operation) -> Result<Caller, ApiError> {
     if app.tlog_public
         && let Some(tenant_id) = operation::tenant_of_path(parts.uri.path())

@@ -59,7 +59,9 @@ impl Bed {
         let before = ledger.queue_depth();
         let sender = thread::spawn(move || {
             let outcomes = if ahead {
-                ledger.submit_ahead_blocking(&tenant, drafts(count), now())
+                ledger
+                    .submit_ahead_blocking(vec![(tenant, drafts(count))], now(), true)
+                    .remove(0)
             } else {
                 ledger.submit_blocking(&tenant, drafts(count), now(), false)
             };
@@ -81,79 +83,82 @@ impl Bed {
 }
 
 #[test]
-fn what_is_ahead_is_committed_first_and_alone() {
+fn what_is_ahead_is_committed_first_and_alone_and_the_others_in_small_commits() {
     let bed = Bed::new();
     let before = bed.commits();
-    let others = bed.submit(300, false);
+    let others: Vec<_> = (0..6)
+        .map(|_| bed.submit(PROMPT_RECORDS_MAX / 2, false))
+        .collect();
+    let large = bed.submit(3 * PROMPT_RECORDS_MAX, false);
     let mine = bed.submit(2, true);
     bed.go_on.send(()).unwrap();
-    let (mine, others) = (mine.join().unwrap(), others.join().unwrap());
+    let mine = mine.join().unwrap();
+    let others: Vec<u64> = others
+        .into_iter()
+        .flat_map(|sender| sender.join().unwrap())
+        .collect();
     assert_eq!(mine[1], mine[0] + 1);
     assert_eq!(others[0], mine[1] + 1, "the others follow");
-    assert!(others.is_sorted(), "and keep their order over their parts");
-    assert_eq!(others.len(), 300);
+    assert!(others.is_sorted_by(|a, b| a + 1 == *b), "and keep their order");
+    assert_eq!(large.join().unwrap().len(), 3 * PROMPT_RECORDS_MAX);
     assert_eq!(
         bed.commits() - before,
-        2,
-        "nobody hurried: the others are one commit"
+        1 + 3 + 1,
+        "a large request is one commit all the same"
     );
     bed.ledger.close();
 }
 
-#[test]
-fn commits_are_small_while_somebody_waits_for_his_own() {
-    let bed = Bed::new();
-    let before = bed.commits();
-    let others = bed.submit(3 * PROMPT_RECORDS_MAX + 1, false);
-    bed.ledger.hurry();
-    bed.go_on.send(()).unwrap();
-    let others = others.join().unwrap();
-    assert_eq!(others.len(), 3 * PROMPT_RECORDS_MAX + 1);
-    assert!(others.is_sorted_by(|a, b| a + 1 == *b));
-    assert_eq!(bed.commits() - before, 4);
-    bed.ledger.close();
+fn part(bed: &Bed, bytes: usize) -> Submission {
+    let (reply, _) = oneshot::channel();
+    Submission {
+        tenant: Arc::clone(&bed.tenant),
+        drafts: drafts(1),
+        at: now(),
+        group: false,
+        reply,
+        bytes,
+        erasing: None,
+    }
 }
 
-#[test]
-fn a_group_is_never_parted() {
-    let bed = Bed::new();
-    let before = bed.commits();
-    bed.ledger.hurry();
-    let (ledger, tenant) = (bed.ledger.clone(), Arc::clone(&bed.tenant));
-    let group =
-        thread::spawn(move || ledger.submit_blocking(&tenant, drafts(3 * PART_RECORDS_MAX), now(), true));
-    bed.go_on.send(()).unwrap();
-    assert_eq!(group.join().unwrap().unwrap().len(), 3 * PART_RECORDS_MAX);
-    assert_eq!(bed.commits() - before, 1);
-    bed.ledger.close();
+/// What stands in the batches taken one after another, as bytes.
+fn taken(queue: &Queue, count: usize) -> Vec<Vec<usize>> {
+    let next = || match queue.next(None) {
+        Next::Batch(batch) => batch.iter().map(|submission| submission.bytes).collect(),
+        _ => panic!("a batch waits"),
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 #[test]
 fn a_full_queue_still_takes_what_goes_ahead() {
-    let bed = Bed::new();
-    let queue = Queue::default();
-    let part = |bytes| {
-        let (reply, _) = oneshot::channel();
-        vec![Submission {
-            tenant: Arc::clone(&bed.tenant),
-            drafts: drafts(1),
-            at: now(),
-            group: false,
-            reply,
-            bytes,
-            erasing: None,
-        }]
-    };
-    queue.push(part(QUEUE_BYTES_MAX)).unwrap();
+    let (bed, queue) = (Bed::new(), Queue::default());
+    queue.push(part(&bed, QUEUE_BYTES_MAX)).unwrap();
     assert!(matches!(
-        queue.push(part(1)),
+        queue.push(part(&bed, 1)),
         Err(SubmitError::Busy { queued: 1 })
     ));
-    queue.push_ahead(part(1)).unwrap();
-    let Next::Batch(first) = queue.next(None) else {
-        panic!("a batch waits");
-    };
-    assert_eq!(first[0].bytes, 1);
+    queue.push_ahead(vec![part(&bed, 1)], false).unwrap();
+    assert_eq!(taken(&queue, 2), [[1], [QUEUE_BYTES_MAX]]);
+    bed.go_on.send(()).unwrap();
+    bed.ledger.close();
+}
+
+#[test]
+fn who_is_always_ahead_leaves_every_other_commit_to_the_others() {
+    let (bed, queue) = (Bed::new(), Queue::default());
+    queue.push(part(&bed, 1)).unwrap();
+    queue.push(part(&bed, PROMPT_BYTES_MAX)).unwrap();
+    let mut order = Vec::new();
+    for ahead in [10, 11] {
+        queue.push_ahead(vec![part(&bed, ahead)], true).unwrap();
+        order.extend(taken(&queue, 1));
+        queue.push_ahead(vec![part(&bed, ahead)], true).unwrap();
+        order.extend(taken(&queue, 1));
+    }
+    assert_eq!(order, [vec![10], vec![1], vec![10, 11], vec![PROMPT_BYTES_MAX]]);
+    assert_eq!(taken(&queue, 1), [[11]]);
     bed.go_on.send(()).unwrap();
     bed.ledger.close();
 }

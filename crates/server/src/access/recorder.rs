@@ -337,34 +337,50 @@ impl Recorder {
 
     /// The same of one tenant, for who wants to read it: ingest makes way for him.
     pub(crate) fn flush_of(&self, ledger: &Ledger, at: Timestamp, tenant_no: u32) -> Vec<Unwritten> {
-        ledger.hurry();
         self.write(ledger, at, false, Some(tenant_no))
     }
 
     fn write(&self, ledger: &Ledger, at: Timestamp, end: bool, only: Option<u32>) -> Vec<Unwritten> {
         let _one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let (taken, mut unwritten) = self.lock().take(at, end, only);
-        for (tenant, notes) in taken {
-            let mut salts = tenant.salts();
-            let mut rest = notes.as_slice();
-            while !rest.is_empty() {
-                let (batch, after) = rest.split_at(rest.len().min(BATCH_RECORDS));
-                let drafts = batch
-                    .iter()
-                    .filter_map(|noted| draft(noted, &mut salts))
-                    .collect();
-                match ledger.submit_ahead_blocking(&tenant, drafts, at) {
+        // What one commit carries, whosoever's it is; the next when that is durable.
+        let mut pieces: Vec<_> = taken
+            .iter()
+            .flat_map(|(tenant, notes)| notes.chunks(BATCH_RECORDS).map(move |piece| (tenant, piece)))
+            .collect();
+        while !pieces.is_empty() {
+            let (mut count, mut records) = (0, 0);
+            while let Some((_, piece)) = pieces
+                .get(count)
+                .filter(|(_, piece)| count == 0 || records + piece.len() <= BATCH_RECORDS)
+            {
+                (count, records) = (count + 1, records + piece.len());
+            }
+            let together: Vec<_> = pieces.drain(..count).collect();
+            let drafts = together
+                .iter()
+                .map(|(tenant, piece)| {
+                    let mut salts = tenant.salts();
+                    let drafts = piece
+                        .iter()
+                        .filter_map(|noted| draft(noted, &mut salts))
+                        .collect();
+                    (Arc::clone(tenant), drafts)
+                })
+                .collect();
+            let answers = ledger.submit_ahead_blocking(drafts, at, only.is_some());
+            for ((tenant, piece), answer) in together.into_iter().zip(answers) {
+                match answer {
                     Ok(outcomes) => {
                         for rejection in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
                             tracing::error!(%rejection, "an access record was refused");
                         }
-                        rest = after;
                     }
                     // It may stand there already: twice on record is better than never.
                     Err(error) => {
-                        self.lock().give_back(&tenant, rest, &error, at);
-                        unwritten.push(Unwritten { error, tried: true });
-                        break;
+                        let tried = true;
+                        self.lock().give_back(tenant, piece, &error, at);
+                        unwritten.push(Unwritten { error, tried });
                     }
                 }
             }

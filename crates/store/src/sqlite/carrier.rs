@@ -8,11 +8,11 @@
 //! SQLite would do it all by itself and keep a failure to itself. But after a failed sync the kernel may have dropped what
 //! it could not write, so that trying again succeeds without the data being there: then all writing stops.
 
+use std::ffi::c_int;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::hooks::Wal;
@@ -24,107 +24,167 @@ use crate::StoreError;
 /// Pages added to the log after which the thread carries them over: 800 KiB, some 3 ms of the disk.
 const CARRY_PAGES: i64 = 200;
 
-/// Pages in the log from which on the writer has it begun anew: near 16 MiB. The fewer, the more often a page that is
-/// always written to is copied.
-pub(super) const CHECKPOINT_PAGES: i64 = 4_000;
+/// Pages in the log from which on the writer has it begun anew, as soon as the thread has left little: near 16 MiB. The
+/// fewer, the more often a page that is always written to is copied.
+const CHECKPOINT_PAGES: i64 = 4_000;
 
-/// Pages from which on the writer waits for no thread: the log is bounded by nothing else.
+/// What is little.
+const LEFT_PAGES_MAX: i64 = 2 * CARRY_PAGES;
+
+/// Pages from which on the writer waits for no thread: the log is bounded by nothing else. Not even by this while a reader
+/// holds to a state of before; reads are short, but for a verification's.
 const OVERDUE_PAGES: i64 = 2 * CHECKPOINT_PAGES;
 
-/// See the module. The thread ends when the writer's connection is closed.
+/// Bytes that the log keeps when it is begun anew: each page with its frame's head, and the log's.
+pub(super) const LOG_KEPT_BYTES: i64 = OVERDUE_PAGES * (4_096 + 24) + 32;
+
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Carrier {
-    /// Held while the thread carries: SQLite lets nobody else meanwhile, and nobody wait for it.
-    carrying: Arc<Mutex<()>>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// The database, to be synced. It outlives the store's connections: closing it takes away their locks, as POSIX has it,
+    /// and another process could then delete the log that is being written.
+    _file: Arc<File>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    wanted: Mutex<Wanted>,
+    asked: Condvar,
+    /// Held while the log is carried over: SQLite lets nobody else meanwhile, and nobody wait for it.
+    carrying: Mutex<()>,
+    /// Pages of the log that are carried over, since it was begun anew.
+    carried: AtomicI64,
+    stopped: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    carry: bool,
+    end: bool,
 }
 
 impl Carrier {
     /// Has the log of the database at `path` carried over as `writer` makes it grow, by `connection`.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or there is no thread to be had.
     pub(super) fn start(
         path: &Path,
         writer: &mut Connection,
         connection: Connection,
         stopped: &Arc<AtomicBool>,
     ) -> Result<Self, StoreError> {
-        let (ask, requests) = mpsc::sync_channel(1);
-        let carrying = Arc::<Mutex<()>>::default();
-        let carried = Arc::new(AtomicBool::new(false));
-        let file = File::open(path)
-            .map_err(|error| StoreError::Refused(format!("cannot open {}: {error}", path.display())))?;
-        let thread = {
-            let (carrying, carried, stopped) =
-                (Arc::clone(&carrying), Arc::clone(&carried), Arc::clone(stopped));
-            let carry = move || {
-                while requests.recv().is_ok() {
-                    let _one = lock(&carrying);
-                    let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-                    stop_if_failed(copied, &stopped);
-                    // SQLite syncs only what is all there is: the writer would find everything to be synced.
-                    if let Err(error) = file.sync_data() {
-                        stop(&error, &stopped);
-                    }
-                    carried.store(true, Ordering::Release);
-                }
-            };
-            std::thread::Builder::new()
-                .name("carrier".into())
-                .spawn(carry)
-                .map_err(|error| StoreError::Unavailable(format!("no thread: {error}")))?
-        };
-        let stopped = Arc::clone(stopped);
+        let refused = |error| StoreError::Refused(format!("cannot open {}: {error}", path.display()));
+        let file = Arc::new(File::open(path).map_err(refused)?);
+        let shared = Arc::new(Shared {
+            wanted: Mutex::default(),
+            asked: Condvar::new(),
+            carrying: Mutex::default(),
+            carried: AtomicI64::new(0),
+            stopped: Arc::clone(stopped),
+        });
+        let (of_hook, of_thread, to_sync) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&file));
         let mut asked_at = 0;
-        let hook = move |log: &mut Wal, pages: std::ffi::c_int| {
-            let pages = i64::from(pages);
-            if pages < asked_at {
-                // Begun anew.
-                asked_at = 0;
-            }
-            if pages >= OVERDUE_PAGES || pages >= CHECKPOINT_PAGES && carried.swap(false, Ordering::AcqRel) {
-                stop_if_failed(log.checkpoint(), &stopped);
-            } else if pages - asked_at >= CARRY_PAGES && ask.try_send(()).is_ok() {
-                asked_at = pages;
-            }
+        let hook = move |log: &mut Wal, pages: c_int| {
+            of_hook.committed(log, i64::from(pages), &mut asked_at);
             // The commit itself is durable: its frames are in the log.
             Ok(())
         };
         writer.wal_hook(Some(hook)).map_err(unavailable)?;
+        let thread = std::thread::Builder::new()
+            .name("carrier".into())
+            .spawn(move || {
+                while of_thread.is_asked() {
+                    of_thread.carry(&connection, &to_sync);
+                }
+            })
+            .map_err(|error| StoreError::Unavailable(format!("no thread: {error}")))?;
         Ok(Self {
-            carrying,
+            shared,
             thread: Some(thread),
+            _file: file,
         })
     }
 
     /// Keeps the thread from carrying, once it has done what it does.
     pub(super) fn pause(&self) -> MutexGuard<'_, ()> {
-        lock(&self.carrying)
+        lock(&self.shared.carrying)
     }
 }
 
 impl Drop for Carrier {
     fn drop(&mut self) {
+        lock(&self.shared.wanted).end = true;
+        self.shared.asked.notify_one();
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
     }
 }
 
-fn lock(carrying: &Mutex<()>) -> MutexGuard<'_, ()> {
-    carrying.lock().unwrap_or_else(PoisonError::into_inner)
-}
+impl Shared {
+    /// Waits until the log is to be carried over; `false`: never again.
+    fn is_asked(&self) -> bool {
+        let mut wanted = lock(&self.wanted);
+        while !wanted.carry && !wanted.end {
+            wanted = self.asked.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+        }
+        wanted.carry = false;
+        !wanted.end
+    }
 
-fn stop_if_failed(carried: rusqlite::Result<()>, stopped: &AtomicBool) {
-    // Busy: the other one is at it.
-    if let Err(error) = carried
-        && error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy)
-    {
-        stop(&error, stopped);
+    fn carry(&self, connection: &Connection, file: &File) {
+        let _one = lock(&self.carrying);
+        if self.stopped.load(Ordering::Acquire) {
+            // What was not synced may be gone: the log is all there is.
+            return;
+        }
+        let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2));
+        // SQLite syncs only when it has carried all there is: else the writer would find everything to be synced.
+        if let Err(error) = file.sync_data() {
+            self.stop(&error);
+        }
+        match copied {
+            Ok(carried) => self.carried.store(carried, Ordering::Release),
+            Err(error) => self.stop(&error),
+        }
+    }
+
+    /// After each commit of the writer.
+    fn committed(&self, log: &mut Wal, pages: i64, asked_at: &mut i64) {
+        if pages < *asked_at {
+            // Begun anew.
+            *asked_at = 0;
+            self.carried.store(0, Ordering::Release);
+        }
+        let is_overdue = pages >= OVERDUE_PAGES;
+        if is_overdue
+            || pages >= CHECKPOINT_PAGES && pages - self.carried.load(Ordering::Acquire) <= LEFT_PAGES_MAX
+        {
+            let _waited = is_overdue.then(|| lock(&self.carrying));
+            match log.checkpoint() {
+                // The thread is at it; the next commit tries again.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
+                Err(error) => self.stop(&error),
+                Ok(()) => {}
+            }
+        } else if pages - *asked_at >= CARRY_PAGES {
+            *asked_at = pages;
+            lock(&self.wanted).carry = true;
+            self.asked.notify_one();
+        }
+    }
+
+    fn stop(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "the log cannot be carried over into the database");
+        self.stopped.store(true, Ordering::Release);
     }
 }
 
-fn stop(error: &dyn std::fmt::Display, stopped: &AtomicBool) {
-    tracing::error!(%error, "the log cannot be carried over into the database");
-    stopped.store(true, Ordering::Release);
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -161,15 +221,15 @@ mod tests {
         }
         assert!(pages > 3 * OVERDUE_PAGES, "enough to begin anew a few times");
         // A frame is a page and its head.
-        let most = u64::try_from(OVERDUE_PAGES + 100).unwrap() * (4096 + 24);
+        let most = u64::try_from(OVERDUE_PAGES + CHECKPOINT_PAGES).unwrap() * (4096 + 24);
         assert!(longest < most, "{longest}");
         let cut = {
             let _paused = carrier.pause();
             writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         };
         assert_eq!(cut, Ok(0), "nobody is in the way while it is paused");
-        drop(writer);
         drop(carrier); // would wait for ever if its thread did not end
+        drop(writer);
         assert!(!stopped.load(Ordering::Acquire));
         let count: i64 = connect()
             .query_row("SELECT count(*) FROM t", [], |row| row.get(0))

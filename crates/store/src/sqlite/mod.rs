@@ -48,9 +48,9 @@ const CARRIER_CACHE_KIB: i64 = 64;
 pub struct SqliteStore {
     path: PathBuf,
     writer: Mutex<Connection>,
-    /// After the writer: it ends when that is gone. None of a store that is only read.
-    carrier: Option<Carrier>,
     readers: Mutex<Vec<Connection>>,
+    /// After all connections, for the locks of its file. None of a store that is only read.
+    carrier: Option<Carrier>,
     reader_back: Condvar,
     /// Set when a commit's outcome was unknown: nothing is written after that.
     stopped: Arc<AtomicBool>,
@@ -87,6 +87,10 @@ impl SqliteStore {
     /// Cuts the log to nothing, all of it carried over. 0: done; else somebody is in the way.
     fn cut(&self, writer: &Connection) -> rusqlite::Result<i64> {
         let _paused = self.carrier.as_ref().map(Carrier::pause);
+        if self.is_stopped() {
+            // What was not synced may be gone: the log is all there is.
+            return Ok(1);
+        }
         writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::carrier::CHECKPOINT_PAGES;
+use super::carrier::LOG_KEPT_BYTES;
 use super::{
     Access, CARRIER_CACHE_KIB, Carrier, READER_CACHE_KIB, READERS_MAX, SqliteStore, WRITER_CACHE_KIB,
     unavailable,
@@ -75,15 +75,6 @@ impl SqliteStore {
                 }
             }
         }
-        let carrier = match access {
-            Access::ReadWrite => Some(Carrier::start(
-                path,
-                &mut writer,
-                connect(CARRIER_CACHE_KIB)?,
-                &stopped,
-            )?),
-            Access::ReadOnly => None,
-        };
         let readers = (0..READERS_MAX)
             .map(|_| {
                 let connection = connect(READER_CACHE_KIB)?;
@@ -93,6 +84,16 @@ impl SqliteStore {
                 Ok(connection)
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
+        // Last: it ends before the connections do, and none fails to open after it.
+        let carrier = match access {
+            Access::ReadWrite => Some(Carrier::start(
+                path,
+                &mut writer,
+                connect(CARRIER_CACHE_KIB)?,
+                &stopped,
+            )?),
+            Access::ReadOnly => None,
+        };
         let store = Self {
             path: path.to_owned(),
             writer: Mutex::new(writer),
@@ -146,7 +147,7 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
     // See `carrier`.
     set("wal_autocheckpoint", 0)?;
     // After a checkpoint the log shrinks to what it normally needs.
-    set("journal_size_limit", CHECKPOINT_PAGES * 4096)?;
+    set("journal_size_limit", LOG_KEPT_BYTES)?;
     // A writer looks at each page it takes in; a verifier reads every row, or has `integrity_check` do so.
     // Neither maps the file: it is no quicker, and a file cut short meanwhile would end the process.
     set("cell_size_check", i64::from(access == Access::ReadWrite))?;
