@@ -170,6 +170,8 @@ fn lower_span(
     };
     let occurred_at = Timestamp::from_unix_nanos(span.start).0;
     let facts = step.facts(occurred_at);
+    // The whole name: cut as it is projected it would be another's.
+    let agent = step.step.agent.as_deref().and_then(identifier);
     scratch.reclaim(step);
     let Some(body) = sealed else { return Ok(None) };
     Ok(Some(Draft {
@@ -179,7 +181,7 @@ fn lower_span(
         content: Some(content),
         trace_id: None,
         correlation_id: None,
-        actor: (ActorType::Agent, facts.agent.as_deref().and_then(identifier)),
+        actor: (ActorType::Agent, agent),
         occurred_at,
         source_domain: SourceDomain::Activity,
         source_component: SOURCE_COMPONENT,
