@@ -311,7 +311,7 @@ fn known_again(ledger: &Ledger, tenant: &Tenant, plan: &mut Plan) -> Result<(), 
                     continue;
                 }
                 (doomed.kept.identity, row.identity) = (Some(keyed), Some(keyed));
-                "a keyed hash of it, by which a repeat is known: with keys/erased.key a guess can be tested"
+                "a keyed hash of it, by which a repeat is known: who may send one, or has keys/erased.key, can test a guess"
             }
             Err(error) => {
                 tracing::warn!(%error, "what is erased is a record again when it is sent again");
