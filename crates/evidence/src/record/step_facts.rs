@@ -21,11 +21,16 @@ use crate::{Header, Kind};
 /// bring a mebibyte; it stands whole in the body. A list of 500 runs under such names would be as many mebibytes.
 const NAME_BYTES_MAX: usize = crate::IDENTIFIER_BYTES_MAX;
 
-/// A name as it is projected: cut at a character.
+/// The name of a provider or model as it is projected: cut at a character.
 pub(crate) fn projected(name: impl Into<String>) -> String {
     let mut name = name.into();
     name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
     name
+}
+
+/// An agent's name as it is projected: it becomes an id, and what is cut would be another's.
+pub(crate) fn projected_agent(name: Option<String>) -> Option<String> {
+    name.filter(|name| name.len() <= NAME_BYTES_MAX)
 }
 
 /// What a step says to projections.
@@ -57,7 +62,7 @@ pub struct StepFacts {
     pub input_tokens: Option<i64>,
     /// Of an inference step.
     pub output_tokens: Option<i64>,
-    /// Who acted, cut at 256 bytes.
+    /// Who acted; nobody when the name is longer than 256 bytes and can be no identifier.
     pub agent: Option<String>,
     /// The caller's key, when not empty.
     pub idempotency_key: Option<String>,
@@ -147,7 +152,7 @@ impl StepFacts {
             model,
             input_tokens,
             output_tokens,
-            agent: step.agent.map(projected),
+            agent: projected_agent(step.agent),
             idempotency_key: step.idempotency_key.filter(|key| !key.is_empty()),
         })
     }
@@ -399,7 +404,7 @@ mod tests {
             provider.model_name = format!("m{}", "\u{e9}".repeat(5_000));
         }
         let facts = long.facts(Timestamp::MIN);
-        assert_eq!(facts.agent.map(|agent| agent.len()), Some(NAME_BYTES_MAX));
+        assert_eq!(facts.agent, None, "it can be no id");
         let model = facts.model.map(|model| model.len());
         assert_eq!(model, Some(NAME_BYTES_MAX - 1), "no character is cut");
         for step in [span(), rest, long] {

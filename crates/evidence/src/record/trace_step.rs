@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::step_facts::projected;
+use super::step_facts::{projected, projected_agent};
 use super::{BodyError, StepFacts};
 use crate::Kind;
 use crate::canonical::{Finite, Value, Writer};
@@ -253,7 +253,7 @@ impl TraceStep {
             model: provider.map(|p| projected(&p.model_name)),
             input_tokens: provider.filter(|_| counts).and_then(|p| p.input_tokens),
             output_tokens: provider.filter(|_| counts).and_then(|p| p.output_tokens),
-            agent: self.step.agent.as_deref().map(projected),
+            agent: projected_agent(self.step.agent.clone()),
             idempotency_key: self.step.idempotency_key.clone().filter(|key| !key.is_empty()),
         }
     }

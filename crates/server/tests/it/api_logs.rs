@@ -510,7 +510,7 @@ fn an_export_names_the_profiles_that_the_records_serve() {
 }
 
 #[test]
-fn long_names_of_spans_end_pages_early_and_are_cut_in_lists() {
+fn long_names_of_spans_end_pages_early_and_name_no_agent() {
     let server = TestServer::new();
     let long = "x".repeat(4_500_000);
     for number in 1..4 {
@@ -539,7 +539,7 @@ fn long_names_of_spans_end_pages_early_and_are_cut_in_lists() {
         );
     }
     let envelope = server.get(&format!("/api/v1/logs/llm-runs/{run}/envelope")).ok();
-    assert_eq!(envelope["metadata"]["agent_id"].as_str().map(str::len), Some(256));
+    assert_eq!(envelope["metadata"]["agent_id"], Value::Null, "it can be no id");
     let verified = server.post("/api/v1/verifications", &json!({})).ok();
     assert_eq!(verified["status"], "verified", "{verified}");
 }
