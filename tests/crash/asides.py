@@ -168,7 +168,7 @@ ASIDES = [
         Fault("sync the folder of keys", SYNC, "keys"),
     ), ready=roll_back, writes=False),
     Aside("erase", erase, (
-        Fault("make the mark", "openat", "deponent.db-scrub", then="stopped"),
+        Fault("make the mark", "openat", "deponent.db-scrub"),
         Fault("sync the mark", SYNC, "deponent.db-scrub", then="stopped"),
         Fault("take the mark away", "unlink,unlinkat", "deponent.db-scrub", then="warning"),
     )),

@@ -71,7 +71,8 @@ impl ErasedRecord {
 }
 
 /// Whether a body of that kind may be erased. What others are judged by is kept: keys and settings are the fold of
-/// their records, jobs, contracts and signals too (of two that contradict one another one alone would pass), a failure that was erased would better its run's grade, and an erasure or hold
+/// their records, jobs, contracts and signals too (of two that contradict one another one alone would pass), the newest activation of a
+/// policy is the one in force, a failure that was erased would better its run's grade, and an erasure or hold
 /// that could be erased would be none.
 pub fn is_erasable(header: &Header<'_>) -> bool {
     match header.kind {
@@ -89,6 +90,7 @@ pub fn is_erasable(header: &Header<'_>) -> bool {
         | Kind::GovernanceSignal
         | Kind::GovernanceAudit
         | Kind::GovernanceResolution
+        | Kind::PolicyActivation
         | Kind::ExportRequested
         | Kind::ExportCompleted => false,
         Kind::AuditEvent => header.source_component != super::SETTINGS_COMPONENT,

@@ -41,6 +41,7 @@ pub(super) fn with_run(
     let mut ended = false;
     let mut late = false;
     let mut more_left = false;
+    let mut read = 0;
     each_row(store, run.key, |row, leaf, packed| {
         let header_there = Header::decode(leaf).map_err(|source| RecordError::Header {
             leaf: row.leaf.leaf_index(),
@@ -55,6 +56,7 @@ pub(super) fn with_run(
                         reason: error.to_string(),
                     }
                 })?;
+                read += there.len();
                 Some(there.as_slice())
             }
             None => None,
@@ -164,6 +166,7 @@ pub(super) fn with_run(
     }
     if let Some(state) = state {
         let refolded = RunRow { state, ..run.clone() };
+        plan.read = read;
         plan.run = Some((run, refolded));
     }
     Ok(())

@@ -142,11 +142,6 @@ fn records_of_every_topic_are_listed_as_erased_and_nothing_fails() {
         server.created("/api/v1/system-records", &system),
         server.created("/api/v1/audit-events", &event),
         server.created(
-            "/api/v1/policy-activations",
-            &json!({ "policy_id": "p", "source_pattern_id": "x", "source_recovery_id": "y", "confidence": 0.5,
-                "approval_path": "auto", "loop_trace_id": "t" }),
-        ),
-        server.created(
             "/api/v1/incidents",
             &json!({ "severity": "HIGH", "summary": "secret words", "source_run_id": "r" }),
         ),
@@ -164,8 +159,16 @@ fn records_of_every_topic_are_listed_as_erased_and_nothing_fails() {
         "/api/v1/signals",
         &json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" }),
     );
-    let kept = erase(&server, &record_id(&signal), &because());
-    assert_eq!(kept.problem(409), "not_erasable");
+    // The newest is the one in force.
+    let activation = server.created(
+        "/api/v1/policy-activations",
+        &json!({ "policy_id": "p", "source_pattern_id": "x", "source_recovery_id": "y", "confidence": 0.5,
+            "approval_path": "auto", "loop_trace_id": "t" }),
+    );
+    for judged_by in [&signal, &activation] {
+        let kept = erase(&server, &record_id(judged_by), &because());
+        assert_eq!(kept.problem(409), "not_erasable");
+    }
     let total = server.get("/api/v1/logs/system").ok()["total"].clone();
     for answer in &ids {
         erase(&server, &record_id(answer), &because()).ok();

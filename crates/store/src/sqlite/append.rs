@@ -17,8 +17,13 @@ impl SqliteStore {
             // Under the writer, or a scrub that ends meanwhile would take the mark away.
             // Crash after it: the next opening scrubs a database in which nothing was erased, or what was.
             // What keeps it from being made, as too many open files, has not touched the database.
-            self.mark_for_scrub()
-                .map_err(|error| AppendError::Unavailable(error.to_string()))?;
+            self.mark_for_scrub().map_err(|error| match error {
+                StoreError::Unavailable(reason) => AppendError::Unavailable(reason),
+                failed => {
+                    self.stopped.store(true, Ordering::Release);
+                    AppendError::Refused(failed.to_string())
+                }
+            })?;
             self.erases();
         }
         // Crash before the commit: the log holds an unfinished transaction, which the next opening drops.

@@ -99,8 +99,11 @@ impl SqliteStore {
 
     /// Before an erasure commits: whoever opens the database after a crash scrubs it.
     pub(super) fn mark_for_scrub(&self) -> Result<(), StoreError> {
-        let mark = File::create(self.scrub_mark()).and_then(|file| file.sync_all());
-        mark.map_err(|error| StoreError::Unavailable(format!("cannot write beside the database: {error}")))?;
+        let failed = |error: std::io::Error| format!("cannot write beside the database: {error}");
+        let mark = File::create(self.scrub_mark()).map_err(|error| StoreError::Unavailable(failed(error)))?;
+        // A sync that failed may succeed the next time without the mark being there.
+        mark.sync_all()
+            .map_err(|error| StoreError::Refused(failed(error)))?;
         super::open::sync_folder(self.path())
     }
 
