@@ -330,7 +330,7 @@ impl Recorder {
 
     /// Makes records of what is noted; with `end` also of counts whose period has not ended. Blocks.
     ///
-    /// What cannot be written now is noted still. Says of which tenants.
+    /// What cannot be written now is noted still. Says why, once for each piece that was not taken.
     pub(crate) fn flush(&self, ledger: &Ledger, at: Timestamp, end: bool) -> Vec<Unwritten> {
         self.write(ledger, at, end, None)
     }
