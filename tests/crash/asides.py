@@ -26,6 +26,7 @@ SAID_SECS_MAX = 5.0
 ARCHIVED_SECS_MAX = 100.0
 # Requests with a key: their log, of which each fills some pages, is carried over into the state at 1,000 pages.
 KEYED_MAX = 300
+KEYED_PAUSE_SECS = 0.008
 # Of them after the fault.
 KEYED_AGAIN_MAX = 20
 
@@ -127,6 +128,8 @@ def post_with_keys(place: Place) -> str | None:
         status, answer = place.client.ask("POST", "/api/v1/runs", {"run_id": key}, {"idempotency-key": key})
         demand((status, answer) == (201, answered), f"{key} again: {status} {answer[:200]!r}, it was {answered[:200]!r}")
     for number in range(KEYED_AGAIN_MAX if place.again else KEYED_MAX):
+        # Answers are synced once a second: the server is at it long enough for two.
+        time.sleep(KEYED_PAUSE_SECS)
         key = f"keyed-{len(place.kept)}-{number}"
         status, answer = place.client.ask("POST", "/api/v1/runs", {"run_id": key}, {"idempotency-key": key})
         if status != 201:
@@ -177,9 +180,8 @@ ASIDES = [
         Fault("link the key of kept answers", "link,linkat", "keys/once.key"),
         Fault("read the key of kept answers", "openat", "keys/once.key"),
         Fault("sync the folder of keys", SYNC, "keys"),
-        Fault("sync the log of the state", SYNC, "state.db-wal", (1, 2, 3, 8), then="either"),
+        Fault("sync the log of the state", SYNC, "state.db-wal", (1, 2), then="either"),
         Fault("write the log of the state", "pwrite64", "state.db-wal", (8, 40), then="either"),
-        Fault("sync the state", SYNC, "state.db", then="unseen"),
     )),
     Aside("archive", archive, (
         Fault("open the archive", "openat", "archive/archive.new"),

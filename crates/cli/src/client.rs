@@ -1,4 +1,4 @@
-//! A client of a running server: one request at a time.
+//! A client of a running server: one request at a time. An answer is read whole, or handed on as it comes.
 //!
 //! https trusts what this machine trusts; `SSL_CERT_FILE` names other roots.
 
@@ -18,6 +18,9 @@ const SERVER_DEFAULT: &str = "http://127.0.0.1:4318";
 
 /// Longest wait for an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// Longest answer that is handed on as it comes: as long as the server tells one.
+const STREAM_TIME: Duration = Duration::from_hours(1);
 
 /// Longest answer that is read: the report of a replay names up to 10,000 steps, each in less than 1 KiB.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -41,6 +44,15 @@ pub(crate) struct Client {
     agent: ureq::Agent,
     base: String,
     key: Option<String>,
+}
+
+/// What a server answers at length.
+pub(crate) enum Streamed {
+    /// 200: its body, of any length, and the header that was asked for. A body that breaks off is an error of the reader,
+    /// unless only the connection's end says where it ends (HTTP/1.0): the header must say how much there is.
+    Body(ureq::BodyReader<'static>, Option<String>),
+    /// Anything else.
+    Refused(Answer),
 }
 
 /// What a server answered.
@@ -124,6 +136,29 @@ impl Client {
             request = request.header("authorization", format!("Bearer {key}"));
         }
         self.read(request.call())
+    }
+
+    /// Asks for a path whose answer may be of any length, with a header of it.
+    pub(crate) fn get_stream(&self, path: &str, header: &str) -> Result<Streamed> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let request = request
+            .config()
+            .timeout_global(Some(STREAM_TIME))
+            .timeout_connect(Some(ANSWER_TIME))
+            .timeout_recv_response(Some(ANSWER_TIME))
+            .build();
+        match request.call() {
+            Ok(answer) if answer.status() == 200 => {
+                let said = answer.headers().get(header);
+                let said = said.and_then(|said| Some(said.to_str().ok()?.to_owned()));
+                let body = answer.into_body().into_with_config().limit(u64::MAX);
+                Ok(Streamed::Body(body.reader(), said))
+            }
+            answer => self.read(answer).map(Streamed::Refused),
+        }
     }
 
     /// Sends JSON to a path.

@@ -14,7 +14,7 @@
 //!
 //! Start at [`Facts::facets`] and, to ask for one, [`facet`].
 
-use crate::record::{Facts, LineageFacts, SystemFacts, TelemetryFacts};
+use crate::record::{ErasedIncident, Facts, LineageFacts, SystemFacts, TelemetryFacts};
 use crate::{Header, Kind, commitment};
 
 /// Longest value that stands in a facet as it is. Identifiers have at most this length; with it a row of
@@ -74,7 +74,7 @@ impl Facts {
             Self::Erasure(erasure) => erasure.facets(&mut out),
             Self::Archived(archived) => archived.facets(&mut out),
             Self::Hold(hold) => hold.facets(&mut out),
-            Self::Erased(_) => return erased(header),
+            Self::Erased(kept) => return erased(header, kept.incident.as_ref()),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::Seal(_) | Self::Other => {}
         }
         // A record stands in a list once, however often its body names the same thing.
@@ -84,8 +84,9 @@ impl Facts {
     }
 }
 
-/// The facets of a record whose body is erased: what its header alone says, and `erased`.
-pub fn erased(header: &Header<'_>) -> Vec<String> {
+/// The facets of a record whose body is erased: what its header alone says, of an incident's event also which incident,
+/// and `erased`.
+pub fn erased(header: &Header<'_>, incident: Option<&ErasedIncident>) -> Vec<String> {
     let mut out = vec!["erased".to_owned()];
     if header.run.is_none() {
         push_facet(&mut out, "kind", header.kind.as_str());
@@ -110,6 +111,11 @@ pub fn erased(header: &Header<'_>) -> Vec<String> {
         | Kind::LineageAiOutput
         | Kind::LineageAiMetrics => LineageFacts::default().facets(header, &mut out),
         Kind::TraceCompleted | Kind::TraceAborted => out.push("ended".to_owned()),
+        Kind::IncidentEvent => {
+            if let Some(incident) = incident {
+                incident.facets(&mut out);
+            }
+        }
         _ => {}
     }
     out.sort_unstable();
@@ -308,9 +314,9 @@ mod tests {
             };
             let mut facets = Vec::new();
             if kind.is_of_run() {
-                facets.extend(erased(&of_run));
+                facets.extend(erased(&of_run, None));
             } else if matches!(kind, Kind::SystemRecord | Kind::SystemTelemetry) {
-                facets.extend(erased(&alone));
+                facets.extend(erased(&alone, None));
             } else {
                 // Bodies of other kinds are always at hand.
                 assert!(!of_archived(&facet("kind", kind.as_str())), "{kind:?}");

@@ -147,11 +147,6 @@ impl Table {
             (IdentityEventType::KeyRevoked, Some(key)) => {
                 Arc::make_mut(key).revoked_at.get_or_insert(at);
             }
-            (IdentityEventType::RoleChanged, Some(key)) => {
-                if let Some(role) = event.role {
-                    Arc::make_mut(key).role = role;
-                }
-            }
             _ => return,
         }
         // From here on the record says what the key is worth.
@@ -294,12 +289,12 @@ pub enum LoadError {
     },
 }
 
-/// The facets of the records that make and change keys; sign-ins are not among them.
-const CHANGES: [IdentityEventType; 4] = [
+/// The facets of the records that make and change keys. Principals that sign in are not among them: a key has its role
+/// for good.
+const CHANGES: [IdentityEventType; 3] = [
     IdentityEventType::KeyCreated,
     IdentityEventType::KeyRotated,
     IdentityEventType::KeyRevoked,
-    IdentityEventType::RoleChanged,
 ];
 
 /// The identity records of a tenant that change keys, in ledger order.

@@ -51,7 +51,7 @@ pub struct RunSeen {
     /// The run's records, and so the record's own run_seq.
     pub run_seq: u64,
     /// [`crate::Tenant::erasures`] before the first of them was read. An erasure adds nothing to the run; what is made of
-    /// a body must not be written after it has gone.
+    /// a body must not be written after it has gone. One from another run does not matter.
     pub erasures: u64,
 }
 

@@ -8,18 +8,20 @@
 
 mod hashes;
 mod of_run;
+mod turn;
 
 use std::sync::Arc;
 
 use evidence::record::{ErasedRecord, ErasurePerformed, Facts, RuleBroken, is_erasable};
 use evidence::{Header, Identity, Kind, RecordId, Timestamp, facet, hex_string};
-use store::{ErasedRow, FacetQuery, LeafKey, PrunedRow, RunRow, Scrubbed, Store, StoreError};
+use store::{ErasedRow, FacetQuery, LeafKey, PrunedRow, RunKey, RunRow, Scrubbed, Store, StoreError};
 
 use self::hashes::{Hashes, output_of};
 use self::of_run::with_run;
-use crate::hold::{HeldBy, reason_kept};
+pub use self::turn::EraseTurn;
+pub(crate) use self::turn::Turns;
+use crate::hold::{Holders, reason_kept};
 use crate::sequencer::Sequencer;
-use crate::verify::Erasures;
 use crate::{
     Body, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, SubmitError, Tenant,
 };
@@ -28,15 +30,33 @@ use crate::{
 /// thread, where nothing can.
 const PLANS: u32 = 3;
 
-/// Records of a run that may be read there: 0.2 s, in which nothing of any tenant is written. A larger one that keeps
-/// changing is erased from when it rests.
+/// [`PlannedThere::records_max`]: 0.2 s.
 const PLANNED_THERE_MAX: u64 = 10_000;
 
-/// Bytes of their bodies, unpacked: 32 MiB are read and parsed in 0.2 s too.
+/// [`PlannedThere::bytes_max`]: 32 MiB are read and parsed in 0.2 s too.
 const PLANNED_THERE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Lists of provenance logs that are looked into, by the hash of an input, and records that an answer names.
 const ELSEWHERE_MAX: usize = 100;
+
+/// Of how large a run what an erasure does may be planned on the sequencer's thread, in which time nothing of any tenant
+/// is written. A larger one that keeps changing is erased from when it rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedThere {
+    /// Records of the run.
+    pub records_max: u64,
+    /// Bytes of their bodies, unpacked.
+    pub bytes_max: usize,
+}
+
+impl Default for PlannedThere {
+    fn default() -> Self {
+        Self {
+            records_max: PLANNED_THERE_MAX,
+            bytes_max: PLANNED_THERE_BYTES_MAX,
+        }
+    }
+}
 
 /// What an erasure did.
 #[derive(Clone, Debug)]
@@ -102,6 +122,12 @@ pub enum EraseError {
         /// Until then.
         until: Timestamp,
     },
+    /// Too many of the tenant wait: ask again later. Nothing was erased.
+    #[error("{waiting} erasures of the tenant are under way")]
+    Busy {
+        /// As many.
+        waiting: usize,
+    },
     /// A rule is broken.
     #[error(transparent)]
     Rule(#[from] RuleBroken),
@@ -142,7 +168,9 @@ pub struct EraseAsked {
 #[derive(Debug)]
 pub(crate) struct Erasing {
     pub(crate) rows: Vec<ErasedRow>,
-    pub(crate) runs: Vec<RunRow>,
+    /// The run whose records they are, and how it adds up without them.
+    pub(crate) run: Option<RunKey>,
+    pub(crate) refolded: Option<RunRow>,
     /// By the record itself: the sequencer knows its leaf.
     pub(crate) pruned: Vec<PrunedRow>,
 }
@@ -150,11 +178,13 @@ pub(crate) struct Erasing {
 /// Everything that an erasure does, as of what was read.
 struct Plan {
     doomed: Vec<Doomed>,
-    /// The run as it was read, and as it is without the bodies.
+    /// The run that they are of.
+    of: Option<RunKey>,
+    /// The same as it was read, and as it is without the bodies.
     run: Option<(RunRow, RunRow)>,
     /// Bytes of bodies read for it.
     read: usize,
-    /// Records of erasures that were there.
+    /// [`Tenant::erasures`] before anything was read.
     erasures: u64,
     remains: Vec<Remains>,
 }
@@ -165,7 +195,7 @@ struct Doomed {
     kind: Kind,
     recorded_at: Timestamp,
     row: ErasedRow,
-    held_by: Vec<HeldBy>,
+    held_by: Holders,
     output: Option<StepOutput>,
     /// Its identity, when that is a hash of its content: it goes too, or is kept under a key ([`known_again`]).
     content: Option<Identity>,
@@ -173,7 +203,8 @@ struct Doomed {
 
 impl Ledger {
     /// Erases the body of a record, and unless `only` those that hold an unsalted hash of it. Blocks until that is
-    /// durable and the files are scrubbed.
+    /// durable and the files are scrubbed. A tenant's are done one after the other, so it waits for its turn, for as
+    /// long as that takes; [`Ledger::erase_in`] has waited for it without a thread.
     ///
     /// # Errors
     /// [`EraseError`]; then nothing was erased, as far as is known.
@@ -183,6 +214,53 @@ impl Ledger {
         asked: &EraseAsked,
         at: Timestamp,
     ) -> Result<Erasure, EraseError> {
+        self.erase_in(EraseTurn::take_blocking(tenant)?, asked, at)
+    }
+
+    /// The same of the turn's tenant. The turn ends when the files are scrubbed: the next one's commit would wait for
+    /// that, in a thread.
+    ///
+    /// # Errors
+    /// [`EraseError`]; then nothing was erased, as far as is known.
+    #[allow(clippy::needless_pass_by_value)] // it is used up
+    pub fn erase_in(
+        &self,
+        turn: EraseTurn,
+        asked: &EraseAsked,
+        at: Timestamp,
+    ) -> Result<Erasure, EraseError> {
+        let (receipt, plan) = self.erase_now(turn.tenant(), asked, at)?;
+        // Both, whatever becomes of one: what was erased may stand in an archive that no record names, too.
+        let swept = self.sweep_archives();
+        let scrubbed = self.store().scrub().and_then(|scrubbed| swept.map(|()| scrubbed));
+        if let Err(error) = &scrubbed {
+            tracing::warn!(%error, "the files were not scrubbed of what was erased; it is tried again");
+        }
+        Ok(Erasure {
+            receipt,
+            outputs: plan
+                .doomed
+                .iter()
+                .filter_map(|doomed| doomed.output.clone())
+                .collect(),
+            erased: plan
+                .doomed
+                .iter()
+                .map(|doomed| (doomed.kept.record_id, doomed.kind))
+                .collect(),
+            remains: plan.remains,
+            scrubbed: scrubbed.ok(),
+        })
+    }
+
+    /// Plans and writes, until nothing came in between.
+    fn erase_now(
+        &self,
+        tenant: &Arc<Tenant>,
+        asked: &EraseAsked,
+        at: Timestamp,
+    ) -> Result<(Receipt, Plan), EraseError> {
+        let there = self.options().planned_there;
         let (mut records, mut bytes) = (0, 0);
         for attempt in 0..=PLANS {
             let plan = if attempt < PLANS {
@@ -190,7 +268,7 @@ impl Ledger {
                 records = plan.run.as_ref().map_or(0, |(run, _)| run.state.record_count);
                 bytes = plan.read;
                 Some(plan)
-            } else if records <= PLANNED_THERE_MAX && bytes <= PLANNED_THERE_BYTES_MAX {
+            } else if records <= there.records_max && bytes <= there.bytes_max {
                 None
             } else {
                 break;
@@ -204,30 +282,9 @@ impl Ledger {
             if !queued {
                 return Err(SubmitError::Closing.into());
             }
-            let Some((receipt, plan)) = answer.recv().map_err(|_| self.unanswered())?? else {
-                continue;
-            };
-            // Both, whatever becomes of one: what was erased may stand in an archive that no record names, too.
-            let swept = self.sweep_archives();
-            let scrubbed = self.store().scrub().and_then(|scrubbed| swept.map(|()| scrubbed));
-            if let Err(error) = &scrubbed {
-                tracing::warn!(%error, "the files were not scrubbed of what was erased; it is tried again");
+            if let Some(done) = answer.recv().map_err(|_| self.unanswered())?? {
+                return Ok(done);
             }
-            return Ok(Erasure {
-                receipt,
-                outputs: plan
-                    .doomed
-                    .iter()
-                    .filter_map(|doomed| doomed.output.clone())
-                    .collect(),
-                erased: plan
-                    .doomed
-                    .iter()
-                    .map(|doomed| (doomed.kept.record_id, doomed.kind))
-                    .collect(),
-                remains: plan.remains,
-                scrubbed: scrubbed.ok(),
-            });
         }
         Err(SubmitError::Unknown("the run keeps changing".into()).into())
     }
@@ -265,7 +322,7 @@ fn write(
         Some(_) => return Ok(None),
         None => plan(ledger, tenant, asked, at)?,
     };
-    // Holds may have been placed since.
+    // Holds may have been placed since, and what it names may have become a run.
     may_go(ledger, tenant, &plan.doomed, at)?;
     // After all that may refuse it, as it may make the key.
     known_again(ledger, tenant, &mut plan)?;
@@ -282,7 +339,8 @@ fn write(
     )?;
     let erasing = Erasing {
         rows: plan.doomed.iter().map(|doomed| doomed.row.clone()).collect(),
-        runs: plan.run.iter().map(|(_, refolded)| refolded.clone()).collect(),
+        run: plan.of,
+        refolded: plan.run.as_ref().map(|(_, refolded)| refolded.clone()),
         pruned: Vec::new(),
     };
     let receipt = sequencer.submit_erasing_now(tenant, draft, erasing, at)??.receipt;
@@ -293,7 +351,7 @@ fn write(
 fn performed(tenant: &Tenant, asked: &EraseAsked, doomed: &[Doomed]) -> ErasurePerformed {
     let (reason, redactions) = reason_kept(tenant.salts().rules(), &asked.reason);
     ErasurePerformed {
-        erased: doomed.iter().map(|doomed| doomed.kept).collect(),
+        erased: doomed.iter().map(|doomed| doomed.kept.clone()).collect(),
         only: asked.only,
         principal: asked.principal.clone(),
         reason,
@@ -332,9 +390,14 @@ fn known_again(ledger: &Ledger, tenant: &Tenant, plan: &mut Plan) -> Result<(), 
     Ok(())
 }
 
-/// Whether nothing came in between: no record of the run, no erasure.
+/// Whether nothing came in between: no record of the run, and no body of it, or of what goes, is gone. What became of
+/// other runs does not matter.
 fn still_holds(store: &dyn Store, tenant: &Tenant, plan: &Plan) -> Result<bool, EraseError> {
-    if Erasures::count(store, tenant.tenant_no)? != plan.erasures {
+    if plan.of.is_some_and(|run| tenant.erased_since(plan.erasures, run)) {
+        return Ok(false);
+    }
+    let leaves: Vec<LeafKey> = plan.doomed.iter().map(|doomed| doomed.row.leaf).collect();
+    if store.bodies_there(&leaves)?.len() != leaves.len() {
         return Ok(false);
     }
     Ok(match &plan.run {
@@ -348,10 +411,8 @@ fn may_go(ledger: &Ledger, tenant: &Tenant, doomed: &[Doomed], at: Timestamp) ->
     let minimum = ledger.options().minimum_retention_micros;
     for doomed in doomed {
         let record_id = doomed.kept.record_id;
-        for scope in &doomed.held_by {
-            if let Some(what) = scope.holds(ledger.store(), tenant.tenant_no)? {
-                return Err(EraseError::Held { record_id, what });
-            }
+        if let Some(what) = doomed.held_by.holds(ledger.store(), tenant.tenant_no)? {
+            return Err(EraseError::Held { record_id, what });
         }
         let until = doomed
             .recorded_at
@@ -371,8 +432,8 @@ fn plan(
     at: Timestamp,
 ) -> Result<Plan, EraseError> {
     let store = ledger.store();
-    // Before anything is read: what comes after it is seen by its count.
-    let erasures = Erasures::count(store, tenant.tenant_no)?;
+    // Before anything is read: what comes after it is seen.
+    let erasures = tenant.erasures();
     let record = ledger
         .records(tenant)
         .get(asked.record_id)?
@@ -387,7 +448,8 @@ fn plan(
         return Err(EraseError::Kept(header.kind.as_str()));
     }
     let mut plan = Plan {
-        doomed: vec![doom((store, tenant.tenant_no), record.leaf, &header, body)?],
+        doomed: vec![doom(record.leaf, &header, body)?],
+        of: None,
         run: None,
         read: 0,
         erasures,
@@ -399,6 +461,7 @@ fn plan(
         Some(run) => store.run_find(tenant.tenant_no, &run.run_id)?,
     };
     if let Some(run) = run {
+        plan.of = Some(run.key);
         with_run(ledger, &mut plan, run, asked.only, &header, &hashes)?;
     }
     elsewhere(ledger, tenant, &hashes, &mut plan)?;
@@ -408,18 +471,16 @@ fn plan(
     Ok(plan)
 }
 
-fn doom(
-    (store, tenant_no): (&dyn Store, u32),
-    leaf: LeafKey,
-    header: &Header<'_>,
-    body: &[u8],
-) -> Result<Doomed, EraseError> {
+fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, EraseError> {
     let facts = Facts::read(header, body).map_err(|error| RecordError::Body {
         leaf: leaf.leaf_index(),
         reason: error.to_string(),
     })?;
-    let (before, after) = (facts.facets(header), facet::erased(header));
     let kept = ErasedRecord::of(header, &facts, body);
+    let (before, after) = (
+        facts.facets(header),
+        facet::erased(header, kept.incident.as_ref()),
+    );
     let content = match kept.identity {
         Some(_) => None,
         None => Identity::of_record(header, &facts, body),
@@ -428,7 +489,7 @@ fn doom(
         kept,
         kind: header.kind,
         recorded_at: header.recorded_at,
-        held_by: HeldBy::of(store, tenant_no, header, &before)?,
+        held_by: Holders::of(header, &before),
         output: output_of(header.kind, body),
         content,
         row: ErasedRow {
@@ -496,6 +557,9 @@ fn always_left(header: &Header<'_>) -> Vec<Remains> {
     ];
     if header.kind == Kind::TraceStep {
         left.insert(1, "where the step stood: its index, or the ids of its span");
+    }
+    if header.kind == Kind::IncidentEvent {
+        left.insert(1, "which incident it is of, and what happened to it");
     }
     left.into_iter()
         .map(|what| Remains { record: None, what })

@@ -6,6 +6,7 @@
 //!
 //! Source: SPEC 11.6.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use evidence::canonical::Value;
@@ -246,7 +247,7 @@ fn release(
     Ok(sequencer.submit_now(tenant, draft, at)??.receipt)
 }
 
-/// The lists of holds that are about a record: those placed and those released.
+/// The lists of holds over something: those placed and those released.
 #[derive(Clone, Debug)]
 pub(crate) struct HeldBy {
     what: &'static str,
@@ -263,49 +264,6 @@ impl HeldBy {
         }
     }
 
-    /// Everything whose hold keeps this record: the tenant, the record, the runs that it is of or names, also by a
-    /// trace. Those that it names stand in its facets, under `<area>.run` and `<area>.trace`, and in its header.
-    pub(crate) fn of(
-        store: &dyn Store,
-        tenant_no: u32,
-        header: &Header<'_>,
-        facets: &[String],
-    ) -> Result<Vec<Self>, StoreError> {
-        let mut scopes = vec![
-            Self::scope(&HoldScope::Tenant),
-            Self::scope(&HoldScope::Record(header.id)),
-        ];
-        if let Some(run) = &header.run {
-            scopes.push(Self::scope(&HoldScope::Run(run.run_id.to_string())));
-        }
-        let mut traces: Vec<&str> = Vec::new();
-        if header.run.is_none() {
-            traces.extend(header.trace_id.as_deref());
-        }
-        for facet in facets {
-            let Some((name, value)) = facet.split_once('=') else {
-                continue;
-            };
-            let last = name.rsplit_once('.').map(|(_, last)| last);
-            if last == Some("trace") {
-                traces.push(value);
-            } else if last == Some("run") && !name.starts_with("hold.") {
-                // As it stands in the facet: long ids are hashed there, and hashed once.
-                scopes.push(Self {
-                    what: "run",
-                    placed: format!("hold.on.run={value}"),
-                    released: format!("hold.off.run={value}"),
-                });
-            }
-        }
-        for trace in traces {
-            if let Some(run) = store.run_find_by_trace(tenant_no, &TraceKey::parse(trace))? {
-                scopes.push(Self::scope(&HoldScope::Run(run.state.run_id)));
-            }
-        }
-        Ok(scopes)
-    }
-
     /// Whether more holds were placed than released; then over what.
     pub(crate) fn holds(
         &self,
@@ -320,5 +278,74 @@ impl HeldBy {
             Ok(store.facet_count(tenant_no, &query, 0)?.0)
         };
         Ok((count(&self.placed)? > count(&self.released)?).then_some(self.what))
+    }
+}
+
+/// What a record says of what it is about, and so of whose hold keeps it.
+#[derive(Clone, Debug)]
+pub(crate) struct Holders {
+    scopes: Vec<HeldBy>,
+    /// Of whose runs the holds are asked for, too. Which runs those are may change until then.
+    traces: BTreeSet<String>,
+}
+
+impl Holders {
+    /// Everything whose hold keeps this record: the tenant, the record, the runs that it is of or names, by their ids or
+    /// by a trace of theirs. It names them as reads find it by (SPEC 5, O3): by its correlation or trace in the header,
+    /// and in its facets, under `<area>.run` and `<area>.trace`.
+    pub(crate) fn of(header: &Header<'_>, facets: &[String]) -> Self {
+        let mut scopes = vec![
+            HeldBy::scope(&HoldScope::Tenant),
+            HeldBy::scope(&HoldScope::Record(header.id)),
+        ];
+        let mut traces = BTreeSet::new();
+        if let Some(run) = &header.run {
+            // What is of a run names no other by these: a correlation may be that of many.
+            scopes.push(HeldBy::scope(&HoldScope::Run(run.run_id.to_string())));
+        } else {
+            let given = [&header.trace_id, &header.correlation_id];
+            for name in given.into_iter().flatten() {
+                scopes.push(HeldBy::scope(&HoldScope::Run(name.to_string())));
+                traces.insert(name.to_string());
+            }
+        }
+        for facet in facets {
+            let Some((name, value)) = facet.split_once('=') else {
+                continue;
+            };
+            let last = name.rsplit_once('.').map(|(_, last)| last);
+            if last == Some("trace") || (last == Some("run") && !name.starts_with("hold.")) {
+                // As it stands there: long ids are hashed, and hashed once.
+                scopes.push(HeldBy {
+                    what: "run",
+                    placed: format!("hold.on.run={value}"),
+                    released: format!("hold.off.run={value}"),
+                });
+                traces.insert(value.to_owned());
+            }
+        }
+        Self { scopes, traces }
+    }
+
+    /// Whether a hold keeps it, as of now; then over what.
+    pub(crate) fn holds(
+        &self,
+        store: &dyn Store,
+        tenant_no: u32,
+    ) -> Result<Option<&'static str>, StoreError> {
+        for scope in &self.scopes {
+            if let Some(what) = scope.holds(store, tenant_no)? {
+                return Ok(Some(what));
+            }
+        }
+        for trace in &self.traces {
+            let Some(run) = store.run_find_by_trace(tenant_no, &TraceKey::parse(trace))? else {
+                continue;
+            };
+            if let Some(what) = HeldBy::scope(&HoldScope::Run(run.state.run_id)).holds(store, tenant_no)? {
+                return Ok(Some(what));
+            }
+        }
+        Ok(None)
     }
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use evidence::canonical::Value;
 use evidence::facet::facet;
 use evidence::record::{
-    AuditEvent, Facts, IncidentAct, IncidentEvent, IncidentOpened, IncidentStatus, IncidentStep, RuleBroken,
+    AuditEvent, ErasedIncident, Facts, IncidentAct, IncidentEvent, IncidentOpened, IncidentStatus,
+    IncidentStep, RuleBroken,
 };
 use evidence::{ActorType, Kind, RecordId, SourceDomain, Timestamp};
 use store::{FacetQuery, LeafKey};
@@ -32,8 +33,8 @@ const INCIDENT_RECORDS_MAX: u32 = 4;
 pub struct Incident {
     /// Its id.
     pub incident_id: String,
-    /// What it is about.
-    pub opened: IncidentOpened,
+    /// What it is about; `None`: that is erased.
+    pub opened: Option<IncidentOpened>,
     /// Where it stands.
     pub status: IncidentStatus,
     /// Its steps in order, the first its opening.
@@ -57,6 +58,8 @@ pub struct IncidentMark {
     pub record_id: RecordId,
     /// Its leaf.
     pub leaf_index: u64,
+    /// Its body is erased, and what it said of whom and why with it.
+    pub erased: bool,
 }
 
 /// What a step after the first wrote.
@@ -176,46 +179,108 @@ impl Ledger {
         for record in self.records(tenant).read(&leaves)? {
             let header = record.header()?;
             let leaf_index = record.leaf.leaf_index();
-            // An erased step says nothing any more.
-            let Some(body) = record.body.bytes() else { continue };
-            let event = IncidentEvent::read(header.actor.kind, body).map_err(|error| RecordError::Body {
-                leaf: leaf_index,
-                reason: error.to_string(),
-            })?;
-            let step = event.step();
+            let event =
+                match record.body.bytes() {
+                    Some(body) => Some(IncidentEvent::read(header.actor.kind, body).map_err(|error| {
+                        RecordError::Body {
+                            leaf: leaf_index,
+                            reason: error.to_string(),
+                        }
+                    })?),
+                    None => None,
+                };
+            // That an erased step was taken stays; what it said does not.
+            let step = match &event {
+                Some(event) => event.step(),
+                None => match self.incident_kept(tenant, header.id)? {
+                    Some(kept) => kept.step,
+                    None => continue,
+                },
+            };
             let Some(status) = IncidentStatus::after(incident.as_ref().map(|it| it.status), step) else {
                 continue;
             };
-            let (actor_id, reason) = match &event {
-                IncidentEvent::Opened(..) => (None, None),
-                IncidentEvent::Act(_, _, act) => (act.actor_id.clone(), Some(act.reason.clone())),
-            };
-            let mark = IncidentMark {
+            let mut mark = IncidentMark {
                 step,
                 at: header.occurred_at,
                 actor_type: header.actor.kind,
-                actor_id,
-                reason,
+                actor_id: None,
+                reason: None,
                 record_id: header.id,
                 leaf_index,
+                erased: event.is_none(),
             };
-            match (&mut incident, event) {
-                (None, IncidentEvent::Opened(incident_id, opened)) => {
+            let mut about = None;
+            match event {
+                Some(IncidentEvent::Opened(_, opened)) => about = Some(opened),
+                Some(IncidentEvent::Act(_, _, act)) => {
+                    (mark.actor_id, mark.reason) = (act.actor_id, Some(act.reason));
+                }
+                None => {}
+            }
+            match &mut incident {
+                None => {
                     incident = Some(Incident {
-                        incident_id,
-                        opened,
+                        incident_id: incident_id.to_owned(),
+                        opened: about,
                         status,
                         history: vec![mark],
                     });
                 }
-                (Some(incident), _) => {
+                Some(incident) => {
                     incident.status = status;
                     incident.history.push(mark);
                 }
-                (None, IncidentEvent::Act(..)) => {}
             }
         }
         Ok(incident)
+    }
+
+    /// The incident that was opened at that leaf, as it was before `as_of`; `None`: none was.
+    ///
+    /// # Errors
+    /// Its records cannot be read.
+    pub fn incident_at(
+        &self,
+        tenant: &Arc<Tenant>,
+        leaf: LeafKey,
+        as_of: LeafKey,
+    ) -> Result<Option<Incident>, RecordError> {
+        let Some(record) = self.records(tenant).read(&[leaf])?.pop() else {
+            return Ok(None);
+        };
+        let header = record.header()?;
+        let incident_id = match record.body.bytes() {
+            Some(body) => match IncidentEvent::read(header.actor.kind, body) {
+                Ok(event) => event.incident_id().to_owned(),
+                Err(error) => {
+                    return Err(RecordError::Body {
+                        leaf: leaf.leaf_index(),
+                        reason: error.to_string(),
+                    });
+                }
+            },
+            None => match self.incident_kept(tenant, header.id)? {
+                Some(kept) => kept.incident_id,
+                None => return Ok(None),
+            },
+        };
+        self.incident(tenant, &incident_id, Some(as_of))
+    }
+
+    /// What the erasure of an incident's event kept of it.
+    fn incident_kept(
+        &self,
+        tenant: &Arc<Tenant>,
+        id: RecordId,
+    ) -> Result<Option<ErasedIncident>, RecordError> {
+        let Some((_, erasure)) = self.erasure_of(tenant, id)? else {
+            return Ok(None);
+        };
+        let mut erased = erasure.erased.into_iter();
+        Ok(erased
+            .find(|record| record.record_id == id)
+            .and_then(|record| record.incident))
     }
 
     /// Acknowledges, resolves or closes an incident, and records that as an audit event with it. Blocks.
@@ -285,8 +350,12 @@ fn act_drafts(
 ) -> Result<Vec<Draft>, IncidentError> {
     let state = |status: IncidentStatus| {
         let mut state = Value::object([("status", Value::from(status.as_str()))]);
-        if let Some(run) = &incident.opened.source_run_id {
-            state.insert("source_run_id", Value::from(run.as_str()));
+        let run = incident
+            .opened
+            .as_ref()
+            .and_then(|opened| opened.source_run_id.as_deref());
+        if let Some(run) = run {
+            state.insert("source_run_id", Value::from(run));
         }
         state
     };

@@ -11,7 +11,6 @@ mod api_keys;
 mod archive;
 pub mod audit;
 mod background;
-mod blocks;
 mod body;
 mod capture;
 mod counters;
@@ -24,6 +23,7 @@ pub mod incident;
 mod integrity;
 mod jobs;
 mod keys;
+mod lately;
 pub mod lineage;
 mod lines;
 mod names;
@@ -32,6 +32,7 @@ mod open;
 mod outcome;
 pub mod own;
 mod place;
+mod principals;
 pub mod provenance;
 mod queue;
 mod rebuild;
@@ -68,7 +69,7 @@ pub use body::Body;
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, RunSeen, Salts, SealedBody, TraceBind};
-pub use erase::{EraseAsked, EraseError, Erasure, Remains, StepOutput};
+pub use erase::{EraseAsked, EraseError, EraseTurn, Erasure, PlannedThere, Remains, StepOutput};
 pub use high_water::{HighWater, Mark};
 pub use hold::{HoldError, HoldMark, HoldRead};
 pub use incident::{Incident, IncidentError, IncidentMark, IncidentReceipts};
@@ -84,11 +85,12 @@ pub use keys::KeyFolder;
 pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError, WriteError};
+pub use principals::LastSignin;
 pub use rebuild::{rebuild, rebuild_with};
 pub use records::{FOUND_BYTES_MAX, FOUND_RECORDS_MAX, FoundRecords, Record, RecordError, Records, run_of};
 pub use recover::{REASON_BYTES_MAX, RecoverError};
 pub use retention::{RetentionError, RetentionSettings};
-pub use run_at::{FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, RunAt, run_at, run_changed_since};
+pub use run_at::{FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, RunAt, run_at, run_newest_leaf};
 pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places, step_places_at};
@@ -141,7 +143,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) jobs: jobs::Jobs,
     pub(crate) names: names::Names,
-    pub(crate) blocks: blocks::Blocks,
+    pub(crate) lately: lately::Lately,
     pub(crate) migrated: OnceLock<(usize, usize)>,
     stopped: RwLock<Option<String>>,
     closing: AtomicBool,

@@ -4,9 +4,11 @@
 //! is not written again, so that an import that was broken off is simply done again. A sealed run takes no new lines. Equal lines of one log are told
 //! apart by how many stood before. What is posted names its run, or none.
 //!
-//! Out of scope: what rows a line cites (the crate `lineage`).
+//! Out of scope: what rows a line cites (the crate `lineage`). What was recorded is given back as a log in `export.rs`.
 //!
 //! Source: SPEC 9.2.
+
+mod export;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,6 +32,8 @@ use crate::{
     Bind, Body, BodyTooLarge, Draft, EndRun, Ledger, Placed, RecordError, Rejection, Salts, SettleError,
     SubmitError, Tenant, WriteError, records,
 };
+
+pub use export::{LINEAGE_GONE, LogPage, LogTally, log_page};
 
 /// Erased records looked at, newest first, for later ones of a function: a tenth of a second.
 const ERASED_LOOKED_MAX: u32 = 10_000;
@@ -129,6 +133,11 @@ pub struct LineageFound {
     pub erased_later: u64,
     /// More were erased than are looked at.
     pub erased_more: bool,
+    /// Evidence records behind the evidence of [`Self::cited`], of any id, that are erased: the newest of this id may be
+    /// among them.
+    pub evidence_erased_later: u64,
+    /// More were erased than are looked at.
+    pub evidence_erased_more: bool,
 }
 
 /// The record of a line. Of a run, it is the only one with its content and that number of copies before it, which
@@ -158,7 +167,7 @@ fn draft(
     let body = record.encode();
     let occurred_at = record.said_at().unwrap_or(at);
     let facts: LineageFacts = record.facts();
-    let draft = Draft::alone(kind, Facts::Lineage(facts), &body, occurred_at, salts)?;
+    let draft = Draft::alone_clean(kind, Facts::Lineage(facts), &body, occurred_at, salts)?;
     let draft = Draft {
         bind: run.map_or(Bind::None, |(run_id, _)| Bind::Run(run_id.into())),
         identity: run.map(|_| lineage_identity(kind, &body)),
@@ -415,11 +424,12 @@ pub fn cited(
     };
     let record = newest("lineage.fn", function, run_id)?;
     let behind = record.as_ref().map(|record| record.leaf);
-    let (erased_later, erased_more) = erased_deterministic(store, tenant_no, behind, run_id)?;
+    let (erased_later, erased_more) =
+        erased_behind(store, tenant_no, Kind::LineageDeterministic, behind, run_id)?;
     let mut found = LineageFound {
-        cited: None,
         erased_later,
         erased_more,
+        ..LineageFound::default()
     };
     let Some(record) = record else {
         return Ok(found);
@@ -439,6 +449,11 @@ pub fn cited(
         Some(id) => newest("lineage.evidence", id, run)?,
         None => None,
     };
+    if let Some(evidence) = &evidence {
+        let behind = Some(evidence.leaf);
+        (found.evidence_erased_later, found.evidence_erased_more) =
+            erased_behind(store, tenant_no, Kind::LineageEvidence, behind, run)?;
+    }
     found.cited = Some(LineageCited {
         deterministic: line(&record)?,
         deterministic_record: header.id.to_string(),
@@ -451,10 +466,11 @@ pub fn cited(
     Ok(found)
 }
 
-/// How many deterministic records behind a leaf, of one run or of all, are erased, and whether there may be more.
-fn erased_deterministic(
+/// How many records of a kind behind a leaf, of one run or of all, are erased, and whether there may be more.
+fn erased_behind(
     store: &dyn Store,
     tenant_no: u32,
+    kind: Kind,
     behind: Option<LeafKey>,
     run_id: Option<&str>,
 ) -> Result<(u64, bool), RecordError> {
@@ -480,7 +496,7 @@ fn erased_deterministic(
                 source,
             })?;
             let of_run = header.run.as_ref().map(|run| &*run.run_id);
-            if header.kind == Kind::LineageDeterministic && run_id.is_none_or(|run| of_run == Some(run)) {
+            if header.kind == kind && run_id.is_none_or(|run| of_run == Some(run)) {
                 found += 1;
             }
         }

@@ -9,13 +9,14 @@
 //!
 //! Start at [`Once::check`]. Source: SPEC 8.1.
 
+mod thread;
 mod vault;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub use store::once::{
     TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use vault::Vault;
+
+use self::thread::{Task, Waiting, work};
 
 /// How long a holder is taken to live when it does not renew its lease (SPEC 8.1).
 pub const LEASE_SECS_DEFAULT: u32 = 60;
@@ -45,15 +48,15 @@ const ASKS_WAITING_MAX: usize = 4_096;
 /// Payload bytes that wait, at most, as many as bodies in flight.
 const BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
 
-/// Asks done together, at most: 512 take the embedded backend some 15 ms.
-const BATCH_ASKS_MAX: usize = 512;
-
-/// Payload bytes done together, at most: bounds one transaction, and what Redis is sent at once.
-const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-
 /// Kept results that are read and held at once, as many bytes as bodies in flight: who repeats a request asks with
 /// a few bytes for up to 4 MiB.
 const RESULTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long the way down waits for what was asked.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+
+/// How soon it asks again while the queue is full.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 
 /// First pause before a holder tries again to end its key; each is twice the one before.
 const TRY_PAUSE: Duration = Duration::from_millis(100);
@@ -80,19 +83,6 @@ pub struct OnceOptions {
     pub lease_secs: u32,
     /// What a check does when the backend cannot answer.
     pub on_outage: OnOutage,
-}
-
-/// Something asked, and where the answer goes.
-struct Waiting {
-    ask: OnceAsk,
-    bytes: usize,
-    reply: oneshot::Sender<Result<OnceSaid, OnceError>>,
-}
-
-/// What the thread is told.
-enum Task {
-    Ask(Waiting),
-    Sweep(Timestamp),
 }
 
 struct Inner {
@@ -177,6 +167,9 @@ pub enum KeyRefusal {
     /// The tenant has too many.
     #[error("the tenant has {ENTRIES_PER_TENANT_MAX} keys")]
     Full,
+    /// Too many are held at once; some soon are not any more.
+    #[error("too many requests with a key are being answered")]
+    Busy,
     /// Nothing can be said.
     #[error(transparent)]
     Backend(#[from] OnceError),
@@ -441,6 +434,27 @@ impl Once {
         }
     }
 
+    /// Waits until all that was asked is done and on disk, on the way down. Blocks; `false`: it took too long.
+    pub fn settle(&self) -> bool {
+        let Some(queue) = self.inner.queue.get() else {
+            return true;
+        };
+        let began = std::time::Instant::now();
+        let (reply, settled) = sync_channel(1);
+        let mut task = Task::Settle(reply);
+        while let Err(refused) = queue.try_send(task) {
+            let TrySendError::Full(again) = refused else {
+                return false;
+            };
+            if began.elapsed() >= SETTLE_MAX {
+                return false;
+            }
+            std::thread::sleep(SETTLE_PAUSE);
+            task = again;
+        }
+        settled.recv_timeout(SETTLE_MAX).is_ok()
+    }
+
     async fn ask(&self, key: &OnceKey, act: OnceAct, at: Timestamp) -> Result<OnceSaid, OnceError> {
         let busy = || OnceError::Unavailable("too many wait for it".into());
         let bytes = match &act {
@@ -499,55 +513,6 @@ impl Once {
     }
 }
 
-/// Until nobody is left who could ask.
-fn work(tasks: &Receiver<Task>, mut backend: Box<dyn OnceStore>, waiting: &AtomicUsize) {
-    let mut next = tasks.recv().ok();
-    while let Some(task) = next.take() {
-        let first = match task {
-            Task::Ask(first) => first,
-            Task::Sweep(at) => {
-                if let Err(error) = backend.sweep(at) {
-                    tracing::debug!(%error, "what is over could not be swept");
-                }
-                next = tasks.recv().ok();
-                continue;
-            }
-        };
-        let (mut asks, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut one = Some(first);
-        while let Some(Waiting {
-            ask,
-            bytes: size,
-            reply,
-        }) = one.take()
-        {
-            asks.push(ask);
-            replies.push(reply);
-            bytes += size;
-            if asks.len() >= BATCH_ASKS_MAX || bytes >= BATCH_BYTES_MAX {
-                break;
-            }
-            match tasks.try_recv() {
-                Ok(Task::Ask(waiting)) => one = Some(waiting),
-                Ok(sweep) => next = Some(sweep),
-                Err(_) => {}
-            }
-        }
-        let said = backend.apply(&asks);
-        waiting.fetch_sub(bytes, Ordering::AcqRel);
-        for (reply, said) in replies.into_iter().zip(said) {
-            if let Err(error) = &said {
-                tracing::debug!(%error, "a key could not be answered for");
-            }
-            // The asker may have gone.
-            let _ = reply.send(said);
-        }
-        if next.is_none() {
-            next = tasks.recv().ok();
-        }
-    }
-}
-
 fn done(said: OnceSaid) -> Result<OnceEntry, KeyRefusal> {
     match said {
         OnceSaid::Done(entry) => Ok(*entry),
@@ -560,6 +525,7 @@ fn refused(said: &OnceSaid) -> KeyRefusal {
         OnceSaid::Unknown => KeyRefusal::Unknown,
         OnceSaid::LeaseLost => KeyRefusal::LeaseLost,
         OnceSaid::Full => KeyRefusal::Full,
+        OnceSaid::Busy => KeyRefusal::Busy,
         other => KeyRefusal::Backend(OnceError::Unavailable(format!(
             "an answer to something else: {other:?}"
         ))),

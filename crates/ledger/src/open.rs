@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::{Duration, Instant};
 
 use evidence::Timestamp;
 use store::sqlite::{Access, SqliteStore};
@@ -22,7 +23,7 @@ use crate::queue::Queue;
 use crate::sequencer::Sequencer;
 use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, Tenants, origin_of};
 use crate::tree::StoredTree;
-use crate::{Inner, Ledger, RetentionSettings};
+use crate::{Inner, Ledger, PlannedThere, RetentionSettings};
 
 /// How to run a ledger.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Options {
     pub minimum_retention_micros: i64,
     /// How long bodies are kept before they are archived.
     pub retention: RetentionSettings,
+    /// From how large a run that keeps changing bodies are erased.
+    pub planned_there: PlannedThere,
 }
 
 impl Options {
@@ -51,6 +54,7 @@ impl Options {
             abandon_after_micros: 24 * 3_600 * 1_000_000,
             minimum_retention_micros: 0,
             retention: RetentionSettings::default(),
+            planned_there: PlannedThere::default(),
         }
     }
 
@@ -149,7 +153,7 @@ impl Ledger {
             counters: Counters::default(),
             jobs: crate::jobs::Jobs::default(),
             names: crate::names::Names::default(),
-            blocks: crate::blocks::Blocks::default(),
+            lately: crate::lately::Lately::default(),
             migrated: OnceLock::new(),
             stopped: RwLock::new(None),
             closing: AtomicBool::new(false),
@@ -184,7 +188,14 @@ impl Ledger {
     }
 }
 
-/// Takes the folder's lock, which is held while the file is open.
+/// How long the lock is waited for: a process that is going down, or a program that one is just starting, holds it a
+/// moment longer than its ledger is open.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// Takes the folder's lock, which is held while the file is open. Blocks for up to a second.
+///
+/// # Errors
+/// Another process has it still, or the file cannot be used.
 pub fn lock(options: &Options) -> Result<File, OpenError> {
     let file = File::options()
         .create(true)
@@ -192,12 +203,18 @@ pub fn lock(options: &Options) -> Result<File, OpenError> {
         .write(true)
         .read(true)
         .open(options.lock())?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(OpenError::Locked(options.data_dir.display().to_string()))
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(OpenError::Locked(options.data_dir.display().to_string()));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
         }
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
     }
 }
 

@@ -25,7 +25,7 @@ use self::known::{Earlier, query_of};
 use crate::draft::{Bind, SealedBody, TraceBind};
 use crate::erased_key::ErasedKey;
 use crate::tree::TreeError;
-use crate::{Draft, Placed, Receipt, Rejection, Salts};
+use crate::{Draft, Placed, Receipt, Rejection, Salts, Tenant};
 
 /// A run as this batch sees it.
 struct Slot {
@@ -36,14 +36,12 @@ struct Slot {
 /// Places drafts of one ledger, one batch long.
 pub(crate) struct Placer<'a> {
     store: &'a dyn Store,
-    tenant_no: u32,
-    tenant_id: &'a str,
+    tenant: &'a Tenant,
     ledger_no: u32,
     frontier: Frontier,
     random: &'a mut Salts,
     next_run: u64,
     last_recorded_at: Timestamp,
-    erasures: u64,
     /// As what drafts are on record if the same was erased before, by what their content names them.
     erased_as: HashMap<Identity, Identity>,
     batch: Batch,
@@ -72,16 +70,13 @@ pub(crate) enum PlaceError {
 /// What is placed under, whatever the drafts.
 pub(crate) struct Place<'a> {
     pub(crate) store: &'a dyn Store,
-    pub(crate) tenant_no: u32,
-    pub(crate) tenant_id: &'a str,
+    pub(crate) tenant: &'a Tenant,
     pub(crate) ledger_no: u32,
     pub(crate) head: Head,
     pub(crate) frontier: Frontier,
     pub(crate) next_run: u64,
     /// Of the newest leaf: none is recorded before it.
     pub(crate) last_recorded_at: Timestamp,
-    /// [`crate::Tenant::erasures`].
-    pub(crate) erasures: u64,
     /// By which records are known again whose identity went with their body.
     pub(crate) erased_key: &'a ErasedKey,
 }
@@ -102,35 +97,31 @@ impl<'a> Placer<'a> {
     ) -> Result<Self, PlaceError> {
         let Place {
             store,
-            tenant_no,
-            tenant_id,
+            tenant,
             ledger_no,
             head,
             frontier,
             next_run,
             last_recorded_at,
-            erasures,
             erased_key,
         } = place;
         let erased_as: HashMap<Identity, Identity> = drafts
             .clone()
-            .filter_map(|draft| draft.identity.zip(erased_key.known_as(tenant_id, draft)))
+            .filter_map(|draft| draft.identity.zip(erased_key.known_as(&tenant.tenant_id, draft)))
             .collect();
         let query = query_of(drafts, &erased_as);
-        let known = store.batch_lookup(tenant_no, &query)?;
+        let known = store.batch_lookup(tenant.tenant_no, &query)?;
         let mut placer = Self {
             store,
-            tenant_no,
-            tenant_id,
+            tenant,
             ledger_no,
             entries_first: head.size.as_u64(),
             frontier,
             random,
             next_run,
             last_recorded_at,
-            erasures,
             erased_as,
-            batch: Batch::new(ledger_no, tenant_no, head),
+            batch: Batch::new(ledger_no, tenant.tenant_no, head),
             entries: Vec::with_capacity(codec::BLOCK_LEAVES_MAX * 512),
             entries_count: 0,
             leaf: Vec::with_capacity(1024),
@@ -224,7 +215,7 @@ impl<'a> Placer<'a> {
         }
         draft
             .expect_run_seq
-            .filter(|seen| (seen.run_seq, seen.erasures) != (state.record_count, self.erasures))
+            .filter(|seen| seen.run_seq != state.record_count || self.tenant.erased_since(seen.erasures, run))
             .map(|_| Rejection::RunMoved)
     }
 
@@ -278,7 +269,7 @@ impl<'a> Placer<'a> {
         let Facts::RunStarted(facts) = &draft.facts else {
             return Err(Rejection::RunUnknown);
         };
-        let key = RunKey::new(self.tenant_no, self.next_run);
+        let key = RunKey::new(self.tenant.tenant_no, self.next_run);
         let started_leaf = LeafKey::new(self.ledger_no, self.frontier.size().as_u64());
         // The fold counts this record too; `write` applies it as the first.
         let mut state = RunState::start(facts, at);
@@ -328,7 +319,7 @@ impl<'a> Placer<'a> {
             });
         let header = Header {
             id,
-            tenant_id: self.tenant_id.into(),
+            tenant_id: (&*self.tenant.tenant_id).into(),
             kind: draft.kind,
             run: run_place,
             trace_id: draft.trace_id.as_deref().map(Into::into),

@@ -8,7 +8,6 @@ use evidence::{Header, HeaderError, RecordId, Timestamp};
 use store::{BodyRow, FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError, codec};
 use tlog::Hash;
 
-use crate::blocks::{Block, Blocks};
 use crate::tree::{StoredTree, TreeError};
 use crate::{Body, Ledger, Receipt, Tenant};
 
@@ -27,10 +26,10 @@ pub struct Record {
 pub const FOUND_RECORDS_MAX: u32 = 1_000;
 
 /// Bodies on a page of [`Records::find`], in bytes; the one that passes it is the page's last. With a body of
-/// 16 MiB at most a page stays below 24 MiB.
+/// 16 MiB at most a page stays below 24 MiB, and what is held as stored while it is read below as much again.
 pub const FOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Leaves read at once by [`Records::each`]: a block holds some of them, and 64 of the longest are 4 MiB.
+/// Leaves read at once by [`Records::each`]: a part of a block holds some of them, and 64 of the longest are 4 MiB.
 const HEADERS_READ: usize = 64;
 
 /// Records found by their facets.
@@ -91,10 +90,7 @@ impl Record {
 
     /// The header.
     pub fn header(&self) -> Result<Header<'_>, RecordError> {
-        Header::decode(&self.header).map_err(|source| RecordError::Header {
-            leaf: self.leaf.leaf_index(),
-            source,
-        })
+        decode(self.leaf, &self.header)
     }
 
     /// Hash of the leaf.
@@ -160,30 +156,37 @@ impl Records {
         put_together(self.store(), leaves, self.headers(leaves)?)
     }
 
-    /// Calls `each` with the records at the given leaves, in their order, until it breaks off. A few of them are held
+    /// Calls `call` with the records at the given leaves, in their order, until it breaks off. A few of them are held
     /// at once, by their bytes: a body may be 16 MiB.
     ///
     /// # Errors
-    /// One cannot be read, or those of `each`.
+    /// One cannot be read, or those of `call`.
     pub fn each<E: From<RecordError>>(
         &self,
         leaves: &[LeafKey],
-        mut each: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
+        call: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
-        for chunk in leaves.chunks(HEADERS_READ) {
-            let mut headers = self.headers(chunk)?.into_iter();
-            let mut broke_off = false;
-            crate::body::each_stored(self.store(), chunk, |leaf, body| {
-                let header = headers.next().unwrap_or_default();
-                let went_on = each(Record::of(leaf, header, body)?)?;
-                broke_off = went_on.is_break();
-                Ok::<_, E>(went_on)
-            })?;
-            if broke_off {
-                break;
-            }
-        }
-        Ok(())
+        each_chosen(
+            self.store(),
+            leaves,
+            |chunk| self.headers(chunk),
+            |_, _| Ok(true),
+            call,
+        )
+    }
+
+    /// The same of those records only whose header is `wanted`: of others the body is not read.
+    ///
+    /// # Errors
+    /// As of [`Records::each`].
+    pub fn each_of<E: From<RecordError>>(
+        &self,
+        leaves: &[LeafKey],
+        mut wanted: impl FnMut(LeafKey, &Header<'_>) -> bool,
+        call: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let wanted = |leaf, header: &[u8]| Ok(wanted(leaf, &decode(leaf, header)?));
+        each_chosen(self.store(), leaves, |chunk| self.headers(chunk), wanted, call)
     }
 
     /// Records by their facets, a page of at most [`FOUND_RECORDS_MAX`], less when it is full by bytes.
@@ -204,19 +207,16 @@ impl Records {
             offset: page.offset,
         };
         let mut bytes = 0;
-        for (place, &leaf) in page.leaves.iter().enumerate() {
-            // One at a time: a body may be 16 MiB.
-            let read = self.read(&[leaf])?;
-            bytes += read
-                .iter()
-                .map(|record| record.body.bytes().map_or(0, <[u8]>::len))
-                .sum::<usize>();
-            found.records.extend(read);
-            if bytes > FOUND_BYTES_MAX && place + 1 < page.leaves.len() {
+        self.each(&page.leaves, |record| {
+            bytes += record.body.bytes().map_or(0, <[u8]>::len);
+            let leaf = record.leaf;
+            found.records.push(record);
+            if bytes > FOUND_BYTES_MAX && found.records.len() < page.leaves.len() {
                 (found.has_more, found.next, found.offset) = (true, Some(leaf), 0);
-                break;
+                return Ok::<_, RecordError>(ControlFlow::Break(()));
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(found)
     }
 
@@ -237,16 +237,32 @@ impl Records {
         Ok(self.store().facet_count(self.tenant.tenant_no, query, max)?)
     }
 
-    /// The leaves themselves, in the order given. Neighbours share a block.
+    /// The leaves themselves, in the order given. Those read lately are kept.
     pub fn headers(&self, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
-        headers_of(self.store(), Some(&self.ledger.inner.blocks), leaves)
+        let lately = &self.ledger.inner.lately;
+        let mut found = lately.find(leaves);
+        let missing: Vec<LeafKey> = leaves
+            .iter()
+            .zip(&found)
+            .filter_map(|(leaf, found)| found.is_none().then_some(*leaf))
+            .collect();
+        if !missing.is_empty() {
+            let mut read = headers(self.store(), &missing)?.into_iter();
+            for (leaf, found) in leaves.iter().zip(&mut found) {
+                if found.is_none() {
+                    let bytes = read.next().unwrap_or_default();
+                    lately.keep(*leaf, &bytes);
+                    *found = Some(bytes);
+                }
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// The tenant's first leaf that was recorded at that moment or later; of none, the end of the ledger that is
     /// written to.
     ///
-    /// Binary search, as `recorded_at` never runs backwards within a ledger. Of a tenant with several ledgers an earlier
-    /// one is looked at when the moment is before all of the later.
+    /// Of a tenant with several ledgers an earlier one is looked at when the moment is before all of the later.
     ///
     /// # Errors
     /// A leaf cannot be read.
@@ -254,26 +270,12 @@ impl Records {
         let mut found = LeafKey::new(self.tenant.ledger().row.ledger_no, 0);
         for epoch in self.tenant.epochs().iter().rev() {
             let ledger_no = epoch.row.ledger_no;
-            let (mut low, mut high) = (0, self.store().head_read(ledger_no)?.size.as_u64());
-            let size = high;
-            while low < high {
-                let middle = low + (high - low) / 2;
-                // Nobody asks for these blocks again: they would drive out those that are looked at.
-                let leaf = headers(self.store(), &[LeafKey::new(ledger_no, middle)])?
-                    .pop()
-                    .unwrap_or_default();
-                let header =
-                    Header::decode(&leaf).map_err(|source| RecordError::Header { leaf: middle, source })?;
-                if header.recorded_at < at {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
+            let size = self.store().head_read(ledger_no)?.size.as_u64();
+            let first = self.store().leaf_since(ledger_no, at)?;
+            if first < size || ledger_no == found.ledger_no() {
+                found = LeafKey::new(ledger_no, first);
             }
-            if low < size || ledger_no == found.ledger_no() {
-                found = LeafKey::new(ledger_no, low);
-            }
-            if low > 0 {
+            if first > 0 {
                 break;
             }
         }
@@ -307,6 +309,50 @@ pub fn run_of(store: &dyn Store, tenant_no: u32, id: &str) -> Result<Option<RunR
     Ok(store.run_find_by_trace(tenant_no, &store::TraceKey::parse(id))?)
 }
 
+/// [`Records::each`]; what is read is not kept.
+pub(crate) fn each<E: From<RecordError>>(
+    store: &dyn Store,
+    leaves: &[LeafKey],
+    call: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
+) -> Result<(), E> {
+    each_chosen(
+        store,
+        leaves,
+        |chunk| headers(store, chunk),
+        |_, _| Ok(true),
+        call,
+    )
+}
+
+fn each_chosen<E: From<RecordError>>(
+    store: &dyn Store,
+    leaves: &[LeafKey],
+    headers_of: impl Fn(&[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError>,
+    mut wanted: impl FnMut(LeafKey, &[u8]) -> Result<bool, RecordError>,
+    mut call: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
+) -> Result<(), E> {
+    for chunk in leaves.chunks(HEADERS_READ) {
+        let (mut chosen, mut headers) = (Vec::with_capacity(chunk.len()), Vec::new());
+        for (&leaf, header) in chunk.iter().zip(headers_of(chunk)?) {
+            if wanted(leaf, &header)? {
+                chosen.push(leaf);
+                headers.push(header);
+            }
+        }
+        let (mut headers, mut broke_off) = (headers.into_iter(), false);
+        crate::body::each_stored(store, &chosen, |leaf, body| {
+            let header = headers.next().unwrap_or_default();
+            let went_on = call(Record::of(leaf, header, body)?)?;
+            broke_off = went_on.is_break();
+            Ok::<_, E>(went_on)
+        })?;
+        if broke_off {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The records at the given leaves, in their order.
 pub(crate) fn read(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Record>, RecordError> {
     put_together(store, leaves, headers(store, leaves)?)
@@ -327,58 +373,25 @@ fn put_together(
         .collect()
 }
 
-/// The leaves themselves, in the order given. Neighbours share a block.
+/// The leaves themselves, in the order given.
 pub(crate) fn headers(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError> {
-    headers_of(store, None, leaves)
+    let found = store.leaves_get(leaves)?.into_iter();
+    let there = leaves.iter().zip(found).map(|(leaf, found)| {
+        found.ok_or_else(|| {
+            let missing = TreeError::Damaged {
+                ledger_no: leaf.ledger_no(),
+                leaf: leaf.leaf_index(),
+                reason: "the leaf is missing".to_owned(),
+            };
+            missing.into()
+        })
+    });
+    there.collect()
 }
 
-/// The same, of blocks that were unpacked lately where they are kept.
-fn headers_of(
-    store: &dyn Store,
-    kept: Option<&Blocks>,
-    leaves: &[LeafKey],
-) -> Result<Vec<Vec<u8>>, RecordError> {
-    let mut block: Option<Arc<Block>> = None;
-    let mut headers = Vec::with_capacity(leaves.len());
-    for &leaf in leaves {
-        let (ledger_no, index) = (leaf.ledger_no(), leaf.leaf_index());
-        let has = |block: &Option<Arc<Block>>| {
-            let leaf = block.as_ref().and_then(|block| block.leaf(ledger_no, index));
-            leaf.map(<[u8]>::to_vec)
-        };
-        let mut found = has(&block);
-        if found.is_none() {
-            block = kept.and_then(|kept| kept.find(ledger_no, index));
-            found = has(&block);
-        }
-        if found.is_none() {
-            block = unpacked(store, ledger_no, index)?.map(Arc::new);
-            found = has(&block);
-            if let (Some(kept), Some(block), true) = (kept, &block, found.is_some()) {
-                kept.keep(block);
-            }
-        }
-        headers.push(found.ok_or_else(|| TreeError::Damaged {
-            ledger_no,
-            leaf: index,
-            reason: "the leaf is missing".to_owned(),
-        })?);
-    }
-    Ok(headers)
-}
-
-/// The first block that ends behind a leaf.
-fn unpacked(store: &dyn Store, ledger_no: u32, index: u64) -> Result<Option<Block>, RecordError> {
-    let Some(found) = store.blocks_read(ledger_no, index, 1)?.into_iter().next() else {
-        return Ok(None);
-    };
-    match codec::Leaves::unpack(&found.leaves, found.count) {
-        Ok(leaves) => Ok(Some(Block::new(ledger_no, found.first, leaves))),
-        Err(error) => Err(TreeError::Damaged {
-            ledger_no,
-            leaf: found.first,
-            reason: error.to_string(),
-        }
-        .into()),
-    }
+fn decode(leaf: LeafKey, header: &[u8]) -> Result<Header<'_>, RecordError> {
+    Header::decode(header).map_err(|source| RecordError::Header {
+        leaf: leaf.leaf_index(),
+        source,
+    })
 }

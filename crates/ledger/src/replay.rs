@@ -162,6 +162,7 @@ impl From<KeyRefusal> for ReplayError {
         match refusal {
             KeyRefusal::Unknown | KeyRefusal::LeaseLost => Self::LeaseLost,
             KeyRefusal::Full => Self::Full,
+            KeyRefusal::Busy => Self::Store(OnceError::Unavailable(refusal.to_string())),
             KeyRefusal::Backend(error) => Self::Store(error),
         }
     }

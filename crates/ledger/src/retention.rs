@@ -436,7 +436,8 @@ fn prune(
     });
     let erasing = Erasing {
         rows: Vec::new(),
-        runs: Vec::new(),
+        run: None,
+        refolded: None,
         pruned: pruned.collect(),
     };
     let body = archived.encode();

@@ -39,13 +39,18 @@ pub enum RunAt {
     Archived,
 }
 
-/// Whether a run has a record at the leaf `as_of` or behind it.
+/// The leaf of the newest record of those that a run's row adds up; none: it is not there.
 ///
 /// # Errors
 /// The store cannot answer.
-pub fn run_changed_since(store: &dyn Store, run: &RunRow, as_of: LeafKey) -> Result<bool, RecordError> {
+pub fn run_newest_leaf(store: &dyn Store, run: &RunRow) -> Result<Option<LeafKey>, RecordError> {
     let newest = store.run_records(run.key, run.state.record_count.saturating_sub(1), 1)?;
-    Ok(newest.first().is_some_and(|row| row.leaf >= as_of))
+    Ok(newest.first().map(|row| row.leaf))
+}
+
+/// Whether a run has a record at the leaf `as_of` or behind it.
+fn run_changed_since(store: &dyn Store, run: &RunRow, as_of: LeafKey) -> Result<bool, RecordError> {
+    Ok(run_newest_leaf(store, run)?.is_some_and(|newest| newest >= as_of))
 }
 
 /// What a run was before the leaf `as_of`.
@@ -155,9 +160,8 @@ fn facts_of(
             }
             Body::Gone(Gone::Erased) => {
                 let kept = ErasedRecord {
-                    record_id: header.id,
-                    identity: None,
                     step_index: rows[place].step_index,
+                    ..ErasedRecord::unknown(header.id)
                 };
                 Facts::erased(header, &kept)
             }

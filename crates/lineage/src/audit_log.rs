@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use evidence::Timestamp;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// Why a record was not appended.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum AppendError {
     /// It is longer than a line may be.
     #[error("the record is {0} bytes long; a line has 64 MiB at most")]
     TooLong(usize),
+    /// It names a member that the log writes.
+    #[error("{0} is written by the log itself")]
+    Doubled(&'static str),
 }
 
 /// Which rows of which file were read (SPEC 9.2).
@@ -41,12 +45,40 @@ pub struct EvidenceRef {
 }
 
 /// What a function was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Params {
     /// YYYY-MM.
     pub period: String,
     /// One, or ALL.
     pub entity: String,
+}
+
+/// A run of a function whose result follows from its input (SPEC 9.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeterministicRun {
+    /// Which.
+    #[serde(rename = "fn")]
+    pub function: String,
+    /// What it read; appended before.
+    pub evidence_id: String,
+    /// SHA-256 of the artifact's bytes, hex.
+    pub output_hash: String,
+    /// What it was asked for.
+    pub params: Params,
+    /// What it wrote.
+    pub artifact: Option<String>,
+    /// Its own id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The rows that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_ids: Option<Vec<String>>,
+    /// When it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<Timestamp>,
+    /// A hash of the code that ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_hash: Option<String>,
 }
 
 /// A record of a log.
@@ -56,19 +88,23 @@ pub enum Record {
     /// Rows of a file were read.
     Evidence(EvidenceRef),
     /// A function ran.
-    Deterministic {
-        /// Which.
-        #[serde(rename = "fn")]
-        function: String,
-        /// What it read; appended before.
-        evidence_id: String,
-        /// SHA-256 of the artifact's bytes, hex.
-        output_hash: String,
-        /// What it was asked for.
-        params: Params,
-        /// What it wrote.
-        artifact: Option<String>,
-    },
+    Deterministic(DeterministicRun),
+    /// A model wrote something: `kind`, `artifact`, and whatever the writer adds.
+    AiOutput(Map<String, Value>),
+    /// What a model took: `kind`, `tokens`, `cost_usd`, and whatever the writer adds.
+    AiMetrics(Map<String, Value>),
+}
+
+impl Record {
+    /// A member that the log writes itself, which the writer has added.
+    fn doubled(&self) -> Option<&'static str> {
+        match self {
+            Self::Evidence(_) | Self::Deterministic(_) => None,
+            Self::AiOutput(fields) | Self::AiMetrics(fields) => {
+                ["ts", "type"].into_iter().find(|name| fields.contains_key(*name))
+            }
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -121,6 +157,9 @@ impl AuditLog {
     /// # Errors
     /// [`AppendError`].
     pub fn append(&mut self, record: &Record, at: Timestamp) -> Result<(), AppendError> {
+        if let Some(name) = record.doubled() {
+            return Err(AppendError::Doubled(name));
+        }
         let mut line = serde_json::to_vec(&Line { ts: at, record }).map_err(io::Error::other)?;
         line.push(b'\n');
         if line.len() > crate::lines::LINE_BYTES_MAX {
@@ -162,7 +201,7 @@ mod tests {
             hash: None,
         });
         log.append(&evidence, at).unwrap();
-        let deterministic = Record::Deterministic {
+        let deterministic = Record::Deterministic(DeterministicRun {
             function: "f".into(),
             evidence_id: "ev-1".into(),
             output_hash: "00".into(),
@@ -170,8 +209,8 @@ mod tests {
                 period: "2026-01".into(),
                 entity: "ALL".into(),
             },
-            artifact: None,
-        };
+            ..DeterministicRun::default()
+        });
         log.append(&deterministic, at).unwrap();
         log.sync().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -185,5 +224,58 @@ mod tests {
         );
         std::os::unix::fs::symlink(&path, folder.path().join("audit_x.jsonl")).unwrap();
         assert!(AuditLog::open(folder.path(), "x").is_err());
+    }
+
+    #[test]
+    fn each_type_is_written_with_its_fields_and_read_as_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = AuditLog::open(folder.path(), "r").unwrap();
+        let at = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
+        let run = DeterministicRun {
+            function: "f".into(),
+            evidence_id: "ev-1".into(),
+            output_hash: "00".into(),
+            id: Some("d1".into()),
+            row_ids: Some(vec!["a".into()]),
+            timestamp: Some(at),
+            code_hash: Some("c".into()),
+            ..DeterministicRun::default()
+        };
+        let fields = |json: Value| json.as_object().unwrap().clone();
+        let output = fields(serde_json::json!({ "kind": "flux", "artifact": "a.json", "mine": [1] }));
+        let metrics = fields(serde_json::json!({ "kind": "flux", "tokens": 5, "cost_usd": 0.1 }));
+        for record in [
+            Record::Deterministic(run),
+            Record::AiOutput(output),
+            Record::AiMetrics(metrics),
+        ] {
+            log.append(&record, at).unwrap();
+        }
+        for name in ["ts", "type"] {
+            let doubled = Record::AiMetrics(fields(serde_json::json!({ name: "mine" })));
+            let refused = log.append(&doubled, at).unwrap_err();
+            assert!(matches!(refused, AppendError::Doubled(_)), "{refused}");
+        }
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                serde_json::json!({ "ts": "2026-01-01T00:00:00.000000Z", "type": "deterministic", "fn": "f", "evidence_id": "ev-1",
+                    "output_hash": "00", "params": { "period": "", "entity": "" }, "artifact": null, "id": "d1", "row_ids": ["a"],
+                    "timestamp": "2026-01-01T00:00:00.000000Z", "code_hash": "c" }),
+                serde_json::json!({ "ts": "2026-01-01T00:00:00.000000Z", "type": "ai_output", "kind": "flux", "artifact": "a.json",
+                    "mine": [1] }),
+                serde_json::json!({ "ts": "2026-01-01T00:00:00.000000Z", "type": "ai_metrics", "kind": "flux", "tokens": 5,
+                    "cost_usd": 0.1 }),
+            ]
+        );
+        let read = |line: &str| format!("{:?}", crate::LineType::read(line.as_bytes()).unwrap());
+        let types: Vec<String> = text.lines().map(read).collect();
+        assert!(types[0].starts_with("Deterministic"), "{types:?}");
+        assert_eq!(types[1..], ["AiOutput", "AiMetrics"]);
     }
 }

@@ -85,6 +85,8 @@ pub struct EvidenceSeen {
     pub count: u64,
     /// Of what kind its ids are.
     pub rows: RowIds,
+    /// Evidence lines before it that are gone.
+    gone_before: u64,
 }
 
 /// The last deterministic record of a function.
@@ -102,6 +104,45 @@ pub struct DeterministicSeen {
     pub output_hash: Option<String>,
     /// What it wrote.
     pub artifact: Option<String>,
+    /// Deterministic lines before it that are gone.
+    gone_before: u64,
+}
+
+/// Lines of one type that stand in the log for what is gone: nobody can tell any more of which function or id each was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoneLines {
+    /// All of them.
+    pub count: u64,
+    /// Those that were erased; the others are archived or missing.
+    pub erased: u64,
+}
+
+impl GoneLines {
+    fn take(&mut self, erased: bool) {
+        self.count += 1;
+        self.erased += u64::from(erased);
+    }
+
+    /// What is said of `what` (deterministic, evidence) when those behind the line that counts may be of the same `name`;
+    /// none: nothing is gone behind it.
+    fn later(self, before: u64, what: &str, name: &str) -> Option<String> {
+        let later = self.count.saturating_sub(before);
+        let how = if self.erased == self.count {
+            "erased"
+        } else {
+            "erased, archived or missing"
+        };
+        (later > 0).then(|| newest_may_be_gone(&later.to_string(), what, how, name))
+    }
+}
+
+/// What is said where `later` records of a type are gone behind the one that is used: that one may not be the newest.
+pub fn newest_may_be_gone(later: &str, what: &str, how: &str, name: &str) -> String {
+    let which = if what == "evidence" { "ids" } else { "functions" };
+    format!(
+        "{later} later {what} records are {how}, of which {which} nobody knows any more: the newest of {} may be among them",
+        shown(name)
+    )
 }
 
 /// What a log holds.
@@ -119,6 +160,12 @@ pub struct Index {
     pub malformed_count: u64,
     /// Lines of unknown types.
     pub other: u64,
+    /// Lines of functions that are gone.
+    pub gone_deterministic: GoneLines,
+    /// Lines of evidence that are gone.
+    pub gone_evidence: GoneLines,
+    /// Lines of models that are gone.
+    pub gone_other: u64,
 }
 
 impl Index {
@@ -132,6 +179,18 @@ impl Index {
         self.evidence.get(id)
     }
 
+    /// What is to be said where a later record of a function may be gone, also when none of it is left.
+    pub fn gone_behind_function(&self, name: &str) -> Option<String> {
+        let before = self.function(name).map_or(0, |seen| seen.gone_before);
+        self.gone_deterministic.later(before, "deterministic", name)
+    }
+
+    /// The same of evidence.
+    pub fn gone_behind_evidence(&self, id: &str) -> Option<String> {
+        let before = self.evidence(id).map_or(0, |seen| seen.gone_before);
+        self.gone_evidence.later(before, "evidence", id)
+    }
+
     fn take(&mut self, line: u64, at: (u64, usize), read: LineType<'_>) -> Result<(), LogError> {
         match read {
             LineType::Evidence { id, rows } => {
@@ -141,6 +200,7 @@ impl Index {
                     bytes: at.1,
                     count: 1,
                     rows,
+                    gone_before: self.gone_evidence.count,
                 };
                 if let Some(known) = self.evidence.get_mut(&*id) {
                     *known = EvidenceSeen {
@@ -167,6 +227,7 @@ impl Index {
                     evidence_id: evidence_id.map(Into::into),
                     output_hash: output_hash.map(Into::into),
                     artifact: artifact.map(Into::into),
+                    gone_before: self.gone_deterministic.count,
                 };
                 let many = self.functions.len();
                 if let Some(known) = place.and_then(|place| self.functions.get_mut(place)) {
@@ -180,6 +241,11 @@ impl Index {
                 }
             }
             LineType::AiOutput | LineType::AiMetrics => {}
+            LineType::Gone { line_type, erased } => match &*line_type {
+                "deterministic" => self.gone_deterministic.take(erased),
+                "evidence" => self.gone_evidence.take(erased),
+                _ => self.gone_other += 1,
+            },
             LineType::Other(_) => self.other += 1,
         }
         Ok(())

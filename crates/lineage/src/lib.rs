@@ -28,9 +28,11 @@ mod suggest;
 mod verify;
 mod write;
 
-pub use audit_log::{AppendError, AuditLog, EvidenceRef, Params, Record};
+pub use audit_log::{AppendError, AuditLog, DeterministicRun, EvidenceRef, Params, Record};
 pub use file::{OpenError, SourceFile, hash_file};
-pub use index::{DeterministicSeen, Evidence, EvidenceSeen, Index, LogError, RowIds, scan};
+pub use index::{
+    DeterministicSeen, Evidence, EvidenceSeen, GoneLines, Index, LogError, RowIds, newest_may_be_gone, scan,
+};
 pub use key::{Found, known_key};
 pub use line::{LineType, Numbered};
 pub use lines::{Lines, RawLine};

@@ -18,6 +18,7 @@ pub(crate) enum Field<'a> {
     Absent,
     Null,
     Text(Cow<'a, str>),
+    True,
     Other,
 }
 
@@ -29,6 +30,10 @@ impl Field<'_> {
         }
     }
 }
+
+/// The type of a line that stands for one that is gone, as the ledger writes it (docs/lineage.md, "Back out of the
+/// ledger").
+const GONE: &str = "deponent.gone";
 
 /// Every line type's fields.
 #[derive(Debug, Deserialize)]
@@ -49,6 +54,10 @@ pub(crate) struct Any<'a> {
     output_hash: Field<'a>,
     #[serde(borrow, default)]
     artifact: Field<'a>,
+    #[serde(borrow, default, rename = "line_type")]
+    gone_type: Field<'a>,
+    #[serde(borrow, default)]
+    erased: Field<'a>,
 }
 
 /// What a line is.
@@ -76,6 +85,13 @@ pub enum LineType<'a> {
     AiOutput,
     /// What a model took.
     AiMetrics,
+    /// What stands in an exported log for a line whose record's body is not there any more.
+    Gone {
+        /// Of which type it was.
+        line_type: Cow<'a, str>,
+        /// It was erased; else it is archived, or missing.
+        erased: bool,
+    },
     /// Another program's.
     Other(Cow<'a, str>),
 }
@@ -103,7 +119,7 @@ impl<'a> LineType<'a> {
         let line_type = match any.line_type {
             Field::Text(text) => text,
             Field::Absent | Field::Null => return Err("has no type".to_owned()),
-            Field::Other => return Err("type is no text".to_owned()),
+            Field::True | Field::Other => return Err("type is no text".to_owned()),
         };
         Ok(match &*line_type {
             "evidence" => match any.id {
@@ -124,6 +140,13 @@ impl<'a> LineType<'a> {
             },
             "ai_output" => Self::AiOutput,
             "ai_metrics" => Self::AiMetrics,
+            GONE => Self::Gone {
+                line_type: match any.gone_type {
+                    Field::Text(text) => text,
+                    _ => return Err(format!("{GONE} without line_type")),
+                },
+                erased: any.erased == Field::True,
+            },
             _ => Self::Other(line_type),
         })
     }
@@ -133,7 +156,7 @@ fn optional<'a>(name: &str, field: Field<'a>) -> Result<Option<Cow<'a, str>>, St
     match field {
         Field::Text(text) => Ok(Some(text)),
         Field::Absent | Field::Null => Ok(None),
-        Field::Other => Err(format!("{name} is neither a text nor null")),
+        Field::True | Field::Other => Err(format!("{name} is neither a text nor null")),
     }
 }
 
@@ -158,8 +181,8 @@ impl<'de> Visitor<'de> for FieldVisitor {
         Ok(Field::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Field::Other)
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(if value { Field::True } else { Field::Other })
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
@@ -290,6 +313,10 @@ mod tests {
             (
                 r#"{"type":"deterministic","fn":null}"#,
                 "deterministic without fn",
+            ),
+            (
+                r#"{"type":"deponent.gone","line_type":7}"#,
+                "deponent.gone without line_type",
             ),
             (
                 r#"{"type":"deterministic","fn":"a","evidence_id":{"x":[1]}}"#,

@@ -50,6 +50,8 @@ pub enum FindingKind {
     ArtifactMissing,
     /// Strictly: the artifact is another than then.
     ArtifactChanged,
+    /// Strictly: records behind the one that counts are gone, and the newest may be among them.
+    NewestMayBeGone,
 }
 
 /// Something wrong.
@@ -210,6 +212,7 @@ pub fn and_list(words: &[String]) -> String {
 
 struct Judge<'a> {
     index: &'a Index,
+    strict: bool,
     findings: Vec<Finding>,
     notes: Vec<String>,
 }
@@ -225,6 +228,15 @@ impl Judge<'_> {
         });
     }
 
+    /// What counts may not be the newest: noted, and strictly a finding.
+    fn gone(&mut self, gone: Option<String>, of: &DeterministicSeen) {
+        let Some(gone) = gone else { return };
+        self.notes.push(format!("{}: {gone}", of.function));
+        if self.strict {
+            self.find(FindingKind::NewestMayBeGone, of, gone);
+        }
+    }
+
     /// Looks at a function's record; its evidence, if it is there.
     fn function(&mut self, of: &DeterministicSeen, required: bool) -> Option<EvidenceSeen> {
         if of.count > 1 {
@@ -233,6 +245,7 @@ impl Judge<'_> {
                 of.function, of.count, of.line
             ));
         }
+        self.gone(self.index.gone_behind_function(&of.function), of);
         let Some(id) = &of.evidence_id else {
             let message = format!("deterministic record of line {} names no evidence", of.line);
             if required {
@@ -245,8 +258,12 @@ impl Judge<'_> {
         let Some(evidence) = self.index.evidence(id).copied() else {
             let message = format!("evidence {id}, named in line {}, is not in the log", of.line);
             self.find(FindingKind::MissingEvidence, of, message);
+            let gone = self.index.gone_behind_evidence(id);
+            self.notes
+                .extend(gone.map(|gone| format!("{}: {gone}", of.function)));
             return None;
         };
+        self.gone(self.index.gone_behind_evidence(id), of);
         if evidence.count > 1 {
             self.notes.push(format!(
                 "{}: evidence {id} was written {} times, that of line {} counts",
@@ -289,6 +306,7 @@ pub fn verify(
     let index = scan(log, progress)?;
     let mut judge = Judge {
         index: &index,
+        strict,
         findings: Vec::new(),
         notes: Vec::new(),
     };
@@ -315,15 +333,18 @@ pub fn verify(
         Ok::<(), LogError>(())
     };
     for name in required.iter().filter(|_| index.lines > 0) {
-        match index.function(name) {
-            Some(of) => statuses(&mut judge, of, true)?,
-            None => judge.findings.push(Finding {
+        if let Some(of) = index.function(name) {
+            statuses(&mut judge, of, true)?;
+        } else {
+            let gone = index.gone_behind_function(name);
+            judge.notes.extend(gone.map(|gone| format!("{name}: {gone}")));
+            judge.findings.push(Finding {
                 kind: FindingKind::MissingDeterministic,
                 function: Some(name.clone()),
                 line: None,
                 evidence_id: None,
                 message: "no deterministic record".to_owned(),
-            }),
+            });
         }
     }
     for of in index
@@ -344,6 +365,12 @@ pub fn verify(
         judge
             .notes
             .push(format!("{} lines of other types were passed over", index.other));
+    }
+    let gone = index.gone_deterministic.count + index.gone_evidence.count + index.gone_other;
+    if gone > 0 {
+        judge
+            .notes
+            .push(format!("{gone} lines stand for records whose bodies are gone"));
     }
     if !log.is_unchanged() {
         return Err(LogError::Changed);

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::ApiError;
 use crate::access::{Access, Levels, Policies};
+use crate::api::lineage::LOGS_MAX;
 use crate::body::Budget;
 use crate::ids;
 use crate::metrics::RequestCounts;
@@ -108,6 +109,8 @@ pub struct Shared {
     /// Large jobs are judged, and their evidence gathered, one at a time: that takes several times what they say. Who
     /// holds a job waits for it, so it is none that who waits for a job may hold.
     pub(crate) large_audits: Arc<Semaphore>,
+    /// Audit logs that are read as streams.
+    pub(crate) lineage_logs: Arc<Semaphore>,
     pub(crate) requests: Arc<RequestCounts>,
 }
 
@@ -155,6 +158,7 @@ impl App {
             budget: Budget::new(limits.bodies_in_flight_bytes_max),
             large_bodies: Arc::new(Semaphore::new(1)),
             large_audits: Arc::new(Semaphore::new(1)),
+            lineage_logs: Arc::new(Semaphore::new(LOGS_MAX)),
             requests: Arc::default(),
         }))
     }

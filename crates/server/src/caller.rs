@@ -171,10 +171,10 @@ impl Caller {
                         let caller = Self::new(operation, tenant, principal, "user", &user.roles);
                         if first {
                             let detail = detail(parts, operation);
-                            let role = user.roles.first().copied();
+                            let roles = Arc::clone(&caller.roles);
                             app.access
                                 .recorder
-                                .signed_in(&caller.tenant, caller.who(), role, detail, at);
+                                .signed_in(&caller.tenant, caller.who(), roles, detail, at);
                         }
                         return Ok(caller);
                     }

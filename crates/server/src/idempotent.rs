@@ -80,6 +80,7 @@ impl From<KeyRefusal> for ApiError {
             KeyRefusal::Unknown => Self::not_found(),
             KeyRefusal::LeaseLost => Self::conflict("lease_lost", message),
             KeyRefusal::Full => full(message),
+            KeyRefusal::Busy => Self::unavailable("busy", message),
             KeyRefusal::Backend(error) => error.into(),
         }
     }
@@ -113,10 +114,10 @@ async fn done(
     next: Next,
 ) -> Result<Response, ApiError> {
     let given = key_of(request.headers())?;
-    // What cannot be kept afterwards is not done: also not when the operator lets outages pass.
-    app.once.vault().ready()?;
     let (parts, body) = request.into_parts();
     let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
+    // What cannot be kept afterwards is not done: also not when the operator lets outages pass.
+    app.once.vault().ready()?;
     let (bytes, target) = (
         held.bytes.clone(),
         parts.uri.path_and_query().map(ToString::to_string),
@@ -134,7 +135,47 @@ async fn done(
         label: None,
         ttl_secs: TTL_SECS_DEFAULT,
     };
-    let request = Request::from_parts(parts, Body::from(bytes));
+    let asked = Asked {
+        caller: caller.clone(),
+        operation: operation.name,
+        given,
+        key,
+        hash,
+        hold,
+    };
+    let (app, request) = (app.clone(), Request::from_parts(parts, Body::from(bytes)));
+    // The key is claimed in there too: whoever claims it gives it back, though nobody waits for the answer any more.
+    to_its_end(async move { answered(&app, asked, check, request, next).await }).await
+}
+
+/// A request and its key.
+struct Asked {
+    caller: Caller,
+    operation: &'static str,
+    given: String,
+    key: OnceKey,
+    /// Of target and body.
+    hash: [u8; 32],
+    /// The body's part of what may be in memory.
+    hold: body::Hold,
+}
+
+/// Claims the key, and does the request or says why not.
+async fn answered(
+    app: &App,
+    asked: Asked,
+    check: Check,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let Asked {
+        caller,
+        operation,
+        given,
+        key,
+        hash,
+        hold,
+    } = asked;
     // The lease begins now and not with the first byte of a body that came slowly.
     let at = (app.clock)();
     let lease = match app.once.check(&key, check, at).await {
@@ -172,23 +213,19 @@ async fn done(
             });
         }
         Err(KeyRefusal::Backend(error)) => {
-            passed(app, caller, error, operation.name, &given, &hash, at).await?;
+            passed(app, &caller, error, operation, &given, &hash, at).await?;
             return Ok(next.run(request).await);
         }
         Err(refusal) => return Err(refusal.into()),
     };
-    let app = app.clone();
-    to_its_end(async move {
-        let done = async {
-            // On a task of its own: a handler that panics has an answer too.
-            let answered = to_its_end(async move { Ok(next.run(request).await) }).await;
-            drop(hold);
-            let response = answered.unwrap_or_else(IntoResponse::into_response);
-            settled(&app, &key, lease, operation.name, response).await
-        };
-        Ok(app.once.holding(&key, lease, app.clock, done).await)
-    })
-    .await
+    let done = async {
+        // On a task of its own: a handler that panics has an answer too.
+        let answered = to_its_end(async move { Ok(next.run(request).await) }).await;
+        drop(hold);
+        let response = answered.unwrap_or_else(IntoResponse::into_response);
+        settled(app, &key, lease, operation, response).await
+    };
+    Ok(app.once.holding(&key, lease, app.clock, done).await)
 }
 
 /// Lets something pass though the store cannot answer, if the operator has said so; puts it on record, or refuses.
@@ -246,16 +283,13 @@ async fn settled(
     response: Response,
 ) -> Response {
     let code = response.extensions().get::<ProblemCode>().map(|code| code.0);
-    let (response, label, payload) = match outcome_of(response.status(), code) {
+    let (response, end) = match outcome_of(response.status(), code) {
         Outcome::Refused => {
             let why = format!("answered {}", response.status());
-            if let Err(refusal) = app.once.fail(key, lease, &why, (app.clock)()).await {
-                tracing::warn!(%refusal, "a key could not be given back");
-            }
-            return response;
+            (response, End::Refused(why))
         }
         // Were the key given back, a repetition would do it a second time.
-        Outcome::Unknown => (response, Some(UNKNOWN_LABEL), None),
+        Outcome::Unknown => (response, End::Done(Some(UNKNOWN_LABEL), None)),
         Outcome::Done => {
             let (response, kept) = kept(operation, response).await;
             let sealed = kept.and_then(|kept| match app.once.vault().seal(key, kept) {
@@ -265,55 +299,59 @@ async fn settled(
                     None
                 }
             });
-            (response, None, sealed)
+            (response, End::Done(None, sealed))
         }
     };
-    complete(app, key, lease, label, payload).await;
+    ended(app, key, lease, end).await;
     // It is done, whatever becomes of the key: the client is told so.
     response
 }
 
-/// Completes the key. When the store cannot answer, it is tried again beside the answer for as long as the lease may
-/// hold: after that the repetition of what is done would be done.
-async fn complete(
-    app: &App,
-    key: &OnceKey,
-    lease: Lease,
-    label: Option<&'static str>,
-    payload: Option<Vec<u8>>,
-) {
+/// What becomes of a key.
+enum End {
+    /// Completed: the word, and the answer that is kept.
+    Done(Option<&'static str>, Option<Vec<u8>>),
+    /// Given back, and why.
+    Refused(String),
+}
+
+/// Ends the key. When the store cannot answer, it is tried again beside the answer for as long as the lease may hold:
+/// after that the repetition of what is done would be done.
+async fn ended(app: &App, key: &OnceKey, lease: Lease, end: End) {
     let mut tries = app.once.tries();
-    if !completed(app, key, lease, label, payload.clone()).await {
+    if !tried(app, key, lease, &end).await {
         let (app, key) = (app.clone(), key.clone());
         aside(async move {
             while tries.next().await {
-                if completed(&app, &key, lease, label, payload.clone()).await {
+                if tried(&app, &key, lease, &end).await {
                     return;
                 }
             }
-            tracing::error!(operation = "complete", "a key could not be completed");
+            tracing::error!("a key could not be ended");
         });
     }
 }
 
 /// One try; `false`: another may succeed.
-async fn completed(
-    app: &App,
-    key: &OnceKey,
-    lease: Lease,
-    label: Option<&'static str>,
-    payload: Option<Vec<u8>>,
-) -> bool {
-    let label = label.map(str::to_owned);
-    let done = app.once.complete(key, lease, label, None, payload, (app.clock)());
-    match done.await {
+async fn tried(app: &App, key: &OnceKey, lease: Lease, end: &End) -> bool {
+    let at = (app.clock)();
+    let done = match end {
+        End::Done(label, payload) => {
+            let label = label.map(str::to_owned);
+            app.once
+                .complete(key, lease, label, None, payload.clone(), at)
+                .await
+        }
+        End::Refused(why) => app.once.fail(key, lease, why, at).await,
+    };
+    match done {
         Ok(_) => true,
         Err(KeyRefusal::Backend(error @ OnceError::Unavailable(_))) => {
-            tracing::warn!(%error, "a key could not be completed yet");
+            tracing::warn!(%error, "a key could not be ended yet");
             false
         }
         Err(refusal) => {
-            tracing::warn!(%refusal, "an answer could not be kept");
+            tracing::warn!(%refusal, "an answer could not be kept, or a key given back");
             true
         }
     }

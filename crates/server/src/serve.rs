@@ -19,7 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use ledger::SubmitError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -131,10 +131,29 @@ pub async fn serve(
             tracing::error!(error = %one.error, "what was noted about callers of a tenant could not be written");
         }
         app.ledger.close();
+        if !app.once.settle() {
+            tracing::warn!("some idempotency keys of the last requests may not be on disk");
+        }
     })
     .await
     .map_err(io::Error::other)?;
     Ok(())
+}
+
+/// Cuts a connection off, with all that it holds. In the extensions of its requests.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cut(Arc<Notify>);
+
+impl Cut {
+    /// Whoever is at the other end gets no more, of this request or another.
+    pub(crate) fn cut(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits until it is cut.
+    pub(crate) async fn wait(&self) {
+        self.0.notified().await;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -262,8 +281,11 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let begun = Arc::new(AtomicBool::new(begun));
     let (seen, service) = (Arc::clone(&begun), TowerToHyperService::new(service));
-    let service = service_fn(move |request| {
+    let cut = Cut::default();
+    let cutting = cut.clone();
+    let service = service_fn(move |mut request: hyper::Request<_>| {
         seen.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(cutting.clone());
         service.call(request)
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -275,6 +297,10 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             () = stop.wait() => {
                 connection.as_mut().graceful_shutdown();
                 break connection.await;
+            }
+            () = cut.wait() => {
+                tracing::debug!("a connection was cut off: its peer does not read");
+                return;
             }
             () = silence.as_mut(), if listening => {
                 listening = false;
@@ -302,5 +328,58 @@ async fn first_bytes(stream: &TcpStream) {
             }
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Extension;
+    use axum::body::{Body, Bytes};
+    use axum::routing::get;
+    use futures_util::stream;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Says when it is dropped.
+    struct Held(Arc<AtomicBool>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_lets_go_of_what_its_peer_does_not_read() {
+        let let_go = Arc::new(AtomicBool::new(false));
+        let held = Arc::clone(&let_go);
+        let endless = move |Extension(cut): Extension<Cut>| {
+            let held = Held(Arc::clone(&held));
+            async move {
+                // Nobody reads, so that the second page is not asked for.
+                let pages = stream::unfold(held, move |held| {
+                    cut.cut();
+                    let page = Bytes::from(vec![b'x'; 1024 * 1024]);
+                    std::future::ready(Some((Ok::<_, io::Error>(page), held)))
+                });
+                Body::from_stream(pages)
+            }
+        };
+        let service = Router::new().route("/", get(endless));
+        let (_stop, stopped) = Stop::new();
+        let (mut client, server) = tokio::io::duplex(1024);
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let builder = builder(Protocol::Http);
+        timeout(
+            Duration::from_secs(20),
+            requests(server, &builder, service, true, stopped),
+        )
+        .await
+        .unwrap();
+        assert!(let_go.load(Ordering::Relaxed));
     }
 }

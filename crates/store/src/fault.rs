@@ -279,6 +279,8 @@ impl Store for FaultStore {
         fn checkpoint_newest(ledger_no: u32) -> Option<CheckpointRow>;
         fn checkpoints_read(ledger_no: u32, from: TreeSize, limit: u32) -> Vec<CheckpointRow>;
         fn blocks_read(ledger_no: u32, first: u64, limit: u32) -> Vec<LeafBlock>;
+        fn leaves_get(leaves: &[LeafKey]) -> Vec<Option<Vec<u8>>>;
+        fn leaf_since(ledger_no: u32, at: Timestamp) -> u64;
         fn nodes_read(ledger_no: u32, level: u8, first: u64, limit: u32) -> Vec<Hash>;
         fn bodies_visit(
             ledger_no: u32,

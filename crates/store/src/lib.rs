@@ -116,6 +116,13 @@ pub trait Store: Send + Sync + 'static {
     /// Blocks from the one that holds leaf `first` on, at most `limit`.
     fn blocks_read(&self, ledger_no: u32, first: u64, limit: u32) -> Result<Vec<LeafBlock>, StoreError>;
 
+    /// The given leaves as they were hashed, in their order; `None` where there is none. What is read and unpacked for
+    /// one is some neighbours of it, and not its whole block.
+    fn leaves_get(&self, leaves: &[LeafKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// The index of a ledger's first leaf that was recorded at that moment or later; of none, the ledger's size.
+    fn leaf_since(&self, ledger_no: u32, at: evidence::Timestamp) -> Result<u64, StoreError>;
+
     /// Node roots of a tile level from `first` on, in order without gap, at most `limit`.
     fn nodes_read(&self, ledger_no: u32, level: u8, first: u64, limit: u32) -> Result<Vec<Hash>, StoreError>;
 

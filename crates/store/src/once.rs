@@ -41,7 +41,8 @@ pub const SWEPT_AT_ONCE: u32 = 1_000;
 pub enum OnceSpace {
     /// Keys that callers check themselves (SPEC 8.1).
     Key,
-    /// Answers to requests with an `Idempotency-Key` (SPEC 8.2).
+    /// Answers to requests with an `Idempotency-Key` (SPEC 8.2). A process that dies loses none that was completed;
+    /// power loss may take those of the last second ([`OnceStore::sync`]).
     Answer,
     /// Outputs of steps (SPEC 8.3).
     Output,
@@ -243,6 +244,8 @@ pub enum OnceSaid {
     Unknown,
     /// The tenant has [`ENTRIES_PER_TENANT_MAX`] keys.
     Full,
+    /// Too many are held at once.
+    Busy,
     /// It is not there now.
     Deleted,
 }
@@ -269,14 +272,32 @@ pub enum OnceError {
     Lost,
 }
 
+impl OnceAct {
+    /// Whether it may be durable a moment later than it is done.
+    pub(crate) const fn may_wait(&self, space: OnceSpace) -> bool {
+        matches!(space, OnceSpace::Answer) && !matches!(self, Self::Forget { .. })
+    }
+}
+
 /// Keeps entries. Whoever has it is its only user: [`OnceStore::apply`] is one transaction or one round trip.
 pub trait OnceStore: Send {
     /// Does what is asked, in order, each seeing what came before it. When this returns, all of it is as durable as
-    /// the backend makes things. One that fails fails alone, where the backend can tell.
+    /// the backend makes things; answers ([`OnceSpace::Answer`]) may be so after [`OnceStore::sync`] only. One that
+    /// fails fails alone, where the backend can tell.
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>>;
 
     /// Takes away entries whose time is over, at most [`SWEPT_AT_ONCE`]; says how many.
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError>;
+
+    /// Whether something is done that power loss would undo.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
+    /// Makes durable what is not yet.
+    fn sync(&mut self) -> Result<(), OnceError> {
+        Ok(())
+    }
 }
 
 /// Whether two requests are others: both hashes are there and differ.

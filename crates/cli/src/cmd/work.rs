@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,6 +12,8 @@ use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::Told;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+
+use crate::output;
 
 /// Exit code of a command that is told a second time to stop, as of any that Ctrl-C ends.
 const EXIT_SIGNAL: i32 = 130;
@@ -25,15 +28,35 @@ pub(crate) enum Unit {
     Leaves,
 }
 
-/// Asks for long work, with a bar on a terminal. The first Ctrl-C calls it off, and its answer is still waited for; a
-/// second one ends the command at once, and what serves the folder goes on.
-pub(crate) fn ask(options: Options, request: AdminRequest, unit: Unit) -> Result<AdminAnswer> {
+/// What the first Ctrl-C sets; a second one ends the command at once.
+pub(crate) fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first one finds the flag unset, and sets it.
         flag::register_conditional_shutdown(signal, EXIT_SIGNAL, Arc::clone(&stop))?;
         flag::register(signal, Arc::clone(&stop))?;
     }
+    Ok(stop)
+}
+
+/// Says `what` on stderr once the first Ctrl-C came: who waits for bytes sees the flag only with the next of them.
+pub(crate) fn tell_when_stopped(stop: &Arc<AtomicBool>, what: &'static str) {
+    /// As soon as somebody who typed it looks.
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    let stop = Arc::clone(stop);
+    // It ends with the program.
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        output::note(format_args!("deponent: {what}"));
+    });
+}
+
+/// Asks for long work, with a bar on a terminal. The first Ctrl-C calls it off, and its answer is still waited for; a
+/// second one ends the command at once, and what serves the folder goes on.
+pub(crate) fn ask(options: Options, request: AdminRequest, unit: Unit) -> Result<AdminAnswer> {
+    let stop = stop_on_signal()?;
     let bar = ProgressBar::new(0);
     let template = match unit {
         Unit::Bytes => "{bar:40} {bytes}/{total_bytes}, {eta} left  {msg}",

@@ -24,13 +24,13 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// The example's files, in a folder of their own.
-fn close() -> tempfile::TempDir {
+pub(crate) fn close() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy(&example().join("data"), &folder.path().join("data"));
     folder
 }
 
-fn deponent(folder: &Path, args: &str) -> Output {
+pub(crate) fn deponent(folder: &Path, args: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_deponent"))
         .args(args.split(' '))
         .env_clear()
@@ -248,7 +248,7 @@ fn bodies(server: &Served, run: &str) -> Vec<serde_json::Value> {
 }
 
 /// Lines as people's programs write them.
-const UNTIDY: &str = concat!(
+pub(crate) const UNTIDY: &str = concat!(
     "{\"type\":\"evidence\",\"id\":\"ev-1\",\"input_row_ids\":[1,\"E1|A1\",\"ada@example.com\"],\"uri\":null,\"colour\":\"red\",\"ts\":\"yesterday\"}\n",
     "{\"type\":\"evidence\",\"id\":\"ev-2\",\"evidence_type\":null,\"input_row_ids\":\"all\",\"run_id\":\"its own\"}\n",
     "{\"type\":\"deterministic\",\"function_name\":\"f\",\"evidence_id\":\"ev-1\",\"params\":[1.50],\"row_ids\":7,\"reviewed_at\":\"ada@example.com\"}\n",

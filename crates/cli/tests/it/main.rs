@@ -6,6 +6,7 @@ mod commands;
 mod gate;
 mod judge;
 mod lineage;
+mod lineage_export;
 mod manifests;
 mod replay;
 mod served;

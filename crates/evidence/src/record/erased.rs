@@ -7,11 +7,11 @@
 
 use super::run_started::RunStartedFacts;
 use super::trace_ended::TraceEndedFacts;
-use super::{ErasedRecord, Facts};
-use crate::{Header, Identity, Kind, Timestamp};
+use super::{ErasedIncident, ErasedRecord, Facts};
+use crate::{Header, Identity, Kind, RecordId, Timestamp};
 
 /// What an erased record says to projections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErasedFacts {
     /// What it is.
     pub kind: Kind,
@@ -19,6 +19,8 @@ pub struct ErasedFacts {
     pub occurred_at: Timestamp,
     /// Of a step that was given its index.
     pub step_index: Option<u32>,
+    /// Of an incident's event.
+    pub incident: Option<ErasedIncident>,
 }
 
 impl Facts {
@@ -31,6 +33,7 @@ impl Facts {
                 kind,
                 occurred_at: header.occurred_at,
                 step_index: kept.step_index,
+                incident: kept.incident.clone(),
             }),
         }
     }
@@ -55,6 +58,16 @@ impl Facts {
 }
 
 impl ErasedRecord {
+    /// A record of which no more is known than that it is gone.
+    pub const fn unknown(record_id: RecordId) -> Self {
+        Self {
+            record_id,
+            identity: None,
+            incident: None,
+            step_index: None,
+        }
+    }
+
     /// What is kept of a record when its body is erased.
     pub fn of(header: &Header<'_>, facts: &Facts, body: &[u8]) -> Self {
         // The identity of an environment that spans brought, and that of a line of an audit log, is a hash of its
@@ -65,6 +78,10 @@ impl ErasedRecord {
         Self {
             record_id: header.id,
             identity: Identity::of_record(header, facts, body).filter(|_| !is_content),
+            incident: match facts {
+                Facts::Incident(event) => Some(ErasedIncident::of(event)),
+                _ => None,
+            },
             step_index: facts.step_index(),
         }
     }

@@ -1,15 +1,16 @@
 //! `erasure.performed`: bodies were erased, by whom, why, and which.
 //!
 //! It stands in the commit that erases them. Of each it keeps what a repeat of the record is known by (its
-//! identity) and where a step stood (its index): both name the record and say nothing of what was in it. The
-//! identity of an environment that came with spans is a hash of its content, and is not kept.
+//! identity), where a step stood (its index), and which step of which incident it was, lest an incident be listed no
+//! longer or stand where it stood before: they name the record and say nothing of what was in it. The identity of an
+//! environment that came with spans is a hash of its content, and is not kept.
 //!
 //! Source: SPEC 11.6; docs/formats.md, "erasure.performed".
 
 use serde::Deserialize;
 
 use super::rule::{self, RuleBroken};
-use super::{BodyError, put, text};
+use super::{BodyError, ErasedIncident, IncidentStep, put, text};
 use crate::canonical::{self, Value};
 use crate::facet::push_facet;
 use crate::{Identity, Kind, RecordId, hex_string};
@@ -34,12 +35,14 @@ pub struct ErasurePerformed {
 }
 
 /// A record whose body was erased, and what is kept of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErasedRecord {
     /// The record.
     pub record_id: RecordId,
     /// By which it is known again.
     pub identity: Option<Identity>,
+    /// Of an incident's event.
+    pub incident: Option<ErasedIncident>,
     /// Of a step that was given its index.
     pub step_index: Option<u32>,
 }
@@ -61,10 +64,15 @@ impl ErasurePerformed {
     /// The canonical body.
     pub fn encode(&self) -> Vec<u8> {
         let erased = self.erased.iter().map(|record| {
-            let mut object = Vec::with_capacity(3);
+            let mut object = Vec::with_capacity(5);
             let identity = record.identity;
             let identity = identity.map(|identity| Value::String(hex_string(identity.as_bytes())));
             put(&mut object, "identity", identity);
+            let incident = record.incident.as_ref();
+            let event = incident.map(|incident| text(incident.step.as_str()));
+            put(&mut object, "incident_event", event);
+            let incident_id = incident.map(|incident| text(&incident.incident_id));
+            put(&mut object, "incident_id", incident_id);
             put(
                 &mut object,
                 "record_id",
@@ -100,9 +108,16 @@ impl ErasurePerformed {
                 None => None,
                 Some(digits) => Some(identity_of(&digits).ok_or_else(|| bad("identity"))?),
             };
+            let incident = match (record.incident_id, record.incident_event) {
+                (Some(incident_id), Some(step)) => Some(ErasedIncident { incident_id, step }),
+                (None, None) => None,
+                (Some(_), None) => return Err(bad("incident_id without incident_event")),
+                (None, Some(_)) => return Err(bad("incident_event without incident_id")),
+            };
             Ok(ErasedRecord {
                 record_id: RecordId::parse(&record.record_id).ok_or_else(|| bad("record_id"))?,
                 identity,
+                incident,
                 step_index: record.step_index,
             })
         });
@@ -144,6 +159,8 @@ struct Wire {
 #[derive(Deserialize)]
 struct WireRecord {
     identity: Option<String>,
+    incident_event: Option<IncidentStep>,
+    incident_id: Option<String>,
     record_id: String,
     step_index: Option<u32>,
 }
@@ -166,12 +183,16 @@ mod tests {
                     record_id,
                     identity: Some(Identity::step(0)),
                     step_index: Some(0),
+                    ..ErasedRecord::unknown(record_id)
                 },
                 ErasedRecord {
-                    record_id,
-                    identity: None,
-                    step_index: None,
+                    incident: Some(ErasedIncident {
+                        incident_id: "i1".into(),
+                        step: IncidentStep::Opened,
+                    }),
+                    ..ErasedRecord::unknown(record_id)
                 },
+                ErasedRecord::unknown(record_id),
             ],
             only: false,
             principal: "key:a1".into(),
@@ -184,10 +205,17 @@ mod tests {
         assert_eq!(
             body,
             format!(
-                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"record_id":"{id}"}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
+                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"incident_event":"opened","incident_id":"i1","record_id":"{id}"}},{{"record_id":"{id}"}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
             )
         );
         assert_eq!(ErasurePerformed::read(body.as_bytes()).unwrap(), erasure);
+        for half in [r#""incident_event":"opened","#, r#""incident_id":"i1","#] {
+            let other = body.replace(half, "");
+            assert!(
+                other != body && ErasurePerformed::read(other.as_bytes()).is_err(),
+                "without {half}"
+            );
+        }
         assert!(identity_of("é186c6ac354c12f183e4768441954a29").is_none());
         let silent = ErasurePerformed {
             reason: String::new(),

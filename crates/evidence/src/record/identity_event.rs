@@ -60,8 +60,10 @@ pub struct IdentityEvent {
     pub subject_id: String,
     /// Who did it.
     pub principal: String,
-    /// Of a key or principal: its role from now on.
+    /// Of a key or principal: its role from now on; of several the first by name.
     pub role: Option<Role>,
+    /// Of a principal with several: all, by name; else empty.
+    pub roles: Vec<Role>,
     /// Of a new or rotated key: SHA-256 of its whole text.
     pub key_hash: Option<[u8; 32]>,
     /// Of a new key: the name that people know it by.
@@ -88,12 +90,34 @@ impl IdentityEvent {
             subject_id: subject_id.into(),
             principal: principal.into(),
             role: None,
+            roles: Vec::new(),
             key_hash: None,
             name: None,
             expires_at: None,
             reason: None,
             count: None,
             request_id: None,
+        }
+    }
+
+    /// With these roles, sorted by name.
+    #[must_use]
+    pub fn with_roles(mut self, roles: &[Role]) -> Self {
+        self.role = roles.first().copied();
+        self.roles = if roles.len() > 1 {
+            roles.to_vec()
+        } else {
+            Vec::new()
+        };
+        self
+    }
+
+    /// Every role that it says.
+    pub fn roles(&self) -> &[Role] {
+        if self.roles.is_empty() {
+            self.role.as_slice()
+        } else {
+            &self.roles
         }
     }
 
@@ -123,6 +147,10 @@ impl IdentityEvent {
         put(&mut object, "reason", self.reason.as_deref().map(text));
         put(&mut object, "request_id", self.request_id.as_deref().map(text));
         put(&mut object, "role", self.role.map(|role| text(role.as_str())));
+        if !self.roles.is_empty() {
+            let roles: Vec<Value> = self.roles.iter().map(|role| text(role.as_str())).collect();
+            put(&mut object, "roles", Some(Value::Array(roles)));
+        }
         put(&mut object, "subject_id", Some(text(&self.subject_id)));
         canonical::to_vec(&Value::Object(object))
     }
@@ -144,6 +172,7 @@ impl IdentityEvent {
             subject_id: wire.subject_id,
             principal: wire.principal,
             role: wire.role,
+            roles: wire.roles,
             key_hash,
             name: wire.name,
             expires_at: wire.expires_at,
@@ -179,6 +208,8 @@ struct Wire {
     principal: String,
     #[serde(default)]
     role: Option<Role>,
+    #[serde(default)]
+    roles: Vec<Role>,
     #[serde(default)]
     key_hash: Option<String>,
     #[serde(default)]

@@ -266,6 +266,33 @@ impl IncidentEventFacts {
     }
 }
 
+/// What is kept of an incident's event whose body is erased: which step of which incident it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasedIncident {
+    /// The incident.
+    pub incident_id: String,
+    /// What happened to it.
+    pub step: IncidentStep,
+}
+
+impl ErasedIncident {
+    pub(crate) fn of(event: &IncidentEventFacts) -> Self {
+        Self {
+            incident_id: event.incident_id.clone(),
+            step: event.step,
+        }
+    }
+
+    pub(crate) fn facets(&self, out: &mut Vec<String>) {
+        IncidentEventFacts {
+            incident_id: self.incident_id.clone(),
+            step: self.step,
+            source_run_id: None,
+        }
+        .facets(out);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +382,10 @@ mod tests {
         };
         assert_eq!(facets(&opened()), ["incident", "incident=i1", "incident.run=r1"]);
         assert_eq!(facets(&act(IncidentStep::Resolved)), ["incident=i1"]);
+        // Erased it is found by its id and among all.
+        let mut erased = Vec::new();
+        ErasedIncident::of(&opened().facts()).facets(&mut erased);
+        assert_eq!(erased, ["incident", "incident=i1"]);
     }
 
     #[test]

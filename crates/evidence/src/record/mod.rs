@@ -62,7 +62,8 @@ pub use governance_signal::{GovernanceSignal, SignalDecision};
 pub use hold::{Hold, HoldScope};
 pub use identity_event::{IdentityEvent, IdentityEventType, Role};
 pub use incident_event::{
-    IncidentAct, IncidentEvent, IncidentEventFacts, IncidentOpened, IncidentStatus, IncidentStep,
+    ErasedIncident, IncidentAct, IncidentEvent, IncidentEventFacts, IncidentOpened, IncidentStatus,
+    IncidentStep,
 };
 pub use job_event::{JobEvent, JobEventFacts, JobEventType};
 pub use ledger_recovered::LedgerRecovered;

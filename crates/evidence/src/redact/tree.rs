@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::names::Line;
-use super::{FIELD_MARKER, MARKER, Redactor, names, text};
+use super::{FIELD_MARKER, MARKER, MEMBER, Redactor, names, text};
 use crate::Timestamp;
 use crate::canonical::{self, Value};
 
@@ -242,8 +242,18 @@ impl Tally {
     }
 }
 
+/// The markers in a body, but for those in the member that a tally is kept in: a tally would count itself, or what a
+/// writer put there and the tally takes the place of, and a body redacted twice would be another one.
 pub(super) fn tally(value: &Value) -> Tally {
     let mut tally = Tally::default();
-    tally.value(value);
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members.iter().filter(|(name, _)| name != MEMBER) {
+                tally.text(name);
+                tally.value(value);
+            }
+        }
+        other => tally.value(other),
+    }
     tally
 }

@@ -94,7 +94,7 @@ pub(super) fn with_run(
                 // Nobody gathers what is refused in the end.
                 Some(_) if plan.doomed.len() > ERASED_RECORDS_MAX => {}
                 Some(_) => {
-                    let mut doomed = doom((store, run.key.tenant_no()), row.leaf, &header_there, there)?;
+                    let mut doomed = doom(row.leaf, &header_there, there)?;
                     doomed.row.run_record = kept_row(row, doomed.kept.identity);
                     plan.doomed.push(doomed);
                 }
@@ -140,9 +140,8 @@ pub(super) fn with_run(
             None => Facts::erased(
                 &header_there,
                 &ErasedRecord {
-                    record_id: header_there.id,
-                    identity: None,
                     step_index: row.step_index,
+                    ..ErasedRecord::unknown(header_there.id)
                 },
             ),
         };

@@ -12,7 +12,7 @@ use evidence::{Header, Identity, Kind, Timestamp, facet};
 use store::{FacetQuery, LeafKey, RunKey, RunRow, Store, codec};
 
 use super::RetentionError;
-use crate::hold::HeldBy;
+use crate::hold::Holders;
 use crate::{Ledger, Tenant};
 
 /// Rows read at once.
@@ -321,11 +321,7 @@ impl Due<'_> {
             let Some(facts) = facts else { return Ok(true) };
             facets = facts.facets(&header);
         }
-        for scope in HeldBy::of(self.store(), self.tenant.tenant_no, &header, &facets)? {
-            if scope.holds(self.store(), self.tenant.tenant_no)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let held = Holders::of(&header, &facets).holds(self.store(), self.tenant.tenant_no)?;
+        Ok(held.is_some())
     }
 }

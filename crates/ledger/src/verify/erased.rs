@@ -26,7 +26,7 @@ const PAGE: u32 = 500;
 const LISTS: [&str; 2] = ["kind=erasure.performed", "kind=retention.archived"];
 
 /// Why a body is gone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Gone {
     /// A record erased it, and kept this.
     Erased(ErasedRecord),
@@ -34,7 +34,8 @@ pub(crate) enum Gone {
     Pruned,
 }
 
-/// What the erasures of a tenant keep of what they erased, by leaf. About 100 bytes each.
+/// What the erasures of a tenant keep of what they erased, by leaf. 100 to 210 bytes each, 88 in a table that may
+/// be half empty, and an incident's id.
 pub(crate) struct Erasures<'a> {
     store: &'a dyn Store,
     tenant_no: u32,
@@ -210,7 +211,7 @@ impl<'a> Erasures<'a> {
     pub(crate) fn known(&self, leaf: LeafKey) -> Option<Gone> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = known.erased.get(&leaf) {
-            return Some(Gone::Erased(*kept));
+            return Some(Gone::Erased(kept.clone()));
         }
         known.archive_of(leaf).map(|_| Gone::Pruned)
     }
@@ -275,7 +276,7 @@ impl<'a> Erasures<'a> {
             if let Some(Taken::Erasure(erasure)) = &read {
                 for record in erasure.erased.iter().take(ERASED_RECORDS_MAX) {
                     if let Some(leaf) = self.leaf_of(record.record_id)? {
-                        erased.push((leaf, *record));
+                        erased.push((leaf, record.clone()));
                     }
                 }
             }

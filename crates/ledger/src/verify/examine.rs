@@ -304,7 +304,7 @@ impl Said {
     /// Of a record whose body is erased: what its header says, and what its erasure kept.
     fn erased(header: Header<'_>, leaf_hash: Hash, kept: &ErasedRecord) -> Self {
         let facts = Facts::erased(&header, kept);
-        let facets = facet::erased(&header);
+        let facets = facet::erased(&header, kept.incident.as_ref());
         let trace = trace_of_span(&header);
         let mut said = Self::of(header, leaf_hash, kept.identity, facts, true);
         said.facets = facets;
@@ -317,12 +317,7 @@ impl Said {
         let facts = match header.kind {
             // Of these as much is known as of an erased one.
             Kind::RunStarted | Kind::TraceCompleted | Kind::TraceAborted => {
-                let kept = ErasedRecord {
-                    record_id: header.id,
-                    identity: None,
-                    step_index: None,
-                };
-                Facts::erased(&header, &kept)
+                Facts::erased(&header, &ErasedRecord::unknown(header.id))
             }
             _ => Facts::Other,
         };

@@ -6,10 +6,11 @@ use evidence::facet::facet;
 use evidence::record::{
     AuditEntityType, AuditEvent, AuditEventType, IncidentAct, IncidentOpened, IncidentStatus, IncidentStep,
 };
-use ledger::{IncidentError, Tenant, WriteError, audit};
-use store::FacetQuery;
+use ledger::{IncidentError, Placed, Tenant, WriteError, audit};
+use store::{FacetQuery, LeafKey};
 
-use crate::bed::TestLedger;
+use crate::bed::{TestLedger, copy_folder, projections, report, tamper};
+use crate::erasure::{check_erased, erase};
 
 fn state(key: &str, value: &str) -> Value {
     Value::object([(key, Value::from(value))])
@@ -148,7 +149,7 @@ fn steps_of_an_incident_write_their_audit_events_and_survive_a_restart() {
     let tenant = bed.tenant("a");
     let incident = bed.ledger.incident(&tenant, "i1", None).unwrap().unwrap();
     assert_eq!(incident.status, IncidentStatus::Acknowledged);
-    assert_eq!(incident.opened, opened());
+    assert_eq!(incident.opened, Some(opened()));
     assert_eq!(incident.history[1].actor_id.as_deref(), Some("ada"));
     let again = bed
         .ledger
@@ -177,4 +178,60 @@ fn an_incident_of_another_tenant_is_none() {
         .incident_act(&theirs, "i1", IncidentStep::Closed, &act(), bed.now());
     assert!(matches!(foreign, Err(IncidentError::Unknown)));
     bed.check();
+}
+
+#[test]
+fn an_incident_whose_events_are_erased_is_found_and_stands_where_it_stood() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("a");
+    let opening = bed
+        .ledger
+        .incident_open(&tenant, "i1", opened(), bed.now())
+        .unwrap();
+    let done = bed
+        .ledger
+        .incident_act(&tenant, "i1", IncidentStep::Resolved, &act(), bed.now())
+        .unwrap();
+    for receipt in [opening, done.event] {
+        erase(&bed, &tenant, &Placed { receipt, fresh: true }).unwrap();
+    }
+    assert_eq!(found(&bed, &tenant, facet("incident.run", "r1")), 0);
+    assert_eq!(found(&bed, &tenant, facet("incident", "i1")), 2);
+    assert_eq!(found(&bed, &tenant, "incident".into()), 1);
+    let incident = bed.ledger.incident(&tenant, "i1", None).unwrap().unwrap();
+    assert_eq!(
+        (incident.opened.as_ref(), incident.status),
+        (None, IncidentStatus::Resolved)
+    );
+    assert!(incident.history.iter().all(|mark| mark.erased));
+    assert_eq!(incident.history[1].reason, None);
+    // By its leaf too, as the list finds it; at the leaf of another record there is none.
+    let leaf = |index| LeafKey::new(tenant.ledger().row.ledger_no, index);
+    let end = leaf(bed.size(&tenant));
+    let at = bed
+        .ledger
+        .incident_at(&tenant, leaf(opening.leaf_index), end)
+        .unwrap();
+    assert_eq!(at.unwrap().incident_id, "i1");
+    check_erased(&bed, 2);
+    // What is resolved may still be closed, and once.
+    let close = || {
+        bed.ledger
+            .incident_act(&tenant, "i1", IncidentStep::Closed, &act(), bed.now())
+    };
+    close().unwrap();
+    assert!(matches!(close(), Err(IncidentError::Step { .. })));
+    let kept = projections(bed.path());
+    bed.ledger.rebuild().unwrap();
+    assert_eq!(projections(bed.path()), kept);
+    // A list without it, or that says more of it than is left, is found.
+    for sql in [
+        "DELETE FROM facets WHERE facet = 'incident'",
+        "UPDATE facets SET facet = 'incident.run=r1' WHERE facet = 'incident'",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(bed.path(), folder.path());
+        tamper(folder.path(), sql);
+        assert!(report(folder.path()).errors > 0, "{sql}");
+    }
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use evidence::canonical::Value;
 use evidence::record::{
-    ERASED_RECORDS_MAX, Facts, GovernanceSignal, HoldScope, ProvenanceLog, SignalDecision, SystemRecord,
+    ERASED_RECORDS_MAX, Facts, GovernanceSignal, HoldScope, ProvenanceLog, SignalDecision,
 };
 use evidence::{Kind, Timestamp};
 use ledger::{Draft, EraseAsked, EraseError, Placed, SubmitError, Tenant, provenance};
 
-use crate::bed::{Span, TestLedger, run, step, system, system_of};
+use crate::bed::{Span, TestLedger, run, step, system};
 use crate::erasure::{asked, check_erased, enforced, erase};
 
 /// The record that began a run.
-fn started(bed: &TestLedger, tenant: &Arc<Tenant>, run_id: &str) -> Placed {
+pub fn started(bed: &TestLedger, tenant: &Arc<Tenant>, run_id: &str) -> Placed {
     let leaf = bed.run_row(tenant, run_id).started_leaf;
     let record = bed.ledger.records(tenant).read(&[leaf]).unwrap().remove(0);
     Placed {
@@ -29,11 +29,22 @@ fn end(bed: &TestLedger, tenant: &Arc<Tenant>) -> serde_json::Value {
 }
 
 /// Erases it before the next read by that method.
-fn erase_before(bed: &TestLedger, tenant: &Arc<Tenant>, placed: &Placed, method: &'static str) {
+pub fn erase_before(bed: &TestLedger, tenant: &Arc<Tenant>, placed: &Placed, method: &'static str) {
     let (ledger, of, what, at) = (bed.ledger.clone(), Arc::clone(tenant), asked(placed), bed.now());
     bed.fault.before(method, 1, move || {
         ledger.erase(&of, &what, at).unwrap();
     });
+}
+
+/// Another step comes each time that a plan begins to read the run.
+pub fn growing(bed: &TestLedger, tenant: &Arc<Tenant>, run_id: &'static str, reads: [u32; 3]) {
+    for (index, read) in (50_000..).zip(reads) {
+        let (ledger, of, at) = (bed.ledger.clone(), Arc::clone(tenant), bed.now());
+        bed.fault.before("run_records", read, move || {
+            let outcomes = ledger.submit_blocking(&of, vec![step(run_id, index)], at, false);
+            assert!(outcomes.unwrap()[0].is_ok());
+        });
+    }
 }
 
 #[test]
@@ -146,41 +157,83 @@ fn who_wrote_the_same_a_thousand_times_keeps_nobody_from_erasing_it_alone() {
 }
 
 #[test]
-fn a_hold_on_a_run_keeps_what_names_it_by_a_trace_alone() {
+fn a_hold_on_a_run_keeps_what_names_it_in_its_header_alone() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
     let span = Span {
         run_id: Some("r".into()),
         ..Span::default()
     };
-    bed.one(&tenant, span.draft());
-    let record = SystemRecord {
-        component: "host".into(),
-        event_type: "LOG".into(),
-        severity: "INFO".into(),
-        summary: "of the trace".into(),
-        ..SystemRecord::default()
+    bed.all(&tenant, vec![span.draft(), run("posted")]);
+    // As reads find what is of a run: by its id or by a trace of its.
+    let named = |trace: Option<&str>, correlation: Option<&str>| Draft {
+        trace_id: trace.map(Into::into),
+        correlation_id: correlation.map(Into::into),
+        ..system("of a run")
     };
-    let mut of_trace = system_of(&record);
-    of_trace.trace_id = Some(span.trace_hex().into());
-    let kept = bed.one(&tenant, of_trace);
-    let other = bed.one(&tenant, system("of nothing"));
+    let trace = span.trace_hex();
+    let kept = bed.all(
+        &tenant,
+        vec![
+            named(Some(&trace), None),
+            named(None, Some("r")),
+            named(None, Some(&trace)),
+            named(None, Some("posted")),
+            named(None, Some("trace_posted")),
+        ],
+    );
+    let other = bed.all(&tenant, vec![system("of nothing"), named(None, Some("another"))]);
     let who = ("key:counsel", "case 9");
-    bed.ledger
-        .hold_place(&tenant, "h", HoldScope::Run("r".into()), who, bed.now())
-        .unwrap();
-    assert!(matches!(
-        erase(&bed, &tenant, &kept),
-        Err(EraseError::Held { what: "run", .. })
-    ));
-    // Nor is it archived: of the two one is pruned.
+    for run_id in ["r", "posted"] {
+        bed.ledger
+            .hold_place(&tenant, run_id, HoldScope::Run(run_id.into()), who, bed.now())
+            .unwrap();
+    }
+    for placed in &kept {
+        assert!(matches!(
+            erase(&bed, &tenant, placed),
+            Err(EraseError::Held { what: "run", .. })
+        ));
+    }
+    // Nor are they archived: of all two are pruned.
     let month = 31 * 24 * 3_600 * 1_000;
-    assert_eq!(bed.ledger.retain(bed.later(month)).unwrap(), 1);
+    assert_eq!(bed.ledger.retain(bed.later(month)).unwrap(), 2);
     let gone = |placed: &Placed| {
         let record = bed.ledger.records(&tenant).get(placed.receipt.record_id).unwrap();
         record.unwrap().body.bytes().is_none()
     };
-    assert_eq!((gone(&kept), gone(&other)), (false, true));
+    assert!(!kept.iter().any(gone));
+    assert!(other.iter().all(gone));
+}
+
+#[test]
+fn a_hold_on_a_run_that_came_while_the_erasure_was_planned_keeps_what_names_its_trace() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let span = Span {
+        run_id: Some("r".into()),
+        ..Span::default()
+    };
+    let named = Draft {
+        trace_id: Some(span.trace_hex().into()),
+        ..system("of a trace that is of no run yet")
+    };
+    let placed = bed.one(&tenant, named);
+    let (ledger, of, at) = (bed.ledger.clone(), Arc::clone(&tenant), bed.now());
+    // What it names was read, and no hold is found.
+    bed.fault.before("facet_count", 1, move || {
+        let outcomes = ledger.submit_blocking(&of, vec![span.draft()], at, false);
+        assert!(outcomes.unwrap()[0].is_ok());
+        let over = HoldScope::Run("r".into());
+        ledger
+            .hold_place(&of, "h", over, ("key:counsel", "case 9"), at)
+            .unwrap();
+    });
+    assert!(matches!(
+        erase(&bed, &tenant, &placed),
+        Err(EraseError::Held { what: "run", .. })
+    ));
+    bed.check();
 }
 
 #[test]
@@ -226,19 +279,9 @@ fn what_a_replay_gave_out_goes_with_the_log_of_it() {
 fn a_large_run_that_keeps_changing_holds_nobody_up_and_a_small_one_is_erased_from_all_the_same() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
-    // Each time that a plan begins to read the run, another step comes; of the large one each is read in two pages.
-    let growing = |run_id: &'static str, reads: [u32; 3]| {
-        for (index, read) in (50_000..).zip(reads) {
-            let (ledger, of, at) = (bed.ledger.clone(), Arc::clone(&tenant), bed.now());
-            bed.fault.before("run_records", read, move || {
-                let outcomes = ledger.submit_blocking(&of, vec![step(run_id, index)], at, false);
-                assert!(outcomes.unwrap()[0].is_ok());
-            });
-        }
-    };
     bed.all(&tenant, vec![run("small"), run("large")]);
     let small = bed.one(&tenant, step("small", 0));
-    growing("small", [1, 2, 3]);
+    growing(&bed, &tenant, "small", [1, 2, 3]);
     erase(&bed, &tenant, &small).unwrap();
     let large = bed.one(&tenant, step("large", 0));
     for first in (1..10_100).step_by(1_010) {
@@ -247,7 +290,8 @@ fn a_large_run_that_keeps_changing_holds_nobody_up_and_a_small_one_is_erased_fro
             (first..first + 1_010).map(|index| step("large", index)).collect(),
         );
     }
-    growing("large", [1, 3, 5]);
+    // Each time it is read in two pages.
+    growing(&bed, &tenant, "large", [1, 3, 5]);
     match erase(&bed, &tenant, &large) {
         Err(EraseError::Submit(SubmitError::Unknown(reason))) => {
             assert!(reason.contains("keeps changing"), "{reason}");

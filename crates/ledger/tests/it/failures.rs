@@ -460,6 +460,19 @@ fn a_second_process_cannot_open_the_folder() {
 }
 
 #[test]
+fn a_folder_that_is_just_being_given_up_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ledger::Options::new(folder.path());
+    let lock = ledger::lock(&options).unwrap();
+    let ends = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(lock);
+    });
+    ledger::lock(&options).unwrap();
+    ends.join().unwrap();
+}
+
+#[test]
 fn a_rebuild_that_cannot_be_written_stops_writing_like_any_other_write() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");

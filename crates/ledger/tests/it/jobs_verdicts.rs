@@ -25,11 +25,8 @@ fn a_step_outside_scope_fails_the_job_and_opens_an_incident_with_its_audit_event
         .unwrap()
         .unwrap();
     assert_eq!(incident.status, IncidentStatus::Open);
-    assert!(
-        incident.opened.summary.contains("A-001"),
-        "{}",
-        incident.opened.summary
-    );
+    let opened = incident.opened.unwrap();
+    assert!(opened.summary.contains("A-001"), "{}", opened.summary);
     assert_eq!(bed.count("audit.event_type=LimitBreached"), 1);
     let job = bed.bed.ledger.job(&bed.tenant, "j1").unwrap();
     assert_eq!(job.incident_id, Some(incident_id));

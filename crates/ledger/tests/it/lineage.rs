@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evidence::canonical::{self, Value};
 use evidence::record::LineageRecord;
 use evidence::{ActorType, ExecutionStatus, Kind};
-use ledger::lineage::{LineageImportError, LineageImported, cited};
+use ledger::lineage::{LineageFound, LineageImportError, LineageImported, cited};
 use ledger::{Body, EraseAsked, Rejection, Tenant, WriteError};
 use store::Gone;
 
@@ -370,4 +370,27 @@ fn an_older_record_of_a_function_does_not_pass_for_its_newest_when_later_ones_ar
         (None, 3, false)
     );
     bed.check();
+}
+
+#[test]
+fn an_older_line_of_an_evidence_id_does_not_pass_for_its_newest_when_later_evidence_is_erased() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let other = EVIDENCE.replace("1000", "2000");
+    import(&bed, &tenant, &format!("{EVIDENCE}\n{DETERMINISTIC}\n{other}\n"));
+    let find = || cited(bed.ledger.store(), tenant.tenant_no, "tb_diagnostics", None).unwrap();
+    let erased = |found: &LineageFound| (found.erased_later, found.evidence_erased_later);
+    let before = find();
+    assert_eq!(erased(&before), (0, 0));
+    let newest = before.cited.unwrap().evidence_record.unwrap();
+    let asked = EraseAsked {
+        record_id: evidence::RecordId::parse(&newest).unwrap(),
+        reason: "asked for".into(),
+        only: false,
+        principal: "key:a1".into(),
+    };
+    bed.ledger.erase(&tenant, &asked, bed.now()).unwrap();
+    let after = find();
+    assert_eq!((erased(&after), after.evidence_erased_more), ((0, 1), false));
+    assert_ne!(after.cited.unwrap().evidence_record, Some(newest));
 }

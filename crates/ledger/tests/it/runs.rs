@@ -3,8 +3,11 @@
 use std::ops::ControlFlow;
 
 use evidence::record::RunCompleted;
-use evidence::{ExecutionStatus, TraceStatus, hex_string, sha256};
-use ledger::{Rejection, RunAt, RunSeen, SettleError, for_each_step, run_at, step_places, step_places_at};
+use evidence::{ExecutionStatus, Header, TraceStatus, hex_string, sha256};
+use ledger::{
+    Record, RecordError, Rejection, RunAt, RunSeen, SettleError, for_each_step, run_at, step_places,
+    step_places_at,
+};
 use store::{Fault, LeafKey};
 
 use crate::bed::{Span, TestLedger, aborted, completed, run, step, step_of, system};
@@ -486,7 +489,7 @@ fn records_are_read_one_by_one_in_their_order_until_the_reader_breaks_off() {
         .each(&leaves, |record| {
             seen.push((record.leaf, record.header, record.body));
             let last = seen.len() == 3;
-            Ok::<_, ledger::RecordError>(if last {
+            Ok::<_, RecordError>(if last {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -499,6 +502,47 @@ fn records_are_read_one_by_one_in_their_order_until_the_reader_breaks_off() {
         .map(|record| (record.leaf, record.header, record.body))
         .collect();
     assert_eq!(seen, first);
+}
+
+#[test]
+fn bodies_of_records_that_nobody_wants_are_not_read_and_leaves_read_lately_are_not_read_again() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    for index in 0..3 {
+        bed.one(&tenant, step("r", index));
+    }
+    let ledger_no = tenant.ledger().row.ledger_no;
+    let leaves = [0, 1, 2, 3].map(|index| LeafKey::new(ledger_no, index));
+    let records = bed.ledger.records(&tenant);
+    let read = |wanted: &[u64]| {
+        let mut seen = Vec::new();
+        let is_wanted = |leaf: LeafKey, header: &Header<'_>| {
+            assert_eq!(header.id.leaf_index().as_u64(), leaf.leaf_index());
+            wanted.contains(&leaf.leaf_index())
+        };
+        let each = |record: Record| {
+            assert!(record.body.bytes().is_some());
+            assert_eq!(
+                record.header().unwrap().id.leaf_index().as_u64(),
+                record.leaf.leaf_index()
+            );
+            seen.push(record.leaf.leaf_index());
+            Ok::<_, RecordError>(ControlFlow::Continue(()))
+        };
+        records.each_of(&leaves, is_wanted, each).map(|()| seen)
+    };
+    // One read for all leaves: a second would fail.
+    bed.fault.before("leaves_get", 2, || panic!("read again"));
+    bed.fault.arm(Fault::ReadBy("bodies_page"));
+    assert!(read(&[]).unwrap().is_empty());
+    assert_eq!(
+        bed.fault.armed(),
+        [Fault::ReadBy("bodies_page")],
+        "no body was read"
+    );
+    assert!(read(&[2]).is_err());
+    assert_eq!(read(&[3, 1]).unwrap(), [1, 3], "in the order of the leaves");
 }
 
 #[test]

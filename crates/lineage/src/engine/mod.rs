@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use evidence::Timestamp;
 use serde::Serialize;
 
-use crate::audit_log::{AppendError, AuditLog, EvidenceRef, Params, Record};
+use crate::audit_log::{AppendError, AuditLog, DeterministicRun, EvidenceRef, Params, Record};
 use crate::shown;
 
 /// The engines' names, in the order in which a close runs them.
@@ -251,7 +251,7 @@ pub fn run(function: &str, task: &Task, out: &Path, now: Timestamp) -> Result<Ra
         hash: Some(computed.source_hash),
     });
     log.append(&evidence, now)?;
-    let deterministic = Record::Deterministic {
+    let deterministic = Record::Deterministic(DeterministicRun {
         function: function.to_owned(),
         evidence_id,
         output_hash: output_hash.clone(),
@@ -260,7 +260,8 @@ pub fn run(function: &str, task: &Task, out: &Path, now: Timestamp) -> Result<Ra
             entity: task.entity.clone(),
         },
         artifact: Some(artifact.display().to_string()),
-    };
+        ..DeterministicRun::default()
+    });
     log.append(&deterministic, now)?;
     log.sync().map_err(AppendError::from)?;
     Ok(Ran {

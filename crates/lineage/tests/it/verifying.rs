@@ -167,3 +167,60 @@ fn the_files_are_said_to_be_what_they_are() {
         SourceStatus::Missing
     );
 }
+
+#[test]
+fn a_line_of_what_is_gone_behind_the_one_that_counts_is_told_and_strictly_a_finding() {
+    let gone = |of: &str, how: &str| {
+        json!({ "type": "deponent.gone", "line_type": of, "record_id": "r", "ts": "2026-01-01T00:00:00Z", how: true })
+            .to_string()
+            + "\n"
+    };
+    let folder = Folder::new();
+    let base = evidence_line("e", json!(["r"])) + &deterministic_line("f", "e");
+    let notes = |log: &str| {
+        let path = folder.write("out/audit_t.jsonl", log);
+        let (plain, strict) = (
+            folder.verify(&path, &["f"], false),
+            folder.verify(&path, &["f"], true),
+        );
+        assert!(plain.passed, "{:?}", plain.findings);
+        assert_eq!(plain.notes, strict.notes);
+        let is_it = |kind: &&FindingKind| **kind == FindingKind::NewestMayBeGone;
+        (plain.notes, kinds(&strict).iter().filter(is_it).count())
+    };
+    let count = |n: u64| format!("{n} lines stand for records whose bodies are gone");
+    // Before it, and of models: counted, and nothing else.
+    let before = gone("deterministic", "erased") + &gone("evidence", "erased") + &base;
+    assert_eq!(
+        notes(&(before.clone() + &gone("ai_output", "erased"))),
+        (vec![count(3)], 0)
+    );
+    let function = "f: 1 later deterministic records are erased, of which functions nobody knows any more: \
+        the newest of f may be among them";
+    assert_eq!(
+        notes(&(before + &gone("deterministic", "erased"))),
+        (vec![function.to_owned(), count(3)], 1)
+    );
+    let evidence = "f: 2 later evidence records are erased, archived or missing, of which ids nobody knows any more: \
+        the newest of e may be among them";
+    assert_eq!(
+        notes(&(base + &gone("evidence", "erased") + &gone("evidence", "archived"))),
+        (vec![evidence.to_owned(), count(2)], 1)
+    );
+    // Of a function, and an id, of which nothing is left.
+    let found = folder.verify_text(
+        &(gone("evidence", "erased") + &deterministic_line("f", "e") + &gone("deterministic", "missing")),
+        &["f", "g"],
+    );
+    assert_eq!(
+        kinds(&found),
+        [FindingKind::MissingEvidence, FindingKind::MissingDeterministic]
+    );
+    for of in ["the newest of f", "the newest of e", "the newest of g"] {
+        assert!(
+            found.notes.iter().any(|note| note.contains(of)),
+            "{of}: {:?}",
+            found.notes
+        );
+    }
+}

@@ -84,12 +84,25 @@ pub(super) fn draft(noted: &Noted, salts: &mut Salts) -> Option<Draft> {
             let body = event.encode();
             (Kind::IdentityEvent, Facts::Identity(event), body)
         }
-        What::SignedIn { role } => {
+        What::SignedIn { roles } => {
             let event = IdentityEvent {
-                role: *role,
                 count: (*count > 1).then_some(*count),
                 request_id,
                 ..IdentityEvent::new(IdentityEventType::Signin, principal.clone(), principal)
+                    .with_roles(roles)
+            };
+            let body = event.encode();
+            (Kind::IdentityEvent, Facts::Identity(event), body)
+        }
+        What::Principal { added, roles } => {
+            let event_type = if *added {
+                IdentityEventType::PrincipalAdded
+            } else {
+                IdentityEventType::RoleChanged
+            };
+            let event = IdentityEvent {
+                request_id,
+                ..IdentityEvent::new(event_type, principal.clone(), principal).with_roles(roles)
             };
             let body = event.encode();
             (Kind::IdentityEvent, Facts::Identity(event), body)

@@ -8,6 +8,7 @@
 mod draft;
 pub(crate) mod operation;
 pub(crate) mod policy;
+mod principals;
 mod rates;
 pub(crate) mod recorder;
 

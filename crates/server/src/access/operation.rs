@@ -12,7 +12,10 @@ pub(crate) enum Action {
     Verify,
     /// Taking evidence away. The word stands in the schema that operators write their policies against, and the shipped
     /// policies say who may: what they allow must not change with the first route that does it.
-    #[expect(dead_code, reason = "no route takes evidence away yet")]
+    #[expect(
+        dead_code,
+        reason = "what a route hands out, whole logs included, it tells to who may read: docs/decisions.md"
+    )]
     Export,
     Manage,
 }
@@ -249,6 +252,11 @@ const TABLE: &[(&str, &str, Access)] = &[
         write("lineage_deterministic"),
     ),
     ("POST", "/api/v1/lineage/evidence", write("lineage_evidence")),
+    (
+        "GET",
+        "/api/v1/lineage/runs/{run_id}",
+        list("lineage_log", "records"),
+    ),
     ("GET", "/api/v1/logs/audit", list("list_audit_entries", "audit")),
     ("GET", "/api/v1/logs/audit/access", trail("get_audit_access")),
     (

@@ -18,6 +18,7 @@ use evidence::record::{Decision, Role};
 use ledger::{Ledger, SubmitError, Tenant};
 
 use super::draft::draft;
+use super::principals;
 
 /// Notes that wait to be written: half a second of 20,000 requests a second, 300 bytes each. What comes above it is counted,
 /// and counts go on beyond their period.
@@ -95,7 +96,12 @@ pub(super) enum What {
         reason: &'static str,
     },
     SignedIn {
-        role: Option<Role>,
+        roles: Arc<[Role]>,
+    },
+    /// What a sign-in says of its principal; made as it is written ([`super::principals`]), and never counted.
+    Principal {
+        added: bool,
+        roles: Arc<[Role]>,
     },
 }
 
@@ -259,11 +265,11 @@ impl Recorder {
         &self,
         tenant: &Arc<Tenant>,
         who: Who,
-        role: Option<Role>,
+        roles: Arc<[Role]>,
         detail: Detail,
         at: Timestamp,
     ) {
-        self.note(tenant, who, What::SignedIn { role }, detail, at, Listed::Each);
+        self.note(tenant, who, What::SignedIn { roles }, detail, at, Listed::Each);
     }
 
     fn note(
@@ -342,7 +348,10 @@ impl Recorder {
 
     fn write(&self, ledger: &Ledger, at: Timestamp, end: bool, only: Option<u32>) -> Vec<Unwritten> {
         let _one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (taken, mut unwritten) = self.lock().take(at, end, only);
+        let (mut taken, mut unwritten) = self.lock().take(at, end, only);
+        for (tenant, notes) in &mut taken {
+            principals::tell(ledger, tenant, notes);
+        }
         // What one commit carries, whosoever's it is; the next when that is durable.
         let mut pieces: Vec<_> = taken
             .iter()
@@ -529,7 +538,11 @@ impl State {
             book.held = Some((until, error.clone()));
             room = 0;
         }
-        for noted in notes.iter().cloned().chain(later) {
+        // What a sign-in says is found out anew with it.
+        let notes = notes
+            .iter()
+            .filter(|note| !matches!(note.what, What::Principal { .. }));
+        for noted in notes.cloned().chain(later) {
             if book.waiting.len() < room {
                 book.waiting.push(noted);
             } else {

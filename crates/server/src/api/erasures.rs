@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::Response;
 use evidence::RecordId;
 use ledger::replay::forget_outputs;
-use ledger::{EraseAsked, EraseError, Remains};
+use ledger::{EraseAsked, EraseError, EraseTurn, Remains};
 use serde::{Deserialize, Serialize};
 use store::Scrubbed;
 use utoipa::ToSchema;
@@ -41,6 +41,7 @@ impl From<EraseError> for ApiError {
                 .with(serde_json::json!({
                     "record_id": record_id.to_string(), "until": until.to_string(),
                 })),
+            EraseError::Busy { .. } => Self::unavailable("busy", message),
             EraseError::Rule(error) => error.into(),
             EraseError::Body(error) => error.into(),
             EraseError::Rejected(error) => error.into(),
@@ -126,6 +127,8 @@ async fn erase(
         only: body.value.only,
         principal: caller.principal.to_string(),
     };
+    // Before a thread is taken, of which there are few; who goes away meanwhile leaves the line.
+    let turn = EraseTurn::take(&caller.tenant).await?;
     // Carried to its end when the client goes away: the output of an erased step must not stay stored.
     let erasure = to_its_end(async move {
         let tenant = Arc::clone(&caller.tenant);
@@ -139,7 +142,7 @@ async fn erase(
                         return Err(ApiError::not_found());
                     }
                 }
-                Ok(ledger.erase(&tenant, &asked, at)?)
+                Ok(ledger.erase_in(turn, &asked, at)?)
             })
             .await?;
         forget_outputs(&app.once, &caller.tenant, &mut erasure, at).await;

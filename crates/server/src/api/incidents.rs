@@ -2,15 +2,13 @@
 //!
 //! Source: SPEC 5.6.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use evidence::facet::facet;
-use evidence::record::{IncidentAct, IncidentEventFacts, IncidentOpened, IncidentStatus, IncidentStep};
+use evidence::record::{IncidentAct, IncidentOpened, IncidentStatus, IncidentStep};
 use evidence::{ActorType, RecordId, Timestamp};
-use ledger::{Incident, IncidentError, IncidentMark, Ledger, Tenant};
+use ledger::{Incident, IncidentError, IncidentMark, Tenant};
 use serde::{Deserialize, Serialize};
 use store::LeafKey;
 use utoipa::{IntoParams, ToSchema};
@@ -23,7 +21,6 @@ use super::fields;
 use super::logs::NoParams;
 use super::records::ReceiptView;
 use super::run_list::{Filters, given, shown};
-use super::run_steps::damaged;
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -105,6 +102,9 @@ struct StepView<'a> {
     actor_type: &'static str,
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
+    /// Present and true when the step's body was erased: by whom and why is null.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    erased: bool,
     /// `opened`, `acknowledged`, `resolved`, `closed`.
     event: &'static str,
     leaf_index: u64,
@@ -125,6 +125,9 @@ struct IncidentView<'a> {
     audit_receipt: Option<ReceiptOut>,
     #[schema(value_type = Option<String>, format = DateTime)]
     closed_at: Option<Timestamp>,
+    /// Present and true when the opening's body was erased: what it said is null.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    erased: bool,
     /// Its steps, oldest first.
     history: Vec<StepView<'a>>,
     incident_id: &'a str,
@@ -138,11 +141,11 @@ struct IncidentView<'a> {
     receipt: Option<ReceiptOut>,
     #[schema(value_type = Option<String>, format = DateTime)]
     resolved_at: Option<Timestamp>,
-    severity: &'a str,
+    severity: Option<&'a str>,
     source_run_id: Option<&'a str>,
     /// `OPEN`, `ACKNOWLEDGED`, `RESOLVED`, `CLOSED`.
     status: &'static str,
-    summary: &'a str,
+    summary: Option<&'a str>,
     tenant_id: &'a str,
     violation_step_index: Option<u32>,
     violation_type: Option<&'a str>,
@@ -154,25 +157,26 @@ impl<'a> IncidentView<'a> {
             let mark = incident.history.iter().find(|mark| mark.step == step);
             mark.map(|mark| mark.at)
         };
-        let opened = &incident.opened;
+        let opened = incident.opened.as_ref();
         Self {
             acknowledged_at: at(IncidentStep::Acknowledged),
             audit_receipt: None,
             closed_at: at(IncidentStep::Closed),
+            erased: opened.is_none(),
             history: incident.history.iter().map(step_view).collect(),
             incident_id: &incident.incident_id,
             opened_at: at(IncidentStep::Opened).unwrap_or(Timestamp::MIN),
-            policy_id: opened.policy_id.as_deref(),
-            policy_name: opened.policy_name.as_deref(),
+            policy_id: opened.and_then(|opened| opened.policy_id.as_deref()),
+            policy_name: opened.and_then(|opened| opened.policy_name.as_deref()),
             receipt: None,
             resolved_at: at(IncidentStep::Resolved),
-            severity: &opened.severity,
-            source_run_id: opened.source_run_id.as_deref(),
+            severity: opened.map(|opened| opened.severity.as_str()),
+            source_run_id: opened.and_then(|opened| opened.source_run_id.as_deref()),
             status: incident.status.as_str(),
-            summary: &opened.summary,
+            summary: opened.map(|opened| opened.summary.as_str()),
             tenant_id: &tenant.tenant_id,
-            violation_step_index: opened.violation_step_index,
-            violation_type: opened.violation_type.as_deref(),
+            violation_step_index: opened.and_then(|opened| opened.violation_step_index),
+            violation_type: opened.and_then(|opened| opened.violation_type.as_deref()),
         }
     }
 }
@@ -182,6 +186,7 @@ fn step_view(mark: &IncidentMark) -> StepView<'_> {
         actor_id: mark.actor_id.as_deref(),
         actor_type: mark.actor_type.as_str(),
         at: mark.at,
+        erased: mark.erased,
         event: mark.step.as_str(),
         leaf_index: mark.leaf_index,
         reason: mark.reason.as_deref(),
@@ -212,10 +217,11 @@ async fn open(
             reason: None,
             record_id: receipt.record_id,
             leaf_index: receipt.leaf_index,
+            erased: false,
         };
         let incident = Incident {
             incident_id,
-            opened,
+            opened: Some(opened),
             status: IncidentStatus::Open,
             history: vec![mark],
         };
@@ -385,7 +391,7 @@ async fn list(
         let mut page = facet_list::page(ledger, tenant, params)?;
         let as_of = LeafKey::new(tenant.ledger().row.ledger_no, page.as_of);
         let incidents = page.entries(|leaf| {
-            let found = incident_at(ledger, tenant, leaf, as_of)?;
+            let found = ledger.incident_at(tenant, leaf, as_of)?;
             Ok(found.map(|one| {
                 let reasons: usize = one
                     .history
@@ -393,7 +399,8 @@ async fn list(
                     .flat_map(|mark| &mark.reason)
                     .map(String::len)
                     .sum();
-                let text = one.opened.summary.len() + reasons;
+                let summary = one.opened.as_ref().map_or(0, |opened| opened.summary.len());
+                let text = summary + reasons;
                 (one, text)
             }))
         })?;
@@ -412,21 +419,4 @@ async fn list(
         })
     })
     .await
-}
-
-/// The incident opened at that leaf, as it was before `as_of`.
-fn incident_at(
-    ledger: &Ledger,
-    tenant: &Arc<Tenant>,
-    leaf: LeafKey,
-    as_of: LeafKey,
-) -> Result<Option<Incident>, ApiError> {
-    let record = ledger.records(tenant).read(&[leaf])?.pop();
-    // An erased opening has no facets any more; one erased meanwhile is left out.
-    let Some(body) = record.as_ref().and_then(|record| record.body.bytes()) else {
-        return Ok(None);
-    };
-    let opened: IncidentEventFacts =
-        serde_json::from_slice(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
-    Ok(ledger.incident(tenant, &opened.incident_id, Some(as_of))?)
 }

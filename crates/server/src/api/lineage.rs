@@ -1,10 +1,13 @@
-//! Lineage: which rows of which files a figure was made from, posted by pipelines that write no audit log.
+//! Lineage: which rows of which files a figure was made from, posted by pipelines that write no audit log; and the log of a
+//! run, read back (`log`).
 //!
 //! The bodies are those of the log's lines. One with a `type` is a line as it was written, and is taken as an import
 //! takes it: other fields are kept. One without is a request, whose unknown fields are refused. Of a run, the same again is the first
 //! record, unless it says how many equal lines stand before it in its log.
 //!
 //! Source: SPEC 9.2.
+
+mod log;
 
 use std::sync::Arc;
 
@@ -25,12 +28,15 @@ use super::answer::{ReceiptOut, WriteProblems, created};
 use super::records::{ReceiptView, RedactionsView};
 use crate::{ApiError, App, Caller, ExactJsonBody, Received};
 
+pub(crate) use log::STREAMS_MAX as LOGS_MAX;
+
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(evidence))
         .routes(routes!(deterministic))
         .routes(routes!(ai_output))
         .routes(routes!(ai_metrics))
+        .routes(routes!(log::get))
 }
 
 /// Rows of a file were read.

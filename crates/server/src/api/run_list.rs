@@ -69,7 +69,14 @@ pub(crate) fn tree_size(ledger: &Ledger, tenant: &Tenant) -> Result<u64, ApiErro
 /// # Errors
 /// 400 when the tree is not that large yet.
 pub(crate) fn as_of(ledger: &Ledger, tenant: &Tenant, asked: Option<u64>) -> Result<u64, ApiError> {
-    let size = tree_size(ledger, tenant)?;
+    within(asked, tree_size(ledger, tenant)?)
+}
+
+/// The tree size asked for, of a tree of that size; its own when none is.
+///
+/// # Errors
+/// 400 when the tree is not that large yet.
+pub(crate) fn within(asked: Option<u64>, size: u64) -> Result<u64, ApiError> {
     match asked {
         Some(asked) if asked > size => Err(bad(format!("query: as_of: the tree has {size} leaves"))),
         asked => Ok(asked.unwrap_or(size)),

@@ -12,13 +12,13 @@ use evidence::record::{ErasedRecord, Facts, StepView};
 use evidence::{Header, Kind, RunState, Timestamp};
 use ledger::{
     Body, FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, Ledger, Record, RunAt, StepPlace, Tenant, for_each_step,
-    run_at, run_changed_since, step_places_at,
+    run_at, run_newest_leaf, step_places_at,
 };
 use serde::{Deserialize, Serialize};
 use store::{Gone, LeafKey, RunRow, TraceKey};
 use utoipa::IntoParams;
 
-use super::run_list::{as_of, bad, tree_size};
+use super::run_list::{bad, tree_size, within};
 use crate::{ApiError, cursor};
 
 /// Most entries of one answer about a run (SPEC 5): 10,000 steps of 250 bytes are 2.5 MB.
@@ -85,10 +85,27 @@ impl Run {
         id: &str,
         params: &RunParams,
     ) -> Result<Self, ApiError> {
-        let records = ledger.records(tenant);
         // The size first: what the row says then is of that tree, or of a larger one.
         let size = tree_size(ledger, tenant)?;
-        let mut row = records.run(id)?.ok_or_else(ApiError::not_found)?;
+        let row = ledger.records(tenant).run(id)?.ok_or_else(ApiError::not_found)?;
+        Self::of_row(ledger, tenant, read, params, size, row)
+    }
+
+    /// The same of a tree size, and the run's row that was read after it.
+    fn of_row(
+        ledger: &Ledger,
+        tenant: &Arc<Tenant>,
+        read: &str,
+        params: &RunParams,
+        size: u64,
+        mut row: RunRow,
+    ) -> Result<Self, ApiError> {
+        let ledger_no = tenant.ledger().row.ledger_no;
+        let newest = run_newest_leaf(ledger.store(), &row)?;
+        // The run may have gone on between the two. The tree that ends with its newest record has all that the row
+        // adds up and nothing that it does not, so that who asks for the present is answered from the row alone.
+        let of_row = newest.filter(|newest| newest.ledger_no() == ledger_no);
+        let size = of_row.map_or(size, |newest| size.max(newest.leaf_index() + 1));
         let (as_of, Position(from, beside, stretch)) = match &params.cursor {
             Some(cursor) => {
                 let (size, position) =
@@ -98,20 +115,18 @@ impl Run {
                 }
                 (size, position)
             }
-            None => (
-                as_of(ledger, tenant, params.as_of)?.min(size),
-                Position::default(),
-            ),
+            None => (within(params.as_of, size)?, Position::default()),
         };
-        let before = LeafKey::new(tenant.ledger().row.ledger_no, as_of);
+        let before = LeafKey::new(ledger_no, as_of);
         if row.started_leaf >= before {
             return Err(ApiError::not_found());
         }
-        let started = records
+        let started = ledger
+            .records(tenant)
             .read(&[row.started_leaf])?
             .pop()
             .ok_or_else(ApiError::not_found)?;
-        let past = if run_changed_since(ledger.store(), &row, before)? {
+        let past = if newest.is_some_and(|newest| newest >= before) {
             let began = began(&started)?;
             let now = row.clone();
             row.state = began;
@@ -198,9 +213,10 @@ impl Run {
         })
     }
 
-    /// The traces that the run had, at most [`TRACES_MAX`], and whether those are all. Where that is not known, on pages
-    /// after the first, those that it has now.
-    pub(crate) fn traces(&self, ledger: &Ledger) -> Result<(Vec<String>, bool), ApiError> {
+    /// The traces that the run had, at most [`TRACES_MAX`], and whether those are all and no others. Where it cannot be
+    /// told which it had, on pages after the first, those that it has now.
+    pub(crate) fn traces(&mut self, ledger: &Ledger) -> Result<(Vec<String>, bool), ApiError> {
+        self.fold(ledger)?;
         let mut traces = if let Past::Folded(traces) = &self.past {
             traces.clone()
         } else {
@@ -208,7 +224,7 @@ impl Run {
             traces.iter().map(TraceKey::text).collect()
         };
         let max = usize::try_from(TRACES_MAX).unwrap_or(usize::MAX);
-        let whole = traces.len() <= max;
+        let whole = traces.len() <= max && !matches!(self.past, Past::Unknown(..));
         traces.truncate(max);
         Ok((traces, whole))
     }
@@ -250,14 +266,7 @@ fn began(started: &Record) -> Result<RunState, ApiError> {
         Some(body) => {
             Facts::read(&header, body).map_err(|error| damaged(started.leaf.leaf_index(), &error))?
         }
-        None => Facts::erased(
-            &header,
-            &ErasedRecord {
-                record_id: header.id,
-                identity: None,
-                step_index: None,
-            },
-        ),
+        None => Facts::erased(&header, &ErasedRecord::unknown(header.id)),
     };
     match facts {
         Facts::RunStarted(facts) => Ok(RunState::start(&facts, header.recorded_at)),

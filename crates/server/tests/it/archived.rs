@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::server::{TestServer, now};
+use crate::server::{TestServer, export, now, span};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
@@ -136,6 +136,33 @@ fn the_logs_of_an_archived_run_say_that_it_is_archived() {
         (&record["component"], &record["severity"]),
         (&json!("archived"), &json!("archived"))
     );
+}
+
+#[test]
+fn measurements_of_its_instance_that_are_gone_are_a_runs_when_they_were_taken_while_it_lasted() {
+    let server = TestServer::new();
+    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let resource = json!({ "attributes": [attribute("service.instance.id", "agent-1")] });
+    let mut spans = export(&[span(3, 1)]);
+    spans["resourceSpans"][0]["resource"] = resource.clone();
+    assert_eq!(server.post("/v1/traces", &spans).ok(), json!({}));
+    // While it ran, long after, and long after but by its name.
+    let run = "03".repeat(16);
+    for (second, name) in [(2, None), (3_600, None), (3_600, Some(&run))] {
+        let mut resource = resource.clone();
+        let attributes = resource["attributes"].as_array_mut().unwrap();
+        attributes.extend(name.map(|name| attribute("deponent.run.id", name)));
+        let at = 1_767_323_000_u64 + second;
+        let points = json!([{ "timeUnixNano": format!("{at}000000000"), "asInt": "1" }]);
+        let metric = json!({ "name": "m", "gauge": { "dataPoints": points } });
+        let sent = json!({ "resourceMetrics": [{ "resource": resource, "scopeMetrics": [{ "metrics": [metric] }] }] });
+        assert_eq!(server.post("/v1/metrics", &sent).ok(), json!({}));
+    }
+    let read = || server.get(&format!("/api/v1/logs/system/{run}/telemetry")).ok();
+    let gone = |archived: u32| json!({ "archived": archived, "erased": 0, "missing": 0 });
+    assert_eq!((&read()["total"], &read()["gone"]), (&json!(2), &gone(0)));
+    archive(&server);
+    assert_eq!((&read()["total"], &read()["gone"]), (&json!(0), &gone(2)));
 }
 
 #[test]

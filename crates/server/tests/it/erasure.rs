@@ -1,18 +1,25 @@
 //! Erasing and holding through HTTP, and how reads show what is erased.
 
+use std::time::Duration;
+
 use axum::body::Body;
-use axum::http::Method;
+use axum::http::{Method, Request};
+use ledger::EraseTurn;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tower::ServiceExt;
 
 use crate::access::Keyed;
 use crate::server::{Answer, TestServer};
 use crate::support::{refused, sha256};
 
-fn record_id(answer: &Value) -> String {
+pub(crate) fn record_id(answer: &Value) -> String {
     answer["receipt"]["record_id"].as_str().unwrap().to_owned()
 }
 
-fn erase(server: &TestServer, id: &str, body: &Value) -> Answer {
+pub(crate) fn erase(server: &TestServer, id: &str, body: &Value) -> Answer {
     server.request(
         Method::DELETE,
         &format!("/api/v1/records/{id}/body"),
@@ -21,7 +28,7 @@ fn erase(server: &TestServer, id: &str, body: &Value) -> Answer {
     )
 }
 
-fn because() -> Value {
+pub(crate) fn because() -> Value {
     json!({ "reason": "asked for by the person" })
 }
 
@@ -351,4 +358,72 @@ fn the_stored_output_of_an_erased_step_is_told_to_nobody_and_the_step_is_not_don
     }
     let report = server.get("/api/v1/replay/runs/r").ok();
     assert_eq!((&report["total"], &report["erased"]), (&json!(2), &json!(2)));
+}
+
+/// An erasure without the wait for its answer.
+fn erasing(server: &TestServer, runtime: &Runtime, id: &str) -> JoinHandle<u16> {
+    let request = Request::builder()
+        .method(Method::DELETE)
+        .uri(format!("/api/v1/records/{id}/body"))
+        .header("host", "localhost:4318")
+        .header("content-type", "application/json")
+        .body(Body::from(because().to_string()))
+        .unwrap();
+    let router = server.router.clone();
+    runtime.spawn(async move { router.oneshot(request).await.unwrap().status().as_u16() })
+}
+
+#[test]
+fn erasures_that_wait_keep_nobody_else_waiting_and_leave_the_line_with_their_clients() {
+    const LINE_MAX: usize = 32;
+    let server = TestServer::new();
+    // As `serve` makes it, with fewer threads for what blocks than erasures wait.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .unwrap();
+    let ids: Vec<String> = server
+        .fill(40)
+        .iter()
+        .map(|receipt| receipt.record_id.to_string())
+        .collect();
+    let tenant = server.app.ledger.tenant("default").unwrap();
+    let first = runtime.block_on(EraseTurn::take(&tenant)).unwrap();
+    let mut waiting: Vec<_> = ids.iter().map(|id| erasing(&server, &runtime, id)).collect();
+    let answered = |path: &str| {
+        let request = Request::get(path).header("host", "localhost:4318");
+        let router = server.router.clone();
+        let answer = router.oneshot(request.body(Body::empty()).unwrap());
+        let answer = runtime.block_on(async { timeout(Duration::from_secs(5), answer).await });
+        answer
+            .unwrap_or_else(|_| panic!("{path} waits"))
+            .unwrap()
+            .status()
+    };
+    // Who finds the line full is answered; all others wait.
+    while waiting.iter().filter(|asked| asked.is_finished()).count() < ids.len() - (LINE_MAX - 1) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for path in ["/healthz", &format!("/api/v1/records/{}", ids[0])] {
+        assert_eq!(answered(path), 200);
+    }
+    let (refused, waits): (Vec<_>, Vec<_>) = waiting.drain(..).partition(JoinHandle::is_finished);
+    assert_eq!(waits.len(), LINE_MAX - 1);
+    for asked in refused {
+        assert_eq!(runtime.block_on(asked).unwrap(), 503);
+    }
+    for asked in waits {
+        asked.abort();
+        assert!(runtime.block_on(asked).unwrap_err().is_cancelled());
+    }
+    drop(first);
+    assert_eq!(erase(&server, &ids[0], &because()).status, 200);
+    let there = |id: &String| server.get(&format!("/api/v1/records/{id}")).ok()["erased"] != true;
+    assert_eq!(
+        ids.iter().filter(|id| there(id)).count(),
+        ids.len() - 1,
+        "nobody else erased"
+    );
 }

@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use crate::erasure::{because, erase, record_id};
 use crate::server::TestServer;
 use crate::support::{pages, refused, ticking_server};
 
@@ -211,4 +212,58 @@ fn a_page_of_incidents_with_long_summaries_ends_early_and_goes_on() {
     }
     let all: Vec<String> = (0..140).rev().map(|number| format!("{number:03}")).collect();
     assert_eq!((pages, shown), (2, all));
+}
+
+#[test]
+fn an_incident_whose_opening_is_erased_stays_in_the_list_and_says_so() {
+    let server = ticking_server();
+    let answer = server.created(
+        PATH,
+        &json!({ "severity": "HIGH", "summary": "jane did it", "source_run_id": "r1", "violation_step_index": 3 }),
+    );
+    let id = answer["incident_id"].as_str().unwrap();
+    let seen = server.created(&format!("{PATH}/{id}/acknowledge"), &by("ada"));
+    open(&server, "r2");
+    let before = incident(&server, id);
+    assert!(before.get("erased").is_none());
+    let erased = erase(&server, &record_id(&answer), &because()).ok();
+    assert!(
+        erased["remains"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|left| left["what"] == "which incident it is of, and what happened to it"),
+        "{erased}"
+    );
+    let mut expected = before.clone();
+    for gone in ["severity", "summary", "source_run_id", "violation_step_index"] {
+        assert_ne!(before[gone], Value::Null);
+        expected[gone] = Value::Null;
+    }
+    expected["erased"] = json!(true);
+    expected["history"][0]["erased"] = json!(true);
+    assert_eq!(incident(&server, id), expected);
+    let list = server.get(PATH).ok();
+    assert_eq!((&list["total"], &list["items"][1]), (&json!(2), &expected));
+    // What it said is not found any more.
+    let of_run = server.get(&format!("{PATH}?source_run_id=r1")).ok();
+    assert_eq!((&of_run["total"], &of_run["items"]), (&json!(0), &json!([])));
+    // An erased step was taken all the same: it is not taken a second time, and the next one may follow.
+    erase(&server, &record_id(&seen), &because()).ok();
+    let acknowledged = incident(&server, id);
+    assert_eq!(
+        (&acknowledged["status"], &acknowledged["acknowledged_at"]),
+        (&json!("ACKNOWLEDGED"), &before["acknowledged_at"])
+    );
+    let step = &acknowledged["history"][1];
+    assert_eq!(
+        (&step["erased"], &step["actor_id"], &step["reason"]),
+        (&json!(true), &Value::Null, &Value::Null)
+    );
+    let again = server.post(&format!("{PATH}/{id}/acknowledge"), &by("ada"));
+    assert_eq!(again.problem(409), "incident_status");
+    let closed = server.created(&format!("{PATH}/{id}/close"), &by("ada"));
+    assert_eq!(closed["status"], "CLOSED");
+    let text = server.get(PATH).text();
+    assert!(!text.contains("jane"), "{text}");
 }

@@ -198,7 +198,12 @@ fn every_read_that_lists_is_on_record_with_its_number_of_rows() {
         // Those that take no run need one all the same.
         let answer = server.get(&path);
         assert_eq!(answer.status, 200, "{operation} {path}: {}", answer.text());
-        answers.insert(operation, answer.json());
+        // One answers lines, and no object.
+        let answer = match operation {
+            "lineage_log" => json!({ "items": answer.text().lines().collect::<Vec<_>>() }),
+            _ => answer.json(),
+        };
+        answers.insert(operation, answer);
     }
     assert!(answers.len() > 25, "{} operations", answers.len());
     server.runtime.block_on(server.app.flush_access()).unwrap();

@@ -227,6 +227,7 @@ fn what_came_with_a_long_run_is_paged_to_its_end_though_the_run_goes_on() {
         let then = first["as_of"].as_u64().unwrap();
         let refused = server.get(&format!("{}?as_of={then}", path(read)));
         assert_eq!(refused.problem(400), "as_of_too_far");
+        assert_ne!(first["complete"], false, "{read}");
         let (mut page, mut shown) = (first, 0);
         loop {
             shown += page[list].as_array().unwrap().len();
@@ -235,17 +236,102 @@ fn what_came_with_a_long_run_is_paged_to_its_end_though_the_run_goes_on() {
             };
             page = server.get(&format!("{}?cursor={cursor}", path(read))).ok();
             assert_eq!(page["as_of"], then);
+            // Which traces it had then cannot be told any more.
+            assert_ne!(page["complete"], true, "{read}");
         }
         assert_eq!(shown, all, "{read}");
+    }
+}
+
+#[test]
+fn a_trace_that_joins_a_run_between_two_pages_binds_nothing_to_the_second() {
+    let server = TestServer::new();
+    let run = "03".repeat(16);
+    let text = |value: &str| json!({ "stringValue": value });
+    let of_run = json!({ "attributes": [{ "key": "deponent.run.id", "value": text(&run) }] });
+    server.spans(&[span(3, 1)]);
+    let measured = |resource: &Value, trace: Option<u8>, count: u32| {
+        let points: Vec<Value> = (0..count)
+            .map(|_| {
+                let mut point = json!({ "timeUnixNano": "1767323000500000000", "asInt": "1" });
+                if let Some(trace) = trace {
+                    point["exemplars"] = json!([{ "traceId": format!("{trace:02x}").repeat(16),
+                        "spanId": "0000000000000001", "asInt": "1" }]);
+                }
+                point
+            })
+            .collect();
+        let metric = json!({ "name": "m", "gauge": { "dataPoints": points } });
+        let sent = json!({ "resourceMetrics": [{ "resource": resource, "scopeMetrics": [{ "metrics": [metric] }] }] });
+        assert_eq!(server.post("/v1/metrics", &sent).ok(), json!({}));
+    };
+    measured(&of_run, None, 10_000);
+    measured(&of_run, None, 1);
+    measured(&json!({}), Some(4), 1);
+    let path = format!("/api/v1/logs/system/{run}/telemetry");
+    let first = server.get(&path).ok();
+    assert_eq!(
+        (&first["total"], &first["has_more"], &first["complete"]),
+        (&json!(10_000), &json!(true), &json!(true))
+    );
+    // The trace that the last of them names becomes the run's.
+    let mut joined = crate::server::export(&[span(4, 1)]);
+    joined["resourceSpans"][0]["resource"] = of_run.clone();
+    assert_eq!(server.post("/v1/traces", &joined).ok(), json!({}));
+    assert_eq!(
+        server.get("/api/v1/traces/04040404040404040404040404040404").ok()["run_id"],
+        json!(run)
+    );
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = server.get(&format!("{path}?cursor={cursor}")).ok();
+    assert_eq!(
+        (&second["total"], &second["has_more"], &second["complete"]),
+        (&json!(1), &json!(false), &json!(true)),
+        "it was not the run's when the first page was read, and that is known"
+    );
+}
+
+#[test]
+fn a_run_that_grows_while_it_is_found_is_read_as_it_is_then() {
+    let (server, fault) = TestServer::failing();
+    grow_long(&server);
+    let run = "03".repeat(16);
+    for (read, number) in [("replay", 20_001_u16), ("envelope", 20_002)] {
+        let before = server.tree_size();
+        let router = server.router.clone();
+        // Between the size of the tree and the run's row.
+        fault.before("run_find", 1, move || {
+            let sent = crate::server::export(&[span(3, number)]);
+            let request = axum::http::Request::post("/v1/traces")
+                .header("host", "localhost")
+                .header("content-type", "application/json")
+                .body(axum::body::Body::from(sent.to_string()))
+                .unwrap();
+            let sent = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                let answer = runtime.block_on(tower::ServiceExt::oneshot(router, request));
+                answer.unwrap().status()
+            });
+            assert_eq!(sent.join().unwrap(), 200);
+        });
+        let answer = server.get(&format!("{RUNS}/{run}/{read}")).ok();
+        let size = answer
+            .get("as_of")
+            .unwrap_or(&answer["metadata"]["ledger"]["tree_size"]);
+        assert!(size.as_u64().unwrap() > before, "{read}: {size}, it was {before}");
     }
 }
 
 /// Of 10,001 records and more.
 fn long_run() -> TestServer {
     let server = TestServer::new();
+    grow_long(&server);
+    server
+}
+
+fn grow_long(server: &TestServer) {
     let steps: Vec<Value> = (0..10_001_u16).map(|number| span(3, number + 1)).collect();
     for chunk in steps.chunks(2_500) {
         server.spans(chunk);
     }
-    server
 }

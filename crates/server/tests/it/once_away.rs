@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::http::Request;
 use evidence::Timestamp;
 use ledger::once::{OnOutage, Once, OnceError, OnceOptions, OnceSaid};
 use serde_json::{Value, json};
 use store::Fault;
 use store::once::{OnceAct, OnceAsk, OnceStore};
 use store::sqlite::SqliteOnce;
+use tower::ServiceExt;
 
 use crate::server::TestServer;
 use crate::support::sha256;
@@ -227,4 +230,60 @@ fn what_may_have_been_done_is_not_done_again() {
     // Another key is another request; of the first nothing was done, which nobody knew.
     assert_eq!(server.keyed("/api/v1/runs", "l", &json!({})).status, 201);
     assert_eq!(server.tree_size(), size + 1);
+}
+
+/// A backend that takes its time for checks.
+struct Slow(SqliteOnce);
+
+impl OnceStore for Slow {
+    fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
+        if asks.iter().any(|ask| matches!(ask.act, OnceAct::Check { .. })) {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        self.0.apply(asks)
+    }
+
+    fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
+        self.0.sweep(at)
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_while_its_key_is_checked_leaves_no_key_behind() {
+    let mut server = TestServer::new();
+    let state = server.app.ledger.options().data_dir.join("state.db");
+    server.app.once = Once::new(
+        Box::new(Slow(SqliteOnce::new(&state))),
+        server.app.once.options().clone(),
+    );
+    server.router = ::server::router(server.app.clone());
+    let body = json!({ "run_id": "r" });
+    let request = Request::post("/api/v1/runs")
+        .header("content-type", "application/json")
+        .header("host", "localhost:4318")
+        .header("idempotency-key", "k")
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    let answer = server.router.clone().oneshot(request);
+    let left = server
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_millis(50), answer).await });
+    assert!(left.is_err(), "it was answered before the client went away");
+    let began = Instant::now();
+    loop {
+        // Tasks go on while the runtime is driven.
+        server
+            .runtime
+            .block_on(async { tokio::time::sleep(Duration::from_millis(50)).await });
+        let again = server.keyed("/api/v1/runs", "k", &body);
+        if again.status == 201 {
+            assert_eq!(again.header("idempotent-replayed"), "true");
+            return;
+        }
+        assert_eq!(again.problem(409), "idempotency_in_progress");
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "the key is held for ever"
+        );
+    }
 }

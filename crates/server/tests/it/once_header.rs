@@ -57,6 +57,24 @@ fn a_post_that_is_sent_again_is_answered_again() {
 }
 
 #[test]
+fn who_has_an_answer_and_asks_again_at_once_has_it_again() {
+    let server = TestServer::new();
+    for number in 0..200 {
+        let (key, body) = (format!("k{number}"), json!({ "run_id": format!("r{number}") }));
+        let first = server.keyed("/api/v1/runs", &key, &body);
+        assert_eq!(first.status, 201, "{}", first.text());
+        let again = server.keyed("/api/v1/runs", &key, &body);
+        assert_eq!(
+            (again.status, &again.body),
+            (first.status, &first.body),
+            "{}",
+            again.text()
+        );
+        assert_eq!(again.header("idempotent-replayed"), "true");
+    }
+}
+
+#[test]
 fn what_is_kept_of_a_request_does_not_tell_which_of_few_it_was() {
     let server = TestServer::new();
     let path = "/api/v1/system-records";

@@ -4,8 +4,10 @@ use std::ops::ControlFlow;
 
 use tlog::TreeSize;
 
-use super::{Claim, Grower, ledger, memory, query};
-use crate::{AppendError, BodyRow, CheckpointRow, Head, LeafKey, LedgerRow, NodeRow, StoreError, codec};
+use super::{Claim, Grower, at, ledger, memory, query, state};
+use crate::{
+    AppendError, BodyRow, CheckpointRow, Head, LeafKey, LedgerRow, NodeRow, RunRow, StoreError, codec,
+};
 
 claims! {
     a_fresh_store_is_empty(store) {
@@ -102,6 +104,45 @@ claims! {
         let leaves = codec::Leaves::unpack(&block.leaves, block.count).unwrap();
         assert_eq!(leaves.get(2), Some(b"leaf 6 of 1".as_slice()));
         assert_eq!(block.root, tlog::root_at(TreeSize::new(9), &memory(11)).unwrap());
+    }
+
+    leaves_read_back_in_the_order_asked_for(store) {
+        let (mut grower, mut other) = (Grower::new(store, 1), Grower::new(store, 2));
+        for count in [3_u32, 200, 1] {
+            grower.grow(store, count);
+            other.grow(store, 2);
+        }
+        let asked = [(1, 203), (1, 0), (2, 5), (1, 66), (1, 67), (1, 202), (2, 6), (1, 204), (3, 0), (1, 3)];
+        let found = store.leaves_get(&asked.map(|(ledger_no, index)| LeafKey::new(ledger_no, index))).unwrap();
+        let expected = asked.map(|(ledger_no, index)| {
+            let end = if ledger_no == 1 { 204 } else { 6 };
+            (ledger_no < 3 && index < end).then(|| format!("leaf {index} of {ledger_no}").into_bytes())
+        });
+        assert_eq!(found, expected);
+        assert!(store.leaves_get(&[]).unwrap().is_empty());
+    }
+
+    a_moment_leads_to_the_first_leaf_that_was_recorded_then_or_later(store) {
+        // Recorded at 0, 0, 0, 0, 10, 10 …; a run begins with each tenth leaf, of the middle third.
+        let mut grower = Grower::new(store, 1);
+        let time = |index: u64| i64::try_from(index / 4).unwrap() * 10;
+        let mut ordinal = 0;
+        for count in [1_u32, 130, 99, 70] {
+            let first = grower.size();
+            let mut batch = grower.batch_at(count, time);
+            for index in (first..grower.size()).filter(|index| index % 10 == 0 && (100..200).contains(index)) {
+                batch.runs.push(RunRow { key: grower.run(ordinal), started_leaf: grower.key(index), state: state(&format!("r{index}"), time(index)) });
+                ordinal += 1;
+            }
+            store.batch_append(&[batch]).unwrap();
+        }
+        for micros in -1..760 {
+            let first = (0..300).find(|index| time(*index) >= micros).unwrap_or(300);
+            assert_eq!(store.leaf_since(1, at(micros)).unwrap(), first, "{micros}");
+        }
+        assert_eq!(store.leaf_since(1, at(1_000)).unwrap(), 300);
+        store.ledger_create(&ledger(5, 1, 1)).unwrap();
+        assert_eq!(store.leaf_since(5, at(0)).unwrap(), 0, "of an empty ledger, whatever runs the one before has");
     }
 
     bodies_read_back_by_range_and_by_leaf(store) {

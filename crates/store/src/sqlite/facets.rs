@@ -9,13 +9,11 @@ use std::collections::BTreeMap;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
 
-use evidence::{Header, Timestamp};
-
-use super::select::{block, head, ledger_range};
+use super::select::{leaf_since, ledger_range};
 use super::{as_u64, damaged, unavailable};
 use crate::{
-    ErasedRow, ExpectedRows, FACET_SEEKS_MAX, FacetPage, FacetQuery, FacetRow, LeafBlock, LeafKey,
-    RowMissing, StoreError, codec,
+    ErasedRow, ExpectedRows, FACET_SEEKS_MAX, FacetPage, FacetQuery, FacetRow, LeafKey, RowMissing,
+    StoreError,
 };
 
 /// Writes rows and their ordinals.
@@ -238,8 +236,9 @@ fn ranges(
             if last < low || first > high {
                 continue;
             }
-            let from = query.after.map(|at| first_since(c, ledger_no, at)).transpose()?;
-            let end = query.before.map(|at| first_since(c, ledger_no, at)).transpose()?;
+            let since = |at| leaf_since(c, ledger_no, at).map(|leaf| LeafKey::new(ledger_no, leaf).as_i64());
+            let from = query.after.map(since).transpose()?;
+            let end = query.before.map(since).transpose()?;
             ranges.push(Range {
                 low: low.max(from.unwrap_or(first)),
                 high: high.min(end.map_or(last, |end| end - 1)),
@@ -248,57 +247,6 @@ fn ranges(
     }
     ranges.retain(|range| range.low <= range.high);
     Ok(ranges)
-}
-
-/// The key of the ledger's first leaf that was recorded at that moment or later; of none, the end of the ledger.
-fn first_since(c: &Connection, ledger_no: u32, at: Timestamp) -> Result<i64, StoreError> {
-    let (mut low, mut high) = (0, head(c, ledger_no)?.size.as_u64());
-    while low < high {
-        let (found, leaves) = block_of(c, ledger_no, low + (high - low) / 2)?;
-        let recorded_before = |leaf: &[u8]| -> Result<bool, StoreError> {
-            let header = Header::decode(leaf).map_err(|error| damaged("leaf_blocks.leaves", error))?;
-            Ok(header.recorded_at < at)
-        };
-        let (mut place, mut end) = (0, leaves.len());
-        while place < end {
-            let middle = place + (end - place) / 2;
-            if recorded_before(leaves.get(middle).unwrap_or_default())? {
-                place = middle + 1;
-            } else {
-                end = middle;
-            }
-        }
-        if place == 0 {
-            high = found.first;
-        } else if place == leaves.len() {
-            low = found.end();
-        } else {
-            low = found.first + u64::try_from(place).unwrap_or(0);
-            high = low;
-        }
-    }
-    Ok(LeafKey::new(ledger_no, low).as_i64())
-}
-
-/// The block that holds a leaf.
-fn block_of(c: &Connection, ledger_no: u32, leaf: u64) -> Result<(LeafBlock, codec::Leaves), StoreError> {
-    let (low, _) = ledger_range(ledger_no);
-    let mut statement = c
-        .prepare_cached(
-            "SELECT first_leaf, leaf_count, tree_root, leaves FROM leaf_blocks
-             WHERE first_leaf BETWEEN ?1 AND ?2 ORDER BY first_leaf DESC LIMIT 1",
-        )
-        .map_err(unavailable)?;
-    let mut found = statement
-        .query((low, LeafKey::new(ledger_no, leaf).as_i64()))
-        .map_err(unavailable)?;
-    let block = found.next().map_err(unavailable)?.map(block).transpose()?;
-    let block = block
-        .filter(|block| block.end() > leaf)
-        .ok_or_else(|| damaged("leaf_blocks", "a leaf is missing"))?;
-    let leaves = codec::Leaves::unpack(&block.leaves, block.count)
-        .map_err(|error| damaged("leaf_blocks.leaves", error))?;
-    Ok((block, leaves))
 }
 
 impl<'a> Lists<'a> {

@@ -3,20 +3,28 @@
 //! `synchronous=FULL`: a lease that was given is there after power loss, or two
 //! could hold it. Acts that come together share a commit. The numbers of entries
 //! and bytes of each tenant are kept beside them, so that no act counts rows.
+//!
+//! Of answers only what is completed is written: a request dies with its process,
+//! so its claim is kept in memory ([`Claims`]). And what is written does not wait for
+//! the disk, as a client that has its answer does not ask again: it is synced within
+//! a second, together.
 
+mod act;
+mod claims;
+
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use evidence::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::once::{
-    ENTRIES_PER_TENANT_MAX, FAILED_SECS, Lease, OnceAct, OnceAsk, OnceEntry, OnceError, OnceKey, OnceSaid,
-    OnceStatus, OnceStore, PAYLOAD_BYTES_PER_TENANT_MAX, Previous, SWEPT_AT_ONCE, SWEPT_PER_ACT, is_other,
-    later,
-};
+use self::act::{Act, hold, sweep};
+use self::claims::Claims;
+use crate::once::{OnceAct, OnceAsk, OnceError, OnceSaid, OnceStore, SWEPT_AT_ONCE, SWEPT_PER_ACT};
 
-/// Pages in the log before they are carried over: near 4 MiB.
-const CHECKPOINT_PAGES: i64 = 1_000;
+/// Acts that write before the log is carried over: near 8 MiB of pages.
+const CARRY_ACTS: usize = 500;
 
 /// Page cache: the entries of a busy minute.
 const CACHE_KIB: i64 = 8 * 1024;
@@ -33,15 +41,29 @@ CREATE TABLE IF NOT EXISTS once_held (
   PRIMARY KEY (space, tenant)) STRICT, WITHOUT ROWID;
 ";
 
-/// Columns of an entry, without its payload.
-const COLUMNS: &str = "id, status, hash, label, lease, lease_until, created_at, expires_at, response_hash, error, \
-                       payload_bytes";
+/// How far the log of `state.db` is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Log {
+    /// All of it, as far as this connection wrote it.
+    Synced,
+    /// Acts on answers are not there yet.
+    Behind,
+    /// Something could not be written or synced: the kernel may have dropped what came before it as well, and says so
+    /// once only. What comes behind it in the log is worth nothing until the log was carried over.
+    Lost,
+}
 
 /// The embedded backend. The file is opened when it is first asked, and again after a failure.
 #[derive(Debug)]
 pub struct SqliteOnce {
     path: PathBuf,
     connection: Option<Connection>,
+    /// Whether the connection's commits wait for the disk.
+    waits: bool,
+    log: Log,
+    /// Acts that wrote since the log was last carried over.
+    written: usize,
+    claims: Claims,
 }
 
 impl SqliteOnce {
@@ -50,48 +72,132 @@ impl SqliteOnce {
         Self {
             path: path.to_owned(),
             connection: None,
+            waits: true,
+            log: Log::Synced,
+            written: 0,
+            claims: Claims::default(),
         }
     }
 
     fn connection(&mut self) -> Result<&mut Connection, rusqlite::Error> {
         if self.connection.is_none() {
             self.connection = Some(open(&self.path)?);
+            self.waits = true;
         }
         // Just put there.
         self.connection.as_mut().ok_or(rusqlite::Error::InvalidQuery)
     }
 
-    /// The log holds pages as they were before: without this, for the next 4 MiB of writes.
-    fn cut_log(&mut self) {
-        let busy: Option<i64> = self.connection.as_ref().and_then(|connection| {
-            connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-                .ok()
+    /// Carries the whole log over and cuts it; `false`: somebody reads it, or it could not be done.
+    fn cut_log(&mut self) -> bool {
+        let busy = self.connection().and_then(|connection| {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         });
-        if busy != Some(0) {
-            tracing::warn!(
-                "the log of state.db could not be cut after something was forgotten; it is, as it fills"
-            );
+        let cut = matches!(busy, Ok(0));
+        if !cut {
+            self.connection = None;
+        }
+        cut
+    }
+
+    /// Takes the log up again after something could not be written or synced: with a write of its own, so that what can
+    /// only be read is not taken for mended.
+    fn take_up_log(&mut self) -> Result<(), OnceError> {
+        let touched = self
+            .connection()
+            .and_then(|connection| hold(connection, 0, "", 0, 0));
+        if touched.is_err() || !self.cut_log() {
+            self.connection = None;
+            let why = "something could not be written, and its log is not carried over yet";
+            return Err(OnceError::Unavailable(why.into()));
+        }
+        (self.log, self.written) = (Log::Synced, 0);
+        Ok(())
+    }
+
+    /// Carries the log over as far as nobody reads it. Not left to SQLite, which tells nobody when that fails.
+    fn carry(&mut self) {
+        self.written = 0;
+        let carried = self
+            .connection()
+            .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
+        if let Err(error) = carried {
+            tracing::warn!(%error, "the log of state.db could not be carried over");
+            (self.connection, self.log) = (None, Log::Lost);
         }
     }
 
     fn in_transaction<T>(
         &mut self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        how: How,
+        work: impl FnOnce(&Transaction<'_>, &mut Claims) -> rusqlite::Result<T>,
     ) -> Result<T, OnceError> {
+        let waits = how == How::Durably;
+        if self.log == Log::Lost {
+            self.take_up_log()?;
+        }
         let done = (|| {
-            let transaction = self
-                .connection()?
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let said = work(&transaction)?;
+            self.connection()?;
+            let waited = std::mem::replace(&mut self.waits, waits);
+            let (connection, claims) = (self.connection.as_mut(), &mut self.claims);
+            let connection = connection.ok_or(rusqlite::Error::InvalidQuery)?;
+            if waited != waits {
+                connection.pragma_update(None, "synchronous", if waits { "full" } else { "normal" })?;
+            }
+            let behavior = match how {
+                How::Reading => TransactionBehavior::Deferred,
+                How::Soon | How::Durably => TransactionBehavior::Immediate,
+            };
+            let transaction = connection.transaction_with_behavior(behavior)?;
+            let said = work(&transaction, claims)?;
             transaction.commit()?;
             Ok(said)
         })();
+        match (&done, how) {
+            (_, How::Reading) | (Ok(_), How::Durably) => {}
+            (Err(_), _) => self.log = Log::Lost,
+            (Ok(_), How::Soon) => self.log = Log::Behind,
+        }
         done.map_err(|error: rusqlite::Error| {
             // Whatever is wrong with the connection goes with it.
             self.connection = None;
             OnceError::Unavailable(error.to_string())
         })
+    }
+}
+
+/// How acts are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Nothing is written.
+    Reading,
+    /// What is written is on disk soon.
+    Soon,
+    /// What is written is on disk before it is answered.
+    Durably,
+}
+
+impl How {
+    fn of(asks: &[OnceAsk]) -> Self {
+        if !asks.iter().all(|ask| ask.act.may_wait(ask.key.space)) {
+            return Self::Durably;
+        }
+        let writes = |ask: &OnceAsk| matches!(ask.act, OnceAct::Complete { .. } | OnceAct::Delete);
+        if asks.iter().any(writes) {
+            Self::Soon
+        } else {
+            Self::Reading
+        }
+    }
+}
+
+/// Syncs the log of that database. One that is not there was carried over.
+fn sync_log(path: &Path) -> io::Result<()> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    match File::open(log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        log => log?.sync_data(),
     }
 }
 
@@ -102,7 +208,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // Answers and outputs that go leave no bytes behind in the file.
     connection.pragma_update(None, "secure_delete", true)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     let (mode, synchronous): (String, i64) = (
         connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?,
         connection.pragma_query_value(None, "synchronous", |row| row.get(0))?,
@@ -118,22 +224,38 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 impl OnceStore for SqliteOnce {
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
-        let all = self.in_transaction(|transaction| {
+        let how = How::of(asks);
+        let all = self.in_transaction(how, |transaction, claims| {
             let said = asks
                 .iter()
-                .map(|ask| Act::new(transaction, ask).said())
+                .map(|ask| Act::new(transaction, claims, ask).said())
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             // What is over goes as fast as new ones come.
-            if let Some(latest) = asks.iter().map(|ask| ask.at).max() {
+            if let Some(latest) = asks
+                .iter()
+                .map(|ask| ask.at)
+                .max()
+                .filter(|_| how != How::Reading)
+            {
                 let count = u32::try_from(asks.len()).unwrap_or(u32::MAX);
                 let count = count.saturating_mul(SWEPT_PER_ACT).min(SWEPT_AT_ONCE);
                 sweep(transaction, latest, count)?;
             }
             Ok(said)
         });
+        self.claims.settle(asks, all.as_deref().ok());
+        if how != How::Reading {
+            self.written += asks.len();
+            if self.written >= CARRY_ACTS && all.is_ok() {
+                self.carry();
+            }
+        }
         let forgot = |ask: &OnceAsk| matches!(ask.act, OnceAct::Forget { .. });
-        if all.is_ok() && asks.iter().any(forgot) {
-            self.cut_log();
+        // The log holds pages as they were before: without this, for the next 4 MiB of writes.
+        if all.is_ok() && asks.iter().any(forgot) && !self.cut_log() {
+            tracing::warn!(
+                "the log of state.db could not be cut after something was forgotten; it is, as it fills"
+            );
         }
         match all {
             Ok(said) => said.into_iter().map(Ok).collect(),
@@ -142,348 +264,114 @@ impl OnceStore for SqliteOnce {
     }
 
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
-        self.in_transaction(|transaction| sweep(transaction, at, SWEPT_AT_ONCE))
-    }
-}
-
-/// A stored entry and its place.
-struct Found {
-    id: i64,
-    entry: OnceEntry,
-    payload_bytes: i64,
-}
-
-fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
-    let time = |column: usize| -> rusqlite::Result<Timestamp> {
-        let micros: i64 = row.get(column)?;
-        Timestamp::from_micros(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, micros))
-    };
-    let status: String = row.get(1)?;
-    Ok(Found {
-        id: row.get(0)?,
-        entry: OnceEntry {
-            status: OnceStatus::of_letter(&status).ok_or(rusqlite::Error::InvalidQuery)?,
-            hash: row.get(2)?,
-            label: row.get(3)?,
-            lease: row.get(4)?,
-            lease_until: time(5)?,
-            created_at: time(6)?,
-            expires_at: time(7)?,
-            response_hash: row.get(8)?,
-            error: row.get(9)?,
-            payload_bytes: u64::try_from(row.get::<_, i64>(10)?).unwrap_or(0),
-        },
-        payload_bytes: row.get(10)?,
-    })
-}
-
-/// One act, within the transaction of its batch.
-struct Act<'a> {
-    transaction: &'a Transaction<'a>,
-    key: &'a OnceKey,
-    asked: &'a OnceAct,
-    at: Timestamp,
-}
-
-impl<'a> Act<'a> {
-    fn new(transaction: &'a Transaction<'_>, ask: &'a OnceAsk) -> Self {
-        Self {
-            transaction,
-            key: &ask.key,
-            asked: &ask.act,
-            at: ask.at,
-        }
+        let claims = self.claims.sweep(at);
+        // What power loss brings back is over still.
+        let rows = self.in_transaction(How::Soon, |transaction, _| sweep(transaction, at, SWEPT_AT_ONCE))?;
+        Ok(claims.saturating_add(rows))
     }
 
-    fn said(&self) -> rusqlite::Result<OnceSaid> {
-        let found = self.find()?;
-        match self.asked {
-            OnceAct::Read => Ok(OnceSaid::Read(found.map(|found| Box::new(found.entry)))),
-            OnceAct::Payload => {
-                let payload = found.map(|found| self.payload(found.id)).transpose()?;
-                Ok(OnceSaid::Payload(payload.flatten()))
-            }
-            OnceAct::Forget { response_hash } => match found {
-                Some(found)
-                    if found.entry.status == OnceStatus::Completed
-                        && found.entry.response_hash.as_ref() == Some(response_hash) =>
-                {
-                    self.forget(found)
+    fn is_behind(&self) -> bool {
+        self.log != Log::Synced
+    }
+
+    fn sync(&mut self) -> Result<(), OnceError> {
+        match self.log {
+            Log::Synced => Ok(()),
+            Log::Lost => self.take_up_log(),
+            Log::Behind => match sync_log(&self.path) {
+                Ok(()) => {
+                    self.log = Log::Synced;
+                    Ok(())
                 }
-                _ => Ok(OnceSaid::Unknown),
+                Err(error) => {
+                    self.log = Log::Lost;
+                    Err(OnceError::Unavailable(error.to_string()))
+                }
             },
-            OnceAct::Delete => {
-                if let Some(found) = found {
-                    self.remove(&found)?;
-                }
-                Ok(OnceSaid::Deleted)
-            }
-            OnceAct::Check {
-                hash,
-                label,
-                ttl_secs,
-                lease_secs,
-                lease,
-            } => self.check(
-                found,
-                hash.as_ref(),
-                label.as_deref(),
-                *ttl_secs,
-                *lease_secs,
-                lease,
-            ),
-            OnceAct::Complete {
-                lease,
-                label,
-                response_hash,
-                payload,
-            } => held(found, lease, |mut found| {
-                if found.entry.status == OnceStatus::Completed {
-                    let same = found.entry.response_hash == *response_hash;
-                    return Ok(same.then_some(found.entry));
-                }
-                found.entry.response_hash = *response_hash;
-                if label.is_some() {
-                    found.entry.label.clone_from(label);
-                }
-                self.finish(found, OnceStatus::Completed, payload.as_deref())
-            }),
-            OnceAct::Fail { lease, error } => held(found, lease, |mut found| {
-                if found.entry.status == OnceStatus::Failed {
-                    let same = found.entry.error.as_ref() == Some(error);
-                    return Ok(same.then_some(found.entry));
-                }
-                found.entry.error = Some(error.clone());
-                found.entry.expires_at = later(self.at, FAILED_SECS);
-                self.finish(found, OnceStatus::Failed, None)
-            }),
-            OnceAct::Renew { lease, lease_secs } => held(found, lease, |mut found| {
-                if found.entry.status != OnceStatus::Pending {
-                    return Ok(None);
-                }
-                found.entry.lease_until = later(self.at, *lease_secs).min(found.entry.expires_at);
-                self.transaction
-                    .prepare_cached("UPDATE once SET lease_until = ?2 WHERE id = ?1")?
-                    .execute((found.id, found.entry.lease_until.as_micros()))?;
-                Ok(Some(found.entry))
-            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use evidence::Timestamp;
+
+    use super::*;
+    use crate::once::{OnceKey, OnceSpace};
+
+    fn check(space: OnceSpace) -> OnceAsk {
+        OnceAsk {
+            key: OnceKey {
+                space,
+                tenant: "t".into(),
+                key: "k".into(),
+            },
+            act: OnceAct::Check {
+                hash: None,
+                label: None,
+                ttl_secs: 60,
+                lease_secs: 60,
+                lease: [1; 16],
+            },
+            at: Timestamp::MIN,
         }
     }
 
-    /// The entry, unless its time is over.
-    fn find(&self) -> rusqlite::Result<Option<Found>> {
-        let found = self
-            .transaction
-            .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM once WHERE space = ?1 AND tenant = ?2 AND key = ?3"
-            ))?
-            .query_row((self.key.space.code(), &*self.key.tenant, &*self.key.key), found)
-            .optional()?;
-        match found {
-            Some(found) if found.entry.expires_at <= self.at => {
-                self.remove(&found)?;
-                Ok(None)
-            }
-            other => Ok(other),
+    fn complete(space: OnceSpace) -> OnceAsk {
+        OnceAsk {
+            act: OnceAct::Complete {
+                lease: [1; 16],
+                label: None,
+                response_hash: None,
+                payload: None,
+            },
+            ..check(space)
         }
     }
 
-    fn check(
-        &self,
-        found: Option<Found>,
-        hash: Option<&[u8; 32]>,
-        label: Option<&str>,
-        ttl_secs: u32,
-        lease_secs: u32,
-        lease: &Lease,
-    ) -> rusqlite::Result<OnceSaid> {
-        let previous = match found {
-            None => None,
-            Some(found) => {
-                let previous = match found.entry.status {
-                    OnceStatus::Failed => Some(Previous::Failed),
-                    OnceStatus::Pending if found.entry.lease_until <= self.at => Some(Previous::Expired),
-                    OnceStatus::Pending | OnceStatus::Completed => None,
-                };
-                if previous.is_none() {
-                    let conflict = is_other(found.entry.hash.as_ref(), hash);
-                    return Ok(OnceSaid::Known {
-                        entry: Box::new(found.entry),
-                        conflict,
-                    });
-                }
-                self.remove(&found)?;
-                previous
-            }
+    #[test]
+    fn only_answers_are_committed_without_waiting_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+        let synchronous = |once: &SqliteOnce| -> i64 {
+            let connection = once.connection.as_ref().unwrap();
+            connection
+                .pragma_query_value(None, "synchronous", |row| row.get(0))
+                .unwrap()
         };
-        if self.held_of()?.0 >= ENTRIES_PER_TENANT_MAX {
-            return Ok(OnceSaid::Full);
+        for _ in 0..2 {
+            once.apply(&[check(OnceSpace::Answer), complete(OnceSpace::Answer)]);
+            assert_eq!((synchronous(&once), once.log), (1, Log::Behind));
+            once.apply(&[check(OnceSpace::Output)]);
+            assert_eq!(synchronous(&once), 2);
         }
-        let expires_at = later(self.at, ttl_secs);
-        let lease_until = later(self.at, lease_secs).min(expires_at);
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO once (space, tenant, key, status, hash, label, lease, lease_until, created_at, \
-                 expires_at, payload_bytes) VALUES (?1, ?2, ?3, 'p', ?4, ?5, ?6, ?7, ?8, ?9, 0)",
-            )?
-            .execute(params![
-                self.key.space.code(),
-                &*self.key.tenant,
-                &*self.key.key,
-                hash,
-                label,
-                lease,
-                lease_until.as_micros(),
-                self.at.as_micros(),
-                expires_at.as_micros(),
-            ])?;
-        self.hold(1, 0)?;
-        Ok(OnceSaid::New {
-            previous,
-            lease_until,
-            expires_at,
-        })
+        let mut delete = check(OnceSpace::Answer);
+        delete.act = OnceAct::Delete;
+        once.apply(&[delete]);
+        assert_eq!(synchronous(&once), 1);
+        once.apply(&[check(OnceSpace::Key), complete(OnceSpace::Answer)]);
+        assert_eq!(synchronous(&once), 2, "together");
     }
 
-    /// Pending becomes something else, once.
-    fn finish(
-        &self,
-        mut found: Found,
-        status: OnceStatus,
-        payload: Option<&[u8]>,
-    ) -> rusqlite::Result<Option<OnceEntry>> {
-        if found.entry.status != OnceStatus::Pending {
-            return Ok(None);
+    #[test]
+    fn the_log_does_not_grow_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut once = SqliteOnce::new(&path);
+        let mut longest = 0;
+        for number in 0..4 * CARRY_ACTS {
+            let key: Arc<str> = number.to_string().into();
+            let mut asks = [check(OnceSpace::Answer), complete(OnceSpace::Answer)];
+            for ask in &mut asks {
+                ask.key.key = Arc::clone(&key);
+            }
+            assert!(once.apply(&asks).iter().all(Result::is_ok));
+            let log = std::fs::metadata(folder.path().join("state.db-wal")).unwrap();
+            longest = longest.max(log.len());
         }
-        found.entry.status = status;
-        let bytes = payload.map_or(0, <[u8]>::len);
-        // Never done twice, even if what came of it finds no room.
-        let room = PAYLOAD_BYTES_PER_TENANT_MAX.saturating_sub(self.held_of()?.1);
-        let payload = payload.filter(|_| u64::try_from(bytes).is_ok_and(|bytes| bytes <= room));
-        let bytes = payload.map_or(0, |payload| i64::try_from(payload.len()).unwrap_or(i64::MAX));
-        let entry = &found.entry;
-        self.transaction
-            .prepare_cached(
-                "UPDATE once SET status = ?2, label = ?3, expires_at = ?4, response_hash = ?5, error = ?6, \
-                 payload_bytes = ?7, payload = ?8 WHERE id = ?1",
-            )?
-            .execute(params![
-                found.id,
-                status.letter(),
-                entry.label,
-                entry.expires_at.as_micros(),
-                entry.response_hash,
-                entry.error,
-                bytes,
-                payload,
-            ])?;
-        found.entry.payload_bytes = u64::try_from(bytes).unwrap_or(0);
-        if bytes > 0 {
-            self.hold(0, bytes)?;
-        }
-        Ok(Some(found.entry))
+        assert!(longest < 16 << 20, "{longest} bytes");
+        assert!(once.written < CARRY_ACTS);
     }
-
-    fn payload(&self, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
-        self.transaction
-            .prepare_cached("SELECT payload FROM once WHERE id = ?1")?
-            .query_row([id], |row| row.get(0))
-    }
-
-    fn forget(&self, mut found: Found) -> rusqlite::Result<OnceSaid> {
-        self.transaction
-            .prepare_cached(
-                "UPDATE once SET hash = NULL, label = NULL, response_hash = NULL, payload_bytes = 0, payload = NULL \
-                 WHERE id = ?1",
-            )?
-            .execute([found.id])?;
-        self.hold(0, -found.payload_bytes)?;
-        let entry = &mut found.entry;
-        (entry.hash, entry.label, entry.response_hash) = (None, None, None);
-        entry.payload_bytes = 0;
-        Ok(OnceSaid::Done(Box::new(found.entry)))
-    }
-
-    fn remove(&self, found: &Found) -> rusqlite::Result<()> {
-        self.transaction
-            .prepare_cached("DELETE FROM once WHERE id = ?1")?
-            .execute([found.id])?;
-        self.hold(-1, -found.payload_bytes)
-    }
-
-    /// Entries and bytes of the tenant in the space.
-    fn held_of(&self) -> rusqlite::Result<(u64, u64)> {
-        let held: Option<(i64, i64)> = self
-            .transaction
-            .prepare_cached("SELECT entries, bytes FROM once_held WHERE space = ?1 AND tenant = ?2")?
-            .query_row((self.key.space.code(), &*self.key.tenant), |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
-        let (entries, bytes) = held.unwrap_or_default();
-        Ok((entries.max(0).unsigned_abs(), bytes.max(0).unsigned_abs()))
-    }
-
-    fn hold(&self, entries: i64, bytes: i64) -> rusqlite::Result<()> {
-        hold(
-            self.transaction,
-            self.key.space.code(),
-            &self.key.tenant,
-            entries,
-            bytes,
-        )
-    }
-}
-
-/// Does something for the holder; `None` of it means that the key is done already, in another way.
-fn held(
-    found: Option<Found>,
-    lease: &Lease,
-    work: impl FnOnce(Found) -> rusqlite::Result<Option<OnceEntry>>,
-) -> rusqlite::Result<OnceSaid> {
-    let Some(found) = found else {
-        return Ok(OnceSaid::Unknown);
-    };
-    if found.entry.lease != *lease {
-        return Ok(OnceSaid::LeaseLost);
-    }
-    Ok(work(found)?.map_or(OnceSaid::LeaseLost, |entry| OnceSaid::Done(Box::new(entry))))
-}
-
-fn hold(
-    transaction: &Transaction<'_>,
-    space: u8,
-    tenant: &str,
-    entries: i64,
-    bytes: i64,
-) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO once_held VALUES (?1, ?2, ?3, ?4) ON CONFLICT (space, tenant) DO UPDATE SET \
-             entries = entries + ?3, bytes = bytes + ?4",
-        )?
-        .execute((space, tenant, entries, bytes))
-        .map(drop)
-}
-
-fn sweep(transaction: &Transaction<'_>, at: Timestamp, count: u32) -> rusqlite::Result<u32> {
-    let mut over = transaction.prepare_cached(
-        "SELECT id, space, tenant, payload_bytes FROM once WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
-    )?;
-    let rows = over
-        .query_map((at.as_micros(), count), |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, u8>(1)?,
-                row.get::<_, String>(2)?,
-                row.get::<_, i64>(3)?,
-            ))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut delete = transaction.prepare_cached("DELETE FROM once WHERE id = ?1")?;
-    for (id, space, tenant, bytes) in &rows {
-        delete.execute([id])?;
-        hold(transaction, *space, tenant, -1, -bytes)?;
-    }
-    Ok(u32::try_from(rows.len()).unwrap_or(u32::MAX))
 }

@@ -6,10 +6,12 @@ use evidence::{Finding, Identity, Kind, Timestamp};
 use tlog::{Hash, TreeSize};
 
 use super::select::{
-    RECORD_COLUMNS, blob, block, body, checkpoints, head, is_pruned, ledger_range, lookup, owner, records_of,
-    rows, run_by_id, run_by_key, run_key_of_trace, run_record, run_rows, trace_key,
+    RECORD_COLUMNS, blob, block, body, checkpoints, head, is_pruned, leaf_since, leaves_around, ledger_range,
+    lookup, owner, records_of, rows, run_by_id, run_by_key, run_key_of_trace, run_record, run_rows,
+    trace_key,
 };
 use super::{SqliteStore, as_i64, as_u32, facets, hash, runs, unavailable};
+use crate::codec::Leaves;
 use crate::{
     AppendError, Batch, BatchKnown, BatchQuery, BodyRef, BodyRow, CheckpointRow, ExpectedRows, FacetPage,
     FacetQuery, FacetRow, Gone, Head, LeafBlock, LeafKey, LedgerRow, RowMissing, RunKey, RunPage, RunQuery,
@@ -144,6 +146,32 @@ impl Store for SqliteStore {
             }
             Ok(blocks)
         })
+    }
+
+    fn leaves_get(&self, leaves: &[LeafKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.read(|c| {
+            let mut found = Vec::with_capacity(leaves.len());
+            // Neighbours stand together: what was unpacked for one is there for the next.
+            let mut around: Option<(u32, u64, Leaves)> = None;
+            for &leaf in leaves {
+                let at = |(ledger_no, first, leaves): &(u32, u64, Leaves)| {
+                    let place = leaf.leaf_index().checked_sub(*first)?;
+                    let leaves = (*ledger_no == leaf.ledger_no()).then_some(leaves)?;
+                    leaves.get(usize::try_from(place).ok()?).map(<[u8]>::to_vec)
+                };
+                let mut bytes = around.as_ref().and_then(at);
+                if bytes.is_none() {
+                    around = leaves_around(c, leaf)?.map(|(first, leaves)| (leaf.ledger_no(), first, leaves));
+                    bytes = around.as_ref().and_then(at);
+                }
+                found.push(bytes);
+            }
+            Ok(found)
+        })
+    }
+
+    fn leaf_since(&self, ledger_no: u32, at: Timestamp) -> Result<u64, StoreError> {
+        self.read(|c| leaf_since(c, ledger_no, at))
     }
 
     fn nodes_read(&self, ledger_no: u32, level: u8, first: u64, limit: u32) -> Result<Vec<Hash>, StoreError> {

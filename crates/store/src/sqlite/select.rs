@@ -3,11 +3,12 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
-use evidence::{Identity, Kind, Timestamp};
+use evidence::{Header, Identity, Kind, Timestamp};
 use tlog::TreeSize;
 
 use super::append::empty_head;
 use super::{as_i64, as_u32, as_u64, damaged, hash, runs, thirty_two, unavailable};
+use crate::codec::Leaves;
 use crate::{
     BatchKnown, BatchQuery, BodyRef, CheckpointRow, Head, LeafBlock, LeafKey, OWNERS_MAX, RunKey,
     RunRecordRow, RunRow, StoreError, TraceKey, TraceRow,
@@ -221,6 +222,88 @@ pub(super) fn block(row: &Row<'_>) -> Result<LeafBlock, StoreError> {
         root: hash(blob(row, 2)?),
         leaves: blob(row, 3)?.to_vec(),
     })
+}
+
+/// Leaves that stand together, one of them that which was asked for, and the index of the first; none: it is not there.
+pub(super) fn leaves_around(c: &Connection, leaf: LeafKey) -> Result<Option<(u64, Leaves)>, StoreError> {
+    let (low, _) = ledger_range(leaf.ledger_no());
+    let mut statement = c
+        .prepare_cached(
+            "SELECT first_leaf, leaf_count, leaves FROM leaf_blocks
+             WHERE first_leaf BETWEEN ?1 AND ?2 ORDER BY first_leaf DESC LIMIT 1",
+        )
+        .map_err(unavailable)?;
+    let mut found = statement.query((low, leaf.as_i64())).map_err(unavailable)?;
+    let Some(row) = found.next().map_err(unavailable)? else {
+        return Ok(None);
+    };
+    let first = LeafKey::from_i64(row.get(0).map_err(unavailable)?).leaf_index();
+    let count = u32::try_from(row.get::<_, i64>(1).map_err(unavailable)?).unwrap_or(0);
+    let place = leaf.leaf_index().saturating_sub(first);
+    let Some(place) = u32::try_from(place).ok().filter(|place| *place < count) else {
+        return Ok(None);
+    };
+    let (before, leaves) = Leaves::unpack_around(blob(row, 2)?, count, place)
+        .map_err(|error| damaged("leaf_blocks.leaves", format!("block of leaf {first}: {error}")))?;
+    Ok(Some((first + u64::from(before), leaves)))
+}
+
+/// The index of a ledger's first leaf that was recorded at that moment or later; of none, the ledger's size.
+///
+/// Runs are found by when they were recorded and say where they begin: the search goes on between the two at that
+/// moment, which mostly are neighbours.
+pub(super) fn leaf_since(c: &Connection, ledger_no: u32, at: Timestamp) -> Result<u64, StoreError> {
+    let size = head(c, ledger_no)?.size.as_u64();
+    let run = |sql: &str| -> Result<Option<u64>, StoreError> {
+        let leaf: Option<i64> = c
+            .prepare_cached(sql)
+            .and_then(|mut s| {
+                s.query_row((ledger_no, at.as_micros()), |row| row.get(0))
+                    .optional()
+            })
+            .map_err(unavailable)?;
+        let leaf = leaf.map(LeafKey::from_i64);
+        // Of another epoch it says nothing of this one's order.
+        let leaf = leaf.filter(|leaf| leaf.ledger_no() == ledger_no && leaf.leaf_index() < size);
+        Ok(leaf.map(LeafKey::leaf_index))
+    };
+    let before = run("SELECT started_leaf FROM runs
+         WHERE tenant_no = (SELECT tenant_no FROM ledgers WHERE ledger_no = ?1) AND created_at < ?2
+         ORDER BY created_at DESC, run DESC LIMIT 1")?;
+    let since = run("SELECT started_leaf FROM runs
+         WHERE tenant_no = (SELECT tenant_no FROM ledgers WHERE ledger_no = ?1) AND created_at >= ?2
+         ORDER BY created_at, run LIMIT 1")?;
+    let mut low = before.map_or(0, |leaf| leaf + 1);
+    let mut high = since.unwrap_or(size).max(low);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let key = LeafKey::new(ledger_no, middle);
+        let (first, leaves) =
+            leaves_around(c, key)?.ok_or_else(|| damaged("leaf_blocks", "a leaf is missing"))?;
+        let is_before = |place: usize| -> Result<bool, StoreError> {
+            let leaf = leaves.get(place).unwrap_or_default();
+            let header = Header::decode(leaf).map_err(|error| damaged("leaf_blocks.leaves", error))?;
+            Ok(header.recorded_at < at)
+        };
+        let (mut place, mut end) = (0, leaves.len());
+        while place < end {
+            let middle = usize::midpoint(place, end);
+            if is_before(middle)? {
+                place = middle + 1;
+            } else {
+                end = middle;
+            }
+        }
+        let found = first + u64::try_from(place).unwrap_or(0);
+        if place == 0 {
+            high = first.max(low);
+        } else if place == leaves.len() {
+            low = found;
+        } else {
+            return Ok(found);
+        }
+    }
+    Ok(low)
 }
 
 pub(super) fn body<'r>(row: &'r Row<'_>) -> Result<BodyRef<'r>, StoreError> {

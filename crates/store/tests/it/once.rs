@@ -4,7 +4,7 @@ use std::path::Path;
 
 use evidence::Timestamp;
 use rusqlite::Connection;
-use store::once::{OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStore};
+use store::once::{OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStatus, OnceStore};
 use store::once_conformance::ONCE_CLAIMS;
 use store::sqlite::{SqliteOnce, StateDb};
 
@@ -52,6 +52,231 @@ fn the_embedded_backend_keeps_every_claim() {
         claim(&mut SqliteOnce::new(&path));
         held(&path);
     }
+}
+
+fn answer(key: &str) -> OnceAsk {
+    let mut ask = check(key, 1);
+    ask.key.space = OnceSpace::Answer;
+    ask.act = OnceAct::Check {
+        hash: None,
+        label: None,
+        ttl_secs: 86_400,
+        lease_secs: 60,
+        lease: [1; 16],
+    };
+    ask
+}
+
+fn given(key: &str) -> OnceAsk {
+    let mut ask = answer(key);
+    ask.act = OnceAct::Complete {
+        lease: [1; 16],
+        label: None,
+        response_hash: None,
+        payload: Some(b"answer".to_vec()),
+    };
+    ask
+}
+
+/// Asks about keys of answers, whatever is asked.
+struct Answers(SqliteOnce);
+
+impl OnceStore for Answers {
+    fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
+        let mut asks = asks.to_vec();
+        for ask in asks.iter_mut().filter(|ask| ask.key.space == OnceSpace::Key) {
+            ask.key.space = OnceSpace::Answer;
+        }
+        self.0.apply(&asks)
+    }
+
+    fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
+        self.0.sweep(at)
+    }
+}
+
+/// Those about leases are not among them: who claims an answer's key ends the claim, and nobody else does.
+const CLAIMS_OF_ANSWERS: [&str; 8] = [
+    "a_key_is_new_once",
+    "within_a_batch_one_is_the_first",
+    "what_is_completed_stays",
+    "unknown_keys_are_unknown",
+    "what_is_forgotten_is_not_done_again",
+    "no_hash_agrees_with_all",
+    "any_text_is_kept",
+    "what_is_over_is_swept",
+];
+
+#[test]
+fn answers_keep_every_claim_but_those_about_leases() {
+    let mut kept = 0;
+    for (name, claim) in ONCE_CLAIMS {
+        if CLAIMS_OF_ANSWERS.contains(name) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("state.db");
+            println!("{name}");
+            claim(&mut Answers(SqliteOnce::new(&path)));
+            held(&path);
+            kept += 1;
+        }
+    }
+    assert_eq!(kept, CLAIMS_OF_ANSWERS.len());
+}
+
+#[test]
+fn an_answers_key_is_held_until_its_request_ends_and_by_nobody_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut once = SqliteOnce::new(&path);
+    let mut later = answer("a");
+    later.at = later.at.checked_add_micros(3_600_000_000).unwrap();
+    let known =
+        |said: Result<OnceSaid, OnceError>| matches!(said, Ok(OnceSaid::Known { conflict: false, .. }));
+    let new = |said: Result<OnceSaid, OnceError>| matches!(said, Ok(OnceSaid::New { .. }));
+    assert!(new(once.apply(&[answer("a")]).remove(0)));
+    assert!(
+        known(once.apply(&[later.clone()]).remove(0)),
+        "an hour after its lease"
+    );
+    let mut fail = answer("a");
+    fail.act = OnceAct::Fail {
+        lease: [1; 16],
+        error: "refused".into(),
+    };
+    assert!(matches!(once.apply(&[fail]).remove(0), Ok(OnceSaid::Done(_))));
+    assert!(new(once.apply(&[answer("a")]).remove(0)));
+    drop(once);
+    assert!(new(SqliteOnce::new(&path).apply(&[answer("a")]).remove(0)));
+}
+
+#[test]
+fn one_tenants_requests_leave_room_for_anothers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+    let asks: Vec<OnceAsk> = (0..5_000).map(|number| answer(&number.to_string())).collect();
+    let said = once.apply(&asks);
+    let new = said
+        .iter()
+        .filter(|said| matches!(said, Ok(OnceSaid::New { .. })))
+        .count();
+    let busy = said
+        .iter()
+        .filter(|said| matches!(said, Ok(OnceSaid::Busy)))
+        .count();
+    assert_eq!((new, busy), (4_096, 904));
+    let mut other = answer("k");
+    other.key.tenant = "other".into();
+    assert!(matches!(once.apply(&[other]).remove(0), Ok(OnceSaid::New { .. })));
+    assert!(matches!(
+        once.apply(&[given("0")]).remove(0),
+        Ok(OnceSaid::Done(_))
+    ));
+    assert!(
+        matches!(once.apply(&[answer("late")]).remove(0), Ok(OnceSaid::New { .. })),
+        "one has ended"
+    );
+}
+
+#[test]
+fn what_is_done_and_cannot_be_written_is_not_done_again_and_a_check_that_failed_holds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut once = SqliteOnce::new(&path);
+    assert!(once.apply(&[answer("a")])[0].is_ok());
+    let other = Connection::open(&path).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON once BEGIN SELECT RAISE(ABORT, 'full'); END")
+        .unwrap();
+    // In one transaction with a write that fails, nothing was said.
+    assert!(once.apply(&[answer("b"), given("a")]).iter().all(Result::is_err));
+    assert!(once.is_behind(), "the log is to be carried over first");
+    let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[answer("a")]).remove(0) else {
+        panic!("it would be done again");
+    };
+    assert_eq!((entry.status, entry.payload_bytes), (OnceStatus::Completed, 0));
+    assert!(matches!(
+        once.apply(&[answer("b")]).remove(0),
+        Ok(OnceSaid::New { .. })
+    ));
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    assert!(
+        matches!(once.apply(&[given("a")]).remove(0), Ok(OnceSaid::Done(_))),
+        "its holder tries again"
+    );
+    let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[answer("a")]).remove(0) else {
+        panic!("it would be done again");
+    };
+    assert_eq!((entry.status, entry.payload_bytes), (OnceStatus::Completed, 6));
+    // What can be read and not written takes no claims once that is known.
+    let mut locked = Connection::open(&path).unwrap();
+    let lock = locked
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+        .unwrap();
+    assert!(once.apply(&[given("b")])[0].is_err());
+    assert!(once.apply(&[answer("c")])[0].is_err());
+    drop(lock);
+    assert!(matches!(
+        once.apply(&[answer("c")]).remove(0),
+        Ok(OnceSaid::New { .. })
+    ));
+}
+
+#[test]
+fn acts_on_answers_are_on_disk_after_a_sync_and_all_others_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+    assert!(once.apply(&[check("output", 1)])[0].is_ok());
+    assert!(!once.is_behind(), "a lease of an output");
+    assert!(once.apply(&[answer("a")])[0].is_ok());
+    assert!(!once.is_behind(), "nothing was written");
+    assert!(once.apply(&[given("a")])[0].is_ok());
+    assert!(once.is_behind());
+    once.sync().unwrap();
+    assert!(!once.is_behind());
+    assert!(
+        once.apply(&[answer("b"), given("b"), check("other", 1)])
+            .iter()
+            .all(Result::is_ok)
+    );
+    assert!(
+        !once.is_behind(),
+        "one that waits for the disk takes the others with it"
+    );
+    let mut forget = answer("b");
+    forget.act = OnceAct::Forget {
+        response_hash: [0; 32],
+    };
+    assert!(once.apply(&[forget])[0].is_ok());
+    assert!(!once.is_behind(), "what is to be forgotten is");
+}
+
+#[test]
+fn after_a_sync_that_failed_nothing_is_said_until_the_log_is_carried_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = (folder.path().join("state.db"), folder.path().join("state.db-wal"));
+    let mut once = SqliteOnce::new(&path);
+    assert!(once.apply(&[answer("a"), given("a")]).iter().all(Result::is_ok));
+    // What cannot be synced, in the log's place.
+    let aside = folder.path().join("aside");
+    std::fs::rename(&log, &aside).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &log).unwrap();
+    assert!(once.sync().is_err());
+    std::fs::remove_file(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    assert!(once.is_behind());
+    // A reader keeps the log from being cut.
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM once").unwrap();
+    let said = once.apply(&[check("output", 1)]).remove(0);
+    assert!(matches!(said, Err(OnceError::Unavailable(_))), "{said:?}");
+    assert!(once.is_behind());
+    reader.execute_batch("COMMIT").unwrap();
+    assert!(once.apply(&[check("output", 1)])[0].is_ok());
+    assert!(!once.is_behind());
+    assert!(matches!(
+        once.apply(&[answer("a")]).remove(0),
+        Ok(OnceSaid::Known { .. })
+    ));
 }
 
 #[test]

@@ -40,7 +40,8 @@ enum Bytes {
 
 /// Print the source rows that a function's evidence cites.
 ///
-/// Exit codes: 0 all found, 1 ids without a row, or rows that could not be read, 2 could not tell.
+/// Exit codes: 0 all found, 1 ids without a row, or rows that could not be read, 2 could not tell, 64 usage, 69 the log or the
+/// data folder cannot be read.
 #[derive(Debug, Args)]
 pub(crate) struct Drill {
     /// The function whose evidence it is.
@@ -98,13 +99,8 @@ impl FromLedger {
             .ok_or_else(|| Usage(format!("there is no tenant {}", self.tenant)))?;
         let found = ledger::lineage::cited(&store, row.tenant_no, function, self.run.as_deref())?;
         let name = shown(function);
-        if found.erased_later > 0 || found.erased_more {
-            let at_least = if found.erased_more { "at least " } else { "" };
-            output::note(format_args!(
-                "note: {at_least}{} later deterministic records are erased, of which functions nobody knows any more: the newest of {name} may be among them",
-                found.erased_later
-            ));
-        }
+        erased_behind(found.erased_later, found.erased_more, "deterministic", function);
+        let of_evidence = (found.evidence_erased_later, found.evidence_erased_more);
         let Some(found) = found.cited else {
             return Ok(Err(format!("the ledger has no deterministic record of {name}")));
         };
@@ -118,6 +114,8 @@ impl FromLedger {
         }
         if let Some(record) = &found.evidence_record {
             output::note(format_args!("evidence record {record}"));
+            let (later, more) = of_evidence;
+            erased_behind(later, more, "evidence", &format!("the evidence of {function}"));
         }
         let line = match found.evidence {
             Some(Body::There(line)) => line,
@@ -144,6 +142,15 @@ impl FromLedger {
         Ok(Evidence::read(&line)
             .map(|evidence| Cited { evidence, rows })
             .map_err(|error| format!("the evidence cannot be read: {error}")))
+    }
+}
+
+/// Says that later records were erased: what is used may not be the newest.
+fn erased_behind(later: u64, more: bool, what: &str, name: &str) {
+    if later > 0 || more {
+        let later = format!("{}{later}", if more { "at least " } else { "" });
+        let note = lineage::newest_may_be_gone(&later, what, "erased", name);
+        output::note(format_args!("note: {note}"));
     }
 }
 
@@ -233,6 +240,9 @@ impl Drill {
             ));
         }
         let name = shown(&self.function);
+        if let Some(note) = index.gone_behind_function(&self.function) {
+            output::note(format_args!("note: {note}"));
+        }
         let Some(of) = index.function(&self.function) else {
             let known: Vec<String> = index
                 .functions
@@ -261,6 +271,9 @@ impl Drill {
                 of.line
             )));
         };
+        if let Some(note) = index.gone_behind_evidence(id) {
+            output::note(format_args!("note: {note}"));
+        }
         let Some(seen) = index.evidence(id) else {
             let id = shown(id);
             return Ok(Err(format!(

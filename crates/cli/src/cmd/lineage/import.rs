@@ -23,8 +23,10 @@ use crate::output::{self, Format, Usage};
 /// The log becomes a run of the name in its file's name, audit_<run id>.jsonl. A line that is on record is not written
 /// again, so that an import may be done again; of a log that has grown the new lines are taken until its run is sealed,
 /// half a minute after the first import. They go to the server that --server or DEPONENT_URL names, unless
-/// --data-dir says otherwise. Exit code 1: a line is none, or was refused; 2: it was called off (Ctrl-C) before the end
-/// of the log.
+/// --data-dir says otherwise.
+///
+/// Exit codes: 0 every line is on record, 1 a line is none, or was refused, 2 it was called off (Ctrl-C) before the end of
+/// the log, 64 usage, 69 the log, the data folder or the server cannot be used.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
     /// The log.

@@ -4,7 +4,9 @@
 //! answered, with a line on stderr that says why.
 
 mod ai;
+mod aside;
 mod drill;
+mod export;
 mod import;
 mod run;
 mod verify;
@@ -21,19 +23,12 @@ use crate::output::{self, Usage};
 /// From a figure in a report to the rows it was made from.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LineageCommand {
-    /// Check that an audit log shows which rows each function read, and how its files are now.
-    ///
-    /// Exit codes: 0 passed, 1 findings.
+    // The help of each is what its arguments' type says: a comment here would hide it.
     Verify(verify::Verify),
-    /// Print the source rows that a function's evidence cites.
-    ///
-    /// Exit codes: 0 all found, 1 ids without a row, or rows that could not be read, 2 could not tell.
     Drill(drill::Drill),
-    /// List what models wrote and what they took.
     ListAi(ai::ListAi),
-    /// Make records of an audit log.
     Import(import::Import),
-    /// Run reference engines over a data folder.
+    Export(export::Export),
     Run(run::Run),
 }
 
@@ -44,6 +39,7 @@ impl LineageCommand {
             Self::Drill(drill) => drill.run(),
             Self::ListAi(list) => list.run(),
             Self::Import(import) => import.run(),
+            Self::Export(export) => export.run(),
             Self::Run(run) => run.run(),
         }
     }

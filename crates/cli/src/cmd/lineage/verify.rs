@@ -9,7 +9,7 @@ use crate::output::{self, Format, Usage};
 
 /// Check that an audit log shows which rows each function read, and how its files are now.
 ///
-/// Exit codes: 0 passed, 1 findings.
+/// Exit codes: 0 passed, 1 findings, 64 usage, 69 the log cannot be read.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     #[command(flatten)]

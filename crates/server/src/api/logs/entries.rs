@@ -6,6 +6,7 @@
 //!
 //! Source: SPEC 5.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use evidence::{Header, SourceDomain, Timestamp};
@@ -25,8 +26,8 @@ use crate::{ApiError, cursor, extract};
 /// Bodies of one page, all together; a page of larger ones is shorter, and goes on by its cursor.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Records read at once.
-const CHUNK: usize = 16;
+/// Records chosen at once, and headers read at once: of the longest, 4 MiB.
+const CHUNK: usize = 64;
 
 /// A list to read from.
 pub(super) struct Source {
@@ -200,23 +201,22 @@ pub(super) fn page<T: Item>(
     let mut items = Vec::with_capacity(wanted.min(64));
     let mut bytes = 0;
     let mut shared = Shared::default();
+    let records = ledger.records(tenant);
     while skip == 0 && items.len() < wanted && bytes < PAGE_BYTES_MAX {
-        let chosen = choose(&mut lists, CHUNK.min(wanted - items.len()))?;
+        let chosen = choose(&lists, CHUNK.min(wanted - items.len()))?;
         if chosen.is_empty() {
             break;
         }
-        for (place, leaf) in chosen {
-            // One at a time when they are large: a body has up to 16 MiB.
-            if bytes >= PAGE_BYTES_MAX {
-                break;
-            }
-            let records = ledger.records(&sources[place].tenant).read(&[leaf])?;
-            let Some(record) = records.into_iter().next() else {
-                break;
+        // Leaves say themselves of which ledger they are.
+        let leaves: Vec<LeafKey> = chosen.iter().map(|(_, leaf)| *leaf).collect();
+        let mut places = chosen.iter().map(|(place, _)| *place);
+        records.each(&leaves, |record| {
+            let Some(place) = places.next() else {
+                return Ok::<_, ApiError>(ControlFlow::Break(()));
             };
             bytes += record.body.bytes().map_or(0, <[u8]>::len) + record.header.len();
             lists[place].at += 1;
-            below[place] = Some(leaf);
+            below[place] = Some(record.leaf);
             let entry = Entry {
                 record,
                 instance: place > 0,
@@ -224,7 +224,12 @@ pub(super) fn page<T: Item>(
             let item = T::read(&entry)?;
             shared.add(&entry, &item, &mut metadata)?;
             items.push(item);
-        }
+            Ok(if bytes < PAGE_BYTES_MAX {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
+        })?;
     }
     shared.finish(&mut metadata);
     let has_more = lists.iter().any(|list| list.at < list.leaves.len() || list.more);
@@ -280,6 +285,15 @@ struct List<'a> {
 }
 
 impl List<'_> {
+    /// Reads the next leaves, that they are kept: each is looked at alone when lists are merged.
+    fn read_ahead(&self, most: usize) -> Result<(), ApiError> {
+        let end = self.leaves.len().min(self.at + most.min(CHUNK));
+        self.ledger
+            .records(self.tenant)
+            .headers(&self.leaves[self.at..end])?;
+        Ok(())
+    }
+
     fn recorded_at(&self, at: usize) -> Result<Timestamp, ApiError> {
         let headers = self.ledger.records(self.tenant).headers(&self.leaves[at..=at])?;
         let header = headers.first().map(Vec::as_slice).unwrap_or_default();
@@ -341,7 +355,12 @@ fn pass_over(lists: &mut [List<'_>], skip: u32) -> Result<u32, ApiError> {
 }
 
 /// The next leaves of the lists merged, at most `wanted`, each with its list. They are not taken yet.
-fn choose(lists: &mut [List<'_>], wanted: usize) -> Result<Vec<(usize, LeafKey)>, ApiError> {
+fn choose(lists: &[List<'_>], wanted: usize) -> Result<Vec<(usize, LeafKey)>, ApiError> {
+    if lists.len() > 1 {
+        for list in lists {
+            list.read_ahead(wanted)?;
+        }
+    }
     let mut at: Vec<usize> = lists.iter().map(|list| list.at).collect();
     let mut chosen = Vec::with_capacity(wanted);
     while chosen.len() < wanted {

@@ -20,7 +20,8 @@ const READ: &str = "system-events";
 #[derive(Serialize, ToSchema)]
 struct SystemEvents<'a> {
     as_of: u64,
-    /// False: the run has more than 1,000 traces or 256 environments; those are looked at.
+    /// False: the run has more than 1,000 traces or 256 environments, and those are looked at; or it has gone on since
+    /// the first page, is too long to be added up again, and its traces are those of now.
     complete: bool,
     events: Vec<SystemRecordOut>,
     /// More than 10,000 are read in pages, in the order in which they were recorded.
@@ -61,7 +62,7 @@ pub(super) async fn events(
         let mut run = Run::open(ledger, tenant, READ, &run_id, &params.of_run())?;
         let window = duration(ledger, &mut run)?;
         let instance_as_of = instance_size(ledger, &run, params.cursor.is_none(), params.instance_as_of)?;
-        let (page, complete) = of_run(ledger, tenant, &run, instance_as_of, window)?;
+        let (page, complete) = of_run(ledger, tenant, &mut run, instance_as_of, window)?;
         let events: Vec<SystemRecordOut> = page.events.into_iter().map(SystemEvent::into_record).collect();
         let next = page
             .next

@@ -4,6 +4,7 @@
 //! traces, or that a service instance of the run measured it while the run lasted (SPEC 4.3).
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -65,7 +66,8 @@ struct Point {
 struct Telemetry<'a> {
     as_of: u64,
     available_data: [&'static str; 4],
-    /// False: the run has more than 1,000 traces or 256 environments; those are looked at.
+    /// False: the run has more than 1,000 traces or 256 environments, and those are looked at; or it has gone on since
+    /// the first page, is too long to be added up again, and its traces are those of now.
     complete: bool,
     /// Records of this answer that say nothing any more: their points are not among these.
     gone: GoneCounts,
@@ -253,6 +255,73 @@ impl Leaves {
     }
 }
 
+/// What the records of an answer say.
+struct Read {
+    points: Vec<Point>,
+    gone: GoneCounts,
+    /// The record it ends with, the last that was found when that was not too much.
+    last: Option<LeafKey>,
+}
+
+/// Reads the points that are bound to a run, of the records that may be.
+fn read_points(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    bound: &Bound,
+    found: &Leaves,
+) -> Result<Read, ApiError> {
+    let mut read = Read {
+        points: Vec::new(),
+        gone: GoneCounts::default(),
+        last: found.all.last().copied(),
+    };
+    let leaves: Vec<LeafKey> = found.all.iter().copied().collect();
+    let mut bytes = 0;
+    // A record happened when its newest point was measured; older ones of it may be of the run. A record whose newest is
+    // older than the run has none.
+    let wanted =
+        |leaf, header: &Header<'_>| found.named.contains(&leaf) || header.occurred_at >= bound.window.start;
+    ledger.records(tenant).each_of(&leaves, wanted, |record| {
+        let leaf = record.leaf;
+        let header = record.header()?;
+        let body = match &record.body {
+            Body::There(body) => body,
+            Body::Gone(why) => {
+                // Of what only its instance leads to nobody can say any more whose it was. It is told of when it happened
+                // while the run lasted; what happened later is mostly another run's.
+                if found.named.contains(&leaf) || bound.window.holds(header.occurred_at) {
+                    read.gone.count(*why);
+                }
+                return Ok::<_, ApiError>(ControlFlow::Continue(()));
+            }
+        };
+        bytes += body.len();
+        let mut body: Wire =
+            serde_json::from_slice(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
+        for point in std::mem::take(&mut body.points) {
+            let Some(bound_by) = bound.binds(&header, &body, &point) else {
+                continue;
+            };
+            read.points.push(Point {
+                attributes: point.attributes,
+                bound_by,
+                leaf_index: leaf.leaf_index(),
+                name: point.name,
+                source: body.source.clone(),
+                timestamp: point.timestamp,
+                unit: point.unit,
+                value: point.value,
+            });
+        }
+        if read.points.len() >= POINTS_MAX || bytes >= BODIES_BYTES_MAX {
+            read.last = Some(leaf);
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(read)
+}
+
 /// Reads the measurements of a run.
 #[utoipa::path(
     get, path = "/api/v1/logs/system/{run_id}/telemetry", tag = "logs", operation_id = "get_system_telemetry",
@@ -273,51 +342,11 @@ pub(super) async fn telemetry(
         let below = i64::try_from(run.from).ok().filter(|from| *from > 0);
         let found = Leaves::find(ledger, tenant, &run, &bound, below.map(LeafKey::from_i64))?;
         let metadata = Metadata::of_run(tenant, &run, COMPONENT, SourceDomain::System)?;
-        let records = ledger.records(tenant);
-        let (mut points, mut bytes, mut last) = (Vec::<Point>::new(), 0, None);
-        let mut gone = GoneCounts::default();
-        for &leaf in &found.all {
-            if points.len() >= POINTS_MAX || bytes >= BODIES_BYTES_MAX {
-                break;
-            }
-            last = Some(leaf);
-            let header = records.headers(&[leaf])?.pop().unwrap_or_default();
-            let header = Header::decode(&header).map_err(|error| damaged(leaf.leaf_index(), &error))?;
-            let is_named = found.named.contains(&leaf);
-            // A record happened when its newest point was measured; older ones of it may be of the run. A record whose
-            // newest is older than the run has none.
-            if !is_named && header.occurred_at < bound.window.start {
-                continue;
-            }
-            let Some(record) = records.read(&[leaf])?.pop() else {
-                continue;
-            };
-            let body = match &record.body {
-                Body::There(body) => body,
-                Body::Gone(why) => {
-                    gone.count(*why);
-                    continue;
-                }
-            };
-            bytes += body.len();
-            let mut body: Wire =
-                serde_json::from_slice(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
-            for point in std::mem::take(&mut body.points) {
-                let Some(bound_by) = bound.binds(&header, &body, &point) else {
-                    continue;
-                };
-                points.push(Point {
-                    attributes: point.attributes,
-                    bound_by,
-                    leaf_index: leaf.leaf_index(),
-                    name: point.name,
-                    source: body.source.clone(),
-                    timestamp: point.timestamp,
-                    unit: point.unit,
-                    value: point.value,
-                });
-            }
-        }
+        let Read {
+            mut points,
+            gone,
+            last,
+        } = read_points(ledger, tenant, &bound, &found)?;
         let has_more = found.has_more || last != found.all.last().copied();
         if points.is_empty() && !has_more && gone == GoneCounts::default() && run.from == 0 {
             caller.answered(0);

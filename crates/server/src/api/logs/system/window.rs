@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use evidence::Timestamp;
 use evidence::facet::facet;
+use evidence::{Header, Timestamp};
 use ledger::{INSTANCE, Ledger, Tenant};
 use serde::Deserialize;
 use store::{FacetQuery, LeafKey};
@@ -239,12 +239,14 @@ impl Found {
         Ok(())
     }
 
-    /// What is kept of the first [`EVENTS_MAX`] found, or of fewer when their bodies come to `bytes_max`.
+    /// What is kept of the first [`EVENTS_MAX`] found, or of fewer when their bodies come to `bytes_max`. The bodies of
+    /// those that are `wanted` by their headers are read, of no others.
     fn read(
         mut self,
         ledger: &Ledger,
         tenant: &Arc<Tenant>,
         bytes_max: usize,
+        wanted: impl Fn(LeafKey, &Header<'_>) -> bool,
         keep: impl Fn(SystemRecordOut) -> Option<SystemRecordOut>,
     ) -> Result<SystemPage, ApiError> {
         let next = self.cut(EVENTS_MAX);
@@ -258,7 +260,7 @@ impl Found {
                 continue;
             };
             let leaves: Vec<LeafKey> = leaves.iter().copied().collect();
-            ledger.records(&of).each(&leaves, |record| {
+            ledger.records(&of).each_of(&leaves, &wanted, |record| {
                 let leaf = record.leaf;
                 bytes += record.body.bytes().map_or(0, <[u8]>::len);
                 let entry = Entry {
@@ -360,9 +362,10 @@ pub(in super::super) fn in_window(
         let facets = [evidence::facet::facet("system.minute", &minute)];
         found.add(ledger, tenant, run, instance_as_of, &facets, None)?;
     }
-    found.read(ledger, tenant, READ_BYTES_MAX, |record| {
+    let wanted = |_, header: &Header<'_>| window.holds(header.occurred_at);
+    found.read(ledger, tenant, READ_BYTES_MAX, wanted, |record| {
         // Nobody shows what else it says, and it may be long.
-        window.holds(record.occurred_at).then(|| record.without_details())
+        Some(record.without_details())
     })
 }
 
@@ -371,15 +374,15 @@ pub(in super::super) fn in_window(
 pub(super) fn of_run(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
-    run: &Run,
+    run: &mut Run,
     instance_as_of: u64,
     window: Window,
 ) -> Result<(SystemPage, bool), ApiError> {
-    let state = &run.row.state;
-    let mut found = Found::from(Begin::decode(run.from));
+    let (traces, all_traces) = run.traces(ledger)?;
+    let (run, mut found) = (&*run, Found::from(Begin::decode(run.from)));
     let mut add =
         |facets: &[String], recorded| found.add(ledger, tenant, run, instance_as_of, facets, recorded);
-    let (traces, all_traces) = run.traces(ledger)?;
+    let state = &run.row.state;
     let mut names = BTreeSet::from([state.run_id.clone(), state.trace_id.clone()]);
     for name in &names {
         add(&[facet("system.run", name)], None)?;
@@ -388,6 +391,9 @@ pub(super) fn of_run(
     for name in &names {
         add(&[facet("system.correlation", name)], None)?;
     }
+    let named: BTreeSet<LeafKey> = found.own.union(&found.instance).copied().collect();
+    let mut add =
+        |facets: &[String], recorded| found.add(ledger, tenant, run, instance_as_of, facets, recorded);
     let around = surroundings(ledger, tenant, run)?;
     let places = [
         ("system.host", &around.hosts),
@@ -414,7 +420,9 @@ pub(super) fn of_run(
             add(&[place], Some(recorded))?;
         }
     }
-    let page = found.read(ledger, tenant, SHOWN_BYTES_MAX, |record| {
+    // What only a place leads to is of the run while it lasted, which its header tells.
+    let wanted = |leaf, header: &Header<'_>| named.contains(&leaf) || window.holds(header.occurred_at);
+    let page = found.read(ledger, tenant, SHOWN_BYTES_MAX, wanted, |record| {
         let one_of = |name: &Option<String>, names: &BTreeSet<String>| {
             name.as_deref().is_some_and(|name| names.contains(name))
         };
