@@ -295,7 +295,7 @@ impl Ledger {
         act: &IncidentAct,
         at: Timestamp,
     ) -> Result<IncidentReceipts, IncidentError> {
-        // A status only rises, so that it cannot move more often than there are steps.
+        // A status only rises, twice at most before none is left to take, and what it is about is erased once.
         for _ in 0..INCIDENT_RECORDS_MAX {
             // What is plainly wrong does not get as far as the sequencer.
             let seen = decide(self, tenant, incident_id, step)?;
@@ -304,15 +304,7 @@ impl Ledger {
             let (ledger, of, id) = (self.clone(), Arc::clone(tenant), incident_id.to_owned());
             let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
                 // The asker may have gone; the step stays.
-                let _ = reply.send(write(
-                    sequencer,
-                    &ledger,
-                    &of,
-                    &id,
-                    (seen.status, step),
-                    drafts,
-                    at,
-                ));
+                let _ = reply.send(write(sequencer, &ledger, &of, &id, &seen, step, drafts, at));
             }));
             if !queued {
                 return Err(SubmitError::Closing.into());
@@ -383,11 +375,14 @@ fn write(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     incident_id: &str,
-    (seen, step): (IncidentStatus, IncidentStep),
+    seen: &Incident,
+    step: IncidentStep,
     drafts: Vec<Draft>,
     at: Timestamp,
 ) -> Result<Option<IncidentReceipts>, IncidentError> {
-    if decide(ledger, tenant, incident_id, step)?.status != seen {
+    let now = decide(ledger, tenant, incident_id, step)?;
+    // What an erasure took away meanwhile is not written again.
+    if now.status != seen.status || now.opened != seen.opened {
         return Ok(None);
     }
     let mut receipts = Vec::with_capacity(2);

@@ -434,7 +434,8 @@ impl Once {
         }
     }
 
-    /// Waits until all that was asked is done and on disk, on the way down. Blocks; `false`: it took too long.
+    /// Waits until all that was asked is done and on disk, on the way down. Blocks; `false`: it took too long, or some of it
+    /// is not on disk.
     pub fn settle(&self) -> bool {
         let Some(queue) = self.inner.queue.get() else {
             return true;
@@ -452,7 +453,7 @@ impl Once {
             std::thread::sleep(SETTLE_PAUSE);
             task = again;
         }
-        settled.recv_timeout(SETTLE_MAX).is_ok()
+        settled.recv_timeout(SETTLE_MAX) == Ok(true)
     }
 
     async fn ask(&self, key: &OnceKey, act: OnceAct, at: Timestamp) -> Result<OnceSaid, OnceError> {

@@ -277,6 +277,10 @@ impl Leaves {
     /// Unpacks a block that should hold `count` leaves.
     pub fn unpack(packed: &[u8], count: u32) -> Result<Self, UnpackError> {
         let count = usize::try_from(count).map_err(|_| UnpackError::Block)?;
+        // Before any part is unpacked: a few bytes may be millions.
+        if count > BLOCK_LEAVES_MAX {
+            return Err(UnpackError::Block);
+        }
         let mut leaves = Self::with_room(count);
         let Some((&IN_PARTS, mut parts)) = packed.split_first() else {
             leaves.entries = unpack(packed, BLOCK_BYTES_MAX)?;
@@ -452,6 +456,9 @@ mod tests {
             }
             assert!(Leaves::unpack_around(&packed, count, count).is_err() || count <= 64);
         }
+        let (packed, _) = block(257);
+        assert!(Leaves::unpack(&packed, 257).is_err(), "no block is so large");
+        assert!(Leaves::unpack_around(&packed, 257, 0).is_err());
     }
 
     #[test]

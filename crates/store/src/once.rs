@@ -286,7 +286,7 @@ pub trait OnceStore: Send {
     /// fails fails alone, where the backend can tell.
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>>;
 
-    /// Takes away entries whose time is over, at most [`SWEPT_AT_ONCE`]; says how many.
+    /// Takes away entries whose time is over, at most [`SWEPT_AT_ONCE`], fewer when they are large; says how many.
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError>;
 
     /// Whether something is done that power loss would undo.

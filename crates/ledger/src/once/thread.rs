@@ -31,14 +31,15 @@ pub(super) struct Waiting {
 pub(super) enum Task {
     Ask(Waiting),
     Sweep(Timestamp),
-    /// Answered when what came before is done and on disk.
-    Settle(SyncSender<()>),
+    /// Answered when what came before is done; with whether it is on disk.
+    Settle(SyncSender<bool>),
 }
 
 /// Until nobody is left who could ask.
 pub(super) fn work(tasks: &Receiver<Task>, mut backend: Box<dyn OnceStore>, waiting: &AtomicUsize) {
     let mut next = None;
-    let mut due = None;
+    // What an earlier process left.
+    let mut due = backend.is_behind().then(|| Instant::now() + SYNC_AFTER);
     while let Some(task) = next.take().or_else(|| wait(tasks, &mut *backend, &mut due)) {
         match task {
             Task::Ask(first) => next = batch(tasks, &mut *backend, waiting, first),
@@ -48,9 +49,8 @@ pub(super) fn work(tasks: &Receiver<Task>, mut backend: Box<dyn OnceStore>, wait
                 }
             }
             Task::Settle(reply) => {
-                sync(&mut *backend, &mut due);
                 // Who waited may have given up.
-                let _ = reply.try_send(());
+                let _ = reply.try_send(sync(&mut *backend, &mut due));
             }
         }
         if due.is_none() && backend.is_behind() {
@@ -70,18 +70,21 @@ fn wait(tasks: &Receiver<Task>, backend: &mut dyn OnceStore, due: &mut Option<In
         match tasks.recv_timeout(at.saturating_duration_since(Instant::now())) {
             Ok(task) => return Some(task),
             Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => sync(backend, due),
+            Err(RecvTimeoutError::Timeout) => drop(sync(backend, due)),
         }
     }
     tasks.recv().ok()
 }
 
-fn sync(backend: &mut dyn OnceStore, due: &mut Option<Instant>) {
+/// Whether all is on disk now.
+fn sync(backend: &mut dyn OnceStore, due: &mut Option<Instant>) -> bool {
+    let synced = backend.sync();
     *due = None;
-    if let Err(error) = backend.sync() {
+    if let Err(error) = &synced {
         tracing::warn!(%error, "answers that were given are not on disk yet");
         *due = Some(Instant::now() + SYNC_AFTER);
     }
+    synced.is_ok()
 }
 
 /// Does what is asked, and what came while that waited; gives the task it met that is another.
@@ -188,6 +191,15 @@ mod tests {
             assert!(began.elapsed() < Duration::from_mins(1), "it is never synced");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn the_way_down_says_what_is_not_on_disk() {
+        let (once, synced) = behind(1);
+        once.answers(Timestamp::MIN).await.unwrap();
+        assert!(!once.settle());
+        assert!(!synced.load(Ordering::Acquire));
+        assert!(once.settle());
     }
 
     #[tokio::test]

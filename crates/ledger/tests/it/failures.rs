@@ -465,7 +465,7 @@ fn a_folder_that_is_just_being_given_up_is_waited_for() {
     let options = ledger::Options::new(folder.path());
     let lock = ledger::lock(&options).unwrap();
     let ends = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100));
         drop(lock);
     });
     ledger::lock(&options).unwrap();

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::access::Keyed;
 use crate::issuer::{Issuer, Key, me, trust, with};
+use crate::schema::Schema;
 
 /// Type, subject and role of each identity event of principals that sign in, oldest first.
 fn told(keyed: &Keyed) -> Vec<(String, String, Value)> {
@@ -71,6 +72,18 @@ fn a_first_sign_in_adds_a_principal_and_another_role_changes_it() {
         .map(|event| event["roles"].clone())
         .collect();
     assert_eq!(roles, [json!(["reader", "writer"]), Value::Null]);
+    let listed = keyed
+        .get_as("auditor", "/api/v1/logs/audit/identity?limit=100")
+        .ok();
+    Schema::committed().assert("AuditIdentityResult", &listed);
+    let roles: Vec<&Value> = listed["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["event_type"] == "role.changed")
+        .map(|event| &event["roles"])
+        .collect();
+    assert_eq!(roles, [&json!(["reader", "writer"]), &json!(["reader"])]);
     signs_in(&keyed, "bob", "reader", 8);
     all.extend([
         event("role.changed", "user:bob", "reader"),

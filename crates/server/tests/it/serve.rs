@@ -200,6 +200,42 @@ fn a_start_is_on_record_and_read_by_every_tenant() {
 }
 
 #[test]
+fn a_page_behind_an_offset_goes_on_where_it_ended_also_where_lists_are_merged() {
+    let server = TestServer::new();
+    for number in 0..5 {
+        let record = serde_json::json!({ "component": "c", "event_type": "HEALTH", "severity": "INFO",
+            "summary": number.to_string() });
+        server.created("/api/v1/system-records", &record);
+    }
+    // The instance's records of its start are newer than all of the tenant's.
+    let mut served = Served::of(server);
+    let list = "/api/v1/logs/system";
+    soon(&served.server, "STARTUP");
+    let ids = |page: &serde_json::Value| -> Vec<String> {
+        let items = page["items"].as_array().unwrap().iter();
+        items
+            .map(|item| item["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let as_of = served.server.get(list).ok()["as_of"].clone();
+    let all = ids(&served.server.get(&format!("{list}?limit=100&as_of={as_of}")).ok());
+    assert!(all.len() >= 7, "{all:?}");
+    for offset in 0..all.len() {
+        let mut page = served
+            .server
+            .get(&format!("{list}?limit=2&as_of={as_of}&offset={offset}"))
+            .ok();
+        let mut paged = ids(&page);
+        while let Some(cursor) = page["next_cursor"].as_str() {
+            page = served.server.get(&format!("{list}?limit=2&cursor={cursor}")).ok();
+            paged.extend(ids(&page));
+        }
+        assert_eq!(paged, all[offset..], "behind {offset}");
+    }
+    served.stop();
+}
+
+#[test]
 fn settings_that_differ_from_those_of_the_last_start_are_on_record() {
     let start = |mut server: TestServer, settings: &[(&str, &str)]| {
         let settings = settings

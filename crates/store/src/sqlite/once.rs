@@ -12,6 +12,7 @@
 mod act;
 mod claims;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,12 @@ use crate::once::{OnceAct, OnceAsk, OnceError, OnceSaid, OnceStore, SWEPT_AT_ONC
 
 /// Acts that write before the log is carried over: near 8 MiB of pages.
 const CARRY_ACTS: usize = 500;
+
+/// Bytes of payloads, written or taken away, after which it is carried over too.
+const CARRY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What the log keeps of its length when it begins anew.
+const LOG_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
 /// Page cache: the entries of a busy minute.
 const CACHE_KIB: i64 = 8 * 1024;
@@ -61,8 +68,11 @@ pub struct SqliteOnce {
     /// Whether the connection's commits wait for the disk.
     waits: bool,
     log: Log,
-    /// Acts that wrote since the log was last carried over.
+    /// The log, open from before anything was written to it: only so does its sync tell of all that could not be written.
+    log_file: Option<File>,
+    /// Acts that wrote since the log was last carried over, and the bytes of their payloads.
     written: usize,
+    moved: u64,
     claims: Claims,
 }
 
@@ -73,8 +83,11 @@ impl SqliteOnce {
             path: path.to_owned(),
             connection: None,
             waits: true,
-            log: Log::Synced,
+            // An earlier process may have died before its sync.
+            log: Log::Behind,
+            log_file: None,
             written: 0,
+            moved: 0,
             claims: Claims::default(),
         }
     }
@@ -82,6 +95,7 @@ impl SqliteOnce {
     fn connection(&mut self) -> Result<&mut Connection, rusqlite::Error> {
         if self.connection.is_none() {
             self.connection = Some(open(&self.path)?);
+            self.log_file = log_file(&self.path).ok();
             self.waits = true;
         }
         // Just put there.
@@ -93,11 +107,10 @@ impl SqliteOnce {
         let busy = self.connection().and_then(|connection| {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         });
-        let cut = matches!(busy, Ok(0));
-        if !cut {
-            self.connection = None;
+        if busy.is_err() {
+            (self.connection, self.log) = (None, Log::Lost);
         }
-        cut
+        busy == Ok(0)
     }
 
     /// Takes the log up again after something could not be written or synced: with a write of its own, so that what can
@@ -107,23 +120,32 @@ impl SqliteOnce {
             .connection()
             .and_then(|connection| hold(connection, 0, "", 0, 0));
         if touched.is_err() || !self.cut_log() {
-            self.connection = None;
+            (self.connection, self.log_file) = (None, None);
             let why = "something could not be written, and its log is not carried over yet";
             return Err(OnceError::Unavailable(why.into()));
         }
-        (self.log, self.written) = (Log::Synced, 0);
+        (self.log, self.written, self.moved) = (Log::Synced, 0, 0);
         Ok(())
     }
 
     /// Carries the log over as far as nobody reads it. Not left to SQLite, which tells nobody when that fails.
     fn carry(&mut self) {
-        self.written = 0;
+        (self.written, self.moved) = (0, 0);
         let carried = self
             .connection()
             .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
         if let Err(error) = carried {
             tracing::warn!(%error, "the log of state.db could not be carried over");
             (self.connection, self.log) = (None, Log::Lost);
+        }
+    }
+
+    /// After something was written: carries the log over when that is due.
+    fn wrote(&mut self, acts: usize, bytes: u64) {
+        self.written = self.written.saturating_add(acts);
+        self.moved = self.moved.saturating_add(bytes);
+        if self.written >= CARRY_ACTS || self.moved >= CARRY_BYTES {
+            self.carry();
         }
     }
 
@@ -154,7 +176,9 @@ impl SqliteOnce {
             Ok(said)
         })();
         match (&done, how) {
-            (_, How::Reading) | (Ok(_), How::Durably) => {}
+            // The connection goes, and with it what tells of the log.
+            (Err(_), How::Reading) if self.log == Log::Synced => {}
+            (Ok(_), How::Reading | How::Durably) => {}
             (Err(_), _) => self.log = Log::Lost,
             (Ok(_), How::Soon) => self.log = Log::Behind,
         }
@@ -191,14 +215,11 @@ impl How {
     }
 }
 
-/// Syncs the log of that database. One that is not there was carried over.
-fn sync_log(path: &Path) -> io::Result<()> {
+/// The log of that database.
+fn log_file(path: &Path) -> io::Result<File> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    match File::open(log) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        log => log?.sync_data(),
-    }
+    File::open(log)
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -209,6 +230,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     // Answers and outputs that go leave no bytes behind in the file.
     connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     let (mode, synchronous): (String, i64) = (
         connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?,
         connection.pragma_query_value(None, "synchronous", |row| row.get(0))?,
@@ -225,10 +247,11 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 impl OnceStore for SqliteOnce {
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
         let how = How::of(asks);
+        let moved = Cell::new(0);
         let all = self.in_transaction(how, |transaction, claims| {
             let said = asks
                 .iter()
-                .map(|ask| Act::new(transaction, claims, ask).said())
+                .map(|ask| Act::new(transaction, claims, ask, &moved).said())
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             // What is over goes as fast as new ones come.
             if let Some(latest) = asks
@@ -239,19 +262,17 @@ impl OnceStore for SqliteOnce {
             {
                 let count = u32::try_from(asks.len()).unwrap_or(u32::MAX);
                 let count = count.saturating_mul(SWEPT_PER_ACT).min(SWEPT_AT_ONCE);
-                sweep(transaction, latest, count)?;
+                let (_, swept) = sweep(transaction, latest, count)?;
+                moved.set(moved.get().saturating_add(swept));
             }
             Ok(said)
         });
         self.claims.settle(asks, all.as_deref().ok());
-        if how != How::Reading {
-            self.written += asks.len();
-            if self.written >= CARRY_ACTS && all.is_ok() {
-                self.carry();
-            }
+        if how != How::Reading && all.is_ok() {
+            self.wrote(asks.len(), moved.get());
         }
         let forgot = |ask: &OnceAsk| matches!(ask.act, OnceAct::Forget { .. });
-        // The log holds pages as they were before: without this, for the next 4 MiB of writes.
+        // The log holds pages as they were before: without this, until so much was written again.
         if all.is_ok() && asks.iter().any(forgot) && !self.cut_log() {
             tracing::warn!(
                 "the log of state.db could not be cut after something was forgotten; it is, as it fills"
@@ -266,7 +287,9 @@ impl OnceStore for SqliteOnce {
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
         let claims = self.claims.sweep(at);
         // What power loss brings back is over still.
-        let rows = self.in_transaction(How::Soon, |transaction, _| sweep(transaction, at, SWEPT_AT_ONCE))?;
+        let (rows, bytes) =
+            self.in_transaction(How::Soon, |transaction, _| sweep(transaction, at, SWEPT_AT_ONCE))?;
+        self.wrote(rows as usize, bytes);
         Ok(claims.saturating_add(rows))
     }
 
@@ -278,16 +301,18 @@ impl OnceStore for SqliteOnce {
         match self.log {
             Log::Synced => Ok(()),
             Log::Lost => self.take_up_log(),
-            Log::Behind => match sync_log(&self.path) {
-                Ok(()) => {
-                    self.log = Log::Synced;
-                    Ok(())
-                }
-                Err(error) => {
-                    self.log = Log::Lost;
-                    Err(OnceError::Unavailable(error.to_string()))
-                }
-            },
+            Log::Behind => {
+                let synced = match &self.log_file {
+                    Some(log) => log.sync_data(),
+                    None => match log_file(&self.path) {
+                        // It was carried over.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                        log => log.and_then(|log| log.sync_data()),
+                    },
+                };
+                self.log = if synced.is_ok() { Log::Synced } else { Log::Lost };
+                synced.map_err(|error| OnceError::Unavailable(error.to_string()))
+            }
         }
     }
 }
@@ -373,5 +398,20 @@ mod tests {
         }
         assert!(longest < 16 << 20, "{longest} bytes");
         assert!(once.written < CARRY_ACTS);
+        // Nor by few and large ones, as they come and as they go.
+        for number in 0..24 {
+            let mut asks = [check(OnceSpace::Output), complete(OnceSpace::Output)];
+            for ask in &mut asks {
+                ask.key.key = format!("large {number}").into();
+            }
+            if let OnceAct::Complete { payload, .. } = &mut asks[1].act {
+                *payload = Some(vec![7; 2 << 20]);
+            }
+            assert!(once.apply(&asks).iter().all(Result::is_ok));
+        }
+        while once.sweep(Timestamp::MAX).unwrap() > 0 {}
+        let log = std::fs::metadata(folder.path().join("state.db-wal")).unwrap();
+        assert!(log.len() < 72 << 20, "{} bytes", log.len());
+        assert!(once.moved < CARRY_BYTES);
     }
 }

@@ -207,14 +207,46 @@ fn what_is_done_and_cannot_be_written_is_not_done_again_and_a_check_that_failed_
         panic!("it would be done again");
     };
     assert_eq!((entry.status, entry.payload_bytes), (OnceStatus::Completed, 6));
-    // What can be read and not written takes no claims once that is known.
+    // What may have been done is not said to be done.
+    other
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON once BEGIN SELECT RAISE(ABORT, 'full'); END")
+        .unwrap();
+    let mut unknown = given("u");
+    unknown.act = OnceAct::Complete {
+        lease: [1; 16],
+        label: Some("unknown".into()),
+        response_hash: None,
+        payload: None,
+    };
+    assert!(once.apply(&[answer("u")])[0].is_ok());
+    assert!(once.apply(&[unknown])[0].is_err());
+    let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[answer("u")]).remove(0) else {
+        panic!("it would be done again");
+    };
+    assert_eq!(
+        (entry.status, entry.label.as_deref()),
+        (OnceStatus::Completed, Some("unknown"))
+    );
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    // What can be read and not written takes no claims once that is known; who was refused holds none.
+    let mut refused = answer("r");
+    assert!(once.apply(&[refused.clone()])[0].is_ok());
+    refused.act = OnceAct::Fail {
+        lease: [1; 16],
+        error: "409".into(),
+    };
     let mut locked = Connection::open(&path).unwrap();
     let lock = locked
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
         .unwrap();
     assert!(once.apply(&[given("b")])[0].is_err());
     assert!(once.apply(&[answer("c")])[0].is_err());
+    assert!(once.apply(&[refused])[0].is_err());
     drop(lock);
+    assert!(matches!(
+        once.apply(&[answer("r")]).remove(0),
+        Ok(OnceSaid::New { .. })
+    ));
     assert!(matches!(
         once.apply(&[answer("c")]).remove(0),
         Ok(OnceSaid::New { .. })
@@ -225,6 +257,8 @@ fn what_is_done_and_cannot_be_written_is_not_done_again_and_a_check_that_failed_
 fn acts_on_answers_are_on_disk_after_a_sync_and_all_others_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+    assert!(once.is_behind(), "what an earlier process left");
+    once.sync().unwrap();
     assert!(once.apply(&[check("output", 1)])[0].is_ok());
     assert!(!once.is_behind(), "a lease of an output");
     assert!(once.apply(&[answer("a")])[0].is_ok());
@@ -254,10 +288,21 @@ fn acts_on_answers_are_on_disk_after_a_sync_and_all_others_at_once() {
 fn after_a_sync_that_failed_nothing_is_said_until_the_log_is_carried_over() {
     let folder = tempfile::tempdir().unwrap();
     let (path, log) = (folder.path().join("state.db"), folder.path().join("state.db-wal"));
-    let mut once = SqliteOnce::new(&path);
-    assert!(once.apply(&[answer("a"), given("a")]).iter().all(Result::is_ok));
-    // What cannot be synced, in the log's place.
+    let mut earlier = SqliteOnce::new(&path);
+    assert!(
+        earlier
+            .apply(&[answer("a"), given("a")])
+            .iter()
+            .all(Result::is_ok)
+    );
+    // What cannot be synced, in the log's place: it is found by a process that has not opened the file yet.
     let aside = folder.path().join("aside");
+    let keeps = Connection::open(&path).unwrap();
+    keeps
+        .query_row("SELECT count(*) FROM once", [], |row| row.get::<_, i64>(0))
+        .unwrap();
+    drop(earlier);
+    let mut once = SqliteOnce::new(&path);
     std::fs::rename(&log, &aside).unwrap();
     std::os::unix::fs::symlink("/dev/null", &log).unwrap();
     assert!(once.sync().is_err());

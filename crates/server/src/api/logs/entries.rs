@@ -196,6 +196,11 @@ pub(super) fn page<T: Item>(
     }
     if merged {
         skip = pass_over(&mut lists, skip)?;
+        // The next page does not begin with them again.
+        for (list, below) in lists.iter().zip(&mut below) {
+            let last = list.at.checked_sub(1).and_then(|last| list.leaves.get(last));
+            *below = last.copied().or(*below);
+        }
     }
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut items = Vec::with_capacity(wanted.min(64));

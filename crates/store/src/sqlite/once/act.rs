@@ -1,5 +1,7 @@
 //! What is asked of a key, on its row.
 
+use std::cell::Cell;
+
 use evidence::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -8,6 +10,9 @@ use crate::once::{
     ENTRIES_PER_TENANT_MAX, FAILED_SECS, Lease, OnceAct, OnceAsk, OnceEntry, OnceKey, OnceSaid, OnceSpace,
     OnceStatus, PAYLOAD_BYTES_PER_TENANT_MAX, Previous, is_other, later,
 };
+
+/// Payloads taken away at once: each is written over with zeros, which go through the log.
+const SWEPT_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Columns of an entry, without its payload.
 const COLUMNS: &str = "id, status, hash, label, lease, lease_until, created_at, expires_at, response_hash, error, \
@@ -51,16 +56,24 @@ pub(super) struct Act<'a> {
     pub(super) key: &'a OnceKey,
     pub(super) asked: &'a OnceAct,
     pub(super) at: Timestamp,
+    /// Bytes of payloads that came or went, all acts of the transaction together.
+    moved: &'a Cell<u64>,
 }
 
 impl<'a> Act<'a> {
-    pub(super) fn new(transaction: &'a Transaction<'_>, claims: &'a mut Claims, ask: &'a OnceAsk) -> Self {
+    pub(super) fn new(
+        transaction: &'a Transaction<'_>,
+        claims: &'a mut Claims,
+        ask: &'a OnceAsk,
+        moved: &'a Cell<u64>,
+    ) -> Self {
         Self {
             transaction,
             claims,
             key: &ask.key,
             asked: &ask.act,
             at: ask.at,
+            moved,
         }
     }
 
@@ -337,6 +350,8 @@ impl<'a> Act<'a> {
     }
 
     fn hold(&self, entries: i64, bytes: i64) -> rusqlite::Result<()> {
+        self.moved
+            .set(self.moved.get().saturating_add(bytes.unsigned_abs()));
         hold(
             self.transaction,
             self.key.space.code(),
@@ -402,7 +417,12 @@ pub(super) fn hold(
         .map(drop)
 }
 
-pub(super) fn sweep(transaction: &Transaction<'_>, at: Timestamp, count: u32) -> rusqlite::Result<u32> {
+/// Takes away what is over; says how many entries, and how many bytes of payloads.
+pub(super) fn sweep(
+    transaction: &Transaction<'_>,
+    at: Timestamp,
+    count: u32,
+) -> rusqlite::Result<(u32, u64)> {
     let mut over = transaction.prepare_cached(
         "SELECT id, space, tenant, payload_bytes FROM once WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
     )?;
@@ -417,9 +437,15 @@ pub(super) fn sweep(transaction: &Transaction<'_>, at: Timestamp, count: u32) ->
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut delete = transaction.prepare_cached("DELETE FROM once WHERE id = ?1")?;
+    let (mut swept, mut moved) = (0, 0_u64);
     for (id, space, tenant, bytes) in &rows {
+        if moved >= SWEPT_BYTES {
+            break;
+        }
         delete.execute([id])?;
+        swept += 1;
+        moved = moved.saturating_add(bytes.unsigned_abs());
         hold(transaction, *space, tenant, -1, -bytes)?;
     }
-    Ok(u32::try_from(rows.len()).unwrap_or(u32::MAX))
+    Ok((swept, moved))
 }

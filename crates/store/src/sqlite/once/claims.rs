@@ -71,14 +71,20 @@ impl Claims {
         for (n, ask) in asks.iter().enumerate().filter(|(_, ask)| of_answers(ask)) {
             let over = match &ask.act {
                 OnceAct::Check { lease, .. } => said.is_none() && self.of_holder(&ask.key, lease).is_some(),
-                OnceAct::Complete { lease, .. } => match (self.of_holder(&ask.key, lease), said) {
+                OnceAct::Complete { lease, label, .. } => match (self.of_holder(&ask.key, lease), said) {
                     (Some(claim), None) => {
                         claim.status = OnceStatus::Completed;
+                        // That its outcome is unknown, say.
+                        if label.is_some() {
+                            claim.label.clone_from(label);
+                        }
                         false
                     }
                     (Some(_), Some(said)) => matches!(said.get(n), Some(OnceSaid::Done(_))),
                     (None, _) => false,
                 },
+                // It changes nothing on disk: who was refused may try again, whatever becomes of the store.
+                OnceAct::Fail { lease, .. } => self.of_holder(&ask.key, lease).is_some(),
                 _ => false,
             };
             if over {

@@ -166,7 +166,10 @@ struct IdentityItem {
     leaf_index: u64,
     reason: Option<String>,
     request_id: Option<String>,
+    /// The first of `roles`.
     role: Option<String>,
+    /// All that the subject has with it.
+    roles: Vec<String>,
     subject_id: String,
     #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
@@ -248,6 +251,9 @@ impl Item for IdentityItem {
             request_id: Option<String>,
             #[serde(default)]
             role: Option<String>,
+            /// Only of who has several.
+            #[serde(default)]
+            roles: Vec<String>,
             subject_id: String,
         }
         let header = entry.header()?;
@@ -259,8 +265,14 @@ impl Item for IdentityItem {
             reason: None,
             request_id: None,
             role: None,
+            roles: Vec::new(),
             subject_id: word.into(),
         });
+        let roles = if body.roles.is_empty() {
+            body.role.iter().cloned().collect()
+        } else {
+            body.roles
+        };
         Ok(Self {
             actor_id: body
                 .principal
@@ -274,6 +286,7 @@ impl Item for IdentityItem {
             reason: body.reason,
             request_id: body.request_id,
             role: body.role,
+            roles,
             subject_id: body.subject_id,
             timestamp: header.occurred_at,
         })
