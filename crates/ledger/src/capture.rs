@@ -283,7 +283,7 @@ impl Piece<'_> {
         let mut salts: Salts = self.tenant.salts();
         let salt: Salt = salts.next_salt();
         let body = encode(&evidence::content_mac(&salt, &content));
-        let body = SealedBody::seal_by(salts.rules(), kind, salt, &body)?;
+        let body = salts.seal_under(kind, salt, &body)?;
         let mut draft = self.draft(&run, kind, body);
         draft.identity = Some(identity);
         draft.content = Some(content);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, Facts, RunStarted};
 use evidence::redact::{Redactor, TooDeep};
-use evidence::{ActorType, Header, Identity, Kind, Origin, Salt, SourceDomain, Timestamp};
+use evidence::{ActorType, Header, Identity, Kind, Origin, Salt, SourceDomain, Timestamp, canonical};
 use store::codec;
 
 /// A record before it has a place in the ledger.
@@ -204,10 +204,15 @@ impl Draft {
 #[derive(Debug, Default)]
 pub struct Salts {
     rules: Option<Arc<Redactor>>,
+    /// The request that the records are made of.
+    request_id: Option<Arc<str>>,
     drawn: Vec<Salt>,
     /// How many the next draw takes.
     next_draw: usize,
 }
+
+/// The member of a body that names the request it was made of.
+const REQUEST_ID: &str = "request_id";
 
 /// Salts drawn at once at most: 8 KiB, one system call for half an OTLP request of 500 spans.
 const SALTS_DRAWN_MAX: usize = 256;
@@ -221,6 +226,14 @@ impl Salts {
         }
     }
 
+    /// The same for records made of a request: their bodies name it.
+    pub fn of_request(rules: Arc<Redactor>, request_id: Option<Arc<str>>) -> Self {
+        Self {
+            request_id,
+            ..Self::of(rules)
+        }
+    }
+
     /// The rules of redaction.
     pub fn rules(&self) -> &Redactor {
         self.rules.as_deref().unwrap_or_else(|| Redactor::standard())
@@ -229,7 +242,18 @@ impl Salts {
     /// Seals a body under the next salt and these rules.
     pub fn seal(&mut self, kind: Kind, body: &[u8]) -> Result<SealedBody, BodyTooLarge> {
         let salt = self.next_salt();
-        SealedBody::seal_by(self.rules(), kind, salt, body)
+        self.seal_under(kind, salt, body)
+    }
+
+    /// Seals a body under a salt that something in it was made with.
+    pub fn seal_under(&self, kind: Kind, salt: Salt, body: &[u8]) -> Result<SealedBody, BodyTooLarge> {
+        let named = self
+            .request_id
+            .as_deref()
+            .and_then(|id| canonical::with_text(body, REQUEST_ID, id))
+            // A body is not refused for what was put into it here.
+            .filter(|named| named.len() <= BODY_BYTES_MAX);
+        SealedBody::seal_by(self.rules(), kind, salt, named.as_deref().unwrap_or(body))
     }
 
     /// The next salt, never given twice.

@@ -250,7 +250,7 @@ fn end_drafts(
         EndRun::Completed(end, sent) => {
             let salt = salts.next_salt();
             let body = end.encode(&evidence::content_mac(&salt, sent));
-            let sealed = SealedBody::seal_by(salts.rules(), Kind::RunCompleted, salt, &body)?;
+            let sealed = salts.seal_under(Kind::RunCompleted, salt, &body)?;
             let mut completed = draft(
                 Kind::RunCompleted,
                 Facts::RunCompleted(end.facts()),
@@ -267,7 +267,7 @@ fn end_drafts(
     }
     let salt = salts.next_salt();
     let mac = content.map(|content| evidence::content_mac(&salt, &content));
-    let sealed = SealedBody::seal_by(salts.rules(), ended.kind(), salt, &ended.encode(mac.as_ref()))?;
+    let sealed = salts.seal_under(ended.kind(), salt, &ended.encode(mac.as_ref()))?;
     drafts.push(draft(
         ended.kind(),
         Facts::TraceEnded(ended.facts()),

@@ -54,9 +54,25 @@ pub fn origin_of(base: &str, tenant_id: &str, epoch: u32) -> String {
     }
 }
 
-/// A tenant.
+/// A tenant, as a request or the service itself sees it.
 #[derive(Debug)]
 pub struct Tenant {
+    shared: Arc<Shared>,
+    /// What is written through it names this request.
+    request_id: Option<Arc<str>>,
+}
+
+impl std::ops::Deref for Tenant {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// What is the same of a tenant for all who see it.
+#[derive(Debug)]
+pub struct Shared {
     /// Its number in stores.
     pub tenant_no: u32,
     /// Its name.
@@ -151,15 +167,35 @@ impl LedgerInfo {
 impl Tenant {
     pub(crate) fn new(tenant_no: u32, tenant_id: &str, ledgers: Vec<Arc<LedgerInfo>>) -> Self {
         Self {
-            tenant_no,
-            tenant_id: tenant_id.into(),
-            ledgers: RwLock::new(ledgers),
-            rules: RwLock::new(Arc::clone(Redactor::standard())),
-            erasures: Mutex::default(),
-            turns: Turns::default(),
+            shared: Arc::new(Shared {
+                tenant_no,
+                tenant_id: tenant_id.into(),
+                ledgers: RwLock::new(ledgers),
+                rules: RwLock::new(Arc::clone(Redactor::standard())),
+                erasures: Mutex::default(),
+                turns: Turns::default(),
+            }),
+            request_id: None,
         }
     }
 
+    /// The tenant as a request sees it: bodies sealed with its [`Tenant::salts`] have the member `request_id`. (Not those
+    /// of jobs' events and of lineage: they are hashed whole.)
+    #[must_use]
+    pub fn of_request(&self, request_id: Arc<str>) -> Arc<Self> {
+        Arc::new(Self {
+            shared: Arc::clone(&self.shared),
+            request_id: Some(request_id),
+        })
+    }
+
+    /// What its bodies are sealed with.
+    pub fn salts(&self) -> Salts {
+        Salts::of_request(self.rules(), self.request_id.clone())
+    }
+}
+
+impl Shared {
     /// The ledger that is written to.
     ///
     /// # Panics
@@ -195,11 +231,6 @@ impl Tenant {
     pub(crate) fn erased(&self, run: RunKey) {
         let mut erasures = self.erasures.lock().unwrap_or_else(PoisonError::into_inner);
         erasures.note(run);
-    }
-
-    /// What its bodies are sealed with.
-    pub fn salts(&self) -> Salts {
-        Salts::of(self.rules())
     }
 
     /// Every ledger of the tenant, by epoch.

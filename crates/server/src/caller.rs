@@ -558,10 +558,15 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
         }
         operation::Access::Decided(operation) => operation,
     };
-    let caller = match admitted(&app, &parts, &operation).await {
+    let mut caller = match admitted(&app, &parts, &operation).await {
         Ok(caller) => caller,
         Err(refusal) => return refusal.into_response(),
     };
+    if operation.action != Action::Read
+        && let Some(RequestId(id)) = parts.extensions.get()
+    {
+        caller.tenant = caller.tenant.of_request(Arc::clone(id));
+    }
     let event = matches!(operation.trail, Trail::Read | Trail::Export)
         .then(|| app.access.levels.reads)
         .filter(|level| *level == Level::Metadata)

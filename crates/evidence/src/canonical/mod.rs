@@ -20,6 +20,7 @@
 
 mod convert;
 mod error;
+mod insert;
 mod number;
 mod order;
 mod parse;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use convert::{from_serde, to_serde};
 pub use error::{JsonError, JsonErrorClass, JsonErrorKind};
+pub use insert::with_text;
 pub use number::{Finite, INTEGER_MAX};
 pub use order::utf16 as key_order;
 pub use parse::{DEPTH_CEILING, Limits, parse};

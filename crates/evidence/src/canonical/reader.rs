@@ -27,6 +27,11 @@ impl<'a> Reader<'a> {
         Some(Self { text, at: 0 })
     }
 
+    /// Bytes behind it.
+    pub(super) const fn at(&self) -> usize {
+        self.at
+    }
+
     /// Nothing is left.
     pub(crate) fn end(&self) -> Option<()> {
         (self.at == self.text.len()).then_some(())

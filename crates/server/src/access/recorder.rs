@@ -369,7 +369,8 @@ impl Recorder {
             let drafts = together
                 .iter()
                 .map(|(tenant, piece)| {
-                    let mut salts = tenant.salts();
+                    // Notes name the requests that they are about themselves.
+                    let mut salts = ledger::Salts::of(tenant.rules());
                     let drafts = piece
                         .iter()
                         .filter_map(|noted| draft(noted, &mut salts))

@@ -50,6 +50,7 @@ mod records;
 mod redaction;
 mod redaction_routes;
 mod replay;
+mod request_ids;
 mod schema;
 mod serve;
 mod server;

@@ -245,6 +245,7 @@ fn no_secret_is_kept_in_an_archive_or_an_export_or_by_whoever_erases_and_holds()
     server.complete("r");
     server.created("/api/v1/runs/r/seal", &json!({}));
     assert_all_clean(&server);
+    crate::request_ids::assert_all_named(&server);
 
     // Payloads leave as gzip in base64.
     let tenant = server.app.ledger.tenant("default").unwrap();

@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use serde_json::{Value, json};
 
 use crate::redaction::{LOG, SECRETS, assert_all_clean, planted, planted_object};
+use crate::request_ids::assert_all_named;
 use crate::serve::Served;
 use crate::server::TestServer;
 use crate::support::{sha256, ticking_server};
@@ -52,6 +53,7 @@ fn no_secret_sent_as_lineage_is_kept_anywhere() {
     let wrong = json!({ "type": "ai_output", "deponent.copy": text });
     assert_eq!(server.post("/api/v1/lineage/ai-output", &wrong).status, 422);
     assert_all_clean(&server);
+    assert_all_named(&server);
 }
 
 #[test]
@@ -110,6 +112,7 @@ fn no_secret_said_of_a_job_its_contract_or_a_signal_is_kept_anywhere() {
         resolved.text()
     );
     assert_all_clean(&server);
+    assert_all_named(&server);
 }
 
 #[test]
@@ -183,6 +186,7 @@ fn no_secret_in_evidence_replay_or_what_only_answers_is_kept_anywhere() {
         assert_eq!(answer.status, 422, "{path}: {}", answer.text());
     }
     assert_all_clean(&server);
+    assert_all_named(&server);
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl RunIn {
             source_domain: SourceDomain::Activity,
             source_component: COMPONENT,
             origin,
-            body: SealedBody::seal_by(salts.rules(), Kind::RunStarted, salt, &body)?,
+            body: salts.seal_under(Kind::RunStarted, salt, &body)?,
             facts: Facts::RunStarted(facts),
             expect_run_seq: None,
         })

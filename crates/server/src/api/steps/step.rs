@@ -196,7 +196,7 @@ impl StepIn {
             } else {
                 Origin::Agent
             },
-            body: SealedBody::seal_by(salts.rules(), Kind::TraceStep, salt, &body)?,
+            body: salts.seal_under(Kind::TraceStep, salt, &body)?,
             facts: Facts::Step(step.facts(occurred_at)),
             expect_run_seq: None,
         };

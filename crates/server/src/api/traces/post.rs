@@ -296,7 +296,7 @@ fn end(
         let sent = sha256(sent.as_bytes());
         let salt = salts.next_salt();
         let body = end.encode(&content_mac(&salt, &sent));
-        let body = SealedBody::seal_by(salts.rules(), Kind::RunCompleted, salt, &body)?;
+        let body = salts.seal_under(Kind::RunCompleted, salt, &body)?;
         let completed_at = end.completed_at.unwrap_or(at);
         let facts = Facts::RunCompleted(end.facts());
         drafts.push(draft(Kind::RunCompleted, facts, Some(sent), completed_at, body));
@@ -304,7 +304,7 @@ fn end(
     let salt = salts.next_salt();
     let mac = content.map(|content| content_mac(&salt, &content));
     let kind = ended.kind();
-    let body = SealedBody::seal_by(salts.rules(), kind, salt, &ended.encode(mac.as_ref()))?;
+    let body = salts.seal_under(kind, salt, &ended.encode(mac.as_ref()))?;
     drafts.push(draft(kind, Facts::TraceEnded(ended.facts()), content, at, body));
     Ok(status)
 }
