@@ -26,6 +26,8 @@ SAID_SECS_MAX = 5.0
 ARCHIVED_SECS_MAX = 100.0
 # Requests with a key: what 500 of them wrote to its log is carried over into the state.
 KEYED_MAX = 700
+# The fault that they are for.
+CARRIED = "sync the state"
 KEYED_PAUSE_SECS = 0.008
 # Of them after the fault.
 KEYED_AGAIN_MAX = 20
@@ -180,7 +182,7 @@ ASIDES = [
         Fault("read the key of kept answers", "openat", "keys/once.key"),
         Fault("sync the folder of keys", SYNC, "keys"),
         Fault("sync the log of the state", SYNC, "state.db-wal", (1, 2), then="either"),
-        Fault("sync the state", SYNC, "state.db", then="warning"),
+        Fault(CARRIED, SYNC, "state.db", then="warning"),
         Fault("write the log of the state", "pwrite64", "state.db-wal", (8, 40), then="either"),
     )),
     Aside("archive", archive, (

@@ -113,7 +113,7 @@ mod tests {
             keys in proptest::collection::btree_set(r#"[a-z_é"\\\n]{0,4}|re(quest(_id?)?)?.?"#, 0..6),
             deep in any::<bool>(),
         ) {
-            let mut value = Value::object::<&str, 0>([]);
+            let mut value = Value::Object(Vec::new());
             for (n, key) in keys.into_iter().enumerate() {
                 let inner = Value::object([("request_id", Value::from(n as u64))]);
                 value.insert(key, if deep { inner } else { Value::from("x\n\"") });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evidence::canonical::Value;
 use evidence::record::{Facts, RUN_SOURCES, RunStarted};
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac};
-use ledger::{Bind, Draft, Salts, SealedBody};
+use ledger::{Bind, Draft, Salts};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
