@@ -214,6 +214,19 @@ pub struct Salts {
 /// The member of a body that names the request it was made of.
 const REQUEST_ID: &str = "request_id";
 
+/// Whether its bodies have room for it: not those that are hashed or given back whole.
+const fn may_name_request(kind: Kind) -> bool {
+    !matches!(
+        kind,
+        Kind::JobEvent
+            | Kind::GovernanceAudit
+            | Kind::LineageEvidence
+            | Kind::LineageDeterministic
+            | Kind::LineageAiOutput
+            | Kind::LineageAiMetrics
+    )
+}
+
 /// Salts drawn at once at most: 8 KiB, one system call for half an OTLP request of 500 spans.
 const SALTS_DRAWN_MAX: usize = 256;
 
@@ -250,6 +263,7 @@ impl Salts {
         let named = self
             .request_id
             .as_deref()
+            .filter(|_| may_name_request(kind))
             .and_then(|id| canonical::with_text(body, REQUEST_ID, id))
             // A body is not refused for what was put into it here.
             .filter(|named| named.len() <= BODY_BYTES_MAX);

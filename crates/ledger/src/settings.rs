@@ -17,9 +17,7 @@ use evidence::redact::{RedactionSettings, Redactor, SettingsError};
 use evidence::{ActorType, Timestamp};
 
 use crate::audit;
-use crate::{
-    Body, BodyTooLarge, Changer, Ledger, Receipt, RecordError, Salts, SubmitError, Tenant, WriteError,
-};
+use crate::{Body, BodyTooLarge, Changer, Ledger, Receipt, RecordError, SubmitError, Tenant, WriteError};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +127,7 @@ impl Ledger {
             ActorType::System
         };
         event.actor_id = Some(by.principal.to_string());
-        let mut draft = audit::draft(&event, at, &mut Salts::default())?;
+        let mut draft = audit::draft(&event, at, &mut tenant.built_in_salts())?;
         draft.source_component = SETTINGS_COMPONENT;
         let outcome = self
             .submit_blocking(tenant, vec![draft], at, false)
