@@ -158,7 +158,7 @@ impl Draft {
         at: Timestamp,
         salts: &mut Salts,
     ) -> Result<Self, BodyTooLarge> {
-        let body = SealedBody::seal_clean(kind, salts.next_salt(), body)?;
+        let body = salts.seal_clean(kind, body)?;
         Ok(Self::sealed(kind, facts, body, at))
     }
 
@@ -214,12 +214,14 @@ pub struct Salts {
 /// The member of a body that names the request it was made of.
 const REQUEST_ID: &str = "request_id";
 
-/// Whether its bodies have room for it: not those that are hashed or given back whole.
+/// Whether its bodies have room for it: not those that are hashed, compared or given back whole.
 const fn may_name_request(kind: Kind) -> bool {
     !matches!(
         kind,
         Kind::JobEvent
             | Kind::GovernanceAudit
+            | Kind::GovernanceContract
+            | Kind::EvidenceIntegrity
             | Kind::LineageEvidence
             | Kind::LineageDeterministic
             | Kind::LineageAiOutput
@@ -260,14 +262,31 @@ impl Salts {
 
     /// Seals a body under a salt that something in it was made with.
     pub fn seal_under(&self, kind: Kind, salt: Salt, body: &[u8]) -> Result<SealedBody, BodyTooLarge> {
-        let named = self
-            .request_id
+        let named = self.named(kind, body);
+        SealedBody::seal_by(self.rules(), kind, salt, named.as_deref().unwrap_or(body))
+    }
+
+    /// Seals a body that was redacted before.
+    fn seal_clean(&mut self, kind: Kind, body: &[u8]) -> Result<SealedBody, BodyTooLarge> {
+        let salt = self.next_salt();
+        // The id was not, and is left out where it would be.
+        let is_clean = |id: &Arc<str>| {
+            let id = canonical::to_vec(&canonical::Value::from(&**id));
+            matches!(self.rules().free(&id), Ok(None))
+        };
+        let is_clean = self.request_id.as_ref().is_some_and(is_clean);
+        let named = is_clean.then(|| self.named(kind, body)).flatten();
+        SealedBody::seal_clean(kind, salt, named.as_deref().unwrap_or(body))
+    }
+
+    /// The body with the request's id in it, if there is one and the body has room for it.
+    fn named(&self, kind: Kind, body: &[u8]) -> Option<Vec<u8>> {
+        self.request_id
             .as_deref()
             .filter(|_| may_name_request(kind))
             .and_then(|id| canonical::with_text(body, REQUEST_ID, id))
             // A body is not refused for what was put into it here.
-            .filter(|named| named.len() <= BODY_BYTES_MAX);
-        SealedBody::seal_by(self.rules(), kind, salt, named.as_deref().unwrap_or(body))
+            .filter(|named| named.len() <= BODY_BYTES_MAX)
     }
 
     /// The next salt, never given twice.

@@ -186,7 +186,7 @@ impl Ledger {
             if !run.state.settled {
                 return Err(IntegrityError::RunRunning);
             }
-            let drafted = self.seal_draft(tenant, &run, &policy, by, at, &mut seal_salts(tenant));
+            let drafted = self.seal_draft(tenant, &run, &policy, by, at, &mut seal_salts());
             let (draft, answer) = match drafted {
                 Err(IntegrityError::Rejected(Rejection::RunMoved)) => continue,
                 drafted => drafted?,
@@ -248,7 +248,7 @@ impl Ledger {
         let due = at
             .checked_add_micros(-self.options().seal_after_micros)
             .unwrap_or(Timestamp::MIN);
-        let mut salts = seal_salts(tenant);
+        let mut salts = seal_salts();
         let (mut drafts, mut all_done) = (Vec::new(), true);
         for (leaf, header) in page
             .leaves
@@ -536,8 +536,8 @@ impl Ledger {
 
 /// What seals are sealed with: the built-in rules of redaction alone. All in a seal is Deponent's own, but for what
 /// failures say, which was redacted when they were recorded; a tenant's pattern must not replace a grade.
-fn seal_salts(tenant: &Tenant) -> Salts {
-    tenant.built_in_salts()
+fn seal_salts() -> Salts {
+    Salts::default()
 }
 
 enum Due {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::server::TestServer;
-use crate::support::refused;
+use crate::support::{refused, said};
 
 const PATH: &str = "/api/v1/audit-events";
 
@@ -37,7 +37,7 @@ fn an_audit_event_is_a_record_and_its_entry_id_is_the_records() {
     assert_eq!(answer["entry_id"], answer["receipt"]["record_id"]);
     let record = record(&server, &answer);
     assert_eq!(
-        record["body"],
+        said(&record),
         json!({
             "action_reason": "too tight", "actor_id": "planner", "after_state": { "max": 2.5, "n": { "a": [1, null] } },
             "before_state": { "max": 1 }, "entity_id": "l1", "entity_type": "LIMIT", "event_type": "LimitUpdated",
@@ -153,7 +153,7 @@ fn a_system_record_keeps_its_words_and_its_time() {
     let answer = server.created(path, &sent);
     let record = record(&server, &answer);
     assert_eq!(
-        record["body"],
+        said(&record),
         json!({
             "caused_by": "AUTOMATION", "component": "scheduler", "details": { "pid": 7 }, "event_type": "STARTUP",
             "host": "h1", "severity": "WARN", "summary": "late",
@@ -203,7 +203,7 @@ fn a_policy_decision_is_evidence_of_its_run() {
         (&json!("r1"), &json!("policy_decisions"))
     );
     let record = record(&server, &answer);
-    assert_eq!(record["body"], sent);
+    assert_eq!(said(&record), sent);
     assert_eq!(
         (
             &record["header"]["run_id"],

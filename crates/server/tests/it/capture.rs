@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::server::TestServer;
-use crate::support::{refused, sha256};
+use crate::support::{refused, said, sha256};
 
 fn evidence(run: &str, class: &str) -> String {
     format!("/api/v1/runs/{run}/evidence/{class}")
@@ -80,7 +80,7 @@ fn the_response_of_an_activity_may_come_later_and_first_truth_wins() {
         (200, &first["receipt"], &json!([]))
     );
     assert_eq!(
-        record_of(&server, &third)["body"],
+        said(&record_of(&server, &third)),
         json!({ "completion": 2, "completion_type": "stop", "step_index": 0 })
     );
     refused(

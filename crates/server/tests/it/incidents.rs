@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use crate::erasure::{because, erase, record_id};
 use crate::server::TestServer;
-use crate::support::{pages, refused, ticking_server};
+use crate::support::{pages, refused, said, ticking_server};
 
 const PATH: &str = "/api/v1/incidents";
 
@@ -55,7 +55,7 @@ fn an_incident_goes_from_open_to_closed_and_each_step_is_an_audit_event_too() {
         let audit = answer["audit_receipt"]["record_id"].as_str().unwrap();
         let audit = server.get(&format!("/api/v1/records/{audit}")).ok();
         assert_eq!(
-            audit["body"],
+            said(&audit),
             json!({
                 "action_reason": "seen", "actor_id": "ada", "entity_id": id, "entity_type": "INCIDENT",
                 "event_type": event_type, "before_state": { "source_run_id": "r1", "status": before },

@@ -5,16 +5,20 @@ use serde_json::{Value, json};
 
 use crate::server::TestServer;
 
-/// Kinds whose bodies name no request: hashed or given back whole, or the service's own.
-const NAMELESS: [&str; 7] = [
+/// Kinds whose bodies name no request: hashed, compared or given back whole, or the service's own.
+const NAMELESS: [&str; 10] = [
     "job.event",
     "governance.audit",
+    "governance.contract",
+    "evidence.integrity",
     "lineage.evidence",
     "lineage.deterministic",
     "lineage.ai_output",
     "lineage.ai_metrics",
     // Counted together.
     "authorization.decision",
+    // Of no request.
+    "retention.archived",
 ];
 
 /// Kind and request of every record of the tenant but those that name none, oldest first.

@@ -24,6 +24,15 @@ pub(crate) fn running() -> Timestamp {
     now().checked_add_micros(micros).unwrap()
 }
 
+/// What a record says besides the request that made it.
+#[track_caller]
+pub(crate) fn said(record: &Value) -> Value {
+    let mut body = record["body"].clone();
+    let named = body.as_object_mut().unwrap().remove("request_id");
+    assert!(named.is_some_and(|id| id.is_string()), "{record}");
+    body
+}
+
 /// A server whose clock moves by a second a request.
 pub(crate) fn ticking_server() -> TestServer {
     let mut server = TestServer::new();
