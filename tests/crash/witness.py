@@ -238,7 +238,8 @@ class Witness:
         """Provenance, as a program logs it that may be killed at any moment."""
         client = Client(port)
         while not stop.is_set():
-            body = {"input": {"prompt": f"{rng.getrandbits(64):016x}"},
+            # With a letter before it: sixteen digits may be the number of a card, and are redacted.
+            body = {"input": {"prompt": f"p{rng.getrandbits(64):016x}"},
                     "output": {"text": "x" * rng.randint(0, 2_000), "n": rng.getrandbits(32)},
                     "runtime_ms": rng.randint(0, 9_000)}
             if self.send(client, PROVENANCE, body) is None:

@@ -270,11 +270,8 @@ impl Salts {
     fn seal_clean(&mut self, kind: Kind, body: &[u8]) -> Result<SealedBody, BodyTooLarge> {
         let salt = self.next_salt();
         // The id was not, and is left out where it would be.
-        let is_clean = |id: &Arc<str>| {
-            let id = canonical::to_vec(&canonical::Value::from(&**id));
-            matches!(self.rules().free(&id), Ok(None))
-        };
-        let is_clean = self.request_id.as_ref().is_some_and(is_clean);
+        let alone = self.named(kind, b"{}");
+        let is_clean = alone.is_some_and(|alone| matches!(self.rules().body(kind, &alone), Ok(None)));
         let named = is_clean.then(|| self.named(kind, body)).flatten();
         SealedBody::seal_clean(kind, salt, named.as_deref().unwrap_or(body))
     }

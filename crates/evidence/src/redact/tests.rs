@@ -576,3 +576,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_request_id_that_is_made_here_is_taken_for_nothing_else() {
+    // Its end is sixteen digits with the sum of a card's.
+    let id = "019b2bfe-95bf-7585-8161-443830434726";
+    assert!(text(id).ends_with("<REDACTED_CARD_NUMBER>"));
+    let named = format!(r#"{{"request_id":"{id}"}}"#);
+    assert_eq!(body(&named), named);
+    let of_caller = format!(r#"{{"params":{{"request_id":"{id}"}}}}"#);
+    assert_ne!(body(&of_caller), of_caller);
+    assert!(body(r#"{"request_id":"8161-443830434726"}"#).contains("<REDACTED_CARD_NUMBER>"));
+}
