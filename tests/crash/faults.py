@@ -217,6 +217,8 @@ def main() -> int:
     if not shutil.which("strace"):
         print("strace is not installed", file=sys.stderr)
         return 2
+    # Whoever ends this ends its servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     binary = str(Path(options.binary).resolve())
     with (tempfile.TemporaryDirectory(prefix="deponent-faults-") as temporary,
           ThreadPoolExecutor(WAITING_MAX) as beside, ThreadPoolExecutor(TRIED_MAX) as pool):

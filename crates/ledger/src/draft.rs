@@ -212,7 +212,7 @@ pub struct Salts {
 }
 
 /// The member of a body that names the request it was made of.
-const REQUEST_ID: &str = "request_id";
+pub(crate) const REQUEST_ID: &str = "request_id";
 
 /// Whether its bodies have room for it: not those that are hashed, compared or given back whole.
 const fn may_name_request(kind: Kind) -> bool {
@@ -262,8 +262,11 @@ impl Salts {
 
     /// Seals a body under a salt that something in it was made with.
     pub fn seal_under(&self, kind: Kind, salt: Salt, body: &[u8]) -> Result<SealedBody, BodyTooLarge> {
-        let named = self.named(kind, body);
-        SealedBody::seal_by(self.rules(), kind, salt, named.as_deref().unwrap_or(body))
+        let seal = |body: &[u8]| SealedBody::seal_by(self.rules(), kind, salt, body);
+        // A body is not refused for what was put into it here.
+        self.named(kind, body)
+            .and_then(|named| seal(&named).ok())
+            .map_or_else(|| seal(body), Ok)
     }
 
     /// Seals a body that was redacted before.
@@ -273,6 +276,7 @@ impl Salts {
         let alone = self.named(kind, b"{}");
         let is_clean = alone.is_some_and(|alone| matches!(self.rules().body(kind, &alone), Ok(None)));
         let named = is_clean.then(|| self.named(kind, body)).flatten();
+        let named = named.filter(|named| named.len() <= BODY_BYTES_MAX);
         SealedBody::seal_clean(kind, salt, named.as_deref().unwrap_or(body))
     }
 
@@ -282,8 +286,6 @@ impl Salts {
             .as_deref()
             .filter(|_| may_name_request(kind))
             .and_then(|id| canonical::with_text(body, REQUEST_ID, id))
-            // A body is not refused for what was put into it here.
-            .filter(|named| named.len() <= BODY_BYTES_MAX)
     }
 
     /// The next salt, never given twice.

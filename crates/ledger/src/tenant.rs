@@ -195,7 +195,7 @@ impl Tenant {
     }
 
     /// The same with the built-in rules of redaction alone: for what a tenant's own pattern must not change.
-    pub(crate) fn built_in_salts(&self) -> Salts {
+    pub fn built_in_salts(&self) -> Salts {
         Salts::of_request(Arc::clone(Redactor::standard()), self.request_id.clone())
     }
 }

@@ -562,9 +562,7 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
         Ok(caller) => caller,
         Err(refusal) => return refusal.into_response(),
     };
-    if operation.action != Action::Read
-        && let Some(RequestId(id)) = parts.extensions.get()
-    {
+    if let Some(RequestId(id)) = parts.extensions.get() {
         caller.tenant = caller.tenant.of_request(Arc::clone(id));
     }
     let event = matches!(operation.trail, Trail::Read | Trail::Export)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use evidence::canonical::Value;
 use evidence::record::{Facts, SystemRecord};
 use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
-use ledger::{Bind, Draft, INSTANCE, Salts, SealedBody, SubmitError, Tenant};
+use ledger::{Bind, Draft, INSTANCE, Salts, SubmitError, Tenant};
 
 use crate::App;
 
@@ -86,7 +86,7 @@ impl Event {
         }
     }
 
-    fn draft(&self, at: Timestamp) -> Result<Draft, ledger::BodyTooLarge> {
+    fn draft(&self, at: Timestamp, salts: &mut Salts) -> Result<Draft, ledger::BodyTooLarge> {
         let record = self.record();
         let body = record.encode();
         Ok(Draft {
@@ -101,7 +101,7 @@ impl Event {
             source_domain: SourceDomain::System,
             source_component: SOURCE_COMPONENT,
             origin: Origin::System,
-            body: SealedBody::seal(Kind::SystemRecord, Salts::default().next_salt(), &body)?,
+            body: salts.seal(Kind::SystemRecord, &body)?,
             facts: Facts::System(record.facts()),
             expect_run_seq: None,
         })
@@ -135,7 +135,9 @@ impl App {
         occurred_at: Timestamp,
         at: Timestamp,
     ) -> Result<(), String> {
-        let draft = event.draft(occurred_at).map_err(|error| error.to_string())?;
+        let draft = event
+            .draft(occurred_at, &mut tenant.built_in_salts())
+            .map_err(|error| error.to_string())?;
         let outcomes = self
             .ledger
             .submit_blocking(tenant, vec![draft], at, false)

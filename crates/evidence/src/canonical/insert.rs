@@ -1,6 +1,6 @@
 //! One member more in canonical JSON, without reading what the others say.
 
-use super::{Limits, Reader, Value, parse, to_vec, write};
+use super::{DEPTH_CEILING, Limits, Reader, Value, parse, to_vec, write};
 
 /// A canonical object with one text more, at the place of its name; `None`: it has a member of that name, or is no
 /// object.
@@ -53,7 +53,12 @@ fn place_of(object: &[u8], name: &str) -> Result<Option<(usize, bool, bool)>, Un
 }
 
 fn by_value(object: &[u8], name: &str, text: &str) -> Option<Vec<u8>> {
-    let mut value = parse(object, Limits::default()).ok()?;
+    // What is canonical was within limits before.
+    let limits = Limits {
+        depth_max: DEPTH_CEILING,
+        nodes_max: u32::MAX,
+    };
+    let mut value = parse(object, limits).ok()?;
     if value.get(name).is_some() {
         return None;
     }
@@ -105,6 +110,12 @@ mod tests {
         ] {
             assert_eq!(text(object), None, "{object}");
         }
+    }
+
+    #[test]
+    fn a_deep_object_takes_it_too() {
+        let deep = format!(r#"{{"a":{}0{}}}"#, "[".repeat(200), "]".repeat(200));
+        assert!(text(&deep).unwrap().ends_with(r#"]],"request_id":"a\"b\\c"}"#));
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use evidence::{Kind, sha256, unhex};
 use serde::Deserialize;
 
 use super::{ELSEWHERE_MAX, StepOutput};
+use crate::draft::REQUEST_ID;
 
 /// Bytes hashed to learn which hashes may be of a body or a part of it: 0.2 s. Of a larger body the deeper parts
 /// are left out.
@@ -80,7 +81,7 @@ pub(super) struct Hashes {
 impl Hashes {
     pub(super) fn of(kind: Kind, body: &[u8]) -> Self {
         let mut hashes = Self::default();
-        let Ok(body) = canonical::parse(body, canonical::Limits::default()) else {
+        let Ok(mut body) = canonical::parse(body, canonical::Limits::default()) else {
             return hashes;
         };
         let mut left = HASHED_BYTES_MAX;
@@ -116,6 +117,10 @@ impl Hashes {
                 }
             }
         } else if matches!(kind, Kind::ProvenanceLog | Kind::EvidenceActivity) {
+            // Which request brought it is no word of it.
+            if let Value::Object(members) = &mut body {
+                members.retain(|(name, _)| name != REQUEST_ID);
+            }
             hashes.walk(&body, HASHED_DEPTH, &mut left);
             // What went into the model and came out of it may be what went into a step and came out of it.
             for name in ["input", "output"] {
