@@ -3,6 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
+use crate::erasure::{because, erase, record_id};
 use crate::server::TestServer;
 
 /// Kinds whose bodies name no request: hashed, compared or given back whole, or the service's own.
@@ -90,4 +91,27 @@ fn what_a_request_made_names_it() {
     );
     let verified = server.post("/api/v1/verifications", &json!({})).ok();
     assert_eq!(verified["status"], "verified", "{verified}");
+}
+
+#[test]
+fn nothing_is_erased_for_the_hash_of_a_request_id() {
+    let server = TestServer::new();
+    server.run("r");
+    let log = |id: &str, input: &str, output: Value| {
+        let headers = [("content-type", "application/json"), ("x-request-id", id)];
+        let body = json!({ "run_id": "r", "input": { "said": input }, "output": output });
+        let answer = server.request(Method::POST, "/api/v1/provenance", &headers, body.to_string());
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        record_id(&answer.json())
+    };
+    // The hash of the word is that of the other's output.
+    let first = log("null", "one", json!({ "text": "two" }));
+    let other = log("x", "three", Value::Null);
+    assert_eq!(erase(&server, &first, &because()).status, 200);
+    assert!(server.get(&format!("/api/v1/records/{first}")).ok()["body"].is_null());
+    assert_eq!(
+        server.get(&format!("/api/v1/records/{other}")).ok()["body"]["output"],
+        Value::Null
+    );
+    assert!(server.get(&format!("/api/v1/records/{other}")).ok()["body"].is_object());
 }
