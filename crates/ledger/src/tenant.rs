@@ -179,8 +179,8 @@ impl Tenant {
         }
     }
 
-    /// The tenant as a request sees it: bodies sealed with its [`Tenant::salts`] have the member `request_id`. (Not those
-    /// of jobs' events and of lineage: they are hashed whole.)
+    /// The tenant as a request sees it: bodies sealed with its [`Tenant::salts`] have the member `request_id`, where
+    /// their kind has room for it (`may_name_request`).
     #[must_use]
     pub fn of_request(&self, request_id: Arc<str>) -> Arc<Self> {
         Arc::new(Self {

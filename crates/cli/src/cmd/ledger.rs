@@ -9,8 +9,7 @@ use ledger::StoredTree;
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::untold;
 use serde_json::json;
-use store::sqlite::{Access, SqliteStore};
-use store::{LedgerRow, Store};
+use store::Store;
 use tlog::{LeafIndex, TlogProof};
 
 use super::DataDir;
@@ -119,20 +118,8 @@ impl LedgerCommand {
     }
 }
 
-fn open(which: &Which) -> Result<(SqliteStore, LedgerRow)> {
-    let options = which.data_dir.existing()?;
-    let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
-    let row = store
-        .ledgers_list()?
-        .into_iter()
-        .filter(|row| row.tenant_id == which.tenant)
-        .max_by_key(|row| row.epoch)
-        .ok_or_else(|| Usage(format!("there is no tenant {}", which.tenant)))?;
-    Ok((store, row))
-}
-
 fn head(which: &Which) -> Result<u8> {
-    let (store, row) = open(which)?;
+    let (store, row) = which.data_dir.open(&which.tenant)?;
     let head = store.head_read(row.ledger_no)?;
     let checkpoint = store.checkpoint_newest(row.ledger_no)?;
     match which.format {
@@ -160,7 +147,7 @@ fn head(which: &Which) -> Result<u8> {
 }
 
 fn proof(record: &str, which: &Which) -> Result<u8> {
-    let (store, row) = open(which)?;
+    let (store, row) = which.data_dir.open(&which.tenant)?;
     let index = match (record.parse::<u64>(), RecordId::parse(record)) {
         (Ok(index), _) => index,
         (_, Some(id)) => id.leaf_index().as_u64(),

@@ -21,7 +21,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use store::sqlite::{Access, SqliteStore};
+use store::{LedgerRow, Store};
 
+use crate::output::Usage;
 use crate::settings::{Flags, Settings};
 
 /// Exit code: could not tell, or not to the end.
@@ -155,5 +158,17 @@ impl DataDir {
             options.database().display()
         );
         Ok(options)
+    }
+
+    /// The database of such a folder, for reading, and the newest ledger of a tenant in it.
+    fn open(&self, tenant: &str) -> Result<(SqliteStore, LedgerRow)> {
+        let store = SqliteStore::open(&self.existing()?.database(), Access::ReadOnly)?;
+        let row = store
+            .ledgers_list()?
+            .into_iter()
+            .filter(|row| row.tenant_id == tenant)
+            .max_by_key(|row| row.epoch)
+            .ok_or_else(|| Usage(format!("there is no tenant {tenant}")))?;
+        Ok((store, row))
     }
 }

@@ -9,8 +9,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ledger::admin::{AdminAnswer, AdminRequest};
 use ledger::provenance::file;
 use serde_json::json;
-use store::Store;
-use store::sqlite::{Access, SqliteStore};
 
 use super::work::{self, Unit};
 use super::{DataDir, EXIT_UNKNOWN};
@@ -73,13 +71,7 @@ impl ProvenanceCommand {
                 data_dir,
                 format,
             } => {
-                let options = data_dir.existing()?;
-                let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
-                let row = store
-                    .ledgers_list()?
-                    .into_iter()
-                    .find(|row| row.tenant_id == tenant)
-                    .ok_or_else(|| Usage(format!("there is no tenant {tenant}")))?;
+                let (store, row) = data_dir.open(&tenant)?;
                 let of = (row.tenant_no, tenant.as_str());
                 let bar = bar(file::count(&store, row.tenant_no)?);
                 let progress = &mut |looked| bar.set_position(looked);

@@ -1,10 +1,9 @@
 //! What reads of a run say after retention took its bodies into an archive: never that they were erased, and never
 //! that there were none.
 
-use axum::body::Body;
-use axum::http::Method;
 use serde_json::{Value, json};
 
+use crate::erasure::{self, because, record_id};
 use crate::server::{TestServer, export, now, span};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
@@ -39,13 +38,7 @@ fn run(server: &TestServer, run_id: &str, with_erased: bool) {
 }
 
 fn erase(server: &TestServer, created: &Value) {
-    let id = created["receipt"]["record_id"].as_str().unwrap();
-    let erased = server.request(
-        Method::DELETE,
-        &format!("/api/v1/records/{id}/body"),
-        &[("content-type", "application/json")],
-        Body::from(json!({ "reason": "asked for" }).to_string()),
-    );
+    let erased = erasure::erase(server, &record_id(created), &because());
     assert_eq!(erased.status, 200, "{}", erased.text());
 }
 

@@ -11,6 +11,7 @@ use store::Fault;
 use tower::ServiceExt;
 
 use crate::access::Keyed;
+use crate::erasure::{because, erase};
 use crate::serve::Served;
 use crate::server::{TestServer, now};
 
@@ -68,13 +69,7 @@ fn the_lines_of_a_run_are_read_back_in_the_order_in_which_they_were_posted() {
     assert_eq!(read, expected);
     // What is erased keeps its place.
     let id = made[0]["receipt"]["record_id"].as_str().unwrap();
-    let erased = server.request(
-        Method::DELETE,
-        &format!("/api/v1/records/{id}/body"),
-        &[("content-type", "application/json")],
-        Body::from(json!({ "reason": "asked for" }).to_string()),
-    );
-    assert_eq!(erased.status, 200, "{}", erased.text());
+    assert_eq!(erase(&server, id, &because()).status, 200);
     let read = lines(&server.get(LOG).text());
     assert_eq!(
         [

@@ -9,9 +9,6 @@ use lineage::drill::{DrillError, Drilled, Key, drill, find_key, source_type};
 use lineage::source::{Encoding, Reading, Source, SourceError};
 use lineage::{Evidence, LineType, PlaceError, Places, RowFormat, RowIds, RowWriter, SourceFile, shown};
 
-use store::Store;
-use store::sqlite::{Access, SqliteStore};
-
 use super::{EXIT_UNKNOWN, LogArgs, PlaceArgs, bar};
 use crate::cmd::DataDir;
 use crate::output::{self, Usage};
@@ -90,13 +87,7 @@ impl FromLedger {
 
     /// The evidence of the function's last record; the inner error is an answer.
     fn cited(&self, function: &str) -> Result<Result<Cited, String>> {
-        let options = self.data_dir.existing()?;
-        let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
-        let row = store
-            .ledgers_list()?
-            .into_iter()
-            .find(|row| row.tenant_id == self.tenant)
-            .ok_or_else(|| Usage(format!("there is no tenant {}", self.tenant)))?;
+        let (store, row) = self.data_dir.open(&self.tenant)?;
         let found = ledger::lineage::cited(&store, row.tenant_no, function, self.run.as_deref())?;
         let name = shown(function);
         erased_behind(found.erased_later, found.erased_more, "deterministic", function);

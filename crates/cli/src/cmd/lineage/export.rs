@@ -10,7 +10,6 @@ use ledger::lineage::{LogTally, log_page};
 use lineage::{Lines, shown};
 use serde_json::Value;
 use store::Store;
-use store::sqlite::{Access, SqliteStore};
 
 use super::aside::Aside;
 use crate::client::{ServerArgs, Streamed, segment};
@@ -179,13 +178,7 @@ impl Export {
     }
 
     fn of_folder(&self, sink: &mut Sink, stop: &AtomicBool) -> Result<Read> {
-        let options = self.data_dir.existing()?;
-        let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
-        let row = store
-            .ledgers_list()?
-            .into_iter()
-            .find(|row| row.tenant_id == self.tenant)
-            .ok_or_else(|| Usage(format!("there is no tenant {}", self.tenant)))?;
+        let (store, row) = self.data_dir.open(&self.tenant)?;
         let Some(run) = store.run_find(row.tenant_no, &self.run)? else {
             return Ok(Read::NoRun);
         };
