@@ -21,6 +21,9 @@ const ROUNDS: usize = 5;
 /// Spans of one side: several seconds at 25,000 a second.
 const RECORDING_SPANS_MAX: u64 = 200_000;
 
+/// Seconds of reads that are recorded before either side is measured: hundreds of each, and a page is fifty.
+const TRAIL_SECONDS: f64 = 2.0;
+
 /// What no record level leaves on record: allowed reads and writes. What is denied always is.
 const RECORDED_NOTHING: [(&str, &str); 2] = [
     ("DEPONENT_RECORD_READS", "none"),
@@ -101,7 +104,7 @@ impl Bench {
         Ok(())
     }
 
-    /// A new folder with a tenant and a key: its ingest, then its reads with nothing beside them.
+    /// A new folder with a tenant and a key: its ingest, then its reads with nothing beside them, over a trail that is there.
     fn recorded(&self, settings: &[(&str, &str)], spans: u64) -> Result<(Value, Value)> {
         let data = self.dir.join("recording");
         let _ = std::fs::remove_dir_all(&data);
@@ -112,14 +115,22 @@ impl Bench {
         otlp.key = Some(key.clone());
         otlp.runs_out = Some(runs.clone());
         let load = otlp.run()?;
-        let reads = Reads {
-            server: server.address,
-            key: Some(key),
-            seconds: self.seconds,
-            runs: Some(runs),
-        };
-        let reading = reads.run()?;
         server.stop()?;
+        let reads = |settings: &[(&str, &str)], seconds| {
+            let server = Server::start_with(&self.binary, &data, settings)?;
+            let reads = Reads {
+                server: server.address,
+                key: Some(key.clone()),
+                seconds,
+                runs: Some(runs.clone()),
+            };
+            let reading = reads.run()?;
+            server.stop()?;
+            Ok::<_, anyhow::Error>(reading)
+        };
+        // Both sides read a trail of full pages: what is told apart is the recording, not that there is more to read.
+        reads(&[], TRAIL_SECONDS)?;
+        let reading = reads(settings, self.seconds)?;
         std::fs::remove_dir_all(&data)?;
         Ok((load, reading))
     }
