@@ -266,41 +266,49 @@ fn take_part<'a>(parts: &mut &'a [u8]) -> Result<&'a [u8], UnpackError> {
     Ok(part)
 }
 
-/// The leaves of a block, or of a part of one, unpacked.
-#[derive(Debug)]
+/// The leaves of a block, or of a part of one, unpacked. The default has none.
+#[derive(Debug, Default)]
 pub struct Leaves {
     entries: Vec<u8>,
     ends: Vec<u32>,
+    /// Where a part is unpacked before it is added.
+    part: Vec<u8>,
 }
 
 impl Leaves {
     /// Unpacks a block that should hold `count` leaves.
     pub fn unpack(packed: &[u8], count: u32) -> Result<Self, UnpackError> {
+        let mut leaves = Self::default();
+        leaves.read(packed, count)?;
+        Ok(leaves)
+    }
+
+    /// The same in place of those that are here: their room is used again. After an error there are none, or some.
+    pub fn read(&mut self, packed: &[u8], count: u32) -> Result<(), UnpackError> {
+        self.entries.clear();
+        self.ends.clear();
         let count = usize::try_from(count).map_err(|_| UnpackError::Block)?;
         // Before any part is unpacked: a few bytes may be millions.
         if count > BLOCK_LEAVES_MAX {
             return Err(UnpackError::Block);
         }
-        let mut leaves = Self::with_room(count);
         let Some((&IN_PARTS, mut parts)) = packed.split_first() else {
-            leaves.entries = unpack(packed, BLOCK_BYTES_MAX)?;
-            leaves.find_ends(count)?;
-            return Ok(leaves);
+            unpack_into(packed, BLOCK_BYTES_MAX, &mut self.entries)?;
+            return self.find_ends(count);
         };
-        let mut part = Vec::new();
         let mut left = count;
         while left > 0 {
             let of_part = left.min(PART_LEAVES);
-            unpack_into(take_part(&mut parts)?, PART_BYTES_MAX, &mut part)?;
-            leaves.entries.extend_from_slice(&part);
-            leaves.find_ends(of_part)?;
+            unpack_into(take_part(&mut parts)?, PART_BYTES_MAX, &mut self.part)?;
+            self.entries.extend_from_slice(&self.part);
+            self.find_ends(of_part)?;
             left -= of_part;
         }
         // What does not begin another form is in no block; nothing stands behind the last part.
         if count <= PART_LEAVES || !parts.is_empty() {
             return Err(UnpackError::Block);
         }
-        Ok(leaves)
+        Ok(())
     }
 
     /// Unpacks leaves that stand together in a block of `count`, that at `place` among them, and says at which place
@@ -319,17 +327,10 @@ impl Leaves {
         }
         let first = part * PART_LEAVES;
         let of_part = (count - first).min(PART_LEAVES);
-        let mut leaves = Self::with_room(of_part);
+        let mut leaves = Self::default();
         unpack_into(take_part(&mut parts)?, PART_BYTES_MAX, &mut leaves.entries)?;
         leaves.find_ends(of_part)?;
         Ok((u32::try_from(first).map_err(|_| UnpackError::Block)?, leaves))
-    }
-
-    fn with_room(count: usize) -> Self {
-        Self {
-            entries: Vec::new(),
-            ends: Vec::with_capacity(count.min(BLOCK_LEAVES_MAX)),
-        }
     }
 
     /// Finds where the entries end that were added, `count` of them.

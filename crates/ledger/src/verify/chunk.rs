@@ -13,15 +13,28 @@ use super::examine::{Examined, Examiner};
 #[derive(Debug, Default)]
 pub(super) struct Looked {
     pub(super) blocks: Vec<LookedBlock>,
+    /// Of all blocks, in order.
+    pub(super) leaves: Vec<Examined>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// What was seen of a block; without leaves when it could not be unpacked.
+/// What was seen of a block.
 #[derive(Debug)]
 pub(super) struct LookedBlock {
     pub(super) first: u64,
     pub(super) root: Hash,
-    pub(super) leaves: Vec<Examined>,
+    /// How many of the leaves are its own: none when it could not be unpacked.
+    pub(super) leaves: usize,
+}
+
+impl Looked {
+    /// Empty, with the room it had.
+    pub(super) fn cleared(mut self) -> Self {
+        self.blocks.clear();
+        self.leaves.clear();
+        self.findings.clear();
+        self
+    }
 }
 
 /// See the module.
@@ -30,24 +43,29 @@ pub(super) struct Looking<'a, 'r> {
     examiner: &'a mut Examiner<'r>,
     blocks: &'a [LeafBlock],
     /// The leaves of `blocks[at]`.
-    leaves: Option<codec::Leaves>,
+    leaves: &'a mut codec::Leaves,
+    /// `leaves` could be unpacked.
+    readable: bool,
     at: usize,
     looked: Looked,
 }
 
 impl<'a, 'r> Looking<'a, 'r> {
-    /// Begins before the first leaf of `blocks`, which ascend.
-    pub(super) fn new(blocks: &'a [LeafBlock], examiner: &'a mut Examiner<'r>) -> Self {
-        let looked = Looked {
-            blocks: Vec::with_capacity(blocks.len()),
-            findings: Vec::new(),
-        };
+    /// Begins before the first leaf of `blocks`, which ascend. `leaves` and `room` are room that is used again: both are
+    /// mebibytes, which cost as much to come by as to fill.
+    pub(super) fn new(
+        blocks: &'a [LeafBlock],
+        examiner: &'a mut Examiner<'r>,
+        leaves: &'a mut codec::Leaves,
+        room: Looked,
+    ) -> Self {
         let mut looking = Self {
             examiner,
             blocks,
-            leaves: None,
+            leaves,
+            readable: false,
             at: 0,
-            looked,
+            looked: room.cleared(),
         };
         looking.open();
         looking
@@ -70,16 +88,20 @@ impl<'a, 'r> Looking<'a, 'r> {
     /// No more bodies: leaves that are left have none. Asks the store of those whose body is missing.
     pub(super) fn finish(mut self) -> Looked {
         self.up_to(u64::MAX);
-        for (index, settled) in self.examiner.settle(&mut self.looked.findings) {
-            let block = self
-                .looked
-                .blocks
-                .iter_mut()
-                .rev()
-                .find(|block| block.first <= index);
-            let leaf = block.and_then(|block| {
-                let place = usize::try_from(index - block.first).ok()?;
-                block.leaves.get_mut(place)
+        let Looked {
+            blocks,
+            leaves,
+            findings,
+        } = &mut self.looked;
+        let (mut blocks, mut before) = (blocks.iter().peekable(), 0);
+        for (index, settled) in self.examiner.settle(findings) {
+            // Both ascend.
+            while let Some(block) = blocks.next_if(|block| block.first + block.leaves as u64 <= index) {
+                before += block.leaves;
+            }
+            let leaf = blocks.peek().and_then(|block| {
+                let place = usize::try_from(index.checked_sub(block.first)?).ok()?;
+                leaves.get_mut(before + place)
             });
             if let Some(leaf) = leaf {
                 *leaf = settled;
@@ -93,30 +115,27 @@ impl<'a, 'r> Looking<'a, 'r> {
         let Some(block) = self.blocks.get(self.at) else {
             return;
         };
-        let mut looked = LookedBlock {
-            first: block.first,
-            root: block.root,
-            leaves: Vec::new(),
-        };
-        match codec::Leaves::unpack(&block.leaves, block.count) {
-            Ok(leaves) => {
-                looked.leaves.reserve_exact(leaves.len());
-                self.leaves = Some(leaves);
-            }
+        let unpacked = self.leaves.read(&block.leaves, block.count);
+        self.readable = unpacked.is_ok();
+        if let Err(error) = unpacked {
             // Its bodies cannot be looked at without it.
-            Err(error) => self.looked.findings.push(
+            self.looked.findings.push(
                 Finding::new(FindingCode::Unreadable, "leaf_blocks.leaves", error.to_string())
                     .with_tenant(self.examiner.tenant_id())
                     .with_leaf(block.first),
-            ),
+            );
         }
-        self.looked.blocks.push(looked);
+        self.looked.blocks.push(LookedBlock {
+            first: block.first,
+            root: block.root,
+            leaves: 0,
+        });
     }
 
     /// The leaf at hand; none in a block that is done or cannot be read.
     fn next_leaf(&self) -> Option<u64> {
-        let (leaves, done) = (self.leaves.as_ref()?, &self.looked.blocks.last()?.leaves);
-        (done.len() < leaves.len()).then_some(self.blocks[self.at].first + done.len() as u64)
+        let done = self.looked.blocks.last()?.leaves;
+        (self.readable && done < self.leaves.len()).then_some(self.blocks[self.at].first + done as u64)
     }
 
     /// Looks at the leaves before `index`, for which there is no body, and stops in the block that holds it.
@@ -128,26 +147,30 @@ impl<'a, 'r> Looking<'a, 'r> {
             if index < block.end() {
                 return;
             }
-            self.leaves = None;
+            self.readable = false;
             self.at += 1;
             self.open();
         }
     }
 
     fn leaf(&mut self, body: Option<BodyRef<'_>>) {
-        let (Some(leaves), Some(looked)) = (&self.leaves, self.looked.blocks.last_mut()) else {
+        let Looked {
+            blocks,
+            leaves,
+            findings,
+        } = &mut self.looked;
+        let Some(block) = blocks.last_mut().filter(|_| self.readable) else {
             return;
         };
-        let place = looked.leaves.len();
-        if let Some(leaf) = leaves.get(place) {
-            let index = looked.first + place as u64;
-            let examined = self.examiner.look(index, leaf, body, &mut self.looked.findings);
-            looked.leaves.push(examined);
+        if let Some(leaf) = self.leaves.get(block.leaves) {
+            let index = block.first + block.leaves as u64;
+            leaves.push(self.examiner.look(index, leaf, body, findings));
+            block.leaves += 1;
         }
     }
 
     fn is_unreadable(&self, index: u64) -> bool {
-        self.leaves.is_none()
+        !self.readable
             && self
                 .blocks
                 .get(self.at)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use evidence::{Finding, FindingCode, Header, RunState, Timestamp, facet};
 use store::codec::Unpacker;
-use store::{FacetRow, LeafKey, ProjectionCounts, RunKey, RunRow, Snapshot, Store, StoreError};
+use store::{ExpectedRows, FacetRow, LeafKey, ProjectionCounts, RunKey, RunRow, Snapshot, Store, StoreError};
 
 use super::Erasures;
 use super::Report;
@@ -36,18 +36,14 @@ fn at_leaf(store: &dyn Store, finding: Finding, leaf: LeafKey) -> Finding {
     }
 }
 
-/// Rows that are written once.
+/// Rows that are written once. Neighbours of a run that stand together are looked up together.
 pub(super) fn rows(
     store: &dyn Store,
     tenant_id: &str,
-    derived: &Derived,
+    expected: &ExpectedRows,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    let mut expected = derived.rows.clone();
-    expected
-        .run_records
-        .sort_unstable_by_key(|row| (row.run, row.run_seq));
-    for missing in store.rows_missing(&expected)? {
+    for missing in store.rows_missing(expected)? {
         let finding = if missing.found.is_empty() {
             Finding::new(
                 FindingCode::ProjectionMissing,

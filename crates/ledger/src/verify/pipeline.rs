@@ -53,7 +53,7 @@ pub(super) fn ledger(
 ) -> Result<LedgerReport, StoreError> {
     let chunks = head.size.as_u64().div_ceil(CHUNK_LEAVES);
     let cores = question.cores();
-    let (ticket_in, ticket_out) = channel::<u64>();
+    let (ticket_in, ticket_out) = channel();
     let (looked_in, looked_out) = channel();
     let tickets = Mutex::new(ticket_out);
     let mut fold = Fold::new(
@@ -67,10 +67,11 @@ pub(super) fn ledger(
                     let tenant_id = row.tenant_id.as_str().into();
                     let only = question.only_ledger;
                     let mut examiner = Examiner::new(tenant_id, only, unpacker, erasures, row.ledger_no);
-                    look(tickets, &looked, question.rest_factor, |order| {
+                    let mut leaves = codec::Leaves::default();
+                    look(tickets, &looked, question.rest_factor, |order, room| {
                         let first = order * CHUNK_LEAVES;
                         let end = head.size.as_u64().min(first + CHUNK_LEAVES);
-                        look_at(store, row.ledger_no, first..end, &mut examiner)
+                        look_at(store, row.ledger_no, first..end, &mut examiner, &mut leaves, room)
                     });
                 };
                 // Without memory for the quick way there may still be enough for the other.
@@ -83,26 +84,29 @@ pub(super) fn ledger(
         // Tickets bound what is under way: a new one is given when a chunk has been folded.
         let first = chunks.min((cores * CHUNKS_EACH) as u64);
         for order in 0..first {
-            let _ = ticket_in.send(order);
+            let _ = ticket_in.send((order, Looked::default()));
         }
         fold.all(chunks, first, ticket_in, &looked_out)
     })?;
     fold.finish(snapshot)
 }
 
+/// Which chunk, and the room of one that was folded.
+type Ticket = (u64, Looked);
+
 /// Looks at the chunks whose tickets it draws, until there are none. Every ticket is answered, whatever happens:
 /// the fold waits for each.
 fn look(
-    tickets: &Mutex<Receiver<u64>>,
+    tickets: &Mutex<Receiver<Ticket>>,
     looked: &Sender<(u64, Result<Looked, StoreError>)>,
     rest_factor: u32,
-    mut look_at: impl FnMut(u64) -> Result<Looked, StoreError>,
+    mut look_at: impl FnMut(u64, Looked) -> Result<Looked, StoreError>,
 ) {
     loop {
         let ticket = tickets.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(order) = ticket else { return };
+        let Ok((order, room)) = ticket else { return };
         let started = Instant::now();
-        let chunk = catch_unwind(AssertUnwindSafe(|| look_at(order)));
+        let chunk = catch_unwind(AssertUnwindSafe(|| look_at(order, room)));
         let chunk = chunk.unwrap_or_else(|_| Err(StoreError::Unavailable("a worker panicked".into())));
         if looked.send((order, chunk)).is_err() {
             return;
@@ -119,6 +123,8 @@ fn look_at(
     ledger_no: u32,
     range: Range<u64>,
     examiner: &mut Examiner<'_>,
+    leaves: &mut codec::Leaves,
+    room: Looked,
 ) -> Result<Looked, StoreError> {
     let mut blocks: Vec<LeafBlock> = Vec::new();
     let (mut at, mut limit) = (range.start, BLOCKS_FIRST);
@@ -140,7 +146,7 @@ fn look_at(
     }
     // A block belongs to the chunk that it begins in; one that begins at or beyond the fixed head came later.
     blocks.retain(|block| range.contains(&block.first));
-    let mut looking = Looking::new(&blocks, examiner);
+    let mut looking = Looking::new(&blocks, examiner, leaves, room);
     // A block that claims more leaves than one can have is not read: its bodies are not looked for either.
     let most = range.end + BLOCK_LEAVES_MAX as u64;
     let end = blocks.last().map_or(range.start, LeafBlock::end).min(most);
@@ -226,7 +232,7 @@ impl<'a, 'q> Fold<'a, 'q> {
         &mut self,
         chunks: u64,
         mut given: u64,
-        tickets: Sender<u64>,
+        tickets: Sender<Ticket>,
         looked: &Receiver<(u64, Result<Looked, StoreError>)>,
     ) -> Result<(), StoreError> {
         let mut tickets = Some(tickets);
@@ -243,10 +249,10 @@ impl<'a, 'q> Fold<'a, 'q> {
             };
             early.insert(order, chunk?);
             while let Some(chunk) = early.remove(&next) {
-                self.chunk(chunk)?;
+                let room = self.chunk(chunk)?;
                 next += 1;
                 if let Some(tickets) = tickets.as_ref().filter(|_| given < chunks) {
-                    let _ = tickets.send(given);
+                    let _ = tickets.send((given, room));
                     given += 1;
                 }
             }
@@ -258,7 +264,8 @@ impl<'a, 'q> Fold<'a, 'q> {
         Finding::new(code, place, detail).with_tenant(&self.row.tenant_id)
     }
 
-    fn chunk(&mut self, chunk: Looked) -> Result<(), StoreError> {
+    /// Gives the chunk back, for its room.
+    fn chunk(&mut self, mut chunk: Looked) -> Result<Looked, StoreError> {
         if self
             .question
             .stop
@@ -266,13 +273,14 @@ impl<'a, 'q> Fold<'a, 'q> {
         {
             return Err(StoreError::Unavailable("the verification was called off".into()));
         }
-        for finding in chunk.findings {
+        for finding in chunk.findings.drain(..) {
             self.report.add(finding);
         }
         let mut derived = Derived::default();
         let mut findings = Vec::new();
         let mut done = 0;
-        for block in chunk.blocks {
+        let mut leaves = chunk.leaves.drain(..);
+        for block in &chunk.blocks {
             let at = self.frontier.size().as_u64();
             if block.first != at && !self.broken {
                 let detail = format!(
@@ -285,11 +293,10 @@ impl<'a, 'q> Fold<'a, 'q> {
                 );
                 self.broken = true;
             }
-            if block.leaves.is_empty() {
+            if block.leaves == 0 {
                 self.broken = true;
             }
-            for (place, leaf) in block.leaves.into_iter().enumerate() {
-                let index = block.first + u64::try_from(place).unwrap_or(u64::MAX);
+            for (index, leaf) in (block.first..).zip(leaves.by_ref().take(block.leaves)) {
                 self.leaf(index, leaf, &mut derived, &mut findings)?;
                 done += 1;
             }
@@ -304,11 +311,16 @@ impl<'a, 'q> Fold<'a, 'q> {
                 );
             }
         }
+        drop(leaves);
         for finding in findings {
             self.report.add(finding.with_tenant(&self.row.tenant_id));
         }
         if !self.question.only_ledger {
-            compare::rows(self.store, &self.row.tenant_id, &derived, self.report)?;
+            derived
+                .rows
+                .run_records
+                .sort_unstable_by_key(|row| (row.run, row.run_seq));
+            compare::rows(self.store, &self.row.tenant_id, &derived.rows, self.report)?;
             compare::runs(
                 self.store,
                 &self.row.tenant_id,
@@ -321,7 +333,7 @@ impl<'a, 'q> Fold<'a, 'q> {
         if let Some(progress) = self.question.progress {
             progress.fetch_add(done, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(chunk)
     }
 
     fn leaf(
@@ -460,12 +472,12 @@ mod tests {
         let (ticket_in, tickets) = channel();
         let (looked_in, looked) = channel();
         for order in 0..3 {
-            ticket_in.send(order).unwrap();
+            ticket_in.send((order, Looked::default())).unwrap();
         }
         drop(ticket_in);
-        look(&Mutex::new(tickets), &looked_in, 0, |order| {
+        look(&Mutex::new(tickets), &looked_in, 0, |order, room| {
             assert_ne!(order, 1, "on purpose");
-            Ok(Looked::default())
+            Ok(room)
         });
         drop(looked_in);
         let answers: Vec<(u64, bool)> = looked
