@@ -100,7 +100,7 @@ pub use tenant::{
 pub use trace_diff::{Divergence, TraceDiff, trace_diff};
 pub use tree::{StoredTree, TreeError};
 
-use queue::{Queue, Submission};
+use queue::{Answer, Queue, Reply, Submission};
 
 /// Why the store has stopped, when no commit of its failed.
 pub(crate) const LOG_STAYS: &str = "the database's log cannot be carried over into its file";
@@ -108,10 +108,8 @@ pub(crate) const LOG_STAYS: &str = "the database's log cannot be carried over in
 /// How long work that gives way waits before it looks again.
 const GIVE_WAY: std::time::Duration = std::time::Duration::from_millis(20);
 
-type Answer = oneshot::Receiver<Result<Outcomes, SubmitError>>;
-
 fn submission(tenant: &Arc<Tenant>, drafts: Vec<Draft>, at: Timestamp, group: bool) -> (Submission, Answer) {
-    let (reply, answer) = oneshot::channel();
+    let (reply, answer) = Reply::new();
     let submission = Submission {
         tenant: Arc::clone(tenant),
         bytes: drafts.iter().map(Draft::bytes).sum(),
@@ -323,7 +321,7 @@ impl Ledger {
         }
         let (submission, answer) = submission(tenant, drafts, at, group);
         if submission.drafts.is_empty() {
-            drop(submission.reply.send(Ok(Vec::new())));
+            submission.reply.send(Ok(Vec::new()));
             return Ok(answer);
         }
         self.inner

@@ -22,8 +22,8 @@ pub(crate) const QUEUE_RECORDS_MAX: usize = 100_000;
 /// 60 ms; the queue's next ones wait that long.
 pub(crate) const BATCH_RECORDS_MAX: usize = 4_000;
 
-/// Most records committed together while somebody waits for a commit of his own: some 5 ms. A larger request is still
-/// one commit.
+/// Most records committed together while somebody waits for a commit of his own: some 5 ms. Of a larger request, one such
+/// part is committed after the other.
 const PROMPT_RECORDS_MAX: usize = 128;
 
 /// Of their packed bytes: records of 4 KiB are few.
@@ -48,10 +48,89 @@ pub(crate) struct Submission {
     pub(crate) at: Timestamp,
     /// All or none: the first draft's rejection rejects the others.
     pub(crate) group: bool,
-    pub(crate) reply: oneshot::Sender<Result<Outcomes, SubmitError>>,
+    pub(crate) reply: Reply,
     pub(crate) bytes: usize,
     /// What its record erases, when that is written.
     pub(crate) erasing: Option<Box<Erasing>>,
+}
+
+/// What becomes of a submission.
+pub(crate) type Answer = oneshot::Receiver<Result<Outcomes, SubmitError>>;
+
+/// Who waits for what becomes of a submission.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    to: oneshot::Sender<Result<Outcomes, SubmitError>>,
+    /// What became of the parts before this one, when it is the last of several: they are answered by then.
+    before: Vec<Answer>,
+}
+
+impl Reply {
+    pub(crate) fn new() -> (Self, Answer) {
+        let (to, answer) = oneshot::channel();
+        let before = Vec::new();
+        (Self { to, before }, answer)
+    }
+
+    /// Answers with the outcomes of all parts, or with what went wrong first: sent again, what stands is known again.
+    pub(crate) fn send(self, answer: Result<Outcomes, SubmitError>) {
+        let mut all = Ok(Vec::new());
+        let lost = |_| {
+            Err(SubmitError::Unknown(
+                "a part of the request was not answered".into(),
+            ))
+        };
+        let before = self.before.into_iter();
+        for part in before
+            .map(|mut part| part.try_recv().unwrap_or_else(lost))
+            .chain([answer])
+        {
+            all = match (all, part) {
+                (Ok(all), Ok(part)) if all.is_empty() => Ok(part),
+                (Ok(mut all), Ok(part)) => {
+                    all.extend(part);
+                    Ok(all)
+                }
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
+        }
+        // A sender that has gone does not want its answer; the records stand all the same.
+        drop(self.to.send(all));
+    }
+}
+
+impl Submission {
+    /// Cuts a part off the front, to be committed before the rest: what a small commit takes, where every draft stands
+    /// for itself and there are more.
+    fn cut(&mut self) -> Option<Self> {
+        if self.group {
+            return None;
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for draft in self.drafts.iter().take(PROMPT_RECORDS_MAX) {
+            if count > 0 && bytes + draft.bytes() > PROMPT_BYTES_MAX {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + draft.bytes());
+        }
+        if count == self.drafts.len() {
+            return None;
+        }
+        let rest = self.drafts.split_off(count);
+        let drafts = std::mem::replace(&mut self.drafts, rest);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let (reply, answer) = Reply::new();
+        self.reply.before.push(answer);
+        Some(Self {
+            tenant: Arc::clone(&self.tenant),
+            drafts,
+            at: self.at,
+            group: false,
+            reply,
+            bytes,
+            erasing: None,
+        })
+    }
 }
 
 /// Work for the sequencer besides submissions, done between batches.
@@ -213,6 +292,12 @@ impl State {
         } else {
             (&mut self.submissions, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)
         };
+        if prompt
+            && !self.was_ahead
+            && let Some(part) = from.front_mut().and_then(Submission::cut)
+        {
+            from.push_front(part);
+        }
         let (mut records, mut bytes) = (0, 0);
         let mut batch = Vec::new();
         while let Some(next) = from.front() {

@@ -19,7 +19,7 @@ use tlog::{Frontier, SignerKey};
 
 use crate::erase::Erasing;
 use crate::high_water::HighWater;
-use crate::queue::{Next, Submission};
+use crate::queue::{Next, Reply, Submission};
 use crate::tenant::{LedgerInfo, Refusal, Tenant};
 use crate::tree::{StoredTree, TreeError};
 use crate::{Inner, Outcomes, Salts, SubmitError};
@@ -177,7 +177,7 @@ impl Sequencer {
         erasing: Option<Box<Erasing>>,
         at: Timestamp,
     ) -> Result<Outcomes, SubmitError> {
-        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        let (reply, mut answer) = Reply::new();
         let bytes = drafts.iter().map(crate::Draft::bytes).sum();
         self.commit(vec![Submission {
             tenant: Arc::clone(tenant),

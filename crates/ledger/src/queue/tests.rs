@@ -100,17 +100,22 @@ fn what_is_ahead_is_committed_first_and_alone_and_the_others_in_small_commits() 
     assert_eq!(mine[1], mine[0] + 1);
     assert_eq!(others[0], mine[1] + 1, "the others follow");
     assert!(others.is_sorted_by(|a, b| a + 1 == *b), "and keep their order");
-    assert_eq!(large.join().unwrap().len(), 3 * PROMPT_RECORDS_MAX);
+    let large = large.join().unwrap();
+    assert_eq!(large.len(), 3 * PROMPT_RECORDS_MAX);
+    assert!(
+        large.is_sorted_by(|a, b| a + 1 == *b),
+        "answered in its own order"
+    );
     assert_eq!(
         bed.commits() - before,
-        1 + 3 + 1,
-        "a large request is one commit all the same"
+        1 + 3 + 3,
+        "of a large request one part after the other"
     );
     bed.ledger.close();
 }
 
 fn part(bed: &Bed, bytes: usize) -> Submission {
-    let (reply, _) = oneshot::channel();
+    let (reply, _) = Reply::new();
     Submission {
         tenant: Arc::clone(&bed.tenant),
         drafts: drafts(1),
@@ -120,6 +125,53 @@ fn part(bed: &Bed, bytes: usize) -> Submission {
         bytes,
         erasing: None,
     }
+}
+
+/// A submission of so many drafts, and who waits for it.
+fn of(bed: &Bed, count: usize, group: bool) -> (Submission, Answer) {
+    crate::submission(&bed.tenant, drafts(count), now(), group)
+}
+
+#[test]
+fn a_request_in_parts_is_answered_when_all_are_and_with_what_went_wrong_in_any() {
+    let bed = Bed::new();
+    let refused = || Err(SubmitError::Busy { queued: 7 });
+    let done = |count| Ok((0..count).map(|_| Err(crate::Rejection::Group)).collect());
+    for failed in [None, Some(0), Some(1), Some(2)] {
+        let (mut last, mut answer) = of(&bed, 2 * PROMPT_RECORDS_MAX + 1, false);
+        let bytes = last.bytes;
+        let parts = [last.cut().unwrap(), last.cut().unwrap()];
+        assert!(last.cut().is_none(), "what is small is one part");
+        let parts = parts.into_iter().chain([last]);
+        let mut left = bytes;
+        for (number, part) in parts.enumerate() {
+            assert!(answer.try_recv().is_err(), "no answer before the last part's");
+            left -= part.bytes;
+            let count = part.drafts.len();
+            part.reply.send(if failed == Some(number) {
+                refused()
+            } else {
+                done(count)
+            });
+        }
+        assert_eq!(left, 0, "every byte is counted once");
+        match (failed, answer.try_recv().unwrap()) {
+            (None, Ok(outcomes)) => assert_eq!(outcomes.len(), 2 * PROMPT_RECORDS_MAX + 1),
+            (Some(_), Err(SubmitError::Busy { queued: 7 })) => {}
+            (_, other) => panic!("{failed:?}: {other:?}"),
+        }
+    }
+    let (mut whole, mut answer) = of(&bed, PROMPT_RECORDS_MAX + 1, false);
+    drop(whole.cut());
+    whole.reply.send(done(1));
+    assert!(
+        matches!(answer.try_recv(), Ok(Err(SubmitError::Unknown(_)))),
+        "a part that nobody answered may stand or not"
+    );
+    let (mut group, _answer) = of(&bed, 2 * PROMPT_RECORDS_MAX, true);
+    assert!(group.cut().is_none(), "all or none of a group: in one commit");
+    bed.go_on.send(()).unwrap();
+    bed.ledger.close();
 }
 
 /// What stands in the batches taken one after another, as bytes.

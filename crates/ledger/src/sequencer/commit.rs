@@ -39,8 +39,7 @@ impl Sequencer {
                     .map(|refusal| SubmitError::Refused(refusal.to_string())),
             };
             match refusal {
-                // A sender that has gone does not want its answer; the records stand all the same.
-                Some(error) => drop(submission.reply.send(Err(error))),
+                Some(error) => submission.reply.send(Err(error)),
                 None => by_ledger
                     .entry(ledger.row.ledger_no)
                     .or_default()
@@ -329,12 +328,12 @@ fn place_submission(
 
 fn answer(by_ledger: BTreeMap<u32, Vec<Submission>>, outcomes: Vec<Outcomes>) {
     for (submission, outcomes) in by_ledger.into_values().flatten().zip(outcomes) {
-        drop(submission.reply.send(Ok(outcomes)));
+        submission.reply.send(Ok(outcomes));
     }
 }
 
 fn refuse(by_ledger: BTreeMap<u32, Vec<Submission>>, error: &SubmitError) {
     for submission in by_ledger.into_values().flatten() {
-        drop(submission.reply.send(Err(error.clone())));
+        submission.reply.send(Err(error.clone()));
     }
 }
