@@ -58,7 +58,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use evidence::Timestamp;
 use store::Store;
-use tokio::sync::oneshot;
 
 pub use api_keys::{
     ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_A_DAY_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
@@ -113,7 +112,7 @@ fn submission(tenant: &Arc<Tenant>, drafts: Vec<Draft>, at: Timestamp, group: bo
     let submission = Submission {
         tenant: Arc::clone(tenant),
         bytes: drafts.iter().map(Draft::bytes).sum(),
-        drafts,
+        drafts: drafts.into(),
         at,
         group,
         reply,
@@ -239,7 +238,8 @@ impl Ledger {
 
     /// Submits drafts, received `at`; each is judged by itself, in order.
     ///
-    /// Returns when they are durable. Dropping the future does not take them back.
+    /// Returns when they are durable. Dropping the future does not take them back. Of many, some may be durable before the
+    /// others; an error after that is [`SubmitError::Unknown`], and what came behind it is not written.
     pub async fn submit(
         &self,
         tenant: &Arc<Tenant>,

@@ -64,7 +64,7 @@ pub enum Rejection {
     Group,
 }
 
-/// Why nothing of a submission was written, as far as is known.
+/// Why nothing of a submission was written, as far as is known; after [`SubmitError::Unknown`] some of it may stand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The queue is full: send again later.

@@ -36,6 +36,9 @@ const PROMPT_FOR: Duration = Duration::from_secs(2);
 /// to be refused for a reader's sake.
 const PROMPT_WAITING_MAX: usize = QUEUE_RECORDS_MAX / 4;
 
+/// Of their packed bytes.
+const PROMPT_WAITING_BYTES_MAX: usize = QUEUE_BYTES_MAX / 4;
+
 /// Most packed bytes committed together, whatever the records: bounds the log of one transaction.
 pub(crate) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -43,7 +46,8 @@ pub(crate) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) tenant: Arc<Tenant>,
-    pub(crate) drafts: Vec<Draft>,
+    /// A queue itself: a large one is taken in parts.
+    pub(crate) drafts: VecDeque<Draft>,
     /// When the request was received.
     pub(crate) at: Timestamp,
     /// All or none: the first draft's rejection rejects the others.
@@ -61,41 +65,49 @@ pub(crate) type Answer = oneshot::Receiver<Result<Outcomes, SubmitError>>;
 #[derive(Debug)]
 pub(crate) struct Reply {
     to: oneshot::Sender<Result<Outcomes, SubmitError>>,
-    /// What became of the parts before this one, when it is the last of several: they are answered by then.
-    before: Vec<Answer>,
+    /// Of the parts that were cut off and committed.
+    done: Outcomes,
+    /// What becomes of the part that was cut off last.
+    part: Option<Answer>,
 }
 
 impl Reply {
     pub(crate) fn new() -> (Self, Answer) {
         let (to, answer) = oneshot::channel();
-        let before = Vec::new();
-        (Self { to, before }, answer)
+        let (done, part) = (Vec::new(), None);
+        (Self { to, done, part }, answer)
     }
 
-    /// Answers with the outcomes of all parts, or with what went wrong first: sent again, what stands is known again.
-    pub(crate) fn send(self, answer: Result<Outcomes, SubmitError>) {
-        let mut all = Ok(Vec::new());
+    /// Takes in what became of the part before, which was committed by now. Where it failed, nothing after it is written.
+    fn settle(&mut self) -> Result<(), SubmitError> {
+        let Some(mut part) = self.part.take() else {
+            return Ok(());
+        };
         let lost = |_| {
             Err(SubmitError::Unknown(
                 "a part of the request was not answered".into(),
             ))
         };
-        let before = self.before.into_iter();
-        for part in before
-            .map(|mut part| part.try_recv().unwrap_or_else(lost))
-            .chain([answer])
-        {
-            all = match (all, part) {
-                (Ok(all), Ok(part)) if all.is_empty() => Ok(part),
-                (Ok(mut all), Ok(part)) => {
-                    all.extend(part);
-                    Ok(all)
-                }
-                (Err(error), _) | (_, Err(error)) => Err(error),
-            };
-        }
+        self.done.extend(part.try_recv().unwrap_or_else(lost)?);
+        Ok(())
+    }
+
+    /// Answers with what became of all parts, in order.
+    pub(crate) fn send(self, answer: Result<Outcomes, SubmitError>) {
+        let Self { to, mut done, .. } = self;
+        let answer = match answer {
+            Err(error) if !done.is_empty() => Err(SubmitError::Unknown(format!(
+                "the first {} records of the request stand: {error}",
+                done.len()
+            ))),
+            Ok(outcomes) if !done.is_empty() => {
+                done.extend(outcomes);
+                Ok(done)
+            }
+            answer => answer,
+        };
         // A sender that has gone does not want its answer; the records stand all the same.
-        drop(self.to.send(all));
+        drop(to.send(answer));
     }
 }
 
@@ -116,11 +128,10 @@ impl Submission {
         if count == self.drafts.len() {
             return None;
         }
-        let rest = self.drafts.split_off(count);
-        let drafts = std::mem::replace(&mut self.drafts, rest);
+        let drafts = self.drafts.drain(..count).collect();
         self.bytes = self.bytes.saturating_sub(bytes);
         let (reply, answer) = Reply::new();
-        self.reply.before.push(answer);
+        self.reply.part = Some(answer);
         Some(Self {
             tenant: Arc::clone(&self.tenant),
             drafts,
@@ -281,9 +292,18 @@ impl Queue {
 }
 
 impl State {
-    /// Whole submissions up to the limits of a commit, at least one; none: nothing waits.
+    /// Submissions, or a part of one, up to the limits of a commit; none: nothing waits.
     fn take_batch(&mut self, now: Instant) -> Vec<Submission> {
-        let prompt = self.records < PROMPT_WAITING_MAX && self.prompt_until.is_some_and(|until| now < until);
+        while let Some(Err(error)) = self.submissions.front_mut().map(|first| first.reply.settle()) {
+            if let Some(rest) = self.submissions.pop_front() {
+                self.records -= rest.drafts.len();
+                self.bytes -= rest.bytes;
+                rest.reply.send(Err(error));
+            }
+        }
+        let prompt = self.records < PROMPT_WAITING_MAX
+            && self.bytes < PROMPT_WAITING_BYTES_MAX
+            && self.prompt_until.is_some_and(|until| now < until);
         self.was_ahead = !self.ahead.is_empty() && (!self.was_ahead || self.submissions.is_empty());
         let (from, records_max, bytes_max) = if self.was_ahead {
             (&mut self.ahead, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)

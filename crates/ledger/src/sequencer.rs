@@ -181,7 +181,7 @@ impl Sequencer {
         let bytes = drafts.iter().map(crate::Draft::bytes).sum();
         self.commit(vec![Submission {
             tenant: Arc::clone(tenant),
-            drafts,
+            drafts: drafts.into(),
             at,
             group: true,
             reply,

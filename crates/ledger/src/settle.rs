@@ -128,7 +128,7 @@ impl Ledger {
             limit = limit.saturating_mul(8);
         };
         due.truncate(usize::try_from(SETTLE_RUNS).unwrap_or(usize::MAX));
-        // One submission, and so one commit, a tenant.
+        // One submission a tenant.
         due.sort_by_key(|run| run.key.tenant_no());
         let mut settled = 0;
         for batch in due.chunk_by(|a, b| a.key.tenant_no() == b.key.tenant_no()) {

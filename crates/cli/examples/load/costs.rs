@@ -21,7 +21,7 @@ const ROUNDS: usize = 5;
 /// Spans of one side: several seconds at 25,000 a second.
 const RECORDING_SPANS_MAX: u64 = 200_000;
 
-/// Seconds of reads that are recorded before either side is measured: hundreds of each, and a page is fifty.
+/// Seconds of reads that are recorded before either side is measured: some eighty of each, and a page is fifty.
 const TRAIL_SECONDS: f64 = 2.0;
 
 /// What no record level leaves on record: allowed reads and writes. What is denied always is.
@@ -128,7 +128,8 @@ impl Bench {
             server.stop()?;
             Ok::<_, anyhow::Error>(reading)
         };
-        // Both sides read a trail of full pages: what is told apart is the recording, not that there is more to read.
+        // Both sides read full pages of who read what and who was let in: what is told apart is the recording, not that
+        // there is more to read.
         reads(&[], TRAIL_SECONDS)?;
         let reading = reads(settings, self.seconds)?;
         std::fs::remove_dir_all(&data)?;

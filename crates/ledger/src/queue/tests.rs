@@ -118,7 +118,7 @@ fn part(bed: &Bed, bytes: usize) -> Submission {
     let (reply, _) = Reply::new();
     Submission {
         tenant: Arc::clone(&bed.tenant),
-        drafts: drafts(1),
+        drafts: drafts(1).into(),
         at: now(),
         group: false,
         reply,
@@ -127,49 +127,71 @@ fn part(bed: &Bed, bytes: usize) -> Submission {
     }
 }
 
-/// A submission of so many drafts, and who waits for it.
-fn of(bed: &Bed, count: usize, group: bool) -> (Submission, Answer) {
-    crate::submission(&bed.tenant, drafts(count), now(), group)
-}
-
 #[test]
-fn a_request_in_parts_is_answered_when_all_are_and_with_what_went_wrong_in_any() {
+fn a_request_in_parts_is_answered_when_all_are_and_ends_with_the_one_that_fails() {
     let bed = Bed::new();
-    let refused = || Err(SubmitError::Busy { queued: 7 });
-    let done = |count| Ok((0..count).map(|_| Err(crate::Rejection::Group)).collect());
+    let failure = || Err(SubmitError::Busy { queued: 7 });
     for failed in [None, Some(0), Some(1), Some(2)] {
-        let (mut last, mut answer) = of(&bed, 2 * PROMPT_RECORDS_MAX + 1, false);
-        let bytes = last.bytes;
-        let parts = [last.cut().unwrap(), last.cut().unwrap()];
-        assert!(last.cut().is_none(), "what is small is one part");
-        let parts = parts.into_iter().chain([last]);
-        let mut left = bytes;
-        for (number, part) in parts.enumerate() {
+        let queue = Queue::default();
+        queue.push_ahead(Vec::new(), true).unwrap();
+        let count = 2 * PROMPT_RECORDS_MAX + 1;
+        let (whole, mut answer) = crate::submission(&bed.tenant, drafts(count), now(), false);
+        queue.push(whole).unwrap();
+        for (number, len) in [PROMPT_RECORDS_MAX, PROMPT_RECORDS_MAX, 1]
+            .into_iter()
+            .enumerate()
+        {
+            let Next::Batch(mut batch) = queue.next(None) else {
+                panic!("part {number} waits");
+            };
             assert!(answer.try_recv().is_err(), "no answer before the last part's");
-            left -= part.bytes;
-            let count = part.drafts.len();
-            part.reply.send(if failed == Some(number) {
-                refused()
-            } else {
-                done(count)
-            });
+            let part = batch.remove(0);
+            assert_eq!((part.drafts.len(), batch.len()), (len, 0));
+            if failed == Some(number) {
+                part.reply.send(failure());
+                break;
+            }
+            let outcomes = (0..len).map(|_| Err(crate::Rejection::Group)).collect();
+            part.reply.send(Ok(outcomes));
         }
-        assert_eq!(left, 0, "every byte is counted once");
+        queue.close();
+        assert!(matches!(queue.next(None), Next::Closed), "{failed:?}");
+        assert_eq!(queue.depth(), 0, "what is given up waits no longer");
         match (failed, answer.try_recv().unwrap()) {
-            (None, Ok(outcomes)) => assert_eq!(outcomes.len(), 2 * PROMPT_RECORDS_MAX + 1),
-            (Some(_), Err(SubmitError::Busy { queued: 7 })) => {}
+            (None, Ok(outcomes)) => assert_eq!(outcomes.len(), count),
+            (Some(0), Err(SubmitError::Busy { queued: 7 })) | (Some(1 | 2), Err(SubmitError::Unknown(_))) => {
+            }
             (_, other) => panic!("{failed:?}: {other:?}"),
         }
     }
-    let (mut whole, mut answer) = of(&bed, PROMPT_RECORDS_MAX + 1, false);
-    drop(whole.cut());
-    whole.reply.send(done(1));
+    bed.go_on.send(()).unwrap();
+    bed.ledger.close();
+}
+
+#[test]
+fn what_is_all_or_none_is_not_cut_and_what_is_large_is_cut_by_bytes() {
+    let (bed, queue) = (Bed::new(), Queue::default());
+    queue.push_ahead(Vec::new(), true).unwrap();
+    let count = 2 * PROMPT_RECORDS_MAX;
+    let (group, _answer) = crate::submission(&bed.tenant, drafts(count), now(), true);
+    queue.push(group).unwrap();
+    assert!(matches!(queue.next(None), Next::Batch(batch) if batch[0].drafts.len() == count));
+    let mut large = drafts(3);
+    for draft in &mut large {
+        draft.body.packed = vec![0; PROMPT_BYTES_MAX / 2];
+    }
+    let (large, _answer) = crate::submission(&bed.tenant, large, now(), false);
+    queue.push(large).unwrap();
+    let Next::Batch(part) = queue.next(None) else {
+        panic!("a part waits");
+    };
+    assert_eq!(part[0].drafts.len(), 1, "two are more than a small commit takes");
+    drop(part);
+    queue.close();
     assert!(
-        matches!(answer.try_recv(), Ok(Err(SubmitError::Unknown(_)))),
-        "a part that nobody answered may stand or not"
+        matches!(queue.next(None), Next::Closed),
+        "after a part that nobody answered nothing is written"
     );
-    let (mut group, _answer) = of(&bed, 2 * PROMPT_RECORDS_MAX, true);
-    assert!(group.cut().is_none(), "all or none of a group: in one commit");
     bed.go_on.send(()).unwrap();
     bed.ledger.close();
 }

@@ -88,22 +88,10 @@ impl<'a, 'r> Looking<'a, 'r> {
     /// No more bodies: leaves that are left have none. Asks the store of those whose body is missing.
     pub(super) fn finish(mut self) -> Looked {
         self.up_to(u64::MAX);
-        let Looked {
-            blocks,
-            leaves,
-            findings,
-        } = &mut self.looked;
-        let (mut blocks, mut before) = (blocks.iter().peekable(), 0);
-        for (index, settled) in self.examiner.settle(findings) {
-            // Both ascend.
-            while let Some(block) = blocks.next_if(|block| block.first + block.leaves as u64 <= index) {
-                before += block.leaves;
-            }
-            let leaf = blocks.peek().and_then(|block| {
-                let place = usize::try_from(index.checked_sub(block.first)?).ok()?;
-                leaves.get_mut(before + place)
-            });
-            if let Some(leaf) = leaf {
+        let Looked { leaves, findings, .. } = &mut self.looked;
+        for (place, settled) in self.examiner.settle(findings) {
+            // By its place: an index may be that of two leaves, when a block claims what another has.
+            if let Some(leaf) = leaves.get_mut(place) {
                 *leaf = settled;
             }
         }
@@ -134,8 +122,8 @@ impl<'a, 'r> Looking<'a, 'r> {
 
     /// The leaf at hand; none in a block that is done or cannot be read.
     fn next_leaf(&self) -> Option<u64> {
-        let done = self.looked.blocks.last()?.leaves;
-        (self.readable && done < self.leaves.len()).then_some(self.blocks[self.at].first + done as u64)
+        let block = self.looked.blocks.last().filter(|_| self.readable)?;
+        (block.leaves < self.leaves.len()).then_some(block.first + block.leaves as u64)
     }
 
     /// Looks at the leaves before `index`, for which there is no body, and stops in the block that holds it.

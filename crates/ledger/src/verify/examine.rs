@@ -55,8 +55,10 @@ pub(crate) struct Examiner<'r> {
     unpacker: Unpacker<'r>,
     erasures: &'r Erasures<'r>,
     ledger_no: u32,
-    /// Leaves without body of which no erasure is known yet.
-    missing: Vec<(u64, Vec<u8>)>,
+    /// Leaves looked at since what was left open was settled.
+    looked: usize,
+    /// Leaves without body of which no erasure is known yet: the how manieth, its index, itself.
+    missing: Vec<(usize, u64, Vec<u8>)>,
     /// Leaves with a body that a record erased.
     unerased: Vec<(u64, RecordId)>,
 }
@@ -75,6 +77,7 @@ impl<'r> Examiner<'r> {
             unpacker,
             erasures,
             ledger_no,
+            looked: 0,
             missing: Vec::new(),
             unerased: Vec::new(),
         }
@@ -99,9 +102,10 @@ impl<'r> Examiner<'r> {
         }
     }
 
-    /// Settles what [`Examiner::look`] left open, by asking the store: gives leaves whose body is missing, in order,
-    /// as they are now known.
-    pub(crate) fn settle(&mut self, findings: &mut Vec<Finding>) -> Vec<(u64, Examined)> {
+    /// Settles what [`Examiner::look`] left open since the last time, by asking the store: gives leaves whose body is
+    /// missing, in order, as they are now known, each with the how manieth it was, from 0.
+    pub(crate) fn settle(&mut self, findings: &mut Vec<Finding>) -> Vec<(usize, Examined)> {
+        self.looked = 0;
         for (index, record_id) in std::mem::take(&mut self.unerased) {
             if self.erasures.is_there(LeafKey::new(self.ledger_no, index)) {
                 let detail = "a record says that this body was erased, and it is there".to_owned();
@@ -111,7 +115,7 @@ impl<'r> Examiner<'r> {
             }
         }
         let mut settled = Vec::new();
-        for (index, leaf) in std::mem::take(&mut self.missing) {
+        for (place, index, leaf) in std::mem::take(&mut self.missing) {
             let hash = tlog::leaf_hash(&leaf);
             let Ok(header) = Header::decode(&leaf) else {
                 continue;
@@ -130,7 +134,7 @@ impl<'r> Examiner<'r> {
                     counted(header, hash, self.only_ledger)
                 }
             };
-            settled.push((index, examined));
+            settled.push((place, examined));
         }
         settled
     }
@@ -181,6 +185,8 @@ impl<'r> Examiner<'r> {
         body: Option<BodyRef<'_>>,
         findings: &mut Vec<Finding>,
     ) -> Examined {
+        let place = self.looked;
+        self.looked += 1;
         let hash = tlog::leaf_hash(leaf);
         let tenant_id = Arc::clone(&self.tenant_id);
         let finding = |code, place: &str, detail: String| {
@@ -218,7 +224,7 @@ impl<'r> Examiner<'r> {
             if let Some(gone) = erased {
                 return self.gone(index, header, hash, gone, findings);
             }
-            self.missing.push((index, leaf.to_vec()));
+            self.missing.push((place, index, leaf.to_vec()));
             return counted(header, hash, self.only_ledger);
         };
         if erased.is_some() {

@@ -163,6 +163,30 @@ fn a_read_that_fails_before_placing_refuses_this_batch_alone() {
 }
 
 #[test]
+fn a_request_in_parts_ends_with_the_part_that_fails_and_says_that_some_of_it_stands() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    // Who reads the trail has commits kept small.
+    bed.ledger.submit_ahead_blocking(Vec::new(), bed.now(), true);
+    let fault = Arc::clone(&bed.fault);
+    bed.fault.before("batch_lookup", 1, move || {
+        fault.arm(Fault::ReadBy("batch_lookup"));
+    });
+    let drafts = || (0..300).map(|n| system(&format!("s{n}"))).collect();
+    let answer = bed.try_submit(&tenant, drafts());
+    assert!(matches!(answer, Err(SubmitError::Unknown(_))), "{answer:?}");
+    let stands = bed.size(&tenant);
+    assert!(
+        (1..299).contains(&stands),
+        "{stands}: the first part stands, and what was behind the second was not written"
+    );
+    assert_eq!(bed.ledger.queue_depth(), 0);
+    bed.all(&tenant, drafts());
+    assert_eq!(bed.size(&tenant), stands + 300);
+    bed.check();
+}
+
+#[test]
 fn a_checkpoint_that_cannot_be_kept_stops_writing_and_is_signed_after_the_restart() {
     for fault in [Fault::CheckpointLost, Fault::CheckpointUnacknowledged] {
         let bed = TestLedger::new();

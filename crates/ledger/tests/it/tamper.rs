@@ -489,6 +489,57 @@ fn rows_exchanged_between_runs_and_tenants_are_found() {
 }
 
 #[test]
+fn a_block_over_the_leaves_of_another_is_told_from_it() {
+    // Five leaves stand once more in a block of their own. Whether those of the block that was there are altered is
+    // another matter: that is told by its root.
+    for altered in [true, false] {
+        let copy = Copy::new();
+        copy.alter(|c| {
+            let (first, count, root, packed): (i64, u32, Vec<u8>, Vec<u8>) = c
+                .query_row(
+                    "SELECT first_leaf, leaf_count, tree_root, leaves FROM leaf_blocks
+                     WHERE first_leaf >> 40 = 1 AND leaf_count > 100 ORDER BY first_leaf LIMIT 1",
+                    [],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+                )
+                .unwrap();
+            let mut leaves: Vec<Vec<u8>> = codec::Leaves::unpack(&packed, count)
+                .unwrap()
+                .iter()
+                .map(<[u8]>::to_vec)
+                .collect();
+            let pack = |leaves: &[Vec<u8>]| {
+                let mut entries = Vec::new();
+                assert!(leaves.iter().all(|leaf| codec::push_leaf(&mut entries, leaf)));
+                codec::pack_block(&entries)
+            };
+            c.execute(
+                "INSERT INTO leaf_blocks VALUES (?1, 5, ?2, ?3)",
+                (first + 15, &root, pack(&leaves[15..20])),
+            )
+            .unwrap();
+            if altered {
+                let text = String::from_utf8(leaves[17].clone()).unwrap();
+                let other = text.replace(r#""origin":"AGENT""#, r#""origin":"HUMAN""#);
+                assert_ne!(text, other);
+                leaves[17] = other.into_bytes();
+                c.execute(
+                    "UPDATE leaf_blocks SET leaves = ?2 WHERE first_leaf = ?1",
+                    (first, pack(&leaves)),
+                )
+                .unwrap();
+            }
+        });
+        let report = report(copy.path());
+        assert_found(&report, "leaf_blocks");
+        let roots = report.findings.iter().filter(|finding| {
+            finding.code == FindingCode::RootMismatch && finding.place == "leaf_blocks.tree_root"
+        });
+        assert_eq!(roots.count(), usize::from(altered), "{}", lines(&report));
+    }
+}
+
+#[test]
 fn a_cut_tail_is_found_though_everything_that_is_left_agrees() {
     // The last block of acme with all that stems from it, taken out as if it had never come.
     let copy = Copy::new();

@@ -191,7 +191,7 @@ impl TestServer {
             .collect()
     }
 
-    /// Adds so many records of no run in one commit.
+    /// Adds so many records of no run at once: in one commit, when nobody reads the trail.
     pub(crate) fn fill_at_once(&self, count: u32) {
         let tenant = self.app.ledger.tenant("default").unwrap();
         let drafts = (0..count).map(system_record).collect();
