@@ -97,7 +97,7 @@ impl Reply {
         let Self { to, mut done, .. } = self;
         let answer = match answer {
             Err(error) if !done.is_empty() => Err(SubmitError::Unknown(format!(
-                "the first {} records of the request stand: {error}",
+                "behind the first {} records of the request: {error}",
                 done.len()
             ))),
             Ok(outcomes) if !done.is_empty() => {
