@@ -96,10 +96,16 @@ impl Reply {
     pub(crate) fn send(self, answer: Result<Outcomes, SubmitError>) {
         let Self { to, mut done, .. } = self;
         let answer = match answer {
-            Err(error) if !done.is_empty() => Err(SubmitError::Unknown(format!(
-                "behind the first {} records of the request: {error}",
-                done.len()
-            ))),
+            Err(error) if !done.is_empty() => {
+                let why = match error {
+                    SubmitError::Unknown(why) => why,
+                    other => other.to_string(),
+                };
+                let first = done.len();
+                Err(SubmitError::Unknown(format!(
+                    "of the part behind the first {first} records: {why}"
+                )))
+            }
             Ok(outcomes) if !done.is_empty() => {
                 done.extend(outcomes);
                 Ok(done)

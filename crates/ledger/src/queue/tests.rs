@@ -156,7 +156,8 @@ fn a_request_in_parts_is_answered_when_all_are_and_ends_with_the_one_that_fails(
         }
         queue.close();
         assert!(matches!(queue.next(None), Next::Closed), "{failed:?}");
-        assert_eq!(queue.depth(), 0, "what is given up waits no longer");
+        let left = (queue.depth(), queue.lock().bytes);
+        assert_eq!(left, (0, 0), "what is given up waits no longer");
         match (failed, answer.try_recv().unwrap()) {
             (None, Ok(outcomes)) => assert_eq!(outcomes.len(), count),
             (Some(0), Err(SubmitError::Busy { queued: 7 })) | (Some(1 | 2), Err(SubmitError::Unknown(_))) => {

@@ -23,7 +23,7 @@ pub(super) struct Looked {
 pub(super) struct LookedBlock {
     pub(super) first: u64,
     pub(super) root: Hash,
-    /// How many of the leaves are its own: none when it could not be unpacked.
+    /// How many of the leaves are its own: none when it could not be unpacked, or lies over another.
     pub(super) leaves: usize,
 }
 
@@ -47,14 +47,17 @@ pub(super) struct Looking<'a, 'r> {
     /// `leaves` could be unpacked.
     readable: bool,
     at: usize,
+    /// Where the leaves end that blocks have claimed so far.
+    covered: u64,
     looked: Looked,
 }
 
 impl<'a, 'r> Looking<'a, 'r> {
-    /// Begins before the first leaf of `blocks`, which ascend. `leaves` and `room` are room that is used again: both are
-    /// mebibytes, which cost as much to come by as to fill.
+    /// Begins before the first leaf of `blocks`, which ascend; leaves up to `covered` are those of a block before them.
+    /// `leaves` and `room` are room that is used again: both are mebibytes, which cost as much to come by as to fill.
     pub(super) fn new(
         blocks: &'a [LeafBlock],
+        covered: u64,
         examiner: &'a mut Examiner<'r>,
         leaves: &'a mut codec::Leaves,
         room: Looked,
@@ -65,6 +68,7 @@ impl<'a, 'r> Looking<'a, 'r> {
             leaves,
             readable: false,
             at: 0,
+            covered,
             looked: room.cleared(),
         };
         looking.open();
@@ -98,26 +102,32 @@ impl<'a, 'r> Looking<'a, 'r> {
         self.looked
     }
 
-    /// Unpacks the block at hand.
+    /// Unpacks the block at hand. One that begins among the leaves of another is passed over: where it begins tells that
+    /// it is wrong, and its leaves have no place.
     fn open(&mut self) {
-        let Some(block) = self.blocks.get(self.at) else {
+        while let Some(block) = self.blocks.get(self.at) {
+            self.looked.blocks.push(LookedBlock {
+                first: block.first,
+                root: block.root,
+                leaves: 0,
+            });
+            if block.first < self.covered {
+                self.at += 1;
+                continue;
+            }
+            self.covered = block.end();
+            let unpacked = self.leaves.read(&block.leaves, block.count);
+            self.readable = unpacked.is_ok();
+            if let Err(error) = unpacked {
+                // Its bodies cannot be looked at without it.
+                self.looked.findings.push(
+                    Finding::new(FindingCode::Unreadable, "leaf_blocks.leaves", error.to_string())
+                        .with_tenant(self.examiner.tenant_id())
+                        .with_leaf(block.first),
+                );
+            }
             return;
-        };
-        let unpacked = self.leaves.read(&block.leaves, block.count);
-        self.readable = unpacked.is_ok();
-        if let Err(error) = unpacked {
-            // Its bodies cannot be looked at without it.
-            self.looked.findings.push(
-                Finding::new(FindingCode::Unreadable, "leaf_blocks.leaves", error.to_string())
-                    .with_tenant(self.examiner.tenant_id())
-                    .with_leaf(block.first),
-            );
         }
-        self.looked.blocks.push(LookedBlock {
-            first: block.first,
-            root: block.root,
-            leaves: 0,
-        });
     }
 
     /// The leaf at hand; none in a block that is done or cannot be read.

@@ -24,8 +24,9 @@ use super::{Erasures, LedgerReport, Level, Question, Report};
 /// until the end.
 const CHUNK_LEAVES: u64 = 4_096;
 
-/// Blocks read at first: as many as make a chunk when they are full, and the one that holds its first leaf.
-const BLOCKS_FIRST: u32 = 17;
+/// Blocks read at first: as many as make a chunk when they are full, the one that holds its first leaf, and the one behind,
+/// which shows that there are no others.
+const BLOCKS_FIRST: u32 = 18;
 
 /// Blocks read at once at most; an idle ledger has one leaf a block.
 const BLOCKS_MAX: u32 = 512;
@@ -127,29 +128,34 @@ fn look_at(
     room: Looked,
 ) -> Result<Looked, StoreError> {
     let mut blocks: Vec<LeafBlock> = Vec::new();
-    let (mut at, mut limit) = (range.start, BLOCKS_FIRST);
-    while at < range.end {
-        let more = store.blocks_read(ledger_no, at, limit)?;
+    let (mut from, mut limit) = (range.start, BLOCKS_FIRST);
+    loop {
+        // Begins with the block that holds `from`, which may have been read before.
+        let mut more = store.blocks_read(ledger_no, from, limit)?;
+        more.retain(|block| blocks.last().is_none_or(|last| last.first < block.first));
         let Some(last) = more.last() else { break };
-        // A block that ends where it begins would never let the reader pass.
-        if last.end() <= at {
-            break;
-        }
-        at = last.end();
-        blocks.extend(more);
+        // By where they begin, not by where they end: one may lie over another.
+        from = last.first + 1;
         // Few are left when they are nearly full, and many when they are not.
-        limit = if (at - range.start) * 4 > CHUNK_LEAVES {
+        limit = if last.end().saturating_sub(range.start) * 4 > CHUNK_LEAVES {
             BLOCKS_FIRST
         } else {
             BLOCKS_MAX
         };
+        blocks.extend(more);
+        if from > range.end {
+            break;
+        }
     }
+    let before = blocks.iter().filter(|block| block.first < range.start);
+    let covered = before.map(LeafBlock::end).max().unwrap_or(range.start);
     // A block belongs to the chunk that it begins in; one that begins at or beyond the fixed head came later.
     blocks.retain(|block| range.contains(&block.first));
-    let mut looking = Looking::new(&blocks, examiner, leaves, room);
+    let mut looking = Looking::new(&blocks, covered, examiner, leaves, room);
     // A block that claims more leaves than one can have is not read: its bodies are not looked for either.
     let most = range.end + BLOCK_LEAVES_MAX as u64;
-    let end = blocks.last().map_or(range.start, LeafBlock::end).min(most);
+    let ends = blocks.iter().map(LeafBlock::end);
+    let end = ends.max().unwrap_or(range.start).min(most);
     let mut next = blocks.first().map_or(end, |block| block.first);
     while next < end {
         let (from, started) = (next, Instant::now());

@@ -540,6 +540,36 @@ fn a_block_over_the_leaves_of_another_is_told_from_it() {
 }
 
 #[test]
+fn a_block_within_another_is_found_wherever_it_lies() {
+    let blocks: Vec<(i64, u32, Vec<u8>)> = Copy::new().alter(|c| {
+        let mut found = c
+            .prepare("SELECT first_leaf, leaf_count, leaves FROM leaf_blocks WHERE leaf_count > 1 ORDER BY first_leaf")
+            .unwrap();
+        let rows = found.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    });
+    assert!(blocks.len() > 20, "more than are read at once: {}", blocks.len());
+    for (first, count, packed) in blocks {
+        let leaves = codec::Leaves::unpack(&packed, count).unwrap();
+        let mut entries = Vec::new();
+        assert!(codec::push_leaf(&mut entries, leaves.get(1).unwrap()));
+        let copy = Copy::new();
+        copy.alter(|c| {
+            c.execute(
+                "INSERT INTO leaf_blocks VALUES (?1, 1, zeroblob(32), ?2)",
+                (first + 1, codec::pack_block(&entries)),
+            )
+            .unwrap();
+        });
+        let report = report(copy.path());
+        let finding = assert_found(&report, "leaf_blocks");
+        assert_eq!(finding.code, FindingCode::LeafGap, "{}", lines(&report));
+        let bodies = report.findings.iter().filter(|finding| finding.place == "bodies");
+        assert_eq!(bodies.count(), 0, "no body is accused: {}", lines(&report));
+    }
+}
+
+#[test]
 fn a_cut_tail_is_found_though_everything_that_is_left_agrees() {
     // The last block of acme with all that stems from it, taken out as if it had never come.
     let copy = Copy::new();
