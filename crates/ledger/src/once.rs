@@ -1,8 +1,9 @@
 //! Once: keys that are checked before something is done, so that it is done once.
 //!
-//! One thread owns the backend. What comes while it is at work is its next batch,
+//! One thread asks the backend. What comes while it is at work is its next batch,
 //! so many callers share a commit or a round trip. A caller waits without holding
-//! a thread.
+//! a thread. What the backend answers from memory or the system's cache is asked by
+//! the caller itself while the backend is idle: two changes of threads cost more.
 //!
 //! In scope: the queue, leases, what is kept with a key and how it is encrypted.
 //! Out of scope: backends (store), requests and answers (server), steps ([`crate::replay`]).
@@ -31,7 +32,7 @@ pub use store::once::{
 };
 pub use vault::Vault;
 
-use self::thread::{Task, Waiting, work};
+use self::thread::{Desk, Task, Waiting, work};
 
 /// How long a holder is taken to live when it does not renew its lease (SPEC 8.1).
 pub const LEASE_SECS_DEFAULT: u32 = 60;
@@ -88,9 +89,9 @@ pub struct OnceOptions {
 struct Inner {
     options: OnceOptions,
     vault: Vault,
-    /// Until the thread has it.
-    backend: Mutex<Option<Box<dyn OnceStore>>>,
+    desk: Arc<Desk>,
     queue: OnceLock<SyncSender<Task>>,
+    starting: Mutex<()>,
     bytes: Arc<AtomicUsize>,
     /// Of [`RESULTS_BYTES_MAX`], what is free.
     results: Arc<Semaphore>,
@@ -214,8 +215,9 @@ impl Once {
             inner: Arc::new(Inner {
                 vault: Vault::new(&options.key_file),
                 options,
-                backend: Mutex::new(Some(backend)),
+                desk: Arc::new(Desk::new(backend)),
                 queue: OnceLock::new(),
+                starting: Mutex::new(()),
                 bytes: Arc::default(),
                 results: Arc::new(Semaphore::new(RESULTS_BYTES_MAX)),
             }),
@@ -458,29 +460,24 @@ impl Once {
 
     async fn ask(&self, key: &OnceKey, act: OnceAct, at: Timestamp) -> Result<OnceSaid, OnceError> {
         let busy = || OnceError::Unavailable("too many wait for it".into());
-        let bytes = match &act {
-            OnceAct::Complete {
-                payload: Some(payload),
-                ..
-            } => payload.len(),
-            _ => 0,
+        let ask = OnceAsk {
+            key: key.clone(),
+            act,
+            at,
         };
+        let queue = self.queue()?;
+        if let Some(said) = self.inner.desk.at_once(&ask, queue) {
+            return said;
+        }
+        let bytes = ask.act.payload_bytes();
         let waiting = &self.inner.bytes;
         if waiting.fetch_add(bytes, Ordering::AcqRel) + bytes > BYTES_WAITING_MAX {
             waiting.fetch_sub(bytes, Ordering::AcqRel);
             return Err(busy());
         }
         let (reply, answer) = oneshot::channel();
-        let task = Task::Ask(Waiting {
-            ask: OnceAsk {
-                key: key.clone(),
-                act,
-                at,
-            },
-            bytes,
-            reply,
-        });
-        if let Err(refused) = self.queue()?.try_send(task) {
+        let task = Task::Ask(Waiting { ask, bytes, reply });
+        if let Err(refused) = queue.try_send(task) {
             waiting.fetch_sub(bytes, Ordering::AcqRel);
             return Err(match refused {
                 TrySendError::Full(_) => busy(),
@@ -497,20 +494,18 @@ impl Once {
         if let Some(queue) = self.inner.queue.get() {
             return Ok(queue);
         }
-        let mut backend = self.inner.backend.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(backend) = backend.take() {
-            let (queue, asks) = sync_channel(ASKS_WAITING_MAX);
-            let bytes = Arc::clone(&self.inner.bytes);
-            std::thread::Builder::new()
-                .name("once".into())
-                .spawn(move || work(&asks, backend, &bytes))
-                .map_err(|error| OnceError::Unavailable(error.to_string()))?;
-            let _ = self.inner.queue.set(queue);
+        let starting = self.inner.starting.lock();
+        let _starting = starting.unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = self.inner.queue.get() {
+            return Ok(queue);
         }
-        self.inner
-            .queue
-            .get()
-            .ok_or_else(|| OnceError::Unavailable("its thread could not be started".into()))
+        let (queue, asks) = sync_channel(ASKS_WAITING_MAX);
+        let (desk, bytes) = (Arc::clone(&self.inner.desk), Arc::clone(&self.inner.bytes));
+        std::thread::Builder::new()
+            .name("once".into())
+            .spawn(move || work(&asks, &desk, &bytes))
+            .map_err(|error| OnceError::Unavailable(error.to_string()))?;
+        Ok(self.inner.queue.get_or_init(|| queue))
     }
 }
 

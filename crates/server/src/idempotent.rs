@@ -29,6 +29,7 @@ use ledger::once::{
 
 use crate::access::operation::Operation;
 use crate::body::{self, Held};
+use crate::entry::{caught, panic_text};
 use crate::error::ProblemCode;
 use crate::tasks::{aside, to_its_end};
 use crate::{ApiError, App, Caller};
@@ -219,10 +220,11 @@ async fn answered(
         Err(refusal) => return Err(refusal.into()),
     };
     let done = async {
-        // On a task of its own: a handler that panics has an answer too.
-        let answered = to_its_end(async move { Ok(next.run(request).await) }).await;
+        // A handler that panics has an answer too.
+        let answered = caught(next.run(request)).await;
         drop(hold);
-        let response = answered.unwrap_or_else(IntoResponse::into_response);
+        let response =
+            answered.unwrap_or_else(|panic| ApiError::internal(&panic_text(&*panic)).into_response());
         settled(app, &key, lease, operation, response).await
     };
     Ok(app.once.holding(&key, lease, app.clock, done).await)

@@ -273,6 +273,17 @@ pub enum OnceError {
 }
 
 impl OnceAct {
+    /// Bytes of the result that comes with it.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Complete {
+                payload: Some(payload),
+                ..
+            } => payload.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether it may be durable a moment later than it is done.
     pub(crate) const fn may_wait(&self, space: OnceSpace) -> bool {
         matches!(space, OnceSpace::Answer) && !matches!(self, Self::Forget { .. })
@@ -285,6 +296,12 @@ pub trait OnceStore: Send {
     /// the backend makes things; answers ([`OnceSpace::Answer`]) may be so after [`OnceStore::sync`] only. One that
     /// fails fails alone, where the backend can tell.
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>>;
+
+    /// Whether this is answered within a fraction of a millisecond now, without waiting for a disk or a network: so it
+    /// may be asked on a thread that others need.
+    fn is_quick(&self, _: &OnceAsk) -> bool {
+        false
+    }
 
     /// Takes away entries whose time is over, at most [`SWEPT_AT_ONCE`], fewer when they are large; says how many.
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError>;

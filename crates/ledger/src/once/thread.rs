@@ -1,10 +1,11 @@
-//! The thread that owns the backend.
+//! The thread that asks the backend, and who asks it beside the thread.
 //!
 //! What comes while the backend is at work is its next batch. What it has done and
 //! not yet put on disk is synced within a second, also when nothing comes after it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use evidence::Timestamp;
@@ -31,69 +32,120 @@ pub(super) struct Waiting {
 pub(super) enum Task {
     Ask(Waiting),
     Sweep(Timestamp),
+    /// Something was done beside the thread and is not on disk yet.
+    Behind,
     /// Answered when what came before is done; with whether it is on disk.
     Settle(SyncSender<bool>),
 }
 
+/// Where the backend is asked, by one at a time.
+pub(super) struct Desk(Mutex<Asked>);
+
+struct Asked {
+    backend: Box<dyn OnceStore>,
+    /// Whether the thread knows that the backend is behind.
+    told: bool,
+}
+
+impl Desk {
+    pub(super) fn new(backend: Box<dyn OnceStore>) -> Self {
+        Self(Mutex::new(Asked { backend, told: false }))
+    }
+
+    /// Asks here and now, if the backend is idle and need not be waited for.
+    pub(super) fn at_once(
+        &self,
+        ask: &OnceAsk,
+        thread: &SyncSender<Task>,
+    ) -> Option<Result<OnceSaid, OnceError>> {
+        let mut asked = match self.0.try_lock() {
+            Ok(asked) => asked,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        if !asked.backend.is_quick(ask) {
+            return None;
+        }
+        let said = asked.backend.apply(std::slice::from_ref(ask)).pop();
+        // A full queue is work for the thread, which looks by itself then.
+        if asked.backend.is_behind() && !asked.told && thread.try_send(Task::Behind).is_ok() {
+            asked.told = true;
+        }
+        if let Some(Err(error)) = &said {
+            tracing::debug!(%error, "a key could not be answered for");
+        }
+        said
+    }
+
+    fn wait(&self) -> MutexGuard<'_, Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Until nobody is left who could ask.
-pub(super) fn work(tasks: &Receiver<Task>, mut backend: Box<dyn OnceStore>, waiting: &AtomicUsize) {
+pub(super) fn work(tasks: &Receiver<Task>, desk: &Desk, waiting: &AtomicUsize) {
     let mut next = None;
     // What an earlier process left.
-    let mut due = backend.is_behind().then(|| Instant::now() + SYNC_AFTER);
-    while let Some(task) = next.take().or_else(|| wait(tasks, &mut *backend, &mut due)) {
+    let mut due = desk.wait().due(None);
+    while let Some(task) = next.take().or_else(|| wait(tasks, desk, &mut due)) {
         match task {
-            Task::Ask(first) => next = batch(tasks, &mut *backend, waiting, first),
+            Task::Ask(first) => next = batch(tasks, desk, waiting, first),
             Task::Sweep(at) => {
-                if let Err(error) = backend.sweep(at) {
+                if let Err(error) = desk.wait().backend.sweep(at) {
                     tracing::debug!(%error, "what is over could not be swept");
                 }
             }
+            Task::Behind => {}
             Task::Settle(reply) => {
                 // Who waited may have given up.
-                let _ = reply.try_send(sync(&mut *backend, &mut due));
+                let _ = reply.try_send(sync(desk, &mut due));
             }
         }
-        if due.is_none() && backend.is_behind() {
-            due = Some(Instant::now() + SYNC_AFTER);
-        }
+        due = desk.wait().due(due);
         // Who is always asked never waits.
         if due.is_some_and(|due| due <= Instant::now()) {
-            sync(&mut *backend, &mut due);
+            sync(desk, &mut due);
         }
     }
-    sync(&mut *backend, &mut due);
+    sync(desk, &mut due);
+}
+
+impl Asked {
+    /// When to sync, which was due at `due`.
+    fn due(&mut self, due: Option<Instant>) -> Option<Instant> {
+        let due = due.or_else(|| self.backend.is_behind().then(|| Instant::now() + SYNC_AFTER));
+        self.told = due.is_some();
+        due
+    }
 }
 
 /// The next task; syncs when that is due meanwhile. `None`: nobody is left.
-fn wait(tasks: &Receiver<Task>, backend: &mut dyn OnceStore, due: &mut Option<Instant>) -> Option<Task> {
+fn wait(tasks: &Receiver<Task>, desk: &Desk, due: &mut Option<Instant>) -> Option<Task> {
     while let Some(at) = *due {
         match tasks.recv_timeout(at.saturating_duration_since(Instant::now())) {
             Ok(task) => return Some(task),
             Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => drop(sync(backend, due)),
+            Err(RecvTimeoutError::Timeout) => drop(sync(desk, due)),
         }
     }
     tasks.recv().ok()
 }
 
 /// Whether all is on disk now.
-fn sync(backend: &mut dyn OnceStore, due: &mut Option<Instant>) -> bool {
-    let synced = backend.sync();
+fn sync(desk: &Desk, due: &mut Option<Instant>) -> bool {
+    let mut asked = desk.wait();
+    let synced = asked.backend.sync();
     *due = None;
     if let Err(error) = &synced {
         tracing::warn!(%error, "answers that were given are not on disk yet");
         *due = Some(Instant::now() + SYNC_AFTER);
     }
+    asked.told = due.is_some();
     synced.is_ok()
 }
 
 /// Does what is asked, and what came while that waited; gives the task it met that is another.
-fn batch(
-    tasks: &Receiver<Task>,
-    backend: &mut dyn OnceStore,
-    waiting: &AtomicUsize,
-    first: Waiting,
-) -> Option<Task> {
+fn batch(tasks: &Receiver<Task>, desk: &Desk, waiting: &AtomicUsize, first: Waiting) -> Option<Task> {
     let (mut asks, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
     let (mut one, mut next) = (Some(first), None);
     while let Some(Waiting {
@@ -114,7 +166,7 @@ fn batch(
             Err(_) => {}
         }
     }
-    let said = backend.apply(&asks);
+    let said = desk.wait().backend.apply(&asks);
     waiting.fetch_sub(bytes, Ordering::AcqRel);
     for (reply, said) in replies.into_iter().zip(said) {
         if let Err(error) = &said {

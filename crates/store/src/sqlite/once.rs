@@ -18,7 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use evidence::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use self::act::{Act, hold, sweep};
 use self::claims::Claims;
@@ -29,6 +30,15 @@ const CARRY_ACTS: usize = 500;
 
 /// Bytes of payloads, written or taken away, after which it is carried over too.
 const CARRY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Longest result that is written without leaving the caller's thread: twenty pages.
+const QUICK_BYTES_MAX: usize = 64 * 1024;
+
+/// Payloads taken away at once: each is written over with zeros, which go through the log.
+const SWEPT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Of these by one act, that nobody waits for it long. One entry goes with each whatever its length, so none pile up.
+const SWEPT_BYTES_PER_ACT: u64 = 64 * 1024;
 
 /// What the log keeps of its length when it begins anew.
 const LOG_BYTES_KEPT: i64 = 16 * 1024 * 1024;
@@ -149,12 +159,15 @@ impl SqliteOnce {
         }
     }
 
+    /// What fails is rolled back: its connection is closed.
     fn in_transaction<T>(
         &mut self,
         how: How,
-        work: impl FnOnce(&Transaction<'_>, &mut Claims) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Connection, &mut Claims) -> rusqlite::Result<T>,
     ) -> Result<T, OnceError> {
         let waits = how == How::Durably;
+        // Who only reads has no other writer beside it: each statement may see what it finds.
+        let begin = (how != How::Reading).then_some("BEGIN IMMEDIATE");
         if self.log == Log::Lost {
             self.take_up_log()?;
         }
@@ -166,13 +179,15 @@ impl SqliteOnce {
             if waited != waits {
                 connection.pragma_update(None, "synchronous", if waits { "full" } else { "normal" })?;
             }
-            let behavior = match how {
-                How::Reading => TransactionBehavior::Deferred,
-                How::Soon | How::Durably => TransactionBehavior::Immediate,
-            };
-            let transaction = connection.transaction_with_behavior(behavior)?;
-            let said = work(&transaction, claims)?;
-            transaction.commit()?;
+            // Prepared once: parsing them would take as long as a look for a key.
+            let run = |sql: &str| connection.prepare_cached(sql)?.execute([]);
+            if let Some(begin) = begin {
+                run(begin)?;
+            }
+            let said = work(connection, claims)?;
+            if begin.is_some() {
+                run("COMMIT")?;
+            }
             Ok(said)
         })();
         match (&done, how) {
@@ -230,6 +245,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     // Answers and outputs that go leave no bytes behind in the file.
     connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // What `LIMIT ?` is bound to changes no plan here: without this each use parses its statement anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     let (mode, synchronous): (String, i64) = (
         connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?,
@@ -262,7 +279,8 @@ impl OnceStore for SqliteOnce {
             {
                 let count = u32::try_from(asks.len()).unwrap_or(u32::MAX);
                 let count = count.saturating_mul(SWEPT_PER_ACT).min(SWEPT_AT_ONCE);
-                let (_, swept) = sweep(transaction, latest, count)?;
+                let bytes = SWEPT_BYTES_PER_ACT.saturating_mul(count.into()).min(SWEPT_BYTES);
+                let (_, swept) = sweep(transaction, latest, count, bytes)?;
                 moved.set(moved.get().saturating_add(swept));
             }
             Ok(said)
@@ -284,11 +302,25 @@ impl OnceStore for SqliteOnce {
         }
     }
 
+    fn is_quick(&self, ask: &OnceAsk) -> bool {
+        // The act that is followed by carrying the log over waits for the disk.
+        let bytes = ask.act.payload_bytes();
+        let carries =
+            self.written + 1 >= CARRY_ACTS || self.moved.saturating_add(bytes as u64) >= CARRY_BYTES;
+        self.connection.is_some()
+            && self.log != Log::Lost
+            && !carries
+            && ask.act.may_wait(ask.key.space)
+            && !matches!(ask.act, OnceAct::Payload)
+            && bytes <= QUICK_BYTES_MAX
+    }
+
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
         let claims = self.claims.sweep(at);
         // What power loss brings back is over still.
-        let (rows, bytes) =
-            self.in_transaction(How::Soon, |transaction, _| sweep(transaction, at, SWEPT_AT_ONCE))?;
+        let (rows, bytes) = self.in_transaction(How::Soon, |transaction, _| {
+            sweep(transaction, at, SWEPT_AT_ONCE, SWEPT_BYTES)
+        })?;
         self.wrote(rows as usize, bytes);
         Ok(claims.saturating_add(rows))
     }

@@ -3,16 +3,13 @@
 use std::cell::Cell;
 
 use evidence::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::claims::Claims;
 use crate::once::{
     ENTRIES_PER_TENANT_MAX, FAILED_SECS, Lease, OnceAct, OnceAsk, OnceEntry, OnceKey, OnceSaid, OnceSpace,
     OnceStatus, PAYLOAD_BYTES_PER_TENANT_MAX, Previous, is_other, later,
 };
-
-/// Payloads taken away at once: each is written over with zeros, which go through the log.
-const SWEPT_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Columns of an entry, without its payload.
 const COLUMNS: &str = "id, status, hash, label, lease, lease_until, created_at, expires_at, response_hash, error, \
@@ -51,7 +48,7 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
 
 /// One act, within the transaction of its batch.
 pub(super) struct Act<'a> {
-    transaction: &'a Transaction<'a>,
+    transaction: &'a Connection,
     pub(super) claims: &'a mut Claims,
     pub(super) key: &'a OnceKey,
     pub(super) asked: &'a OnceAct,
@@ -62,7 +59,7 @@ pub(super) struct Act<'a> {
 
 impl<'a> Act<'a> {
     pub(super) fn new(
-        transaction: &'a Transaction<'_>,
+        transaction: &'a Connection,
         claims: &'a mut Claims,
         ask: &'a OnceAsk,
         moved: &'a Cell<u64>,
@@ -417,11 +414,12 @@ pub(super) fn hold(
         .map(drop)
 }
 
-/// Takes away what is over; says how many entries, and how many bytes of payloads.
+/// Takes away what is over, until it was so many entries or bytes of payloads; says how many of each.
 pub(super) fn sweep(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     at: Timestamp,
     count: u32,
+    bytes_max: u64,
 ) -> rusqlite::Result<(u32, u64)> {
     let mut over = transaction.prepare_cached(
         "SELECT id, space, tenant, payload_bytes FROM once WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
@@ -439,7 +437,7 @@ pub(super) fn sweep(
     let mut delete = transaction.prepare_cached("DELETE FROM once WHERE id = ?1")?;
     let (mut swept, mut moved) = (0, 0_u64);
     for (id, space, tenant, bytes) in &rows {
-        if moved >= SWEPT_BYTES {
+        if moved >= bytes_max {
             break;
         }
         delete.execute([id])?;
