@@ -1,13 +1,18 @@
 //! Tasks: the only place where they are spawned, so that drain can wait for them.
 
-use std::future::Future;
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::entry::{caught, panic_text};
 use crate::oidc::Oidc;
 use crate::{ApiError, App};
 
@@ -76,13 +81,42 @@ impl Tasks {
 
 /// Does something to its end, even when who asked for it has gone meanwhile. The way down does not wait for it:
 /// the ledger finishes what it was given, and nobody is left to be answered.
-#[allow(clippy::disallowed_methods)] // this is where tasks are spawned
+///
+/// It becomes a task of its own only when who asked has gone: handing it over and back costs two waits for a processor.
 pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
-        Err(error) => Err(ApiError::internal(&error)),
+    let mut kept = Kept(Some(Box::pin(caught(work))));
+    let ended = poll_fn(|context| kept.poll(context)).await;
+    ended.unwrap_or_else(|panic| Err(ApiError::internal(&panic_text(&*panic))))
+}
+
+/// What becomes of work, or of its panic.
+type Ended<T> = Result<Result<T, ApiError>, Box<dyn Any + Send>>;
+
+/// Work that goes on when it is dropped; `None`: it has ended.
+struct Kept<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = Ended<T>> + Send>>>);
+
+impl<T: Send + 'static> Kept<T> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended<T>> {
+        // Nobody polls what has ended.
+        let Some(work) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let polled = work.as_mut().poll(context);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Kept<T> {
+    fn drop(&mut self) {
+        // Without a runtime the process ends.
+        if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(work);
+        }
     }
 }
 
@@ -269,5 +303,47 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::http::StatusCode;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_goes_on_to_its_end() {
+        let (go, gone) = oneshot::channel::<()>();
+        let (said, hears) = oneshot::channel();
+        let mut work = Box::pin(to_its_end(async move {
+            let _ = gone.await;
+            let _ = said.send(7);
+            Ok(())
+        }));
+        // Begun, and waiting.
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), &mut work)
+                .await
+                .is_err()
+        );
+        drop(work);
+        go.send(()).unwrap();
+        assert_eq!(hears.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn what_panics_is_an_internal_error_and_does_not_go_on() {
+        let ended = to_its_end(async {
+            tokio::task::yield_now().await;
+            panic!("{}", "on purpose");
+            #[allow(unreachable_code)]
+            Ok(())
+        });
+        let error = ended.await.unwrap_err();
+        assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

@@ -11,6 +11,8 @@
 //!
 //! Start at [`OnceStore::apply`]. Source: SPEC 8.1.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use evidence::Timestamp;
@@ -311,9 +313,15 @@ pub trait OnceStore: Send {
         false
     }
 
-    /// Makes durable what is not yet.
-    fn sync(&mut self) -> Result<(), OnceError> {
-        Ok(())
+    /// Makes durable what is not yet, or gives the file whose sync does: nobody need wait for that to ask something.
+    /// What came of it is then told to [`OnceStore::synced`].
+    fn sync(&mut self) -> Result<Option<File>, OnceError> {
+        Ok(None)
+    }
+
+    /// What came of the sync of the file that [`OnceStore::sync`] gave.
+    fn synced(&mut self, synced: io::Result<()>) -> Result<(), OnceError> {
+        synced.map_err(|error| OnceError::Unavailable(error.to_string()))
     }
 }
 

@@ -131,16 +131,21 @@ fn wait(tasks: &Receiver<Task>, desk: &Desk, due: &mut Option<Instant>) -> Optio
     tasks.recv().ok()
 }
 
-/// Whether all is on disk now.
+/// Whether all that was done before is on disk now. Who asks meanwhile does not wait for the disk.
 fn sync(desk: &Desk, due: &mut Option<Instant>) -> bool {
-    let mut asked = desk.wait();
-    let synced = asked.backend.sync();
-    *due = None;
+    let begun = desk.wait().backend.sync();
+    let synced = match begun {
+        Ok(Some(file)) => {
+            let synced = file.sync_data();
+            desk.wait().backend.synced(synced)
+        }
+        other => other.map(drop),
+    };
     if let Err(error) = &synced {
         tracing::warn!(%error, "answers that were given are not on disk yet");
-        *due = Some(Instant::now() + SYNC_AFTER);
     }
-    asked.told = due.is_some();
+    // What was done meanwhile, or not synced, is due anew.
+    *due = desk.wait().due(None);
     synced.is_ok()
 }
 
@@ -180,23 +185,28 @@ fn batch(tasks: &Receiver<Task>, desk: &Desk, waiting: &AtomicUsize, first: Wait
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::path::PathBuf;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
+    use std::thread::ThreadId;
 
     use super::*;
     use crate::once::{LEASE_SECS_DEFAULT, OnOutage, Once, OnceOptions};
 
-    /// Is behind after each act, and notes when it was synced.
+    /// Is behind after each act, and notes when it was synced and on which thread it was asked.
     struct Behind {
         left: bool,
         synced: Arc<AtomicBool>,
+        asked_on: Arc<Mutex<Vec<ThreadId>>>,
+        quick: bool,
         fails: u32,
     }
 
     impl OnceStore for Behind {
         fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
             self.left = true;
+            self.asked_on.lock().unwrap().push(std::thread::current().id());
             asks.iter().map(|_| Ok(OnceSaid::Read(None))).collect()
         }
 
@@ -204,26 +214,37 @@ mod tests {
             Ok(0)
         }
 
+        fn is_quick(&self, _: &OnceAsk) -> bool {
+            self.quick
+        }
+
         fn is_behind(&self) -> bool {
             self.left
         }
 
-        fn sync(&mut self) -> Result<(), OnceError> {
+        fn sync(&mut self) -> Result<Option<File>, OnceError> {
             if let Some(fails) = self.fails.checked_sub(1) {
                 self.fails = fails;
                 return Err(OnceError::Unavailable("on purpose".into()));
             }
             self.left = false;
             self.synced.store(true, Ordering::Release);
-            Ok(())
+            Ok(None)
         }
     }
 
     fn behind(fails: u32) -> (Once, Arc<AtomicBool>) {
-        let synced = Arc::<AtomicBool>::default();
+        let (once, synced, _) = asked(fails, false);
+        (once, synced)
+    }
+
+    fn asked(fails: u32, quick: bool) -> (Once, Arc<AtomicBool>, Arc<Mutex<Vec<ThreadId>>>) {
+        let (synced, asked_on) = (Arc::<AtomicBool>::default(), Arc::default());
         let backend = Behind {
             left: false,
             synced: Arc::clone(&synced),
+            asked_on: Arc::clone(&asked_on),
+            quick,
             fails,
         };
         let options = OnceOptions {
@@ -231,7 +252,25 @@ mod tests {
             lease_secs: LEASE_SECS_DEFAULT,
             on_outage: OnOutage::Refuse,
         };
-        (Once::new(Box::new(backend), options), synced)
+        (Once::new(Box::new(backend), options), synced, asked_on)
+    }
+
+    #[tokio::test]
+    async fn what_is_quick_is_asked_by_the_caller_and_synced_by_the_thread() {
+        for quick in [true, false] {
+            let (once, synced, asked_on) = asked(1, quick);
+            once.answers(Timestamp::MIN).await.unwrap();
+            once.answers(Timestamp::MIN).await.unwrap();
+            let here = std::thread::current().id();
+            let on = asked_on.lock().unwrap().clone();
+            assert_eq!(on.len(), 2);
+            assert!(on.iter().all(|&thread| (thread == here) == quick), "{quick}");
+            let began = Instant::now();
+            while !synced.load(Ordering::Acquire) {
+                assert!(began.elapsed() < Duration::from_mins(1), "it is never synced");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 
     #[tokio::test]

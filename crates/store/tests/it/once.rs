@@ -253,19 +253,27 @@ fn what_is_done_and_cannot_be_written_is_not_done_again_and_a_check_that_failed_
     ));
 }
 
+/// As whoever has the backend does it.
+fn sync(once: &mut SqliteOnce) -> Result<(), OnceError> {
+    match once.sync()? {
+        Some(file) => once.synced(file.sync_data()),
+        None => Ok(()),
+    }
+}
+
 #[test]
 fn acts_on_answers_are_on_disk_after_a_sync_and_all_others_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = SqliteOnce::new(&folder.path().join("state.db"));
     assert!(once.is_behind(), "what an earlier process left");
-    once.sync().unwrap();
+    sync(&mut once).unwrap();
     assert!(once.apply(&[check("output", 1)])[0].is_ok());
     assert!(!once.is_behind(), "a lease of an output");
     assert!(once.apply(&[answer("a")])[0].is_ok());
     assert!(!once.is_behind(), "nothing was written");
     assert!(once.apply(&[given("a")])[0].is_ok());
     assert!(once.is_behind());
-    once.sync().unwrap();
+    sync(&mut once).unwrap();
     assert!(!once.is_behind());
     assert!(
         once.apply(&[answer("b"), given("b"), check("other", 1)])
@@ -282,6 +290,46 @@ fn acts_on_answers_are_on_disk_after_a_sync_and_all_others_at_once() {
     };
     assert!(once.apply(&[forget])[0].is_ok());
     assert!(!once.is_behind(), "what is to be forgotten is");
+}
+
+#[test]
+fn what_is_done_while_others_are_synced_is_still_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+    assert!(once.apply(&[answer("a"), given("a")]).iter().all(Result::is_ok));
+    let file = once.sync().unwrap().unwrap();
+    assert!(once.is_behind(), "not on disk before it is synced");
+    assert!(once.apply(&[answer("b"), given("b")]).iter().all(Result::is_ok));
+    once.synced(file.sync_data()).unwrap();
+    assert!(once.is_behind(), "b may not be on disk");
+    let file = once.sync().unwrap().unwrap();
+    assert!(once.apply(&[answer("c")])[0].is_ok());
+    once.synced(file.sync_data()).unwrap();
+    assert!(!once.is_behind(), "nothing was written meanwhile");
+}
+
+#[test]
+fn what_waits_for_a_disk_is_not_asked_on_a_callers_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+    assert!(!once.is_quick(&answer("a")), "the file is not open");
+    assert!(once.apply(&[answer("a")])[0].is_ok());
+    for (ask, quick) in [(answer("b"), true), (given("a"), true), (check("k", 1), false)] {
+        assert_eq!(once.is_quick(&ask), quick, "{ask:?}");
+    }
+    let mut large = given("a");
+    if let OnceAct::Complete { payload, .. } = &mut large.act {
+        *payload = Some(vec![0; 1 << 20]);
+    }
+    assert!(!once.is_quick(&large));
+    // Sooner or later the log is carried over, which waits.
+    let carries = (0..10_000).any(|n| {
+        let key = n.to_string();
+        assert!(once.apply(&[answer(&key)])[0].is_ok());
+        assert!(once.apply(&[given(&key)])[0].is_ok());
+        !once.is_quick(&answer("b"))
+    });
+    assert!(carries);
 }
 
 #[test]
@@ -305,7 +353,7 @@ fn after_a_sync_that_failed_nothing_is_said_until_the_log_is_carried_over() {
     let mut once = SqliteOnce::new(&path);
     std::fs::rename(&log, &aside).unwrap();
     std::os::unix::fs::symlink("/dev/null", &log).unwrap();
-    assert!(once.sync().is_err());
+    assert!(sync(&mut once).is_err());
     std::fs::remove_file(&log).unwrap();
     std::fs::rename(&aside, &log).unwrap();
     assert!(once.is_behind());
