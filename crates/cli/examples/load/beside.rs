@@ -6,13 +6,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::http::Connection;
 use crate::ids::now_nanos;
-use crate::rest::{Posted, post};
 
 /// Spans for one log record, one point of a metric, one audit event, and one record of an operator.
 const SPANS_PER_LOG: u64 = 10;
@@ -34,6 +34,9 @@ const LOG_NANOS: u64 = 1_200_000_000;
 
 /// Clients that post events, each waiting for its receipt.
 const CLIENTS: u64 = 32;
+
+/// Attempts at a request that was refused for want of room.
+const ATTEMPTS: u32 = 20;
 
 const EVENTS: [(&str, &str); 4] = [
     ("LimitBreached", "LIMIT"),
@@ -140,17 +143,33 @@ fn export(connection: &mut Connection, path: &str, body: &Value) -> Result<()> {
     Ok(())
 }
 
+/// Posts a record, again while there is no room for it.
+fn post(connection: &mut Connection, path: &str, body: &Value) -> Result<()> {
+    let body = serde_json::to_vec(body)?;
+    for _ in 0..ATTEMPTS {
+        let answer = connection.post(path, "application/json", &body)?;
+        if matches!(answer.status, 429 | 503) {
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        }
+        let text = String::from_utf8_lossy(&answer.body);
+        ensure!(answer.status == 201, "{path}: {}: {text}", answer.status);
+        return Ok(());
+    }
+    bail!("{path}: refused {ATTEMPTS} times")
+}
+
 /// Posts so many, by several clients.
 fn each(count: u64, server: SocketAddr, path: &str, body: impl Fn(u64) -> Value + Sync) -> Result<()> {
     let taken = AtomicU64::new(0);
     let client = || -> Result<()> {
-        let (mut connection, mut posted) = (Connection::new(server, None), Posted::default());
+        let mut connection = Connection::new(server, None);
         loop {
             let n = taken.fetch_add(1, Ordering::Relaxed);
             if n >= count {
                 return Ok(());
             }
-            post(&mut connection, &mut posted, path, "", &body(n))?;
+            post(&mut connection, path, &body(n))?;
         }
     };
     std::thread::scope(|scope| {

@@ -23,6 +23,42 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
+/// What the lines before an answer's body say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    /// Where the body begins.
+    pub(crate) end: usize,
+    /// 0 when it is not told.
+    pub(crate) length: usize,
+    pub(crate) chunked: bool,
+    pub(crate) close: bool,
+}
+
+impl Head {
+    /// Of what was read; `None`: it is not all there.
+    pub(crate) fn of(read: &[u8]) -> Option<io::Result<Self>> {
+        let end = read.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&read[..end]).to_ascii_lowercase();
+        let header = |name: &str| {
+            head.split("\r\n")
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(str::trim)
+        };
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Some(match status {
+            Some(status) => Ok(Self {
+                status,
+                end,
+                length: header("content-length").and_then(|n| n.parse().ok()).unwrap_or(0),
+                chunked: header("transfer-encoding") == Some("chunked"),
+                close: header("connection") == Some("close"),
+            }),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer")),
+        })
+    }
+}
+
 impl Connection {
     pub(crate) fn new(address: SocketAddr, key: Option<&str>) -> Self {
         Self {
@@ -42,20 +78,9 @@ impl Connection {
     }
 
     pub(crate) fn post(&mut self, path: &str, content_type: &str, body: &[u8]) -> io::Result<Answer> {
-        self.post_with(path, content_type, "", body)
-    }
-
-    /// With header lines more, each with its end.
-    pub(crate) fn post_with(
-        &mut self,
-        path: &str,
-        content_type: &str,
-        lines: &str,
-        body: &[u8],
-    ) -> io::Result<Answer> {
         let (host, authorization, length) = (self.address, &self.authorization, body.len());
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}content-type: {content_type}\r\n{lines}content-length: {length}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n",
         );
         self.send(head.as_bytes(), body)
     }
@@ -85,30 +110,18 @@ impl Connection {
             stream.write_all(head)?;
             stream.write_all(body)?;
         }
-        let end = loop {
-            if let Some(end) = self.read.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break end + 4;
+        let head = loop {
+            if let Some(head) = Head::of(&self.read) {
+                break head?;
             }
             more(stream, &mut self.read)?;
         };
-        let head = String::from_utf8_lossy(&self.read[..end]).to_ascii_lowercase();
-        let bad = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer");
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .ok_or_else(bad)?;
-        let header = |name: &str| {
-            head.split("\r\n")
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .map(str::trim)
-        };
-        let close = header("connection") == Some("close");
-        let body = if header("transfer-encoding") == Some("chunked") {
+        let (end, status) = (head.end, head.status);
+        let body = if head.chunked {
             self.read.drain(..end);
             chunked(stream, &mut self.read)?
         } else {
-            let length: usize = header("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
+            let length = head.length;
             while self.read.len() < end + length {
                 more(stream, &mut self.read)?;
             }
@@ -116,7 +129,7 @@ impl Connection {
             self.read.drain(..end + length);
             body
         };
-        if close {
+        if head.close {
             self.stream = None;
         }
         Ok(Answer { status, body })

@@ -1,12 +1,17 @@
 //! Single records over REST: clients that post a step and wait for its receipt before the next.
+//!
+//! All clients share a thread. One each would take as much of the machine's two cores to be woken as the server to answer.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::http::Connection;
+use crate::http::Head;
 use crate::ids::{Random, hex};
 use crate::stats::{latencies, round};
 
@@ -32,53 +37,90 @@ pub(crate) struct Rest {
     pub(crate) header: Option<String>,
 }
 
-#[derive(Default)]
-pub(crate) struct Posted {
-    records: u64,
-    retried: u64,
-    latencies: Vec<Duration>,
+/// What is needed of an answer: a receipt must be in it.
+#[derive(Deserialize)]
+struct Posted<'a> {
+    #[serde(borrow)]
+    run_id: Option<&'a str>,
+    #[serde(rename = "receipt")]
+    _receipt: Receipt,
+}
+
+#[derive(Deserialize)]
+struct Receipt {
+    #[serde(rename = "leaf_index")]
+    _leaf_index: u64,
 }
 
 impl Rest {
     pub(crate) fn run(&self) -> Result<Value> {
-        let begun = Instant::now();
-        let end = begun + Duration::from_secs_f64(self.seconds);
-        let posted = std::thread::scope(|scope| -> Result<Vec<Posted>> {
-            let clients: Vec<_> = (0..self.clients)
-                .map(|n| scope.spawn(move || self.client(n, end)))
-                .collect();
-            clients.into_iter().map(|client| client.join().unwrap()).collect()
-        })?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let records: u64 = posted.iter().map(|posted| posted.records).sum();
-        Ok(json!({
-            "clients": self.clients,
-            "records": records,
-            "seconds": round(seconds, 3),
-            "records_per_sec": round(records as f64 / seconds, 0),
-            "retried": posted.iter().map(|posted| posted.retried).sum::<u64>(),
-            "latency_ms": latencies(posted.into_iter().flat_map(|posted| posted.latencies).collect()),
-        }))
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(tokio::task::LocalSet::new().run_until(self.all()))
     }
 
-    fn client(&self, n: usize, end: Instant) -> Result<Posted> {
-        let mut connection = Connection::new(self.server, self.key.as_deref());
+    async fn all(&self) -> Result<Value> {
+        let begun = Instant::now();
+        let end = begun + Duration::from_secs_f64(self.seconds);
         let mut random = Random::fresh();
-        for _ in 0..n {
-            random = Random::new(random.next());
+        let mut clients = tokio::task::JoinSet::new();
+        for n in 0..self.clients {
+            let client = Client {
+                stream: TcpStream::connect(self.server).await?,
+                heads: format!("host: {}\r\n", self.server),
+                header: self.header.clone(),
+                random: Random::new(random.next()),
+                read: Vec::new(),
+                retried: 0,
+                latencies: Vec::new(),
+            };
+            client.stream.set_nodelay(true)?;
+            let key = self.key.clone();
+            clients.spawn_local(client.posts(n, key, end));
         }
-        let mut line = || match &self.header {
-            Some(name) => format!("{name}: {}\r\n", hex(&random.bytes::<16>())),
-            None => String::new(),
-        };
-        let mut posted = Posted::default();
+        let (mut all, mut retried) = (Vec::new(), 0);
+        while let Some(client) = clients.join_next().await {
+            let (latencies, refused) = client??;
+            all.extend(latencies);
+            retried += refused;
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(json!({
+            "clients": self.clients,
+            "records": all.len(),
+            "seconds": round(seconds, 3),
+            "records_per_sec": round(all.len() as f64 / seconds, 0),
+            "retried": retried,
+            "latency_ms": latencies(all),
+        }))
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    /// Header lines that every request has.
+    heads: String,
+    header: Option<String>,
+    random: Random,
+    read: Vec<u8>,
+    retried: u64,
+    latencies: Vec<Duration>,
+}
+
+impl Client {
+    /// Runs and their steps until then; gives how long each record took, and how often it was told to try again.
+    async fn posts(mut self, n: usize, key: Option<String>, end: Instant) -> Result<(Vec<Duration>, u64)> {
+        if let Some(key) = key {
+            self.heads += &format!("authorization: Bearer {key}\r\n");
+        }
+        let run = json!({"agent_id": format!("bench-{n}"), "goal": "post steps one by one", "plan": ["search", "answer"]});
+        let run = run.to_string();
         while Instant::now() < end {
-            let run = json!({"agent_id": format!("bench-{n}"), "goal": "post steps one by one", "plan": ["search", "answer"]});
-            let answer = post(&mut connection, &mut posted, "/api/v1/runs", &line(), &run)?;
-            let run_id = answer["run_id"]
-                .as_str()
-                .context("no run_id in the answer")?
-                .to_owned();
+            let run_id = self
+                .post("/api/v1/runs", &run)
+                .await?
+                .context("no run_id in the answer")?;
             let path = format!("/api/v1/runs/{run_id}/steps");
             for step in 0..RUN_STEPS {
                 if Instant::now() >= end {
@@ -90,37 +132,61 @@ impl Rest {
                     "outcome_data": {"hits": 3, "best": "refunds within thirty days"},
                     "cost_cents": 0.5, "duration_ms": 12, "retry_count": 0
                 });
-                post(&mut connection, &mut posted, &path, &line(), &body)?;
+                self.post(&path, &body.to_string()).await?;
             }
         }
-        Ok(posted)
+        Ok((self.latencies, self.retried))
     }
-}
 
-/// Posts a record, again while there is no room for it; its receipt must be in the answer.
-pub(crate) fn post(
-    connection: &mut Connection,
-    posted: &mut Posted,
-    path: &str,
-    line: &str,
-    body: &Value,
-) -> Result<Value> {
-    let body = serde_json::to_vec(body)?;
-    for _ in 0..ATTEMPTS {
-        let asked = Instant::now();
-        let answer = connection.post_with(path, "application/json", line, &body)?;
-        if matches!(answer.status, 429 | 503) {
-            posted.retried += 1;
-            std::thread::sleep(Duration::from_millis(50));
-            continue;
+    /// Posts a record, again while there is no room for it; gives the run that the answer names.
+    async fn post(&mut self, path: &str, body: &str) -> Result<Option<String>> {
+        let line = match &self.header {
+            Some(name) => format!("{name}: {}\r\n", hex(&self.random.bytes::<16>())),
+            None => String::new(),
+        };
+        let (heads, length) = (&self.heads, body.len());
+        let request = format!(
+            "POST {path} HTTP/1.1\r\n{heads}content-type: application/json\r\n{line}content-length: {length}\r\n\r\n{body}"
+        );
+        for _ in 0..ATTEMPTS {
+            let asked = Instant::now();
+            self.stream.write_all(request.as_bytes()).await?;
+            let head = loop {
+                if let Some(head) = Head::of(&self.read) {
+                    break head?;
+                }
+                self.more().await?;
+            };
+            ensure!(!head.chunked, "{path}: an answer of unknown length");
+            let end = head.end + head.length;
+            while self.read.len() < end {
+                self.more().await?;
+            }
+            let text = &self.read[head.end..end];
+            if matches!(head.status, 429 | 503) {
+                self.retried += 1;
+                self.read.clear();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            let text = String::from_utf8_lossy(text);
+            ensure!(head.status == 201, "{path}: {}: {text}", head.status);
+            self.latencies.push(asked.elapsed());
+            let posted: Posted<'_> =
+                serde_json::from_str(&text).with_context(|| format!("no receipt: {text}"))?;
+            let run_id = posted.run_id.map(str::to_owned);
+            self.read.clear();
+            return Ok(run_id);
         }
-        let text = String::from_utf8_lossy(&answer.body);
-        ensure!(answer.status == 201, "{path}: {}: {text}", answer.status);
-        posted.latencies.push(asked.elapsed());
-        let answer: Value = serde_json::from_slice(&answer.body)?;
-        ensure!(answer["receipt"]["leaf_index"].is_u64(), "no receipt: {answer}");
-        posted.records += 1;
-        return Ok(answer);
+        bail!("{path}: refused {ATTEMPTS} times")
     }
-    anyhow::bail!("{path}: refused {ATTEMPTS} times")
+
+    async fn more(&mut self) -> Result<()> {
+        self.read.reserve(4 * 1024);
+        ensure!(
+            self.stream.read_buf(&mut self.read).await? > 0,
+            "the server closed a connection"
+        );
+        Ok(())
+    }
 }
