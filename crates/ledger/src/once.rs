@@ -89,6 +89,7 @@ pub struct OnceOptions {
 struct Inner {
     options: OnceOptions,
     vault: Vault,
+    shared: bool,
     desk: Arc<Desk>,
     queue: OnceLock<SyncSender<Task>>,
     starting: Mutex<()>,
@@ -211,11 +212,13 @@ pub struct Check {
 impl Once {
     /// Over a backend.
     pub fn new(backend: Box<dyn OnceStore>, options: OnceOptions) -> Self {
+        let desk = Arc::new(Desk::new(backend));
         Self {
             inner: Arc::new(Inner {
                 vault: Vault::new(&options.key_file),
                 options,
-                desk: Arc::new(Desk::new(backend)),
+                shared: desk.is_shared(),
+                desk,
                 queue: OnceLock::new(),
                 starting: Mutex::new(()),
                 bytes: Arc::default(),
@@ -232,6 +235,11 @@ impl Once {
     /// What encrypts what is kept.
     pub fn vault(&self) -> &Vault {
         &self.inner.vault
+    }
+
+    /// Whether other processes have the backend too, so that a holder must renew its lease whatever it is at.
+    pub fn is_shared(&self) -> bool {
+        self.inner.shared
     }
 
     /// Is the key new? Then whoever asks holds it.

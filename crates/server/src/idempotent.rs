@@ -31,7 +31,7 @@ use crate::access::operation::Operation;
 use crate::body::{self, Held};
 use crate::entry::{caught, panic_text};
 use crate::error::ProblemCode;
-use crate::tasks::{aside, to_its_end};
+use crate::tasks::{apart, aside, to_its_end};
 use crate::{ApiError, App, Caller};
 
 /// The request header.
@@ -220,8 +220,12 @@ async fn answered(
         Err(refusal) => return Err(refusal.into()),
     };
     let done = async {
-        // A handler that panics has an answer too.
-        let answered = caught(next.run(request)).await;
+        // A handler that panics has an answer too. One that blocks must not keep a lease from being renewed.
+        let answered = if app.once.is_shared() {
+            apart(next.run(request)).await
+        } else {
+            caught(next.run(request)).await
+        };
         drop(hold);
         let response =
             answered.unwrap_or_else(|panic| ApiError::internal(&panic_text(&*panic)).into_response());

@@ -79,8 +79,17 @@ impl Tasks {
     }
 }
 
-/// Does something to its end, even when who asked for it has gone meanwhile. The way down does not wait for it:
-/// the ledger finishes what it was given, and nobody is left to be answered.
+/// Does something on a task of its own: what it blocks is not whoever waits for it.
+#[allow(clippy::disallowed_methods)] // this is where tasks are spawned
+pub(crate) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Ended<T> {
+    match tokio::spawn(caught(work)).await {
+        Ok(ended) => ended,
+        Err(error) => Err(Box::new(error.to_string())),
+    }
+}
+
+/// Does something to its end, even when who asked for it has gone meanwhile. The way down does not wait for it, unless
+/// it blocks a thread just then: the ledger finishes what it was given, and nobody is left to be answered.
 ///
 /// It becomes a task of its own only when who asked has gone: handing it over and back costs two waits for a processor.
 pub(crate) async fn to_its_end<T: Send + 'static>(
@@ -92,13 +101,13 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
 }
 
 /// What becomes of work, or of its panic.
-type Ended<T> = Result<Result<T, ApiError>, Box<dyn Any + Send>>;
+type Ended<T> = Result<T, Box<dyn Any + Send>>;
 
 /// Work that goes on when it is dropped; `None`: it has ended.
-struct Kept<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = Ended<T>> + Send>>>);
+struct Kept<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = Ended<Result<T, ApiError>>> + Send>>>);
 
 impl<T: Send + 'static> Kept<T> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended<T>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended<Result<T, ApiError>>> {
         // Nobody polls what has ended.
         let Some(work) = &mut self.0 else {
             return Poll::Pending;

@@ -299,10 +299,15 @@ pub trait OnceStore: Send {
     /// fails fails alone, where the backend can tell.
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>>;
 
-    /// Whether this is answered within a fraction of a millisecond now, without waiting for a disk or a network: so it
-    /// may be asked on a thread that others need.
-    fn is_quick(&self, _: &OnceAsk) -> bool {
-        false
+    /// Does what is asked if that takes a fraction of a millisecond now, waiting neither for a disk, a network nor another
+    /// process: so it may be asked on a thread that others need. `None`: nothing was done.
+    fn at_once(&mut self, _: &OnceAsk) -> Option<Result<OnceSaid, OnceError>> {
+        None
+    }
+
+    /// Whether other processes have it too: they take a holder for dead when its lease is over, whatever kept it.
+    fn is_shared(&self) -> bool {
+        true
     }
 
     /// Takes away entries whose time is over, at most [`SWEPT_AT_ONCE`], fewer when they are large; says how many.

@@ -112,7 +112,9 @@ impl Client {
     /// Runs and their steps until then; gives how long each record took, and how often it was told to try again.
     async fn posts(mut self, n: usize, key: Option<String>, end: Instant) -> Result<(Vec<Duration>, u64)> {
         if let Some(key) = key {
-            self.heads += &format!("authorization: Bearer {key}\r\n");
+            self.heads += "authorization: Bearer ";
+            self.heads += &key;
+            self.heads += "\r\n";
         }
         let run = json!({"agent_id": format!("bench-{n}"), "goal": "post steps one by one", "plan": ["search", "answer"]});
         let run = run.to_string();

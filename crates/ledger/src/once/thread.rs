@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evidence::Timestamp;
@@ -58,23 +58,22 @@ impl Desk {
         ask: &OnceAsk,
         thread: &SyncSender<Task>,
     ) -> Option<Result<OnceSaid, OnceError>> {
-        let mut asked = match self.0.try_lock() {
-            Ok(asked) => asked,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        if !asked.backend.is_quick(ask) {
-            return None;
-        }
-        let said = asked.backend.apply(std::slice::from_ref(ask)).pop();
+        // Also after a panic: what it left is the thread's to mend, or nobody's.
+        let mut asked = self.0.try_lock().ok()?;
+        let said = asked.backend.at_once(ask)?;
         // A full queue is work for the thread, which looks by itself then.
         if asked.backend.is_behind() && !asked.told && thread.try_send(Task::Behind).is_ok() {
             asked.told = true;
         }
-        if let Some(Err(error)) = &said {
+        if let Err(error) = &said {
             tracing::debug!(%error, "a key could not be answered for");
         }
-        said
+        Some(said)
+    }
+
+    /// See [`OnceStore::is_shared`].
+    pub(super) fn is_shared(&self) -> bool {
+        self.wait().backend.is_shared()
     }
 
     fn wait(&self) -> MutexGuard<'_, Asked> {
@@ -86,7 +85,7 @@ impl Desk {
 pub(super) fn work(tasks: &Receiver<Task>, desk: &Desk, waiting: &AtomicUsize) {
     let mut next = None;
     // What an earlier process left.
-    let mut due = desk.wait().due(None);
+    let mut due = desk.wait().due(None, Instant::now());
     while let Some(task) = next.take().or_else(|| wait(tasks, desk, &mut due)) {
         match task {
             Task::Ask(first) => next = batch(tasks, desk, waiting, first),
@@ -101,7 +100,7 @@ pub(super) fn work(tasks: &Receiver<Task>, desk: &Desk, waiting: &AtomicUsize) {
                 let _ = reply.try_send(sync(desk, &mut due));
             }
         }
-        due = desk.wait().due(due);
+        due = desk.wait().due(due, Instant::now());
         // Who is always asked never waits.
         if due.is_some_and(|due| due <= Instant::now()) {
             sync(desk, &mut due);
@@ -111,9 +110,9 @@ pub(super) fn work(tasks: &Receiver<Task>, desk: &Desk, waiting: &AtomicUsize) {
 }
 
 impl Asked {
-    /// When to sync, which was due at `due`.
-    fn due(&mut self, due: Option<Instant>) -> Option<Instant> {
-        let due = due.or_else(|| self.backend.is_behind().then(|| Instant::now() + SYNC_AFTER));
+    /// When to sync, which was due at `due`; `since`: from when on something may be behind.
+    fn due(&mut self, due: Option<Instant>, since: Instant) -> Option<Instant> {
+        let due = due.or_else(|| self.backend.is_behind().then(|| since + SYNC_AFTER));
         self.told = due.is_some();
         due
     }
@@ -133,6 +132,7 @@ fn wait(tasks: &Receiver<Task>, desk: &Desk, due: &mut Option<Instant>) -> Optio
 
 /// Whether all that was done before is on disk now. Who asks meanwhile does not wait for the disk.
 fn sync(desk: &Desk, due: &mut Option<Instant>) -> bool {
+    let since = Instant::now();
     let begun = desk.wait().backend.sync();
     let synced = match begun {
         Ok(Some(file)) => {
@@ -145,7 +145,9 @@ fn sync(desk: &Desk, due: &mut Option<Instant>) -> bool {
         tracing::warn!(%error, "answers that were given are not on disk yet");
     }
     // What was done meanwhile, or not synced, is due anew.
-    *due = desk.wait().due(None);
+    *due = desk
+        .wait()
+        .due(None, if synced.is_ok() { since } else { Instant::now() });
     synced.is_ok()
 }
 
@@ -214,8 +216,9 @@ mod tests {
             Ok(0)
         }
 
-        fn is_quick(&self, _: &OnceAsk) -> bool {
+        fn at_once(&mut self, ask: &OnceAsk) -> Option<Result<OnceSaid, OnceError>> {
             self.quick
+                .then(|| self.apply(std::slice::from_ref(ask)).remove(0))
         }
 
         fn is_behind(&self) -> bool {

@@ -16,6 +16,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use evidence::Timestamp;
 use rusqlite::Connection;
@@ -25,20 +26,18 @@ use self::act::{Act, hold, sweep};
 use self::claims::Claims;
 use crate::once::{OnceAct, OnceAsk, OnceError, OnceSaid, OnceStore, SWEPT_AT_ONCE, SWEPT_PER_ACT};
 
-/// Acts that write before the log is carried over: near 16 MiB of pages. Who asks meanwhile waits for it.
+/// Acts that write before the log is carried over: near 16 MiB of pages. Who asks meanwhile waits for it. What is over is
+/// swept at least as often, more than came since.
 const CARRY_ACTS: usize = 1_000;
 
 /// Bytes of payloads, written or taken away, after which it is carried over too.
 const CARRY_BYTES: u64 = 8 * 1024 * 1024;
 
+/// How long another process's write is waited for.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
 /// Longest result that is written without leaving the caller's thread: twenty pages.
 const QUICK_BYTES_MAX: usize = 64 * 1024;
-
-/// Payloads taken away at once: each is written over with zeros, which go through the log.
-const SWEPT_BYTES: u64 = 32 * 1024 * 1024;
-
-/// Of these by one act, that nobody waits for it long. One entry goes with each whatever its length, so none pile up.
-const SWEPT_BYTES_PER_ACT: u64 = 64 * 1024;
 
 /// What the log keeps of its length when it begins anew.
 const LOG_BYTES_KEPT: i64 = 24 * 1024 * 1024;
@@ -85,6 +84,10 @@ pub struct SqliteOnce {
     /// Acts that wrote since the log was last carried over, and the bytes of their payloads.
     written: usize,
     moved: u64,
+    /// Acts that nothing was swept with yet.
+    unswept: u32,
+    /// A transaction was begun for what is asked next.
+    begun: bool,
     claims: Claims,
 }
 
@@ -100,6 +103,8 @@ impl SqliteOnce {
             log_file: None,
             written: 0,
             moved: 0,
+            unswept: 0,
+            begun: false,
             claims: Claims::default(),
         }
     }
@@ -119,8 +124,10 @@ impl SqliteOnce {
         let busy = self.connection().and_then(|connection| {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         });
-        if busy.is_err() {
-            (self.connection, self.log) = (None, Log::Lost);
+        match &busy {
+            Ok(0) => (self.written, self.moved) = (0, 0),
+            Ok(_) => {}
+            Err(_) => (self.connection, self.log) = (None, Log::Lost),
         }
         busy == Ok(0)
     }
@@ -136,7 +143,7 @@ impl SqliteOnce {
             let why = "something could not be written, and its log is not carried over yet";
             return Err(OnceError::Unavailable(why.into()));
         }
-        (self.log, self.written, self.moved) = (Log::Synced, 0, 0);
+        self.log = Log::Synced;
         Ok(())
     }
 
@@ -152,13 +159,39 @@ impl SqliteOnce {
         }
     }
 
-    /// After something was written: carries the log over when that is due.
+    /// After something was written.
     fn wrote(&mut self, acts: usize, bytes: u64) {
         self.written = self.written.saturating_add(acts);
         self.moved = self.moved.saturating_add(bytes);
-        if self.written >= CARRY_ACTS || self.moved >= CARRY_BYTES {
-            self.carry();
+    }
+
+    /// Whether the log is to be carried over before anything else is done.
+    const fn carries(&self) -> bool {
+        self.written >= CARRY_ACTS || self.moved >= CARRY_BYTES
+    }
+
+    /// The connection, whose commits wait for the disk or do not.
+    fn ready(&mut self, how: How) -> rusqlite::Result<&Connection> {
+        self.connection()?;
+        let waits = how == How::Durably;
+        let waited = std::mem::replace(&mut self.waits, waits);
+        let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
+        if waited != waits {
+            connection.pragma_update(None, "synchronous", if waits { "full" } else { "normal" })?;
         }
+        Ok(connection)
+    }
+
+    /// Begins a transaction for what is asked next, unless another process writes just now.
+    fn begin_at_once(&mut self, how: How) -> bool {
+        let begun = self.ready(how).and_then(|connection| {
+            connection.busy_timeout(Duration::ZERO)?;
+            let begun = run(connection, how.begin());
+            connection.busy_timeout(BUSY_MAX)?;
+            begun
+        });
+        self.begun = begun.is_ok();
+        self.begun
     }
 
     /// What fails is rolled back: its connection is closed.
@@ -167,27 +200,16 @@ impl SqliteOnce {
         how: How,
         work: impl FnOnce(&Connection, &mut Claims) -> rusqlite::Result<T>,
     ) -> Result<T, OnceError> {
-        let waits = how == How::Durably;
-        let begin = match how {
-            How::Reading => "BEGIN",
-            How::Soon | How::Durably => "BEGIN IMMEDIATE",
-        };
         if self.log == Log::Lost {
             self.take_up_log()?;
         }
         let done = (|| {
-            self.connection()?;
-            let waited = std::mem::replace(&mut self.waits, waits);
-            let (connection, claims) = (self.connection.as_mut(), &mut self.claims);
-            let connection = connection.ok_or(rusqlite::Error::InvalidQuery)?;
-            if waited != waits {
-                connection.pragma_update(None, "synchronous", if waits { "full" } else { "normal" })?;
+            if !std::mem::take(&mut self.begun) {
+                run(self.ready(how)?, how.begin())?;
             }
-            // Prepared once: parsing them would take as long as a look for a key.
-            let run = |sql: &str| connection.prepare_cached(sql)?.execute([]);
-            run(begin)?;
-            let said = work(connection, claims)?;
-            run("COMMIT")?;
+            let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
+            let said = work(connection, &mut self.claims)?;
+            run(connection, "COMMIT")?;
             Ok(said)
         })();
         match (&done, how) {
@@ -217,6 +239,13 @@ enum How {
 }
 
 impl How {
+    const fn begin(self) -> &'static str {
+        match self {
+            Self::Reading => "BEGIN",
+            Self::Soon | Self::Durably => "BEGIN IMMEDIATE",
+        }
+    }
+
     fn of(asks: &[OnceAsk]) -> Self {
         if !asks.iter().all(|ask| ask.act.may_wait(ask.key.space)) {
             return Self::Durably;
@@ -228,6 +257,11 @@ impl How {
             Self::Reading
         }
     }
+}
+
+/// Prepared once: parsing it would take as long as a look for a key.
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 /// The log of that database.
@@ -265,22 +299,25 @@ impl OnceStore for SqliteOnce {
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
         let how = How::of(asks);
         let moved = Cell::new(0);
+        // Not by who must not wait.
+        let sweeps = how != How::Reading && !self.begun;
+        if self.carries() && !self.begun {
+            self.carry();
+        }
+        if how != How::Reading {
+            let acts = u32::try_from(asks.len()).unwrap_or(u32::MAX);
+            self.unswept = self.unswept.saturating_add(acts);
+        }
+        let unswept = self.unswept;
         let all = self.in_transaction(how, |transaction, claims| {
             let said = asks
                 .iter()
                 .map(|ask| Act::new(transaction, claims, ask, &moved).said())
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             // What is over goes as fast as new ones come.
-            if let Some(latest) = asks
-                .iter()
-                .map(|ask| ask.at)
-                .max()
-                .filter(|_| how != How::Reading)
-            {
-                let count = u32::try_from(asks.len()).unwrap_or(u32::MAX);
-                let count = count.saturating_mul(SWEPT_PER_ACT).min(SWEPT_AT_ONCE);
-                let bytes = SWEPT_BYTES_PER_ACT.saturating_mul(count.into()).min(SWEPT_BYTES);
-                let (_, swept) = sweep(transaction, latest, count, bytes)?;
+            if let Some(latest) = asks.iter().map(|ask| ask.at).max().filter(|_| sweeps) {
+                let count = unswept.saturating_mul(SWEPT_PER_ACT).min(2 * SWEPT_AT_ONCE);
+                let (_, swept) = sweep(transaction, latest, count)?;
                 moved.set(moved.get().saturating_add(swept));
             }
             Ok(said)
@@ -288,6 +325,9 @@ impl OnceStore for SqliteOnce {
         self.claims.settle(asks, all.as_deref().ok());
         if how != How::Reading && all.is_ok() {
             self.wrote(asks.len(), moved.get());
+        }
+        if sweeps && all.is_ok() {
+            self.unswept = 0;
         }
         let forgot = |ask: &OnceAsk| matches!(ask.act, OnceAct::Forget { .. });
         // The log holds pages as they were before: without this, until so much was written again.
@@ -302,26 +342,36 @@ impl OnceStore for SqliteOnce {
         }
     }
 
-    fn is_quick(&self, ask: &OnceAsk) -> bool {
-        // The act that is followed by carrying the log over waits for the disk.
-        let bytes = ask.act.payload_bytes();
-        let carries =
-            self.written + 1 >= CARRY_ACTS || self.moved.saturating_add(bytes as u64) >= CARRY_BYTES;
-        self.connection.is_some()
+    fn at_once(&mut self, ask: &OnceAsk) -> Option<Result<OnceSaid, OnceError>> {
+        let how = How::of(std::slice::from_ref(ask));
+        // SQLite syncs the head of a log that begins anew, which it does after it was carried over.
+        let begins = how != How::Reading && self.written == 0;
+        let quick = self.connection.is_some()
             && self.log != Log::Lost
-            && !carries
+            && !self.carries()
+            && !begins
             && ask.act.may_wait(ask.key.space)
             && !matches!(ask.act, OnceAct::Payload)
-            && bytes <= QUICK_BYTES_MAX
+            && ask.act.payload_bytes() <= QUICK_BYTES_MAX;
+        if !quick || !self.begin_at_once(how) {
+            return None;
+        }
+        self.apply(std::slice::from_ref(ask)).pop()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
         let claims = self.claims.sweep(at);
         // What power loss brings back is over still.
-        let (rows, bytes) = self.in_transaction(How::Soon, |transaction, _| {
-            sweep(transaction, at, SWEPT_AT_ONCE, SWEPT_BYTES)
-        })?;
+        let (rows, bytes) =
+            self.in_transaction(How::Soon, |transaction, _| sweep(transaction, at, SWEPT_AT_ONCE))?;
         self.wrote(rows as usize, bytes);
+        if self.carries() {
+            self.carry();
+        }
         Ok(claims.saturating_add(rows))
     }
 
@@ -449,7 +499,7 @@ mod tests {
             longest = longest.max(log.len());
         }
         assert!(longest < 24 << 20, "{longest} bytes");
-        assert!(once.written < CARRY_ACTS);
+        assert!(once.written <= CARRY_ACTS);
         // Nor by few and large ones, as they come and as they go.
         for number in 0..24 {
             let mut asks = [check(OnceSpace::Output), complete(OnceSpace::Output)];

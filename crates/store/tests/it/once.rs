@@ -312,22 +312,35 @@ fn what_is_done_while_others_are_synced_is_still_behind() {
 fn what_waits_for_a_disk_is_not_asked_on_a_callers_thread() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = SqliteOnce::new(&folder.path().join("state.db"));
-    assert!(!once.is_quick(&answer("a")), "the file is not open");
+    assert!(once.at_once(&answer("a")).is_none(), "the file is not open");
     assert!(once.apply(&[answer("a")])[0].is_ok());
-    for (ask, quick) in [(answer("b"), true), (given("a"), true), (check("k", 1), false)] {
-        assert_eq!(once.is_quick(&ask), quick, "{ask:?}");
+    assert!(once.at_once(&given("a")).is_none(), "the log begins with a sync");
+    assert!(once.apply(&[given("a")])[0].is_ok());
+    for (ask, quick) in [(answer("b"), true), (given("b"), true), (check("k", 1), false)] {
+        let said = once.at_once(&ask);
+        assert_eq!(said.is_some(), quick, "{ask:?}");
+        assert!(said.is_none_or(|said| said.is_ok()), "{ask:?}");
     }
-    let mut large = given("a");
+    let mut large = given("c");
     if let OnceAct::Complete { payload, .. } = &mut large.act {
         *payload = Some(vec![0; 1 << 20]);
     }
-    assert!(!once.is_quick(&large));
-    // Sooner or later the log is carried over, which waits.
+    assert!(once.at_once(&answer("c")).is_some());
+    assert!(once.at_once(&large).is_none());
+    // Another process writes: nothing is waited for, nor lost.
+    let other = Connection::open(folder.path().join("state.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(once.at_once(&given("c")).is_none());
+    other.execute_batch("COMMIT").unwrap();
+    assert!(matches!(once.at_once(&given("c")), Some(Ok(OnceSaid::Done(_)))));
+    // Sooner or later the log is carried over, which waits; and what is over is swept then.
     let carries = (0..10_000).any(|n| {
         let key = n.to_string();
-        assert!(once.apply(&[answer(&key)])[0].is_ok());
-        assert!(once.apply(&[given(&key)])[0].is_ok());
-        !once.is_quick(&answer("b"))
+        assert!(matches!(
+            once.at_once(&answer(&key)),
+            Some(Ok(OnceSaid::New { .. }))
+        ));
+        once.at_once(&given(&key)).is_none()
     });
     assert!(carries);
 }

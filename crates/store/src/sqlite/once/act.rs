@@ -11,6 +11,9 @@ use crate::once::{
     OnceStatus, PAYLOAD_BYTES_PER_TENANT_MAX, Previous, is_other, later,
 };
 
+/// Payloads taken away at once: each is written over with zeros, which go through the log.
+const SWEPT_BYTES: u64 = 32 * 1024 * 1024;
+
 /// Columns of an entry, without its payload.
 const COLUMNS: &str = "id, status, hash, label, lease, lease_until, created_at, expires_at, response_hash, error, \
                        payload_bytes";
@@ -414,13 +417,8 @@ pub(super) fn hold(
         .map(drop)
 }
 
-/// Takes away what is over, until it was so many entries or bytes of payloads; says how many of each.
-pub(super) fn sweep(
-    transaction: &Connection,
-    at: Timestamp,
-    count: u32,
-    bytes_max: u64,
-) -> rusqlite::Result<(u32, u64)> {
+/// Takes away what is over; says how many entries, and how many bytes of payloads.
+pub(super) fn sweep(transaction: &Connection, at: Timestamp, count: u32) -> rusqlite::Result<(u32, u64)> {
     let mut over = transaction.prepare_cached(
         "SELECT id, space, tenant, payload_bytes FROM once WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
     )?;
@@ -437,7 +435,7 @@ pub(super) fn sweep(
     let mut delete = transaction.prepare_cached("DELETE FROM once WHERE id = ?1")?;
     let (mut swept, mut moved) = (0, 0_u64);
     for (id, space, tenant, bytes) in &rows {
-        if moved >= bytes_max {
+        if moved >= SWEPT_BYTES {
             break;
         }
         delete.execute([id])?;
