@@ -91,7 +91,7 @@ fn what_is_kept_of_a_request_does_not_tell_which_of_few_it_was() {
         "idempotency_key_reused"
     );
     let folder = &server.app.ledger.options().data_dir;
-    let kept: Vec<u8> = ["state.db", "state.db-wal"]
+    let kept: Vec<u8> = ["state.db", "state.db-wal", "state.db-answers"]
         .iter()
         .flat_map(|name| std::fs::read(folder.join(name)).unwrap_or_default())
         .collect();
@@ -267,7 +267,7 @@ fn a_secret_that_is_shown_once_is_not_in_a_replayed_answer() {
     assert!(!again.text().contains(&secret) && again.json().get("key").is_none());
     // Nor is it on disk.
     let folder = &keyed.server.app.ledger.options().data_dir;
-    for file in ["state.db", "state.db-wal"] {
+    for file in ["state.db", "state.db-wal", "state.db-answers"] {
         let bytes = std::fs::read(folder.join(file)).unwrap_or_default();
         assert!(
             !bytes.windows(secret.len()).any(|part| part == secret.as_bytes()),

@@ -6,16 +6,20 @@
 //!
 //! Of answers only what is completed is written: a request dies with its process,
 //! so its claim is kept in memory ([`Claims`]). And what is written does not wait for
-//! the disk, as a client that has its answer does not ask again: it is synced within
-//! a second, together.
+//! the disk, as a client that has its answer does not ask again: it goes into a file,
+//! which is synced within a second, and from there into the table, many together ([`Answers`]).
 
 mod act;
+mod answering;
+mod answers;
 mod claims;
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use evidence::Timestamp;
@@ -23,20 +27,26 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use self::act::{Act, hold, sweep};
+use self::answering::answers_path;
+use self::answers::{Answers, Written};
 use self::claims::Claims;
-use crate::once::{OnceAct, OnceAsk, OnceError, OnceSaid, OnceStore, SWEPT_AT_ONCE, SWEPT_PER_ACT};
+use crate::once::{
+    OnceAct, OnceAsk, OnceError, OnceSaid, OnceSpace, OnceStore, SWEPT_AT_ONCE, SWEPT_PER_ACT,
+};
 
-/// Acts that write before the log is carried over: near 16 MiB of pages. Who asks meanwhile waits for it. What is over is
-/// swept at least as often, more than came since.
+/// Acts that write before the log is carried over: near 16 MiB of pages. Who asks meanwhile waits for it.
 const CARRY_ACTS: usize = 1_000;
 
 /// Bytes of payloads, written or taken away, after which it is carried over too.
 const CARRY_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Entries whose time is over that one transaction takes away: [`SWEPT_PER_ACT`] for each that is written, and no more than this, 20 ms.
+const SWEPT_WITH_OTHERS: u32 = 2 * SWEPT_AT_ONCE;
+
 /// How long another process's write is waited for.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
-/// Longest result that is written without leaving the caller's thread: twenty pages.
+/// Longest answer that is written without leaving the caller's thread.
 const QUICK_BYTES_MAX: usize = 64 * 1024;
 
 /// What the log keeps of its length when it begins anew.
@@ -55,40 +65,30 @@ CREATE INDEX IF NOT EXISTS once_expires ON once (expires_at);
 CREATE TABLE IF NOT EXISTS once_held (
   space INTEGER NOT NULL, tenant TEXT NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
   PRIMARY KEY (space, tenant)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS once_answers (
+  one INTEGER PRIMARY KEY CHECK (one = 1), file_id BLOB NOT NULL CHECK (length(file_id) = 16)) STRICT;
 ";
 
-/// How far the log of `state.db` is on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Log {
-    /// All of it, as far as this connection wrote it.
-    Synced,
-    /// Acts on answers are not there yet.
-    Behind,
-    /// They are being synced, and there were none since.
-    Syncing,
-    /// Something could not be written or synced: the kernel may have dropped what came before it as well, and says so
-    /// once only. What comes behind it in the log is worth nothing until the log was carried over.
-    Lost,
-}
-
-/// The embedded backend. The file is opened when it is first asked, and again after a failure.
+/// The embedded backend. The files are opened when it is first asked, and again after a failure.
 #[derive(Debug)]
 pub struct SqliteOnce {
     path: PathBuf,
     connection: Option<Connection>,
-    /// Whether the connection's commits wait for the disk.
-    waits: bool,
-    log: Log,
-    /// The log, open from before anything was written to it: only so does its sync tell of all that could not be written.
-    log_file: Option<File>,
+    /// Something could not be written: the kernel may have dropped what came before it as well, and says so once only.
+    /// What comes behind it in the log is worth nothing until the log was carried over.
+    log_lost: bool,
     /// Acts that wrote since the log was last carried over, and the bytes of their payloads.
     written: usize,
     moved: u64,
-    /// Acts that nothing was swept with yet.
+    /// Acts that nothing was swept with yet, and when the latest was.
     unswept: u32,
-    /// A transaction was begun for what is asked next.
-    begun: bool,
+    latest: Timestamp,
     claims: Claims,
+    answers: Option<Answers>,
+    /// Whether an earlier process's answers were looked for.
+    looked: bool,
+    /// Entries and bytes of answers in the table, by tenant, as far as they were needed since they last changed.
+    held: HashMap<Arc<str>, (u64, u64)>,
 }
 
 impl SqliteOnce {
@@ -97,26 +97,24 @@ impl SqliteOnce {
         Self {
             path: path.to_owned(),
             connection: None,
-            waits: true,
-            // An earlier process may have died before its sync.
-            log: Log::Behind,
-            log_file: None,
+            log_lost: false,
             written: 0,
             moved: 0,
             unswept: 0,
-            begun: false,
+            latest: Timestamp::MIN,
             claims: Claims::default(),
+            answers: None,
+            looked: false,
+            held: HashMap::new(),
         }
     }
 
-    fn connection(&mut self) -> Result<&mut Connection, rusqlite::Error> {
+    fn connection(&mut self) -> rusqlite::Result<&Connection> {
         if self.connection.is_none() {
             self.connection = Some(open(&self.path)?);
-            self.log_file = log_file(&self.path).ok();
-            self.waits = true;
         }
         // Just put there.
-        self.connection.as_mut().ok_or(rusqlite::Error::InvalidQuery)
+        self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)
     }
 
     /// Carries the whole log over and cuts it; `false`: somebody reads it, or it could not be done.
@@ -127,7 +125,7 @@ impl SqliteOnce {
         match &busy {
             Ok(0) => (self.written, self.moved) = (0, 0),
             Ok(_) => {}
-            Err(_) => (self.connection, self.log) = (None, Log::Lost),
+            Err(_) => (self.connection, self.log_lost) = (None, true),
         }
         busy == Ok(0)
     }
@@ -139,11 +137,11 @@ impl SqliteOnce {
             .connection()
             .and_then(|connection| hold(connection, 0, "", 0, 0));
         if touched.is_err() || !self.cut_log() {
-            (self.connection, self.log_file) = (None, None);
+            self.connection = None;
             let why = "something could not be written, and its log is not carried over yet";
             return Err(OnceError::Unavailable(why.into()));
         }
-        self.log = Log::Synced;
+        self.log_lost = false;
         Ok(())
     }
 
@@ -155,107 +153,74 @@ impl SqliteOnce {
             .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
         if let Err(error) = carried {
             tracing::warn!(%error, "the log of state.db could not be carried over");
-            (self.connection, self.log) = (None, Log::Lost);
+            (self.connection, self.log_lost) = (None, true);
         }
     }
 
-    /// After something was written.
-    fn wrote(&mut self, acts: usize, bytes: u64) {
-        self.written = self.written.saturating_add(acts);
-        self.moved = self.moved.saturating_add(bytes);
-    }
-
-    /// Whether the log is to be carried over before anything else is done.
-    const fn carries(&self) -> bool {
-        self.written >= CARRY_ACTS || self.moved >= CARRY_BYTES
-    }
-
-    /// The connection, whose commits wait for the disk or do not.
-    fn ready(&mut self, how: How) -> rusqlite::Result<&Connection> {
-        self.connection()?;
-        let waits = how == How::Durably;
-        let waited = std::mem::replace(&mut self.waits, waits);
-        let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
-        if waited != waits {
-            connection.pragma_update(None, "synchronous", if waits { "full" } else { "normal" })?;
-        }
-        Ok(connection)
-    }
-
-    /// Begins a transaction for what is asked next, unless another process writes just now.
-    fn begin_at_once(&mut self, how: How) -> bool {
-        let begun = self.ready(how).and_then(|connection| {
-            connection.busy_timeout(Duration::ZERO)?;
-            let begun = run(connection, how.begin());
-            connection.busy_timeout(BUSY_MAX)?;
-            begun
-        });
-        self.begun = begun.is_ok();
-        self.begun
-    }
-
-    /// What fails is rolled back: its connection is closed.
+    /// Writes, durably, and with it takes away what is over. What fails is rolled back: its connection is closed.
     fn in_transaction<T>(
         &mut self,
-        how: How,
-        work: impl FnOnce(&Connection, &mut Claims) -> rusqlite::Result<T>,
+        acts: usize,
+        work: impl FnOnce(&Connection, &Cell<u64>) -> rusqlite::Result<T>,
     ) -> Result<T, OnceError> {
-        if self.log == Log::Lost {
+        if self.log_lost {
             self.take_up_log()?;
         }
-        let done = (|| {
-            if !std::mem::take(&mut self.begun) {
-                run(self.ready(how)?, how.begin())?;
-            }
-            let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
-            let said = work(connection, &mut self.claims)?;
+        let count = (self
+            .unswept
+            .saturating_add(u32::try_from(acts).unwrap_or(u32::MAX)))
+        .saturating_mul(SWEPT_PER_ACT)
+        .min(SWEPT_WITH_OTHERS);
+        let (latest, moved) = (self.latest, Cell::new(0));
+        let done = self.connection().and_then(|connection| {
+            run(connection, "BEGIN IMMEDIATE")?;
+            let done = work(connection, &moved)?;
+            // What is over goes as fast as new ones come.
+            let (_, swept) = sweep(connection, latest, count)?;
             run(connection, "COMMIT")?;
-            Ok(said)
-        })();
-        match (&done, how) {
-            // The connection goes, and with it what tells of the log.
-            (Err(_), How::Reading) if self.log == Log::Synced => {}
-            (Ok(_), How::Reading | How::Durably) => {}
-            (Err(_), _) => self.log = Log::Lost,
-            (Ok(_), How::Soon) => self.log = Log::Behind,
-        }
-        done.map_err(|error: rusqlite::Error| {
-            // Whatever is wrong with the connection goes with it.
-            self.connection = None;
-            OnceError::Unavailable(error.to_string())
-        })
-    }
-}
-
-/// How acts are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    /// Nothing is written.
-    Reading,
-    /// What is written is on disk soon.
-    Soon,
-    /// What is written is on disk before it is answered.
-    Durably,
-}
-
-impl How {
-    const fn begin(self) -> &'static str {
-        match self {
-            Self::Reading => "BEGIN",
-            Self::Soon | Self::Durably => "BEGIN IMMEDIATE",
+            moved.set(moved.get().saturating_add(swept));
+            Ok(done)
+        });
+        // Also of what was only swept, and of what may have been done although it failed.
+        self.held.clear();
+        match done {
+            Ok(done) => {
+                self.unswept = 0;
+                self.written = self.written.saturating_add(acts);
+                self.moved = self.moved.saturating_add(moved.get());
+                if self.written >= CARRY_ACTS || self.moved >= CARRY_BYTES {
+                    self.carry();
+                }
+                Ok(done)
+            }
+            Err(error) => {
+                self.log_lost = true;
+                Err(self.unavailable(&error))
+            }
         }
     }
 
-    fn of(asks: &[OnceAsk]) -> Self {
-        if !asks.iter().all(|ask| ask.act.may_wait(ask.key.space)) {
-            return Self::Durably;
+    /// Whatever is wrong with the connection goes with it.
+    fn unavailable(&mut self, error: &dyn std::fmt::Display) -> OnceError {
+        self.connection = None;
+        OnceError::Unavailable(error.to_string())
+    }
+
+    /// Acts on keys and outputs, in one transaction.
+    fn acts(&mut self, asks: &[&OnceAsk]) -> Result<Vec<OnceSaid>, OnceError> {
+        let said = self.in_transaction(asks.len(), |connection, moved| {
+            asks.iter()
+                .map(|ask| Act::new(connection, ask, moved).said())
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let forgot = |ask: &&OnceAsk| matches!(ask.act, OnceAct::Forget { .. });
+        // The log holds pages as they were before: without this, until so much was written again.
+        if asks.iter().any(forgot) && !self.cut_log() {
+            tracing::warn!(
+                "the log of state.db could not be cut after something was forgotten; it is, as it fills"
+            );
         }
-        let writes = |ask: &OnceAsk| matches!(ask.act, OnceAct::Complete { .. } | OnceAct::Delete);
-        if asks.iter().any(writes) {
-            Self::Soon
-        } else {
-            Self::Reading
-        }
+        Ok(said)
     }
 }
 
@@ -264,15 +229,9 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// The log of that database.
-fn log_file(path: &Path) -> io::Result<File> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    File::open(log)
-}
-
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_MAX)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
@@ -297,66 +256,44 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 impl OnceStore for SqliteOnce {
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
-        let how = How::of(asks);
-        let moved = Cell::new(0);
-        // Not by who must not wait.
-        let sweeps = how != How::Reading && !self.begun;
-        if self.carries() && !self.begun {
-            self.carry();
-        }
-        if how != How::Reading {
-            let acts = u32::try_from(asks.len()).unwrap_or(u32::MAX);
-            self.unswept = self.unswept.saturating_add(acts);
-        }
-        let unswept = self.unswept;
-        let all = self.in_transaction(how, |transaction, claims| {
-            let said = asks
-                .iter()
-                .map(|ask| Act::new(transaction, claims, ask, &moved).said())
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            // What is over goes as fast as new ones come.
-            if let Some(latest) = asks.iter().map(|ask| ask.at).max().filter(|_| sweeps) {
-                let count = unswept.saturating_mul(SWEPT_PER_ACT).min(2 * SWEPT_AT_ONCE);
-                let (_, swept) = sweep(transaction, latest, count)?;
-                moved.set(moved.get().saturating_add(swept));
-            }
-            Ok(said)
-        });
-        self.claims.settle(asks, all.as_deref().ok());
-        if how != How::Reading && all.is_ok() {
-            self.wrote(asks.len(), moved.get());
-        }
-        if sweeps && all.is_ok() {
-            self.unswept = 0;
-        }
-        let forgot = |ask: &OnceAsk| matches!(ask.act, OnceAct::Forget { .. });
-        // The log holds pages as they were before: without this, until so much was written again.
-        if all.is_ok() && asks.iter().any(forgot) && !self.cut_log() {
-            tracing::warn!(
-                "the log of state.db could not be cut after something was forgotten; it is, as it fills"
-            );
-        }
-        match all {
-            Ok(said) => said.into_iter().map(Ok).collect(),
-            Err(error) => asks.iter().map(|_| Err(error.clone())).collect(),
-        }
+        self.latest = asks.iter().map(|ask| ask.at).fold(self.latest, Timestamp::max);
+        // The order between spaces says nothing: no key is in two.
+        let is_answer = |ask: &OnceAsk| ask.key.space == OnceSpace::Answer;
+        let others: Vec<&OnceAsk> = asks.iter().filter(|ask| !is_answer(ask)).collect();
+        let mut others = if others.is_empty() {
+            Ok(Vec::new().into_iter())
+        } else {
+            self.acts(&others).map(Vec::into_iter)
+        };
+        asks.iter()
+            .map(|ask| match &mut others {
+                _ if is_answer(ask) => self.answer(ask),
+                Ok(said) => said
+                    .next()
+                    .ok_or_else(|| OnceError::Unavailable("nothing was said".into())),
+                Err(error) => Err(error.clone()),
+            })
+            .collect()
     }
 
     fn at_once(&mut self, ask: &OnceAsk) -> Option<Result<OnceSaid, OnceError>> {
-        let how = How::of(std::slice::from_ref(ask));
-        // SQLite syncs the head of a log that begins anew, which it does after it was carried over.
-        let begins = how != How::Reading && self.written == 0;
-        let quick = self.connection.is_some()
-            && self.log != Log::Lost
-            && !self.carries()
-            && !begins
-            && ask.act.may_wait(ask.key.space)
-            && !matches!(ask.act, OnceAct::Payload)
+        let may_wait = matches!(
+            ask.act,
+            OnceAct::Payload | OnceAct::Forget { .. } | OnceAct::Delete
+        );
+        let is_ready = |answers: &Answers| answers.written != Written::Lost && !answers.is_full();
+        let quick = ask.key.space == OnceSpace::Answer
+            && !may_wait
+            && self.connection.is_some()
+            && !self.log_lost
+            && self.answers.as_ref().is_some_and(is_ready)
             && ask.act.payload_bytes() <= QUICK_BYTES_MAX;
-        if !quick || !self.begin_at_once(how) {
+        if !quick {
             return None;
         }
-        self.apply(std::slice::from_ref(ask)).pop()
+        self.latest = self.latest.max(ask.at);
+        // What fails may be mended, with patience.
+        self.answer(ask).ok().map(Ok)
     }
 
     fn is_shared(&self) -> bool {
@@ -364,56 +301,49 @@ impl OnceStore for SqliteOnce {
     }
 
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
+        self.latest = self.latest.max(at);
         let claims = self.claims.sweep(at);
-        // What power loss brings back is over still.
-        let (rows, bytes) =
-            self.in_transaction(How::Soon, |transaction, _| sweep(transaction, at, SWEPT_AT_ONCE))?;
-        self.wrote(rows as usize, bytes);
-        if self.carries() {
-            self.carry();
-        }
+        // Those whose time is over are among them.
+        self.file_answers()?;
+        let mut rows = 0;
+        self.in_transaction(0, |connection, moved| {
+            let (swept, bytes) = sweep(connection, at, SWEPT_AT_ONCE)?;
+            rows = swept;
+            moved.set(bytes);
+            Ok(())
+        })?;
+        self.written = self.written.saturating_add(rows as usize);
         Ok(claims.saturating_add(rows))
     }
 
     fn is_behind(&self) -> bool {
-        self.log != Log::Synced
+        let written = self.answers.as_ref().map(|answers| answers.written);
+        self.log_lost || written.map_or(!self.looked, |written| written != Written::Synced)
     }
 
     fn sync(&mut self) -> Result<Option<File>, OnceError> {
-        match self.log {
-            Log::Synced => Ok(None),
-            Log::Lost => self.take_up_log().map(|()| None),
-            Log::Behind | Log::Syncing => {
-                let log = match &self.log_file {
-                    // The same open file: what could not be written is told to whichever of them syncs first.
-                    Some(log) => log.try_clone(),
-                    None => log_file(&self.path),
-                };
-                match log {
-                    Ok(log) => {
-                        self.log = Log::Syncing;
-                        Ok(Some(log))
-                    }
-                    // It was carried over.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        self.log = Log::Synced;
-                        Ok(None)
-                    }
-                    Err(error) => {
-                        self.log = Log::Lost;
-                        Err(OnceError::Unavailable(error.to_string()))
-                    }
-                }
+        if self.log_lost {
+            self.take_up_log()?;
+        }
+        let written = self.answers.as_ref().map(|answers| answers.written);
+        match written {
+            Some(Written::Synced) => Ok(None),
+            Some(Written::Behind | Written::Syncing) => {
+                let file = self.answers.as_mut().map(Answers::begin_sync).transpose();
+                file.map_err(|error| OnceError::Unavailable(error.to_string()))
             }
+            // An earlier process may have died before its sync.
+            None if !answers_path(&self.path).try_exists().unwrap_or(true) => {
+                self.looked = true;
+                Ok(None)
+            }
+            Some(Written::Lost) | None => self.take_up_answers().map(|()| None),
         }
     }
 
     fn synced(&mut self, synced: io::Result<()>) -> Result<(), OnceError> {
-        match (&synced, self.log) {
-            (Ok(()), Log::Syncing) => self.log = Log::Synced,
-            // Acts came meanwhile, or something was lost otherwise.
-            (Ok(()), _) => {}
-            (Err(_), _) => self.log = Log::Lost,
+        if let Some(answers) = &mut self.answers {
+            answers.synced(&synced);
         }
         synced.map_err(|error| OnceError::Unavailable(error.to_string()))
     }
@@ -426,7 +356,7 @@ mod tests {
     use evidence::Timestamp;
 
     use super::*;
-    use crate::once::{OnceKey, OnceSpace};
+    use crate::once::{OnceKey, OnceStatus};
 
     fn check(space: OnceSpace) -> OnceAsk {
         OnceAsk {
@@ -459,27 +389,58 @@ mod tests {
     }
 
     #[test]
-    fn only_answers_are_committed_without_waiting_for_the_disk() {
+    fn what_is_done_and_cannot_be_written_is_not_done_again_until_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let mut once = SqliteOnce::new(&folder.path().join("state.db"));
-        let synchronous = |once: &SqliteOnce| -> i64 {
-            let connection = once.connection.as_ref().unwrap();
-            connection
-                .pragma_query_value(None, "synchronous", |row| row.get(0))
-                .unwrap()
-        };
+        assert!(once.apply(&[check(OnceSpace::Answer)])[0].is_ok());
         for _ in 0..2 {
-            once.apply(&[check(OnceSpace::Answer), complete(OnceSpace::Answer)]);
-            assert_eq!((synchronous(&once), once.log), (1, Log::Behind));
-            once.apply(&[check(OnceSpace::Output)]);
-            assert_eq!(synchronous(&once), 2);
+            once.answers.as_mut().unwrap().break_file();
+            // What was asked with it was said all the same.
+            let said = once.apply(&[complete(OnceSpace::Answer), check(OnceSpace::Key)]);
+            assert!(matches!(said[0], Err(OnceError::Unavailable(_))), "{said:?}");
+            assert!(said[1].is_ok(), "{said:?}");
+            assert!(once.is_behind());
+            // The file is as broken as it was: nothing is claimed.
+            let mut other = check(OnceSpace::Answer);
+            other.key.key = "other".into();
+            assert!(once.at_once(&other).is_none());
+            assert!(once.apply(&[other])[0].is_err());
+            // Another is opened.
+            let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[check(OnceSpace::Answer)]).remove(0) else {
+                panic!("it would be done again");
+            };
+            assert_eq!((entry.status, entry.payload_bytes), (OnceStatus::Completed, 0));
         }
-        let mut delete = check(OnceSpace::Answer);
-        delete.act = OnceAct::Delete;
-        once.apply(&[delete]);
-        assert_eq!(synchronous(&once), 1);
-        once.apply(&[check(OnceSpace::Key), complete(OnceSpace::Answer)]);
-        assert_eq!(synchronous(&once), 2, "together");
+        let said = once.apply(&[complete(OnceSpace::Answer)]).remove(0);
+        assert!(
+            matches!(said, Ok(OnceSaid::Done(_))),
+            "its holder tries again: {said:?}"
+        );
+        drop(once);
+        let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+        let said = once.apply(&[check(OnceSpace::Answer)]).remove(0);
+        assert!(matches!(said, Ok(OnceSaid::Known { .. })), "{said:?}");
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_not_said_to_be_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+        assert!(once.apply(&[check(OnceSpace::Answer)])[0].is_ok());
+        once.answers.as_mut().unwrap().break_file();
+        let mut unknown = complete(OnceSpace::Answer);
+        if let OnceAct::Complete { label, .. } = &mut unknown.act {
+            *label = Some("unknown".into());
+        }
+        assert!(once.apply(&[unknown])[0].is_err());
+        assert!(once.sync().is_err(), "nor is the file mended by asking");
+        let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[check(OnceSpace::Answer)]).remove(0) else {
+            panic!("it would be done again");
+        };
+        assert_eq!(
+            (entry.status, entry.label.as_deref()),
+            (OnceStatus::Completed, Some("unknown"))
+        );
     }
 
     #[test]
@@ -499,7 +460,9 @@ mod tests {
             longest = longest.max(log.len());
         }
         assert!(longest < 24 << 20, "{longest} bytes");
-        assert!(once.written <= CARRY_ACTS);
+        assert!(once.written <= CARRY_ACTS + answers::FILED_TOGETHER);
+        let waiting = std::fs::metadata(answers_path(&path)).unwrap();
+        assert!(waiting.len() < 1 << 20, "{} bytes", waiting.len());
         // Nor by few and large ones, as they come and as they go.
         for number in 0..24 {
             let mut asks = [check(OnceSpace::Output), complete(OnceSpace::Output)];

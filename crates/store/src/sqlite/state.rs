@@ -254,11 +254,14 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     };
     for number in 1..=ASIDE_MAX {
         let aside = with(path, &format!(".damaged-{number}"));
-        if ["", "-wal", "-shm"].iter().any(|end| with(&aside, end).exists()) {
+        if ["", "-wal", "-shm", "-answers"]
+            .iter()
+            .any(|end| with(&aside, end).exists())
+        {
             continue;
         }
         // The log first: it must never lie beside a database that is not its own.
-        for end in ["-wal", "-shm", ""] {
+        for end in ["-wal", "-shm", "-answers", ""] {
             match std::fs::rename(with(path, end), with(&aside, end)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 _ => {}

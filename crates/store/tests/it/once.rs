@@ -178,79 +178,31 @@ fn one_tenants_requests_leave_room_for_anothers() {
 }
 
 #[test]
-fn what_is_done_and_cannot_be_written_is_not_done_again_and_a_check_that_failed_holds_nothing() {
+fn what_can_only_be_read_takes_no_claims_once_that_is_known_and_who_was_refused_holds_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
     let mut once = SqliteOnce::new(&path);
-    assert!(once.apply(&[answer("a")])[0].is_ok());
-    let other = Connection::open(&path).unwrap();
-    other
-        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON once BEGIN SELECT RAISE(ABORT, 'full'); END")
-        .unwrap();
-    // In one transaction with a write that fails, nothing was said.
-    assert!(once.apply(&[answer("b"), given("a")]).iter().all(Result::is_err));
-    assert!(once.is_behind(), "the log is to be carried over first");
-    let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[answer("a")]).remove(0) else {
-        panic!("it would be done again");
-    };
-    assert_eq!((entry.status, entry.payload_bytes), (OnceStatus::Completed, 0));
-    assert!(matches!(
-        once.apply(&[answer("b")]).remove(0),
-        Ok(OnceSaid::New { .. })
-    ));
-    other.execute_batch("DROP TRIGGER full").unwrap();
-    assert!(
-        matches!(once.apply(&[given("a")]).remove(0), Ok(OnceSaid::Done(_))),
-        "its holder tries again"
-    );
-    let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[answer("a")]).remove(0) else {
-        panic!("it would be done again");
-    };
-    assert_eq!((entry.status, entry.payload_bytes), (OnceStatus::Completed, 6));
-    // What may have been done is not said to be done.
-    other
-        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON once BEGIN SELECT RAISE(ABORT, 'full'); END")
-        .unwrap();
-    let mut unknown = given("u");
-    unknown.act = OnceAct::Complete {
-        lease: [1; 16],
-        label: Some("unknown".into()),
-        response_hash: None,
-        payload: None,
-    };
-    assert!(once.apply(&[answer("u")])[0].is_ok());
-    assert!(once.apply(&[unknown])[0].is_err());
-    let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[answer("u")]).remove(0) else {
-        panic!("it would be done again");
-    };
-    assert_eq!(
-        (entry.status, entry.label.as_deref()),
-        (OnceStatus::Completed, Some("unknown"))
-    );
-    other.execute_batch("DROP TRIGGER full").unwrap();
-    // What can be read and not written takes no claims once that is known; who was refused holds none.
     let mut refused = answer("r");
     assert!(once.apply(&[refused.clone()])[0].is_ok());
     refused.act = OnceAct::Fail {
         lease: [1; 16],
         error: "409".into(),
     };
+    assert!(once.apply(&[answer("b")])[0].is_ok());
     let mut locked = Connection::open(&path).unwrap();
     let lock = locked
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
         .unwrap();
-    assert!(once.apply(&[given("b")])[0].is_err());
+    assert!(once.apply(&[given("b")])[0].is_ok(), "no row is written for that");
+    assert!(once.apply(&[check("output", 1)])[0].is_err());
     assert!(once.apply(&[answer("c")])[0].is_err());
-    assert!(once.apply(&[refused])[0].is_err());
+    assert!(matches!(once.apply(&[refused]).remove(0), Ok(OnceSaid::Done(_))));
+    assert!(once.is_behind());
     drop(lock);
-    assert!(matches!(
-        once.apply(&[answer("r")]).remove(0),
-        Ok(OnceSaid::New { .. })
-    ));
-    assert!(matches!(
-        once.apply(&[answer("c")]).remove(0),
-        Ok(OnceSaid::New { .. })
-    ));
+    for (key, is_new) in [("r", true), ("c", true), ("b", false)] {
+        let said = once.apply(&[answer(key)]).remove(0).unwrap();
+        assert_eq!(matches!(said, OnceSaid::New { .. }), is_new, "{key}: {said:?}");
+    }
 }
 
 /// As whoever has the backend does it.
@@ -280,10 +232,7 @@ fn acts_on_answers_are_on_disk_after_a_sync_and_all_others_at_once() {
             .iter()
             .all(Result::is_ok)
     );
-    assert!(
-        !once.is_behind(),
-        "one that waits for the disk takes the others with it"
-    );
+    assert!(once.is_behind(), "answers have a file of their own");
     let mut forget = answer("b");
     forget.act = OnceAct::Forget {
         response_hash: [0; 32],
@@ -314,12 +263,18 @@ fn what_waits_for_a_disk_is_not_asked_on_a_callers_thread() {
     let mut once = SqliteOnce::new(&folder.path().join("state.db"));
     assert!(once.at_once(&answer("a")).is_none(), "the file is not open");
     assert!(once.apply(&[answer("a")])[0].is_ok());
-    assert!(once.at_once(&given("a")).is_none(), "the log begins with a sync");
-    assert!(once.apply(&[given("a")])[0].is_ok());
-    for (ask, quick) in [(answer("b"), true), (given("b"), true), (check("k", 1), false)] {
+    for (ask, quick) in [
+        (given("a"), true),
+        (answer("b"), true),
+        (given("b"), true),
+        (check("k", 1), false),
+    ] {
         let said = once.at_once(&ask);
         assert_eq!(said.is_some(), quick, "{ask:?}");
         assert!(said.is_none_or(|said| said.is_ok()), "{ask:?}");
+    }
+    for act in [OnceAct::Payload, OnceAct::Delete] {
+        assert!(once.at_once(&OnceAsk { act, ..answer("b") }).is_none());
     }
     let mut large = given("c");
     if let OnceAct::Complete { payload, .. } = &mut large.act {
@@ -327,64 +282,174 @@ fn what_waits_for_a_disk_is_not_asked_on_a_callers_thread() {
     }
     assert!(once.at_once(&answer("c")).is_some());
     assert!(once.at_once(&large).is_none());
-    // Another process writes: nothing is waited for, nor lost.
+    // Another process writes: that is not waited for.
     let other = Connection::open(folder.path().join("state.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert!(once.at_once(&given("c")).is_none());
-    other.execute_batch("COMMIT").unwrap();
     assert!(matches!(once.at_once(&given("c")), Some(Ok(OnceSaid::Done(_)))));
-    // Sooner or later the log is carried over, which waits, as does the first write after it.
+    other.execute_batch("COMMIT").unwrap();
+    // Sooner or later they become rows, which waits.
     let last = (0..10_000).find(|n| {
         let key = n.to_string();
         let asks = [answer(&key), given(&key)];
         !asks.iter().all(|ask| matches!(once.at_once(ask), Some(Ok(_))))
     });
-    let key = last.expect("the log is never carried over").to_string();
+    let key = last.expect("they never become rows").to_string();
     assert!(once.apply(&[answer(&key)])[0].is_ok());
-    assert!(once.at_once(&answer("d")).is_some(), "it was carried over");
-    assert!(once.at_once(&given(&key)).is_none());
-    assert!(once.apply(&[given(&key)])[0].is_ok());
-    assert!(once.at_once(&given("d")).is_some());
+    assert!(once.at_once(&given(&key)).is_some(), "they are");
 }
 
 #[test]
-fn after_a_sync_that_failed_nothing_is_said_until_the_log_is_carried_over() {
+fn what_was_answered_is_known_whenever_its_process_dies() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, log) = (folder.path().join("state.db"), folder.path().join("state.db-wal"));
-    let mut earlier = SqliteOnce::new(&path);
+    let (path, file) = (
+        folder.path().join("state.db"),
+        folder.path().join("state.db-answers"),
+    );
+    let rows = || -> i64 {
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .query_row("SELECT count(*) FROM once", [], |row| row.get(0))
+            .unwrap()
+    };
+    let known = |once: &mut SqliteOnce, key: &str| {
+        let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[answer(key)]).remove(0) else {
+            return false;
+        };
+        let act = OnceAct::Payload;
+        let payload = once.apply(&[OnceAsk { act, ..answer(key) }]).remove(0);
+        assert_eq!(payload.unwrap(), OnceSaid::Payload(Some(b"answer".to_vec())));
+        entry.status == OnceStatus::Completed
+    };
+    let mut once = SqliteOnce::new(&path);
+    for key in ["a", "b"] {
+        assert!(once.apply(&[answer(key), given(key)]).iter().all(Result::is_ok));
+    }
+    assert!(known(&mut once, "a") && rows() == 0, "they wait in their file");
+    let before = std::fs::read(&file).unwrap();
+    // Dies before they are rows.
+    drop(once);
+    let mut once = SqliteOnce::new(&path);
+    assert!(once.is_behind());
+    assert!(known(&mut once, "a") && known(&mut once, "b") && rows() == 2);
     assert!(
-        earlier
-            .apply(&[answer("a"), given("a")])
+        std::fs::read(&file).unwrap().len() < before.len(),
+        "the file begins anew"
+    );
+    // Dies when they are rows and the file has not begun anew: what happened to them since stands.
+    let forget = OnceAct::Delete;
+    assert!(
+        once.apply(&[OnceAsk {
+            act: forget,
+            ..answer("a")
+        }])[0]
+            .is_ok()
+    );
+    drop(once);
+    std::fs::write(&file, &before).unwrap();
+    let mut once = SqliteOnce::new(&path);
+    assert!(known(&mut once, "b"));
+    assert!(matches!(
+        once.apply(&[answer("a")]).remove(0),
+        Ok(OnceSaid::New { .. })
+    ));
+    // The last one was not written whole, by power loss.
+    assert!(
+        once.apply(&[given("a"), answer("c"), given("c")])
             .iter()
             .all(Result::is_ok)
     );
-    // What cannot be synced, in the log's place: it is found by a process that has not opened the file yet.
-    let aside = folder.path().join("aside");
-    let keeps = Connection::open(&path).unwrap();
-    keeps
-        .query_row("SELECT count(*) FROM once", [], |row| row.get::<_, i64>(0))
-        .unwrap();
-    drop(earlier);
+    drop(once);
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
     let mut once = SqliteOnce::new(&path);
-    std::fs::rename(&log, &aside).unwrap();
-    std::os::unix::fs::symlink("/dev/null", &log).unwrap();
-    assert!(sync(&mut once).is_err());
-    std::fs::remove_file(&log).unwrap();
-    std::fs::rename(&aside, &log).unwrap();
-    assert!(once.is_behind());
-    // A reader keeps the log from being cut.
-    let reader = Connection::open(&path).unwrap();
-    reader.execute_batch("BEGIN; SELECT count(*) FROM once").unwrap();
-    let said = once.apply(&[check("output", 1)]).remove(0);
-    assert!(matches!(said, Err(OnceError::Unavailable(_))), "{said:?}");
-    assert!(once.is_behind());
-    reader.execute_batch("COMMIT").unwrap();
-    assert!(once.apply(&[check("output", 1)])[0].is_ok());
-    assert!(!once.is_behind());
+    assert!(known(&mut once, "a"));
     assert!(matches!(
-        once.apply(&[answer("a")]).remove(0),
-        Ok(OnceSaid::Known { .. })
+        once.apply(&[answer("c")]).remove(0),
+        Ok(OnceSaid::New { .. })
     ));
+    assert!(once.apply(&[given("c")])[0].is_ok());
+    drop(once);
+    // The file is gone: so are its keys, and no others.
+    std::fs::remove_file(&file).unwrap();
+    let mut once = SqliteOnce::new(&path);
+    assert!(known(&mut once, "a"));
+    assert!(matches!(
+        once.apply(&[answer("c")]).remove(0),
+        Ok(OnceSaid::New { .. })
+    ));
+    drop(once);
+    held(&path);
+}
+
+#[test]
+fn an_answer_whose_time_is_over_gives_way_to_another_under_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut once = SqliteOnce::new(&path);
+    let day = |ask: OnceAsk, day: i64| OnceAsk {
+        at: ask.at.checked_add_micros(day * 86_400_000_000).unwrap(),
+        ..ask
+    };
+    // As a row, and in the file.
+    for (n, filed) in [(0, true), (1, false), (2, false), (3, true)] {
+        let said = once.apply(&[day(answer("a"), n), day(given("a"), n)]);
+        assert!(matches!(said[0], Ok(OnceSaid::New { .. })), "{n}: {said:?}");
+        assert!(matches!(said[1], Ok(OnceSaid::Done(_))), "{n}: {said:?}");
+        if filed {
+            let act = OnceAct::Delete;
+            assert!(
+                once.apply(&[OnceAsk {
+                    act,
+                    ..answer("other")
+                }])[0]
+                    .is_ok()
+            );
+            assert_eq!(held(&path), (1, 6), "{n}");
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_failed_is_made_good_by_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut once = SqliteOnce::new(&path);
+    assert!(once.apply(&[answer("a"), given("a")]).iter().all(Result::is_ok));
+    assert!(once.sync().unwrap().is_some());
+    assert!(once.synced(Err(std::io::Error::other("on purpose"))).is_err());
+    assert!(once.is_behind());
+    assert!(once.at_once(&answer("b")).is_none());
+    sync(&mut once).unwrap();
+    assert!(!once.is_behind());
+    assert_eq!(held(&path), (1, 6));
+    assert!(once.at_once(&answer("b")).is_some());
+}
+
+#[test]
+fn after_a_write_that_failed_nothing_is_said_until_the_log_is_carried_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut once = SqliteOnce::new(&path);
+    assert!(once.apply(&[check("a", 1)])[0].is_ok());
+    // A reader keeps the log from being cut.
+    let other = Connection::open(&path).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON once BEGIN SELECT RAISE(ABORT, 'full'); END")
+        .unwrap();
+    assert!(once.apply(&[check("b", 1)])[0].is_err());
+    other
+        .execute_batch("DROP TRIGGER full; BEGIN; SELECT count(*) FROM once")
+        .unwrap();
+    assert!(once.is_behind());
+    for ask in [check("a", 1), answer("a")] {
+        let said = once.apply(&[ask]).remove(0);
+        assert!(matches!(said, Err(OnceError::Unavailable(_))), "{said:?}");
+    }
+    assert!(once.is_behind());
+    other.execute_batch("COMMIT").unwrap();
+    assert!(once.apply(&[check("b", 1)])[0].is_ok());
+    assert!(once.apply(&[answer("a")])[0].is_ok());
+    assert!(!once.is_behind());
 }
 
 #[test]
@@ -502,33 +567,36 @@ fn what_is_forgotten_leaves_no_bytes_in_the_files() {
     let _state = StateDb::open(&path).unwrap();
     let mut store = SqliteOnce::new(&path);
     // Longer than a page, so that it lies on pages of its own; and one within a row.
-    for (name, length) in [("large", 100_000), ("small", 100)] {
+    let spaces = [OnceSpace::Output, OnceSpace::Answer];
+    for (space, name, length) in spaces
+        .into_iter()
+        .flat_map(|space| [(space, "large", 100_000), (space, "small", 100)])
+    {
         let text = format!("{name} and secret ").into_bytes();
         let payload: Vec<u8> = text.iter().copied().cycle().take(length).collect();
         let on_disk = || {
-            ["", "-wal"].iter().any(|end| {
+            ["", "-wal", "-answers"].iter().any(|end| {
                 let bytes = std::fs::read(folder.path().join(format!("state.db{end}"))).unwrap_or_default();
                 bytes.windows(text.len()).any(|window| window == text)
             })
         };
-        let ask = |act| OnceAsk {
-            act,
-            ..check(name, 1)
-        };
+        let mut check = check(name, 1);
+        check.key.space = space;
+        let ask = |act| OnceAsk { act, ..check.clone() };
         let complete = OnceAct::Complete {
             lease: [1; 16],
             label: None,
             response_hash: Some([9; 32]),
             payload: Some(payload),
         };
-        store.apply(&[check(name, 1), ask(complete)]);
+        store.apply(&[check.clone(), ask(complete)]);
         assert!(on_disk());
         let forget = OnceAct::Forget {
             response_hash: [9; 32],
         };
         let said = store.apply(&[ask(forget)]).remove(0).unwrap();
         assert!(matches!(said, OnceSaid::Done(_)), "{said:?}");
-        assert!(!on_disk(), "{name}");
+        assert!(!on_disk(), "{space:?} {name}");
     }
     held(&path);
 }

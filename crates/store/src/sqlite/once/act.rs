@@ -1,11 +1,12 @@
 //! What is asked of a key, on its row.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use evidence::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::claims::Claims;
+use super::answers::Answers;
 use crate::once::{
     ENTRIES_PER_TENANT_MAX, FAILED_SECS, Lease, OnceAct, OnceAsk, OnceEntry, OnceKey, OnceSaid, OnceSpace,
     OnceStatus, PAYLOAD_BYTES_PER_TENANT_MAX, Previous, is_other, later,
@@ -14,13 +15,9 @@ use crate::once::{
 /// Payloads taken away at once: each is written over with zeros, which go through the log.
 const SWEPT_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Columns of an entry, without its payload.
-const COLUMNS: &str = "id, status, hash, label, lease, lease_until, created_at, expires_at, response_hash, error, \
-                       payload_bytes";
-
 /// A stored entry and its place.
 pub(super) struct Found {
-    id: i64,
+    pub(super) id: i64,
     pub(super) entry: OnceEntry,
     payload_bytes: i64,
 }
@@ -52,24 +49,17 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
 /// One act, within the transaction of its batch.
 pub(super) struct Act<'a> {
     transaction: &'a Connection,
-    pub(super) claims: &'a mut Claims,
-    pub(super) key: &'a OnceKey,
-    pub(super) asked: &'a OnceAct,
-    pub(super) at: Timestamp,
+    key: &'a OnceKey,
+    asked: &'a OnceAct,
+    at: Timestamp,
     /// Bytes of payloads that came or went, all acts of the transaction together.
     moved: &'a Cell<u64>,
 }
 
 impl<'a> Act<'a> {
-    pub(super) fn new(
-        transaction: &'a Connection,
-        claims: &'a mut Claims,
-        ask: &'a OnceAsk,
-        moved: &'a Cell<u64>,
-    ) -> Self {
+    pub(super) const fn new(transaction: &'a Connection, ask: &'a OnceAsk, moved: &'a Cell<u64>) -> Self {
         Self {
             transaction,
-            claims,
             key: &ask.key,
             asked: &ask.act,
             at: ask.at,
@@ -77,16 +67,14 @@ impl<'a> Act<'a> {
         }
     }
 
-    pub(super) fn said(&mut self) -> rusqlite::Result<OnceSaid> {
+    pub(super) fn said(&self) -> rusqlite::Result<OnceSaid> {
         let found = self.find()?;
-        let is_done = |found: &Found| found.entry.status == OnceStatus::Completed;
-        if self.key.space == OnceSpace::Answer && !found.as_ref().is_some_and(is_done) {
-            return self.claimed(found);
-        }
         match self.asked {
             OnceAct::Read => Ok(OnceSaid::Read(found.map(|found| Box::new(found.entry)))),
             OnceAct::Payload => {
-                let payload = found.map(|found| self.payload(found.id)).transpose()?;
+                let payload = found
+                    .map(|found| payload_of(self.transaction, found.id))
+                    .transpose()?;
                 Ok(OnceSaid::Payload(payload.flatten()))
             }
             OnceAct::Forget { response_hash } => match found {
@@ -156,40 +144,16 @@ impl<'a> Act<'a> {
         }
     }
 
-    /// The entry, unless its time is over.
+    /// The entry; one whose time is over goes.
     fn find(&self) -> rusqlite::Result<Option<Found>> {
-        let found = self
-            .transaction
-            .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM once WHERE space = ?1 AND tenant = ?2 AND key = ?3"
-            ))?
-            .query_row((self.key.space.code(), &*self.key.tenant, &*self.key.key), found)
-            .optional()?;
+        let found = find_any(self.transaction, self.key)?;
         match found {
             Some(found) if found.entry.expires_at <= self.at => {
-                // Those of answers go with the next that is written.
-                if self.key.space != OnceSpace::Answer {
-                    self.remove(found.id, found.payload_bytes)?;
-                }
+                self.remove(found.id, found.payload_bytes)?;
                 Ok(None)
             }
             other => Ok(other),
         }
-    }
-
-    /// Whatever row the key has goes.
-    pub(super) fn clear(&self) -> rusqlite::Result<()> {
-        let found = self
-            .transaction
-            .prepare_cached(
-                "SELECT id, payload_bytes FROM once WHERE space = ?1 AND tenant = ?2 AND key = ?3",
-            )?
-            .query_row(
-                (self.key.space.code(), &*self.key.tenant, &*self.key.key),
-                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
-            )
-            .optional()?;
-        found.map_or(Ok(()), |(id, bytes)| self.remove(id, bytes))
     }
 
     fn check(
@@ -220,10 +184,10 @@ impl<'a> Act<'a> {
                 previous
             }
         };
-        if self.held_of()?.0 >= ENTRIES_PER_TENANT_MAX {
+        if held_of(self.transaction, self.key.space, &self.key.tenant)?.0 >= ENTRIES_PER_TENANT_MAX {
             return Ok(OnceSaid::Full);
         }
-        let mut entry = pending(
+        let entry = pending(
             self.at,
             hash.copied(),
             label.map(str::to_owned),
@@ -231,7 +195,7 @@ impl<'a> Act<'a> {
             lease_secs,
             *lease,
         );
-        self.insert(&mut entry, None)?;
+        self.insert(&entry)?;
         let (lease_until, expires_at) = (entry.lease_until, entry.expires_at);
         Ok(OnceSaid::New {
             previous,
@@ -276,12 +240,6 @@ impl<'a> Act<'a> {
         Ok(Some(found.entry))
     }
 
-    fn payload(&self, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
-        self.transaction
-            .prepare_cached("SELECT payload FROM once WHERE id = ?1")?
-            .query_row([id], |row| row.get(0))
-    }
-
     fn forget(&self, mut found: Found) -> rusqlite::Result<OnceSaid> {
         self.transaction
             .prepare_cached(
@@ -304,49 +262,15 @@ impl<'a> Act<'a> {
     }
 
     /// A result, unless it finds no room: what is done is never done twice for that.
-    pub(super) fn with_room<'p>(&self, payload: Option<&'p [u8]>) -> rusqlite::Result<Option<&'p [u8]>> {
-        let room = PAYLOAD_BYTES_PER_TENANT_MAX.saturating_sub(self.held_of()?.1);
+    fn with_room<'p>(&self, payload: Option<&'p [u8]>) -> rusqlite::Result<Option<&'p [u8]>> {
+        let (_, held) = held_of(self.transaction, self.key.space, &self.key.tenant)?;
+        let room = PAYLOAD_BYTES_PER_TENANT_MAX.saturating_sub(held);
         Ok(payload.filter(|payload| u64::try_from(payload.len()).is_ok_and(|bytes| bytes <= room)))
     }
 
-    pub(super) fn insert(&self, entry: &mut OnceEntry, payload: Option<&[u8]>) -> rusqlite::Result<()> {
-        let bytes = payload.map_or(0, |payload| i64::try_from(payload.len()).unwrap_or(i64::MAX));
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO once (space, tenant, key, status, hash, label, lease, lease_until, created_at, \
-                 expires_at, response_hash, payload_bytes, payload) VALUES \
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-            )?
-            .execute(params![
-                self.key.space.code(),
-                &*self.key.tenant,
-                &*self.key.key,
-                entry.status.letter(),
-                entry.hash,
-                entry.label,
-                entry.lease,
-                entry.lease_until.as_micros(),
-                entry.created_at.as_micros(),
-                entry.expires_at.as_micros(),
-                entry.response_hash,
-                bytes,
-                payload,
-            ])?;
-        entry.payload_bytes = u64::try_from(bytes).unwrap_or(0);
-        self.hold(1, bytes)
-    }
-
-    /// Entries and bytes of the tenant in the space.
-    pub(super) fn held_of(&self) -> rusqlite::Result<(u64, u64)> {
-        let held: Option<(i64, i64)> = self
-            .transaction
-            .prepare_cached("SELECT entries, bytes FROM once_held WHERE space = ?1 AND tenant = ?2")?
-            .query_row((self.key.space.code(), &*self.key.tenant), |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
-        let (entries, bytes) = held.unwrap_or_default();
-        Ok((entries.max(0).unsigned_abs(), bytes.max(0).unsigned_abs()))
+    fn insert(&self, entry: &OnceEntry) -> rusqlite::Result<()> {
+        insert(self.transaction, self.key, entry, None)?;
+        self.hold(1, 0)
     }
 
     fn hold(&self, entries: i64, bytes: i64) -> rusqlite::Result<()> {
@@ -360,6 +284,109 @@ impl<'a> Act<'a> {
             bytes,
         )
     }
+}
+
+/// Whatever row the key has.
+fn find_any(connection: &Connection, key: &OnceKey) -> rusqlite::Result<Option<Found>> {
+    connection
+        .prepare_cached(concat!(
+            "SELECT id, status, hash, label, lease, lease_until, created_at, expires_at, response_hash, error, ",
+            "payload_bytes FROM once WHERE space = ?1 AND tenant = ?2 AND key = ?3"
+        ))?
+        .query_row((key.space.code(), &*key.tenant, &*key.key), found)
+        .optional()
+}
+
+/// The entry, unless its time is over.
+pub(super) fn find(connection: &Connection, key: &OnceKey, at: Timestamp) -> rusqlite::Result<Option<Found>> {
+    let found = find_any(connection, key)?;
+    Ok(found.filter(|found| found.entry.expires_at > at))
+}
+
+/// The result that is kept in a row.
+pub(super) fn payload_of(connection: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT payload FROM once WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+}
+
+/// Entries and bytes of the tenant in the space.
+pub(super) fn held_of(
+    connection: &Connection,
+    space: OnceSpace,
+    tenant: &str,
+) -> rusqlite::Result<(u64, u64)> {
+    let held: Option<(i64, i64)> = connection
+        .prepare_cached("SELECT entries, bytes FROM once_held WHERE space = ?1 AND tenant = ?2")?
+        .query_row((space.code(), tenant), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (entries, bytes) = held.unwrap_or_default();
+    Ok((entries.max(0).unsigned_abs(), bytes.max(0).unsigned_abs()))
+}
+
+/// Puts a row there; `false`: the key has one.
+fn insert(
+    connection: &Connection,
+    key: &OnceKey,
+    entry: &OnceEntry,
+    payload: Option<&[u8]>,
+) -> rusqlite::Result<bool> {
+    let inserted = connection
+        .prepare_cached(
+            "INSERT INTO once (space, tenant, key, status, hash, label, lease, lease_until, created_at, \
+             expires_at, response_hash, payload_bytes, payload) VALUES \
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (space, tenant, key) DO NOTHING",
+        )?
+        .execute(params![
+            key.space.code(),
+            &*key.tenant,
+            &*key.key,
+            entry.status.letter(),
+            entry.hash,
+            entry.label,
+            entry.lease,
+            entry.lease_until.as_micros(),
+            entry.created_at.as_micros(),
+            entry.expires_at.as_micros(),
+            entry.response_hash,
+            as_i64(entry.payload_bytes),
+            payload,
+        ])?;
+    Ok(inserted > 0)
+}
+
+fn as_i64(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Makes rows of answers. What has one already is that whose time is over, or the same once more after a commit whose
+/// outcome was not known.
+pub(super) fn file(connection: &Connection, answers: &Answers, moved: &Cell<u64>) -> rusqlite::Result<()> {
+    for (tenant, all) in answers.by_tenant() {
+        let (mut entries, mut bytes) = (0, 0);
+        for (key, answer) in all {
+            let key = OnceKey {
+                space: OnceSpace::Answer,
+                tenant: Arc::clone(tenant),
+                key: Arc::clone(key),
+            };
+            let payload = answer.payload.as_deref();
+            if !insert(connection, &key, &answer.entry, payload)? {
+                if let Some(before) = find_any(connection, &key)? {
+                    connection
+                        .prepare_cached("DELETE FROM once WHERE id = ?1")?
+                        .execute([before.id])?;
+                    (entries, bytes) = (entries - 1, bytes - before.payload_bytes);
+                    moved.set(moved.get().saturating_add(before.payload_bytes.unsigned_abs()));
+                }
+                insert(connection, &key, &answer.entry, payload)?;
+            }
+            (entries, bytes) = (entries + 1, bytes + as_i64(answer.entry.payload_bytes));
+            moved.set(moved.get().saturating_add(answer.entry.payload_bytes));
+        }
+        hold(connection, OnceSpace::Answer.code(), tenant, entries, bytes)?;
+    }
+    Ok(())
 }
 
 /// An entry as it is when it is checked.

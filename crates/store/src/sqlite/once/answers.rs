@@ -1,0 +1,434 @@
+//! Answers on their way to the table: each is appended to a file beside `state.db` and kept in memory, until many
+//! become rows together.
+//!
+//! A row alone costs four pages of SQLite's log (itself, two indexes, its tenant's sums); appended it is one short
+//! write. As the log was, the file is in the kernel when an answer goes out, so that a process that dies loses none,
+//! and is synced within a second.
+//!
+//! `state.db-answers`: 16 random bytes, then entries, each its length (u32, little-endian), the first eight bytes of the
+//! SHA-256 of the rest, and the rest. `once_answers` knows the 16 bytes too, and takes others in the commit that makes
+//! rows of the entries: those of a file with other bytes are rows already, or of another database. What power loss left
+//! of the last ones is no entry, and nothing behind it is.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use evidence::{Timestamp, sha256};
+
+use crate::once::{OnceEntry, OnceKey, OnceSpace, OnceStatus};
+
+/// Answers that become rows together. More would keep whoever asks meanwhile waiting for longer than some 10 ms.
+pub(super) const FILED_TOGETHER: usize = 500;
+
+/// Bytes of answers, from which on they become rows: what is kept in memory of them, but for a batch.
+const BYTES_FULL: u64 = 4 * 1024 * 1024;
+
+/// Longest file that is read: several times what is written before it begins anew.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What names a file, at its beginning.
+pub(super) type FileId = [u8; 16];
+
+/// Bytes of a digest that are kept.
+const DIGEST_BYTES: usize = 8;
+
+/// How far the file is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// All of it.
+    Synced,
+    /// Answers are not there yet.
+    Behind,
+    /// They are being synced, and there were none since.
+    Syncing,
+    /// Something could not be written or synced: what is behind it in the file is worth nothing.
+    Lost,
+}
+
+/// A key that is done, and its answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) entry: OnceEntry,
+    pub(super) payload: Option<Vec<u8>>,
+}
+
+/// Those of a tenant.
+#[derive(Debug, Default)]
+struct OfTenant {
+    by_key: HashMap<Arc<str>, Answer>,
+    bytes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Answers {
+    file: File,
+    /// Where the next entry goes.
+    end: u64,
+    pub(super) written: Written,
+    tenants: HashMap<Arc<str>, OfTenant>,
+    count: usize,
+}
+
+impl Answers {
+    /// Opens or makes the file, and reads what an earlier process left, if it has that name.
+    pub(super) fn open(path: &Path, id: Option<FileId>) -> io::Result<Self> {
+        let is_new = !path.try_exists()?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        if let Some(folder) = path.parent().filter(|_| is_new) {
+            File::open(folder)?.sync_all()?;
+        }
+        let mut bytes = Vec::new();
+        (&file).take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        let mut answers = Self {
+            file,
+            end: 0,
+            // Until it begins anew.
+            written: Written::Lost,
+            tenants: HashMap::new(),
+            count: 0,
+        };
+        let left = bytes
+            .split_first_chunk()
+            .filter(|(name, _)| Some(**name) == id)
+            .map_or(&[][..], |(_, rest)| answers.read(rest));
+        if !left.is_empty() {
+            let bytes = left.len();
+            tracing::warn!(
+                bytes,
+                "the end of state.db-answers was not written whole and is dropped"
+            );
+        }
+        Ok(answers)
+    }
+
+    /// Takes in entries; gives what is none.
+    fn read<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
+        while let Some((key, answer, rest)) = decode(bytes) {
+            self.keep(&key, answer);
+            bytes = rest;
+        }
+        bytes
+    }
+
+    /// The answer of a key, unless its time is over.
+    pub(super) fn of(&self, key: &OnceKey, at: Timestamp) -> Option<&Answer> {
+        let answer = self.tenants.get(&key.tenant)?.by_key.get(&key.key)?;
+        (answer.entry.expires_at > at).then_some(answer)
+    }
+
+    /// Entries and bytes of a tenant.
+    pub(super) fn held_of(&self, tenant: &str) -> (u64, u64) {
+        let of_tenant = self.tenants.get(tenant);
+        of_tenant.map_or((0, 0), |all| (all.by_key.len() as u64, all.bytes))
+    }
+
+    /// Whether they are to become rows before another is taken.
+    pub(super) const fn is_full(&self) -> bool {
+        self.count >= FILED_TOGETHER || self.end >= BYTES_FULL
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Every answer, by tenant.
+    pub(super) fn by_tenant(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<str>, impl Iterator<Item = (&Arc<str>, &Answer)>)> {
+        self.tenants
+            .iter()
+            .map(|(tenant, all)| (tenant, all.by_key.iter()))
+    }
+
+    /// Appends an answer, and keeps it. One that fails is not kept, and nothing is appended behind it.
+    pub(super) fn append(&mut self, key: &OnceKey, answer: Answer) -> io::Result<()> {
+        let bytes = encode(key, &answer);
+        if let Err(error) = self.file.write_all_at(&bytes, self.end) {
+            self.written = Written::Lost;
+            return Err(error);
+        }
+        self.end += bytes.len() as u64;
+        self.written = Written::Behind;
+        self.keep(key, answer);
+        Ok(())
+    }
+
+    fn keep(&mut self, key: &OnceKey, answer: Answer) {
+        let tenant = self.tenants.entry(Arc::clone(&key.tenant)).or_default();
+        tenant.bytes += answer.entry.payload_bytes;
+        match tenant.by_key.insert(Arc::clone(&key.key), answer) {
+            None => self.count += 1,
+            // Its time was over.
+            Some(before) => tenant.bytes -= before.entry.payload_bytes,
+        }
+    }
+
+    /// Begins the file anew under that name: all that were kept are rows.
+    pub(super) fn begin_anew(&mut self, id: FileId) -> io::Result<()> {
+        self.tenants.clear();
+        (self.count, self.written) = (0, Written::Lost);
+        self.file.set_len(0)?;
+        self.file.write_all_at(&id, 0)?;
+        // Synced with the first entry; without one nobody needs it.
+        (self.end, self.written) = (id.len() as u64, Written::Synced);
+        Ok(())
+    }
+
+    /// As if the disk refused every write.
+    #[cfg(test)]
+    pub(super) fn break_file(&mut self) {
+        self.file = File::open("/dev/full").unwrap();
+    }
+
+    /// The same open file, to sync it: what could not be written is told to whichever of them syncs first.
+    pub(super) fn begin_sync(&mut self) -> io::Result<File> {
+        let file = self.file.try_clone();
+        self.written = if file.is_ok() {
+            Written::Syncing
+        } else {
+            Written::Lost
+        };
+        file
+    }
+
+    /// What came of the sync of that file.
+    pub(super) fn synced(&mut self, synced: &io::Result<()>) {
+        match (synced, self.written) {
+            (Ok(()), Written::Syncing) => self.written = Written::Synced,
+            // More came meanwhile, or something was lost otherwise.
+            (Ok(()), _) => {}
+            (Err(_), _) => self.written = Written::Lost,
+        }
+    }
+}
+
+/// An entry of the file.
+fn encode(key: &OnceKey, answer: &Answer) -> Vec<u8> {
+    let entry = &answer.entry;
+    let payload = answer.payload.as_deref();
+    let mut out = vec![0; size_of::<u32>() + DIGEST_BYTES];
+    out.reserve(256 + key.tenant.len() + key.key.len() + payload.map_or(0, <[u8]>::len));
+    out.extend_from_slice(&entry.lease);
+    for time in [entry.lease_until, entry.created_at, entry.expires_at] {
+        out.extend_from_slice(&time.as_micros().to_le_bytes());
+    }
+    for part in [
+        Some(key.tenant.as_bytes()),
+        Some(key.key.as_bytes()),
+        entry.hash.as_ref().map(<[u8; 32]>::as_slice),
+        entry.label.as_deref().map(str::as_bytes),
+        entry.response_hash.as_ref().map(<[u8; 32]>::as_slice),
+        payload,
+    ] {
+        // Length and one; 0: there is none. What is longer than 4 GiB came nowhere near here.
+        let length = part.map_or(0, |part| u32::try_from(part.len() + 1).unwrap_or(0));
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(part.unwrap_or_default());
+    }
+    let (head, rest) = out.split_at_mut(size_of::<u32>() + DIGEST_BYTES);
+    let length = u32::try_from(rest.len()).unwrap_or(0);
+    head[..size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
+    head[size_of::<u32>()..].copy_from_slice(&sha256(rest)[..DIGEST_BYTES]);
+    out
+}
+
+/// The first entry, and what comes after it; `None`: these bytes begin with none.
+fn decode(bytes: &[u8]) -> Option<(OnceKey, Answer, &[u8])> {
+    let (length, bytes) = bytes.split_first_chunk::<4>()?;
+    let (digest, bytes) = bytes.split_first_chunk::<DIGEST_BYTES>()?;
+    let (mut body, after) = bytes.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    if sha256(body)[..DIGEST_BYTES] != *digest {
+        return None;
+    }
+    let body = &mut body;
+    let lease = take::<16>(body)?;
+    let mut time = || Timestamp::from_micros(i64::from_le_bytes(take(body)?));
+    let (lease_until, created_at, expires_at) = (time()?, time()?, time()?);
+    let mut part = || -> Option<Option<&[u8]>> {
+        let length = u32::from_le_bytes(take(body)?) as usize;
+        let Some(length) = length.checked_sub(1) else {
+            return Some(None);
+        };
+        let (part, rest) = body.split_at_checked(length)?;
+        *body = rest;
+        Some(Some(part))
+    };
+    let text = |part: &[u8]| std::str::from_utf8(part).ok().map(str::to_owned);
+    let hash = |part: Option<&[u8]>| part.map(<[u8; 32]>::try_from).transpose().ok();
+    let key = OnceKey {
+        space: OnceSpace::Answer,
+        tenant: text(part()??)?.into(),
+        key: text(part()??)?.into(),
+    };
+    let request = hash(part()?)?;
+    let label = match part()? {
+        Some(label) => Some(text(label)?),
+        None => None,
+    };
+    let response_hash = hash(part()?)?;
+    let payload = part()?.map(<[u8]>::to_vec);
+    let entry = OnceEntry {
+        status: OnceStatus::Completed,
+        hash: request,
+        label,
+        lease,
+        lease_until,
+        created_at,
+        expires_at,
+        response_hash,
+        error: None,
+        payload_bytes: payload.as_ref().map_or(0, |payload| payload.len() as u64),
+    };
+    Some((key, Answer { entry, payload }, after))
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: FileId = [7; 16];
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros).unwrap()
+    }
+
+    fn key(key: &str) -> OnceKey {
+        OnceKey {
+            space: OnceSpace::Answer,
+            tenant: "t".into(),
+            key: key.into(),
+        }
+    }
+
+    fn answer(label: Option<&str>, payload: Option<&[u8]>) -> Answer {
+        Answer {
+            entry: OnceEntry {
+                status: OnceStatus::Completed,
+                hash: payload.map(sha256),
+                label: label.map(str::to_owned),
+                lease: [3; 16],
+                lease_until: at(1),
+                created_at: at(2),
+                expires_at: at(3),
+                response_hash: label.map(|label| sha256(label.as_bytes())),
+                error: None,
+                payload_bytes: payload.map_or(0, |payload| payload.len() as u64),
+            },
+            payload: payload.map(<[u8]>::to_vec),
+        }
+    }
+
+    /// A file with these, as it is when its process dies.
+    fn left(path: &Path, all: &[(&str, fn() -> Answer)]) -> Vec<u8> {
+        let mut answers = Answers::open(path, None).unwrap();
+        answers.begin_anew(ID).unwrap();
+        for (name, answer) in all {
+            answers.append(&key(name), answer()).unwrap();
+        }
+        std::fs::read(path).unwrap()
+    }
+
+    const ALL: [(&str, fn() -> Answer); 4] = [
+        ("none", || answer(None, None)),
+        ("empty", || answer(Some(""), Some(b""))),
+        ("ä", || answer(Some("ü"), Some(&[0, 255, 7]))),
+        ("long", || answer(None, Some(&[9; 5_000]))),
+    ];
+
+    #[test]
+    fn what_was_appended_is_read_again_and_of_another_name_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers");
+        left(&path, &ALL);
+        let again = Answers::open(&path, Some(ID)).unwrap();
+        for (name, answer) in ALL {
+            assert_eq!(again.of(&key(name), at(2)), Some(&answer()), "{name}");
+            assert_eq!(again.of(&key(name), at(3)), None, "its time is over");
+        }
+        assert_eq!(again.held_of("t"), (4, 5_003));
+        assert_eq!(again.held_of("other"), (0, 0));
+        for other in [None, Some([8; 16])] {
+            assert!(Answers::open(&path, other).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn of_a_file_that_is_cut_anywhere_what_is_whole_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers");
+        let bytes = left(&path, &ALL[..3]);
+        let mut read = Vec::new();
+        for cut in 0..=bytes.len() {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            let count = Answers::open(&path, Some(ID)).unwrap().count;
+            assert!(read.last().is_none_or(|&before| before <= count), "cut at {cut}");
+            read.push(count);
+        }
+        assert_eq!(read.last(), Some(&3));
+        assert_eq!(read[bytes.len() - 1], 2);
+    }
+
+    #[test]
+    fn a_changed_byte_ends_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers");
+        let bytes = left(&path, &ALL[..3]);
+        for place in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[place] ^= 0x10;
+            std::fs::write(&path, &other).unwrap();
+            let again = Answers::open(&path, Some(ID)).unwrap();
+            assert!(again.count < 3, "byte {place}");
+            for (name, answer) in ALL {
+                let there = again.of(&key(name), at(2));
+                assert!(there.is_none_or(|there| *there == answer()), "byte {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_later_of_two_under_one_key_is_kept_and_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers");
+        let (first, second): (fn() -> Answer, fn() -> Answer) =
+            (|| answer(None, Some(&[1; 10])), || answer(None, Some(&[2; 3])));
+        left(&path, &[("k", first), ("k", second)]);
+        let again = Answers::open(&path, Some(ID)).unwrap();
+        assert_eq!(again.of(&key("k"), at(2)), Some(&second()));
+        assert_eq!((again.held_of("t"), again.count), ((1, 3), 1));
+    }
+
+    #[test]
+    fn what_begins_anew_leaves_nothing_of_what_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers");
+        left(&path, &ALL);
+        let mut answers = Answers::open(&path, Some(ID)).unwrap();
+        answers.begin_anew([8; 16]).unwrap();
+        assert!(answers.is_empty());
+        assert_eq!(std::fs::read(&path).unwrap(), [8; 16]);
+        answers.append(&key("k"), answer(None, None)).unwrap();
+        assert_eq!(Answers::open(&path, Some([8; 16])).unwrap().count, 1);
+    }
+}
