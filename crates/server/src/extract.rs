@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
 use evidence::canonical::{self, JsonError, JsonErrorClass};
 use evidence::redact::Redactor;
 use serde::de::DeserializeOwned;
@@ -41,6 +42,10 @@ impl<T> JsonBody<T> {
         self.held.1.is_some()
     }
 }
+
+/// The canonical form of a request's body that somebody before the handler has made: an extension of the request.
+#[derive(Clone)]
+pub(crate) struct Canonical(pub(crate) Bytes);
 
 /// What a body is counted by, and the place that a large one has among those parsed at once.
 pub(crate) type Holds = (body::Hold, Option<OwnedSemaphorePermit>);
@@ -80,7 +85,10 @@ impl<T: DeserializeOwned + Send + 'static> JsonBody<T> {
             if rules.as_ref().is_some_and(|rules| rules.has_own_patterns()) {
                 return app.blocking(move |_| parse(held, None, rules.as_deref())).await;
             }
-            return parse(held, None, rules.as_deref());
+            return match parts.extensions.get() {
+                Some(Canonical(text)) => read(text.to_vec(), held, None, rules.as_deref()),
+                None => parse(held, None, rules.as_deref()),
+            };
         }
         let permit = app
             .large_bodies
@@ -119,8 +127,18 @@ fn parse<T: DeserializeOwned>(
 ) -> Result<JsonBody<T>, ApiError> {
     let value = canonical::parse(&held.bytes, canonical::Limits::default())
         .map_err(|error| json_error(&held.bytes, &error))?;
-    let mut text = canonical::to_vec(&value);
+    let text = canonical::to_vec(&value);
     drop(value);
+    read(text, held, permit, rules)
+}
+
+/// Of a body's canonical form.
+fn read<T: DeserializeOwned>(
+    mut text: Vec<u8>,
+    held: Held,
+    permit: Option<OwnedSemaphorePermit>,
+    rules: Option<&Redactor>,
+) -> Result<JsonBody<T>, ApiError> {
     if let Some(rules) = rules
         && let Some(redacted) = rules
             .request(&text)

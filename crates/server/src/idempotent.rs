@@ -31,6 +31,7 @@ use crate::access::operation::Operation;
 use crate::body::{self, Held};
 use crate::entry::{caught, panic_text};
 use crate::error::ProblemCode;
+use crate::extract::Canonical;
 use crate::tasks::{apart, aside, to_its_end};
 use crate::{ApiError, App, Caller};
 
@@ -115,7 +116,7 @@ async fn done(
     next: Next,
 ) -> Result<Response, ApiError> {
     let given = key_of(request.headers())?;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
     // What cannot be kept afterwards is not done: also not when the operator lets outages pass.
     app.once.vault().ready()?;
@@ -123,7 +124,11 @@ async fn done(
         held.bytes.clone(),
         parts.uri.path_and_query().map(ToString::to_string),
     );
-    let (hash, hold) = hash_of(app, held, target.unwrap_or_default()).await?;
+    let (hash, canonical, hold) = hash_of(app, held, target.unwrap_or_default()).await?;
+    if let Some(canonical) = canonical {
+        // So that the handler need not make it anew.
+        parts.extensions.insert(canonical);
+    }
     let principal = &caller.principal;
     let key = OnceKey {
         space: OnceSpace::Answer,
@@ -466,17 +471,22 @@ fn parse_key(value: &[u8]) -> Option<String> {
     Some(key)
 }
 
-/// What "the same request" means: target and body, JSON by its value.
-async fn hash_of(app: &App, held: Held, target: String) -> Result<([u8; 32], body::Hold), ApiError> {
+/// What "the same request" means: target and body, JSON by its value. Of a short body, its canonical form too.
+async fn hash_of(
+    app: &App,
+    held: Held,
+    target: String,
+) -> Result<([u8; 32], Option<Canonical>, body::Hold), ApiError> {
     let hash = move |held: Held| {
         let mut text = target.into_bytes();
         text.push(0);
-        match canonical::canonicalize(&held.bytes, canonical::Limits::default()) {
-            Ok(canonical) => text.extend_from_slice(&canonical),
-            // The handler says what is wrong with it.
-            Err(_) => text.extend_from_slice(&held.bytes),
-        }
-        (sha256(&text), held.into_hold())
+        let body_at = text.len();
+        let canonical = canonical::canonicalize(&held.bytes, canonical::Limits::default());
+        // The handler says what is wrong with it.
+        text.extend_from_slice(canonical.as_deref().unwrap_or(&held.bytes));
+        let hash = sha256(&text);
+        let canonical = canonical.map(|_| Canonical(Bytes::from(text).slice(body_at..)));
+        (hash, canonical.ok(), held.into_hold())
     };
     if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
         return Ok(hash(held));
@@ -488,9 +498,10 @@ async fn hash_of(app: &App, held: Held, target: String) -> Result<([u8; 32], bod
         .await
         .map_err(|error| ApiError::internal(&error))?;
     app.blocking(move |_| {
-        let hashed = hash(held.inflate()?);
+        // Not kept beside a long body: memory is counted for one.
+        let (hash, _, hold) = hash(held.inflate()?);
         drop(permit);
-        Ok(hashed)
+        Ok((hash, None, hold))
     })
     .await
 }

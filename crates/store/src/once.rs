@@ -294,8 +294,8 @@ pub trait OnceStore: Send {
     /// fails fails alone, where the backend can tell.
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>>;
 
-    /// Does what is asked if that takes a fraction of a millisecond now, waiting neither for a disk, a network nor another
-    /// process: so it may be asked on a thread that others need. `None`: nothing was done.
+    /// Does what is asked if that takes a fraction of a millisecond now, without a sync, a network or another process to
+    /// wait for: so it may be asked on a thread that others need. `None`: it is to be asked by [`OnceStore::apply`].
     fn at_once(&mut self, _: &OnceAsk) -> Option<Result<OnceSaid, OnceError>> {
         None
     }
@@ -305,7 +305,8 @@ pub trait OnceStore: Send {
         true
     }
 
-    /// Takes away entries whose time is over, at most [`SWEPT_AT_ONCE`], fewer when they are large; says how many.
+    /// Takes away entries whose time is over, some [`SWEPT_AT_ONCE`], fewer when they are large; says how many, 0 when none
+    /// is left.
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError>;
 
     /// Whether something is done that power loss would undo.

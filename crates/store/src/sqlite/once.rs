@@ -80,8 +80,7 @@ pub struct SqliteOnce {
     /// Acts that wrote since the log was last carried over, and the bytes of their payloads.
     written: usize,
     moved: u64,
-    /// Acts that nothing was swept with yet, and when the latest was.
-    unswept: u32,
+    /// When something was asked last: what is over then is swept. Clocks are set back, and so is this.
     latest: Timestamp,
     claims: Claims,
     answers: Option<Answers>,
@@ -100,7 +99,6 @@ impl SqliteOnce {
             log_lost: false,
             written: 0,
             moved: 0,
-            unswept: 0,
             latest: Timestamp::MIN,
             claims: Claims::default(),
             answers: None,
@@ -166,11 +164,8 @@ impl SqliteOnce {
         if self.log_lost {
             self.take_up_log()?;
         }
-        let count = (self
-            .unswept
-            .saturating_add(u32::try_from(acts).unwrap_or(u32::MAX)))
-        .saturating_mul(SWEPT_PER_ACT)
-        .min(SWEPT_WITH_OTHERS);
+        let count = u32::try_from(acts).unwrap_or(u32::MAX);
+        let count = count.saturating_mul(SWEPT_PER_ACT).min(SWEPT_WITH_OTHERS);
         let (latest, moved) = (self.latest, Cell::new(0));
         let done = self.connection().and_then(|connection| {
             run(connection, "BEGIN IMMEDIATE")?;
@@ -185,7 +180,6 @@ impl SqliteOnce {
         self.held.clear();
         match done {
             Ok(done) => {
-                self.unswept = 0;
                 self.written = self.written.saturating_add(acts);
                 self.moved = self.moved.saturating_add(moved.get());
                 if self.written >= CARRY_ACTS || self.moved >= CARRY_BYTES {
@@ -197,6 +191,13 @@ impl SqliteOnce {
                 self.log_lost = true;
                 Err(self.unavailable(&error))
             }
+        }
+    }
+
+    /// How long the connection waits for another process.
+    fn wait_at_most(&self, most: Duration) {
+        if let Some(Err(error)) = self.connection.as_ref().map(|one| one.busy_timeout(most)) {
+            tracing::debug!(%error, "how long state.db is waited for could not be set");
         }
     }
 
@@ -213,7 +214,12 @@ impl SqliteOnce {
                 .map(|ask| Act::new(connection, ask, moved).said())
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        let forgot = |ask: &&OnceAsk| matches!(ask.act, OnceAct::Forget { .. });
+        let forgot = |ask: &&OnceAsk| match ask.act {
+            OnceAct::Forget { .. } => true,
+            // Nothing is kept with the others.
+            OnceAct::Delete => ask.key.space != OnceSpace::Key,
+            _ => false,
+        };
         // The log holds pages as they were before: without this, until so much was written again.
         if asks.iter().any(forgot) && !self.cut_log() {
             tracing::warn!(
@@ -256,7 +262,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 impl OnceStore for SqliteOnce {
     fn apply(&mut self, asks: &[OnceAsk]) -> Vec<Result<OnceSaid, OnceError>> {
-        self.latest = asks.iter().map(|ask| ask.at).fold(self.latest, Timestamp::max);
+        self.latest = asks.iter().map(|ask| ask.at).max().unwrap_or(self.latest);
         // The order between spaces says nothing: no key is in two.
         let is_answer = |ask: &OnceAsk| ask.key.space == OnceSpace::Answer;
         let others: Vec<&OnceAsk> = asks.iter().filter(|ask| !is_answer(ask)).collect();
@@ -265,9 +271,15 @@ impl OnceStore for SqliteOnce {
         } else {
             self.acts(&others).map(Vec::into_iter)
         };
+        // One waits for what is away; the others of its batch do not wait once more each.
+        let mut away: Option<OnceError> = None;
         asks.iter()
             .map(|ask| match &mut others {
-                _ if is_answer(ask) => self.answer(ask),
+                _ if is_answer(ask) => {
+                    let said = self.answer(ask, away.as_ref());
+                    away = away.take().or_else(|| said.as_ref().err().cloned());
+                    said
+                }
                 Ok(said) => said
                     .next()
                     .ok_or_else(|| OnceError::Unavailable("nothing was said".into())),
@@ -281,19 +293,21 @@ impl OnceStore for SqliteOnce {
             ask.act,
             OnceAct::Payload | OnceAct::Forget { .. } | OnceAct::Delete
         );
-        let is_ready = |answers: &Answers| answers.written != Written::Lost && !answers.is_full();
         let quick = ask.key.space == OnceSpace::Answer
             && !may_wait
             && self.connection.is_some()
             && !self.log_lost
-            && self.answers.as_ref().is_some_and(is_ready)
+            && self.answers.as_ref().is_some_and(Answers::is_ready)
             && ask.act.payload_bytes() <= QUICK_BYTES_MAX;
         if !quick {
             return None;
         }
-        self.latest = self.latest.max(ask.at);
-        // What fails may be mended, with patience.
-        self.answer(ask).ok().map(Ok)
+        self.latest = ask.at;
+        self.wait_at_most(Duration::ZERO);
+        let said = self.answer(ask, None);
+        self.wait_at_most(BUSY_MAX);
+        // What fails may be made good by who may wait.
+        said.ok().map(Ok)
     }
 
     fn is_shared(&self) -> bool {
@@ -301,16 +315,14 @@ impl OnceStore for SqliteOnce {
     }
 
     fn sweep(&mut self, at: Timestamp) -> Result<u32, OnceError> {
-        self.latest = self.latest.max(at);
+        self.latest = at;
         let claims = self.claims.sweep(at);
         // Those whose time is over are among them.
         self.file_answers()?;
-        let mut rows = 0;
-        self.in_transaction(0, |connection, moved| {
-            let (swept, bytes) = sweep(connection, at, SWEPT_AT_ONCE)?;
-            rows = swept;
+        let rows = self.in_transaction(0, |connection, moved| {
+            let (rows, bytes) = sweep(connection, at, SWEPT_AT_ONCE)?;
             moved.set(bytes);
-            Ok(())
+            Ok(rows)
         })?;
         self.written = self.written.saturating_add(rows as usize);
         Ok(claims.saturating_add(rows))

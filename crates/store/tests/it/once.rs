@@ -1,10 +1,13 @@
 //! The embedded backend of idempotency keys, held to its claims; and what only it has.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use evidence::Timestamp;
 use rusqlite::Connection;
-use store::once::{OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStatus, OnceStore};
+use store::once::{
+    OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStatus, OnceStore, Previous,
+};
 use store::once_conformance::ONCE_CLAIMS;
 use store::sqlite::{SqliteOnce, StateDb};
 
@@ -95,8 +98,13 @@ impl OnceStore for Answers {
     }
 }
 
-/// Those about leases are not among them: who claims an answer's key ends the claim, and nobody else does.
-const CLAIMS_OF_ANSWERS: [&str; 8] = [
+/// Those about leases that end and keys that failed are not among them: who claims an answer's key ends the claim, and
+/// nobody else does; what failed is given back.
+const CLAIMS_OF_ANSWERS: [&str; 12] = [
+    "keys_end",
+    "a_late_holder_whom_nobody_followed_completes",
+    "leases_are_renewed",
+    "a_lease_ends_with_its_key",
     "a_key_is_new_once",
     "within_a_batch_one_is_the_first",
     "what_is_completed_stays",
@@ -195,11 +203,15 @@ fn what_can_only_be_read_takes_no_claims_once_that_is_known_and_who_was_refused_
         .unwrap();
     assert!(once.apply(&[given("b")])[0].is_ok(), "no row is written for that");
     assert!(once.apply(&[check("output", 1)])[0].is_err());
-    assert!(once.apply(&[answer("c")])[0].is_err());
+    // One of a batch waits for the lock, and not each: twenty would for minutes.
+    let began = Instant::now();
+    let batch: Vec<OnceAsk> = (0..20).map(|n| answer(&n.to_string())).collect();
+    assert!(once.apply(&batch).iter().all(Result::is_err));
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     assert!(matches!(once.apply(&[refused]).remove(0), Ok(OnceSaid::Done(_))));
     assert!(once.is_behind());
     drop(lock);
-    for (key, is_new) in [("r", true), ("c", true), ("b", false)] {
+    for (key, is_new) in [("r", true), ("7", true), ("b", false)] {
         let said = once.apply(&[answer(key)]).remove(0).unwrap();
         assert_eq!(matches!(said, OnceSaid::New { .. }), is_new, "{key}: {said:?}");
     }
@@ -410,6 +422,103 @@ fn an_answer_whose_time_is_over_gives_way_to_another_under_its_key() {
 }
 
 #[test]
+fn what_may_be_a_row_already_is_made_one_before_anything_else_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut once = SqliteOnce::new(&path);
+    assert!(
+        once.apply(&[answer("a"), given("a"), answer("b")])
+            .iter()
+            .all(Result::is_ok)
+    );
+    // A commit that is said to have failed and was done: the file has lost its name.
+    let other = Connection::open(&path).unwrap();
+    other
+        .execute_batch(
+            "UPDATE once_answers SET file_id = randomblob(16);
+             CREATE TRIGGER full BEFORE INSERT ON once BEGIN SELECT RAISE(ABORT, 'full'); END",
+        )
+        .unwrap();
+    assert!(once.sweep(answer("a").at).is_err());
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    assert!(once.at_once(&given("b")).is_none());
+    assert!(matches!(
+        once.apply(&[given("b")]).remove(0),
+        Ok(OnceSaid::Done(_))
+    ));
+    drop(once);
+    let mut once = SqliteOnce::new(&path);
+    for key in ["a", "b"] {
+        let said = once.apply(&[answer(key)]).remove(0);
+        assert!(matches!(said, Ok(OnceSaid::Known { .. })), "{key}: {said:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_takes_nothing_away_that_is_not_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = SqliteOnce::new(&folder.path().join("state.db"));
+    let mut ahead = check("ahead", 1);
+    ahead.at = ahead.at.checked_add_micros(86_400_000_000).unwrap();
+    let mut answer_ahead = answer("ahead");
+    answer_ahead.at = ahead.at;
+    assert!(once.apply(&[ahead, answer_ahead]).iter().all(Result::is_ok));
+    // Both live for a minute.
+    let mut short = answer("k");
+    if let OnceAct::Check { ttl_secs, .. } = &mut short.act {
+        *ttl_secs = 60;
+    }
+    assert!(
+        once.apply(&[check("k", 1), short.clone(), given("k")])
+            .iter()
+            .all(Result::is_ok)
+    );
+    for _ in 0..2 {
+        let said = once.apply(&[check("k", 2), short.clone()]);
+        let known = |said: &Result<OnceSaid, _>| matches!(said, Ok(OnceSaid::Known { .. }));
+        assert!(said.iter().all(known), "{said:?}");
+        once.sweep(short.at).unwrap();
+    }
+}
+
+#[test]
+fn answers_of_an_older_version_are_known_and_its_claims_are_nobodys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut once = SqliteOnce::new(&path);
+    assert!(
+        once.apply(&[answer("done"), given("done"), answer("begun"), given("begun")])
+            .iter()
+            .all(Result::is_ok)
+    );
+    once.sweep(answer("done").at).unwrap();
+    drop(once);
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "UPDATE once SET status = 'p', payload = NULL, payload_bytes = 0 WHERE key = 'begun';
+             UPDATE once_held SET bytes = bytes - 6;
+             DROP TABLE once_answers;",
+        )
+        .unwrap();
+    std::fs::remove_file(folder.path().join("state.db-answers")).unwrap();
+    let mut once = SqliteOnce::new(&path);
+    assert!(matches!(
+        once.apply(&[answer("done")]).remove(0),
+        Ok(OnceSaid::Known { .. })
+    ));
+    let said = once.apply(&[answer("begun")]).remove(0);
+    let previous = Some(Previous::Expired);
+    assert!(
+        matches!(&said, Ok(OnceSaid::New { previous: was, .. }) if *was == previous),
+        "{said:?}"
+    );
+    assert!(once.apply(&[given("begun")])[0].is_ok());
+    once.sweep(answer("done").at).unwrap();
+    assert_eq!(held(&path), (2, 12));
+}
+
+#[test]
 fn a_sync_that_failed_is_made_good_by_rows() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
@@ -492,6 +601,24 @@ fn what_finds_no_room_is_done_all_the_same() {
         .unwrap()
         .execute("UPDATE once_held SET bytes = ?1", [i64::try_from(full).unwrap()])
         .unwrap();
+    // Of answers those that wait are counted too.
+    let mut answers = SqliteOnce::new(&folder.path().join("answers.db"));
+    answers.apply(&[answer("a"), given("a")]);
+    answers.sweep(answer("a").at).unwrap();
+    Connection::open(folder.path().join("answers.db"))
+        .unwrap()
+        .execute(
+            "UPDATE once_held SET bytes = ?1",
+            [i64::try_from(full).unwrap() - 5],
+        )
+        .unwrap();
+    for (key, bytes) in [("b", 6), ("c", 0)] {
+        let said = answers.apply(&[answer(key), given(key)]).remove(1).unwrap();
+        assert!(
+            matches!(&said, OnceSaid::Done(entry) if entry.payload_bytes == bytes),
+            "{key}: {said:?}"
+        );
+    }
     let act = OnceAct::Complete {
         lease: [1; 16],
         label: None,
@@ -525,6 +652,23 @@ fn a_tenant_has_so_many_keys_and_no_more() {
         )
         .unwrap();
     assert_eq!(store.apply(&[check("l", 1)]).remove(0).unwrap(), OnceSaid::Full);
+    let mut answers = SqliteOnce::new(&folder.path().join("answers.db"));
+    answers.apply(&[answer("a"), given("a")]);
+    answers.sweep(answer("a").at).unwrap();
+    Connection::open(folder.path().join("answers.db"))
+        .unwrap()
+        .execute(
+            "UPDATE once_held SET entries = ?1",
+            [i64::try_from(full).unwrap() - 1],
+        )
+        .unwrap();
+    assert!(
+        answers
+            .apply(&[answer("b"), given("b")])
+            .iter()
+            .all(Result::is_ok)
+    );
+    assert_eq!(answers.apply(&[answer("c")]).remove(0).unwrap(), OnceSaid::Full);
     let mut other = check("l", 1);
     other.key.tenant = "other".into();
     assert!(matches!(
@@ -568,10 +712,11 @@ fn what_is_forgotten_leaves_no_bytes_in_the_files() {
     let mut store = SqliteOnce::new(&path);
     // Longer than a page, so that it lies on pages of its own; and one within a row.
     let spaces = [OnceSpace::Output, OnceSpace::Answer];
-    for (space, name, length) in spaces
-        .into_iter()
-        .flat_map(|space| [(space, "large", 100_000), (space, "small", 100)])
-    {
+    for (space, (name, length), is_deleted) in spaces.into_iter().flat_map(|space| {
+        [("large", 100_000), ("small", 100)]
+            .into_iter()
+            .flat_map(move |text| [false, true].map(|is_deleted| (space, text, is_deleted)))
+    }) {
         let text = format!("{name} and secret ").into_bytes();
         let payload: Vec<u8> = text.iter().copied().cycle().take(length).collect();
         let on_disk = || {
@@ -580,7 +725,7 @@ fn what_is_forgotten_leaves_no_bytes_in_the_files() {
                 bytes.windows(text.len()).any(|window| window == text)
             })
         };
-        let mut check = check(name, 1);
+        let mut check = check(&format!("{name} {is_deleted}"), 1);
         check.key.space = space;
         let ask = |act| OnceAsk { act, ..check.clone() };
         let complete = OnceAct::Complete {
@@ -591,11 +736,15 @@ fn what_is_forgotten_leaves_no_bytes_in_the_files() {
         };
         store.apply(&[check.clone(), ask(complete)]);
         assert!(on_disk());
-        let forget = OnceAct::Forget {
-            response_hash: [9; 32],
+        let act = if is_deleted {
+            OnceAct::Delete
+        } else {
+            let response_hash = [9; 32];
+            OnceAct::Forget { response_hash }
         };
-        let said = store.apply(&[ask(forget)]).remove(0).unwrap();
-        assert!(matches!(said, OnceSaid::Done(_)), "{said:?}");
+        let said = store.apply(&[ask(act)]).remove(0).unwrap();
+        let done = matches!(said, OnceSaid::Done(_) | OnceSaid::Deleted);
+        assert!(done, "{said:?}");
         assert!(!on_disk(), "{space:?} {name}");
     }
     held(&path);

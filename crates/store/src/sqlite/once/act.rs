@@ -359,8 +359,8 @@ fn as_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Makes rows of answers. What has one already is that whose time is over, or the same once more after a commit whose
-/// outcome was not known.
+/// Makes rows of answers. A row that is there already is one whose time is over, that of an older version's process, or
+/// the same after a commit whose outcome was not known.
 pub(super) fn file(connection: &Connection, answers: &Answers, moved: &Cell<u64>) -> rusqlite::Result<()> {
     for (tenant, all) in answers.by_tenant() {
         let (mut entries, mut bytes) = (0, 0);
@@ -372,13 +372,13 @@ pub(super) fn file(connection: &Connection, answers: &Answers, moved: &Cell<u64>
             };
             let payload = answer.payload.as_deref();
             if !insert(connection, &key, &answer.entry, payload)? {
-                if let Some(before) = find_any(connection, &key)? {
-                    connection
-                        .prepare_cached("DELETE FROM once WHERE id = ?1")?
-                        .execute([before.id])?;
-                    (entries, bytes) = (entries - 1, bytes - before.payload_bytes);
-                    moved.set(moved.get().saturating_add(before.payload_bytes.unsigned_abs()));
-                }
+                let before: i64 = connection
+                    .prepare_cached(
+                        "DELETE FROM once WHERE space = ?1 AND tenant = ?2 AND key = ?3 RETURNING payload_bytes",
+                    )?
+                    .query_row((key.space.code(), &*key.tenant, &*key.key), |row| row.get(0))?;
+                (entries, bytes) = (entries - 1, bytes - before);
+                moved.set(moved.get().saturating_add(before.unsigned_abs()));
                 insert(connection, &key, &answer.entry, payload)?;
             }
             (entries, bytes) = (entries + 1, bytes + as_i64(answer.entry.payload_bytes));

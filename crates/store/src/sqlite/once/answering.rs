@@ -17,15 +17,18 @@ use crate::once::{
 const HELD_MAX: usize = 4_096;
 
 impl SqliteOnce {
-    /// Something asked about an answer.
-    pub(super) fn answer(&mut self, ask: &OnceAsk) -> Result<OnceSaid, OnceError> {
+    /// Something asked about an answer. `away`: why the store cannot be asked, if that is known.
+    pub(super) fn answer(&mut self, ask: &OnceAsk, away: Option<&OnceError>) -> Result<OnceSaid, OnceError> {
         // It changes nothing on disk: who was refused may try again, whatever becomes of the store.
         if let OnceAct::Fail { lease, error } = &ask.act
             && let Some(said) = self.claims.fail(&ask.key, lease, error)
         {
             return Ok(said);
         }
-        let said = self.answered(ask);
+        let said = match away {
+            None => self.answered(ask),
+            Some(error) => Err(error.clone()),
+        };
         if let (Err(_), OnceAct::Complete { lease, label, .. }) = (&said, &ask.act) {
             self.claims.unwritten(&ask.key, lease, label.as_ref());
         }
@@ -36,20 +39,18 @@ impl SqliteOnce {
         self.take_up_answers()?;
         let OnceAsk { key, act, at } = ask;
         if matches!(act, OnceAct::Forget { .. } | OnceAct::Delete) {
-            // Of a row, so that nothing is left of it elsewhere.
+            // Of a row, so that nothing is left of it elsewhere, also after power loss.
             self.file_answers()?;
+            if let Some(answers) = &mut self.answers {
+                answers.sync().map_err(|error| unwritable(&error))?;
+            }
             let said = self.acts(&[ask])?.pop().unwrap_or(OnceSaid::Unknown);
             if matches!(act, OnceAct::Delete) {
                 self.claims.drop(key);
             }
             return Ok(said);
         }
-        if let Some(answer) = self.answers.as_ref().and_then(|answers| answers.of(key, *at)) {
-            return Ok(match act {
-                OnceAct::Payload => OnceSaid::Payload(answer.payload.clone()),
-                act => said_of(Some(answer.entry.clone()), act),
-            });
-        }
+        // Before the answers: when clocks are set back, one that was over under the same key may not seem so.
         if let Some(claim) = self.claims.of(key, *at) {
             return match act {
                 OnceAct::Complete {
@@ -67,6 +68,12 @@ impl SqliteOnce {
                 }
                 act => Ok(self.claims.said(key, *at, act)),
             };
+        }
+        if let Some(answer) = self.answers.as_ref().and_then(|answers| answers.of(key, *at)) {
+            return Ok(match act {
+                OnceAct::Payload => OnceSaid::Payload(answer.payload.clone()),
+                act => said_of(Some(answer.entry.clone()), act),
+            });
         }
         let found = self
             .connection()
@@ -129,11 +136,12 @@ impl SqliteOnce {
             entry: entry.clone(),
             payload,
         };
-        answers
-            .append(key, answer)
-            .map_err(|error| OnceError::Unavailable(format!("state.db-answers: {error}")))?;
+        answers.append(key, answer).map_err(|error| {
+            // Also when it is made good before anybody is refused.
+            tracing::warn!(%error, "an answer could not be written to state.db-answers");
+            unwritable(&error)
+        })?;
         self.claims.drop(key);
-        self.unswept = self.unswept.saturating_add(1);
         Ok(OnceSaid::Done(Box::new(entry)))
     }
 
@@ -163,13 +171,13 @@ impl SqliteOnce {
             self.take_up_log()?;
         }
         match &self.answers {
-            Some(answers) if answers.written != Written::Lost && !answers.is_full() => Ok(()),
+            Some(answers) if answers.is_ready() => Ok(()),
             Some(_) => self.file_answers(),
             None => {
                 let id = self.connection().and_then(file_id);
                 let id = id.map_err(|error| self.unavailable(&error))?;
                 let opened = Answers::open(&answers_path(&self.path), id);
-                self.answers = Some(opened.map_err(|error| self.unavailable(&error))?);
+                self.answers = Some(opened.map_err(|error| unwritable(&error))?);
                 self.file_answers()
             }
         }
@@ -193,16 +201,22 @@ impl SqliteOnce {
                 self.looked = true;
                 // They are rows: what cannot be begun anew is opened anew.
                 let begun = answers.begin_anew(id);
-                begun.map_err(|error| OnceError::Unavailable(format!("state.db-answers: {error}")))?;
+                begun.map_err(|error| unwritable(&error))?;
                 self.answers = Some(answers);
                 Ok(())
             }
             Err(error) => {
+                // They may be rows, and the file nobody's.
+                answers.written = Written::Lost;
                 self.answers = Some(answers);
                 Err(error)
             }
         }
     }
+}
+
+fn unwritable(error: &std::io::Error) -> OnceError {
+    OnceError::Unavailable(format!("state.db-answers: {error}"))
 }
 
 /// What is said of an answer that is there and completed, or of none.

@@ -2,11 +2,11 @@
 //! become rows together.
 //!
 //! A row alone costs four pages of SQLite's log (itself, two indexes, its tenant's sums); appended it is one short
-//! write. As the log was, the file is in the kernel when an answer goes out, so that a process that dies loses none,
-//! and is synced within a second.
+//! write. It is in the kernel when an answer goes out, so that a process that dies loses none, and is synced within a
+//! second.
 //!
-//! `state.db-answers`: 16 random bytes, then entries, each its length (u32, little-endian), the first eight bytes of the
-//! SHA-256 of the rest, and the rest. `once_answers` knows the 16 bytes too, and takes others in the commit that makes
+//! `state.db-answers`: 16 random bytes, its name, then entries, each its length (u32, little-endian), the first twelve
+//! bytes of the SHA-256 of name and rest, and the rest. `once_answers` knows the 16 bytes too, and takes others in the commit that makes
 //! rows of the entries: those of a file with other bytes are rows already, or of another database. What power loss left
 //! of the last ones is no entry, and nothing behind it is.
 
@@ -33,8 +33,8 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// What names a file, at its beginning.
 pub(super) type FileId = [u8; 16];
 
-/// Bytes of a digest that are kept.
-const DIGEST_BYTES: usize = 8;
+/// Before each entry: its length and its digest. As long as a name, whose place it takes once the digest is made.
+const HEAD_BYTES: usize = size_of::<FileId>();
 
 /// How far the file is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,7 @@ struct OfTenant {
 #[derive(Debug)]
 pub(super) struct Answers {
     file: File,
+    id: FileId,
     /// Where the next entry goes.
     end: u64,
     pub(super) written: Written,
@@ -77,7 +78,6 @@ pub(super) struct Answers {
 impl Answers {
     /// Opens or makes the file, and reads what an earlier process left, if it has that name.
     pub(super) fn open(path: &Path, id: Option<FileId>) -> io::Result<Self> {
-        let is_new = !path.try_exists()?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -85,13 +85,15 @@ impl Answers {
             .truncate(false)
             .mode(0o600)
             .open(path)?;
-        if let Some(folder) = path.parent().filter(|_| is_new) {
+        // Also when it was there: who made it may have died before this.
+        if let Some(folder) = path.parent() {
             File::open(folder)?.sync_all()?;
         }
         let mut bytes = Vec::new();
         (&file).take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
         let mut answers = Self {
             file,
+            id: id.unwrap_or_default(),
             end: 0,
             // Until it begins anew.
             written: Written::Lost,
@@ -114,7 +116,7 @@ impl Answers {
 
     /// Takes in entries; gives what is none.
     fn read<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
-        while let Some((key, answer, rest)) = decode(bytes) {
+        while let Some((key, answer, rest)) = decode(&self.id, bytes) {
             self.keep(&key, answer);
             bytes = rest;
         }
@@ -138,6 +140,11 @@ impl Answers {
         self.count >= FILED_TOGETHER || self.end >= BYTES_FULL
     }
 
+    /// Whether another can be appended.
+    pub(super) fn is_ready(&self) -> bool {
+        self.written != Written::Lost && !self.is_full()
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -157,7 +164,7 @@ impl Answers {
 
     /// Appends an answer, and keeps it. One that fails is not kept, and nothing is appended behind it.
     pub(super) fn append(&mut self, key: &OnceKey, answer: Answer) -> io::Result<()> {
-        let bytes = encode(key, &answer);
+        let bytes = encode(&self.id, key, &answer);
         if let Err(error) = self.file.write_all_at(&bytes, self.end) {
             self.written = Written::Lost;
             return Err(error);
@@ -185,8 +192,19 @@ impl Answers {
         self.file.set_len(0)?;
         self.file.write_all_at(&id, 0)?;
         // Synced with the first entry; without one nobody needs it.
-        (self.end, self.written) = (id.len() as u64, Written::Synced);
+        (self.id, self.end, self.written) = (id, id.len() as u64, Written::Synced);
         Ok(())
+    }
+
+    /// Has all of it on disk now, its length too.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        let synced = self.file.sync_all();
+        self.written = if synced.is_ok() {
+            Written::Synced
+        } else {
+            Written::Lost
+        };
+        synced
     }
 
     /// As if the disk refused every write.
@@ -218,11 +236,11 @@ impl Answers {
 }
 
 /// An entry of the file.
-fn encode(key: &OnceKey, answer: &Answer) -> Vec<u8> {
+fn encode(id: &FileId, key: &OnceKey, answer: &Answer) -> Vec<u8> {
     let entry = &answer.entry;
     let payload = answer.payload.as_deref();
-    let mut out = vec![0; size_of::<u32>() + DIGEST_BYTES];
-    out.reserve(256 + key.tenant.len() + key.key.len() + payload.map_or(0, <[u8]>::len));
+    let mut out = Vec::with_capacity(256 + key.tenant.len() + key.key.len() + payload.map_or(0, <[u8]>::len));
+    out.extend_from_slice(id);
     out.extend_from_slice(&entry.lease);
     for time in [entry.lease_until, entry.created_at, entry.expires_at] {
         out.extend_from_slice(&time.as_micros().to_le_bytes());
@@ -240,19 +258,20 @@ fn encode(key: &OnceKey, answer: &Answer) -> Vec<u8> {
         out.extend_from_slice(&length.to_le_bytes());
         out.extend_from_slice(part.unwrap_or_default());
     }
-    let (head, rest) = out.split_at_mut(size_of::<u32>() + DIGEST_BYTES);
-    let length = u32::try_from(rest.len()).unwrap_or(0);
-    head[..size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
-    head[size_of::<u32>()..].copy_from_slice(&sha256(rest)[..DIGEST_BYTES]);
+    let digest = sha256(&out);
+    let length = u32::try_from(out.len() - HEAD_BYTES).unwrap_or(0).to_le_bytes();
+    let (place, rest) = out.split_at_mut(length.len());
+    place.copy_from_slice(&length);
+    rest[..HEAD_BYTES - length.len()].copy_from_slice(&digest[..HEAD_BYTES - length.len()]);
     out
 }
 
 /// The first entry, and what comes after it; `None`: these bytes begin with none.
-fn decode(bytes: &[u8]) -> Option<(OnceKey, Answer, &[u8])> {
-    let (length, bytes) = bytes.split_first_chunk::<4>()?;
-    let (digest, bytes) = bytes.split_first_chunk::<DIGEST_BYTES>()?;
+fn decode<'b>(id: &FileId, bytes: &'b [u8]) -> Option<(OnceKey, Answer, &'b [u8])> {
+    let (head, bytes) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+    let (length, digest) = head.split_first_chunk::<4>()?;
     let (mut body, after) = bytes.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    if sha256(body)[..DIGEST_BYTES] != *digest {
+    if sha256(&[id, body].concat())[..digest.len()] != *digest {
         return None;
     }
     let body = &mut body;
@@ -417,6 +436,16 @@ mod tests {
         let again = Answers::open(&path, Some(ID)).unwrap();
         assert_eq!(again.of(&key("k"), at(2)), Some(&second()));
         assert_eq!((again.held_of("t"), again.count), ((1, 3), 1));
+    }
+
+    #[test]
+    fn an_entry_of_another_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers");
+        let mut bytes = left(&path, &ALL);
+        bytes[..16].copy_from_slice(&[8; 16]);
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(Answers::open(&path, Some([8; 16])).unwrap().is_empty());
     }
 
     #[test]

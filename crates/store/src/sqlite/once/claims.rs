@@ -63,6 +63,9 @@ impl Claims {
     /// Gives a key back; `None`: that lease holds none.
     pub(super) fn fail(&mut self, key: &OnceKey, lease: &Lease, error: &str) -> Option<OnceSaid> {
         let mut entry = self.of_holder(key, lease)?.clone();
+        if entry.status != OnceStatus::Pending {
+            return Some(OnceSaid::LeaseLost);
+        }
         (entry.status, entry.error) = (OnceStatus::Failed, Some(error.to_owned()));
         self.drop(key);
         Some(OnceSaid::Done(Box::new(entry)))
@@ -93,14 +96,15 @@ impl Claims {
             OnceAct::Payload => OnceSaid::Payload(None),
             OnceAct::Renew { lease, lease_secs } => {
                 let until = later(at, *lease_secs);
-                let Some(claim) = self.of_holder(key, lease) else {
+                let pending = |claim: &&mut OnceEntry| claim.status == OnceStatus::Pending;
+                let Some(claim) = self.of_holder(key, lease).filter(pending) else {
                     return OnceSaid::LeaseLost;
                 };
                 claim.lease_until = until.min(claim.expires_at);
                 OnceSaid::Done(Box::new(claim.clone()))
             }
-            OnceAct::Complete { .. } | OnceAct::Fail { .. } => OnceSaid::LeaseLost,
-            OnceAct::Forget { .. } | OnceAct::Delete => OnceSaid::Unknown,
+            // By another holder, or about something else than a claim.
+            _ => OnceSaid::LeaseLost,
         }
     }
 
