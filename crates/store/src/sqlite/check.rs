@@ -352,7 +352,6 @@ mod tests {
         let values: Vec<String> = columns
             .iter()
             .map(|(name, kind, not_null)| match (name.as_str(), kind.as_str()) {
-                ("run", _) => "n".to_owned(),
                 ("is_synthetic", _) => "n % 2".to_owned(),
                 ("settled", _) => "1 - n % 2".to_owned(),
                 ("seed", _) => "iif(n % 2, n, 42)".to_owned(),
@@ -360,7 +359,7 @@ mod tests {
                     "iif(n % 2, n, '4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945')"
                         .to_owned()
                 }
-                (_, "INTEGER") => "n".to_owned(),
+                ("run", _) | (_, "INTEGER") => "n".to_owned(),
                 (_, "BLOB") if *not_null => "CAST(n AS BLOB)".to_owned(),
                 (_, "BLOB") => "iif(n % 2, CAST(n AS BLOB), NULL)".to_owned(),
                 _ if *not_null => "'r' || n".to_owned(),

@@ -147,19 +147,18 @@ impl SqliteOnce {
 
     /// Entries and bytes of a tenant's answers.
     fn held(&mut self, tenant: &Arc<str>) -> Result<(u64, u64), OnceError> {
-        let in_table = match self.held.get(tenant) {
-            Some(&held) => held,
-            None => {
-                let held = self
-                    .connection()
-                    .and_then(|connection| held_of(connection, OnceSpace::Answer, tenant))
-                    .map_err(|error| self.unavailable(&error))?;
-                if self.held.len() >= HELD_MAX {
-                    self.held.clear();
-                }
-                self.held.insert(Arc::clone(tenant), held);
-                held
+        let in_table = if let Some(&held) = self.held.get(tenant) {
+            held
+        } else {
+            let held = self
+                .connection()
+                .and_then(|connection| held_of(connection, OnceSpace::Answer, tenant))
+                .map_err(|error| self.unavailable(&error))?;
+            if self.held.len() >= HELD_MAX {
+                self.held.clear();
             }
+            self.held.insert(Arc::clone(tenant), held);
+            held
         };
         let waiting = self.answers.as_ref().map_or((0, 0), |all| all.held_of(tenant));
         Ok((in_table.0 + waiting.0, in_table.1 + waiting.1))
