@@ -35,7 +35,7 @@ pub const PAYLOAD_BYTES_PER_TENANT_MAX: u64 = 1024 * 1024 * 1024;
 /// Entries whose time is over that one act takes away: more than acts bring, so that none pile up.
 pub const SWEPT_PER_ACT: u32 = 4;
 
-/// Entries taken away at once, when nothing else is to be done; a few times this with what else is written.
+/// Entries taken away at once, when nothing else is to be done.
 pub const SWEPT_AT_ONCE: u32 = 1_000;
 
 /// What keys are about: the same key in two spaces is two entries.

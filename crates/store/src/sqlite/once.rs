@@ -40,7 +40,8 @@ const CARRY_ACTS: usize = 1_000;
 /// Bytes of payloads, written or taken away, after which it is carried over too.
 const CARRY_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Entries whose time is over that one transaction takes away: [`SWEPT_PER_ACT`] for each that is written, and no more than this, 20 ms.
+/// Entries whose time is over that one transaction takes away, at most, beside what it writes: [`SWEPT_PER_ACT`] for
+/// each of that. They take some 20 ms.
 const SWEPT_WITH_OTHERS: u32 = 2 * SWEPT_AT_ONCE;
 
 /// How long another process's write is waited for.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
 mod once;
+mod once_answers;
 mod once_redis;
 
 use std::path::Path;
