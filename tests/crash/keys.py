@@ -79,7 +79,8 @@ def rounds(binary: str, data: Path, count: int, rng: random.Random, lose: bool) 
             kept.update(one)
         demand(now, "nothing was answered")
         if lose and n == count:
-            (data / "state.db-answers").unlink()
+            for file in ("state.db-answers", "state.db-answers-2"):
+                (data / file).unlink()
         server = Server(binary, data)
         try:
             client = Client(server.started())

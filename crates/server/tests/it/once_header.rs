@@ -14,6 +14,14 @@ use crate::access::Keyed;
 use crate::server::{TestServer, now};
 use crate::support::running;
 
+/// Where answers are kept.
+const STATE_FILES: [&str; 4] = [
+    "state.db",
+    "state.db-wal",
+    "state.db-answers",
+    "state.db-answers-2",
+];
+
 #[test]
 fn a_post_that_is_sent_again_is_answered_again() {
     let server = TestServer::new();
@@ -91,7 +99,7 @@ fn what_is_kept_of_a_request_does_not_tell_which_of_few_it_was() {
         "idempotency_key_reused"
     );
     let folder = &server.app.ledger.options().data_dir;
-    let kept: Vec<u8> = ["state.db", "state.db-wal", "state.db-answers"]
+    let kept: Vec<u8> = STATE_FILES
         .iter()
         .flat_map(|name| std::fs::read(folder.join(name)).unwrap_or_default())
         .collect();
@@ -267,7 +275,7 @@ fn a_secret_that_is_shown_once_is_not_in_a_replayed_answer() {
     assert!(!again.text().contains(&secret) && again.json().get("key").is_none());
     // Nor is it on disk.
     let folder = &keyed.server.app.ledger.options().data_dir;
-    for file in ["state.db", "state.db-wal", "state.db-answers"] {
+    for file in STATE_FILES {
         let bytes = std::fs::read(folder.join(file)).unwrap_or_default();
         assert!(
             !bytes.windows(secret.len()).any(|part| part == secret.as_bytes()),

@@ -13,78 +13,46 @@ mod act;
 mod answering;
 mod answers;
 mod claims;
+mod filing;
+mod table;
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evidence::Timestamp;
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
-use self::act::{Act, hold, sweep};
-use self::answering::answers_path;
-use self::answers::{Answers, Written};
+use self::act::{Act, sweep};
+use self::answers::{Answers, Place, Written};
 use self::claims::Claims;
-use crate::once::{
-    OnceAct, OnceAsk, OnceError, OnceSaid, OnceSpace, OnceStore, SWEPT_AT_ONCE, SWEPT_PER_ACT,
-};
-
-/// Acts that write before the log is carried over: near 16 MiB of pages. Who asks meanwhile waits for it.
-const CARRY_ACTS: usize = 1_000;
-
-/// Bytes of payloads, written or taken away, after which it is carried over too.
-const CARRY_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Entries whose time is over that one transaction takes away, at most, beside what it writes: [`SWEPT_PER_ACT`] for
-/// each of that. They take some 20 ms.
-const SWEPT_WITH_OTHERS: u32 = 2 * SWEPT_AT_ONCE;
-
-/// How long another process's write is waited for.
-const BUSY_MAX: Duration = Duration::from_secs(5);
+use self::filing::Filing;
+use self::table::{BUSY_MAX, Table};
+use crate::once::{OnceAct, OnceAsk, OnceError, OnceSaid, OnceSpace, OnceStore, SWEPT_AT_ONCE};
 
 /// Longest answer that is written without leaving the caller's thread.
 const QUICK_BYTES_MAX: usize = 64 * 1024;
 
-/// What the log keeps of its length when it begins anew.
-const LOG_BYTES_KEPT: i64 = 24 * 1024 * 1024;
-
-/// Page cache: the entries of a busy minute.
-const CACHE_KIB: i64 = 8 * 1024;
-
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS once (
-  id INTEGER PRIMARY KEY, space INTEGER NOT NULL, tenant TEXT NOT NULL, key TEXT NOT NULL, status TEXT NOT NULL,
-  hash BLOB, label TEXT, lease BLOB NOT NULL, lease_until INTEGER NOT NULL, created_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL, response_hash BLOB, error TEXT, payload_bytes INTEGER NOT NULL, payload BLOB,
-  UNIQUE (space, tenant, key)) STRICT;
-CREATE INDEX IF NOT EXISTS once_expires ON once (expires_at);
-CREATE TABLE IF NOT EXISTS once_held (
-  space INTEGER NOT NULL, tenant TEXT NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
-  PRIMARY KEY (space, tenant)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS once_answers (
-  one INTEGER PRIMARY KEY CHECK (one = 1), file_id BLOB NOT NULL CHECK (length(file_id) = 16)) STRICT;
-";
-
 /// The embedded backend. The files are opened when it is first asked, and again after a failure.
 #[derive(Debug)]
 pub struct SqliteOnce {
-    path: PathBuf,
-    connection: Option<Connection>,
-    /// Something could not be written: the kernel may have dropped what came before it as well, and says so once only.
-    /// What comes behind it in the log is worth nothing until the log was carried over.
-    log_lost: bool,
-    /// Acts that wrote since the log was last carried over, and the bytes of their payloads.
-    written: usize,
-    moved: u64,
+    table: Table,
     /// When something was asked last: what is over then is swept. Clocks are set back, and so is this.
     latest: Timestamp,
     claims: Claims,
+    /// The file that answers go into, the one that was full before it, and the one that follows it: each of the two files
+    /// is in one of these places.
     answers: Option<Answers>,
+    before: Option<Answers>,
+    spare: Option<Answers>,
+    /// At work on the one before.
+    filing: Option<Filing>,
+    /// What that works with, when it rests.
+    beside: Option<Table>,
     /// Whether an earlier process's answers were looked for.
     looked: bool,
     /// Entries and bytes of answers in the table, by tenant, as far as they were needed since they last changed.
@@ -95,122 +63,47 @@ impl SqliteOnce {
     /// Over that `state.db`, which is made when absent.
     pub fn new(path: &Path) -> Self {
         Self {
-            path: path.to_owned(),
-            connection: None,
-            log_lost: false,
-            written: 0,
-            moved: 0,
+            table: Table::new(path),
             latest: Timestamp::MIN,
             claims: Claims::default(),
             answers: None,
+            before: None,
+            spare: None,
+            filing: None,
+            beside: None,
             looked: false,
             held: HashMap::new(),
         }
     }
 
-    fn connection(&mut self) -> rusqlite::Result<&Connection> {
-        if self.connection.is_none() {
-            self.connection = Some(open(&self.path)?);
-        }
-        // Just put there.
-        self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)
-    }
-
-    /// Carries the whole log over and cuts it; `false`: somebody reads it, or it could not be done.
-    fn cut_log(&mut self) -> bool {
-        let busy = self.connection().and_then(|connection| {
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
-        });
-        match &busy {
-            Ok(0) => (self.written, self.moved) = (0, 0),
-            Ok(_) => {}
-            Err(_) => (self.connection, self.log_lost) = (None, true),
-        }
-        busy == Ok(0)
-    }
-
-    /// Takes the log up again after something could not be written or synced: with a write of its own, so that what can
-    /// only be read is not taken for mended.
-    fn take_up_log(&mut self) -> Result<(), OnceError> {
-        let touched = self
-            .connection()
-            .and_then(|connection| hold(connection, 0, "", 0, 0));
-        if touched.is_err() || !self.cut_log() {
-            self.connection = None;
-            let why = "something could not be written, and its log is not carried over yet";
-            return Err(OnceError::Unavailable(why.into()));
-        }
-        self.log_lost = false;
-        Ok(())
-    }
-
-    /// Carries the log over as far as nobody reads it. Not left to SQLite, which tells nobody when that fails.
-    fn carry(&mut self) {
-        (self.written, self.moved) = (0, 0);
-        let carried = self
-            .connection()
-            .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
-        if let Err(error) = carried {
-            tracing::warn!(%error, "the log of state.db could not be carried over");
-            (self.connection, self.log_lost) = (None, true);
-        }
-    }
-
-    /// Writes, durably, and with it takes away what is over. What fails is rolled back: its connection is closed.
-    fn in_transaction<T>(
+    /// See [`Table::write`].
+    fn write<T>(
         &mut self,
         acts: usize,
         work: impl FnOnce(&Connection, &Cell<u64>) -> rusqlite::Result<T>,
     ) -> Result<T, OnceError> {
-        if self.log_lost {
-            self.take_up_log()?;
-        }
-        let count = u32::try_from(acts).unwrap_or(u32::MAX);
-        let count = count.saturating_mul(SWEPT_PER_ACT).min(SWEPT_WITH_OTHERS);
-        let (latest, moved) = (self.latest, Cell::new(0));
-        let done = self.connection().and_then(|connection| {
-            run(connection, "BEGIN IMMEDIATE")?;
-            let done = work(connection, &moved)?;
-            // What is over goes as fast as new ones come.
-            let (_, swept) = sweep(connection, latest, count)?;
-            run(connection, "COMMIT")?;
-            moved.set(moved.get().saturating_add(swept));
-            Ok(done)
-        });
+        let done = self.table.write(acts, self.latest, work);
         // Also of what was only swept, and of what may have been done although it failed.
         self.held.clear();
-        match done {
-            Ok(done) => {
-                self.written = self.written.saturating_add(acts);
-                self.moved = self.moved.saturating_add(moved.get());
-                if self.written >= CARRY_ACTS || self.moved >= CARRY_BYTES {
-                    self.carry();
-                }
-                Ok(done)
-            }
-            Err(error) => {
-                self.log_lost = true;
-                Err(self.unavailable(&error))
-            }
-        }
+        done
     }
 
-    /// How long the connection waits for another process.
-    fn wait_at_most(&self, most: Duration) {
-        if let Some(Err(error)) = self.connection.as_ref().map(|one| one.busy_timeout(most)) {
-            tracing::debug!(%error, "how long state.db is waited for could not be set");
-        }
+    /// Whether an answer can be appended without waiting for others to become rows.
+    fn has_room(&self) -> bool {
+        let is_free = |spare: &Answers| !spare.is_to_be_filed();
+        self.answers.as_ref().is_some_and(|answers| {
+            answers.is_ready() || answers.written != Written::Lost && self.spare.as_ref().is_some_and(is_free)
+        })
     }
 
-    /// Whatever is wrong with the connection goes with it.
-    fn unavailable(&mut self, error: &dyn std::fmt::Display) -> OnceError {
-        self.connection = None;
-        OnceError::Unavailable(error.to_string())
+    fn has_files(&self) -> bool {
+        let exists = |place: Place| place.path(self.table.path()).try_exists().unwrap_or(true);
+        Place::ALL.into_iter().any(exists)
     }
 
     /// Acts on keys and outputs, in one transaction.
     fn acts(&mut self, asks: &[&OnceAsk]) -> Result<Vec<OnceSaid>, OnceError> {
-        let said = self.in_transaction(asks.len(), |connection, moved| {
+        let said = self.write(asks.len(), |connection, moved| {
             asks.iter()
                 .map(|ask| Act::new(connection, ask, moved).said())
                 .collect::<rusqlite::Result<Vec<_>>>()
@@ -222,7 +115,7 @@ impl SqliteOnce {
             _ => false,
         };
         // The log holds pages as they were before: without this, until so much was written again.
-        if asks.iter().any(forgot) && !self.cut_log() {
+        if asks.iter().any(forgot) && !self.table.cut_log() {
             tracing::warn!(
                 "the log of state.db could not be cut after something was forgotten; it is, as it fills"
             );
@@ -231,34 +124,11 @@ impl SqliteOnce {
     }
 }
 
-/// Prepared once: parsing it would take as long as a look for a key.
-fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
-    connection.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_MAX)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    // Answers and outputs that go leave no bytes behind in the file.
-    connection.pragma_update(None, "secure_delete", true)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    // What `LIMIT ?` is bound to changes no plan here: without this each use parses its statement anew.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
-    let (mode, synchronous): (String, i64) = (
-        connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?,
-        connection.pragma_query_value(None, "synchronous", |row| row.get(0))?,
-    );
-    if mode != "wal" || synchronous < 2 {
-        return Err(rusqlite::Error::InvalidParameterName(format!(
-            "state.db is not durable (journal_mode {mode}, synchronous {synchronous})"
-        )));
+impl Drop for SqliteOnce {
+    /// Who opens the files next is to find nobody at work on them.
+    fn drop(&mut self) {
+        self.collect();
     }
-    connection.execute_batch(SCHEMA)?;
-    Ok(connection)
 }
 
 impl OnceStore for SqliteOnce {
@@ -290,23 +160,24 @@ impl OnceStore for SqliteOnce {
     }
 
     fn at_once(&mut self, ask: &OnceAsk) -> Option<Result<OnceSaid, OnceError>> {
+        self.collect_filed();
         let may_wait = matches!(
             ask.act,
             OnceAct::Payload | OnceAct::Forget { .. } | OnceAct::Delete
         );
         let quick = ask.key.space == OnceSpace::Answer
             && !may_wait
-            && self.connection.is_some()
-            && !self.log_lost
-            && self.answers.as_ref().is_some_and(Answers::is_ready)
+            && self.table.is_open()
+            && !self.table.log().is_lost()
+            && self.has_room()
             && ask.act.payload_bytes() <= QUICK_BYTES_MAX;
         if !quick {
             return None;
         }
         self.latest = ask.at;
-        self.wait_at_most(Duration::ZERO);
+        self.table.wait_at_most(Duration::ZERO);
         let said = self.answer(ask, None);
-        self.wait_at_most(BUSY_MAX);
+        self.table.wait_at_most(BUSY_MAX);
         // What fails may be made good by who may wait.
         said.ok().map(Ok)
     }
@@ -320,23 +191,29 @@ impl OnceStore for SqliteOnce {
         let claims = self.claims.sweep(at);
         // Those whose time is over are among them.
         self.file_answers()?;
-        let rows = self.in_transaction(0, |connection, moved| {
+        let rows = self.write(0, |connection, moved| {
             let (rows, bytes) = sweep(connection, at, SWEPT_AT_ONCE)?;
             moved.set(bytes);
             Ok(rows)
         })?;
-        self.written = self.written.saturating_add(rows as usize);
+        self.table.wrote(rows as usize);
         Ok(claims.saturating_add(rows))
     }
 
     fn is_behind(&self) -> bool {
         let written = self.answers.as_ref().map(|answers| answers.written);
-        self.log_lost || written.map_or(!self.looked, |written| written != Written::Synced)
+        self.table.log().is_lost()
+            || self.before.is_some()
+            || written.map_or(!self.looked, |written| written != Written::Synced)
     }
 
     fn sync(&mut self) -> Result<Option<File>, OnceError> {
-        if self.log_lost {
-            self.take_up_log()?;
+        self.collect();
+        if self.table.log().is_lost() {
+            self.table.take_up_log()?;
+        }
+        if self.before.is_some() {
+            return self.file_answers().map(|()| None);
         }
         let written = self.answers.as_ref().map(|answers| answers.written);
         match written {
@@ -346,7 +223,7 @@ impl OnceStore for SqliteOnce {
                 file.map_err(|error| OnceError::Unavailable(error.to_string()))
             }
             // An earlier process may have died before its sync.
-            None if !answers_path(&self.path).try_exists().unwrap_or(true) => {
+            None if !self.has_files() => {
                 self.looked = true;
                 Ok(None)
             }
@@ -368,6 +245,7 @@ mod tests {
 
     use evidence::Timestamp;
 
+    use super::table::{CARRY_ACTS, CARRY_BYTES};
     use super::*;
     use crate::once::{OnceKey, OnceStatus};
 
@@ -473,9 +351,11 @@ mod tests {
             longest = longest.max(log.len());
         }
         assert!(longest < 24 << 20, "{longest} bytes");
-        assert!(once.written <= CARRY_ACTS + answers::FILED_TOGETHER);
-        let waiting = std::fs::metadata(answers_path(&path)).unwrap();
-        assert!(waiting.len() < 1 << 20, "{} bytes", waiting.len());
+        assert!(once.table.waiting().0 <= CARRY_ACTS + answers::FILED_TOGETHER);
+        for place in Place::ALL {
+            let waiting = std::fs::metadata(place.path(&path)).unwrap();
+            assert!(waiting.len() < 1 << 20, "{} bytes", waiting.len());
+        }
         // Nor by few and large ones, as they come and as they go.
         for number in 0..24 {
             let mut asks = [check(OnceSpace::Output), complete(OnceSpace::Output)];
@@ -490,6 +370,6 @@ mod tests {
         while once.sweep(Timestamp::MAX).unwrap() > 0 {}
         let log = std::fs::metadata(folder.path().join("state.db-wal")).unwrap();
         assert!(log.len() < 72 << 20, "{} bytes", log.len());
-        assert!(once.moved < CARRY_BYTES);
+        assert!(once.table.waiting().1 < CARRY_BYTES);
     }
 }

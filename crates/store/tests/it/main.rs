@@ -3,6 +3,7 @@
 
 mod once;
 mod once_answers;
+mod once_filing;
 mod once_redis;
 
 use std::path::Path;

@@ -208,7 +208,7 @@ fn what_is_forgotten_leaves_no_bytes_in_the_files() {
         let text = format!("{name} and secret ").into_bytes();
         let payload: Vec<u8> = text.iter().copied().cycle().take(length).collect();
         let on_disk = || {
-            ["", "-wal", "-answers"].iter().any(|end| {
+            ["", "-wal", "-answers", "-answers-2"].iter().any(|end| {
                 let bytes = std::fs::read(folder.path().join(format!("state.db{end}"))).unwrap_or_default();
                 bytes.windows(text.len()).any(|window| window == text)
             })

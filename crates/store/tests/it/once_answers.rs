@@ -27,7 +27,7 @@ pub(crate) fn answer(key: &str) -> OnceAsk {
     ask
 }
 
-fn given(key: &str) -> OnceAsk {
+pub(crate) fn given(key: &str) -> OnceAsk {
     let mut ask = answer(key);
     ask.act = OnceAct::Complete {
         lease: [1; 16],
@@ -175,7 +175,7 @@ fn what_can_only_be_read_takes_no_claims_once_that_is_known_and_who_was_refused_
 }
 
 /// As whoever has the backend does it.
-fn sync(once: &mut SqliteOnce) -> Result<(), OnceError> {
+pub(crate) fn sync(once: &mut SqliteOnce) -> Result<(), OnceError> {
     match once.sync()? {
         Some(file) => once.synced(file.sync_data()),
         None => Ok(()),
@@ -270,10 +270,14 @@ fn what_waits_for_a_disk_is_not_asked_on_a_callers_thread() {
 #[test]
 fn what_was_answered_is_known_whenever_its_process_dies() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, file) = (
-        folder.path().join("state.db"),
-        folder.path().join("state.db-answers"),
-    );
+    let path = folder.path().join("state.db");
+    let files = ["state.db-answers", "state.db-answers-2"].map(|name| folder.path().join(name));
+    let read = || files.each_ref().map(|file| std::fs::read(file).unwrap());
+    let write = |bytes: &[Vec<u8>; 2]| {
+        for (file, bytes) in files.iter().zip(bytes) {
+            std::fs::write(file, bytes).unwrap();
+        }
+    };
     let rows = || -> i64 {
         let connection = Connection::open(&path).unwrap();
         connection
@@ -294,16 +298,13 @@ fn what_was_answered_is_known_whenever_its_process_dies() {
         assert!(once.apply(&[answer(key), given(key)]).iter().all(Result::is_ok));
     }
     assert!(known(&mut once, "a") && rows() == 0, "they wait in their file");
-    let before = std::fs::read(&file).unwrap();
+    let before = read();
     // Dies before they are rows.
     drop(once);
     let mut once = SqliteOnce::new(&path);
     assert!(once.is_behind());
     assert!(known(&mut once, "a") && known(&mut once, "b") && rows() == 2);
-    assert!(
-        std::fs::read(&file).unwrap().len() < before.len(),
-        "the file begins anew"
-    );
+    assert_eq!(read().map(|file| file.len()), [16; 2], "the files begin anew");
     // Dies when they are rows and the file has not begun anew: what happened to them since stands.
     let forget = OnceAct::Delete;
     assert!(
@@ -314,7 +315,7 @@ fn what_was_answered_is_known_whenever_its_process_dies() {
             .is_ok()
     );
     drop(once);
-    std::fs::write(&file, &before).unwrap();
+    write(&before);
     let mut once = SqliteOnce::new(&path);
     assert!(known(&mut once, "b"));
     assert!(matches!(
@@ -328,8 +329,12 @@ fn what_was_answered_is_known_whenever_its_process_dies() {
             .all(Result::is_ok)
     );
     drop(once);
-    let whole = std::fs::read(&file).unwrap();
-    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    let mut whole = read();
+    assert!(whole.iter().filter(|file| file.len() > 16).count() == 1);
+    for file in whole.iter_mut().filter(|file| file.len() > 16) {
+        file.pop();
+    }
+    write(&whole);
     let mut once = SqliteOnce::new(&path);
     assert!(known(&mut once, "a"));
     assert!(matches!(
@@ -338,8 +343,10 @@ fn what_was_answered_is_known_whenever_its_process_dies() {
     ));
     assert!(once.apply(&[given("c")])[0].is_ok());
     drop(once);
-    // The file is gone: so are its keys, and no others.
-    std::fs::remove_file(&file).unwrap();
+    // The files are gone: so are their keys, and no others.
+    for file in &files {
+        std::fs::remove_file(file).unwrap();
+    }
     let mut once = SqliteOnce::new(&path);
     assert!(known(&mut once, "a"));
     assert!(matches!(
@@ -392,7 +399,7 @@ fn what_may_be_a_row_already_is_made_one_before_anything_else_is_answered() {
     let other = Connection::open(&path).unwrap();
     other
         .execute_batch(
-            "UPDATE once_answers SET file_id = randomblob(16);
+            "UPDATE once_files SET file_id = randomblob(16) WHERE place = 1;
              CREATE TRIGGER full BEFORE INSERT ON once BEGIN SELECT RAISE(ABORT, 'full'); END",
         )
         .unwrap();
@@ -455,10 +462,12 @@ fn answers_of_an_older_version_are_known_and_its_claims_are_nobodys() {
         .execute_batch(
             "UPDATE once SET status = 'p', payload = NULL, payload_bytes = 0 WHERE key = 'begun';
              UPDATE once_held SET bytes = bytes - 6;
-             DROP TABLE once_answers;",
+             DROP TABLE once_files;",
         )
         .unwrap();
-    std::fs::remove_file(folder.path().join("state.db-answers")).unwrap();
+    for file in ["state.db-answers", "state.db-answers-2"] {
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
     let mut once = SqliteOnce::new(&path);
     assert!(matches!(
         once.apply(&[answer("done")]).remove(0),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evidence::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::answers::Answers;
+use super::answers::Kept;
 use crate::once::{
     ENTRIES_PER_TENANT_MAX, FAILED_SECS, Lease, OnceAct, OnceAsk, OnceEntry, OnceKey, OnceSaid, OnceSpace,
     OnceStatus, PAYLOAD_BYTES_PER_TENANT_MAX, Previous, is_other, later,
@@ -361,7 +361,7 @@ fn as_i64(bytes: u64) -> i64 {
 
 /// Makes rows of answers. A row that is there already is one whose time is over, that of an older version's process, or
 /// the same after a commit whose outcome was not known.
-pub(super) fn file(connection: &Connection, answers: &Answers, moved: &Cell<u64>) -> rusqlite::Result<()> {
+pub(super) fn file(connection: &Connection, answers: &Kept, moved: &Cell<u64>) -> rusqlite::Result<()> {
     for (tenant, all) in answers.by_tenant() {
         let (mut entries, mut bytes) = (0, 0);
         for (key, answer) in all {

@@ -1,13 +1,11 @@
 //! What is asked about answers: of claims, of those that wait in their file, of rows.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteOnce;
 use super::act::{self, find, held_of, payload_of};
-use super::answers::{Answer, Answers, FileId, Written};
+use super::answers::{Answer, Written};
+use super::filing::unwritable;
 use crate::once::{
     ENTRIES_PER_TENANT_MAX, OnceAct, OnceAsk, OnceEntry, OnceError, OnceKey, OnceSaid, OnceSpace, OnceStatus,
     PAYLOAD_BYTES_PER_TENANT_MAX, Previous, is_other,
@@ -41,7 +39,7 @@ impl SqliteOnce {
         if matches!(act, OnceAct::Forget { .. } | OnceAct::Delete) {
             // Of a row, so that nothing is left of it elsewhere, also after power loss.
             self.file_answers()?;
-            if let Some(answers) = &mut self.answers {
+            for answers in [&mut self.answers, &mut self.spare].into_iter().flatten() {
                 answers.sync().map_err(|error| unwritable(&error))?;
             }
             let said = self.acts(&[ask])?.pop().unwrap_or(OnceSaid::Unknown);
@@ -69,16 +67,14 @@ impl SqliteOnce {
                 act => Ok(self.claims.said(key, *at, act)),
             };
         }
-        if let Some(answer) = self.answers.as_ref().and_then(|answers| answers.of(key, *at)) {
+        let waiting = [&self.answers, &self.before];
+        if let Some(answer) = waiting.into_iter().flatten().find_map(|all| all.of(key, *at)) {
             return Ok(match act {
                 OnceAct::Payload => OnceSaid::Payload(answer.payload.clone()),
                 act => said_of(Some(answer.entry.clone()), act),
             });
         }
-        let found = self
-            .connection()
-            .and_then(|connection| find(connection, key, *at));
-        let found = found.map_err(|error| self.unavailable(&error))?;
+        let found = self.table.read(|connection| find(connection, key, *at))?;
         // One that is not completed is that of an older version's process.
         let is_left = found.is_some();
         let found = found.filter(|found| found.entry.status == OnceStatus::Completed);
@@ -108,12 +104,8 @@ impl SqliteOnce {
                 })
             }
             (OnceAct::Payload, Some(found)) => {
-                let payload = self
-                    .connection()
-                    .and_then(|connection| payload_of(connection, found.id));
-                payload
-                    .map(OnceSaid::Payload)
-                    .map_err(|error| self.unavailable(&error))
+                let payload = self.table.read(|connection| payload_of(connection, found.id));
+                payload.map(OnceSaid::Payload)
             }
             (OnceAct::Payload, None) => Ok(OnceSaid::Payload(None)),
             (act, found) => Ok(said_of(found.map(|found| found.entry), act)),
@@ -151,71 +143,34 @@ impl SqliteOnce {
             held
         } else {
             let held = self
-                .connection()
-                .and_then(|connection| held_of(connection, OnceSpace::Answer, tenant))
-                .map_err(|error| self.unavailable(&error))?;
+                .table
+                .read(|connection| held_of(connection, OnceSpace::Answer, tenant))?;
             if self.held.len() >= HELD_MAX {
                 self.held.clear();
             }
             self.held.insert(Arc::clone(tenant), held);
             held
         };
-        let waiting = self.answers.as_ref().map_or((0, 0), |all| all.held_of(tenant));
-        Ok((in_table.0 + waiting.0, in_table.1 + waiting.1))
+        // What becomes a row just now may be counted twice.
+        let waiting = [&self.answers, &self.before].into_iter().flatten();
+        Ok(waiting.fold(in_table, |(entries, bytes), all| {
+            let held = all.held_of(tenant);
+            (entries + held.0, bytes + held.1)
+        }))
     }
 
-    /// Has the file of answers open and with room.
+    /// Has a file of answers open and with room.
     pub(super) fn take_up_answers(&mut self) -> Result<(), OnceError> {
-        if self.log_lost {
-            self.take_up_log()?;
+        self.collect_filed();
+        if self.table.log().is_lost() {
+            self.table.take_up_log()?;
         }
         match &self.answers {
             Some(answers) if answers.is_ready() => Ok(()),
-            Some(_) => self.file_answers(),
-            None => {
-                let id = self.connection().and_then(file_id);
-                let id = id.map_err(|error| self.unavailable(&error))?;
-                let opened = Answers::open(&answers_path(&self.path), id);
-                self.answers = Some(opened.map_err(|error| unwritable(&error))?);
-                self.file_answers()
-            }
+            Some(answers) if answers.written != Written::Lost => self.turn_over(),
+            _ => self.file_answers(),
         }
     }
-
-    /// Makes rows of the answers that wait, and begins their file anew.
-    pub(super) fn file_answers(&mut self) -> Result<(), OnceError> {
-        let Some(mut answers) = self.answers.take() else {
-            return Ok(());
-        };
-        if answers.is_empty() && answers.written != Written::Lost {
-            self.answers = Some(answers);
-            return Ok(());
-        }
-        let filed = self.in_transaction(answers.len(), |connection, moved| {
-            act::file(connection, &answers, moved)?;
-            take_file_id(connection)
-        });
-        match filed {
-            Ok(id) => {
-                self.looked = true;
-                // They are rows: what cannot be begun anew is opened anew.
-                let begun = answers.begin_anew(id);
-                begun.map_err(|error| unwritable(&error))?;
-                self.answers = Some(answers);
-                Ok(())
-            }
-            Err(error) => {
-                // They may be rows, and the file nobody's.
-                answers.written = Written::Lost;
-                self.answers = Some(answers);
-                Err(error)
-            }
-        }
-    }
-}
-
-fn unwritable(error: &std::io::Error) -> OnceError {
-    OnceError::Unavailable(format!("state.db-answers: {error}"))
 }
 
 /// What is said of an answer that is there and completed, or of none.
@@ -238,25 +193,4 @@ fn said_of(entry: Option<OnceEntry>, act: &OnceAct) -> OnceSaid {
         (_, Some(_)) => OnceSaid::LeaseLost,
         (_, None) => OnceSaid::Unknown,
     }
-}
-
-/// Where answers wait.
-pub(super) fn answers_path(path: &Path) -> PathBuf {
-    let mut answers = path.as_os_str().to_owned();
-    answers.push("-answers");
-    answers.into()
-}
-
-/// The name of the file whose answers are not rows yet.
-fn file_id(connection: &Connection) -> rusqlite::Result<Option<FileId>> {
-    connection
-        .query_row("SELECT file_id FROM once_answers", [], |row| row.get(0))
-        .optional()
-}
-
-/// Names the next one.
-fn take_file_id(connection: &Connection) -> rusqlite::Result<FileId> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO once_answers VALUES (1, randomblob(16)) RETURNING file_id")?
-        .query_row([], |row| row.get(0))
 }

@@ -1,34 +1,63 @@
 //! Answers on their way to the table: each is appended to a file beside `state.db` and kept in memory, until many
-//! become rows together.
+//! become rows together. There are two such files: while what is in one becomes rows, answers go into the other.
 //!
 //! A row alone costs four pages of SQLite's log (itself, two indexes, its tenant's sums); appended it is one short
 //! write. It is in the kernel when an answer goes out, so that a process that dies loses none, and is synced within a
 //! second.
 //!
-//! `state.db-answers`: 16 random bytes, its name, then entries, each its length (u32, little-endian), the first twelve
-//! bytes of the SHA-256 of name and rest, and the rest. `once_answers` knows the 16 bytes too, and takes others in the commit that makes
-//! rows of the entries: those of a file with other bytes are rows already, or of another database. What power loss left
-//! of the last ones is no entry, and nothing behind it is.
+//! `state.db-answers` and `state.db-answers-2`: 16 random bytes, the file's name, then entries, each its length (u32,
+//! little-endian), the first twelve bytes of the SHA-256 of name and rest, and the rest. `once_files` knows the name too,
+//! and takes another in the commit that makes rows of the entries: those of a file with another name are rows already,
+//! or of another database. What power loss left of the last ones is no entry, and nothing behind it is.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evidence::{Timestamp, sha256};
 
 use crate::once::{OnceEntry, OnceKey, OnceSpace, OnceStatus};
 
-/// Answers that become rows together. More would keep whoever asks meanwhile waiting for longer than some 10 ms.
+/// Answers that become rows together, in some 15 ms: meanwhile as many find room in the other file.
 pub(super) const FILED_TOGETHER: usize = 500;
 
-/// Bytes of answers, from which on they become rows: what is kept in memory of them, but for a batch.
+/// Bytes of answers, from which on they become rows: what is kept in memory of each file's, but for a batch.
 const BYTES_FULL: u64 = 4 * 1024 * 1024;
 
 /// Longest file that is read: several times what is written before it begins anew.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Which of the two files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    First,
+    Second,
+}
+
+impl Place {
+    pub(super) const ALL: [Self; 2] = [Self::First, Self::Second];
+
+    /// Its stored number.
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Self::First => 1,
+            Self::Second => 2,
+        }
+    }
+
+    /// The file, beside that `state.db`.
+    pub(super) fn path(self, state_db: &Path) -> PathBuf {
+        let mut path = state_db.as_os_str().to_owned();
+        path.push(match self {
+            Self::First => "-answers",
+            Self::Second => "-answers-2",
+        });
+        path.into()
+    }
+}
 
 /// What names a file, at its beginning.
 pub(super) type FileId = [u8; 16];
@@ -63,92 +92,14 @@ struct OfTenant {
     bytes: u64,
 }
 
-/// See the module.
-#[derive(Debug)]
-pub(super) struct Answers {
-    file: File,
-    id: FileId,
-    /// Where the next entry goes.
-    end: u64,
-    pub(super) written: Written,
+/// Those of a file, in memory.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
     tenants: HashMap<Arc<str>, OfTenant>,
     count: usize,
 }
 
-impl Answers {
-    /// Opens or makes the file, and reads what an earlier process left, if it has that name.
-    pub(super) fn open(path: &Path, id: Option<FileId>) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
-        // Also when it was there: who made it may have died before this.
-        if let Some(folder) = path.parent() {
-            File::open(folder)?.sync_all()?;
-        }
-        let mut bytes = Vec::new();
-        (&file).take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-        let mut answers = Self {
-            file,
-            id: id.unwrap_or_default(),
-            end: 0,
-            // Until it begins anew.
-            written: Written::Lost,
-            tenants: HashMap::new(),
-            count: 0,
-        };
-        let left = bytes
-            .split_first_chunk()
-            .filter(|(name, _)| Some(**name) == id)
-            .map_or(&[][..], |(_, rest)| answers.read(rest));
-        if !left.is_empty() {
-            let bytes = left.len();
-            tracing::warn!(
-                bytes,
-                "the end of state.db-answers was not written whole and is dropped"
-            );
-        }
-        Ok(answers)
-    }
-
-    /// Takes in entries; gives what is none.
-    fn read<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
-        while let Some((key, answer, rest)) = decode(&self.id, bytes) {
-            self.keep(&key, answer);
-            bytes = rest;
-        }
-        bytes
-    }
-
-    /// The answer of a key, unless its time is over.
-    pub(super) fn of(&self, key: &OnceKey, at: Timestamp) -> Option<&Answer> {
-        let answer = self.tenants.get(&key.tenant)?.by_key.get(&key.key)?;
-        (answer.entry.expires_at > at).then_some(answer)
-    }
-
-    /// Entries and bytes of a tenant.
-    pub(super) fn held_of(&self, tenant: &str) -> (u64, u64) {
-        let of_tenant = self.tenants.get(tenant);
-        of_tenant.map_or((0, 0), |all| (all.by_key.len() as u64, all.bytes))
-    }
-
-    /// Whether they are to become rows before another is taken.
-    pub(super) const fn is_full(&self) -> bool {
-        self.count >= FILED_TOGETHER || self.end >= BYTES_FULL
-    }
-
-    /// Whether another can be appended.
-    pub(super) fn is_ready(&self) -> bool {
-        self.written != Written::Lost && !self.is_full()
-    }
-
-    pub(super) const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
+impl Kept {
     pub(super) const fn len(&self) -> usize {
         self.count
     }
@@ -162,19 +113,6 @@ impl Answers {
             .map(|(tenant, all)| (tenant, all.by_key.iter()))
     }
 
-    /// Appends an answer, and keeps it. One that fails is not kept, and nothing is appended behind it.
-    pub(super) fn append(&mut self, key: &OnceKey, answer: Answer) -> io::Result<()> {
-        let bytes = encode(&self.id, key, &answer);
-        if let Err(error) = self.file.write_all_at(&bytes, self.end) {
-            self.written = Written::Lost;
-            return Err(error);
-        }
-        self.end += bytes.len() as u64;
-        self.written = Written::Behind;
-        self.keep(key, answer);
-        Ok(())
-    }
-
     fn keep(&mut self, key: &OnceKey, answer: Answer) {
         let tenant = self.tenants.entry(Arc::clone(&key.tenant)).or_default();
         tenant.bytes += answer.entry.payload_bytes;
@@ -184,16 +122,124 @@ impl Answers {
             Some(before) => tenant.bytes -= before.entry.payload_bytes,
         }
     }
+}
+
+/// One of the files, and what is in it.
+#[derive(Debug)]
+pub(super) struct Answers {
+    pub(super) place: Place,
+    file: File,
+    id: FileId,
+    /// Where the next entry goes.
+    end: u64,
+    pub(super) written: Written,
+    /// Shared while they become rows.
+    kept: Arc<Kept>,
+}
+
+impl Answers {
+    /// Opens or makes the file beside that `state.db`, and reads what an earlier process left, if it has that name.
+    pub(super) fn open(state_db: &Path, place: Place, id: Option<FileId>) -> io::Result<Self> {
+        let path = &place.path(state_db);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        // Also when it was there: who made it may have died before this.
+        if let Some(folder) = path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        let mut bytes = Vec::new();
+        (&file).take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        let named = bytes.split_first_chunk().filter(|(name, _)| Some(**name) == id);
+        let (mut kept, mut left) = (Kept::default(), named.map_or(&[][..], |(_, rest)| rest));
+        let id = id.unwrap_or_default();
+        while let Some((key, answer, rest)) = decode(&id, left) {
+            kept.keep(&key, answer);
+            left = rest;
+        }
+        if !left.is_empty() {
+            let (file, bytes) = (path.display(), left.len());
+            tracing::warn!(%file, bytes, "the file's end was not written whole and is dropped");
+        }
+        Ok(Self {
+            place,
+            file,
+            id,
+            end: 0,
+            // Until it begins anew.
+            written: Written::Lost,
+            kept: Arc::new(kept),
+        })
+    }
+
+    /// The answer of a key, unless its time is over.
+    pub(super) fn of(&self, key: &OnceKey, at: Timestamp) -> Option<&Answer> {
+        let answer = self.kept.tenants.get(&key.tenant)?.by_key.get(&key.key)?;
+        (answer.entry.expires_at > at).then_some(answer)
+    }
+
+    /// Entries and bytes of a tenant.
+    pub(super) fn held_of(&self, tenant: &str) -> (u64, u64) {
+        let of_tenant = self.kept.tenants.get(tenant);
+        of_tenant.map_or((0, 0), |all| (all.by_key.len() as u64, all.bytes))
+    }
+
+    /// Whether they are to become rows before another is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept.count >= FILED_TOGETHER || self.end >= BYTES_FULL
+    }
+
+    /// Whether another can be appended.
+    pub(super) fn is_ready(&self) -> bool {
+        self.written != Written::Lost && !self.is_full()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.count == 0
+    }
+
+    /// Whether there is something to make rows of, or a file to begin anew.
+    pub(super) fn is_to_be_filed(&self) -> bool {
+        !self.is_empty() || self.written == Written::Lost
+    }
+
+    /// What is in it.
+    pub(super) const fn kept(&self) -> &Arc<Kept> {
+        &self.kept
+    }
+
+    /// Appends an answer, and keeps it. One that fails is not kept, and nothing is appended behind it.
+    pub(super) fn append(&mut self, key: &OnceKey, answer: Answer) -> io::Result<()> {
+        let bytes = encode(&self.id, key, &answer);
+        // Nothing is appended to a file whose answers become rows.
+        let kept = Arc::get_mut(&mut self.kept).ok_or_else(|| io::Error::other("it is being filed"))?;
+        if let Err(error) = self.file.write_all_at(&bytes, self.end) {
+            self.written = Written::Lost;
+            return Err(error);
+        }
+        self.end += bytes.len() as u64;
+        self.written = Written::Behind;
+        kept.keep(key, answer);
+        Ok(())
+    }
 
     /// Begins the file anew under that name: all that were kept are rows.
     pub(super) fn begin_anew(&mut self, id: FileId) -> io::Result<()> {
-        self.tenants.clear();
-        (self.count, self.written) = (0, Written::Lost);
-        self.file.set_len(0)?;
-        self.file.write_all_at(&id, 0)?;
+        self.written = Written::Lost;
+        begin(&self.file, &id)?;
+        self.begun_anew(id);
+        Ok(())
+    }
+
+    /// The same of a file that was begun anew by [`begin`].
+    pub(super) fn begun_anew(&mut self, id: FileId) {
+        self.kept = Arc::default();
         // Synced with the first entry; without one nobody needs it.
         (self.id, self.end, self.written) = (id, id.len() as u64, Written::Synced);
-        Ok(())
     }
 
     /// Has all of it on disk now, its length too.
@@ -213,7 +259,12 @@ impl Answers {
         self.file = File::open("/dev/full").unwrap();
     }
 
-    /// The same open file, to sync it: what could not be written is told to whichever of them syncs first.
+    /// The same open file, to begin it anew.
+    pub(super) fn same_file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// The same, to sync it: what could not be written is told to whichever of them syncs first.
     pub(super) fn begin_sync(&mut self) -> io::Result<File> {
         let file = self.file.try_clone();
         self.written = if file.is_ok() {
@@ -233,6 +284,12 @@ impl Answers {
             (Err(_), _) => self.written = Written::Lost,
         }
     }
+}
+
+/// Cuts a file off and gives it a name.
+pub(super) fn begin(file: &File, id: &FileId) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all_at(id, 0)
 }
 
 /// An entry of the file.
@@ -358,9 +415,13 @@ mod tests {
         }
     }
 
+    fn state_db(answers: &Path) -> PathBuf {
+        answers.with_file_name("state.db")
+    }
+
     /// A file with these, as it is when its process dies.
     fn left(path: &Path, all: &[(&str, fn() -> Answer)]) -> Vec<u8> {
-        let mut answers = Answers::open(path, None).unwrap();
+        let mut answers = Answers::open(&state_db(path), Place::First, None).unwrap();
         answers.begin_anew(ID).unwrap();
         for (name, answer) in all {
             answers.append(&key(name), answer()).unwrap();
@@ -378,9 +439,9 @@ mod tests {
     #[test]
     fn what_was_appended_is_read_again_and_of_another_name_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("answers");
+        let path = folder.path().join("state.db-answers");
         left(&path, &ALL);
-        let again = Answers::open(&path, Some(ID)).unwrap();
+        let again = Answers::open(&state_db(&path), Place::First, Some(ID)).unwrap();
         for (name, answer) in ALL {
             assert_eq!(again.of(&key(name), at(2)), Some(&answer()), "{name}");
             assert_eq!(again.of(&key(name), at(3)), None, "its time is over");
@@ -388,19 +449,26 @@ mod tests {
         assert_eq!(again.held_of("t"), (4, 5_003));
         assert_eq!(again.held_of("other"), (0, 0));
         for other in [None, Some([8; 16])] {
-            assert!(Answers::open(&path, other).unwrap().is_empty());
+            assert!(
+                Answers::open(&state_db(&path), Place::First, other)
+                    .unwrap()
+                    .is_empty()
+            );
         }
     }
 
     #[test]
     fn of_a_file_that_is_cut_anywhere_what_is_whole_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("answers");
+        let path = folder.path().join("state.db-answers");
         let bytes = left(&path, &ALL[..3]);
         let mut read = Vec::new();
         for cut in 0..=bytes.len() {
             std::fs::write(&path, &bytes[..cut]).unwrap();
-            let count = Answers::open(&path, Some(ID)).unwrap().count;
+            let count = Answers::open(&state_db(&path), Place::First, Some(ID))
+                .unwrap()
+                .kept
+                .count;
             assert!(read.last().is_none_or(|&before| before <= count), "cut at {cut}");
             read.push(count);
         }
@@ -411,14 +479,14 @@ mod tests {
     #[test]
     fn a_changed_byte_ends_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("answers");
+        let path = folder.path().join("state.db-answers");
         let bytes = left(&path, &ALL[..3]);
         for place in 0..bytes.len() {
             let mut other = bytes.clone();
             other[place] ^= 0x10;
             std::fs::write(&path, &other).unwrap();
-            let again = Answers::open(&path, Some(ID)).unwrap();
-            assert!(again.count < 3, "byte {place}");
+            let again = Answers::open(&state_db(&path), Place::First, Some(ID)).unwrap();
+            assert!(again.kept.count < 3, "byte {place}");
             for (name, answer) in ALL {
                 let there = again.of(&key(name), at(2));
                 assert!(there.is_none_or(|there| *there == answer()), "byte {place}");
@@ -429,35 +497,45 @@ mod tests {
     #[test]
     fn the_later_of_two_under_one_key_is_kept_and_counted_once() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("answers");
+        let path = folder.path().join("state.db-answers");
         let (first, second): (fn() -> Answer, fn() -> Answer) =
             (|| answer(None, Some(&[1; 10])), || answer(None, Some(&[2; 3])));
         left(&path, &[("k", first), ("k", second)]);
-        let again = Answers::open(&path, Some(ID)).unwrap();
+        let again = Answers::open(&state_db(&path), Place::First, Some(ID)).unwrap();
         assert_eq!(again.of(&key("k"), at(2)), Some(&second()));
-        assert_eq!((again.held_of("t"), again.count), ((1, 3), 1));
+        assert_eq!((again.held_of("t"), again.kept.count), ((1, 3), 1));
     }
 
     #[test]
     fn an_entry_of_another_file_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("answers");
+        let path = folder.path().join("state.db-answers");
         let mut bytes = left(&path, &ALL);
         bytes[..16].copy_from_slice(&[8; 16]);
         std::fs::write(&path, &bytes).unwrap();
-        assert!(Answers::open(&path, Some([8; 16])).unwrap().is_empty());
+        assert!(
+            Answers::open(&state_db(&path), Place::First, Some([8; 16]))
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
     fn what_begins_anew_leaves_nothing_of_what_was() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("answers");
+        let path = folder.path().join("state.db-answers");
         left(&path, &ALL);
-        let mut answers = Answers::open(&path, Some(ID)).unwrap();
+        let mut answers = Answers::open(&state_db(&path), Place::First, Some(ID)).unwrap();
         answers.begin_anew([8; 16]).unwrap();
         assert!(answers.is_empty());
         assert_eq!(std::fs::read(&path).unwrap(), [8; 16]);
         answers.append(&key("k"), answer(None, None)).unwrap();
-        assert_eq!(Answers::open(&path, Some([8; 16])).unwrap().count, 1);
+        assert_eq!(
+            Answers::open(&state_db(&path), Place::First, Some([8; 16]))
+                .unwrap()
+                .kept
+                .count,
+            1
+        );
     }
 }
