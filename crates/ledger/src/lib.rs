@@ -214,6 +214,11 @@ impl Ledger {
         self.inner.stopped()
     }
 
+    /// Has them at hand once the run has its first record: said before that is submitted by who will add to the run.
+    pub fn expect_run(&self, tenant: &Tenant, run_id: &Arc<str>) {
+        self.inner.names.expect(tenant.tenant_no, run_id);
+    }
+
     /// What each record of a run repeats of it, when that is at hand.
     pub fn run_names_at_hand(&self, tenant: &Tenant, run_id: &Arc<str>) -> Option<RunNames> {
         self.inner.names.get(tenant.tenant_no, run_id)
@@ -228,12 +233,14 @@ impl Ledger {
         tenant: &Tenant,
         run_id: &Arc<str>,
     ) -> Result<Option<RunNames>, store::StoreError> {
-        let row = self.store().run_find(tenant.tenant_no, run_id)?;
-        Ok(row.map(|row| {
-            let names = RunNames::of(&row);
-            self.inner.names.keep(tenant.tenant_no, run_id, names.clone());
-            names
-        }))
+        self.expect_run(tenant, run_id);
+        let Some(row) = self.store().run_find(tenant.tenant_no, run_id)? else {
+            self.inner.names.drop(tenant.tenant_no, run_id);
+            return Ok(None);
+        };
+        let names = RunNames::of(&row);
+        self.inner.names.keep(tenant.tenant_no, run_id, names.clone());
+        Ok(Some(names))
     }
 
     /// Submits drafts, received `at`; each is judged by itself, in order.

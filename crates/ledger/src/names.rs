@@ -41,7 +41,8 @@ impl RunNames {
     }
 }
 
-type Runs = HashMap<(u32, Arc<str>), RunNames>;
+/// `None`: somebody will ask, and nobody has said them yet.
+type Runs = HashMap<(u32, Arc<str>), Option<RunNames>>;
 
 /// Names of the runs last asked for, by tenant and run id.
 #[derive(Default)]
@@ -59,15 +60,38 @@ impl Names {
         let key = (tenant_no, Arc::clone(run_id));
         let mut runs = self.lock();
         if let Some(names) = runs.0.get(&key) {
-            return Some(names.clone());
+            return names.clone();
         }
         let names = runs.1.remove(&key)?;
         put(&mut runs, key, names.clone());
-        Some(names)
+        names
     }
 
+    /// From now on what commits say of the run is taken note of. To be said before it is begun, or read.
+    pub(crate) fn expect(&self, tenant_no: u32, run_id: &Arc<str>) {
+        let key = (tenant_no, Arc::clone(run_id));
+        let mut runs = self.lock();
+        if !runs.0.contains_key(&key) {
+            let known = runs.1.remove(&key).flatten();
+            put(&mut runs, key, known);
+        }
+    }
+
+    /// As they were read after they were expected: a commit since then knows better.
     pub(crate) fn keep(&self, tenant_no: u32, run_id: &Arc<str>, names: RunNames) {
-        put(&mut self.lock(), (tenant_no, Arc::clone(run_id)), names);
+        let key = (tenant_no, Arc::clone(run_id));
+        if let Some(expected @ None) = self.lock().0.get_mut(&key) {
+            *expected = Some(names);
+        }
+    }
+
+    /// There is no such run: whoever asks for any name is not to push out those of others.
+    pub(crate) fn drop(&self, tenant_no: u32, run_id: &Arc<str>) {
+        let key = (tenant_no, Arc::clone(run_id));
+        let mut runs = self.lock();
+        if runs.0.get(&key).is_some_and(Option::is_none) {
+            runs.0.remove(&key);
+        }
     }
 
     /// Takes note of runs that have new records. One that is not kept is none of ours.
@@ -80,15 +104,17 @@ impl Names {
         for row in rows {
             let key = (row.key.tenant_no(), Arc::from(row.state.run_id.as_str()));
             for kept in [&mut *new, &mut *old] {
-                if let Some(names) = kept.get_mut(&key).filter(|names| !names.are_of(row)) {
-                    *names = RunNames::of(row);
+                if let Some(names) = kept.get_mut(&key)
+                    && !names.as_ref().is_some_and(|names| names.are_of(row))
+                {
+                    *names = Some(RunNames::of(row));
                 }
             }
         }
     }
 }
 
-fn put((new, old): &mut (Runs, Runs), key: (u32, Arc<str>), names: RunNames) {
+fn put((new, old): &mut (Runs, Runs), key: (u32, Arc<str>), names: Option<RunNames>) {
     if new.len() >= RUNS_KEPT {
         *old = std::mem::take(new);
     }
@@ -108,15 +134,44 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_knows_better_than_who_read_before_it() {
+        let kept = Names::default();
+        let run: Arc<str> = "r".into();
+        let row = |agent: &str| {
+            let mut row = row();
+            row.state.agent_id = Some(agent.into());
+            row
+        };
+        kept.changed(&[row("a")]);
+        kept.keep(1, &run, names("a"));
+        assert_eq!(kept.get(1, &run), None, "nobody had asked for it");
+        kept.expect(1, &run);
+        kept.changed(&[row("b")]);
+        kept.keep(1, &run, names("a"));
+        assert_eq!(kept.get(1, &run), Some(names("b")));
+        kept.drop(1, &run);
+        kept.expect(1, &run);
+        assert_eq!(kept.get(1, &run), Some(names("b")), "known, and kept");
+        let unknown: Arc<str> = "unknown".into();
+        kept.expect(1, &unknown);
+        kept.drop(1, &unknown);
+        assert_eq!(kept.lock().0.len(), 1);
+    }
+
+    #[test]
     fn names_are_kept_by_tenant_and_forgotten_when_long_unasked() {
         let kept = Names::default();
         let run: Arc<str> = "r".into();
+        kept.expect(1, &run);
+        assert_eq!(kept.get(1, &run), None);
         kept.keep(1, &run, names("a"));
         assert_eq!(kept.get(1, &run), Some(names("a")));
         assert_eq!(kept.get(2, &run), None);
         let others = |from: usize| {
             for n in from..from + RUNS_KEPT {
-                kept.keep(1, &format!("other-{n}").into(), names("b"));
+                let other: Arc<str> = format!("other-{n}").into();
+                kept.expect(1, &other);
+                kept.keep(1, &other, names("b"));
             }
         };
         others(0);

@@ -218,6 +218,23 @@ impl App {
         .await
     }
 
+    /// Makes a record of what was sent. That takes some ten microseconds, less than leaving the thread and coming back;
+    /// of a large body it is done beside the async threads.
+    ///
+    /// # Errors
+    /// Those of the work; a panic in it is an internal error.
+    pub(crate) async fn packing<T: Send + 'static>(
+        &self,
+        is_large: bool,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if is_large {
+            self.blocking(|_| work()).await
+        } else {
+            work()
+        }
+    }
+
     /// Runs something that blocks (the store, hashing) beside the async threads.
     ///
     /// # Errors

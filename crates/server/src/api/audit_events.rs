@@ -97,7 +97,7 @@ async fn record(
 ) -> Result<Response, ApiError> {
     let mut salts = caller.tenant.salts();
     let (event, draft) = app
-        .blocking(move |_| {
+        .packing(body.is_large(), move || {
             let event = body.value.event()?;
             let draft = audit::draft(&event, at, &mut salts)?;
             Ok((event, draft))

@@ -99,7 +99,9 @@ async fn activate(
     body: JsonBody<ActivationIn>,
 ) -> Result<Response, ApiError> {
     let mut salts = caller.tenant.salts();
-    let (activation, draft) = app.blocking(move |_| body.value.draft(at, &mut salts)).await?;
+    let is_large = body.is_large();
+    let packing = app.packing(is_large, move || body.value.draft(at, &mut salts));
+    let (activation, draft) = packing.await?;
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
     created(

@@ -101,7 +101,10 @@ async fn record(
     body: JsonBody<SystemRecordIn>,
 ) -> Result<Response, ApiError> {
     let mut salts = caller.tenant.salts();
-    let draft = app.blocking(move |_| body.value.draft(at, &mut salts)).await?;
+    let is_large = body.is_large();
+    let draft = app
+        .packing(is_large, move || body.value.draft(at, &mut salts))
+        .await?;
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
     created(

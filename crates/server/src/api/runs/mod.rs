@@ -77,7 +77,7 @@ async fn start(
 ) -> Result<Response, ApiError> {
     let mut salts = caller.tenant.salts();
     let (draft, names) = app
-        .blocking(move |_| {
+        .packing(body.is_large(), move || {
             let names = body.value.names(at)?;
             let started = body.value.check()?;
             Ok((
@@ -86,6 +86,8 @@ async fn start(
             ))
         })
         .await?;
+    // Its steps come next.
+    app.ledger.expect_run(&caller.tenant, &names.run_id);
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
     let RunNames {

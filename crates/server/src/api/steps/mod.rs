@@ -72,10 +72,8 @@ async fn record(
     };
     let (step_index, trace_id) = (body.value.index(), Arc::clone(&names.trace_id));
     let draft = {
-        let (run_id, large) = (Arc::clone(&run_id), body.is_large());
-        let salts = caller.tenant.salts();
-        let draft = move || {
-            let mut salts = salts;
+        let (run_id, mut salts) = (Arc::clone(&run_id), caller.tenant.salts());
+        app.packing(body.is_large(), move || {
             let of = StepRun {
                 run_id: &run_id,
                 trace_id: &names.trace_id,
@@ -84,13 +82,8 @@ async fn record(
             };
             let (draft, _) = body.value.draft(&of, body.content, at, &mut salts)?;
             Ok(draft)
-        };
-        // Packing a step takes some ten microseconds, less than going to another thread and back.
-        if large {
-            app.blocking(move |_| draft()).await?
-        } else {
-            draft()?
-        }
+        })
+        .await?
     };
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
