@@ -30,7 +30,7 @@ use rusqlite::Connection;
 use self::act::{Act, sweep};
 use self::answers::{Answers, Place, Written};
 use self::claims::Claims;
-use self::filing::Filing;
+use self::filing::{Filing, unwritable};
 use self::table::{BUSY_MAX, Table};
 use crate::once::{OnceAct, OnceAsk, OnceError, OnceSaid, OnceSpace, OnceStore, SWEPT_AT_ONCE};
 
@@ -44,13 +44,15 @@ pub struct SqliteOnce {
     /// When something was asked last: what is over then is swept. Clocks are set back, and so is this.
     latest: Timestamp,
     claims: Claims,
-    /// The file that answers go into, the one that was full before it, and the one that follows it: each of the two files
-    /// is in one of these places.
+    /// The file that answers go into, the one that was full before it, and the one that follows it: the two files, as far
+    /// as they are open.
     answers: Option<Answers>,
     before: Option<Answers>,
     spare: Option<Answers>,
     /// At work on the one before.
     filing: Option<Filing>,
+    /// Whose sync was given away last.
+    syncing: Option<Place>,
     /// What that works with, when it rests.
     beside: Option<Table>,
     /// Whether an earlier process's answers were looked for.
@@ -70,6 +72,7 @@ impl SqliteOnce {
             before: None,
             spare: None,
             filing: None,
+            syncing: None,
             beside: None,
             looked: false,
             held: HashMap::new(),
@@ -88,17 +91,48 @@ impl SqliteOnce {
         done
     }
 
-    /// Whether an answer can be appended without waiting for others to become rows.
-    fn has_room(&self) -> bool {
-        let is_free = |spare: &Answers| !spare.is_to_be_filed();
-        self.answers.as_ref().is_some_and(|answers| {
-            answers.is_ready() || answers.written != Written::Lost && self.spare.as_ref().is_some_and(is_free)
-        })
-    }
-
     fn has_files(&self) -> bool {
         let exists = |place: Place| place.path(self.table.path()).try_exists().unwrap_or(true);
         Place::ALL.into_iter().any(exists)
+    }
+
+    /// See [`OnceStore::sync`].
+    fn begin_sync(&mut self) -> Result<Option<File>, OnceError> {
+        self.collect_filed();
+        if self.table.log().is_lost() {
+            self.take_up_log()?;
+        }
+        match &mut self.before {
+            // Nobody makes rows of them: that failed.
+            Some(_) if self.filing.is_none() => return self.file_answers().map(|()| None),
+            // They are rows soon; until then they are in their file.
+            Some(before) if before.written != Written::Synced => {
+                before.sync().map_err(|error| unwritable(&error))?;
+            }
+            _ => {}
+        }
+        // An earlier process may have died before its sync.
+        let no_files = self.answers.is_none() && !self.has_files();
+        match &mut self.answers {
+            Some(answers) if answers.written == Written::Synced => Ok(None),
+            Some(answers) if answers.written != Written::Lost => {
+                let file = answers.begin_sync().map_err(|error| unwritable(&error))?;
+                self.syncing = Some(answers.place);
+                Ok(Some(file))
+            }
+            None if no_files => {
+                self.looked = true;
+                Ok(None)
+            }
+            _ => self.take_up_answers().map(|()| None),
+        }
+    }
+
+    /// Takes the log up again. What has the files open beside this one is to open them anew.
+    fn take_up_log(&mut self) -> Result<(), OnceError> {
+        self.table.take_up_log()?;
+        self.beside = None;
+        Ok(())
     }
 
     /// Acts on keys and outputs, in one transaction.
@@ -147,7 +181,8 @@ impl OnceStore for SqliteOnce {
         asks.iter()
             .map(|ask| match &mut others {
                 _ if is_answer(ask) => {
-                    let said = self.answer(ask, away.as_ref());
+                    let known = away.clone();
+                    let said = self.answer(ask, |once| known.map_or_else(|| once.take_up_answers(), Err));
                     away = away.take().or_else(|| said.as_ref().err().cloned());
                     said
                 }
@@ -176,7 +211,7 @@ impl OnceStore for SqliteOnce {
         }
         self.latest = ask.at;
         self.table.wait_at_most(Duration::ZERO);
-        let said = self.answer(ask, None);
+        let said = self.answer(ask, |_| Ok(()));
         self.table.wait_at_most(BUSY_MAX);
         // What fails may be made good by who may wait.
         said.ok().map(Ok)
@@ -201,38 +236,34 @@ impl OnceStore for SqliteOnce {
     }
 
     fn is_behind(&self) -> bool {
-        let written = self.answers.as_ref().map(|answers| answers.written);
+        let is_behind = |answers: &Answers| answers.written != Written::Synced;
         self.table.log().is_lost()
-            || self.before.is_some()
-            || written.map_or(!self.looked, |written| written != Written::Synced)
+            || self.before.as_ref().is_some_and(is_behind)
+            || self.answers.as_ref().map_or(!self.looked, is_behind)
     }
 
     fn sync(&mut self) -> Result<Option<File>, OnceError> {
-        self.collect();
-        if self.table.log().is_lost() {
-            self.table.take_up_log()?;
-        }
-        if self.before.is_some() {
-            return self.file_answers().map(|()| None);
-        }
-        let written = self.answers.as_ref().map(|answers| answers.written);
-        match written {
-            Some(Written::Synced) => Ok(None),
-            Some(Written::Behind | Written::Syncing) => {
-                let file = self.answers.as_mut().map(Answers::begin_sync).transpose();
-                file.map_err(|error| OnceError::Unavailable(error.to_string()))
+        let synced = self.begin_sync();
+        if synced.is_err() {
+            // What cannot be made rows now is in its file all the same.
+            for answers in [&self.before, &self.answers].into_iter().flatten() {
+                if let Err(error) = answers.sync_anyway() {
+                    tracing::warn!(%error, "answers that wait could not be synced");
+                }
             }
-            // An earlier process may have died before its sync.
-            None if !self.has_files() => {
-                self.looked = true;
-                Ok(None)
-            }
-            Some(Written::Lost) | None => self.take_up_answers().map(|()| None),
         }
+        synced
     }
 
     fn synced(&mut self, synced: io::Result<()>) -> Result<(), OnceError> {
-        if let Some(answers) = &mut self.answers {
+        // It may have been turned over meanwhile.
+        let all = [&mut self.answers, &mut self.before, &mut self.spare];
+        let of = self.syncing.take();
+        if let Some(answers) = all
+            .into_iter()
+            .flatten()
+            .find(|answers| Some(answers.place) == of)
+        {
             answers.synced(&synced);
         }
         synced.map_err(|error| OnceError::Unavailable(error.to_string()))
@@ -296,7 +327,7 @@ mod tests {
             other.key.key = "other".into();
             assert!(once.at_once(&other).is_none());
             assert!(once.apply(&[other])[0].is_err());
-            // Another is opened.
+            // The other file is not.
             let Ok(OnceSaid::Known { entry, .. }) = once.apply(&[check(OnceSpace::Answer)]).remove(0) else {
                 panic!("it would be done again");
             };
@@ -311,6 +342,39 @@ mod tests {
         let mut once = SqliteOnce::new(&folder.path().join("state.db"));
         let said = once.apply(&[check(OnceSpace::Answer)]).remove(0);
         assert!(matches!(said, Ok(OnceSaid::Known { .. })), "{said:?}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_begun_anew_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut once = SqliteOnce::new(&path);
+        let of = |key: usize, mut ask: OnceAsk| {
+            ask.key.key = key.to_string().into();
+            ask
+        };
+        let answered = |once: &mut SqliteOnce, key: usize| {
+            let asks = [check(OnceSpace::Answer), complete(OnceSpace::Answer)].map(|ask| of(key, ask));
+            let said = once.apply(&asks);
+            assert!(said.iter().all(Result::is_ok), "{key}: {said:?}");
+        };
+        for key in 0..answers::FILED_TOGETHER {
+            answered(&mut once, key);
+        }
+        // The rows are made, and then it cannot be cut off.
+        once.answers.as_mut().unwrap().break_file();
+        let before = 3 * answers::FILED_TOGETHER;
+        for key in answers::FILED_TOGETHER..before {
+            answered(&mut once, key);
+        }
+        once.collect();
+        assert!(once.answers.is_some() && once.spare.is_some(), "both are open");
+        drop(once);
+        let mut once = SqliteOnce::new(&path);
+        for key in 0..before {
+            let said = once.apply(&[of(key, check(OnceSpace::Answer))]).remove(0);
+            assert!(matches!(said, Ok(OnceSaid::Known { .. })), "{key}: {said:?}");
+        }
     }
 
     #[test]

@@ -245,7 +245,10 @@ fn of_state(error: rusqlite::Error) -> StoreError {
 /// Databases that are set aside, at most: whoever has so many has another trouble, and keeps what is there.
 const ASIDE_MAX: u32 = 1_000;
 
-/// Moves a database away with its log and index, to a name that nothing has; says which.
+/// What belongs to a database, itself the last: its log must never lie beside one that is not its own.
+const STATE_FILES: [&str; 5] = ["-wal", "-shm", "-answers", "-answers-2", ""];
+
+/// Moves a database away with its log, index and answers, to a name that nothing has; says which.
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let with = |base: &Path, end: &str| {
         let mut name = OsString::from(base);
@@ -254,14 +257,10 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     };
     for number in 1..=ASIDE_MAX {
         let aside = with(path, &format!(".damaged-{number}"));
-        if ["", "-wal", "-shm", "-answers"]
-            .iter()
-            .any(|end| with(&aside, end).exists())
-        {
+        if STATE_FILES.iter().any(|end| with(&aside, end).exists()) {
             continue;
         }
-        // The log first: it must never lie beside a database that is not its own.
-        for end in ["-wal", "-shm", "-answers", ""] {
+        for end in STATE_FILES {
             match std::fs::rename(with(path, end), with(&aside, end)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 _ => {}

@@ -172,7 +172,9 @@ fn only_a_damaged_state_is_set_aside_whole_and_never_over_another() {
     let file = |name: &str| folder.path().join(name);
     for number in 1..=2 {
         let garbage = format!("no database, for the {number}. time").repeat(100);
-        std::fs::write(&path, &garbage).unwrap();
+        for end in ["", "-answers", "-answers-2"] {
+            std::fs::write(file(&format!("state.db{end}")), &garbage).unwrap();
+        }
         assert!(matches!(
             StateDb::open(&path),
             Err(store::StoreError::Damaged { .. })
@@ -180,8 +182,10 @@ fn only_a_damaged_state_is_set_aside_whole_and_never_over_another() {
         let state = StateDb::open_or_begin_anew(&path).unwrap();
         assert_eq!(state.once_epoch().unwrap(), None, "another is begun");
         drop(state);
-        let aside = format!("state.db.damaged-{number}");
-        assert_eq!(std::fs::read_to_string(file(&aside)).unwrap(), garbage);
+        for end in ["", "-answers", "-answers-2"] {
+            let aside = format!("state.db.damaged-{number}{end}");
+            assert_eq!(std::fs::read_to_string(file(&aside)).unwrap(), garbage, "{aside}");
+        }
     }
     // What cannot be opened for another reason may be whole.
     std::fs::remove_file(&path).unwrap();

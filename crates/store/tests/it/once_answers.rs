@@ -255,16 +255,16 @@ fn what_waits_for_a_disk_is_not_asked_on_a_callers_thread() {
     let other = Connection::open(folder.path().join("state.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert!(matches!(once.at_once(&given("c")), Some(Ok(OnceSaid::Done(_)))));
-    other.execute_batch("COMMIT").unwrap();
-    // Sooner or later they become rows, which waits.
+    // Once both files are full some are to become rows first, which waits.
     let last = (0..10_000).find(|n| {
         let key = n.to_string();
         let asks = [answer(&key), given(&key)];
         !asks.iter().all(|ask| matches!(once.at_once(ask), Some(Ok(_))))
     });
-    let key = last.expect("they never become rows").to_string();
-    assert!(once.apply(&[answer(&key)])[0].is_ok());
-    assert!(once.at_once(&given(&key)).is_some(), "they are");
+    assert_eq!(last, Some(997), "with a, b and c a thousand");
+    other.execute_batch("COMMIT").unwrap();
+    assert!(once.apply(&[answer("997")])[0].is_ok());
+    assert!(once.at_once(&given("997")).is_some(), "they are");
 }
 
 #[test]

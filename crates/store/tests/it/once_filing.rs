@@ -1,6 +1,7 @@
 //! Answers become rows beside who asks: what is found meanwhile, and what is left when that fails or its process dies.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use store::once::{OnceAct, OnceAsk, OnceError, OnceSaid, OnceStore};
@@ -67,6 +68,20 @@ fn left(folder: &Path) -> TempDir {
     copy
 }
 
+fn rows(connection: &Connection) -> usize {
+    let count = connection.query_row("SELECT count(*) FROM once", [], |row| row.get::<_, i64>(0));
+    usize::try_from(count.unwrap()).unwrap()
+}
+
+/// Waits until there are so many.
+fn rows_become(connection: &Connection, count: usize) {
+    let began = Instant::now();
+    while rows(connection) != count {
+        assert!(began.elapsed() < Duration::from_mins(1), "they never become rows");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// As the disk is when it is full.
 fn refuse_rows(other: &Connection) {
     other
@@ -78,10 +93,6 @@ fn refuse_rows(other: &Connection) {
 fn who_asks_goes_on_while_answers_become_rows_and_whenever_its_process_dies_none_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let (mut once, other) = open(folder.path());
-    let rows = |connection: &Connection| -> usize {
-        let count = connection.query_row("SELECT count(*) FROM once", [], |row| row.get::<_, i64>(0));
-        usize::try_from(count.unwrap()).unwrap()
-    };
     // A full file cannot become rows as long as another process writes.
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(answered_at_once(&mut once, 0..FULL + 100), FULL + 100);
@@ -96,10 +107,10 @@ fn who_asks_goes_on_while_answers_become_rows_and_whenever_its_process_dies_none
     let key = (2 * FULL).to_string();
     assert!(once.apply(&[answer(&key), given(&key)]).iter().all(Result::is_ok));
     sync(&mut once).unwrap();
-    sync(&mut once).unwrap();
     assert!(!once.is_behind());
-    assert_eq!(rows(&other), 2 * FULL, "the last one is in its file");
+    rows_become(&other, 2 * FULL);
     drop(once);
+    assert_eq!(rows(&other), 2 * FULL, "the last one is in its file");
     for (folder, known) in [
         (folder.path(), 2 * FULL + 1),
         (died.path(), FULL + 100),
@@ -158,6 +169,95 @@ fn what_could_not_become_rows_beside_who_asks_waits_and_is_found() {
 }
 
 #[test]
+fn what_is_deleted_while_it_becomes_a_row_leaves_neither_row_nor_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut once, other) = open(folder.path());
+    let secret = b"a secret of the first file";
+    let mut first = given("first");
+    if let OnceAct::Complete { payload, .. } = &mut first.act {
+        *payload = Some(secret.to_vec());
+    }
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(
+        once.at_once(&answer("first")),
+        Some(Ok(OnceSaid::New { .. }))
+    ));
+    assert!(matches!(once.at_once(&first), Some(Ok(OnceSaid::Done(_)))));
+    assert_eq!(answered_at_once(&mut once, 0..FULL), FULL);
+    let holds = || {
+        [
+            "state.db",
+            "state.db-wal",
+            "state.db-answers",
+            "state.db-answers-2",
+        ]
+        .map(|file| {
+            let bytes = std::fs::read(folder.path().join(file)).unwrap();
+            bytes.windows(secret.len()).any(|window| window == secret)
+        })
+    };
+    assert_eq!(holds(), [false, false, true, false]);
+    let deleted = std::thread::scope(|scope| {
+        let deleting = scope.spawn(|| {
+            let act = OnceAct::Delete;
+            once.apply(&[OnceAsk {
+                act,
+                ..answer("first")
+            }])
+            .remove(0)
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        other.execute_batch("COMMIT").unwrap();
+        deleting.join().unwrap()
+    });
+    assert!(matches!(deleted, Ok(OnceSaid::Deleted)), "{deleted:?}");
+    assert_eq!(holds(), [false; 4]);
+    all_are_known(&mut once, 0..FULL);
+    drop(once);
+    let path = folder.path().join("state.db");
+    let said = SqliteOnce::new(&path).apply(&[answer("first")]).remove(0);
+    assert!(matches!(said, Ok(OnceSaid::New { .. })), "{said:?}");
+    assert_eq!(held(&path).0, i64::try_from(FULL).unwrap());
+}
+
+#[test]
+fn what_becomes_rows_is_synced_in_its_file_meanwhile_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut once, other) = open(folder.path());
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(answered_at_once(&mut once, 0..FULL), FULL);
+    assert!(matches!(
+        once.at_once(&answer("next")),
+        Some(Ok(OnceSaid::New { .. }))
+    ));
+    assert!(once.is_behind(), "nothing of them is on disk");
+    let began = Instant::now();
+    sync(&mut once).unwrap();
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "nobody waits for the lock"
+    );
+    assert!(!once.is_behind());
+    assert!(once.at_once(&given("next")).is_some());
+    assert!(once.is_behind());
+    // A sync that was begun before the file was turned over says nothing of the other.
+    other.execute_batch("COMMIT").unwrap();
+    rows_become(&other, FULL);
+    let file = once.sync().unwrap().unwrap();
+    for key in FULL..2 * FULL {
+        let key = key.to_string();
+        assert!(once.apply(&[answer(&key), given(&key)]).iter().all(Result::is_ok));
+    }
+    once.synced(file.sync_data()).unwrap();
+    assert!(once.is_behind(), "the last one is not on disk");
+    drop(once);
+    assert_eq!(
+        held(&folder.path().join("state.db")).0,
+        i64::try_from(2 * FULL).unwrap()
+    );
+}
+
+#[test]
 fn of_two_files_the_later_one_says_what_a_key_stands_for() {
     for full in [0, 1] {
         let folder = tempfile::tempdir().unwrap();
@@ -165,9 +265,7 @@ fn of_two_files_the_later_one_says_what_a_key_stands_for() {
         // Which of the two files is the older one, by turns.
         let before = full * (FULL + 1);
         assert_eq!(answered_at_once(&mut once, 0..before), before);
-        while once.is_behind() {
-            sync(&mut once).unwrap();
-        }
+        rows_become(&other, full * FULL);
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert!(matches!(
             once.at_once(&answer("k")),
@@ -176,7 +274,7 @@ fn of_two_files_the_later_one_says_what_a_key_stands_for() {
         assert!(matches!(once.at_once(&given("k")), Some(Ok(OnceSaid::Done(_)))));
         let room = FULL - 1 - full;
         assert_eq!(answered_at_once(&mut once, before..before + room), room);
-        // Two days later its time is over.
+        // Two days later its time is over. Whoever was filed before is waited for.
         let later = |mut ask: OnceAsk| {
             ask.at = ask.at.checked_add_micros(2 * 86_400_000_000).unwrap();
             if let OnceAct::Complete { payload, .. } = &mut ask.act {
@@ -184,12 +282,9 @@ fn of_two_files_the_later_one_says_what_a_key_stands_for() {
             }
             ask
         };
-        let said = once.at_once(&later(answer("k")));
-        assert!(matches!(said, Some(Ok(OnceSaid::New { .. }))), "{said:?}");
-        assert!(matches!(
-            once.at_once(&later(given("k"))),
-            Some(Ok(OnceSaid::Done(_)))
-        ));
+        let said = once.apply(&[later(answer("k")), later(given("k"))]);
+        assert!(matches!(said[0], Ok(OnceSaid::New { .. })), "{said:?}");
+        assert!(matches!(said[1], Ok(OnceSaid::Done(_))), "{said:?}");
         let died = left(folder.path());
         let lengths = ["state.db-answers", "state.db-answers-2"]
             .map(|file| std::fs::metadata(died.path().join(file)).unwrap().len());

@@ -15,18 +15,19 @@ use crate::once::{
 const HELD_MAX: usize = 4_096;
 
 impl SqliteOnce {
-    /// Something asked about an answer. `away`: why the store cannot be asked, if that is known.
-    pub(super) fn answer(&mut self, ask: &OnceAsk, away: Option<&OnceError>) -> Result<OnceSaid, OnceError> {
+    /// Something asked about an answer, once a file has room for it.
+    pub(super) fn answer(
+        &mut self,
+        ask: &OnceAsk,
+        ready: impl FnOnce(&mut Self) -> Result<(), OnceError>,
+    ) -> Result<OnceSaid, OnceError> {
         // It changes nothing on disk: who was refused may try again, whatever becomes of the store.
         if let OnceAct::Fail { lease, error } = &ask.act
             && let Some(said) = self.claims.fail(&ask.key, lease, error)
         {
             return Ok(said);
         }
-        let said = match away {
-            None => self.answered(ask),
-            Some(error) => Err(error.clone()),
-        };
+        let said = ready(self).and_then(|()| self.answered(ask));
         if let (Err(_), OnceAct::Complete { lease, label, .. }) = (&said, &ask.act) {
             self.claims.unwritten(&ask.key, lease, label.as_ref());
         }
@@ -34,7 +35,6 @@ impl SqliteOnce {
     }
 
     fn answered(&mut self, ask: &OnceAsk) -> Result<OnceSaid, OnceError> {
-        self.take_up_answers()?;
         let OnceAsk { key, act, at } = ask;
         if matches!(act, OnceAct::Forget { .. } | OnceAct::Delete) {
             // Of a row, so that nothing is left of it elsewhere, also after power loss.
@@ -159,17 +159,30 @@ impl SqliteOnce {
         }))
     }
 
+    /// Whether an answer can be appended now, or after going on in the other file.
+    pub(super) fn has_room(&mut self) -> bool {
+        match &self.answers {
+            Some(answers) if answers.is_ready() => true,
+            Some(answers) => answers.written != Written::Lost && self.turn_over(),
+            None => false,
+        }
+    }
+
     /// Has a file of answers open and with room.
     pub(super) fn take_up_answers(&mut self) -> Result<(), OnceError> {
         self.collect_filed();
         if self.table.log().is_lost() {
-            self.table.take_up_log()?;
+            self.take_up_log()?;
         }
-        match &self.answers {
-            Some(answers) if answers.is_ready() => Ok(()),
-            Some(answers) if answers.written != Written::Lost => self.turn_over(),
-            _ => self.file_answers(),
+        if self.has_room() {
+            return Ok(());
         }
+        // Those before it, if they are still at it: that may be all there is to do.
+        self.collect();
+        if self.has_room() {
+            return Ok(());
+        }
+        self.file_answers()
     }
 }
 

@@ -128,7 +128,7 @@ impl Kept {
 #[derive(Debug)]
 pub(super) struct Answers {
     pub(super) place: Place,
-    file: File,
+    file: Arc<File>,
     id: FileId,
     /// Where the next entry goes.
     end: u64,
@@ -167,7 +167,7 @@ impl Answers {
         }
         Ok(Self {
             place,
-            file,
+            file: Arc::new(file),
             id,
             end: 0,
             // Until it begins anew.
@@ -256,12 +256,17 @@ impl Answers {
     /// As if the disk refused every write.
     #[cfg(test)]
     pub(super) fn break_file(&mut self) {
-        self.file = File::open("/dev/full").unwrap();
+        self.file = Arc::new(File::open("/dev/full").unwrap());
     }
 
-    /// The same open file, to begin it anew.
-    pub(super) fn same_file(&self) -> io::Result<File> {
-        self.file.try_clone()
+    /// Has what is in it on disk, whatever becomes of it.
+    pub(super) fn sync_anyway(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// The open file, to begin it anew.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// The same, to sync it: what could not be written is told to whichever of them syncs first.

@@ -26,32 +26,29 @@ type Filed = Result<(FileId, io::Result<()>), OnceError>;
 pub(super) type Filing = JoinHandle<(Table, Filed)>;
 
 impl SqliteOnce {
-    /// Goes on in the other file, while the answers of this one become rows. Waits for those before them.
-    pub(super) fn turn_over(&mut self) -> Result<(), OnceError> {
-        self.collect();
+    /// Goes on in the other file, while the answers of this one become rows; `false`: that one is not ready, or there is
+    /// no thread. Does not wait.
+    pub(super) fn turn_over(&mut self) -> bool {
         let (Some(full), Some(spare)) = (&self.answers, &self.spare) else {
-            return self.file_answers();
+            return false;
         };
         if self.table.log().is_lost() || spare.is_to_be_filed() {
-            return self.file_answers();
+            return false;
         }
-        let Ok(file) = full.same_file() else {
-            return self.file_answers();
-        };
-        let (kept, place, latest) = (Arc::clone(full.kept()), full.place, self.latest);
+        let job = (Arc::clone(full.kept()), full.place, full.file(), self.latest);
         let table = self.beside.take().unwrap_or_else(|| self.table.beside());
         let filing = std::thread::Builder::new()
             .name("answers".into())
-            .spawn(move || file_beside(table, &kept, place, &file, latest));
+            .spawn(move || file_beside(table, job));
         match filing {
             Ok(filing) => {
                 self.filing = Some(filing);
                 self.before = std::mem::replace(&mut self.answers, self.spare.take());
-                Ok(())
+                true
             }
             Err(error) => {
                 tracing::debug!(%error, "no thread to file answers");
-                self.file_answers()
+                false
             }
         }
     }
@@ -162,7 +159,8 @@ impl SqliteOnce {
         }
         missing.sort_by_key(|(turn, _)| *turn);
         for (_, opened) in missing {
-            let free = [&mut self.before, &mut self.answers, &mut self.spare];
+            // What is open alone takes answers, and what is opened beside it is empty: its rows were made.
+            let free = [&mut self.before, &mut self.answers];
             if let Some(free) = free.into_iter().find(|answers| answers.is_none()) {
                 *free = Some(opened);
             }
@@ -172,19 +170,16 @@ impl SqliteOnce {
     }
 }
 
-/// Makes rows of what was kept of that file, and begins it anew.
-fn file_beside(
-    mut table: Table,
-    kept: &Kept,
-    place: Place,
-    file: &File,
-    latest: Timestamp,
-) -> (Table, Filed) {
+/// What was kept of a file, the file, and when something was asked last.
+type Job = (Arc<Kept>, Place, Arc<File>, Timestamp);
+
+/// Makes rows of what was kept of a file, and begins it anew.
+fn file_beside(mut table: Table, (kept, place, file, latest): Job) -> (Table, Filed) {
     let id = table.write(kept.len(), latest, |connection, moved| {
-        act::file(connection, kept, moved)?;
+        act::file(connection, &kept, moved)?;
         take_file_id(connection, place)
     });
-    let filed = id.map(|id| (id, begin(file, &id)));
+    let filed = id.map(|id| (id, begin(&file, &id)));
     (table, filed)
 }
 

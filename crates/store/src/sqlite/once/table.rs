@@ -31,7 +31,7 @@ pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
 /// What the log keeps of its length when it begins anew.
 const LOG_BYTES_KEPT: i64 = 24 * 1024 * 1024;
 
-/// Page cache: the entries of a busy minute.
+/// Page cache. What others write empties it, so it holds what is looked up between two batches of answers.
 const CACHE_KIB: i64 = 8 * 1024;
 
 const SCHEMA: &str = "
@@ -49,9 +49,10 @@ CREATE TABLE IF NOT EXISTS once_files (
   turn INTEGER NOT NULL) STRICT;
 ";
 
-/// A version before this had one file, named here.
+/// A version before this had one file, named here. Where the table is there that version was the last at work.
 const ONE_FILE: &str = "
-INSERT OR IGNORE INTO once_files SELECT 1, file_id, 0 FROM once_answers;
+INSERT OR REPLACE INTO once_files
+  SELECT 1, file_id, (SELECT coalesce(max(turn), 0) + 1 FROM once_files) FROM once_answers;
 DROP TABLE once_answers;
 ";
 
@@ -73,7 +74,7 @@ struct Written {
 }
 
 impl Log {
-    /// Whether nothing may be written before [`Table::take_up_log`].
+    /// Whether nothing may be written to the table before [`Table::take_up_log`].
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
