@@ -2,7 +2,8 @@
 //!
 //! A step posted by itself needs its run's trace, correlation and agent before it
 //! can be written. Asking the store for them would cost as much as the rest of
-//! the request, and they hardly ever change: the sequencer says when they do.
+//! the request, and they hardly ever change: the sequencer says when they do,
+//! of those that somebody expects to be asked for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -123,6 +124,10 @@ fn put((new, old): &mut (Runs, Runs), key: (u32, Arc<str>), names: Option<RunNam
 
 #[cfg(test)]
 mod tests {
+    use evidence::record::RunStartedFacts;
+    use evidence::{RunState, Timestamp};
+    use store::{LeafKey, RunKey};
+
     use super::*;
 
     fn names(agent: &str) -> RunNames {
@@ -138,9 +143,24 @@ mod tests {
         let kept = Names::default();
         let run: Arc<str> = "r".into();
         let row = |agent: &str| {
-            let mut row = row();
-            row.state.agent_id = Some(agent.into());
-            row
+            let facts = RunStartedFacts {
+                run_id: "r".into(),
+                trace_id: "trace_r".into(),
+                correlation_id: None,
+                agent_id: Some(agent.into()),
+                parent_run_id: None,
+                source: "API".into(),
+                is_synthetic: false,
+                seed: 42,
+                plan_hash: String::new(),
+                started_at: Timestamp::MIN,
+                otlp: false,
+            };
+            RunRow {
+                key: RunKey::new(1, 0),
+                started_leaf: LeafKey::new(1, 0),
+                state: RunState::start(&facts, Timestamp::MIN),
+            }
         };
         kept.changed(&[row("a")]);
         kept.keep(1, &run, names("a"));

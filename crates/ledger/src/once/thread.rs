@@ -12,7 +12,7 @@ use evidence::Timestamp;
 use store::once::{OnceAsk, OnceError, OnceSaid, OnceStore};
 use tokio::sync::oneshot;
 
-/// Asks done together, at most: 512 take the embedded backend some 15 ms, and as much where answers become rows.
+/// Asks done together, at most: 512 take the embedded backend some 15 ms.
 const BATCH_ASKS_MAX: usize = 512;
 
 /// Payload bytes done together, at most: bounds one transaction, and what Redis is sent at once.
