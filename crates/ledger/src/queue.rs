@@ -165,6 +165,8 @@ struct State {
     tasks: VecDeque<Task>,
     records: usize,
     bytes: usize,
+    /// The sequencer waits: it is woken once, and not by each that comes until it runs.
+    waiting: bool,
     closing: bool,
 }
 
@@ -205,8 +207,7 @@ impl Queue {
         state.records += submission.drafts.len();
         state.bytes += submission.bytes;
         state.submissions.push_back(submission);
-        drop(state);
-        self.filled.notify_one();
+        self.wake(state);
         Ok(())
     }
 
@@ -227,8 +228,7 @@ impl Queue {
         if hurry {
             state.prompt_until = Some(Instant::now() + PROMPT_FOR);
         }
-        drop(state);
-        self.filled.notify_one();
+        self.wake(state);
         Ok(())
     }
 
@@ -238,15 +238,25 @@ impl Queue {
             return false;
         }
         state.tasks.push_back(task);
-        drop(state);
-        self.filled.notify_one();
+        self.wake(state);
         true
     }
 
     /// Nothing more comes in; what waits is still done.
     pub(crate) fn close(&self) {
-        self.lock().closing = true;
-        self.filled.notify_one();
+        let mut state = self.lock();
+        state.closing = true;
+        self.wake(state);
+    }
+
+    /// Says that there is something to do, to a sequencer that waits for that: to tell one that works is a call of the
+    /// kernel for nothing.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        if waiting {
+            self.filled.notify_one();
+        }
     }
 
     /// Nothing waiting will be done: its senders are told by the closed channels.
@@ -276,6 +286,7 @@ impl Queue {
             if state.closing {
                 return Next::Closed;
             }
+            state.waiting = true;
             state = match deadline {
                 None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
@@ -288,6 +299,8 @@ impl Queue {
                         .0
                 }
             };
+            // Woken by the time, or for nothing: whoever comes now finds it at work.
+            state.waiting = false;
         }
     }
 
