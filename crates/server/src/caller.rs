@@ -574,8 +574,7 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let about = too_large::about(&mut parts, &operation).await;
     let request = Request::from_parts(parts, body);
     let response = if request.method() == Method::POST && request.headers().contains_key(IDEMPOTENCY_KEY) {
-        // Aside: what is done with a key is far larger than what is done without, and both have this place.
-        Box::pin(idempotent::once(&app, &caller, operation, request, next)).await
+        idempotent::once(&app, &caller, operation, request, next).await
     } else {
         next.run(request).await
     };

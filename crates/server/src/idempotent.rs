@@ -12,7 +12,6 @@
 //!
 //! Source: SPEC 8.2.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
@@ -152,7 +151,7 @@ async fn done(
     };
     let (app, request) = (app.clone(), Request::from_parts(parts, Body::from(bytes)));
     // The key is claimed in there too: whoever claims it gives it back, though nobody waits for the answer any more.
-    to_its_end(answered(app, asked, check, request, next)).await
+    to_its_end(async move { answered(&app, asked, check, request, next).await }).await
 }
 
 /// A request and its key.
@@ -169,7 +168,7 @@ struct Asked {
 
 /// Claims the key, and does the request or says why not.
 async fn answered(
-    app: App,
+    app: &App,
     asked: Asked,
     check: Check,
     request: Request,
@@ -220,25 +219,24 @@ async fn answered(
             });
         }
         Err(KeyRefusal::Backend(error)) => {
-            passed(&app, &caller, error, operation, &given, &hash, at).await?;
+            passed(app, &caller, error, operation, &given, &hash, at).await?;
             return Ok(next.run(request).await);
         }
         Err(refusal) => return Err(refusal.into()),
     };
-    // A handler that panics has an answer too.
-    let ended = |answered: Result<Response, Box<dyn Any + Send>>| {
+    let done = async {
+        // A handler that panics has an answer too. One that blocks must not keep a lease from being renewed.
+        let answered = if app.once.is_shared() {
+            apart(next.run(request)).await
+        } else {
+            caught(next.run(request)).await
+        };
         drop(hold);
         let response =
             answered.unwrap_or_else(|panic| ApiError::internal(&panic_text(&*panic)).into_response());
-        settled(&app, &key, lease, operation, response)
+        settled(app, &key, lease, operation, response).await
     };
-    if !app.once.is_shared() {
-        // Nobody else has the store, so there is no lease to be renewed.
-        return Ok(ended(caught(next.run(request)).await).await);
-    }
-    // One that blocks must not keep a lease from being renewed.
-    let done = async { ended(apart(next.run(request)).await).await };
-    Ok(Box::pin(app.once.holding(&key, lease, app.clock, done)).await)
+    Ok(app.once.holding(&key, lease, app.clock, done).await)
 }
 
 /// Lets something pass though the store cannot answer, if the operator has said so; puts it on record, or refuses.

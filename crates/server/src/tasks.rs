@@ -1,8 +1,7 @@
 //! Tasks: the only place where they are spawned, so that drain can wait for them.
 
 use std::any::Any;
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -93,30 +92,27 @@ pub(crate) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Sen
 /// it blocks a thread just then: the ledger finishes what it was given, and nobody is left to be answered.
 ///
 /// It becomes a task of its own only when who asked has gone: handing it over and back costs two waits for a processor.
-pub(crate) fn to_its_end<T: Send + 'static>(
+pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> impl Future<Output = Result<T, ApiError>> {
-    // Moved to its place at once: futures of handlers are large.
-    Kept(Some(Box::pin(work)))
+) -> Result<T, ApiError> {
+    let mut kept = Kept(Some(Box::pin(caught(work))));
+    let ended = poll_fn(|context| kept.poll(context)).await;
+    ended.unwrap_or_else(|panic| Err(ApiError::internal(&panic_text(&*panic))))
 }
 
 /// What becomes of work, or of its panic.
 type Ended<T> = Result<T, Box<dyn Any + Send>>;
 
 /// Work that goes on when it is dropped; `None`: it has ended.
-struct Kept<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send>>>);
+struct Kept<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = Ended<Result<T, ApiError>>> + Send>>>);
 
-impl<T: Send + 'static> Future for Kept<T> {
-    type Output = Result<T, ApiError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+impl<T: Send + 'static> Kept<T> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended<Result<T, ApiError>>> {
         // Nobody polls what has ended.
         let Some(work) = &mut self.0 else {
             return Poll::Pending;
         };
-        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
-        let polled =
-            polled.unwrap_or_else(|panic| Poll::Ready(Err(ApiError::internal(&panic_text(&*panic)))));
+        let polled = work.as_mut().poll(context);
         if polled.is_ready() {
             self.0 = None;
         }
