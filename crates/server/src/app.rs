@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use evidence::Timestamp;
 use ledger::once::{LEASE_SECS_DEFAULT, OnOutage, Once, OnceOptions};
 use ledger::own::Clock;
-use ledger::{Ledger, Tenant};
+use ledger::{Ledger, Salts, Tenant};
 use store::sqlite::SqliteOnce;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
@@ -219,19 +219,20 @@ impl App {
     }
 
     /// Makes a record of what was sent. That takes some ten microseconds, less than leaving the thread and coming back;
-    /// of a large body it is done beside the async threads.
+    /// of a large body, and where a tenant's own patterns are looked for, it is done beside the async threads.
     ///
     /// # Errors
     /// Those of the work; a panic in it is an internal error.
     pub(crate) async fn packing<T: Send + 'static>(
         &self,
+        mut salts: Salts,
         is_large: bool,
-        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&mut Salts) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        if is_large {
-            self.blocking(|_| work()).await
+        if is_large || salts.rules().has_own_patterns() {
+            self.blocking(move |_| work(&mut salts)).await
         } else {
-            work()
+            work(&mut salts)
         }
     }
 

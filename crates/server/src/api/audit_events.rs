@@ -95,11 +95,10 @@ async fn record(
     Received(at): Received,
     body: JsonBody<AuditEventIn>,
 ) -> Result<Response, ApiError> {
-    let mut salts = caller.tenant.salts();
     let (event, draft) = app
-        .packing(body.is_large(), move || {
+        .packing(caller.tenant.salts(), body.is_large(), move |salts| {
             let event = body.value.event()?;
-            let draft = audit::draft(&event, at, &mut salts)?;
+            let draft = audit::draft(&event, at, salts)?;
             Ok((event, draft))
         })
         .await?;

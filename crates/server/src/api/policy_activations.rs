@@ -98,10 +98,11 @@ async fn activate(
     Received(at): Received,
     body: JsonBody<ActivationIn>,
 ) -> Result<Response, ApiError> {
-    let mut salts = caller.tenant.salts();
-    let is_large = body.is_large();
-    let packing = app.packing(is_large, move || body.value.draft(at, &mut salts));
-    let (activation, draft) = packing.await?;
+    let (activation, draft) = app
+        .packing(caller.tenant.salts(), body.is_large(), move |salts| {
+            body.value.draft(at, salts)
+        })
+        .await?;
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
     created(

@@ -100,10 +100,10 @@ async fn record(
     Received(at): Received,
     body: JsonBody<SystemRecordIn>,
 ) -> Result<Response, ApiError> {
-    let mut salts = caller.tenant.salts();
-    let is_large = body.is_large();
     let draft = app
-        .packing(is_large, move || body.value.draft(at, &mut salts))
+        .packing(caller.tenant.salts(), body.is_large(), move |salts| {
+            body.value.draft(at, salts)
+        })
         .await?;
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;

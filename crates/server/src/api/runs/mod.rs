@@ -75,13 +75,12 @@ async fn start(
     Received(at): Received,
     body: JsonBody<RunIn>,
 ) -> Result<Response, ApiError> {
-    let mut salts = caller.tenant.salts();
     let (draft, names) = app
-        .packing(body.is_large(), move || {
+        .packing(caller.tenant.salts(), body.is_large(), move |salts| {
             let names = body.value.names(at)?;
             let started = body.value.check()?;
             Ok((
-                body.value.draft(&names, &started, body.content, at, &mut salts)?,
+                body.value.draft(&names, &started, body.content, at, salts)?,
                 names,
             ))
         })

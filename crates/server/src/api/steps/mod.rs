@@ -72,15 +72,15 @@ async fn record(
     };
     let (step_index, trace_id) = (body.value.index(), Arc::clone(&names.trace_id));
     let draft = {
-        let (run_id, mut salts) = (Arc::clone(&run_id), caller.tenant.salts());
-        app.packing(body.is_large(), move || {
+        let run_id = Arc::clone(&run_id);
+        app.packing(caller.tenant.salts(), body.is_large(), move |salts| {
             let of = StepRun {
                 run_id: &run_id,
                 trace_id: &names.trace_id,
                 correlation_id: names.correlation_id.as_ref(),
                 agent_id: names.agent_id.as_deref(),
             };
-            let (draft, _) = body.value.draft(&of, body.content, at, &mut salts)?;
+            let (draft, _) = body.value.draft(&of, body.content, at, salts)?;
             Ok(draft)
         })
         .await?
