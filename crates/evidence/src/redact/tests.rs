@@ -578,6 +578,55 @@ proptest! {
 }
 
 #[test]
+fn nothing_hides_where_stretches_meet() {
+    let secrets = [
+        "ada@example.com",
+        "Bearer abcdefghijklmnopqrst1",
+        "4111111111111111",
+        "4111-1111-1111-1111",
+        "4222222222222",
+        "123-45-6789",
+        "AKIAIOSFODNN7EXAMPLE",
+        "ASIAIOSFODNN7EXAMPLE",
+        "ABIAIOSFODNN7EXAMPLE",
+        "ACCAIOSFODNN7EXAMPLE",
+        "ghp_abcdefghij0123456789",
+        "github_pat_abcdefghij0123456789",
+        "xoxb-1234567890-abcdefghij",
+        "xapp-1234567890-abcdefghij",
+        "-----BEGIN RSA PRIVATE KEY-----",
+        r#"{"password":"hunter2"}"#,
+        "{\"password\"\n : {\"is\":\"hunter2\"}}",
+        "{'password' : 'hunter2'}",
+        "<REDACTED_EMAIL>",
+        "\u{1}4111111111111111",
+        "\n4111111111111111",
+    ];
+    let rules = Redactor::standard();
+    for secret in secrets {
+        for before in 0..100 {
+            for after in [0, 1, 60] {
+                let text = format!("{} {secret} {}", ". ".repeat(before), "- ".repeat(after));
+                // One byte further than the pairs are.
+                for text in [text.clone(), format!("x{text}")] {
+                    let sent = canonical::to_vec(&Value::object([("v", Value::from(text))]));
+                    assert!(rules.suspects(&sent), "{}", String::from_utf8_lossy(&sent));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_ends_a_name_in_json_within_text_may_stand_on_the_next_line() {
+    let kept = text("{\"password\"\n: {\"is\": [\"hunter2\", 5]}}");
+    assert_eq!(
+        kept, r#"{"password":{"is":["<REDACTED>",5]}}"#,
+        "redacted as JSON, not as text"
+    );
+}
+
+#[test]
 fn a_request_id_that_is_made_here_is_taken_for_nothing_else() {
     // Its end is sixteen digits with the sum of a card's.
     let id = "019b2bfe-95bf-7585-8161-443830434726";
