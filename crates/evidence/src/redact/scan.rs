@@ -5,7 +5,8 @@
 //! one each place is looked at. What it lets through is certain, what it stops is looked at again by the exact
 //! rules.
 //!
-//! Text may hold JSON, whose escapes may hide ASCII (`\u0040`): such an escape is suspicious by itself.
+//! Text may hold JSON, whose escapes hide what they stand for (`\u0040`) and where the word after them begins: such an
+//! escape is suspicious by itself.
 
 use super::names::{NAME_BYTES_MAX, Names};
 use super::text;
@@ -25,18 +26,18 @@ pub(super) fn suspects(names: &Names, json: &[u8]) -> bool {
     while let Some(window) = json.get(at..).and_then(<[u8]>::first_chunk::<{ WINDOW }>) {
         let (is_loud, quotes) = look(window);
         if is_loud {
-            let to = at + STRETCH + AHEAD;
-            if suspects_within(names, json, at.max(seen), to) {
-                return true;
+            // Digits are passed over to their end, however long that is: the next stretch does not begin amid them.
+            match looked_through(names, json, at.max(seen), at + STRETCH + AHEAD) {
+                Some(reached) => seen = reached,
+                None => return true,
             }
-            seen = to;
         } else if places(&quotes).any(|quote| at + quote >= seen && ends_name(names, json, at + quote)) {
             // Every member has a name, and most stretches hold nothing else of interest.
             return true;
         }
         at += STRETCH;
     }
-    suspects_within(names, json, at.max(seen), json.len())
+    looked_through(names, json, at.max(seen), json.len()).is_none()
 }
 
 /// The places whose byte is not 0.
@@ -102,22 +103,22 @@ fn look(window: &[u8; WINDOW]) -> (bool, [u8; STRETCH]) {
     (any(&loud) | any(&number), quotes)
 }
 
-/// Looks at each place of a stretch.
-fn suspects_within(names: &Names, json: &[u8], from: usize, to: usize) -> bool {
+/// Looks at each place of a stretch; says how far it came, or `None` where something could be there.
+fn looked_through(names: &Names, json: &[u8], from: usize, to: usize) -> Option<usize> {
     let mut at = from;
     while at < to.min(json.len()) {
         let here = match json[at] {
             b'0'..=b'9' => {
                 let (end, found) = text::digits(json, at);
                 if found {
-                    return true;
+                    return None;
                 }
                 at = end;
                 continue;
             }
             b'@' => text::is_address(json, at),
             b'"' | b'\'' => ends_name(names, json, at),
-            b'\\' => hides_ascii(&json[at + 1..]),
+            b'\\' => text::is_escape(json, at),
             b'-' => json[at..].starts_with(b"-----BEGIN") || text::is_slack(json, at),
             b'_' => text::is_github(json, at),
             b'A' => text::is_aws(json, at),
@@ -126,18 +127,18 @@ fn suspects_within(names: &Names, json: &[u8], from: usize, to: usize) -> bool {
             _ => false,
         };
         if here {
-            return true;
+            return None;
         }
         at += 1;
     }
-    false
+    Some(at)
 }
 
 /// Whether a quote ends a listed name: a colon follows, with or without spaces, escaped or not.
 fn ends_name(names: &Names, json: &[u8], quote: usize) -> bool {
     let after = json[quote + 1..]
         .iter()
-        .find(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b'\\' | b'n' | b'r' | b't'));
+        .find(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b'\\' | b'f' | b'n' | b'r' | b't'));
     if after != Some(&b':') {
         return false;
     }
@@ -158,9 +159,4 @@ fn ends_name(names: &Names, json: &[u8], quote: usize) -> bool {
             .iter()
             .rposition(|&byte| byte == b'.')
             .is_some_and(|dot| names.is_listed(&word[dot + 1..]))
-}
-
-/// `u00` and a digit below 8, which is ASCII: written so by some, and read as the character it is.
-fn hides_ascii(after: &[u8]) -> bool {
-    matches!(after, [b'u', b'0', b'0', b'0'..=b'7', ..])
 }

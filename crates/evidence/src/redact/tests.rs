@@ -436,6 +436,10 @@ fn hostile_texts_take_linear_time() {
         "-----BEGIN ",
         "{\"a\":",
         "<REDACTED",
+        "1",
+        "3fa9",
+        "\\u201c",
+        "\\u00e9a",
     ] {
         let long = unit.repeat(400_000 / unit.len());
         let started = std::time::Instant::now();
@@ -615,6 +619,60 @@ fn nothing_hides_where_stretches_meet() {
             }
         }
     }
+}
+
+#[test]
+fn characters_written_by_their_number_hide_nothing() {
+    // Of JSON within text, as others write it: Python's `json.dumps` writes all that is not ASCII so.
+    for hidden in [
+        r#"{"a":"SSN:\u00a0123-45-6789"}"#,
+        r#"{"a":"card\u00a04111 1111 1111 1111"}"#,
+        r#"{"a":"card\u20134111111111111111"}"#,
+        r#"{"a":"\u201cAKIAIOSFODNN7EXAMPLE\u201d"}"#,
+        r#"{"a":"\u201cghp_abcdefghij0123456789\u201d"}"#,
+        r#"{"a":"\u201cBearer abcdefghijklmnopqrstuvwx1\u201d"}"#,
+        r#"{"a":"ada@m\u00fcller.de"}"#,
+        r#"{"a":"\u2019.4111111111111111"}"#,
+    ] {
+        for text in [hidden.to_owned(), format!("{}{hidden}", ". ".repeat(20))] {
+            let sent = canonical::to_vec(&Value::object([("v", Value::from(text))]));
+            assert!(
+                Redactor::standard().suspects(&sent),
+                "{}",
+                String::from_utf8_lossy(&sent)
+            );
+        }
+        // Amid prose and cut off it is no JSON, and looked through as it stands.
+        for text in [
+            hidden.to_owned(),
+            format!("it said {}", &hidden[..hidden.len() - 1]),
+        ] {
+            let is_cut = !text.ends_with('}');
+            let kept = body(&serde_json::json!({"v": text}).to_string());
+            assert!(
+                kept.contains("<REDACTED_") || is_cut && hidden.contains("ller.de"),
+                "{kept}"
+            );
+        }
+    }
+}
+
+#[test]
+fn digits_before_it_in_its_word_hide_no_token() {
+    for hidden in ["0ghp_abcdefghij0123456789", "token%3Dghp_abcdefghij0123456789"] {
+        assert!(text(hidden).contains("<REDACTED_GITHUB_TOKEN>"), "{hidden}");
+        assert!(body(&format!(r#"{{"v":"{hidden}"}}"#)).contains("<REDACTED_GITHUB_TOKEN>"));
+    }
+}
+
+#[test]
+fn a_domain_that_begins_with_a_hyphen_and_a_form_feed_behind_a_name_hide_nothing() {
+    assert_eq!(
+        body(r#"{"v":"ada@-example.com"}"#),
+        r#"{"redactions":{"count":1,"patterns":["email"]},"v":"<REDACTED_EMAIL>"}"#
+    );
+    let kept = body(r#"{"v":"\"password\"\f: \"hunter2hunter2\""}"#);
+    assert!(!kept.contains("hunter2"), "{kept}");
 }
 
 #[test]

@@ -209,6 +209,11 @@ pub(super) fn replace(rules: &Redactor, text: &str) -> Option<String> {
                     }
                 }
             }
+            // Its digits are none of the text's, nor part of the word after it.
+            b'\\' if is_escape(bytes, at) => {
+                at += ESCAPE_BYTES;
+                continue;
+            }
             b'@' if rules.has(Pattern::Email) => {
                 address_at(text, at, copied).map(|(start, end)| (start, end, Pattern::Email))
             }
@@ -302,13 +307,28 @@ const fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Whether a word may begin here. The letter of an escape (`\n`) is no part of the word after it.
+/// Whether a word may begin here. The letter of an escape (`\n`) is no part of the word after it, nor are an escape's
+/// digits (`\u201c`).
 fn begins_word(bytes: &[u8], at: usize) -> bool {
     match bytes.get(..at) {
         Some([.., b'\\', b'b' | b'f' | b'n' | b'r' | b't']) => true,
-        Some([.., before]) => !is_word(*before),
+        Some([.., last]) => !is_word(*last) || ends_escape(bytes, at),
         _ => true,
     }
+}
+
+/// Bytes of an escape of JSON by number.
+const ESCAPE_BYTES: usize = 6;
+
+/// Whether JSON within text has a character here that is written by its number: `\u` and four digits.
+pub(super) fn is_escape(bytes: &[u8], at: usize) -> bool {
+    matches!(bytes.get(at..at + ESCAPE_BYTES), Some([b'\\', b'u', digits @ ..]) if digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Whether such a character ends before `end`.
+fn ends_escape(bytes: &[u8], end: usize) -> bool {
+    end.checked_sub(ESCAPE_BYTES)
+        .is_some_and(|start| is_escape(bytes, start))
 }
 
 fn run(bytes: &[u8], from: usize, part: impl Fn(u8) -> bool) -> usize {

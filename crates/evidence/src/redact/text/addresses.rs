@@ -19,7 +19,7 @@ pub(in crate::redact) fn is_address(bytes: &[u8], at: usize) -> bool {
     before.is_some_and(|&byte| is_local(byte) || byte >= 0x80)
         && bytes
             .get(at + 1)
-            .is_some_and(|&byte| byte.is_ascii_alphanumeric() || byte >= 0x80)
+            .is_some_and(|&byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte >= 0x80)
         && bytes[at + 1..]
             .iter()
             .take_while(|&&byte| is_domain(byte) || byte >= 0x80)

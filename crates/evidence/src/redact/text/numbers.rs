@@ -1,19 +1,19 @@
 //! Numbers of cards and of social security.
 
-use super::{Pattern, begins_word, is_word, run};
+use super::{Pattern, begins_word, ends_escape, is_word, run};
 
-/// Of digits that begin at `at`: where their word ends, and whether a card or social security number begins here.
+/// Of digits that begin at `at`: where they end, and whether a card or social security number begins here.
 pub(in crate::redact) fn digits(bytes: &[u8], at: usize) -> (usize, bool) {
     let (end, found) = number_at(bytes, at);
     (end, found.is_some())
 }
 
-/// Where the word of digits ends, and the number that begins with it, with its end.
+/// Where the digits end, and the number that begins with them, with its end.
 pub(super) fn number_at(bytes: &[u8], at: usize) -> (usize, Option<(usize, Pattern)>) {
-    let end = run(bytes, at, is_word);
+    let end = run(bytes, at, |byte| byte.is_ascii_digit());
     // The fraction of a number is none.
-    let fraction = matches!(bytes.get(..at), Some([.., b'0'..=b'9', b'.']));
-    if fraction || !begins_word(bytes, at) || !bytes[at..end].iter().all(u8::is_ascii_digit) {
+    let fraction = matches!(bytes.get(..at), Some([.., b'0'..=b'9', b'.'])) && !ends_escape(bytes, at - 1);
+    if fraction || !begins_word(bytes, at) || bytes.get(end).is_some_and(|&byte| is_word(byte)) {
         return (end, None);
     }
     let ssn = || ssn_end(bytes, at, end).map(|end| (end, Pattern::UsSsn));
