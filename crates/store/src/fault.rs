@@ -213,12 +213,12 @@ impl Store for FaultStore {
         }
     }
 
-    fn checkpoint_append(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
+    fn checkpoints_append(&self, checkpoints: &[(u32, CheckpointRow)]) -> Result<(), StoreError> {
         match self.take(&[Fault::CheckpointLost, Fault::CheckpointUnacknowledged]) {
-            None => self.inner.checkpoint_append(ledger_no, checkpoint),
+            None => self.inner.checkpoints_append(checkpoints),
             Some(fault @ Fault::CheckpointUnacknowledged) => self
                 .inner
-                .checkpoint_append(ledger_no, checkpoint)
+                .checkpoints_append(checkpoints)
                 .and(Err(unavailable(fault))),
             Some(fault) => Err(unavailable(fault)),
         }

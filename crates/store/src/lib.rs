@@ -96,11 +96,11 @@ pub trait Store: Send + Sync + 'static {
     /// Appends batches of any ledgers, all or none, durably: when this returns `Ok` they survive power loss.
     fn batch_append(&self, batches: &[Batch]) -> Result<(), AppendError>;
 
-    /// Keeps a signed checkpoint, durably. The same again is a success.
+    /// Keeps signed checkpoints of any ledgers, by number, all or none, durably. The same again is a success.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when another note over that size is kept.
-    fn checkpoint_append(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError>;
+    /// [`StoreError::Refused`] when another note over the size of one is kept.
+    fn checkpoints_append(&self, checkpoints: &[(u32, CheckpointRow)]) -> Result<(), StoreError>;
 
     /// The newest checkpoint.
     fn checkpoint_newest(&self, ledger_no: u32) -> Result<Option<CheckpointRow>, StoreError>;

@@ -63,6 +63,7 @@ impl Sequencer {
                 .stop(format!("the high-water file cannot be written: {error}"));
             return;
         }
+        let mut signed = Vec::with_capacity(signing.len());
         for writer in signing {
             let row = &writer.ledger.row;
             let checkpoint = match Checkpoint::new(&row.origin, writer.head.size, writer.head.root) {
@@ -75,15 +76,15 @@ impl Sequencer {
             let note = checkpoint.sign(&writer.signer);
             // Ed25519 is deterministic: signing the same head again gives the same note, so a crash here
             // re-publishes and never replaces.
-            let stored = CheckpointRow {
-                size: writer.head.size,
-                note,
-            };
-            if let Err(error) = self.inner.store.checkpoint_append(row.ledger_no, &stored) {
-                tracing::error!(%error, "cannot keep a checkpoint: nothing is written any more until a restart");
-                self.inner.stop(format!("a checkpoint cannot be kept: {error}"));
-                return;
-            }
+            let size = writer.head.size;
+            signed.push((row.ledger_no, CheckpointRow { size, note }));
+        }
+        if let Err(error) = self.inner.store.checkpoints_append(&signed) {
+            tracing::error!(%error, "cannot keep checkpoints: nothing is written any more until a restart");
+            self.inner.stop(format!("checkpoints cannot be kept: {error}"));
+            return;
+        }
+        for _ in signed {
             self.inner.counters.signed();
         }
     }

@@ -210,10 +210,11 @@ claims! {
     checkpoints_are_kept_once_and_read_by_size(store) {
         let row = |size: u64, note: &str| CheckpointRow { size: TreeSize::new(size), note: note.into() };
         for (ledger_no, size) in [(1, 5), (1, 2), (2, 9), (1, 8)] {
-            store.checkpoint_append(ledger_no, &row(size, "note")).unwrap();
-            store.checkpoint_append(ledger_no, &row(size, "note")).unwrap();
+            store.checkpoints_append(&[(ledger_no, row(size, "note"))]).unwrap();
+            store.checkpoints_append(&[(ledger_no, row(size, "note"))]).unwrap();
         }
-        assert!(matches!(store.checkpoint_append(1, &row(5, "other")), Err(StoreError::Refused(_))));
+        let forked = [(2, row(10, "note")), (1, row(5, "other")), (1, row(9, "note"))];
+        assert!(matches!(store.checkpoints_append(&forked), Err(StoreError::Refused(_))), "all or none");
         assert!(!store.is_stopped());
         let sizes = |from, limit| -> Vec<u64> {
             let rows = store.checkpoints_read(1, TreeSize::new(from), limit).unwrap();
@@ -222,5 +223,9 @@ claims! {
         assert_eq!((sizes(0, 10), sizes(3, 10), sizes(5, 1), sizes(9, 10)), (vec![2, 5, 8], vec![5, 8], vec![5], vec![]));
         assert_eq!(store.checkpoint_newest(1).unwrap(), Some(row(8, "note")));
         assert_eq!(store.checkpoint_newest(2).unwrap(), Some(row(9, "note")));
+        store.checkpoints_append(&[(1, row(11, "note")), (2, row(9, "note")), (2, row(12, "note"))]).unwrap();
+        assert_eq!(store.checkpoint_newest(1).unwrap(), Some(row(11, "note")));
+        assert_eq!(store.checkpoint_newest(2).unwrap(), Some(row(12, "note")));
+        store.checkpoints_append(&[]).unwrap();
     }
 }

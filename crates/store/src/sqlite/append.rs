@@ -54,43 +54,41 @@ impl SqliteStore {
         AppendError::Refused(error.to_string())
     }
 
-    pub(super) fn checkpoint_insert(
-        &self,
-        ledger_no: u32,
-        checkpoint: &CheckpointRow,
-    ) -> Result<(), StoreError> {
+    pub(super) fn checkpoints_insert(&self, checkpoints: &[(u32, CheckpointRow)]) -> Result<(), StoreError> {
         self.small_write(|connection| {
-            connection
-                .prepare_cached(
+            // One sync, however many ledgers were written to.
+            let transaction = connection.unchecked_transaction()?;
+            {
+                let mut insert = transaction.prepare_cached(
                     // Another note over the same size breaks the key, and is refused: it would be a fork.
                     "INSERT INTO checkpoints SELECT ?1, ?2, ?3 WHERE NOT EXISTS
                      (SELECT 1 FROM checkpoints WHERE (ledger_no, tree_size, note) = (?1, ?2, ?3))",
-                )?
-                .execute((ledger_no, as_i64(checkpoint.size.as_u64()), &checkpoint.note))
+                )?;
+                for (ledger_no, row) in checkpoints {
+                    insert.execute((ledger_no, as_i64(row.size.as_u64()), &row.note))?;
+                }
+            }
+            transaction.commit()
         })
     }
 
     pub(super) fn ledger_insert(&self, row: &LedgerRow) -> Result<(), StoreError> {
         self.small_write(|connection| {
-            connection.execute(
-                "INSERT INTO ledgers SELECT ?1, ?2, ?3, ?4, ?5, ?6
+            let sql = "INSERT INTO ledgers SELECT ?1, ?2, ?3, ?4, ?5, ?6
                  WHERE NOT EXISTS (SELECT 1 FROM ledgers WHERE (ledger_no, tenant_no, tenant_id, epoch, origin, vkey)
-                                   = (?1, ?2, ?3, ?4, ?5, ?6))",
-                (row.ledger_no, row.tenant_no, &row.tenant_id, row.epoch, &row.origin, &row.vkey),
-            )
+                                   = (?1, ?2, ?3, ?4, ?5, ?6))";
+            let row = (row.ledger_no, row.tenant_no, &row.tenant_id, row.epoch, &row.origin, &row.vkey);
+            connection.execute(sql, row).map(drop)
         })
     }
 
-    fn small_write(
-        &self,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
-    ) -> Result<(), StoreError> {
+    fn small_write(&self, write: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), StoreError> {
         if self.is_stopped() {
             return Err(StoreError::Refused("writing has stopped".into()));
         }
         let connection = self.writer();
         match write(&connection) {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
                 Err(StoreError::Refused(error.to_string()))
             }

@@ -92,8 +92,8 @@ impl Store for SqliteStore {
         self.append(batches)
     }
 
-    fn checkpoint_append(&self, ledger_no: u32, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
-        self.checkpoint_insert(ledger_no, checkpoint)
+    fn checkpoints_append(&self, checkpoints: &[(u32, CheckpointRow)]) -> Result<(), StoreError> {
+        self.checkpoints_insert(checkpoints)
     }
 
     fn checkpoint_newest(&self, ledger_no: u32) -> Result<Option<CheckpointRow>, StoreError> {

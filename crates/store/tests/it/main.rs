@@ -83,13 +83,13 @@ fn filled() -> (tempfile::TempDir, SqliteStore) {
     });
     store.batch_append(&[batch]).unwrap();
     store
-        .checkpoint_append(
+        .checkpoints_append(&[(
             1,
-            &CheckpointRow {
+            CheckpointRow {
                 size: TreeSize::new(1),
                 note: "note".into(),
             },
-        )
+        )])
         .unwrap();
     (folder, store)
 }
@@ -145,10 +145,10 @@ fn faults_happen_once_and_leave_what_they_say() {
         note: "note".into(),
     };
     store.arm(Fault::CheckpointLost);
-    assert!(store.checkpoint_append(1, &checkpoint).is_err());
+    assert!(store.checkpoints_append(&[(1, checkpoint.clone())]).is_err());
     assert_eq!(store.checkpoint_newest(1).unwrap(), None);
     store.arm(Fault::CheckpointUnacknowledged);
-    assert!(store.checkpoint_append(1, &checkpoint).is_err());
+    assert!(store.checkpoints_append(&[(1, checkpoint.clone())]).is_err());
     assert_eq!(store.checkpoint_newest(1).unwrap(), Some(checkpoint));
     store.arm(Fault::Read);
     assert!(store.ledgers_list().is_err() && store.ledgers_list().is_ok());
@@ -368,7 +368,7 @@ fn reading_beside_a_writer_sees_its_commits_and_writes_nothing() {
         note: "note".into(),
     };
     assert!(reader.batch_append(&[first_batch()]).is_err());
-    assert!(reader.checkpoint_append(1, &checkpoint).is_err());
+    assert!(reader.checkpoints_append(&[(1, checkpoint)]).is_err());
     assert!(
         reader
             .ledger_create(&LedgerRow {
