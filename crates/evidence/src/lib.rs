@@ -7,6 +7,7 @@
 //!
 //! Start at [`Header`] and [`record`].
 
+mod by_name;
 pub mod canonical;
 mod commitment;
 mod cost;
@@ -22,6 +23,7 @@ pub mod redact;
 mod run;
 pub mod time;
 
+pub use by_name::ByName;
 pub use commitment::{Salt, commitment, content_mac, hex, hex_string, sha256, unhex};
 pub use cost::NanoCents;
 pub use finding::{Finding, FindingCode, Severity};

@@ -147,7 +147,7 @@ fn read<T: DeserializeOwned>(
         text = redacted;
     }
     let mut reader = serde_json::Deserializer::from_slice(&text);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let value = serde_path_to_error::deserialize(evidence::ByName(&mut reader)).map_err(|error| {
         let path = error.path().to_string();
         // The line and column would be those of the canonical form, which nobody has seen.
         let cause = error.into_inner().to_string();

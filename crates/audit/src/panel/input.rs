@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use evidence::ByName;
 use evidence::canonical::{self, Limits, Value, to_vec};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -68,7 +69,9 @@ impl<'de> Deserialize<'de> for Ordered {
 pub(super) fn parse(json: &[u8]) -> Result<Panel, InputError> {
     // Strict first: a key twice, or a number with two readings, is refused before anything is read.
     canonical::parse(json, Limits::default()).map_err(|error| InputError::new(error.to_string()))?;
-    let text: PanelText = serde_json::from_slice(json).map_err(|error| InputError::new(error.to_string()))?;
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let text =
+        PanelText::deserialize(ByName(&mut reader)).map_err(|error| InputError::new(error.to_string()))?;
     if text.slots.len() > SLOTS_MAX {
         return Err(InputError::new(format!("more than {SLOTS_MAX} slots")));
     }

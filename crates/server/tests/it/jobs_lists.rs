@@ -129,6 +129,17 @@ fn a_panel_is_checked_and_what_cannot_be_evaluated_is_no_pass() {
     }
     assert_eq!(check(&json!([])).problem(422), "invalid");
     assert_eq!(check(&json!({ "slots": 7 })).problem(422), "invalid");
+    assert_eq!(
+        check(&json!({ "panel_id": "p", "slots": [["s1", { "a": 1 }]] })).problem(422),
+        "invalid"
+    );
+    // Nothing of it is kept, so nothing is redacted: redacted they would be the same.
+    let owners = json!([
+        { "slot_id": "s1", "signals": { "owner": "bob@example.com" } },
+        { "slot_id": "s2", "signals": { "owner": "eve@example.com" } },
+    ]);
+    let twice = check(&json!({ "panel_id": "p", "slots": owners })).ok();
+    assert_eq!(twice["violations"][0]["rule_id"], "CONS-DUP");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::Frame;
+use serde_json::json;
 
 use crate::server::{Answer, TestServer, export, span};
 
@@ -45,6 +46,41 @@ fn a_body_above_the_limit_is_refused_whether_its_length_is_said_or_not() {
     assert_eq!(traces(&server, &[], vec![b' '; 16 * MIB + 1]).status, 413);
     // What fits is read: it is refused for what it says.
     assert_eq!(traces(&server, &[], vec![b' '; 16 * MIB]).status, 400);
+}
+
+#[test]
+fn an_array_is_no_object_whatever_is_in_it() {
+    let server = TestServer::new();
+    let (event, state) = ("LimitCreated", json!({ "v": 1 }));
+    for (path, body) in [
+        ("runs", json!([])),
+        (
+            "runs",
+            json!([
+                "r1", "a", null, null, null, null, null, null, null, null, null, null, null, null, null,
+                null, null
+            ]),
+        ),
+        (
+            "audit-events",
+            json!([event, "LIMIT", "l1", "SYSTEM", null, null, null, state, null]),
+        ),
+        ("holds", json!(["tenant", null, null, "why"])),
+        ("signals", json!(["t", "search", "allow", null])),
+        ("jobs", json!(["h", "j1", null, null, null, null])),
+        ("idempotency/k/check", json!([{ "a": 1 }, "t", 60])),
+        ("fingerprint", json!(["hello"])),
+        (
+            "traces",
+            json!({ "run_id": "r2", "status": "completed", "steps": [[0, "search", "success"]] }),
+        ),
+    ] {
+        let answer = server.post(&format!("/api/v1/{path}"), &body);
+        assert_eq!(answer.problem(422), "invalid", "{path} {body}");
+        assert!(answer.text().contains("expected an object"), "{}", answer.text());
+    }
+    let held = server.get("/api/v1/holds").ok();
+    assert_eq!(held["items"], json!([]));
 }
 
 #[test]
