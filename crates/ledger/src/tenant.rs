@@ -1,6 +1,7 @@
 //! Tenants and their ledgers as a running service knows them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use evidence::Timestamp;
@@ -119,6 +120,8 @@ pub struct LedgerInfo {
     pub row: LedgerRow,
     /// Why it is refused; `None`: it is in order.
     refused: RwLock<Option<Refusal>>,
+    /// Whether it is: looked at with every answer, for which the lock is too dear.
+    is_refused: AtomicBool,
 }
 
 /// Why a ledger is refused for writing.
@@ -143,12 +146,16 @@ impl LedgerInfo {
     pub(crate) fn new(row: LedgerRow, refused: Option<Refusal>) -> Self {
         Self {
             row,
+            is_refused: AtomicBool::new(refused.is_some()),
             refused: RwLock::new(refused),
         }
     }
 
     /// Why the ledger is refused, if it is.
     pub fn refusal(&self) -> Option<Refusal> {
+        if !self.is_refused.load(Ordering::Acquire) {
+            return None;
+        }
         self.refused
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -156,11 +163,18 @@ impl LedgerInfo {
     }
 
     pub(crate) fn accept(&self) {
-        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set_refused(None);
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
-        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+        self.set_refused(Some(refusal));
+    }
+
+    /// Both under the lock, so that they never disagree for longer than that is held.
+    fn set_refused(&self, refusal: Option<Refusal>) {
+        let mut refused = self.refused.write().unwrap_or_else(PoisonError::into_inner);
+        self.is_refused.store(refusal.is_some(), Ordering::Release);
+        *refused = refusal;
     }
 }
 
@@ -209,6 +223,12 @@ impl Shared {
     pub fn ledger(&self) -> Arc<LedgerInfo> {
         let ledgers = self.ledgers.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(ledgers.last().expect("a tenant has a ledger"))
+    }
+
+    /// Why the ledger that is written to is refused, if it is. Cheap where it is not: asked with every answer.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let ledgers = self.ledgers.read().unwrap_or_else(PoisonError::into_inner);
+        ledgers.last().and_then(|ledger| ledger.refusal())
     }
 
     /// Its rules of redaction.

@@ -22,6 +22,7 @@ use crate::access::Level;
 use crate::access::operation::{self, Action, Operation, Trail};
 use crate::access::policy::{Asker, Decided};
 use crate::access::recorder::{Detail, Listed, Who};
+use crate::api::ledger::tell_refusal;
 use crate::idempotent::{self, IDEMPOTENCY_KEY};
 use crate::oidc::{NoSignIn, Oidc, SignedIn, TokenRefused};
 use crate::{ApiError, App, Received, RequestId, too_large};
@@ -573,11 +574,14 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
     parts.extensions.insert(caller.clone());
     let about = too_large::about(&mut parts, &operation).await;
     let request = Request::from_parts(parts, body);
-    let response = if request.method() == Method::POST && request.headers().contains_key(IDEMPOTENCY_KEY) {
+    let mut response = if request.method() == Method::POST && request.headers().contains_key(IDEMPOTENCY_KEY)
+    {
         idempotent::once(&app, &caller, operation, request, next).await
     } else {
         next.run(request).await
     };
+    // After the handler: whatever it read, it read before this.
+    tell_refusal(&caller.tenant, &mut response);
     if let Some(about) = about {
         too_large::note(&app, &caller, about, response.status()).await;
     }

@@ -1,8 +1,9 @@
 //! The ledger itself: head, leaves, proofs. Reading it is not recorded.
 
 use axum::Json;
-use axum::http::StatusCode;
-use ledger::{LedgerInfo, Refusal, StoredTree};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use ledger::{LedgerInfo, Refusal, StoredTree, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tlog::{Hash, LeafIndex, TreeSize};
@@ -13,6 +14,9 @@ use utoipa_axum::routes;
 use crate::api::logs::NoParams;
 use crate::error::Problem;
 use crate::{ApiError, App, Caller, Path, Query, Verification};
+
+/// Says `rollback_detected` or `damaged` beside what is answered nevertheless.
+pub(crate) const LEDGER_STATUS: HeaderName = HeaderName::from_static("deponent-ledger-status");
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -57,10 +61,25 @@ pub(crate) fn status_of(
 ) -> (&'static str, Option<String>) {
     let found = verification.and_then(|verification| verification.damaged.clone());
     match (ledger.refusal(), found) {
-        (Some(refusal @ Refusal::RolledBack(_)), _) => ("rollback_detected", Some(refusal.to_string())),
-        (Some(refusal @ Refusal::Damaged(_)), _) => ("damaged", Some(refusal.to_string())),
+        (Some(refusal), _) => (word_of(&refusal), Some(refusal.to_string())),
         (None, Some(found)) => ("damaged", Some(found)),
         (None, None) => ("ok", None),
+    }
+}
+
+fn word_of(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::RolledBack(_) => "rollback_detected",
+        Refusal::Damaged(_) => "damaged",
+    }
+}
+
+/// Says with an answer that the tenant's ledger is refused for writing, if it is: what is read from it must not pass
+/// for evidence of a ledger in order. What the handler has said itself, of the epoch that it read, stands.
+pub(crate) fn tell_refusal(tenant: &Tenant, response: &mut Response) {
+    if let Some(refusal) = tenant.refusal() {
+        let status = HeaderValue::from_static(word_of(&refusal));
+        response.headers_mut().entry(LEDGER_STATUS).or_insert(status);
     }
 }
 

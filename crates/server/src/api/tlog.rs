@@ -6,19 +6,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use ledger::{LedgerInfo, StoredTree};
 use tlog::{TILE_HASHES, TilePath, TreeSize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ledger::status_of;
+use super::ledger::{LEDGER_STATUS, status_of};
 use crate::error::Problem;
 use crate::{ApiError, App, Caller, Path};
-
-/// Says `rollback_detected` or `damaged` beside what is served nevertheless.
-const LEDGER_STATUS: HeaderName = HeaderName::from_static("deponent-ledger-status");
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");

@@ -87,6 +87,17 @@ impl TestServer {
         Self::open(folder, Limits::default())
     }
 
+    /// Opens it again without the mark of what was signed of `default`: that ledger counts as rolled back.
+    pub(crate) fn without_mark(self) -> Self {
+        self.reopen_after(|folder| {
+            let path = folder.join("high-water.json");
+            let mut marks: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            let ledgers = marks["ledgers"].as_object_mut().unwrap();
+            ledgers.retain(|origin, _| !origin.ends_with("/default"));
+            std::fs::write(&path, marks.to_string()).unwrap();
+        })
+    }
+
     fn open(folder: Arc<TempDir>, limits: Limits) -> Self {
         // The thread that takes up interrupted work is not waited for: it may hold the folder a moment longer.
         for _ in 0..100 {

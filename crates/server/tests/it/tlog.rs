@@ -26,6 +26,56 @@ fn the_checkpoint_is_signed_by_the_published_key() {
 }
 
 #[test]
+fn every_answer_from_a_ledger_that_was_rolled_back_says_so_until_it_is_recovered() {
+    let paths = [
+        "/api/v1/logs/llm-runs",
+        "/api/v1/logs/audit/integrity",
+        "/api/v1/records?kind=system.record",
+        "/api/v1/traces",
+        "/api/v1/ledger/head",
+        "/api/v1/ledger/leaves/0",
+        "/tlog/default/checkpoint",
+        "/tlog/default/vkey",
+        "/tlog/default/0/vkey",
+    ];
+    let told = |server: &TestServer, path: &str| {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.header("deponent-ledger-status").to_owned()
+    };
+    let server = TestServer::new();
+    server.fill(3);
+    server.sign();
+    for path in paths {
+        assert_eq!(told(&server, path), "", "{path}");
+    }
+    let server = server.without_mark();
+    for path in paths {
+        assert_eq!(told(&server, path), "rollback_detected", "{path}");
+    }
+    let absent = server.get("/api/v1/records/nobody");
+    assert!(absent.status.is_client_error());
+    assert_eq!(absent.header("deponent-ledger-status"), "rollback_detected");
+    // What nobody is asked for is of no ledger.
+    assert_eq!(server.get("/healthz").header("deponent-ledger-status"), "");
+    let at = (server.app.clock)();
+    server
+        .app
+        .ledger
+        .recover("default", "a copy was put back", at)
+        .unwrap();
+    for path in paths {
+        // The old epoch stays what it is.
+        let expected = if path.contains("/0/") {
+            "rollback_detected"
+        } else {
+            ""
+        };
+        assert_eq!(told(&server, path), expected, "{path}");
+    }
+}
+
+#[test]
 fn every_width_up_to_the_present_one_is_cut_from_the_tile() {
     let server = TestServer::new();
     let present = 300_u16;
