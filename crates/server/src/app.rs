@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use evidence::Timestamp;
 use ledger::once::{LEASE_SECS_DEFAULT, OnOutage, Once, OnceOptions};
 use ledger::own::Clock;
-use ledger::{Ledger, Salts, Tenant};
+use ledger::{Ledger, LedgerInfo, Salts, Tenant};
 use store::sqlite::SqliteOnce;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
@@ -57,6 +57,8 @@ impl Default for Limits {
 pub struct Verification {
     /// The tenant.
     pub tenant_id: Arc<str>,
+    /// The origin of the ledger that was verified: after a recovery the tenant's is another.
+    pub origin: String,
     /// Leaves verified.
     pub verified_size: u64,
     /// When the last pass ended.
@@ -171,18 +173,21 @@ impl App {
         }
     }
 
-    /// What is known of the verification of a tenant's ledger.
-    pub fn verification_of(&self, tenant_id: &str) -> Option<Verification> {
+    /// What is known of the verification of a ledger that is written to. Of an epoch before it nothing is: what was
+    /// verified then says nothing of the ledger that came after a recovery.
+    pub fn verification_of(&self, ledger: &LedgerInfo) -> Option<Verification> {
         let all = self.verification.read().unwrap_or_else(PoisonError::into_inner);
-        all.iter().find(|one| &*one.tenant_id == tenant_id).cloned()
+        all.iter()
+            .find(|one| *one.tenant_id == *ledger.row.tenant_id && one.origin == ledger.row.origin)
+            .cloned()
     }
 
-    /// Whether a tenant was made since the verifier last said how far it is.
+    /// Whether a tenant was made, or began its next epoch, since the verifier last said how far it is.
     pub(crate) fn has_unknown_tenant(&self) -> bool {
         let tenants = self.ledger.tenants();
         tenants
             .iter()
-            .any(|tenant| self.verification_of(&tenant.tenant_id).is_none())
+            .any(|tenant| self.verification_of(&tenant.ledger()).is_none())
     }
 
     /// Local mode: no keys were ever made, nobody signs in by token, and only a loopback host is answered.

@@ -168,9 +168,11 @@ impl App {
         let known: Vec<Verification> = tenants
             .iter()
             .map(|tenant| {
-                let progress = verifier.progress(&tenant.ledger().row.origin);
+                let origin = tenant.ledger().row.origin.clone();
+                let progress = verifier.progress(&origin);
                 Verification {
                     tenant_id: Arc::clone(&tenant.tenant_id),
+                    origin,
                     verified_size: progress.verified_size,
                     verified_at: progress.verified_at,
                     last_full_scrub_at: progress.last_full_scrub_at,

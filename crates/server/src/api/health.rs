@@ -64,7 +64,7 @@ pub(crate) fn unhealthy(app: &App) -> Vec<Wrong> {
     let mut wrong: Vec<Wrong> = stopped.into_iter().collect();
     for tenant in app.ledger.tenants() {
         let ledger = tenant.ledger();
-        let verification = app.verification_of(&tenant.tenant_id);
+        let verification = app.verification_of(&ledger);
         let (status, detail) = status_of(&ledger, verification.as_ref());
         if status != "ok" {
             let detail = detail.unwrap_or_default();
@@ -94,7 +94,7 @@ async fn readyz(app: State<App>) -> Response {
         }
     }
     let pending = app.ledger.tenants().into_iter().filter(|tenant| {
-        let verification = app.verification_of(&tenant.tenant_id);
+        let verification = app.verification_of(&tenant.ledger());
         verification.is_none_or(|verification| verification.pending)
     });
     match pending.count() {

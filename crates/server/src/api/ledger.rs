@@ -91,9 +91,9 @@ async fn head(
     caller: Caller,
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Json<LedgerHead>, ApiError> {
-    let verification = app.verification_of(&caller.tenant.tenant_id);
+    let ledger = caller.tenant.ledger();
+    let verification = app.verification_of(&ledger);
     app.blocking(move |service| {
-        let ledger = caller.tenant.ledger();
         let head = service.store().head_read(ledger.row.ledger_no)?;
         let checkpoint = service.store().checkpoint_newest(ledger.row.ledger_no)?;
         let (status, status_detail) = status_of(&ledger, verification.as_ref());

@@ -48,7 +48,7 @@ async fn checkpoint(
     Path(tenant): Path<String>,
 ) -> Result<Response, ApiError> {
     let ledger = ledger_of(&caller, &tenant, None)?;
-    newest_checkpoint(&state, ledger).await
+    newest_checkpoint(&state, &caller, ledger).await
 }
 
 /// The verifier key of the log.
@@ -59,6 +59,7 @@ async fn vkey(state: State<App>, caller: Caller, Path(tenant): Path<String>) -> 
     let ledger = ledger_of(&caller, &tenant, None)?;
     Ok(answer(
         &state,
+        &caller,
         &ledger,
         TEXT,
         FRESH,
@@ -77,7 +78,7 @@ async fn vkeys(state: State<App>, caller: Caller, Path(tenant): Path<String>) ->
         keys.push_str(&epoch.row.vkey);
         keys.push('\n');
     }
-    Ok(answer(&state, &ledger, TEXT, FRESH, keys))
+    Ok(answer(&state, &caller, &ledger, TEXT, FRESH, keys))
 }
 
 /// A tile of hashes, `tile/<L>/<N>[.p/<W>]`, or an entry bundle, `tile/entries/<N>[.p/<W>]`.
@@ -99,7 +100,8 @@ async fn tile(
     } else {
         REVALIDATE
     };
-    read_tile(&state, ledger, uri.path().splitn(4, '/').nth(3), caching).await
+    let path = uri.path().splitn(4, '/').nth(3);
+    read_tile(&state, &caller, ledger, path, caching).await
 }
 
 /// The newest signed checkpoint of an epoch.
@@ -113,7 +115,7 @@ async fn epoch_checkpoint(
     Path((tenant, epoch)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let ledger = ledger_of(&caller, &tenant, Some(&epoch))?;
-    newest_checkpoint(&state, ledger).await
+    newest_checkpoint(&state, &caller, ledger).await
 }
 
 /// The verifier key of an epoch.
@@ -129,6 +131,7 @@ async fn epoch_vkey(
     let ledger = ledger_of(&caller, &tenant, Some(&epoch))?;
     Ok(answer(
         &state,
+        &caller,
         &ledger,
         TEXT,
         FRESH,
@@ -148,7 +151,8 @@ async fn epoch_tile(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let ledger = ledger_of(&caller, &tenant, Some(&epoch))?;
-    read_tile(&state, ledger, uri.path().splitn(5, '/').nth(4), IMMUTABLE).await
+    let path = uri.path().splitn(5, '/').nth(4);
+    read_tile(&state, &caller, ledger, path, IMMUTABLE).await
 }
 
 /// The caller's own tenant only; a foreign one is as absent as one that does not exist.
@@ -166,7 +170,11 @@ fn ledger_of(caller: &Caller, tenant: &str, epoch: Option<&str>) -> Result<Arc<L
         .ok_or_else(ApiError::not_found)
 }
 
-async fn newest_checkpoint(app: &App, ledger: Arc<LedgerInfo>) -> Result<Response, ApiError> {
+async fn newest_checkpoint(
+    app: &App,
+    caller: &Caller,
+    ledger: Arc<LedgerInfo>,
+) -> Result<Response, ApiError> {
     let ledger_no = ledger.row.ledger_no;
     let found = app
         .blocking(move |service| Ok(service.store().checkpoint_newest(ledger_no)?))
@@ -175,12 +183,13 @@ async fn newest_checkpoint(app: &App, ledger: Arc<LedgerInfo>) -> Result<Respons
         let message = "nothing is signed yet: the first checkpoint follows the first record within a second";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no_checkpoint", message));
     };
-    Ok(answer(app, &ledger, TEXT, FRESH, found.note))
+    Ok(answer(app, caller, &ledger, TEXT, FRESH, found.note))
 }
 
 /// `path` is the raw one: escapes would be second spellings.
 async fn read_tile(
     app: &App,
+    caller: &Caller,
     ledger: Arc<LedgerInfo>,
     path: Option<&str>,
     caching: HeaderValue,
@@ -206,7 +215,7 @@ async fn read_tile(
             })
         })
         .await?;
-    Ok(answer(app, &ledger, BYTES, caching, bytes))
+    Ok(answer(app, caller, &ledger, BYTES, caching, bytes))
 }
 
 /// The smallest tree that has the tile at this width: reading at that size cuts it from a wider one.
@@ -224,6 +233,7 @@ fn size_of(path: TilePath) -> Option<TreeSize> {
 
 fn answer(
     app: &App,
+    caller: &Caller,
     ledger: &LedgerInfo,
     content_type: HeaderValue,
     caching: HeaderValue,
@@ -232,7 +242,9 @@ fn answer(
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, caching);
-    let (status, _) = status_of(ledger, app.verification_of(&ledger.row.tenant_id).as_ref());
+    // What a full verification finds in an epoch before stands with the present one: of an old one that is told too.
+    let found = app.verification_of(&caller.tenant.ledger());
+    let (status, _) = status_of(ledger, found.as_ref());
     if status != "ok" {
         headers.insert(LEDGER_STATUS, HeaderValue::from_static(status));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -90,6 +90,7 @@ fn what_a_verification_found_is_tampering() {
     let server = TestServer::new();
     let found = ::server::Verification {
         tenant_id: "default".into(),
+        origin: "deponent.local/default".into(),
         verified_size: 1,
         verified_at: Some(now()),
         last_full_scrub_at: Some(now()),

@@ -19,7 +19,8 @@ fn a_fresh_server_lives_and_is_ready_when_its_first_verification_has_ended() {
     let at = (server.app.clock)();
     verifier.incremental(at);
     for tenant in server.app.ledger.tenants() {
-        let progress = verifier.progress(&tenant.ledger().row.origin);
+        let origin = tenant.ledger().row.origin.clone();
+        let progress = verifier.progress(&origin);
         assert!(progress.verified_at.is_some(), "{}", tenant.tenant_id);
         server
             .app
@@ -28,6 +29,7 @@ fn a_fresh_server_lives_and_is_ready_when_its_first_verification_has_ended() {
             .unwrap()
             .push(::server::Verification {
                 tenant_id: tenant.tenant_id.clone(),
+                origin,
                 verified_at: progress.verified_at,
                 ..Default::default()
             });
@@ -41,6 +43,7 @@ fn what_verification_found_makes_the_server_not_ready() {
     let server = TestServer::new();
     let damaged = ::server::Verification {
         tenant_id: "default".into(),
+        origin: "deponent.local/default".into(),
         damaged: Some("leaf 3 has another hash".into()),
         ..Default::default()
     };

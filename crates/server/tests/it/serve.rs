@@ -423,3 +423,31 @@ fn a_damaged_row_is_on_record_once_changes_health_and_is_known_after_a_restart()
     assert!(findings.contains("runs.model"), "{findings}");
     served.stop();
 }
+
+#[test]
+fn what_was_verified_before_a_recovery_is_not_said_of_the_ledger_after_it() {
+    let server = TestServer::new();
+    server.fill(20);
+    let mut served = Served::of(server.without_mark());
+    let head = |served: &Served| served.server.get("/api/v1/ledger/head").ok();
+    let verified = (0..400).any(|_| {
+        std::thread::sleep(Duration::from_millis(25));
+        head(&served)["verified_size"].as_u64() >= Some(20)
+    });
+    assert!(verified, "{}", head(&served));
+    let app = &served.server.app;
+    app.ledger
+        .recover("default", "a copy was put back", (app.clock)())
+        .unwrap();
+    // Within seconds, not with the next pass; and at no time more is verified than there is.
+    let known = (0..400).any(|_| {
+        let shown = head(&served);
+        assert_eq!(shown["origin"], "deponent.local/default/1");
+        let verified = shown["verified_size"].as_u64();
+        assert!(verified <= shown["tree_size"].as_u64(), "{shown}");
+        std::thread::sleep(Duration::from_millis(25));
+        verified.is_some_and(|verified| verified > 0)
+    });
+    assert!(known, "{}", head(&served));
+    served.stop();
+}

@@ -115,7 +115,7 @@ pub(in super::super) async fn integrity(
         let tenant = &caller.tenant;
         let ledger = tenant.ledger();
         let head = service.store().head_read(ledger.row.ledger_no)?;
-        let known = own.verification_of(&tenant.tenant_id);
+        let known = own.verification_of(&ledger);
         let (status, status_detail) = judge(&ledger, known.as_ref(), at);
         let findings = if known.as_ref().is_some_and(|known| known.findings > 0) {
             own.verifier()?.findings(&ledger.row.origin)
