@@ -97,6 +97,38 @@ fn bad_parameters_of_the_lists_are_refused() {
 }
 
 #[test]
+fn a_word_that_no_entry_can_have_is_refused_with_those_that_it_can() {
+    let server = TestServer::new();
+    log(&server, "r", "a", 9);
+    for (list, name, known) in [
+        (AUDIT, "event_type", "SignalEscalated"),
+        (AUDIT, "entity_type", "POLICY_RULE"),
+        (AUDIT, "actor_type", "HUMAN"),
+        (SYSTEM, "severity", "CRITICAL"),
+    ] {
+        for bad in ["nope", "", &known.to_lowercase()] {
+            let refused = server.get(&format!("{list}?{name}={bad}"));
+            assert_eq!(refused.problem(400), "bad_parameter", "{name}={bad}");
+            let detail = refused.json()["detail"].to_string();
+            assert!(detail.contains(name) && detail.contains(known), "{detail}");
+        }
+        let found = server.get(&format!("{list}?{name}={known}")).ok();
+        assert_eq!(
+            (&found["total"], &found["filters_applied"][name]),
+            (&json!(0), &json!(known))
+        );
+    }
+    // Open words.
+    for name in ["component", "event_type"] {
+        assert_eq!(
+            server.get(&format!("{SYSTEM}?{name}=nope")).ok()["total"],
+            0,
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn what_came_with_a_run_is_read_by_the_run() {
     let server = TestServer::new();
     server.run("r");

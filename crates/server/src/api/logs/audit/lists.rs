@@ -5,7 +5,8 @@
 use axum::extract::State;
 use axum::response::Response;
 use evidence::facet::facet;
-use evidence::{Kind, SourceDomain, Timestamp};
+use evidence::record::{AuditEntityType, AuditEventType};
+use evidence::{ActorType, Kind, SourceDomain, Timestamp};
 use ledger::Ledger;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -26,10 +27,13 @@ const COMPONENT: &str = "AuditLedger";
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct EntriesQuery {
-    event_type: Option<String>,
-    entity_type: Option<String>,
+    #[param(value_type = Option<String>)]
+    event_type: Option<AuditEventType>,
+    #[param(value_type = Option<String>)]
+    entity_type: Option<AuditEntityType>,
     /// `HUMAN`, `SYSTEM`, `AGENT`.
-    actor_type: Option<String>,
+    #[param(value_type = Option<String>)]
+    actor_type: Option<ActorType>,
     /// Inclusive.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Timestamp>,
@@ -435,20 +439,23 @@ pub(in super::super) async fn list(
     Query(asked): Query<EntriesQuery>,
 ) -> Result<Response, ApiError> {
     app.blocking(move |ledger| {
+        let actor_type = asked.actor_type.map(ActorType::as_str);
+        let entity_type = asked.entity_type.map(AuditEntityType::as_str);
+        let event_type = asked.event_type.map(AuditEventType::as_str);
         let filters = given(&[
-            ("actor_type", shown(asked.actor_type.as_ref())),
+            ("actor_type", actor_type.map(Into::into)),
             ("created_after", shown(asked.created_after.as_ref())),
             ("created_before", shown(asked.created_before.as_ref())),
-            ("entity_type", shown(asked.entity_type.as_ref())),
-            ("event_type", shown(asked.event_type.as_ref())),
+            ("entity_type", entity_type.map(Into::into)),
+            ("event_type", event_type.map(Into::into)),
         ]);
         let mut facets: Vec<String> = [
-            ("audit.actor_type", &asked.actor_type),
-            ("audit.entity_type", &asked.entity_type),
-            ("audit.event_type", &asked.event_type),
+            ("audit.actor_type", actor_type),
+            ("audit.entity_type", entity_type),
+            ("audit.event_type", event_type),
         ]
         .into_iter()
-        .filter_map(|(name, value)| value.as_ref().map(|value| facet(name, value)))
+        .filter_map(|(name, value)| value.map(|value| facet(name, value)))
         .collect();
         if facets.is_empty() {
             facets.push(facet("kind", Kind::AuditEvent.as_str()));

@@ -2,8 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use evidence::record::SEVERITIES;
 use evidence::{SourceDomain, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::entries::{Asked, Page, metadata, page};
@@ -21,6 +23,7 @@ pub(super) struct ListQuery {
     component: Option<String>,
     event_type: Option<String>,
     /// `DEBUG`, `INFO`, `WARN`, `ERROR`, `CRITICAL`.
+    #[serde(default, deserialize_with = "severity")]
     severity: Option<String>,
     /// Inclusive.
     #[param(value_type = Option<String>, format = DateTime)]
@@ -42,6 +45,16 @@ pub(super) struct ListQuery {
     /// The same of the instance's ledger.
     #[param(minimum = 0)]
     instance_as_of: Option<u64>,
+}
+
+/// One of the words that a record's severity may be: any other would find nothing, and look like an answer.
+fn severity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    if SEVERITIES.contains(&word.as_str()) {
+        Ok(Some(word))
+    } else {
+        Err(D::Error::unknown_variant(&word, &SEVERITIES))
+    }
 }
 
 /// Which part.
