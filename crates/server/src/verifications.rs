@@ -12,6 +12,7 @@ use evidence::canonical::Value;
 use evidence::facet::facet;
 use evidence::{Finding, Severity, Timestamp};
 use ledger::own::{OwnEnd, OwnJob, OwnWork, Watch, untold};
+use ledger::verify::Level;
 use ledger::{FINDINGS_KEPT, Tenant, Verifier};
 use tokio::sync::{Semaphore, watch};
 
@@ -375,7 +376,8 @@ impl App {
                     at: (self.clock)(),
                     tree_size: ledger.map_or(0, |ledger| ledger.tree_size),
                     tree_root: ledger.map(|ledger| ledger.tree_root.clone()).unwrap_or_default(),
-                    level: report.level.as_str(),
+                    // What is decided has a level.
+                    level: report.level.unwrap_or(Level::Invalid).as_str(),
                     errors: u64::try_from(errors.count()).unwrap_or(u64::MAX),
                     findings: report.findings.into_iter().take(FINDINGS_KEPT).collect(),
                 }

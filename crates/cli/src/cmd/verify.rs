@@ -244,13 +244,15 @@ fn print(report: &Report, require: Option<Level>, took: Duration) {
     for reason in &report.undecided {
         output::line(format_args!("could not tell: {reason}"));
     }
-    if let Some(level) = require.filter(|level| report.level < *level) {
+    if let Some(level) = require.filter(|level| report.level.is_none_or(|found| found < *level)) {
         output::line(format_args!("required: {}", level.as_str()));
     }
     let leaves: u64 = report.ledgers.iter().map(|ledger| ledger.tree_size).sum();
+    // A level would vouch for what nobody looked at.
+    let level = report.level.map_or("no ledger was looked at", Level::as_str);
     output::line(format_args!(
         "{}: {} errors, {} warnings, {leaves} leaves in {:.2} s",
-        std::iter::once(report.level.as_str())
+        std::iter::once(level)
             .chain(report.flags.iter().map(String::as_str))
             .collect::<Vec<_>>()
             .join(" "),
@@ -258,7 +260,7 @@ fn print(report: &Report, require: Option<Level>, took: Duration) {
         report.warnings,
         took.as_secs_f64()
     ));
-    if report.level != Level::Invalid {
+    if report.level.is_some_and(|level| level != Level::Invalid) {
         output::line(
             "What is recorded agrees with itself, with its signatures and with what you brought to hold it against. \
              No such check can show actions that were never recorded, nor a rewrite by the key holder before anyone \

@@ -190,6 +190,23 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
     );
     let verify = deponent(&["verify", "--data-dir", data]);
     assert_eq!(verify.status.code(), Some(0), "{}", stdout(&verify));
+    // Who is not there is not vouched for.
+    let nobody = |more: &[&str]| {
+        let output = deponent(&[&["verify", "--data-dir", data, "--tenant", "nobody"][..], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let said: serde_json::Value = serde_json::from_str(&nobody(&["--format", "json"])).unwrap();
+    assert_eq!(
+        (&said["level"], &said["ledgers"]),
+        (&serde_json::Value::Null, &serde_json::json!([]))
+    );
+    let said = nobody(&[]);
+    assert!(
+        said.contains("there is no tenant nobody") && said.contains("no ledger was looked at: 0 errors"),
+        "{said}"
+    );
+    assert!(!said.contains("VALID") && !said.contains("agrees"), "{said}");
     let vkey = head["vkey"].as_str().unwrap();
     let kept = folder.path().join("kept");
     std::fs::write(&kept, head["checkpoint"].as_str().unwrap()).unwrap();

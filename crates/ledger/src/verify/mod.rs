@@ -98,14 +98,9 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
         }
         verified
     })?;
-    report.level = report
-        .ledgers
-        .iter()
-        .map(|ledger| ledger.level)
-        .min()
-        .unwrap_or(Level::ValidSelfSigned);
+    report.level = report.ledgers.iter().map(|ledger| ledger.level).min();
     if report.errors > 0 {
-        report.level = Level::Invalid;
+        report.level = Some(Level::Invalid);
     }
     let erased: u64 = report.ledgers.iter().map(|ledger| ledger.erased).sum();
     if erased > 0 {

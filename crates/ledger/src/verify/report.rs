@@ -81,8 +81,8 @@ pub struct LedgerReport {
 /// A verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The lowest level of the ledgers.
-    pub level: Level,
+    /// The lowest level of the ledgers; `None`: none was looked at.
+    pub level: Option<Level>,
     /// The ledgers.
     pub ledgers: Vec<LedgerReport>,
     /// The first [`FINDINGS_MAX`] findings, and beyond them the first few errors of each tenant.
@@ -106,7 +106,7 @@ pub struct Report {
 impl Report {
     pub(crate) fn new() -> Self {
         Self {
-            level: Level::ValidSinceKeptCheckpoint,
+            level: None,
             ledgers: Vec::new(),
             findings: Vec::new(),
             errors: 0,
@@ -158,13 +158,15 @@ impl Report {
 
     /// The exit code of SPEC 2.7: 0 complete, 1 contradiction or damage, 2 could not tell, 3 valid prefix only.
     pub fn exit_code(&self, require: Option<Level>) -> u8 {
-        if self.errors > 0 || self.level == Level::Invalid {
+        let short_of = |level: Level| {
+            self.level
+                .is_none_or(|found| found < level && found != Level::ValidPrefix)
+        };
+        if self.errors > 0 || self.level == Some(Level::Invalid) {
             1
-        } else if !self.undecided.is_empty()
-            || require.is_some_and(|level| self.level < level && self.level != Level::ValidPrefix)
-        {
+        } else if !self.undecided.is_empty() || require.is_some_and(short_of) {
             2
-        } else if self.level == Level::ValidPrefix {
+        } else if self.level == Some(Level::ValidPrefix) {
             3
         } else {
             0

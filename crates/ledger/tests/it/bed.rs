@@ -154,7 +154,7 @@ impl TestLedger {
     pub fn check(&self) {
         let report = self.report();
         assert_clean(&report);
-        assert_eq!(report.level, Level::ValidSelfSigned);
+        assert_eq!(report.level, Some(Level::ValidSelfSigned));
     }
 }
 

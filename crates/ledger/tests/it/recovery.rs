@@ -174,7 +174,7 @@ fn recovery_starts_the_next_epoch_and_declares_the_loss() {
     let verify = |bed: &TestLedger| {
         let report = bed.report();
         crate::bed::assert_clean(&report);
-        assert_eq!(report.level, Level::ValidSelfSigned);
+        assert_eq!(report.level, Some(Level::ValidSelfSigned));
         let lost: Vec<_> = report
             .ledgers
             .iter()
