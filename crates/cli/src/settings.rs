@@ -249,6 +249,12 @@ impl Settings {
             .or_else(|| variable("DEPONENT_DATA_DIR").map(PathBuf::from))
             .or(file.data_dir)
             .unwrap_or_else(|| "deponent-data".into());
+        if data_dir.as_os_str().is_empty() {
+            // It would be the working folder, and the database would lie among whatever else is there.
+            bail!(Usage(
+                "data_dir: it is empty; name a folder, or leave it unset for deponent-data".into()
+            ));
+        }
         let mut options = ledger::Options::new(data_dir);
         options.origin = pick(
             None,
@@ -348,6 +354,11 @@ impl Settings {
                     .map_err(|_| Usage(format!("rate_limit: {text:?} is no number of requests a second")))?,
             ),
         };
+        if rate_limit == Some(0) {
+            bail!(Usage(
+                "rate_limit: 0 would let no request in; leave it unset for no limit".into()
+            ));
+        }
         let redis_url = match (
             variable("DEPONENT_REDIS_URL"),
             variable("DEPONENT_REDIS_URL_FILE"),
@@ -400,7 +411,7 @@ impl Settings {
             redis_aof,
             once,
             policies: variable("DEPONENT_POLICIES").map(PathBuf::from).or(file.policies),
-            rate_limit: rate_limit.filter(|&rate| rate > 0),
+            rate_limit,
             record,
             tls,
             tlog_public,
@@ -490,6 +501,8 @@ mod tests {
             ("DEPONENT_TLS_CERT", "cert.pem"),
             ("DEPONENT_TLOG_PUBLIC", "perhaps"),
             ("DEPONENT_IDEMPOTENCY_REDIS_AOF", "sometimes"),
+            ("DEPONENT_RATE_LIMIT", "0"),
+            ("DEPONENT_DATA_DIR", ""),
         ] {
             assert!(
                 resolve(&[(name, value)])
@@ -499,6 +512,24 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn a_limit_of_nothing_and_a_folder_without_a_name_are_refused_wherever_they_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("deponent.toml");
+        for (text, name) in [("rate_limit = 0", "rate_limit"), ("data_dir = ''", "data_dir")] {
+            std::fs::write(&config, text).unwrap();
+            let refused = resolve(&[("DEPONENT_CONFIG", config.to_str().unwrap())]).unwrap_err();
+            assert!(refused.downcast_ref::<Usage>().is_some(), "{refused}");
+            assert!(refused.to_string().starts_with(name), "{refused}");
+        }
+        let flags = Flags {
+            data_dir: Some(PathBuf::new()),
+            ..Flags::default()
+        };
+        let refused = Settings::resolve(flags, &BTreeMap::new()).unwrap_err();
+        assert!(refused.to_string().starts_with("data_dir"), "{refused}");
     }
 
     #[test]
