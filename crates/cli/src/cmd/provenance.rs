@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use evidence::Timestamp;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -117,7 +117,9 @@ impl ProvenanceCommand {
                 format,
             } => {
                 let path = std::path::absolute(&file)?;
-                anyhow::ensure!(path.is_file(), "cannot read {}", file.display());
+                let found =
+                    std::fs::metadata(&path).with_context(|| format!("cannot read {}", file.display()))?;
+                anyhow::ensure!(found.is_file(), "cannot read {}: it is no file", file.display());
                 let request = AdminRequest::ProvenanceImport {
                     tenant_id: tenant,
                     path,

@@ -250,6 +250,30 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
 }
 
 #[test]
+fn an_import_says_why_it_cannot_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("absent.jsonl");
+    for (path, why) in [
+        (absent.as_path(), "No such file"),
+        (folder.path(), "it is no file"),
+    ] {
+        let output = deponent(&[
+            "provenance",
+            "import",
+            text(path),
+            "--data-dir",
+            text(folder.path()),
+        ]);
+        assert_eq!(output.status.code(), Some(69));
+        let said = stderr(&output);
+        assert!(
+            said.contains(&format!("cannot read {}: ", path.display())) && said.contains(why),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn keys_are_made_listed_rotated_and_revoked_and_let_the_server_off_loopback() {
     let folder = tempfile::tempdir().unwrap();
     let data = text(folder.path());
