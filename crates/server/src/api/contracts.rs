@@ -125,9 +125,16 @@ async fn record(
         .await;
     app.blocking(move |ledger| {
         let placed = ledger.contract_record_under(&guard, &caller.tenant, &contract, &moment(at))?;
+        // Of one that was there, the time of its record; one that was erased has none left to show, as where it is read.
+        let created_at = if placed.fresh {
+            Some(at)
+        } else {
+            let first = ledger.contract(&caller.tenant, &contract.contract_id)?;
+            first.map(|(.., recorded_at)| recorded_at)
+        };
         let view = ContractView {
             receipt: Some(ReceiptOut(placed.receipt)),
-            ..ContractView::of(&caller.tenant.tenant_id, &contract, placed.fresh.then_some(at))?
+            ..ContractView::of(&caller.tenant.tenant_id, &contract, created_at)?
         };
         created(&placed, &view)
     })
