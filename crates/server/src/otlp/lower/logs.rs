@@ -82,9 +82,26 @@ impl<'a> LogRef<'a> {
     }
 }
 
-/// The words that system records have for OTel's severities: four numbers each, fatal is critical.
-const fn severity(number: i32) -> &'static str {
+/// The words that system records have for those of loggers, which are told apart without case.
+const SEVERITY_TEXTS: [(&str, &str); 8] = [
+    ("trace", "DEBUG"),
+    ("debug", "DEBUG"),
+    ("info", "INFO"),
+    ("warn", "WARN"),
+    ("warning", "WARN"),
+    ("error", "ERROR"),
+    ("fatal", "CRITICAL"),
+    ("critical", "CRITICAL"),
+];
+
+/// The words that system records have for OTel's severities: four numbers each, fatal is critical. Some loggers send no
+/// number: then their own word counts, where it is a usual one.
+fn severity(number: i32, text: &str) -> &'static str {
     match number {
+        0 => SEVERITY_TEXTS
+            .iter()
+            .find(|(word, _)| word.eq_ignore_ascii_case(text))
+            .map_or("INFO", |(_, severity)| *severity),
         1..=8 => "DEBUG",
         13..=16 => "WARN",
         17..=20 => "ERROR",
@@ -223,7 +240,7 @@ fn lower_log(
     let record = SystemRecord {
         component: component.to_owned(),
         event_type: event.unwrap_or("LOG").to_owned(),
-        severity: severity(log.severity).to_owned(),
+        severity: severity(log.severity, log.severity_text).to_owned(),
         summary: short,
         details: Some(Value::object(details)),
         host: resource

@@ -113,6 +113,36 @@ fn severities_have_five_words() {
 }
 
 #[test]
+fn without_a_number_the_loggers_own_word_counts() {
+    let words = [
+        ("TRACE", 0, "DEBUG"),
+        ("Debug", 0, "DEBUG"),
+        ("info", 0, "INFO"),
+        ("WARN", 0, "WARN"),
+        ("warning", 0, "WARN"),
+        ("ERROR", 0, "ERROR"),
+        ("fatal", 0, "CRITICAL"),
+        ("CRITICAL", 0, "CRITICAL"),
+        ("E", 0, "INFO"),
+        ("", 0, "INFO"),
+        // The number says it.
+        ("ERROR", 9, "INFO"),
+        ("ERROR", 99, "INFO"),
+    ];
+    let logs = words.map(|(text, number, _)| LogRecord {
+        severity_text: text.into(),
+        ..log(number, "x")
+    });
+    let lowered = lower_request(&request(resource(), logs.to_vec()));
+    assert_eq!(lowered.drafts.len(), words.len());
+    for (draft, (text, number, expected)) in lowered.drafts.iter().zip(words) {
+        let record = body(draft);
+        assert_eq!(record["severity"], expected, "{text} {number}");
+        assert_eq!(record["details"]["severity_number"], number);
+    }
+}
+
+#[test]
 fn a_run_binds_its_log_records() {
     let mut named = resource();
     named.attributes.push(kv("deponent.run.id", text("run-1")));
