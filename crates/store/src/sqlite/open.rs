@@ -1,5 +1,7 @@
 //! Opening a database: pragmas, the check that it is durable, migrations.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
@@ -47,6 +49,9 @@ impl SqliteStore {
             Access::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_WRITE,
         } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        if access == Access::ReadWrite {
+            make_private(path);
+        }
         let connect = |cache_kib: i64| -> Result<Connection, StoreError> {
             let connection = Connection::open_with_flags(path, flags)
                 .map_err(|error| StoreError::Refused(format!("cannot open {}: {error}", path.display())))?;
@@ -244,6 +249,18 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
 
 fn as_version(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Makes a database that is not there, so that nobody else may read it, whatever folder it is in; SQLite gives the files
+/// beside it the same mode. One that is there has the mode that its operator gave it.
+pub(super) fn make_private(path: &Path) {
+    // A file that is there is not even opened: closing it would take away the locks of who has it open in this process.
+    // What keeps it from being made keeps SQLite from opening it, and that is reported.
+    let _ = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 
 use evidence::Timestamp;
 
+use super::open::make_private;
 use super::{as_i64, as_u64, damaged, unavailable};
 use crate::StoreError;
 
@@ -41,6 +42,7 @@ pub struct StateDb {
 impl StateDb {
     /// Opens it, making it when absent.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        make_private(path);
         let connection = Connection::open(path).map_err(of_state)?;
         connection
             .pragma_update(None, "journal_mode", "wal")

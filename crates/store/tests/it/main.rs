@@ -104,6 +104,35 @@ fn sqlite_conforms() {
 }
 
 #[test]
+fn a_new_database_is_nobody_elses_to_read_whatever_folder_it_is_in() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let store = open(folder.path(), Access::ReadWrite).unwrap();
+    store.ledger_create(&ledger()).unwrap();
+    let state = store::sqlite::StateDb::open(&folder.path().join("state.db")).unwrap();
+    let modes: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            (
+                entry.file_name(),
+                entry.metadata().unwrap().permissions().mode() & 0o777,
+            )
+        })
+        .collect();
+    assert!(modes.len() >= 5, "{modes:?}");
+    assert!(modes.iter().all(|(_, mode)| *mode == 0o600), "{modes:?}");
+    drop((store, state));
+    // One that is there has the mode that its operator gave it.
+    let file = folder.path().join("deponent.db");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    drop(open(folder.path(), Access::ReadWrite).unwrap());
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+}
+
+#[test]
 fn the_fault_wrapper_conforms_while_nothing_is_armed() {
     for (name, claim) in claims() {
         let (_folder, store) = fresh();

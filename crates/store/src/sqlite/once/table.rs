@@ -14,6 +14,7 @@ use rusqlite::config::DbConfig;
 
 use super::act::{hold, sweep};
 use crate::once::{OnceError, SWEPT_AT_ONCE, SWEPT_PER_ACT};
+use crate::sqlite::open::make_private;
 
 /// Acts that write before the log is carried over: near 16 MiB of pages. Who writes meanwhile waits for it.
 pub(super) const CARRY_ACTS: usize = 1_000;
@@ -269,6 +270,7 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
+    make_private(path);
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_MAX)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
