@@ -281,17 +281,19 @@ fn embeddings_count_as_inference_and_keep_their_vectors_as_sent() {
     );
 }
 
+/// What a span with that status decided: the word, and the section.
+fn decision(name: &str, status: i32, attributes: Vec<KeyValue>) -> (Option<String>, Json) {
+    let mut guard = span(1, name, attributes);
+    guard.status = Some(Status {
+        code: status,
+        message: String::new(),
+    });
+    let policy = only(&request(vec![guard]))["policy"].clone();
+    (policy["decision"].as_str().map(str::to_owned), policy)
+}
+
 #[test]
-fn a_guardrail_decides_by_its_word_else_by_how_it_ended() {
-    let decision = |name: &str, status: i32, attributes: Vec<KeyValue>| {
-        let mut guard = span(1, name, attributes);
-        guard.status = Some(Status {
-            code: status,
-            message: String::new(),
-        });
-        let policy = only(&request(vec![guard]))["policy"].clone();
-        (policy["decision"].as_str().map(str::to_owned), policy)
-    };
+fn a_guardrail_decides_by_its_word_and_without_one_grants_nothing() {
     let (said, policy) = decision(
         "gen_ai.run_guardrail pii",
         1,
@@ -308,7 +310,9 @@ fn a_guardrail_decides_by_its_word_else_by_how_it_ended() {
         json!({"decision": "DENIED", "decision_reason": "card number", "policy_rule_id": "pii-1", "policy_type": "guardrail", "policy_version": "3"})
     );
     let kind = || vec![kv("openinference.span.kind", text("GUARDRAIL"))];
-    assert_eq!(decision("guard", 1, kind()).0.as_deref(), Some("GRANTED"));
+    let (said, policy) = decision("guard", 1, kind());
+    assert_eq!(said.as_deref(), Some("PENDING_APPROVAL"));
+    assert_eq!(policy["decision_reason"], "the span names no verdict");
     assert_eq!(decision("guard", 2, kind()).0.as_deref(), Some("DENIED"));
     let (said, policy) = decision(
         "execute_authorization",
@@ -320,6 +324,68 @@ fn a_guardrail_decides_by_its_word_else_by_how_it_ended() {
         (Some("PENDING_APPROVAL"), &json!("authorization"))
     );
     assert_eq!(decision("chat", 1, vec![]).0, None);
+    let risk = || vec![kv("gen_ai.security.risk.level", text("low"))];
+    assert_eq!(decision("chat", 1, risk()).0, None);
+}
+
+#[test]
+fn words_of_a_verdict_are_known_in_any_case_and_in_flags() {
+    for (word, meant) in [
+        (text("unsafe"), "DENIED"),
+        (text("GUARDRAIL_INTERVENED"), "DENIED"),
+        (text("Flagged"), "DENIED"),
+        (text("violation"), "DENIED"),
+        (text(" Rejected "), "DENIED"),
+        (V::BoolValue(false), "DENIED"),
+        (text("False"), "DENIED"),
+        (text("NONE"), "GRANTED"),
+        (text("safe"), "GRANTED"),
+        (text("PASSED"), "GRANTED"),
+        (V::BoolValue(true), "GRANTED"),
+        (text("require_approval"), "PENDING_APPROVAL"),
+    ] {
+        for key in ["gen_ai.security.verdict", "guardrail.decision"] {
+            let (said, policy) = decision("run_guardrail", 1, vec![kv(key, word.clone())]);
+            assert_eq!(said.as_deref(), Some(meant), "{word:?}");
+            assert!(policy.get("decision_reason").is_none(), "{policy}");
+        }
+    }
+}
+
+#[test]
+fn a_word_that_is_not_known_grants_nothing_and_is_named() {
+    let key = "gen_ai.security.verdict";
+    for (word, reason) in [
+        (text("purple"), r#"the verdict "purple" is not known"#.to_owned()),
+        (V::IntValue(1), r#"the verdict "1" is not known"#.to_owned()),
+        (list([text("allow")]), "the verdict is no word".to_owned()),
+        (
+            text(&"x".repeat(257)),
+            "the verdict of 257 bytes is not known".to_owned(),
+        ),
+    ] {
+        let (said, policy) = decision("run_guardrail", 1, vec![kv(key, word.clone())]);
+        assert_eq!(said.as_deref(), Some("PENDING_APPROVAL"), "{policy}");
+        assert_eq!(policy["decision_reason"], reason);
+        let (said, policy) = decision("run_guardrail", 2, vec![kv(key, word)]);
+        assert_eq!(said.as_deref(), Some("DENIED"), "{policy}");
+        assert_eq!(policy["decision_reason"], reason);
+    }
+    let beside = |other: &str| {
+        let attributes = vec![
+            kv(key, text("purple")),
+            kv("guardrail.decision", text(other)),
+            kv("guardrail.reason", text("card number")),
+        ];
+        decision("run_guardrail", 1, attributes).1
+    };
+    assert_eq!(beside("deny")["decision"], "DENIED");
+    let granted = beside("allow");
+    assert_eq!(granted["decision"], "PENDING_APPROVAL");
+    assert_eq!(
+        granted["decision_reason"],
+        r#"the verdict "purple" is not known: card number"#
+    );
 }
 
 #[test]
@@ -349,6 +415,73 @@ fn agent_audit_events_decide_by_their_latest_stage() {
         staged(vec![proposed(), decided("approve")])["policy"]["decision"],
         "GRANTED"
     );
+}
+
+#[test]
+fn of_several_agent_audit_actions_the_most_strictly_judged_counts() {
+    let policy = |events: &[(&str, &str, Option<&str>)]| {
+        let mut span = span(1, "send_email", vec![]);
+        for (stage, id, word) in events {
+            let mut attributes = vec![kv("agent_audit.action.id", text(id))];
+            attributes.extend(word.map(|word| kv("agent_audit.decision", text(word))));
+            span.events
+                .push(event(&format!("agent_audit.{stage}"), attributes));
+        }
+        only(&request(vec![span]))["policy"].clone()
+    };
+    let denied = policy(&[
+        ("proposed", "a1", None),
+        ("proposed", "a2", None),
+        ("decided", "a1", Some("deny")),
+        ("decided", "a2", Some("allow")),
+        ("executed", "a2", None),
+    ]);
+    assert_eq!(
+        denied,
+        json!({"decision": "DENIED", "decision_reason": "action a1", "policy_type": "action"})
+    );
+    let pending = policy(&[
+        ("proposed", "a1", None),
+        ("proposed", "a2", None),
+        ("decided", "a2", Some("allow")),
+    ]);
+    assert_eq!(
+        (&pending["decision"], &pending["decision_reason"]),
+        (&json!("PENDING_APPROVAL"), &json!("action a1"))
+    );
+    for (events, meant) in [
+        // Of one action what was said last.
+        (
+            vec![
+                ("decided", "a1", Some("deny")),
+                ("decided", "a1", Some("approve")),
+            ],
+            "GRANTED",
+        ),
+        (
+            vec![("proposed", "a1", None), ("executed", "a1", None)],
+            "GRANTED",
+        ),
+        // That it was done does not make it allowed.
+        (
+            vec![("decided", "a1", Some("deny")), ("executed", "a1", None)],
+            "DENIED",
+        ),
+        (
+            vec![("decided", "a1", Some("purple")), ("executed", "a1", None)],
+            "PENDING_APPROVAL",
+        ),
+        (vec![("decided", "a1", None)], "PENDING_APPROVAL"),
+        (
+            vec![
+                ("decided", "a1", Some("approve")),
+                ("decided", "a2", Some("approve")),
+            ],
+            "GRANTED",
+        ),
+    ] {
+        assert_eq!(policy(&events)["decision"], meant, "{events:?}");
+    }
 }
 
 #[test]
