@@ -1,6 +1,8 @@
 //! A-002: nothing is worse than before.
 
-use super::{Check, Finding, names, spelled};
+use std::collections::BTreeSet;
+
+use super::{Check, Finding, names, spelled, undecided};
 use crate::governance::{AuditInput, Health};
 
 pub(super) const CHECK: Check = Check {
@@ -10,6 +12,7 @@ pub(super) const CHECK: Check = Check {
     rule: &[
         "INCONCLUSIVE if a snapshot is missing (null; `{}` is a snapshot); evidence `health_before_available`, `health_after_available`.",
         "FAIL if a capability of the first snapshot is absent or null in the second, or ranks lower (HEALTHY > DEGRADED > UNHEALTHY); evidence `degraded_capabilities`, in order of names.",
+        "INCONCLUSIVE if a capability of the first snapshot is redacted, its name or its status in either.",
         "INCONCLUSIVE if a status changed from or to a word without rank; evidence `unranked_capabilities`. The same word before and after is fine.",
         "Else PASS. New capabilities are fine.",
         "A snapshot is {capability: status}, {capability: {status, …}} or {captured_at, system_health, capability_health: [{capability, status}]}.",
@@ -25,7 +28,12 @@ fn judge(input: &AuditInput) -> Finding {
     };
     let mut degraded = Vec::new();
     let mut unranked = Vec::new();
+    let mut redacted = BTreeSet::new();
     for capability in before.capabilities() {
+        if before.is_redacted(capability) || after.is_redacted(capability) {
+            redacted.insert(capability);
+            continue;
+        }
         let Some(is) = after.status(capability) else {
             degraded.push(capability);
             continue;
@@ -46,6 +54,9 @@ fn judge(input: &AuditInput) -> Finding {
             spelled(degraded.iter().copied())
         ))
         .with_list("degraded_capabilities", names(degraded));
+    }
+    if let Some(finding) = undecided(redacted) {
+        return finding;
     }
     if !unranked.is_empty() {
         return Finding::inconclusive(format!(
@@ -85,6 +96,17 @@ mod tests {
         assert_eq!(change(r#"{"a":"odd"}"#, r#"{"a":"HEALTHY"}"#), Inconclusive);
         assert_eq!(change(r#"{"a":2}"#, r#"{"a":0}"#), Inconclusive);
         assert_eq!(change("null", "{}"), Inconclusive);
+    }
+
+    /// `token` is a secret name: what stands under it is replaced whole.
+    #[test]
+    fn a_status_that_is_redacted_is_not_the_same_as_before() {
+        let redacted = r#"{"auth.token":"<REDACTED>"}"#;
+        assert_eq!(change(redacted, redacted), Inconclusive);
+        assert_eq!(
+            change(r#"{"a":"HEALTHY"}"#, r#"{"a":"<REDACTED>"}"#),
+            Inconclusive
+        );
     }
 
     #[test]

@@ -11,7 +11,10 @@ mod scope_compliance;
 mod signal_consistency;
 mod timing_compliance;
 
+use std::collections::BTreeSet;
+
 use evidence::canonical::Value;
+use evidence::redact::markers;
 
 use crate::governance::{AuditCheck, AuditInput, CheckResult, count};
 
@@ -117,6 +120,29 @@ pub(crate) fn names<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Value> 
     texts.into_iter().map(Value::from).collect()
 }
 
+/// Whether a name, or what was said under it, holds a marker of redaction. What stood there nobody knows: two that are
+/// alike may have been two things, so it is equal to nothing.
+pub(crate) fn is_redacted(text: &str) -> bool {
+    markers(text).next().is_some()
+}
+
+/// Those of the names that hold a marker.
+fn redacted_of<'t>(names: impl IntoIterator<Item = &'t str>) -> BTreeSet<&'t str> {
+    names.into_iter().filter(|name| is_redacted(name)).collect()
+}
+
+/// What a check found that had to compare what is redacted; `None`: there was nothing of the kind.
+fn undecided(redacted: BTreeSet<&str>) -> Option<Finding> {
+    if redacted.is_empty() {
+        return None;
+    }
+    let reason = format!(
+        "redacted, so that nobody can compare it: {}",
+        spelled(redacted.iter().copied())
+    );
+    Some(Finding::inconclusive(reason).with_list("redacted_names", names(redacted)))
+}
+
 /// `a, b and 3 more`: a reason stays short, the evidence lists more.
 fn spelled<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
     const SPELLED_MAX: usize = 5;
@@ -145,7 +171,12 @@ pub fn document() -> String {
     text.push_str(crate::governance::AUDITOR_VERSION);
     text.push_str(". A list in evidence holds its first ");
     text.push_str(&LISTED_MAX.to_string());
-    text.push_str(" entries, in order; if there are more, `<name>_total` beside it says how many.\n");
+    text.push_str(" entries, in order; if there are more, `<name>_total` beside it says how many.\n\n");
+    text.push_str(
+        "What holds a marker of redaction (`<REDACTED>`, `<REDACTED_EMAIL>` …) is equal to nothing, not even to the same \
+         marker: what stood there may have been another name. A check that compares it is INCONCLUSIVE unless it FAILs \
+         by other names, with `redacted_names` as its evidence.\n",
+    );
     for check in &CHECKS {
         text.push_str("\n## ");
         text.push_str(check.id);
@@ -194,6 +225,46 @@ pub(crate) mod tests {
     fn a_job_inside_its_contract_passes_every_check() {
         for check in &CHECKS {
             assert_eq!(result(check, "{}"), CheckResult::Pass, "{}", check.id);
+        }
+    }
+
+    /// The marker in the contract and those in what was done may have been two addresses.
+    #[test]
+    fn a_marker_is_not_equal_to_itself() {
+        let redacted = r#"{"contract_scope":["mailbox/<REDACTED_EMAIL>"],
+            "proposed_changes":{"scope":"mailbox/<REDACTED_EMAIL>"},
+            "step_results":[{"status":"COMPLETED",
+                "output":{"target":"mailbox/<REDACTED_EMAIL>","rollback_action":"restore"}}],
+            "health_before":{"mailbox/<REDACTED_EMAIL>":"HEALTHY"},
+            "health_after":{"mailbox/<REDACTED_EMAIL>":"HEALTHY"},
+            "signals":[{"signal_type":"t","scope":"mailbox/<REDACTED_EMAIL>","decision":"block",
+                "at":"2026-03-01T12:01:00Z"}]}"#;
+        for check in &CHECKS {
+            let answer = check.answer(&input(redacted));
+            if ["A-004", "A-005"].contains(&check.id) {
+                assert_eq!(answer.result, CheckResult::Pass, "{}", check.id);
+                continue;
+            }
+            assert_eq!(answer.result, CheckResult::Inconclusive, "{}", check.id);
+            assert!(answer.reason.contains("redacted"), "{}", answer.reason);
+            let listed = answer.evidence.get("redacted_names").unwrap();
+            assert_eq!(listed, &Value::from(names(["mailbox/<REDACTED_EMAIL>"])));
+        }
+    }
+
+    #[test]
+    fn what_fails_by_other_names_fails_beside_a_marker() {
+        let beside = r#"{"contract_scope":["search","<REDACTED>"],
+            "proposed_changes":[{"scope":"export"},{"scope":"<REDACTED>"}],
+            "step_results":[{"status":"COMPLETED","output":{"target":"billing"}}],
+            "health_before":{"billing":"HEALTHY","<REDACTED>":"HEALTHY"},
+            "health_after":{"billing":"DEGRADED","<REDACTED>":"HEALTHY"},
+            "signals":[{"signal_type":"t","scope":"billing","decision":"block","at":"2026-03-01T12:01:00Z"}]}"#;
+        for check in &CHECKS {
+            if ["A-004", "A-005"].contains(&check.id) {
+                continue;
+            }
+            assert_eq!(result(check, beside), CheckResult::Fail, "{}", check.id);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Check, Finding, names, spelled};
+use super::{Check, Finding, names, redacted_of, spelled, undecided};
 use crate::governance::AuditInput;
 
 pub(super) const CHECK: Check = Check {
@@ -12,6 +12,7 @@ pub(super) const CHECK: Check = Check {
     rule: &[
         "INCONCLUSIVE if a snapshot is missing (null); evidence `health_before_available`, `health_after_available`.",
         "FAIL if a capability outside contract_scope has another value after than before; absent and null are the same. Evidence `changed_capabilities` (all that changed) and `unauthorized_changes`.",
+        "INCONCLUSIVE if an entry of contract_scope is redacted, or a capability, its name or its status in either snapshot; evidence also `changed_capabilities`.",
         "Else PASS; evidence `changed_capabilities`.",
     ],
     judge,
@@ -28,17 +29,22 @@ fn judge(input: &AuditInput) -> Finding {
         .into_iter()
         .chain(after.capabilities())
         .collect();
+    let is_redacted = |capability: &str| before.is_redacted(capability) || after.is_redacted(capability);
     let changed: Vec<&str> = all
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|capability| before.status(capability) != after.status(capability))
         .collect();
     let outside: Vec<&str> = changed
         .iter()
         .copied()
-        .filter(|capability| !input.contract_scope.contains(*capability))
+        .filter(|capability| !input.contract_scope.contains(*capability) && !is_redacted(capability))
         .collect();
     let finding = if outside.is_empty() {
-        Finding::pass("only capabilities of the contract changed, or none")
+        let mut redacted = redacted_of(input.contract_scope.iter().map(String::as_str));
+        redacted.extend(all.iter().copied().filter(|capability| is_redacted(capability)));
+        undecided(redacted)
+            .unwrap_or_else(|| Finding::pass("only capabilities of the contract changed, or none"))
     } else {
         Finding::fail(format!(
             "changed outside the contract: {}",

@@ -1,6 +1,6 @@
 //! everything that was touched lies inside the contract.
 
-use super::{Check, Finding, names, spelled};
+use super::{Check, Finding, is_redacted, names, redacted_of, spelled, undecided};
 use crate::governance::AuditInput;
 
 pub(super) const CHECK: Check = Check {
@@ -10,6 +10,7 @@ pub(super) const CHECK: Check = Check {
     rule: &[
         "Executed targets are `output.target` of every step result, whatever the step's status. A null output, a null or an empty target is none; a target that is no text counts as its JSON.",
         "FAIL if one of them is not in contract_scope (exactly, by bytes); evidence `unauthorized`.",
+        "INCONCLUSIVE if one of them, or an entry of contract_scope, is redacted.",
         "Else PASS.",
     ],
     judge,
@@ -20,10 +21,13 @@ fn judge(input: &AuditInput) -> Finding {
     let outside: Vec<&str> = executed
         .iter()
         .copied()
-        .filter(|target| !input.contract_scope.contains(*target))
+        .filter(|target| !input.contract_scope.contains(*target) && !is_redacted(target))
         .collect();
     if outside.is_empty() {
-        return Finding::pass(format!("{} target(s), all in scope", executed.len()));
+        let scope = input.contract_scope.iter().map(String::as_str);
+        let redacted = redacted_of(executed.iter().copied().chain(scope));
+        return undecided(redacted)
+            .unwrap_or_else(|| Finding::pass(format!("{} target(s), all in scope", executed.len())));
     }
     Finding::fail(format!(
         "outside the contract: {}",

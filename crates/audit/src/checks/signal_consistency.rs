@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Check, Finding, names, spelled};
+use super::{Check, Finding, is_redacted, names, redacted_of, spelled, undecided};
 use crate::governance::{AuditInput, Signal};
 
 pub(super) const CHECK: Check = Check {
@@ -13,6 +13,7 @@ pub(super) const CHECK: Check = Check {
         "Signals that count: those about a capability of contract_scope or about a target of a completed step, given between the job's start and completion (inclusive).",
         "FAIL if allow and block were both given for one type and scope; evidence `conflicts`.",
         "FAIL if a block is about the target of a step with status COMPLETED; evidence `blocked_targets`.",
+        "INCONCLUSIVE if an entry of contract_scope, the target of a step with status COMPLETED, or scope or type of a signal given in that time is redacted.",
         "INCONCLUSIVE if the job's status is not COMPLETED, or signals were not supplied.",
         "Else PASS.",
     ],
@@ -21,19 +22,24 @@ pub(super) const CHECK: Check = Check {
 
 fn judge(input: &AuditInput) -> Finding {
     let done = input.completed_targets();
+    let in_time =
+        |signal: &&Signal| input.times.started_at <= signal.at && signal.at <= input.times.completed_at;
+    // A redacted scope is that of no signal, so nothing is found to contradict it.
     let counts = |signal: &&Signal| {
         (input.contract_scope.contains(&signal.scope) || done.contains(signal.scope.as_str()))
-            && input.times.started_at <= signal.at
-            && signal.at <= input.times.completed_at
+            && !is_redacted(&signal.scope)
+            && in_time(signal)
     };
     let mut decisions: BTreeMap<(&str, &str), (bool, bool)> = BTreeMap::new();
     let mut blocked = BTreeSet::new();
     for signal in input.signals.iter().flatten().filter(counts) {
-        let (allow, block) = decisions
-            .entry((signal.scope.as_str(), signal.signal_type.as_str()))
-            .or_default();
-        *allow |= !signal.block;
-        *block |= signal.block;
+        if !is_redacted(&signal.signal_type) {
+            let (allow, block) = decisions
+                .entry((signal.scope.as_str(), signal.signal_type.as_str()))
+                .or_default();
+            *allow |= !signal.block;
+            *block |= signal.block;
+        }
         if signal.block && done.contains(signal.scope.as_str()) {
             blocked.insert(signal.scope.as_str());
         }
@@ -54,6 +60,12 @@ fn judge(input: &AuditInput) -> Finding {
             spelled(blocked.iter().copied())
         ))
         .with_list("blocked_targets", names(blocked));
+    }
+    let given = input.signals.iter().flatten().filter(in_time);
+    let given = given.flat_map(|signal| [signal.scope.as_str(), signal.signal_type.as_str()]);
+    let scope = input.contract_scope.iter().map(String::as_str);
+    if let Some(finding) = undecided(redacted_of(scope.chain(done).chain(given))) {
+        return finding;
     }
     if input.signals.is_none() {
         return Finding::inconclusive("no signals were supplied");

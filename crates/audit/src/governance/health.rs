@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evidence::canonical::{Value, to_vec};
 
+use crate::checks::is_redacted;
 use crate::read::{self, InputError};
 
 /// Most capabilities of one snapshot, as of a contract's scope.
@@ -79,6 +80,12 @@ impl Health {
     /// The status of a capability.
     pub fn status(&self, capability: &str) -> Option<&Value> {
         self.statuses.get(capability)
+    }
+
+    /// Whether the name of a capability or its status holds a marker of redaction, so that neither can be compared.
+    pub fn is_redacted(&self, capability: &str) -> bool {
+        let status = self.status(capability);
+        is_redacted(capability) || status.is_some_and(|status| is_redacted(&as_text(status)))
     }
 
     /// Every capability named, null ones too, in order.

@@ -53,12 +53,8 @@ impl GovernanceContract {
             ));
         }
         // What an audit lists of them. As long as an entry of the scope, which they are compared with.
-        for change in changes {
-            let target = ["capability_name", "scope"]
-                .iter()
-                .filter_map(|name| change.get(name).and_then(Value::as_str))
-                .find(|target| !target.is_empty());
-            target.map_or(Ok(()), |target| rule::identifier("proposed_changes", target))?;
+        for target in self.proposed_targets().into_iter().flatten() {
+            rule::identifier("proposed_changes", target)?;
         }
         match (self.activation_window_start, self.activation_window_end) {
             (Some(start), Some(end)) if end < start => Err(RuleBroken::new(
@@ -67,6 +63,21 @@ impl GovernanceContract {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Of each proposed change what it is judged by: `capability_name`, else `scope`.
+    pub fn proposed_targets(&self) -> Vec<Option<&str>> {
+        let one = std::slice::from_ref(&self.proposed_changes);
+        let changes = self.proposed_changes.as_array().unwrap_or(one);
+        changes
+            .iter()
+            .map(|change| {
+                ["capability_name", "scope"]
+                    .iter()
+                    .filter_map(|name| change.get(name).and_then(Value::as_str))
+                    .find(|target| !target.is_empty())
+            })
+            .collect()
     }
 
     /// The canonical body.

@@ -32,6 +32,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`JobError::Conflict`] when the id is another contract's: a contract is never changed.
+    /// [`JobError::NameRedacted`].
     pub fn contract_record(
         &self,
         tenant: &Arc<Tenant>,
@@ -56,16 +57,19 @@ impl Ledger {
         contract.check()?;
         let mut salts = tenant.salts();
         let body = contract.encode();
+        // What was sent is looked at as it would be kept: redacted, its markers counted.
+        let kept = salts
+            .rules()
+            .body(Kind::GovernanceContract, &body)
+            .map_err(BodyTooLarge::from)?;
+        if let Some(kept) = &kept {
+            contract_names_stay(contract, kept)?;
+        }
         let facts = Facts::Contract(contract.facts());
         let draft = Draft::alone(Kind::GovernanceContract, facts, &body, moment.at, &mut salts)?;
         // Between the look and the commit nobody else writes a contract of that id.
         if let Some(first) = self.contract_record_of(tenant, &contract.contract_id)? {
             let receipt = first.receipt()?;
-            // What was sent is compared as it would be kept: redacted, its markers counted.
-            let kept = salts
-                .rules()
-                .body(Kind::GovernanceContract, &body)
-                .map_err(BodyTooLarge::from)?;
             let same = |first: &[u8]| first == kept.as_deref().unwrap_or(&body);
             return if first.body.bytes().is_none_or(same) {
                 Ok(Placed {
@@ -131,7 +135,7 @@ impl Ledger {
     /// Records a signal; each is a record of its own. Blocks until it is durable.
     ///
     /// # Errors
-    /// [`JobError::Rule`], or nothing was written, as far as is known.
+    /// [`JobError::Rule`], [`JobError::NameRedacted`], or nothing was written, as far as is known.
     pub fn signal_record(
         &self,
         tenant: &Arc<Tenant>,
@@ -139,13 +143,17 @@ impl Ledger {
         moment: &Moment,
     ) -> Result<Placed, JobError> {
         signal.check()?;
-        let draft = Draft::alone(
-            Kind::GovernanceSignal,
-            Facts::Signal(signal.clone()),
-            &signal.encode(),
-            moment.at,
-            &mut tenant.salts(),
-        )?;
+        let mut salts = tenant.salts();
+        let body = signal.encode();
+        let kept = salts
+            .rules()
+            .body(Kind::GovernanceSignal, &body)
+            .map_err(BodyTooLarge::from)?;
+        if let Some(kept) = &kept {
+            signal_names_stay(signal, kept)?;
+        }
+        let facts = Facts::Signal(signal.clone());
+        let draft = Draft::alone(Kind::GovernanceSignal, facts, &body, moment.at, &mut salts)?;
         let draft = Draft {
             occurred_at: signal.at,
             ..of_policy(draft)
@@ -243,6 +251,38 @@ impl Ledger {
         let outcome = self.submit_blocking(tenant, vec![draft], at, false)?.pop();
         Ok(outcome.ok_or(SubmitError::Closing)??)
     }
+}
+
+/// Refuses a contract whose names, by which jobs are judged, are others in its redacted body.
+fn contract_names_stay(contract: &GovernanceContract, kept: &[u8]) -> Result<(), JobError> {
+    // What redaction has made unreadable it has changed.
+    let Ok(kept) = GovernanceContract::read(kept) else {
+        return Err(JobError::NameRedacted("contract".to_owned()));
+    };
+    let mut scope = contract.scope.iter().zip(&kept.scope);
+    if let Some(place) = scope.position(|(given, kept)| given != kept) {
+        return Err(JobError::NameRedacted(format!("scope[{place}]")));
+    }
+    let (given, kept) = (contract.proposed_targets(), kept.proposed_targets());
+    let Some(place) = given.iter().zip(&kept).position(|(given, kept)| given != kept) else {
+        return Ok(());
+    };
+    let field = match contract.proposed_changes.as_array() {
+        Some(_) => format!("proposed_changes[{place}]"),
+        None => "proposed_changes".to_owned(),
+    };
+    Err(JobError::NameRedacted(field))
+}
+
+/// The same of a signal.
+fn signal_names_stay(signal: &GovernanceSignal, kept: &[u8]) -> Result<(), JobError> {
+    let field = match GovernanceSignal::read(kept) {
+        Err(_) => "signal",
+        Ok(kept) if kept.scope != signal.scope => "scope",
+        Ok(kept) if kept.signal_type != signal.signal_type => "signal_type",
+        Ok(_) => return Ok(()),
+    };
+    Err(JobError::NameRedacted(field.to_owned()))
 }
 
 /// The lists that hold all signals asked for, chosen so that few are read: by capability and day, by capability,

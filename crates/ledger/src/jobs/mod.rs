@@ -107,6 +107,12 @@ pub enum JobError {
     /// A rule of SPEC 7 is broken.
     #[error(transparent)]
     Rule(#[from] RuleBroken),
+    /// A name that is judged by and that redaction would change, so that two names could become one; where it stands.
+    #[error(
+        "{0}: the tenant's rules of redaction would change this name, and it is judged by; use an identifier without \
+         personal data"
+    )]
+    NameRedacted(String),
     /// A value that no audit could judge, and the field it is in.
     #[error("{0}: {1}")]
     Input(&'static str, InputError),

@@ -160,6 +160,76 @@ fn a_contract_with_a_marker_is_the_same_when_it_is_posted_again() {
     bed.bed.check();
 }
 
+/// Two addresses leave one marker: a job that touched another mailbox than its contract names must not pass.
+#[test]
+fn names_that_are_judged_by_are_refused_if_redaction_would_change_them() {
+    let bed = Bed::new();
+    let over = |scope: &str, changes: &str| GovernanceContract {
+        scope: vec!["search".into(), scope.into()],
+        ..contract("c2", changes)
+    };
+    let at = |contract: &GovernanceContract| match bed.take(contract) {
+        Err(JobError::NameRedacted(field)) => field,
+        other => panic!("{other:?}"),
+    };
+    let size = bed.bed.size(&bed.tenant);
+    assert_eq!(at(&over("mailbox/bob@example.com", "null")), "scope[1]");
+    let one = over("export", r#"{"capability_name":"mailbox/bob@example.com"}"#);
+    assert_eq!(at(&one), "proposed_changes");
+    let list = over(
+        "export",
+        r#"[{"scope":"search"},{"scope":"mailbox/bob@example.com"}]"#,
+    );
+    assert_eq!(at(&list), "proposed_changes[1]");
+    for (scope, signal_type, field) in [
+        ("mailbox/bob@example.com", "freeze", "scope"),
+        ("search", "bob@example.com", "signal_type"),
+    ] {
+        let signal = GovernanceSignal {
+            signal_id: "s".into(),
+            signal_type: signal_type.into(),
+            scope: scope.into(),
+            decision: SignalDecision::Block,
+            at: bed.bed.now(),
+        };
+        let refused = bed.bed.ledger.signal_record(&bed.tenant, &signal, &bed.moment());
+        assert!(matches!(refused, Err(JobError::NameRedacted(at)) if at == field));
+    }
+    assert_eq!(bed.bed.size(&bed.tenant), size);
+}
+
+/// A contract of before names were refused has markers in its scope; such a one is taken as it is.
+#[test]
+fn a_job_under_a_contract_with_a_marker_does_not_pass() {
+    let bed = Bed::new();
+    let old = GovernanceContract {
+        contract_id: "c2".into(),
+        scope: vec!["mailbox/<REDACTED_EMAIL>".into()],
+        proposed_changes: Value::Null,
+        activation_window_start: Some(crate::bed::time("2026-11-21T00:00:00Z")),
+        activation_window_end: Some(crate::bed::time("2026-11-22T00:00:00Z")),
+    };
+    bed.take(&old).unwrap();
+    let new = NewJob {
+        contract_id: Some("c2".into()),
+        ..under_contract("j1")
+    };
+    bed.create(&new).unwrap();
+    bed.start("j1").unwrap();
+    bed.step("j1", 0, "mailbox/eve@example.com").unwrap();
+    bed.health(
+        "j1",
+        r#"{"mailbox/bob@example.com":"HEALTHY"}"#,
+        r#"{"mailbox/eve@example.com":"HEALTHY"}"#,
+    )
+    .unwrap();
+    bed.complete("j1").unwrap();
+    assert_eq!(bed.verdict("j1"), "INCONCLUSIVE");
+    assert_eq!(bed.action("j1"), "escalate");
+    bed.evidence_matches("j1");
+    bed.bed.check();
+}
+
 #[test]
 fn what_is_nested_as_deep_as_is_taken_can_be_read_back() {
     let bed = Bed::new();

@@ -62,14 +62,29 @@ fn no_secret_said_of_a_job_its_contract_or_a_signal_is_kept_anywhere() {
     let server = ticking_server();
     let (text, object) = (planted(), planted_object());
     let changes = with(json!({ "capability_name": "search" }), &object);
-    server.created(
-        "/api/v1/contracts",
-        &json!({ "contract_id": "c", "scope": ["search", SECRETS[0]], "proposed_changes": changes }),
+    let contract = |scope: &Value, changes: &Value| {
+        server.post(
+            "/api/v1/contracts",
+            &json!({ "contract_id": "c", "scope": scope, "proposed_changes": changes }),
+        )
+    };
+    // Names that are judged by are not redacted but refused.
+    let scope = json!(["search", SECRETS[0]]);
+    assert_eq!(contract(&scope, &changes).problem(422), "name_redacted");
+    let proposed = json!([{ "scope": SECRETS[0] }]);
+    assert_eq!(
+        contract(&json!(["search"]), &proposed).problem(422),
+        "name_redacted"
     );
-    server.created(
-        "/api/v1/signals",
-        &json!({ "signal_type": format!("for {}", SECRETS[3]), "scope": SECRETS[0], "decision": "allow" }),
-    );
+    let made = contract(&json!(["search"]), &changes);
+    assert_eq!(made.status, 201, "{}", made.text());
+    for (signal_type, scope) in [("freeze", SECRETS[0]), (SECRETS[3], "search")] {
+        let signal = json!({ "signal_type": signal_type, "scope": scope, "decision": "allow" });
+        assert_eq!(
+            server.post("/api/v1/signals", &signal).problem(422),
+            "name_redacted"
+        );
+    }
     let act = |job: &str, what: &str, body: &Value| {
         server.created(&format!("/api/v1/jobs/{job}/{what}"), body);
     };

@@ -81,6 +81,9 @@ impl From<JobError> for ApiError {
             }
             JobError::Busy => Self::unavailable("busy", message),
             JobError::Rule(error) => error.into(),
+            JobError::NameRedacted(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "name_redacted", message)
+            }
             JobError::Input(field, error) => Self::invalid(field, error),
             JobError::Body(error) => error.into(),
             JobError::Rejected(rejection) => rejection.into(),
