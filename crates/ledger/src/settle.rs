@@ -224,14 +224,12 @@ fn end_drafts(
         content,
         trace_id: Some(state.trace_id.as_str().into()),
         correlation_id: state.correlation_id.as_deref().map(Into::into),
-        actor: (
-            if by_caller {
-                ActorType::Agent
-            } else {
-                ActorType::System
-            },
-            None,
-        ),
+        // As the run's steps: the run has one agent, and who ends it speaks for that.
+        actor: if by_caller {
+            (ActorType::Agent, state.agent_id.as_deref().map(Into::into))
+        } else {
+            (ActorType::System, None)
+        },
         occurred_at: at,
         source_domain: SourceDomain::Activity,
         source_component: if by_caller { "api" } else { "ledger" },

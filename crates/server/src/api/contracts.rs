@@ -23,7 +23,7 @@ use super::records::ReceiptView;
 use super::run_list::{Filters, given, shown};
 use super::run_steps::damaged;
 use crate::api::logs::NoParams;
-use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids};
+use crate::{ApiError, App, Caller, ExactJsonBody, Path, Query, Received, ids};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -107,7 +107,8 @@ async fn record(
     State(app): State<App>,
     caller: Caller,
     Received(at): Received,
-    body: JsonBody<ContractIn>,
+    // Names that redaction would change are refused, so they are looked at as they were sent.
+    ExactJsonBody(body): ExactJsonBody<ContractIn>,
 ) -> Result<Response, ApiError> {
     let given = body.value;
     let changes = fields::value_opt("proposed_changes", given.proposed_changes.as_deref())?;
@@ -125,12 +126,10 @@ async fn record(
         .await;
     app.blocking(move |ledger| {
         let placed = ledger.contract_record_under(&guard, &caller.tenant, &contract, &moment(at))?;
-        // Of one that was there, the time of its record; one that was erased has none left to show, as where it is read.
-        let created_at = if placed.fresh {
-            Some(at)
-        } else {
-            let first = ledger.contract(&caller.tenant, &contract.contract_id)?;
-            first.map(|(.., recorded_at)| recorded_at)
+        // As it is kept, redacted, and with the time of its record; of one that was there and is erased nothing is left.
+        let (contract, created_at) = match ledger.contract(&caller.tenant, &contract.contract_id)? {
+            Some((kept, _, recorded_at)) => (kept, Some(recorded_at)),
+            None => (contract, None),
         };
         let view = ContractView {
             receipt: Some(ReceiptOut(placed.receipt)),

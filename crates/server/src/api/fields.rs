@@ -1,7 +1,7 @@
 //! The rules that fields of requests keep to, each refused as 422 by its name.
 
 use evidence::canonical::{self, Finite, Value};
-use evidence::{IDENTIFIER_BYTES_MAX, NanoCents};
+use evidence::{ByName, IDENTIFIER_BYTES_MAX, NanoCents};
 use ledger::Tenant;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -123,7 +123,7 @@ pub(crate) fn value_opt(field: &str, raw: Option<&RawValue>) -> Result<Option<Va
 /// A part of a body as `T`; what is wrong is named under `path`.
 pub(crate) fn part<T: DeserializeOwned>(path: &str, canonical: &str) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_str(canonical);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    serde_path_to_error::deserialize(ByName(&mut reader)).map_err(|error| {
         let inner = error.path().to_string();
         let cause = error.into_inner().to_string();
         let cause = cause.split(" at line ").next().unwrap_or_default();
