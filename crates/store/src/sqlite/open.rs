@@ -1,6 +1,7 @@
 //! Opening a database: pragmas, the check that it is durable, migrations.
 
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -50,7 +51,8 @@ impl SqliteStore {
             Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_WRITE,
         } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if access == Access::ReadWrite {
-            make_private(path);
+            let refused = |error| StoreError::Refused(format!("cannot open {}: {error}", path.display()));
+            make_private(path).map_err(refused)?;
         }
         let connect = |cache_kib: i64| -> Result<Connection, StoreError> {
             let connection = Connection::open_with_flags(path, flags)
@@ -253,14 +255,17 @@ fn as_version(count: usize) -> i64 {
 
 /// Makes a database that is not there, so that nobody else may read it, whatever folder it is in; SQLite gives the files
 /// beside it the same mode. One that is there has the mode that its operator gave it.
-pub(super) fn make_private(path: &Path) {
+pub(super) fn make_private(path: &Path) -> io::Result<()> {
     // A file that is there is not even opened: closing it would take away the locks of who has it open in this process.
-    // What keeps it from being made keeps SQLite from opening it, and that is reported.
-    let _ = OpenOptions::new()
+    match OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path);
+        .open(path)
+    {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

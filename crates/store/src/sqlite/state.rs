@@ -42,7 +42,7 @@ pub struct StateDb {
 impl StateDb {
     /// Opens it, making it when absent.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        make_private(path);
+        make_private(path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let connection = Connection::open(path).map_err(of_state)?;
         connection
             .pragma_update(None, "journal_mode", "wal")
