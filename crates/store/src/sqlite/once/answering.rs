@@ -197,10 +197,16 @@ fn said_of(entry: Option<OnceEntry>, act: &OnceAct) -> OnceSaid {
         // Its own answer may have been lost.
         (
             OnceAct::Complete {
-                lease, response_hash, ..
+                lease,
+                label,
+                response_hash,
+                ..
             },
             Some(entry),
-        ) if entry.lease == *lease && entry.response_hash == *response_hash => {
+        ) if entry.lease == *lease
+            && entry.response_hash == *response_hash
+            && (label.is_none() || entry.label == *label) =>
+        {
             OnceSaid::Done(Box::new(entry))
         }
         (_, Some(_)) => OnceSaid::LeaseLost,
