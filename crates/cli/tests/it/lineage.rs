@@ -375,10 +375,10 @@ fn a_log_is_imported_through_a_server_once_however_often() {
     }
     let both = format!("{by_server} --data-dir data");
     assert_eq!(deponent(folder, &both).status.code(), Some(64));
-    assert_eq!(
-        deponent(folder, "lineage import a.csv --data-dir data")
-            .status
-            .code(),
-        Some(69)
-    );
+    let code = |command: &str| deponent(folder, command).status.code();
+    assert_eq!(code("lineage import audit_none.jsonl --data-dir data"), Some(69));
+    std::fs::write(folder.join("named.jsonl"), "{}\n").unwrap();
+    assert_eq!(code("lineage import named.jsonl --data-dir data"), Some(64));
+    let named = format!("lineage import named.jsonl --server {}", server.url());
+    assert_eq!(code(&named), Some(64));
 }

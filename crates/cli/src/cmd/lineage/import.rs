@@ -1,7 +1,7 @@
 //! `deponent lineage import`.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::evidence::record::{LINEAGE_COPY, LINEAGE_RUN, LineageRecord, lineage_identity, lineage_type};
 use ::evidence::redact::Redactor;
@@ -53,8 +53,9 @@ impl Import {
             Ok(log) => log,
             Err(error) => bail!("audit log {}: {error}", self.file.display()),
         };
+        let run_id = run_of(&path)?;
         let (imported, job_id) = if !self.data_dir.is_given() && self.server.is_named()? {
-            (send(&self.server.client()?, &log)?, None)
+            (send(&self.server.client()?, &log, &run_id)?, None)
         } else {
             let request = AdminRequest::LineageImport {
                 tenant_id: self.tenant,
@@ -147,20 +148,27 @@ fn post(client: &Client, record: &LineageRecord, run_id: &str, copies: u32) -> R
     client.post_bytes(path_of(record.kind()), canonical::to_vec(&body))
 }
 
-/// Posts the lines one by one: a line that was posted before is known, so an import may be done again. What is a line
-/// is what the ledger's own import takes for one.
-fn send(client: &Client, log: &SourceFile) -> Result<LineageImported> {
-    let name = log
-        .path()
+/// The run that a log's file is named after.
+fn run_of(path: &Path) -> Result<String> {
+    let name = path
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     let run_id = name
         .strip_prefix("audit_")
         .and_then(|rest| rest.strip_suffix(".jsonl"));
-    let Some(run_id) = run_id.filter(|run_id| !run_id.is_empty()) else {
-        bail!("{} names no run: audit_<run id>.jsonl", shown(name));
-    };
+    match run_id.filter(|run_id| !run_id.is_empty()) {
+        Some(run_id) => Ok(run_id.to_owned()),
+        None => bail!(Usage(format!(
+            "{} names no run: audit_<run id>.jsonl",
+            shown(name)
+        ))),
+    }
+}
+
+/// Posts the lines one by one: a line that was posted before is known, so an import may be done again. What is a line
+/// is what the ledger's own import takes for one.
+fn send(client: &Client, log: &SourceFile, run_id: &str) -> Result<LineageImported> {
     let mut imported = LineageImported {
         run_id: run_id.to_owned(),
         ..LineageImported::default()
