@@ -101,7 +101,8 @@ pub(super) async fn trace(
             next_cursor,
             run_id: &run.row.state.run_id,
             steps,
-            total_steps: places.len(),
+            // As everywhere: what came late changes no total.
+            total_steps: places.iter().filter(|place| !place.late).count(),
             trace_id: &run.row.state.trace_id,
         })
     })
