@@ -1,6 +1,6 @@
 //! what was proposed was done.
 
-use super::{Check, Finding, is_redacted, names, redacted_of, spelled, undecided};
+use super::{Check, Finding, is_redacted, may_be_same, names, redacted_of, spelled, undecided};
 use crate::governance::AuditInput;
 
 pub(super) const CHECK: Check = Check {
@@ -10,7 +10,7 @@ pub(super) const CHECK: Check = Check {
     rule: &[
         "Proposed targets are `capability_name`, else `scope`, of the one object or of each object of the list proposed_changes; what is no object proposes nothing.",
         "PASS if the job's status is not COMPLETED.",
-        "INCONCLUSIVE if one of them is not the target of a step with status COMPLETED, and the target of such a step is redacted: it may be that one.",
+        "INCONCLUSIVE if one of them is not the target of a step with status COMPLETED, and the redacted target of such a step may be it, by what stands beside the markers.",
         "FAIL if a proposed target is not the target of a step with status COMPLETED; evidence `missing`.",
         "INCONCLUSIVE if a proposed target is redacted.",
         "Else PASS.",
@@ -34,8 +34,13 @@ fn judge(input: &AuditInput) -> Finding {
             .unwrap_or_else(|| Finding::pass("everything proposed was done"));
     }
     // What is missing may have been done by a step whose target nobody can read any more.
-    if let Some(finding) = undecided(redacted_of(done)) {
-        return finding;
+    let redacted = redacted_of(done);
+    let missing: Vec<&str> = missing
+        .into_iter()
+        .filter(|target| !redacted.iter().any(|done| may_be_same(done, target)))
+        .collect();
+    if missing.is_empty() {
+        return undecided(redacted).unwrap_or_else(|| Finding::pass("everything proposed was done"));
     }
     Finding::fail(format!(
         "proposed and not done: {}",

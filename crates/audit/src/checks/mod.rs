@@ -126,6 +126,39 @@ pub(crate) fn is_redacted(text: &str) -> bool {
     markers(text).next().is_some()
 }
 
+/// Whether two names may have been the same before redaction: what stands beside a marker stood there before.
+fn may_be_same(a: &str, b: &str) -> bool {
+    match (is_redacted(a), is_redacted(b)) {
+        (false, false) => a == b,
+        (true, true) => true,
+        (true, false) => may_have_been(a, b),
+        (false, true) => may_have_been(b, a),
+    }
+}
+
+/// Whether a name may have been what a redacted one was.
+fn may_have_been(redacted: &str, name: &str) -> bool {
+    let (mut pieces, mut rest) = (Vec::new(), redacted);
+    while let Some((before, after)) = rest.split_once("<REDACTED") {
+        let Some((_, behind)) = after.split_once('>') else {
+            break;
+        };
+        pieces.push(before);
+        rest = behind;
+    }
+    let mut pieces = pieces.into_iter();
+    let Some(mut left) = pieces.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    for piece in pieces {
+        match left.split_once(piece) {
+            Some((_, behind)) => left = behind,
+            None => return false,
+        }
+    }
+    left.ends_with(rest)
+}
+
 /// Those of the names that hold a marker.
 fn redacted_of<'t>(names: impl IntoIterator<Item = &'t str>) -> BTreeSet<&'t str> {
     names.into_iter().filter(|name| is_redacted(name)).collect()
@@ -253,8 +286,40 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_stands_beside_a_marker_tells_names_apart() {
+        for (redacted, name, same) in [
+            ("mailbox/<REDACTED_EMAIL>", "mailbox/bob@example.com", true),
+            ("mailbox/<REDACTED_EMAIL>", "search", false),
+            ("<REDACTED>", "anything", true),
+            (
+                "a/<REDACTED_EMAIL>/b/<REDACTED_EMAIL>/c",
+                "a/x@y.z/b/v@w.x/c",
+                true,
+            ),
+            ("a/<REDACTED_EMAIL>/b/<REDACTED_EMAIL>/c", "a/x@y.z/c", false),
+            ("<REDACTED_EMAIL>/b", "x@y.z/c", false),
+        ] {
+            assert_eq!(may_be_same(redacted, name), same, "{redacted} {name}");
+            assert_eq!(may_be_same(name, redacted), same, "{redacted} {name}");
+        }
+        assert!(may_be_same("<REDACTED>", "x<REDACTED_EMAIL>"));
+    }
+
+    /// An address in it makes no target out of scope one that may be in it.
+    #[test]
+    fn a_redacted_target_that_no_name_can_have_been_is_outside() {
+        let outside = r#"{"contract_scope":["search"],"proposed_changes":{"scope":"search"},
+            "step_results":[{"status":"COMPLETED","output":{"target":"mailbox/<REDACTED_EMAIL>"}}]}"#;
+        for check in &CHECKS {
+            if ["A-001", "A-003"].contains(&check.id) {
+                assert_eq!(result(check, outside), CheckResult::Fail, "{}", check.id);
+            }
+        }
+    }
+
+    #[test]
     fn what_fails_by_other_names_fails_beside_a_marker() {
-        let beside = r#"{"contract_scope":["search","<REDACTED>"],
+        let beside = r#"{"contract_scope":["search","mail/<REDACTED>"],
             "proposed_changes":[{"scope":"export"},{"scope":"<REDACTED>"}],
             "step_results":[{"status":"COMPLETED","output":{"target":"billing"}}],
             "health_before":{"billing":"HEALTHY","<REDACTED>":"HEALTHY"},

@@ -1,6 +1,6 @@
 //! everything that was touched lies inside the contract.
 
-use super::{Check, Finding, is_redacted, names, redacted_of, spelled, undecided};
+use super::{Check, Finding, may_be_same, names, redacted_of, spelled, undecided};
 use crate::governance::AuditInput;
 
 pub(super) const CHECK: Check = Check {
@@ -9,7 +9,7 @@ pub(super) const CHECK: Check = Check {
     question: "Did the job touch only what its contract names?",
     rule: &[
         "Executed targets are `output.target` of every step result, whatever the step's status. A null output, a null or an empty target is none; a target that is no text counts as its JSON.",
-        "FAIL if one of them is not in contract_scope (exactly, by bytes); evidence `unauthorized`.",
+        "FAIL if one of them is not in contract_scope (exactly, by bytes; of a redacted one: cannot be, by what stands beside its markers); evidence `unauthorized`.",
         "INCONCLUSIVE if one of them, or an entry of contract_scope, is redacted.",
         "Else PASS.",
     ],
@@ -18,14 +18,14 @@ pub(super) const CHECK: Check = Check {
 
 fn judge(input: &AuditInput) -> Finding {
     let executed = input.executed_targets();
+    let scope = || input.contract_scope.iter().map(String::as_str);
     let outside: Vec<&str> = executed
         .iter()
         .copied()
-        .filter(|target| !input.contract_scope.contains(*target) && !is_redacted(target))
+        .filter(|target| !scope().any(|entry| may_be_same(entry, target)))
         .collect();
     if outside.is_empty() {
-        let scope = input.contract_scope.iter().map(String::as_str);
-        let redacted = redacted_of(executed.iter().copied().chain(scope));
+        let redacted = redacted_of(executed.iter().copied().chain(scope()));
         return undecided(redacted)
             .unwrap_or_else(|| Finding::pass(format!("{} target(s), all in scope", executed.len())));
     }

@@ -164,7 +164,7 @@ impl Report {
         };
         if self.errors > 0 || self.level == Some(Level::Invalid) {
             1
-        } else if !self.undecided.is_empty() || require.is_some_and(short_of) {
+        } else if !self.undecided.is_empty() || self.level.is_none() || require.is_some_and(short_of) {
             2
         } else if self.level == Some(Level::ValidPrefix) {
             3

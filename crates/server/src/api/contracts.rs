@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use evidence::canonical::to_vec;
+use evidence::canonical::{Value, to_vec};
 use evidence::facet::facet;
 use evidence::record::GovernanceContract;
 use evidence::{RecordId, Timestamp};
@@ -126,10 +126,19 @@ async fn record(
         .await;
     app.blocking(move |ledger| {
         let placed = ledger.contract_record_under(&guard, &caller.tenant, &contract, &moment(at))?;
-        // As it is kept, redacted, and with the time of its record; of one that was there and is erased nothing is left.
-        let (contract, created_at) = match ledger.contract(&caller.tenant, &contract.contract_id)? {
-            Some((kept, _, recorded_at)) => (kept, Some(recorded_at)),
-            None => (contract, None),
+        // As it is kept, redacted, and with the time of its record. What is erased, or cannot be read now, is not shown; it is
+        // on record all the same.
+        let (contract, created_at) = if let Ok(Some((kept, _, recorded_at))) =
+            ledger.contract(&caller.tenant, &contract.contract_id)
+        {
+            (kept, Some(recorded_at))
+        } else {
+            let proposed_changes = Value::Null;
+            let unread = GovernanceContract {
+                proposed_changes,
+                ..contract
+            };
+            (unread, None)
         };
         let view = ContractView {
             receipt: Some(ReceiptOut(placed.receipt)),

@@ -256,6 +256,10 @@ fn as_version(count: usize) -> i64 {
 /// Makes a database that is not there, so that nobody else may read it, whatever folder it is in; SQLite gives the files
 /// beside it the same mode. One that is there has the mode that its operator gave it.
 pub(super) fn make_private(path: &Path) -> io::Result<()> {
+    if path == Path::new(":memory:") {
+        // No file to SQLite; it is refused later.
+        return Ok(());
+    }
     // A file that is there is not even opened: closing it would take away the locks of who has it open in this process.
     match OpenOptions::new()
         .write(true)

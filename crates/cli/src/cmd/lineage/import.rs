@@ -179,7 +179,7 @@ fn send(client: &Client, log: &SourceFile, run_id: &str) -> Result<LineageImport
     let mut begun = false;
     while let Some(line) = lines
         .next_line()
-        .with_context(|| format!("cannot read {}", shown(name)))?
+        .with_context(|| format!("cannot read {}", log.path().display()))?
     {
         let number = line.number;
         bar.set_position(line.offset);

@@ -48,8 +48,8 @@ const DENIED: &str = "DENIED";
 const GRANTED: &str = "GRANTED";
 const PENDING: &str = "PENDING_APPROVAL";
 
-/// What words of decision mean. The interventions are those of Bedrock's guardrails, `NONE` is their pass; flags
-/// are read as the answer to "may it?".
+/// What words of decision mean. The interventions are those of Bedrock's guardrails, `NONE` is their pass. A
+/// false flag is a denial; a true one may be the hit of a rule or its pass.
 static WORDS: &[(&str, &[&str])] = &[
     (
         DENIED,
@@ -103,7 +103,6 @@ static WORDS: &[(&str, &[&str])] = &[
             "safe",
             "sanitize",
             "simulate",
-            "true",
             "warn",
         ],
     ),
@@ -177,19 +176,26 @@ fn read(value: Any<'_>) -> Said {
     }
 }
 
-/// What attributes say of a decision: the most telling word that is known, but no grant when a more telling
+/// What attributes say of a decision: the strictest of the words that are known, but no grant when a more telling
 /// one is not known.
 fn said(attrs: &[Attr<'_>]) -> Said {
-    let mut unread = None;
+    let (mut meant, mut unread): (Option<&'static str>, _) = (None, None);
     for value in DECISION.iter().filter_map(|key| find(attrs, key)) {
         match read(value) {
             Said::Nothing => {}
             Said::Meant(GRANTED) if unread.is_some() => {}
-            Said::Meant(decision) => return Said::Meant(decision),
+            Said::Meant(decision) => {
+                if meant.is_none_or(|before| strictness(before) < strictness(decision)) {
+                    meant = Some(decision);
+                }
+            }
             Said::Unread(note) => unread = unread.or(Some(note)),
         }
     }
-    unread.map_or(Said::Nothing, Said::Unread)
+    match meant {
+        Some(decision) => Said::Meant(decision),
+        None => unread.map_or(Said::Nothing, Said::Unread),
+    }
 }
 
 /// Who says it: a span, or an event of the agent-audit proposal. Of an action a later stage tells more.
@@ -257,11 +263,7 @@ struct Action<'v, 'a> {
 impl Action<'_, '_> {
     /// The greater counts: who names a verdict before who does not, then the later stage, then the later event.
     fn weight(&self) -> (bool, Stage, usize) {
-        match self.said {
-            // A verdict is a decision, whatever event names it.
-            Said::Meant(_) | Said::Unread(_) => (true, Stage::Decided, self.place),
-            Said::Nothing => (false, self.stage, self.place),
-        }
+        (!matches!(self.said, Said::Nothing), self.stage, self.place)
     }
 }
 
@@ -317,6 +319,14 @@ pub(crate) fn decision(view: &View<'_, '_>, role: Role, name: &str, failed: bool
             .as_deref()
             .and_then(identifier)
             .map(|id| format!("action {id}"));
+        // What the span says of itself is no less a verdict.
+        let own = said(view.attrs);
+        if !matches!(own, Said::Nothing) {
+            let (own, note) = judged(own, Stage::Span, failed);
+            if strictness(own) > strictness(decision) {
+                return Some(section("action", view.attrs, own, [None, note]));
+            }
+        }
         let attrs = action.event.attributes.as_slice();
         return Some(section("action", attrs, decision, [about, note]));
     }

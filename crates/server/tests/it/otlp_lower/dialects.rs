@@ -341,7 +341,6 @@ fn words_of_a_verdict_are_known_in_any_case_and_in_flags() {
         (text("NONE"), "GRANTED"),
         (text("safe"), "GRANTED"),
         (text("PASSED"), "GRANTED"),
-        (V::BoolValue(true), "GRANTED"),
         (text("require_approval"), "PENDING_APPROVAL"),
     ] {
         for key in ["gen_ai.security.verdict", "guardrail.decision"] {
@@ -358,6 +357,11 @@ fn a_word_that_is_not_known_grants_nothing_and_is_named() {
     for (word, reason) in [
         (text("purple"), r#"the verdict "purple" is not known"#.to_owned()),
         (V::IntValue(1), r#"the verdict "1" is not known"#.to_owned()),
+        // The hit of a rule, or its pass.
+        (
+            V::BoolValue(true),
+            r#"the verdict "true" is not known"#.to_owned(),
+        ),
         (list([text("allow")]), "the verdict is no word".to_owned()),
         (
             text(&"x".repeat(257)),
@@ -380,6 +384,12 @@ fn a_word_that_is_not_known_grants_nothing_and_is_named() {
         decision("run_guardrail", 1, attributes).1
     };
     assert_eq!(beside("deny")["decision"], "DENIED");
+    let two = vec![
+        kv("gen_ai.security.verdict.type", text("pass")),
+        kv("gen_ai.security.action.type", text("block")),
+    ];
+    let (said, _) = decision("run_guardrail", 1, two);
+    assert_eq!(said.as_deref(), Some("DENIED"), "the strictest of what is said");
     let granted = beside("allow");
     assert_eq!(granted["decision"], "PENDING_APPROVAL");
     assert_eq!(
@@ -440,6 +450,14 @@ fn of_several_agent_audit_actions_the_most_strictly_judged_counts() {
         denied,
         json!({"decision": "DENIED", "decision_reason": "action a1", "policy_type": "action"})
     );
+    let repeated = policy(&[("decided", "a1", Some("deny")), ("executed", "a1", Some("allow"))]);
+    assert_eq!(
+        repeated["decision"], "DENIED",
+        "an execution decides nothing again"
+    );
+    let mut own = span(1, "send_email", vec![kv("agent_audit.decision", text("deny"))]);
+    own.events.push(event("agent_audit.executed", vec![]));
+    assert_eq!(only(&request(vec![own]))["policy"]["decision"], "DENIED");
     let pending = policy(&[
         ("proposed", "a1", None),
         ("proposed", "a2", None),
