@@ -166,8 +166,6 @@ claims! {
         assert_eq!(ask(store, &key, OnceAct::Payload, at(500)), OnceSaid::Payload(Some(vec![0, 255, 10])));
         assert_eq!(known(ask(store, &key, check(B, SECOND), at(500)), true).status, OnceStatus::Completed);
         assert_eq!(done(ask(store, &key, act, at(6))).status, OnceStatus::Completed, "an answer was lost");
-        let renamed = OnceAct::Complete { lease: FIRST, label: Some("third".into()), response_hash: Some(B), payload: None };
-        assert_eq!(ask(store, &key, renamed, at(6)), OnceSaid::LeaseLost, "another name for it");
         assert_eq!(ask(store, &key, complete(FIRST, A), at(6)), OnceSaid::LeaseLost, "another result");
         assert_eq!(ask(store, &key, complete(SECOND, B), at(6)), OnceSaid::LeaseLost, "another holder");
         assert_eq!(ask(store, &key, fail(FIRST), at(6)), OnceSaid::LeaseLost);

@@ -146,7 +146,7 @@ end
 
 if act == 'complete' then
   local label, result, payload = ARGV[10], ARGV[11], ARGV[12]
-  if entry.s == 'c' and entry.r == result and (label == '' or entry.l == label) then return shown('done') end
+  if entry.s == 'c' and entry.r == result then return shown('done') end
   if entry.s ~= 'p' then return {text(writes), 'lease_lost'} end
   entry.s, entry.r = 'c', result
   if label ~= '' then entry.l = label end

@@ -113,8 +113,7 @@ impl<'a> Act<'a> {
                 payload,
             } => held(found, lease, |mut found| {
                 if found.entry.status == OnceStatus::Completed {
-                    let same = found.entry.response_hash == *response_hash
-                        && (label.is_none() || found.entry.label == *label);
+                    let same = found.entry.response_hash == *response_hash;
                     return Ok(same.then_some(found.entry));
                 }
                 found.entry.response_hash = *response_hash;

@@ -197,16 +197,10 @@ fn said_of(entry: Option<OnceEntry>, act: &OnceAct) -> OnceSaid {
         // Its own answer may have been lost.
         (
             OnceAct::Complete {
-                lease,
-                label,
-                response_hash,
-                ..
+                lease, response_hash, ..
             },
             Some(entry),
-        ) if entry.lease == *lease
-            && entry.response_hash == *response_hash
-            && (label.is_none() || entry.label == *label) =>
-        {
+        ) if entry.lease == *lease && entry.response_hash == *response_hash => {
             OnceSaid::Done(Box::new(entry))
         }
         (_, Some(_)) => OnceSaid::LeaseLost,
