@@ -1,6 +1,6 @@
 //! Verification in the background: what is new within a minute, everything once a day.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -38,6 +38,8 @@ pub struct Verifier {
     known: Mutex<HashMap<String, LedgerProgress>>,
     /// By origin, what the last verification that found anything found first.
     found: Mutex<HashMap<String, Vec<Finding>>>,
+    /// Origins that a pass of this process has looked at, whatever came of it.
+    looked_at: Mutex<HashSet<String>>,
     scrubbing: AtomicBool,
     /// Held while progress is changed and kept: an incremental pass and a full verification may end at once.
     keeping: Mutex<()>,
@@ -76,6 +78,7 @@ impl Verifier {
             state,
             known: Mutex::default(),
             found: Mutex::new(found),
+            looked_at: Mutex::default(),
             scrubbing: AtomicBool::new(false),
             keeping: Mutex::default(),
             recording: Mutex::default(),
@@ -88,6 +91,15 @@ impl Verifier {
             return *progress;
         }
         self.state.progress(origin).unwrap_or_default()
+    }
+
+    /// Whether anything is known of a ledger. Nothing is of one that came while a pass was ending.
+    pub fn knows(&self, origin: &str) -> bool {
+        self.progress(origin).verified_at.is_some() || self.looked_at().contains(origin)
+    }
+
+    fn looked_at(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts findings on record that are not, once for all that stand since there were none. `record` is told how many
@@ -118,6 +130,7 @@ impl Verifier {
     pub fn incremental(&self, at: Timestamp) {
         for tenant in self.ledger.tenants() {
             let row = tenant.ledger().row.clone();
+            self.looked_at().insert(row.origin.clone());
             let progress = self.progress(&row.origin);
             let head = self.ledger.store().head_read(row.ledger_no);
             if head.is_ok_and(|head| {

@@ -168,10 +168,14 @@ impl App {
         let tenants = self.ledger.tenants();
         let known: Vec<Verification> = tenants
             .iter()
-            .map(|tenant| {
+            .filter_map(|tenant| {
                 let origin = tenant.ledger().row.origin.clone();
+                // One that came meanwhile stays unknown, so that the next pass does not wait for its time.
+                if !verifier.knows(&origin) {
+                    return None;
+                }
                 let progress = verifier.progress(&origin);
-                Verification {
+                Some(Verification {
                     tenant_id: Arc::clone(&tenant.tenant_id),
                     origin,
                     verified_size: progress.verified_size,
@@ -181,7 +185,7 @@ impl App {
                     damaged: (progress.findings > 0)
                         .then(|| format!("verification has {} findings", progress.findings)),
                     pending: progress.verified_at.is_none(),
-                }
+                })
             })
             .collect();
         *self.verification.write().unwrap_or_else(PoisonError::into_inner) = known;
