@@ -9,7 +9,7 @@ pub(super) const CHECK: Check = Check {
     question: "Did the job touch only what its contract names?",
     rule: &[
         "Executed targets are `output.target` of every step result, whatever the step's status. A null output, a null or an empty target is none; a target that is no text counts as its JSON.",
-        "FAIL if one of them is not in contract_scope (exactly, by bytes; of a redacted one: cannot be, by what stands beside its markers); evidence `unauthorized`.",
+        "FAIL if one of them is not in contract_scope (exactly, by bytes), and cannot be, by what stands beside the markers in it and in the entries; evidence `unauthorized`.",
         "INCONCLUSIVE if one of them, or an entry of contract_scope, is redacted.",
         "Else PASS.",
     ],
