@@ -74,21 +74,16 @@ impl ServerArgs {
 
     pub(crate) fn client(&self) -> Result<Client> {
         let environment = settings::client_environment()?;
-        let base = self.server.clone().or(environment.url);
+        let base = self.server.clone().or_else(|| environment.url.clone());
         let base = base.unwrap_or_else(|| SERVER_DEFAULT.to_owned());
         if !base.starts_with("http://") && !base.starts_with("https://") {
             bail!(Usage(format!(
                 "--server: {base:?} begins neither with http:// nor with https://"
             )));
         }
-        let key_file = self.key_file.clone();
-        let key = match (key_file, environment.api_key, environment.api_key_file) {
-            (Some(file), ..) | (None, None, Some(file)) => {
-                let text = std::fs::read_to_string(&file)
-                    .with_context(|| format!("cannot read {}", file.display()))?;
-                Some(text.trim().to_owned())
-            }
-            (None, key, _) => key,
+        let key = match &self.key_file {
+            Some(file) => Some(settings::secret_file(file)?),
+            None => environment.key()?,
         };
         let printable =
             |key: &String| key.len() <= KEY_BYTES_MAX && key.bytes().all(|byte| byte.is_ascii_graphic());

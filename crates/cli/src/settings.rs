@@ -3,6 +3,7 @@
 //! They are read as written, then resolved once into types that cannot be wrong.
 //! Unknown keys are errors, in the file and in the environment.
 
+mod environment;
 mod file;
 mod oidc;
 
@@ -10,54 +11,17 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use ledger::once::{LEASE_SECS_DEFAULT, LEASE_SECS_MAX, OnOutage, OnceOptions};
 use store::redis::RedisAof;
 
+use environment::{either, environment};
 use file::{File, read_file};
 
 use crate::output::Usage;
 
+pub(crate) use environment::{client_environment, secret_file};
 pub(crate) use oidc::OidcSettings;
-
-/// Every variable that means something. Others that begin with `DEPONENT_` are refused.
-const VARIABLES: [&str; 35] = [
-    "DEPONENT_LISTEN",
-    "DEPONENT_GRPC_LISTEN",
-    "DEPONENT_DATA_DIR",
-    "DEPONENT_DATABASE_URL",
-    "DEPONENT_REDIS_URL",
-    "DEPONENT_REDIS_URL_FILE",
-    "DEPONENT_IDEMPOTENCY_ON_OUTAGE",
-    "DEPONENT_IDEMPOTENCY_LEASE",
-    "DEPONENT_IDEMPOTENCY_KEY_FILE",
-    "DEPONENT_IDEMPOTENCY_REDIS_AOF",
-    "DEPONENT_CONFIG",
-    "DEPONENT_LOG",
-    "DEPONENT_LEDGER_ORIGIN",
-    "DEPONENT_RUNS_SEAL_AFTER",
-    "DEPONENT_RUNS_ABANDON_AFTER",
-    "DEPONENT_RETENTION_MINIMUM",
-    "DEPONENT_RETENTION_RUNS",
-    "DEPONENT_RETENTION_SYNTHETIC",
-    "DEPONENT_RETENTION_SYSTEM",
-    "DEPONENT_URL",
-    "DEPONENT_API_KEY",
-    "DEPONENT_API_KEY_FILE",
-    "DEPONENT_POLICIES",
-    "DEPONENT_RATE_LIMIT",
-    "DEPONENT_RECORD_READS",
-    "DEPONENT_RECORD_WRITES",
-    "DEPONENT_OIDC_ISSUER",
-    "DEPONENT_OIDC_AUDIENCE",
-    "DEPONENT_OIDC_JWKS",
-    "DEPONENT_OIDC_TENANT",
-    "DEPONENT_OIDC_TENANT_CLAIM",
-    "DEPONENT_OIDC_ROLE_CLAIM",
-    "DEPONENT_TLS_CERT",
-    "DEPONENT_TLS_KEY",
-    "DEPONENT_TLOG_PUBLIC",
-];
 
 /// What flags say.
 #[derive(Debug, Default)]
@@ -103,45 +67,6 @@ pub(crate) struct Settings {
     /// `/tlog` needs no key.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) tlog_public: bool,
-}
-
-/// The environment as far as it concerns us. Read here and nowhere else.
-fn environment() -> Result<BTreeMap<String, String>> {
-    let mut found = BTreeMap::new();
-    for (name, value) in std::env::vars_os() {
-        let Some(name) = name.to_str().filter(|name| name.starts_with("DEPONENT_")) else {
-            continue;
-        };
-        if !VARIABLES.contains(&name) {
-            bail!(Usage(format!(
-                "unknown environment variable {name}; known: {}",
-                VARIABLES.join(", ")
-            )));
-        }
-        let value = value
-            .into_string()
-            .map_err(|_| Usage(format!("{name} is not UTF-8")))?;
-        found.insert(name.to_owned(), value);
-    }
-    Ok(found)
-}
-
-/// What the environment says to a client of a server.
-#[derive(Debug, Default)]
-pub(crate) struct ClientEnvironment {
-    pub(crate) url: Option<String>,
-    pub(crate) api_key: Option<String>,
-    pub(crate) api_key_file: Option<PathBuf>,
-}
-
-/// Reads the environment for a client of a server.
-pub(crate) fn client_environment() -> Result<ClientEnvironment> {
-    let mut found = environment()?;
-    Ok(ClientEnvironment {
-        url: found.remove("DEPONENT_URL"),
-        api_key: found.remove("DEPONENT_API_KEY"),
-        api_key_file: found.remove("DEPONENT_API_KEY_FILE").map(PathBuf::from),
-    })
 }
 
 impl Settings {
@@ -359,14 +284,11 @@ impl Settings {
                 "rate_limit: 0 would let no request in; leave it unset for no limit".into()
             ));
         }
-        let redis_url = match (
-            variable("DEPONENT_REDIS_URL"),
-            variable("DEPONENT_REDIS_URL_FILE"),
-        ) {
-            (Some(url), _) => Some(url),
-            (None, Some(path)) => Some(secret_file(Path::new(&path))?),
-            (None, None) => file.redis_url,
-        };
+        let redis_url = either(
+            ("DEPONENT_REDIS_URL", variable("DEPONENT_REDIS_URL")),
+            ("DEPONENT_REDIS_URL_FILE", variable("DEPONENT_REDIS_URL_FILE")),
+        )?
+        .or(file.redis_url);
         let redis_url = redis_url.filter(|url| !url.is_empty());
         if let Some(url) = &redis_url {
             // The address may hold a password, so that it is not said.
@@ -426,12 +348,6 @@ impl Settings {
             ledger: options,
         })
     }
-}
-
-/// A secret that stands in a file of its own.
-fn secret_file(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text.trim().to_owned())
 }
 
 fn address(name: &str, text: &str) -> Result<SocketAddr> {
@@ -530,6 +446,21 @@ mod tests {
         };
         let refused = Settings::resolve(flags, &BTreeMap::new()).unwrap_err();
         assert!(refused.to_string().starts_with("data_dir"), "{refused}");
+    }
+
+    #[test]
+    fn a_secret_is_said_once_and_its_file_is_not_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        let named = ("DEPONENT_REDIS_URL_FILE", file.to_str().unwrap());
+        std::fs::write(&file, "redis://localhost:6379/0\n").unwrap();
+        let url = resolve(&[named]).unwrap().redis_url;
+        assert_eq!(url.as_deref(), Some("redis://localhost:6379/0"));
+        let both = resolve(&[named, ("DEPONENT_REDIS_URL", "redis://other")]).unwrap_err();
+        assert!(both.downcast_ref::<Usage>().is_some(), "{both}");
+        std::fs::write(&file, "\n").unwrap();
+        let empty = resolve(&[named]).unwrap_err();
+        assert!(empty.to_string().ends_with("is empty"), "{empty}");
     }
 
     #[test]

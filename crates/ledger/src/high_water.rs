@@ -8,8 +8,9 @@
 //! Source: SPEC 2.4.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,13 @@ impl HighWater {
             .collect();
         let bytes = serde_json::to_vec(&WireFile { v: 1, ledgers }).map_err(io::Error::other)?;
         let fresh = self.path.with_extension("json.new");
-        let mut file = File::create(&fresh)?;
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, &self.path)?;

@@ -64,7 +64,7 @@ impl Sequencer {
             return;
         }
         let mut signed = Vec::with_capacity(signing.len());
-        for writer in signing {
+        for writer in &signing {
             let row = &writer.ledger.row;
             let checkpoint = match Checkpoint::new(&row.origin, writer.head.size, writer.head.root) {
                 Ok(checkpoint) => checkpoint,
@@ -79,13 +79,19 @@ impl Sequencer {
             let size = writer.head.size;
             signed.push((row.ledger_no, CheckpointRow { size, note }));
         }
-        if let Err(error) = self.inner.store.checkpoints_append(&signed) {
-            tracing::error!(%error, "cannot keep checkpoints: nothing is written any more until a restart");
-            self.inner.stop(format!("checkpoints cannot be kept: {error}"));
-            return;
-        }
-        for _ in signed {
-            self.inner.counters.signed();
+        let store = self.inner.store.as_ref();
+        let kept = match store.checkpoints_append(&signed) {
+            Ok(()) => Ok(signed.len()),
+            // One of them would be a fork: the others are not to suffer for it.
+            Err(StoreError::Refused(_)) => keep_but_forks(store, &signing, &signed),
+            Err(error) => Err(error),
+        };
+        match kept {
+            Ok(kept) => (0..kept).for_each(|_| self.inner.counters.signed()),
+            Err(error) => {
+                tracing::error!(%error, "cannot keep checkpoints: nothing is written any more until a restart");
+                self.inner.stop(format!("checkpoints cannot be kept: {error}"));
+            }
         }
     }
 
@@ -99,6 +105,40 @@ impl Sequencer {
             self.sign_due(now);
         }
     }
+}
+
+/// Keeps them one by one, and refuses the ledgers of which another checkpoint of that size is there; says how many are
+/// kept.
+fn keep_but_forks(
+    store: &dyn Store,
+    signing: &[&mut Writer],
+    signed: &[(u32, CheckpointRow)],
+) -> Result<usize, StoreError> {
+    let mut kept = 0;
+    for one in signed {
+        let Err(error) = store.checkpoints_append(std::slice::from_ref(one)) else {
+            kept += 1;
+            continue;
+        };
+        let (ledger_no, ours) = one;
+        let there = store.checkpoints_read(*ledger_no, ours.size, 1)?;
+        let is_fork = there
+            .first()
+            .is_some_and(|there| there.size == ours.size && there.note != ours.note);
+        let writer = signing
+            .iter()
+            .find(|writer| writer.ledger.row.ledger_no == *ledger_no);
+        let Some(writer) = writer.filter(|_| is_fork) else {
+            return Err(error);
+        };
+        let refusal = Refusal::RolledBack(format!(
+            "another checkpoint of {} leaves is there",
+            ours.size.as_u64()
+        ));
+        tracing::error!(origin = writer.ledger.row.origin, %refusal, "refusing to sign");
+        writer.ledger.refuse(refusal);
+    }
+    Ok(kept)
 }
 
 /// Whether the stored ledger is what this writer believes and not behind the mark.

@@ -142,6 +142,26 @@ fn a_database_rolled_back_under_a_running_server_is_seen_before_signing() {
 }
 
 #[test]
+fn a_checkpoint_that_would_be_a_fork_refuses_its_ledger_and_no_other() {
+    let bed = TestLedger::new();
+    let (acme, other) = (bed.tenant("acme"), bed.tenant("other"));
+    bed.ledger.checkpoint_now(&acme);
+    let (ledger_no, size) = (acme.ledger().row.ledger_no, bed.size(&acme) + 1);
+    tamper(
+        bed.path(),
+        &format!("INSERT INTO checkpoints VALUES ({ledger_no}, {size}, 'another')"),
+    );
+    bed.one(&acme, system("x"));
+    bed.ledger.checkpoint_now(&acme);
+    assert_refused(&bed);
+    let signed = bed.ledger.counts().checkpoints;
+    bed.one(&other, system("x"));
+    bed.ledger.checkpoint_now(&other);
+    assert!(other.ledger().refusal().is_none());
+    assert_eq!(bed.ledger.counts().checkpoints, signed + 1);
+}
+
+#[test]
 fn recovery_starts_the_next_epoch_and_declares_the_loss() {
     let bed = rolled_back(|_| {});
     assert!(matches!(

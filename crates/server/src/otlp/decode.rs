@@ -59,6 +59,8 @@ pub struct Rejections {
     pub count: u64,
     /// At most [`super::limits::REASONS_MAX`], each with the place of the item.
     pub reasons: Vec<String>,
+    /// What was taken, and not as its sender meant it. One for each sort.
+    pub warnings: Vec<String>,
 }
 
 impl Rejections {

@@ -39,6 +39,13 @@ impl ExportAnswer {
         if rejections.count > named && named > 0 {
             message.push_str("; and others");
         }
+        // Nothing rejected and a message is a warning (OTLP 1.11).
+        for warning in &rejections.warnings {
+            if !message.is_empty() {
+                message.push_str("; ");
+            }
+            message.push_str(warning);
+        }
         Self {
             rejected: i64::try_from(rejections.count).unwrap_or(i64::MAX),
             message,

@@ -115,6 +115,38 @@ fn other_content_under_a_known_span_is_counted_and_the_first_stays() {
 }
 
 #[test]
+fn a_run_id_that_is_no_identifier_is_taken_with_a_warning() {
+    let server = TestServer::new();
+    let named = |name: &str| {
+        let name = json!({ "key": "deponent.run.id", "value": { "stringValue": name } });
+        json!({ "attributes": [name] })
+    };
+    let post = |path: &str, name: &str, mut export: Value| {
+        for resources in export.as_object_mut().unwrap().values_mut() {
+            resources[0]["resource"] = named(name);
+        }
+        server.post(path, &export).ok()
+    };
+    let log = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [{ "body": { "stringValue": "x" } }] }] }] });
+    let gauge = json!({ "dataPoints": [{ "asInt": "1" }] });
+    let metric = json!({ "resourceMetrics": [{ "scopeMetrics": [{ "metrics": [{ "name": "m", "gauge": gauge }] }] }] });
+    for (path, items, sent) in [
+        ("/v1/traces", "rejectedSpans", export(&[span(1, 1)])),
+        ("/v1/logs", "rejectedLogRecords", log),
+        ("/v1/metrics", "rejectedDataPoints", metric),
+    ] {
+        let partial = post(path, &"x".repeat(257), sent.clone())["partialSuccess"].take();
+        assert_eq!(partial[items], "0", "{path}");
+        let message = partial["errorMessage"].as_str().unwrap();
+        assert!(
+            message.starts_with("deponent.run.id is no identifier"),
+            "{message}"
+        );
+        assert_eq!(post(path, "r", sent), json!({}), "{path}");
+    }
+}
+
+#[test]
 fn refusals_are_in_the_encoding_of_the_request() {
     let server = TestServer::new();
     for path in ["/v1/traces", "/v1/logs", "/v1/metrics"] {

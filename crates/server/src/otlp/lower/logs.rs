@@ -15,7 +15,7 @@ use super::super::span::{self, Refusal};
 use super::super::wire::Reader;
 use super::traces::SOURCE_COMPONENT;
 use super::view::find;
-use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier};
+use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, run_name, warn_of_misnamed};
 
 /// A log record, read where it lies.
 #[derive(Debug)]
@@ -115,6 +115,7 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
     let mut rejected = request.rejected();
     let mut sealer = Sealer::new(salts);
     let mut drafts = Vec::new();
+    let mut misnamed = 0;
     for group in request.groups() {
         let (mut of_resource, mut of_scope) = (Vec::new(), Vec::new());
         let origin = super::resource(sealer.rules(), group.resource, &mut of_resource)
@@ -138,10 +139,11 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
             let lowered = LogRef::read(bytes).and_then(|log| {
                 let of = (&resource, &resource_json, &scope);
                 if !log.text_in_bytes {
-                    return lower_log(&log, of, received_at, &mut sealer);
+                    return lower_log(&log, of, received_at, &mut sealer, &mut misnamed);
                 }
                 let bytes = redact::log(sealer.rules(), bytes)?;
-                lower_log(&LogRef::read(&bytes)?, of, received_at, &mut sealer)
+                let log = LogRef::read(&bytes)?;
+                lower_log(&log, of, received_at, &mut sealer, &mut misnamed)
             });
             match lowered {
                 Ok(draft) => drafts.push(draft),
@@ -156,6 +158,7 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
             }
         }
     }
+    warn_of_misnamed(&mut rejected, misnamed, "these log records name no run by it");
     Lowered {
         drafts,
         rejected,
@@ -168,12 +171,13 @@ fn lower_log(
     (resource, resource_json, scope): (&span::Origin<'_>, &Value, &span::Origin<'_>),
     received_at: Timestamp,
     sealer: &mut Sealer<'_>,
+    misnamed: &mut u64,
 ) -> Result<Draft, Refusal> {
     let attr = |key: &str| find(&log.attributes, key).and_then(Any::text);
     let run_id = resource
         .text("deponent.run.id")
-        .or_else(|| attr("deponent.run.id"))
-        .and_then(identifier);
+        .or_else(|| attr("deponent.run.id"));
+    let run_id = run_name(run_id, misnamed);
     let trace_id = (!log.trace_id.is_empty()).then(|| hex(log.trace_id));
     let event = [log.event_name, attr("event.name").unwrap_or_default()]
         .into_iter()

@@ -28,7 +28,10 @@ use super::super::span::Refusal;
 use super::super::wire::{Malformed, Raw, Reader};
 use super::traces::SOURCE_COMPONENT;
 use super::view::find;
-use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, point_value, scope_rest};
+use super::{
+    Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, point_value, run_name, scope_rest,
+    warn_of_misnamed,
+};
 
 /// What a metric's points are, by the number of the field that holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +133,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
     let mut rejected = request.rejected();
     let mut sealer = Sealer::new(salts);
     let mut drafts = Vec::new();
+    let mut misnamed = 0;
     for group in request.groups() {
         let index = group.resource_index;
         let count = |bytes: &[u8]| u64::try_from(points_count(bytes)).unwrap_or(u64::MAX);
@@ -156,7 +160,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
         ];
         let about = scope_rest(&scope);
         let named = |name: &str| resource.text(name).and_then(identifier);
-        let run_id = named("deponent.run.id");
+        let run_id = run_name(resource.text("deponent.run.id"), &mut misnamed);
         let mut batch = Batch {
             body: Telemetry {
                 instance: named("service.instance.id").map(|id| id.to_string()),
@@ -194,6 +198,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
                     received_at,
                     about.as_deref(),
                     sealer.rules(),
+                    &mut misnamed,
                 ) {
                     Ok((point, names)) => batch.push(point, names, &mut sealer, &mut drafts, &mut rejected),
                     Err(reason) => rejected.add(1, || {
@@ -205,6 +210,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
         }
         batch.close(&mut sealer, &mut drafts, &mut rejected);
     }
+    warn_of_misnamed(&mut rejected, misnamed, "it binds these points to no run");
     Lowered {
         drafts,
         rejected,
@@ -376,6 +382,7 @@ fn read_point(
     received_at: Timestamp,
     about: Option<&[u8]>,
     rules: &Redactor,
+    misnamed: &mut u64,
 ) -> Result<(TelemetryPoint, Names), Refusal> {
     let mut kept = Vec::new();
     let (attributes, exemplars) = check(points, bytes, rules, &mut kept)?;
@@ -412,6 +419,7 @@ fn read_point(
         value.extend_from_slice(b"null");
     }
     let run = find(&attributes, "deponent.run.id").and_then(Any::text);
+    let run = run_name(run, misnamed);
     let point = TelemetryPoint {
         timestamp: if time == 0 {
             received_at
@@ -424,7 +432,7 @@ fn read_point(
         attributes: point_attributes(&attributes, metric, points, &exemplars, start, about),
     };
     let names = Names {
-        runs: run.and_then(identifier).iter().map(ToString::to_string).collect(),
+        runs: run.iter().map(ToString::to_string).collect(),
         traces: exemplars.traces,
     };
     Ok((point, names))

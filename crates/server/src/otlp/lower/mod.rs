@@ -124,6 +124,24 @@ fn identifier(text: &str) -> Option<Arc<str>> {
     fits.then(|| Arc::from(text))
 }
 
+/// What is said to name a run; `misnamed` counts what is no identifier and names none. An empty text says nothing.
+fn run_name(text: Option<&str>, misnamed: &mut u64) -> Option<Arc<str>> {
+    let text = text.filter(|text| !text.is_empty());
+    let name = text.and_then(identifier);
+    *misnamed += u64::from(text.is_some() && name.is_none());
+    name
+}
+
+/// Tells the sender of those.
+fn warn_of_misnamed(rejected: &mut Rejections, misnamed: u64, instead: &str) {
+    if misnamed > 0 {
+        rejected.warnings.push(format!(
+            "deponent.run.id is no identifier of 1 to {IDENTIFIER_BYTES_MAX} bytes without control characters, \
+             {misnamed} times: {instead}"
+        ));
+    }
+}
+
 /// A resource, with secrets replaced in what is text and stands as bytes; `kept` holds that. All else is redacted when
 /// it has become JSON.
 fn resource<'a>(

@@ -19,7 +19,10 @@ use super::names::{Found, Slot};
 use super::shapes::{Shape, Shapes};
 use super::step::{ScopeText, Scratch};
 use super::view::View;
-use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, resource, scope, scope_rest};
+use super::{
+    Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, resource, run_name, scope, scope_rest,
+    warn_of_misnamed,
+};
 
 /// Stands in the header of every record made from OTLP.
 pub(super) const SOURCE_COMPONENT: &str = "otlp";
@@ -29,6 +32,8 @@ struct Resource {
     json: Vec<u8>,
     hash: [u8; 32],
     run_id: Option<Arc<str>>,
+    /// It names a run by what is no identifier.
+    is_misnamed: bool,
     environment: Option<String>,
     sdk_version: Option<String>,
     dropped: u32,
@@ -126,6 +131,10 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
         }
     }
 
+    let is_misnamed = |trace: &&Trace| trace.is_misnamed && trace.run_id.is_none();
+    let misnamed = traces.list.iter().filter(is_misnamed).count();
+    let misnamed = u64::try_from(misnamed).unwrap_or(u64::MAX);
+    warn_of_misnamed(&mut rejected, misnamed, "these traces' ids name their runs");
     let binds = traces.binds();
     let mut drafts = Vec::with_capacity(environments.drafts.len() + steps.len() + failures.drafts.len());
     // Failures last: a trace's steps bind it to its run.
@@ -338,6 +347,8 @@ impl Failures {
 struct Trace {
     id: [u8; 16],
     run_id: Option<Arc<str>>,
+    /// Something that is no identifier was to name its run.
+    is_misnamed: bool,
     correlation_id: Option<Arc<str>>,
     /// The agent of the root span, else of the first span that names one.
     agent: Option<String>,
@@ -359,6 +370,7 @@ impl Traces {
                 self.list.push(Trace {
                     id: *id,
                     run_id: None,
+                    is_misnamed: false,
                     correlation_id: None,
                     agent: None,
                     agent_is_root: false,
@@ -381,12 +393,14 @@ impl Traces {
             events: &span.events,
             found,
         };
-        let named = |slot| view.text(slot).and_then(identifier);
         if trace.run_id.is_none() {
-            trace.run_id = resource.run_id.clone().or_else(|| named(Slot::RunId));
+            let mut misnamed = u64::from(resource.is_misnamed);
+            let of_span = || run_name(view.text(Slot::RunId), &mut misnamed);
+            trace.run_id = resource.run_id.clone().or_else(of_span);
+            trace.is_misnamed |= misnamed > 0;
         }
         if trace.correlation_id.is_none() {
-            trace.correlation_id = named(Slot::Conversation);
+            trace.correlation_id = view.text(Slot::Conversation).and_then(identifier);
         }
         if let Facts::Step(facts) = &draft.facts {
             let root = facts.root && !trace.agent_is_root;
@@ -433,9 +447,11 @@ fn read_resource(rules: &Redactor, bytes: &[u8]) -> Result<Resource, Refusal> {
     let environment = read
         .text("deployment.environment.name")
         .or_else(|| read.text("deployment.environment"));
+    let mut misnamed = 0;
     Ok(Resource {
         hash: sha256(&json),
-        run_id: read.text("deponent.run.id").and_then(identifier),
+        run_id: run_name(read.text("deponent.run.id"), &mut misnamed),
+        is_misnamed: misnamed > 0,
         environment: environment.map(text),
         sdk_version: (!sdk.is_empty()).then(|| text(&sdk.join(" "))),
         dropped: read.dropped,

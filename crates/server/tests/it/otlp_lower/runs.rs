@@ -65,6 +65,11 @@ fn a_name_that_can_be_no_identifier_is_kept_and_names_nothing() {
             ],
         )]));
         assert_eq!(&*binds(&lowered)[0].run_id, "01".repeat(16));
+        // Its sender is told, unless it said nothing.
+        assert_eq!(
+            (lowered.rejected.count, lowered.rejected.warnings.len()),
+            (0, usize::from(!bad.is_empty()))
+        );
         assert_eq!(steps(&lowered)[0].correlation_id, None);
         assert_eq!(steps(&lowered)[0].actor.1, None);
         assert_eq!(
