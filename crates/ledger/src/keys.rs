@@ -100,6 +100,26 @@ impl KeyFolder {
         Ok(key)
     }
 
+    /// Whether there is a key of that epoch, or cannot be told.
+    pub(crate) fn has(&self, tenant_id: &str, epoch: u32) -> bool {
+        self.file(tenant_id, epoch).try_exists().unwrap_or(true)
+    }
+
+    /// Gives a key file another name, so that its key signs nothing any more: `<tenant>.<epoch>.key.<n>.old`.
+    pub(crate) fn set_aside(&self, tenant_id: &str, epoch: u32) -> io::Result<()> {
+        let path = self.file(tenant_id, epoch);
+        if !path.try_exists().map_err(|error| named(&path, &error))? {
+            return Ok(());
+        }
+        let mut aside = (1..).map(|n: u32| path.with_extension(format!("key.{n}.old")));
+        // A folder has fewer files than there are numbers.
+        let aside = aside.find(|aside| !aside.try_exists().unwrap_or(true));
+        let aside = aside.ok_or_else(|| io::Error::other("no name is left for an old key"))?;
+        fs::rename(&path, &aside).map_err(|error| named(&path, &error))?;
+        tracing::warn!(key = %path.display(), aside = %aside.display(), "a key without mark or ledger may have signed: it is set aside");
+        self.sync()
+    }
+
     /// Makes durable what was named in the folder.
     fn sync(&self) -> io::Result<()> {
         fs::File::open(&self.path)

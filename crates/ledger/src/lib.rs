@@ -15,6 +15,7 @@ mod body;
 mod capture;
 mod counters;
 mod draft;
+mod epochs;
 mod erase;
 mod erased_key;
 mod high_water;

@@ -17,6 +17,7 @@ use store::{Head, LedgerRow, Store, StoreError};
 use tlog::{Checkpoint, TreeSize};
 
 use crate::counters::Counters;
+use crate::epochs::Epochs;
 use crate::high_water::{HighWater, Mark};
 use crate::keys::KeyFolder;
 use crate::queue::Queue;
@@ -166,8 +167,8 @@ impl Ledger {
             _lock: lock,
         });
         let mut sequencer = Sequencer::new(Arc::clone(&inner), high_water);
-        take_up_tenants(&inner, &mut sequencer)?;
-        load_api_keys(&inner);
+        let changed = take_up_tenants(&inner, &mut sequencer)?;
+        load_api_keys(&inner, &changed);
         crate::tenant::record_missing(&mut sequencer, at);
         let thread = std::thread::Builder::new()
             .name("sequencer".into())
@@ -218,17 +219,22 @@ pub fn lock(options: &Options) -> Result<File, OpenError> {
     }
 }
 
-/// Key, mark, row, in this order: a crash in between leaves what the next attempt takes up,
-/// and never a ledger without key or mark.
+/// Key, mark, row, in this order: a crash in between leaves what the next attempt takes up or sets aside,
+/// and never a ledger without key or mark. A key without a mark may have signed a ledger that is gone with its mark:
+/// no other tree is ever signed with it.
 pub(crate) fn create_ledger(
     store: &dyn Store,
     keys: &KeyFolder,
     high_water: &mut HighWater,
     mut row: LedgerRow,
 ) -> Result<LedgerRow, OpenError> {
+    let is_marked = high_water.get(&row.origin).is_some();
+    if !is_marked {
+        keys.set_aside(&row.tenant_id, row.epoch)?;
+    }
     let signer = keys.read_or_create(&row.tenant_id, row.epoch, &row.origin)?;
     row.vkey = signer.verifier().to_string();
-    if high_water.get(&row.origin).is_none() {
+    if !is_marked {
         let mark = Mark {
             size: TreeSize::new(0),
             root: tlog::empty_root(),
@@ -239,7 +245,10 @@ pub(crate) fn create_ledger(
     Ok(row)
 }
 
-pub(crate) fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), OpenError> {
+/// Says which tenants have an epoch that is not as it ended.
+fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<Vec<u32>, OpenError> {
+    let store = inner.store.as_ref();
+    let mut changed = Vec::new();
     let mut rows = inner.store.ledgers_list()?;
     rows.sort_by_key(|row| (row.tenant_no, row.epoch));
     for epochs in rows.chunk_by(|a, b| a.tenant_no == b.tenant_no) {
@@ -258,15 +267,26 @@ pub(crate) fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> 
             // A crash came between the epoch and its declaration, which must be the first leaf.
             last.refuse(crate::recover::undeclared());
         }
+        if let Some(why) = Epochs::read(store, epochs).changed(store, epochs)? {
+            let refusal = Refusal::RolledBack(why);
+            tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
+            last.refuse(refusal);
+            changed.push(last.row.tenant_no);
+        }
         inner.tenants.insert(tenant);
     }
-    Ok(())
+    Ok(changed)
 }
 
-/// Folds the keys of every tenant. A tenant whose identity records cannot be read has no keys at all:
-/// what is missing may be a revocation.
-fn load_api_keys(inner: &Inner) {
+/// Folds the keys of every tenant. A tenant whose identity records cannot be read, or are not all there, has no keys at
+/// all: what is missing may be a revocation.
+fn load_api_keys(inner: &Inner, changed: &[u32]) {
     for tenant in inner.tenants.all() {
+        if changed.contains(&tenant.tenant_no) {
+            tracing::error!(tenant_id = %tenant.tenant_id, "the tenant's API keys are not accepted: records of them may be gone");
+            inner.api_keys.withhold();
+            continue;
+        }
         let loaded = inner
             .api_keys
             .load(inner.store.as_ref(), tenant.tenant_no, &tenant.tenant_id);

@@ -1,17 +1,26 @@
 //! `ledger recover`: a new epoch after a rollback, declared in its first leaf.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evidence::record::{Facts, LedgerRecovered};
+use evidence::record::{EpochEnded, Facts, LedgerRecovered};
 use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
-use store::LedgerRow;
+use store::{LedgerRow, Store, StoreError};
+use tlog::Hash;
 
+use crate::epochs::{Epochs, head_of};
 use crate::sequencer::Sequencer;
 use crate::tenant::{LedgerInfo, Refusal, Tenant, origin_of};
 use crate::{Bind, Draft, Ledger, Receipt, Salts, SealedBody, SubmitError, TenantError, open};
 
 /// Longest reason.
 pub const REASON_BYTES_MAX: usize = 1_000;
+
+/// Epochs that a first leaf speaks of, at most: 300 bytes each, and one recovery a day for three years.
+const EPOCHS_MAX: usize = 1_000;
+
+/// Numbers of epochs that are passed over at most, because they were in use before the database was set back.
+const NUMBERS_PASSED_MAX: u32 = 10_000;
 
 /// Why a ledger was not recovered.
 #[derive(Debug, thiserror::Error)]
@@ -118,67 +127,139 @@ fn make_epoch(
     let inner = Arc::clone(sequencer.inner());
     let store = Arc::clone(&inner.store);
     let store_error = |error| TenantError::Open(open::OpenError::Store(error));
-    let epochs = tenant.epochs();
+    let refused = |refusal: Refusal| TenantError::Refused(refusal);
     let last = tenant.ledger();
-    let size = store
-        .head_read(last.row.ledger_no)
-        .map_err(store_error)?
-        .size
-        .as_u64();
+    let all = store.ledgers_list().map_err(store_error)?;
+    let next_no = all.iter().map(|row| row.ledger_no).max().map_or(0, |no| no + 1);
+    let mut rows: Vec<LedgerRow> = all
+        .into_iter()
+        .filter(|row| row.tenant_no == tenant.tenant_no)
+        .collect();
+    rows.sort_by_key(|row| row.epoch);
     // An epoch that a crash left without its first leaf is taken up again.
-    let undeclared = last.row.epoch > 0 && size == 0;
-    let before = if undeclared {
-        Arc::clone(&epochs[epochs.len() - 2])
-    } else {
-        Arc::clone(&last)
-    };
-    if !undeclared && before.refusal().is_none() {
+    let size = store.head_read(last.row.ledger_no).map_err(store_error)?.size;
+    let signed = sequencer.high_water().get(&last.row.origin);
+    let is_undeclared = rows.len() > 1
+        && size.as_u64() == 0
+        && signed.is_none_or(|mark| mark.size.as_u64() == 0)
+        && (sequencer.writes(last.row.ledger_no) || open::take_up(&inner, sequencer, tenant, &last).is_ok());
+    if is_undeclared {
+        rows.pop();
+    } else if last.refusal().is_none() {
         return Err(RecoverError::InOrder);
     }
-    let head = store.head_read(before.row.ledger_no).map_err(store_error)?;
-    let mark = sequencer.high_water().get(&before.row.origin);
-    let checkpoint = store
-        .checkpoint_newest(before.row.ledger_no)
-        .map_err(store_error)?;
-    let known = mark.map(|mark| (mark.size.as_u64(), mark.root.to_base64()));
-    let lost = known
-        .as_ref()
-        .filter(|(size, _)| *size > head.size.as_u64())
-        .map(|(size, _)| (head.size.as_u64(), *size));
-    let recovered = LedgerRecovered {
-        reason,
-        previous_origin: before.row.origin.clone(),
-        last_checkpoint: checkpoint.map(|row| row.note),
-        last_known: known,
-        lost,
-    };
-    if undeclared {
+    let base = base_of(&last.row);
+    let recovered = declaration(sequencer, store.as_ref(), &rows, base, reason).map_err(store_error)?;
+    if is_undeclared {
         return Ok((recovered, last.row.origin.clone()));
     }
-    let rows = store.ledgers_list().map_err(store_error)?;
-    let epoch = last.row.epoch + 1;
-    let base = last
-        .row
-        .origin
-        .strip_suffix(&format!("/{}", last.row.epoch))
-        .filter(|_| last.row.epoch > 0);
-    let base = base
-        .unwrap_or(&last.row.origin)
-        .strip_suffix(&format!("/{}", tenant.tenant_id));
+    // A number that has a key or a mark was an epoch that this database does not know any more: its key has signed
+    // another tree.
+    let is_free = |epoch: &u32| {
+        let origin = origin_of(base, &tenant.tenant_id, *epoch);
+        sequencer.high_water().get(&origin).is_none() && !inner.keys.has(&tenant.tenant_id, *epoch)
+    };
+    let epoch = (1..=NUMBERS_PASSED_MAX)
+        .map(|n| last.row.epoch.saturating_add(n))
+        .find(is_free)
+        .ok_or_else(|| refused(Refusal::Damaged("no number is left for another epoch".into())))?;
     let row = LedgerRow {
-        ledger_no: rows.iter().map(|row| row.ledger_no).max().map_or(0, |no| no + 1),
+        ledger_no: next_no,
         tenant_no: tenant.tenant_no,
         tenant_id: tenant.tenant_id.to_string(),
         epoch,
-        origin: origin_of(base.unwrap_or(&inner.options.origin), &tenant.tenant_id, epoch),
+        origin: origin_of(base, &tenant.tenant_id, epoch),
         vkey: String::new(),
     };
     let row = open::create_ledger(store.as_ref(), &inner.keys, sequencer.high_water(), row)
         .map_err(TenantError::Open)?;
     let origin = row.origin.clone();
     let ledger = Arc::new(LedgerInfo::new(row, None));
-    open::take_up(&inner, sequencer, tenant, &ledger)
-        .map_err(|refusal: Refusal| TenantError::Refused(refusal))?;
+    open::take_up(&inner, sequencer, tenant, &ledger).map_err(refused)?;
     tenant.push_epoch(ledger);
     Ok((recovered, origin))
+}
+
+/// What comes before tenant and epoch in a ledger's origin.
+fn base_of(row: &LedgerRow) -> &str {
+    let origin = match row.epoch {
+        0 => Some(row.origin.as_str()),
+        epoch => row.origin.strip_suffix(&format!("/{epoch}")),
+    };
+    origin
+        .and_then(|origin| origin.strip_suffix(&format!("/{}", row.tenant_id)))
+        .unwrap_or(&row.origin)
+}
+
+/// What a first leaf must declare of the epochs before it, oldest first, and of those that only marks know.
+fn declaration(
+    sequencer: &mut Sequencer,
+    store: &dyn Store,
+    rows: &[LedgerRow],
+    base: &str,
+    reason: String,
+) -> Result<LedgerRecovered, StoreError> {
+    let said = Epochs::read(store, rows);
+    let mut epochs = Vec::with_capacity(rows.len());
+    for row in rows {
+        let head = head_of(store, row.ledger_no)?;
+        let mark = sequencer.high_water().get(&row.origin);
+        let known = mark.map(|mark| (mark.size.as_u64(), mark.root.to_base64()));
+        let known = known.or_else(|| said.ended(&row.origin)?.best_known());
+        epochs.push(ended(&row.origin, head.size.as_u64(), head.root, known));
+    }
+    let tenant_id = rows.last().map_or("", |row| row.tenant_id.as_str());
+    let first = origin_of(base, tenant_id, 0);
+    let is_of_tenant = |origin: &str| {
+        origin.strip_prefix(&first).is_some_and(|rest| {
+            let number = rest.strip_prefix('/');
+            rest.is_empty() || number.is_some_and(|number| number.parse::<u32>().is_ok())
+        })
+    };
+    let mut away: BTreeMap<String, (u64, String)> = said
+        .away()
+        .into_iter()
+        .filter_map(|(origin, ended)| Some((origin.to_owned(), ended.best_known()?)))
+        .collect();
+    for (origin, mark) in sequencer.high_water().iter() {
+        if is_of_tenant(origin) && mark.size.as_u64() > 0 && rows.iter().all(|row| row.origin != origin) {
+            away.insert(origin.to_owned(), (mark.size.as_u64(), mark.root.to_base64()));
+        }
+    }
+    let gone = away
+        .into_iter()
+        .map(|(origin, known)| ended(&origin, 0, tlog::empty_root(), Some(known)));
+    epochs.extend(gone);
+    // The newest are those that verifiers may have kept something of.
+    let spare = epochs.len().saturating_sub(EPOCHS_MAX);
+    epochs.drain(..spare);
+    let before = rows.last().map(|row| (row.ledger_no, row.origin.clone()));
+    let (before_no, previous_origin) = before.unwrap_or_default();
+    let checkpoint = store.checkpoint_newest(before_no)?;
+    let of_before = epochs.iter().find(|ended| ended.origin == previous_origin);
+    let size = of_before.map_or(0, |ended| ended.size);
+    let last_known = of_before.and_then(|ended| ended.last_known_size.zip(ended.last_known_root.clone()));
+    let lost = last_known
+        .as_ref()
+        .filter(|(known, _)| *known > size)
+        .map(|(known, _)| (size, *known));
+    Ok(LedgerRecovered {
+        epochs,
+        reason,
+        previous_origin,
+        last_checkpoint: checkpoint.map(|row| row.note),
+        last_known,
+        lost,
+    })
+}
+
+fn ended(origin: &str, size: u64, root: Hash, known: Option<(u64, String)>) -> EpochEnded {
+    let (last_known_size, last_known_root) = known.unzip();
+    EpochEnded {
+        origin: origin.to_owned(),
+        size,
+        root: root.to_base64(),
+        last_known_size,
+        last_known_root,
+    }
 }

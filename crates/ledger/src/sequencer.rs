@@ -113,6 +113,11 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Whether a ledger was taken up for writing.
+    pub(crate) fn writes(&self, ledger_no: u32) -> bool {
+        self.writers.contains_key(&ledger_no)
+    }
+
     /// Places and commits until the queue is closed and empty.
     pub(crate) fn run(mut self) {
         let inner = Arc::clone(&self.inner);

@@ -66,7 +66,7 @@ pub use incident_event::{
     IncidentStep,
 };
 pub use job_event::{JobEvent, JobEventFacts, JobEventType};
-pub use ledger_recovered::LedgerRecovered;
+pub use ledger_recovered::{EpochEnded, LedgerRecovered};
 pub use lineage::{
     LINEAGE_COPY, LINEAGE_RUN, LINEAGE_TYPES, LineageFacts, LineageRecord, lineage_identity, lineage_kind,
     lineage_line, lineage_type,

@@ -7,6 +7,7 @@ use store::{CheckpointRow, Head, LedgerRow, Store, StoreError};
 use tlog::{Checkpoint, Frontier, Hash, TreeSize, VerifierKey};
 
 use super::{Level, Question, Report};
+use crate::epochs::Ended;
 
 /// Checkpoints read at once.
 const CHECKPOINTS_READ: u32 = 1_000;
@@ -33,22 +34,9 @@ pub(super) struct Checkpoints<'a> {
     /// The largest kept root (checkpoint or mark) of this ledger.
     kept: Option<u64>,
     brought: bool,
+    /// What the epochs behind it say of this one.
+    ended: Option<&'a Ended>,
     declared_lost: Option<(u64, u64)>,
-}
-
-/// What the first leaf of the next epoch says of this one.
-#[derive(Clone, Debug)]
-pub(super) struct Declared {
-    pub(super) last_known: Option<(u64, String)>,
-    pub(super) lost: Option<(u64, u64)>,
-}
-
-impl Declared {
-    fn covers(&self, size: u64, root: Hash) -> bool {
-        self.last_known
-            .as_ref()
-            .is_some_and(|(known, text)| *known == size && *text == root.to_base64())
-    }
 }
 
 pub(super) struct Summary {
@@ -64,7 +52,7 @@ impl<'a> Checkpoints<'a> {
         store: &dyn Store,
         question: &Question<'_>,
         row: &'a LedgerRow,
-        declared: Option<&Declared>,
+        ended: Option<&'a Ended>,
         report: &mut Report,
     ) -> Result<Self, StoreError> {
         let mut this = Self {
@@ -76,6 +64,7 @@ impl<'a> Checkpoints<'a> {
             own_key: false,
             kept: None,
             brought: false,
+            ended,
             declared_lost: None,
         };
         let keys = this.keys(question, report);
@@ -104,11 +93,10 @@ impl<'a> Checkpoints<'a> {
             }
         }
         let mark = question.marks.and_then(|marks| marks.get(&row.origin));
-        if let Some(declared) =
-            declared.filter(|d| mark.is_none_or(|mark| d.covers(mark.size.as_u64(), mark.root)))
-        {
-            // The next epoch's first leaf says what was signed last and what is lost: declared, not hidden.
-            this.declared_lost = declared.lost;
+        let covers = |ended: &&Ended| mark.is_none_or(|mark| ended.covers(mark.size.as_u64(), mark.root));
+        if let Some(ended) = ended.filter(covers) {
+            // A later epoch's first leaf says what was signed last and what is lost: declared, not hidden.
+            this.declared_lost = ended.lost();
         } else if let Some(mark) = mark {
             this.expect(mark.size.as_u64(), mark.root, "high-water.json");
             this.kept = this.kept.max(Some(mark.size.as_u64()));
@@ -296,6 +284,15 @@ impl<'a> Checkpoints<'a> {
             report
                 .add(Finding::new(FindingCode::RolledBack, "high-water.json", detail).with_tenant(tenant_id));
         }
+        if let Some(why) = self.ended.and_then(|ended| ended.differs(head)) {
+            // A mark may be declared lost, what was there then may not be lost as well.
+            let finding = Finding::new(
+                FindingCode::RolledBack,
+                "leaf_blocks",
+                format!("{}: {why}", self.row.origin),
+            );
+            report.add(finding.with_tenant(tenant_id).with_leaf(size));
+        }
         let mut prefix = false;
         let own = self.own_key;
         for (at, expected) in self.expected {
@@ -346,9 +343,15 @@ fn place_of(from: &str) -> &'static str {
     }
 }
 
-/// A kept checkpoint that opens for no ledger here must not pass in silence.
-pub(super) fn unused(kept: &[u8], ledgers: &[LedgerRow], question: &Question<'_>, report: &mut Report) {
-    let opens = ledgers.iter().any(|row| {
+/// A kept checkpoint that opens for no ledger here must not pass in silence, nor one that was compared with nothing.
+pub(super) fn unused(
+    kept: &[u8],
+    ledgers: &[LedgerRow],
+    looked_at: &[&LedgerRow],
+    question: &Question<'_>,
+    report: &mut Report,
+) {
+    let opens = |row: &&LedgerRow| {
         let mut keys: Vec<VerifierKey> = question
             .vkeys
             .iter()
@@ -359,25 +362,53 @@ pub(super) fn unused(kept: &[u8], ledgers: &[LedgerRow], question: &Question<'_>
             keys.extend(VerifierKey::parse(&row.vkey));
         }
         Checkpoint::open(kept, &keys, &row.origin).is_ok()
-    });
-    if !opens {
+    };
+    let Some(of) = ledgers.iter().find(opens) else {
         let detail = "the kept checkpoint is no good note of any ledger here: unreadable, another origin, or another key";
         report.add(Finding::new(
             FindingCode::CheckpointInvalid,
             "--checkpoint",
             detail,
         ));
+        return;
+    };
+    if looked_at.iter().all(|row| row.origin != of.origin) {
+        report.undecided.push(format!(
+            "the kept checkpoint is one of {}, which was not looked at",
+            of.origin
+        ));
     }
 }
 
 /// A brought key that is of no ledger here must not pass in silence either: the ledgers would be judged by their own
-/// keys, and a folder that was made anew under another name would be good.
-pub(super) fn unused_key(key: &VerifierKey, ledgers: &[LedgerRow], report: &mut Report) {
-    if ledgers.iter().all(|row| row.origin != key.name()) {
-        let detail = format!(
-            "the key is that of {:?}, and no ledger here has that name",
-            key.name()
-        );
+/// keys, and a folder that was made anew under another name would be good. Of keys for ledgers that were not asked
+/// about, one at least must be for those that were.
+pub(super) fn unused_keys(
+    ledgers: &[LedgerRow],
+    looked_at: &[&LedgerRow],
+    question: &Question<'_>,
+    report: &mut Report,
+) {
+    let mut finding = |detail: String| {
         report.add(Finding::new(FindingCode::KeyMismatch, "--vkey", detail));
+    };
+    let is_of = |key: &VerifierKey, row: &LedgerRow| row.origin == key.name();
+    for key in &question.vkeys {
+        if !ledgers.iter().any(|row| is_of(key, row)) {
+            let name = key.name();
+            finding(format!(
+                "the key is that of {name:?}, and no ledger here has that name"
+            ));
+        }
+    }
+    let is_used = |key: &VerifierKey| looked_at.iter().any(|row| is_of(key, row));
+    if let Some(key) = question.vkeys.first()
+        && !looked_at.is_empty()
+        && !question.vkeys.iter().any(is_used)
+    {
+        let name = key.name();
+        finding(format!(
+            "the key is that of {name:?}, and what was looked at is another ledger"
+        ));
     }
 }

@@ -35,6 +35,7 @@ pub(crate) use examine::Examiner;
 pub use incremental::incremental;
 
 use crate::archive::ArchiveError;
+use crate::epochs::{Epochs, NOTHING};
 use crate::{HighWater, KeyFolder};
 
 /// How often a tenant is verified anew because bodies were erased while it was.
@@ -98,6 +99,12 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
         }
         verified
     })?;
+    // What a ledger is held against may be as it should, and the ledger not.
+    for place in 0..report.ledgers.len() {
+        if report.errors_of(&report.ledgers[place].tenant_id) > 0 {
+            report.ledgers[place].level = Level::Invalid;
+        }
+    }
     report.level = report.ledgers.iter().map(|ledger| ledger.level).min();
     if report.errors > 0 {
         report.level = Some(Level::Invalid);
@@ -120,13 +127,15 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
     let mut tenants: Vec<u32> = ledgers.iter().map(|row| row.tenant_no).collect();
     tenants.sort_unstable();
     tenants.dedup();
-    let mut found = false;
+    let mut looked_at: Vec<&LedgerRow> = Vec::new();
+    let mut chains = Vec::with_capacity(tenants.len());
     for tenant_no in tenants {
-        let epochs: Vec<LedgerRow> = ledgers
+        let mut epochs: Vec<LedgerRow> = ledgers
             .iter()
             .filter(|row| row.tenant_no == tenant_no)
             .cloned()
             .collect();
+        epochs.sort_by_key(|row| row.epoch);
         if question
             .tenant_id
             .as_ref()
@@ -134,27 +143,27 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
         {
             continue;
         }
-        found = true;
-        let verified = tenant(store, question, &epochs, report);
+        looked_at.extend(ledgers.iter().filter(|row| row.tenant_no == tenant_no));
+        let chain = Epochs::read(store, &epochs);
+        let verified = tenant(store, question, &epochs, &chain, report);
         or_finding(verified, Some(&epochs[0].tenant_id), report)?;
+        chains.push(chain);
     }
     if !question.only_ledger {
         owners::check(store, question, &recorded, &ledgers, report)?;
     }
     if question.tenant_id.is_none() {
-        marks_without_ledger(question, &ledgers, report);
-    } else if !found {
+        marks_without_ledger(question, &ledgers, &chains, report);
+    } else if looked_at.is_empty() {
         report.undecided.push(format!(
             "there is no tenant {}",
             question.tenant_id.as_deref().unwrap_or_default()
         ));
     }
     for kept in &question.kept {
-        checkpoints::unused(kept, &ledgers, question, report);
+        checkpoints::unused(kept, &ledgers, &looked_at, question, report);
     }
-    for key in &question.vkeys {
-        checkpoints::unused_key(key, &ledgers, report);
-    }
+    checkpoints::unused_keys(&ledgers, &looked_at, question, report);
     Ok(())
 }
 
@@ -181,16 +190,23 @@ fn tenant(
     store: &dyn Store,
     question: &Question<'_>,
     epochs: &[LedgerRow],
+    chain: &Epochs,
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
+    for (origin, ended) in chain.away() {
+        if let Some(why) = ended.differs(NOTHING) {
+            let finding = Finding::new(FindingCode::RolledBack, "ledgers", format!("{origin}: {why}"));
+            report.add(finding.with_tenant(&epochs[0].tenant_id));
+        }
+    }
     // An erasure changes rows that may have been read before it and compared after it. It is rare, and so is a
     // finding: with both, what was found is looked at once more.
     let mut disturbed = None;
     for _ in 0..ERASURES_MEANWHILE_MAX {
         let before = Erasures::count(store, tenant_no).ok();
         let mut seen = report.clone();
-        tenant_once(store, question, epochs, &mut seen)?;
+        tenant_once(store, question, epochs, chain, &mut seen)?;
         let quiet = seen.errors == report.errors || Erasures::count(store, tenant_no).ok() == before;
         if quiet {
             *report = seen;
@@ -227,6 +243,7 @@ fn tenant_once(
     store: &dyn Store,
     question: &Question<'_>,
     epochs: &[LedgerRow],
+    chain: &Epochs,
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
@@ -266,10 +283,13 @@ fn tenant_once(
     let mut derived = Derived::default();
     let mut deferred = compare::Deferred::new();
     for (place, row) in epochs.iter().enumerate() {
-        let declared = epochs.get(place + 1).and_then(|next| declared(store, next));
         let Some((_, head)) = snapshot.heads.iter().find(|(no, _)| *no == row.ledger_no) else {
             continue;
         };
+        if let Some(why) = chain.misplaced(place).filter(|_| head.size.as_u64() > 0) {
+            let finding = Finding::new(FindingCode::LeafMalformed, "leaf_blocks", why);
+            report.add(finding.with_tenant(&row.tenant_id).with_leaf(0));
+        }
         let ledger = pipeline::ledger(
             store,
             question,
@@ -278,7 +298,7 @@ fn tenant_once(
             &snapshot,
             &mut deriver,
             &mut deferred,
-            declared.as_ref(),
+            chain.ended(&row.origin),
             &erasures,
             report,
         )?;
@@ -326,39 +346,31 @@ fn heads_alone(store: &dyn Store, epochs: &[LedgerRow], report: &mut Report) -> 
     Ok(snapshot)
 }
 
-/// What an epoch's first leaf, a `ledger.recovered`, says of the epoch before it.
-fn declared(store: &dyn Store, epoch: &LedgerRow) -> Option<checkpoints::Declared> {
-    #[derive(serde::Deserialize)]
-    struct Wire {
-        last_known_root: Option<String>,
-        last_known_size: Option<u64>,
-        lost_end: Option<u64>,
-        lost_first: Option<u64>,
-    }
-    // Only that kind declares: another record's body may have members of the same names.
-    let header = crate::StoredTree::new(store, epoch.ledger_no).leaf(0).ok()?;
-    if evidence::Header::decode(&header).ok()?.kind != evidence::Kind::LedgerRecovered {
-        return None;
-    }
-    let leaf = store::LeafKey::new(epoch.ledger_no, 0);
-    let body = store.bodies_get(&[leaf]).ok()?.pop()?;
-    let body = store::codec::unpack(&body.body, evidence::record::BODY_BYTES_MAX).ok()?;
-    let wire: Wire = serde_json::from_slice(&body).ok()?;
-    Some(checkpoints::Declared {
-        last_known: wire.last_known_size.zip(wire.last_known_root),
-        lost: wire.lost_first.zip(wire.lost_end),
-    })
-}
-
 /// A mark of a ledger that the database does not know: the ledger's row, and all with it, is gone.
-fn marks_without_ledger(question: &Question<'_>, ledgers: &[LedgerRow], report: &mut Report) {
+/// A later epoch may have declared that.
+fn marks_without_ledger(
+    question: &Question<'_>,
+    ledgers: &[LedgerRow],
+    chains: &[Epochs],
+    report: &mut Report,
+) {
+    let mut lost = 0;
     for (origin, mark) in question.marks.into_iter().flat_map(HighWater::iter) {
-        if mark.size.as_u64() > 0 && ledgers.iter().all(|row| row.origin != origin) {
+        let size = mark.size.as_u64();
+        if size > 0 && ledgers.iter().all(|row| row.origin != origin) {
+            let mut declared = chains.iter().filter_map(|chain| chain.ended(origin));
+            if declared.any(|ended| ended.covers(size, mark.root)) {
+                lost += size;
+                continue;
+            }
             let detail = format!(
                 "{} leaves of {origin} were signed, the database has no such ledger",
                 mark.size
             );
             report.add(Finding::new(FindingCode::RolledBack, "ledgers", detail));
         }
+    }
+    if lost > 0 {
+        report.flags.push(format!("LOST {lost}"));
     }
 }

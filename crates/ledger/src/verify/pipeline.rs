@@ -13,12 +13,13 @@ use store::codec::{self, BLOCK_LEAVES_MAX, Unpacker};
 use store::{Head, LeafBlock, LeafKey, LedgerRow, Snapshot, Store, StoreError};
 use tlog::{Frontier, Hash};
 
-use super::checkpoints::{Checkpoints, Declared};
+use super::checkpoints::Checkpoints;
 use super::chunk::{Looked, Looking};
 use super::compare::{self, Deferred};
 use super::derive::{Derived, Deriver};
 use super::examine::{Examined, Examiner};
 use super::{Erasures, LedgerReport, Level, Question, Report};
+use crate::epochs::Ended;
 
 /// Leaves of one chunk, about: long enough that reading it whole pays, short enough that all cores are busy
 /// until the end.
@@ -48,7 +49,7 @@ pub(super) fn ledger(
     snapshot: &Snapshot,
     deriver: &mut Deriver,
     deferred: &mut Deferred,
-    declared: Option<&Declared>,
+    ended: Option<&Ended>,
     erasures: &Erasures<'_>,
     report: &mut Report,
 ) -> Result<LedgerReport, StoreError> {
@@ -58,7 +59,7 @@ pub(super) fn ledger(
     let (looked_in, looked_out) = channel();
     let tickets = Mutex::new(ticket_out);
     let mut fold = Fold::new(
-        store, question, row, head, deriver, deferred, declared, erasures, report,
+        store, question, row, head, deriver, deferred, ended, erasures, report,
     )?;
     std::thread::scope(|scope| {
         for _ in 0..cores.min(usize::try_from(chunks).unwrap_or(usize::MAX)) {
@@ -211,11 +212,11 @@ impl<'a, 'q> Fold<'a, 'q> {
         head: Head,
         deriver: &'a mut Deriver,
         deferred: &'a mut Deferred,
-        declared: Option<&Declared>,
+        ended: Option<&'a Ended>,
         erasures: &'a Erasures<'a>,
         report: &'a mut Report,
     ) -> Result<Self, StoreError> {
-        let checkpoints = Checkpoints::new(store, question, row, declared, report)?;
+        let checkpoints = Checkpoints::new(store, question, row, ended, report)?;
         Ok(Self {
             store,
             question,

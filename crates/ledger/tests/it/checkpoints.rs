@@ -176,6 +176,61 @@ fn the_level_says_what_the_verifier_brought() {
     assert_eq!(ask(&bed, true, vec![damaged], "acme").1, 1);
 }
 
+#[test]
+fn what_was_brought_for_a_ledger_that_is_not_looked_at_is_not_passed_over() {
+    let bed = TestLedger::new();
+    let (acme, other) = (bed.tenant("acme"), bed.tenant("other"));
+    for tenant in [&acme, &other] {
+        bed.one(tenant, system("x"));
+        bed.ledger.checkpoint_now(tenant);
+    }
+    let row = other.ledger().row.clone();
+    let newest = bed.ledger.store().checkpoint_newest(row.ledger_no).unwrap();
+    let kept = newest.unwrap().note.into_bytes();
+    assert_eq!(ask(&bed, true, vec![kept.clone()], "other").1, 0);
+    let (level, exit_code) = ask(&bed, true, vec![kept], "acme");
+    assert_eq!(
+        (level, exit_code),
+        (Some(Level::ValidSinceKeptCheckpoint), 2),
+        "it was compared with nothing"
+    );
+    let store = SqliteStore::open(&database(bed.path()), Access::ReadOnly).unwrap();
+    let keys_of = |names: &[&str]| {
+        let all = [&acme, &other].map(|tenant| VerifierKey::parse(&tenant.ledger().row.vkey).unwrap());
+        let is_named = |key: &VerifierKey| names.iter().any(|name| key.name().ends_with(name));
+        all.into_iter().filter(is_named).collect::<Vec<_>>()
+    };
+    for (names, exit_code) in [(&["other"][..], 1), (&["acme"], 0), (&["acme", "other"], 0)] {
+        let question = Question {
+            tenant_id: Some("acme".into()),
+            vkeys: keys_of(names),
+            ..Question::default()
+        };
+        let report = verify(&store, &question).unwrap();
+        assert_eq!(report.exit_code(None), exit_code, "{names:?}");
+    }
+}
+
+#[test]
+fn a_ledger_with_errors_is_invalid_whatever_it_was_held_against() {
+    let bed = TestLedger::new();
+    let (acme, other) = (bed.tenant("acme"), bed.tenant("other"));
+    for tenant in [&acme, &other] {
+        bed.all(tenant, vec![run("r"), step("r", 0)]);
+        bed.ledger.checkpoint_now(tenant);
+    }
+    let leaf = LeafKey::new(acme.ledger().row.ledger_no, 1).as_i64();
+    tamper(bed.path(), &format!("DELETE FROM bodies WHERE leaf = {leaf}"));
+    let levels: Vec<_> = report(bed.path())
+        .ledgers
+        .into_iter()
+        .filter(|ledger| ledger.tenant_id != "_instance")
+        .map(|ledger| (ledger.tenant_id, ledger.level))
+        .collect();
+    let expected = [("acme", Level::Invalid), ("other", Level::ValidSelfSigned)];
+    assert_eq!(levels, expected.map(|(name, level)| (name.to_owned(), level)));
+}
+
 /// Judged by its own keys, a folder that was made anew under another name would be good.
 #[test]
 fn a_brought_key_of_no_ledger_is_a_finding() {

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use ledger::verify::Level;
 use ledger::{Options, RecoverError, Refusal, SubmitError};
+use store::LeafKey;
+use store::sqlite::{Access, SqliteStore};
 
 use crate::bed::{Span, TestLedger, copy_database, copy_folder, run, step, system, tamper};
 
@@ -230,6 +232,122 @@ fn a_second_recovery_is_a_third_epoch() {
     let (_, origin) = bed.ledger.recover("acme", "second", bed.now()).unwrap();
     assert_eq!(origin, "deponent.local/acme/2");
     crate::bed::assert_clean(&bed.report());
+}
+
+/// Everything of a ledger goes but its row, and projections are made anew: whoever does this needs no key.
+fn empty_ledger(folder: &Path, ledger_no: u32) {
+    let (from, to) = (LeafKey::new(ledger_no, 0), LeafKey::new(ledger_no + 1, 0));
+    let (from, to) = (from.as_i64(), to.as_i64() - 1);
+    tamper(
+        folder,
+        &format!(
+            "DELETE FROM leaf_blocks WHERE first_leaf BETWEEN {from} AND {to};
+             DELETE FROM bodies WHERE leaf BETWEEN {from} AND {to};
+             DELETE FROM checkpoints WHERE ledger_no = {ledger_no};
+             DELETE FROM tree_nodes WHERE ledger_no = {ledger_no}"
+        ),
+    );
+    let database = SqliteStore::open(&crate::bed::database(folder), Access::ReadWrite).unwrap();
+    ledger::rebuild(&database, &mut |_| {}).unwrap();
+}
+
+#[test]
+fn an_epoch_that_has_ended_can_be_cut_no_more() {
+    let bed = rolled_back(|_| {});
+    bed.ledger.recover("acme", "old backup", bed.now()).unwrap();
+    let old = bed.ledger.tenant("acme").unwrap().epochs()[0].row.clone();
+    let bed = bed.reopen_after(|folder| empty_ledger(folder, old.ledger_no));
+    let report = bed.report();
+    let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    let why = format!("{}: it ended with 2 leaves, 0 are there", old.origin);
+    assert!(found.iter().any(|finding| finding.contains(&why)), "{found:?}");
+    assert_refused(&bed);
+    assert!(bed.ledger.api_keys().any(), "nobody is let in without a key");
+    // What is gone can be declared, and then no more than that may be gone.
+    bed.ledger.recover("acme", "it was cut", bed.now()).unwrap();
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.one(&tenant, system("now"));
+    let report = bed.report();
+    crate::bed::assert_clean(&report);
+    let lost: Vec<_> = report
+        .ledgers
+        .iter()
+        .filter_map(|ledger| ledger.declared_lost)
+        .collect();
+    assert_eq!(lost, [(0, 5)]);
+    let middle = tenant.epochs()[1].row.ledger_no;
+    let bed = bed.reopen_after(|folder| empty_ledger(folder, middle));
+    assert_refused(&bed);
+}
+
+#[test]
+fn an_epoch_that_is_not_there_any_more_is_missed() {
+    let bed = rolled_back(|_| {});
+    bed.ledger.recover("acme", "first", bed.now()).unwrap();
+    let bed = bed.reopen();
+    tamper(
+        bed.path(),
+        "DELETE FROM ledgers WHERE tenant_id = 'acme' AND epoch = 0",
+    );
+    let found: Vec<String> = bed.report().findings.iter().map(ToString::to_string).collect();
+    let why = "deponent.local/acme: it ended with 2 leaves, 0 are there";
+    assert!(found.iter().any(|finding| finding.contains(why)), "{found:?}");
+}
+
+#[test]
+fn a_backup_from_before_a_recovery_is_recovered_under_a_number_and_key_of_its_own() {
+    let bed = rolled_back(|_| {});
+    let older = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| copy_folder(folder, older.path()));
+    bed.ledger.recover("acme", "first", bed.now()).unwrap();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.all(&tenant, vec![system("lost too")]);
+    bed.ledger.checkpoint_now(&tenant);
+    let first = tenant.ledger().row.vkey.clone();
+    let bed = bed.reopen_after(|folder| copy_database(older.path(), folder));
+    assert_refused(&bed);
+    let (_, origin) = bed.ledger.recover("acme", "second", bed.now()).unwrap();
+    assert_eq!(origin, "deponent.local/acme/2", "epoch 1 has signed another tree");
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    assert_ne!(tenant.ledger().row.vkey, first);
+    bed.one(&tenant, system("now"));
+    let bed = bed.reopen();
+    let report = bed.report();
+    crate::bed::assert_clean(&report);
+    assert_eq!(
+        report.flags,
+        ["LOST 2"],
+        "the epoch that the database does not know"
+    );
+    // Without the marks too: the key file alone says that there was one.
+    let bed = bed.reopen_after(|folder| {
+        copy_database(older.path(), folder);
+        std::fs::remove_file(Options::new(folder).high_water()).unwrap();
+    });
+    let (_, origin) = bed.ledger.recover("acme", "third", bed.now()).unwrap();
+    assert_eq!(origin, "deponent.local/acme/3");
+}
+
+#[test]
+fn a_key_whose_ledger_and_mark_are_gone_signs_no_other() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    let before = tenant.ledger().row.vkey.clone();
+    let nothing = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| {
+        copy_database(nothing.path(), folder);
+        std::fs::remove_file(Options::new(folder).high_water()).unwrap();
+    });
+    let tenant = bed.tenant("acme");
+    assert_eq!(bed.size(&tenant), 0);
+    assert_ne!(tenant.ledger().row.vkey, before);
+    let aside = Options::new(bed.path()).keys().join("acme.0.key.1.old");
+    assert!(aside.exists(), "it opens what it signed");
+    bed.one(&tenant, system("y"));
+    bed.check();
 }
 
 #[test]

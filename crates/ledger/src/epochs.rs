@@ -1,0 +1,200 @@
+//! Epochs of a ledger: what the first leaf of each, a `ledger.recovered`, says of those before it.
+//!
+//! Nothing is written to an epoch that has ended, and its key signs nothing more: it is what the epochs behind it say
+//! that it was, or somebody changed it. The newest of them counts, for it may declare what was lost since.
+//!
+//! Source: SPEC 2.4; docs/formats.md, "ledger.recovered".
+
+use std::collections::BTreeMap;
+
+use evidence::record::{BODY_BYTES_MAX, EpochEnded};
+use evidence::{Header, Kind};
+use serde::Deserialize;
+use store::{Head, LeafKey, LedgerRow, Store, StoreError, codec};
+use tlog::{Hash, TreeSize};
+
+use crate::StoredTree;
+
+/// The head of what is not there.
+pub(crate) const NOTHING: Head = Head {
+    size: TreeSize::new(0),
+    root: tlog::empty_root(),
+};
+
+/// The head of an epoch that has ended. One that is damaged is none: verification says what is wrong with it, and the
+/// next epoch that it is lost.
+pub(crate) fn head_of(store: &dyn Store, ledger_no: u32) -> Result<Head, StoreError> {
+    match store.head_read(ledger_no) {
+        Err(StoreError::Damaged { .. }) => Ok(NOTHING),
+        other => other,
+    }
+}
+
+/// How an epoch ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    /// Its leaves, and the root over them; older records say how many, and only when some are lost.
+    head: Option<(u64, Option<String>)>,
+    /// Size and root that had been signed last.
+    last_known: Option<(u64, String)>,
+}
+
+impl Ended {
+    /// Whether that is what was known to be signed.
+    pub(crate) fn covers(&self, size: u64, root: Hash) -> bool {
+        self.last_known
+            .as_ref()
+            .is_some_and(|(known, text)| *known == size && *text == root.to_base64())
+    }
+
+    /// Leaves that were signed and are declared lost: first and one past the last.
+    pub(crate) fn lost(&self) -> Option<(u64, u64)> {
+        let (size, _) = self.head.as_ref()?;
+        let (known, _) = self.last_known.as_ref()?;
+        (known > size).then_some((*size, *known))
+    }
+
+    /// Why an epoch that is there with this head is not the one that ended.
+    pub(crate) fn differs(&self, head: Head) -> Option<String> {
+        let (size, root) = self.head.as_ref()?;
+        let there = head.size.as_u64();
+        if there != *size {
+            Some(format!("it ended with {size} leaves, {there} are there"))
+        } else if root.as_ref().is_some_and(|root| *root != head.root.to_base64()) {
+            Some(format!("it ended with another root over its {size} leaves"))
+        } else {
+            None
+        }
+    }
+
+    /// Size and root to be declared of it next: the larger of what was signed and what was there.
+    pub(crate) fn best_known(&self) -> Option<(u64, String)> {
+        let head = self.head.as_ref();
+        let head = head.and_then(|(size, root)| Some((*size, root.clone()?)));
+        self.last_known.clone().max(head)
+    }
+
+    fn of(ended: EpochEnded) -> (String, Self) {
+        let this = Self {
+            head: Some((ended.size, Some(ended.root))),
+            last_known: ended.last_known_size.zip(ended.last_known_root),
+        };
+        (ended.origin, this)
+    }
+}
+
+/// What an epoch's first leaf says.
+#[derive(Debug)]
+struct Declared {
+    previous_origin: String,
+    ended: BTreeMap<String, Ended>,
+}
+
+/// The epochs of one tenant, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Epochs {
+    all: Vec<(String, Option<Declared>)>,
+}
+
+impl Epochs {
+    /// Reads the first leaf of each but the first. One that cannot be read says nothing.
+    pub(crate) fn read(store: &dyn Store, rows: &[LedgerRow]) -> Self {
+        let declared = |row: &LedgerRow| (row.epoch > 0).then(|| declared(store, row.ledger_no)).flatten();
+        Self {
+            all: rows
+                .iter()
+                .map(|row| (row.origin.clone(), declared(row)))
+                .collect(),
+        }
+    }
+
+    /// What was said last of an epoch.
+    pub(crate) fn ended(&self, origin: &str) -> Option<&Ended> {
+        let mut behind = self.all.iter().rev().take_while(|(of, _)| of != origin);
+        behind.find_map(|(_, declared)| declared.as_ref()?.ended.get(origin))
+    }
+
+    /// What is wrong with an epoch's first leaf, if it has one; `Some` names the epoch before.
+    pub(crate) fn misplaced(&self, place: usize) -> Option<String> {
+        let (before, _) = self.all.get(place.checked_sub(1)?)?;
+        match &self.all.get(place)?.1 {
+            None => Some(format!("is no ledger.recovered that follows {before}")),
+            Some(declared) if declared.previous_origin != *before => Some(format!(
+                "follows {}, and {before} stands before it",
+                declared.previous_origin
+            )),
+            Some(_) => None,
+        }
+    }
+
+    /// Epochs that are spoken of and are not here, each by what was said last.
+    pub(crate) fn away(&self) -> BTreeMap<&str, &Ended> {
+        let mut away = BTreeMap::new();
+        for declared in self.all.iter().filter_map(|(_, declared)| declared.as_ref()) {
+            for (origin, ended) in &declared.ended {
+                if self.all.iter().all(|(of, _)| of != origin) {
+                    away.insert(origin.as_str(), ended);
+                }
+            }
+        }
+        away
+    }
+
+    /// The first epoch that is not as it ended, and why.
+    ///
+    /// # Errors
+    /// A head cannot be read.
+    pub(crate) fn changed(
+        &self,
+        store: &dyn Store,
+        rows: &[LedgerRow],
+    ) -> Result<Option<String>, StoreError> {
+        for row in rows {
+            if let Some(ended) = self.ended(&row.origin)
+                && let Some(why) = ended.differs(head_of(store, row.ledger_no)?)
+            {
+                return Ok(Some(format!("{}: {why}", row.origin)));
+            }
+        }
+        let gone = self.away().into_iter().find_map(|(origin, ended)| {
+            let why = ended.differs(NOTHING)?;
+            Some(format!("{origin}: {why}"))
+        });
+        Ok(gone)
+    }
+}
+
+/// The members of the body that are read again.
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(default)]
+    epochs: Vec<EpochEnded>,
+    last_known_root: Option<String>,
+    last_known_size: Option<u64>,
+    lost_end: Option<u64>,
+    lost_first: Option<u64>,
+    previous_origin: String,
+}
+
+fn declared(store: &dyn Store, ledger_no: u32) -> Option<Declared> {
+    // Only that kind declares: another record's body may have members of the same names.
+    let header = StoredTree::new(store, ledger_no).leaf(0).ok()?;
+    if Header::decode(&header).ok()?.kind != Kind::LedgerRecovered {
+        return None;
+    }
+    let body = store.bodies_get(&[LeafKey::new(ledger_no, 0)]).ok()?.pop()?;
+    let body = codec::unpack(&body.body, BODY_BYTES_MAX).ok()?;
+    let wire: Wire = serde_json::from_slice(&body).ok()?;
+    let mut ended: BTreeMap<String, Ended> = wire.epochs.into_iter().map(Ended::of).collect();
+    // Records of before speak of one epoch, and not of its head.
+    ended
+        .entry(wire.previous_origin.clone())
+        .or_insert_with(|| Ended {
+            head: wire.lost_first.zip(wire.lost_end).map(|(first, _)| (first, None)),
+            last_known: wire.last_known_size.zip(wire.last_known_root),
+        });
+    Some(Declared {
+        previous_origin: wire.previous_origin,
+        ended,
+    })
+}
