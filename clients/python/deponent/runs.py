@@ -180,8 +180,8 @@ class Run(_Steps):
                         self._free(attempt, raised)
                     raise
                 if attempt.path is not None:
-                    answer = self.client.request("POST", f"{attempt.path}/result", {"output": step.output})
-                    attempt.brought(answer)
+                    with attempt.bringing() as body:
+                        attempt.brought(self.client.request("POST", f"{attempt.path}/result", body))
             finally:
                 renewal.stop()
             attempt.done()
@@ -263,8 +263,8 @@ class AsyncRun(_Steps):
                         await self._free(attempt, raised)
                     raise
                 if attempt.path is not None:
-                    answer = await self.client.request("POST", f"{attempt.path}/result", {"output": step.output})
-                    attempt.brought(answer)
+                    with attempt.bringing() as body:
+                        attempt.brought(await self.client.request("POST", f"{attempt.path}/result", body))
             finally:
                 renewal.cancel()
             attempt.done()

@@ -329,6 +329,55 @@ def test_steps_on_record_are_read_once_and_in_pages_and_before_anything_runs() -
             raise AssertionError("it runs")
 
 
+@pytest.mark.parametrize(("output", "why"), [
+    ({1, 2}, "not JSON serializable"), (float("nan"), "not JSON compliant"), (2**60, "2\\^53"), ("x" * (4 << 20), "4194304"),
+], ids=["set", "nan", "integer", "length"])
+def test_a_step_whose_output_cannot_be_kept_has_run_and_its_key_is_not_freed(
+    client: deponent.Client, url: str, output: Any, why: str
+) -> None:
+    calls: list[str] = []
+    run = client.run()
+
+    @run.step(behavior="skip", key=f"unkept-{run.run_id}")
+    def pay() -> Any:
+        calls.append("paid")
+        return output
+
+    with pytest.raises(deponent.OutputNotKept, match=f"the step ran, .*{why}") as raised:
+        pay()
+    assert raised.value.output is output
+    with pytest.raises(deponent.InProgress):
+        pay()
+    assert calls == ["paid"]
+    codes = [(step["status"], step["outcome_code"]) for step in steps_of(client, run.run_id)]
+    assert codes == [("failure", "OutputNotKept"), ("failure", "InProgress")]
+
+    async def main() -> None:
+        async with deponent.AsyncClient(url) as asynchronous:
+            attached = asynchronous.attach(run.run_id)
+            with pytest.raises(deponent.OutputNotKept, match=why):
+                async with attached.open_step("async", behavior="skip", key=f"unkept-async-{run.run_id}") as step:
+                    step.output = output
+            with pytest.raises(deponent.InProgress):
+                async with attached.open_step("async", behavior="skip", key=f"unkept-async-{run.run_id}"):
+                    calls.append("async")
+
+    asyncio.run(main())
+    assert calls == ["paid"]
+
+
+def test_an_answer_that_says_nothing_of_the_output_is_no_refusal_of_it() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/replay/steps"):
+            return httpx.Response(200, json={"action": "execute", "token": "t"})
+        return refusal(409, "lease_lost")
+
+    client = deponent.Client("http://test", transport=httpx.MockTransport(answer))
+    with pytest.raises(deponent.LeaseLost):
+        with client.attach("r").open_step("step", index=0):
+            pass
+
+
 def test_without_a_run_nothing_runs_and_that_is_said() -> None:
     calls: list[str] = []
 
