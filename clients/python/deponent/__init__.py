@@ -22,6 +22,7 @@ from .errors import (
     InProgress,
     LeaseLost,
     NoRun,
+    OutputNotKept,
     ReplayMismatch,
     Unavailable,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "LeaseLost",
     "NoRun",
     "OpenStep",
+    "OutputNotKept",
     "ReplayMismatch",
     "Run",
     "Step",

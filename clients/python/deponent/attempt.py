@@ -6,10 +6,11 @@ import hashlib
 import inspect
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
-from .errors import DeponentError, LeaseLost
+from .errors import OUTPUT_REFUSED, DeponentError, LeaseLost, OutputNotKept
 from .types import Behavior, Json, StepResult
 
 # Renewed so often while a lease holds, two renewals may be lost.
@@ -91,6 +92,23 @@ class Attempt:
             if self.key:
                 self.renew_secs = float(said.get("lease_secs", LEASE_SECS)) / RENEWALS_PER_LEASE
         return self.step
+
+    @contextmanager
+    def bringing(self) -> Iterator[dict[str, Json]]:
+        """The body that brings the output, around its sending."""
+        output = self.step.output
+        body: dict[str, Json] = {"output": output}
+        try:
+            # As it is sent. Tried apart from that: a failure of the sending is not the output's.
+            json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise OutputNotKept(output, error) from error
+        try:
+            yield body
+        except DeponentError as error:
+            if error.status not in OUTPUT_REFUSED:
+                raise
+            raise OutputNotKept(output, error) from error
 
     def brought(self, answer: dict[str, Any]) -> None:
         """What the server says to the output."""

@@ -27,6 +27,8 @@ PAUSE_SECS_MAX = 5.0
 TIMEOUT_SECS = 30.0
 # Answered so before anything was done, or after a failure of the other side's.
 AGAIN = frozenset({429, 502, 503, 504})
+# Of a run that was not there; of one that was, as it was begun, the answer is 200.
+CREATED = 201
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
@@ -80,6 +82,12 @@ class Client:
         self, method: str, path: str, body: Json = None, *, idempotency_key: str | None = None
     ) -> dict[str, Any]:
         """One request, tried again while the server is busy or away."""
+        response = self._answer(method, path, body, idempotency_key)
+        return response.json() if response.content else {}
+
+    def _answer(
+        self, method: str, path: str, body: Json, idempotency_key: str | None
+    ) -> httpx.Response:
         headers = {"idempotency-key": f'"{idempotency_key}"'} if idempotency_key else {}
         for attempt in range(TRIES_MAX):
             last = attempt + 1 == TRIES_MAX
@@ -91,7 +99,7 @@ class Client:
                     raise
             if response is not None and (last or not _again(response)):
                 raise_for(response)
-                return response.json() if response.content else {}
+                return response
             time.sleep(_pause(attempt, response))
         raise AssertionError("unreachable")
 
@@ -109,8 +117,8 @@ class Client:
     def run(self, run_id: str | None = None, **fields: Json) -> Run:
         """Starts a run; `fields` are those of POST /api/v1/runs. `with` makes it the current one, and ends it."""
         body = _run_body(run_id, fields)
-        started = self.request("POST", "/api/v1/runs", body, idempotency_key=str(uuid.uuid4()))
-        return Run(self, str(started["run_id"]), ends=True)
+        started = self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()))
+        return Run(self, str(started.json()["run_id"]), ends=True, new=started.status_code == CREATED)
 
     def attach(self, run_id: str) -> Run:
         """A run that was started elsewhere. `with` makes it the current one, and does not end it."""
@@ -146,6 +154,12 @@ class AsyncClient:
         self, method: str, path: str, body: Json = None, *, idempotency_key: str | None = None
     ) -> dict[str, Any]:
         """One request, tried again while the server is busy or away."""
+        response = await self._answer(method, path, body, idempotency_key)
+        return response.json() if response.content else {}
+
+    async def _answer(
+        self, method: str, path: str, body: Json, idempotency_key: str | None
+    ) -> httpx.Response:
         headers = {"idempotency-key": f'"{idempotency_key}"'} if idempotency_key else {}
         for attempt in range(TRIES_MAX):
             last = attempt + 1 == TRIES_MAX
@@ -157,7 +171,7 @@ class AsyncClient:
                     raise
             if response is not None and (last or not _again(response)):
                 raise_for(response)
-                return response.json() if response.content else {}
+                return response
             await asyncio.sleep(_pause(attempt, response))
         raise AssertionError("unreachable")
 
@@ -175,8 +189,8 @@ class AsyncClient:
     async def run(self, run_id: str | None = None, **fields: Json) -> AsyncRun:
         """Starts a run; `fields` are those of POST /api/v1/runs."""
         body = _run_body(run_id, fields)
-        started = await self.request("POST", "/api/v1/runs", body, idempotency_key=str(uuid.uuid4()))
-        return AsyncRun(self, str(started["run_id"]), ends=True)
+        started = await self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()))
+        return AsyncRun(self, str(started.json()["run_id"]), ends=True, new=started.status_code == CREATED)
 
     def attach(self, run_id: str) -> AsyncRun:
         """A run that was started elsewhere."""

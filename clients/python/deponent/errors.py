@@ -21,6 +21,16 @@ class NoRun(RuntimeError):
     """`deponent.step` was used where no run is current."""
 
 
+class OutputNotKept(RuntimeError):
+    """The step ran, and its output, here as `output`, cannot be stored: it is no JSON, or the server refuses it."""
+
+    def __init__(self, output: Any, why: object) -> None:
+        super().__init__(
+            f"the step ran, and its output cannot be kept: {why}; a lease on its key is left to run out"
+        )
+        self.output = output
+
+
 class ConflictError(DeponentError):
     """The server knows something else under the same name."""
 
@@ -69,6 +79,8 @@ _BY_CODE: dict[str, type[DeponentError]] = {
 }
 
 
+# An output that is answered so is never taken.
+OUTPUT_REFUSED = frozenset({400, 413, 422})
 # The request was answered before, and the answer is not to be had.
 UNKNOWN_BEFORE = frozenset({"answer_not_kept", "earlier_outcome_unknown"})
 

@@ -11,12 +11,12 @@ same for `Client` and `AsyncClient` is in attempt.py and decorate.py.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from .attempt import Attempt, OpenStep, is_over
 from .current import enter, leave
@@ -29,14 +29,21 @@ if TYPE_CHECKING:
 AsyncOpenStep = OpenStep
 
 
+def _segment(text: str) -> str:
+    """A text as one segment of a path. `.` and `..` would be resolved if they were not escaped, which `quote` does not."""
+    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
 class _Steps:
     """What runs have in common: their name, their count of steps, and being the current one."""
 
-    def __init__(self, run_id: str, ends: bool) -> None:
+    def __init__(self, run_id: str, ends: bool, new: bool) -> None:
         self.run_id = run_id
         # Whether leaving `with` ends it; not when it was started elsewhere, or is ended.
         self._ends = ends
-        self._indexes = itertools.count()
+        # The index of the next step that is given none, once the steps on record are counted; of a new run, at once.
+        self._next = 0
+        self._counted = new
         self._lock = threading.Lock()
         self._entered = 0
 
@@ -50,7 +57,8 @@ class _Steps:
         index: int | None,
     ) -> Attempt:
         with self._lock:
-            index = next(self._indexes) if index is None else index
+            index = self._next if index is None else index
+            self._next = max(self._next, index + 1)
         return Attempt(self.run_id, index, name, behavior, key, params, expected)
 
     def _enter(self) -> None:
@@ -66,7 +74,27 @@ class _Steps:
             return self._ends and self._entered == 0
 
     def _path(self, what: str) -> str:
-        return f"/api/v1/runs/{self.run_id}/{what}"
+        return f"/api/v1/runs/{_segment(self.run_id)}/{what}"
+
+    @property
+    def _report_path(self) -> str:
+        return f"/api/v1/replay/runs/{_segment(self.run_id)}"
+
+    def _uncounted(self, index: int | None) -> str | None:
+        """Where the steps on record are read, if a step that is given no index needs to know of them."""
+        if index is not None or self._counted:
+            return None
+        return f"/api/v1/logs/llm-runs/{_segment(self.run_id)}/trace"
+
+    def _count(self, path: str, page: dict[str, Any]) -> str | None:
+        """Counts on from the steps of a page; gives where the next one is."""
+        cursor = page["next_cursor"]
+        with self._lock:
+            self._next = max([self._next, *(step["step_index"] + 1 for step in page["steps"])])
+            if cursor is None:
+                self._counted = True
+                return None
+        return f"{path.partition('?')[0]}?cursor={quote(cursor, safe='')}"
 
     def step(
         self,
@@ -101,10 +129,10 @@ class _Renewal:
 
 
 class Run(_Steps):
-    """A run. Steps are counted in the order in which they are begun."""
+    """A run. Steps are counted in the order in which they are begun; unless it is `new`, on from those on record."""
 
-    def __init__(self, client: Client, run_id: str, *, ends: bool = False) -> None:
-        super().__init__(run_id, ends)
+    def __init__(self, client: Client, run_id: str, *, ends: bool = False, new: bool = False) -> None:
+        super().__init__(run_id, ends, new)
         self.client = client
 
     def __enter__(self) -> Self:
@@ -135,6 +163,9 @@ class Run(_Steps):
         index: int | None = None,
     ) -> Iterator[OpenStep]:
         """A step around a block: what must run stands under `if step.must_run`."""
+        path = self._uncounted(index)
+        while path is not None:
+            path = self._count(path, self.client.request("GET", path))
         attempt = self._attempt(name, behavior, key, params, expected, index)
         error: BaseException | None = None
         try:
@@ -149,8 +180,8 @@ class Run(_Steps):
                         self._free(attempt, raised)
                     raise
                 if attempt.path is not None:
-                    answer = self.client.request("POST", f"{attempt.path}/result", {"output": step.output})
-                    attempt.brought(answer)
+                    with attempt.bringing() as body:
+                        attempt.brought(self.client.request("POST", f"{attempt.path}/result", body))
             finally:
                 renewal.stop()
             attempt.done()
@@ -177,14 +208,14 @@ class Run(_Steps):
 
     def report(self) -> dict[str, Any]:
         """What became of the steps: matched, skipped, executed, first divergence."""
-        return self.client.request("GET", f"/api/v1/replay/runs/{self.run_id}")
+        return self.client.request("GET", self._report_path)
 
 
 class AsyncRun(_Steps):
     """The same for asyncio."""
 
-    def __init__(self, client: AsyncClient, run_id: str, *, ends: bool = False) -> None:
-        super().__init__(run_id, ends)
+    def __init__(self, client: AsyncClient, run_id: str, *, ends: bool = False, new: bool = False) -> None:
+        super().__init__(run_id, ends, new)
         self.client = client
 
     async def __aenter__(self) -> Self:
@@ -215,6 +246,9 @@ class AsyncRun(_Steps):
         index: int | None = None,
     ) -> AsyncIterator[OpenStep]:
         """A step around a block: what must run stands under `if step.must_run`."""
+        path = self._uncounted(index)
+        while path is not None:
+            path = self._count(path, await self.client.request("GET", path))
         attempt = self._attempt(name, behavior, key, params, expected, index)
         error: BaseException | None = None
         try:
@@ -229,8 +263,8 @@ class AsyncRun(_Steps):
                         await self._free(attempt, raised)
                     raise
                 if attempt.path is not None:
-                    answer = await self.client.request("POST", f"{attempt.path}/result", {"output": step.output})
-                    attempt.brought(answer)
+                    with attempt.bringing() as body:
+                        attempt.brought(await self.client.request("POST", f"{attempt.path}/result", body))
             finally:
                 renewal.cancel()
             attempt.done()
@@ -266,4 +300,4 @@ class AsyncRun(_Steps):
 
     async def report(self) -> dict[str, Any]:
         """What became of the steps: matched, skipped, executed, first divergence."""
-        return await self.client.request("GET", f"/api/v1/replay/runs/{self.run_id}")
+        return await self.client.request("GET", self._report_path)

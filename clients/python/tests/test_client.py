@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import deponent
 import httpx
@@ -203,6 +206,176 @@ def test_a_function_is_a_step_of_whichever_run_is_current(client: deponent.Clien
 
     assert steps(first) == [("plain", "success"), ("named", "success"), ("named", "skipped"), ("plain", "success")]
     assert steps(second) == [("plain", "success"), ("named", "skipped")]
+
+
+def steps_of(client: deponent.Client, run_id: str) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = client.request("GET", f"/api/v1/traces/{segment(run_id)}")["steps"]
+    return steps
+
+
+def segment(run_id: str) -> str:
+    return quote(run_id, safe="").replace(".", "%2E")
+
+
+@pytest.mark.parametrize(
+    ("run_id", "other"),
+    [("mine/../v%s", "v%s"), ("p%%2Fq%s", "p/q%s"), ("a%s?b#c", "a%s"), ("é ü+%s", None), (".", None), ("..", None)],
+)
+def test_whatever_a_run_is_called_its_steps_are_its_own(
+    client: deponent.Client, url: str, run_id: str, other: str | None
+) -> None:
+    mark = time.monotonic_ns()
+    if "%s" in run_id:
+        run_id %= mark
+    others = client.run(other % mark) if other else None
+    run = client.run(run_id)
+    assert run.run_id == run_id
+    with run.open_step("sync") as step:
+        step.output = str(mark)
+    with client.attach(run_id).open_step("attached") as step:
+        step.output = str(mark)
+    assert run.report()["run_id"] == run_id
+
+    async def main() -> None:
+        async with deponent.AsyncClient(url) as asynchronous:
+            attached = asynchronous.attach(run_id)
+            async with attached.open_step("async") as step:
+                step.output = str(mark)
+            assert (await attached.report())["run_id"] == run_id
+            await attached.complete()
+
+    asyncio.run(main())
+    last = steps_of(client, run_id)[-3:]
+    assert [(step["skill_name"], step["outcome_data"]) for step in last] == [
+        ("sync", str(mark)), ("attached", str(mark)), ("async", str(mark)),
+    ]
+    assert client.request("GET", f"/api/v1/traces/{segment(run_id)}")["status"] == "completed"
+    assert others is None or steps_of(client, others.run_id) == []
+
+
+def indexes_and_names(client: deponent.Client, run_id: str) -> list[tuple[int, str]]:
+    return [(step["step_index"], step["skill_name"]) for step in steps_of(client, run_id)]
+
+
+def test_steps_are_counted_on_from_those_on_record(client: deponent.Client, url: str) -> None:
+    run = client.run(f"counted-{time.monotonic_ns()}")
+    for name, index in [("a", None), ("b", 2), ("c", None), ("d", 1), ("e", None)]:
+        with run.open_step(name, index=index):
+            pass
+    expected = [(0, "a"), (1, "d"), (2, "b"), (3, "c"), (4, "e")]
+    assert indexes_and_names(client, run.run_id) == expected
+
+    @deponent.step
+    def work() -> None:
+        pass
+
+    with client.attach(run.run_id) as attached:
+        work()
+        with attached.open_step("g", index=9):
+            pass
+        work()
+    expected += [(5, "work"), (9, "g"), (10, "work")]
+    assert indexes_and_names(client, run.run_id) == expected
+
+    # An index that is given needs no count, and the count that comes after goes past it too.
+    given = client.attach(run.run_id)
+    for name, index in [("h", 12), ("i", None)]:
+        with given.open_step(name, index=index):
+            pass
+    # As after a crash: begun before, under the same id.
+    with client.run(run.run_id).open_step("j"):
+        pass
+    expected += [(12, "h"), (13, "i"), (14, "j")]
+    assert indexes_and_names(client, run.run_id) == expected
+
+    async def main() -> None:
+        async with deponent.AsyncClient(url) as asynchronous:
+            for again in [asynchronous.attach(run.run_id), await asynchronous.run(run.run_id)]:
+                for _ in range(2):
+                    async with again.open_step("async"):
+                        pass
+
+    asyncio.run(main())
+    expected += [(index, "async") for index in range(15, 19)]
+    assert indexes_and_names(client, run.run_id) == expected
+
+
+def test_steps_on_record_are_read_once_and_in_pages_and_before_anything_runs() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            asked.append(request.url.query.decode())
+            if len(asked) == 1:
+                return httpx.Response(200, json={"steps": [{"step_index": 41}], "next_cursor": "a+b="})
+            return httpx.Response(200, json={"steps": [{"step_index": 7}], "next_cursor": None})
+        if request.url.path.endswith("/replay/steps"):
+            begun.append(json.loads(request.content)["step_index"])
+            return httpx.Response(200, json={"action": "execute", "token": "t"})
+        return httpx.Response(201, json={"output": 1, "output_hash": "h", "executed": True, "skipped": False,
+                                         "checked": False, "from_cache": False})
+
+    begun: list[int] = []
+    run = deponent.Client("http://test", transport=httpx.MockTransport(answer)).attach("r")
+    for _ in range(2):
+        with run.open_step("step"):
+            pass
+    assert asked == ["", "cursor=a%2Bb%3D"]
+    assert begun == [42, 43]
+
+    refusing = httpx.MockTransport(lambda _: refusal(403, "forbidden"))
+    with pytest.raises(deponent.DeponentError, match="forbidden"):
+        with deponent.Client("http://test", transport=refusing).attach("r").open_step("step"):
+            raise AssertionError("it runs")
+
+
+@pytest.mark.parametrize(("output", "why"), [
+    ({1, 2}, "not JSON serializable"), (float("nan"), "not JSON compliant"), (2**60, "2\\^53"), ("x" * (4 << 20), "4194304"),
+], ids=["set", "nan", "integer", "length"])
+def test_a_step_whose_output_cannot_be_kept_has_run_and_its_key_is_not_freed(
+    client: deponent.Client, url: str, output: Any, why: str
+) -> None:
+    calls: list[str] = []
+    run = client.run()
+
+    @run.step(behavior="skip", key=f"unkept-{run.run_id}")
+    def pay() -> Any:
+        calls.append("paid")
+        return output
+
+    with pytest.raises(deponent.OutputNotKept, match=f"the step ran, .*{why}") as raised:
+        pay()
+    assert raised.value.output is output
+    with pytest.raises(deponent.InProgress):
+        pay()
+    assert calls == ["paid"]
+    codes = [(step["status"], step["outcome_code"]) for step in steps_of(client, run.run_id)]
+    assert codes == [("failure", "OutputNotKept"), ("failure", "InProgress")]
+
+    async def main() -> None:
+        async with deponent.AsyncClient(url) as asynchronous:
+            attached = asynchronous.attach(run.run_id)
+            with pytest.raises(deponent.OutputNotKept, match=why):
+                async with attached.open_step("async", behavior="skip", key=f"unkept-async-{run.run_id}") as step:
+                    step.output = output
+            with pytest.raises(deponent.InProgress):
+                async with attached.open_step("async", behavior="skip", key=f"unkept-async-{run.run_id}"):
+                    calls.append("async")
+
+    asyncio.run(main())
+    assert calls == ["paid"]
+
+
+def test_an_answer_that_says_nothing_of_the_output_is_no_refusal_of_it() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/replay/steps"):
+            return httpx.Response(200, json={"action": "execute", "token": "t"})
+        return refusal(409, "lease_lost")
+
+    client = deponent.Client("http://test", transport=httpx.MockTransport(answer))
+    with pytest.raises(deponent.LeaseLost):
+        with client.attach("r").open_step("step", index=0):
+            pass
 
 
 def test_without_a_run_nothing_runs_and_that_is_said() -> None:
@@ -416,6 +589,8 @@ class Leases:
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
+        if path.endswith("/trace"):
+            return httpx.Response(200, json={"steps": [], "next_cursor": None})
         if path.endswith("/replay/steps"):
             return httpx.Response(200, json={"action": "execute", "token": "t", "lease_secs": LEASE_SECS})
         if path.endswith("/renew"):
