@@ -184,8 +184,8 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
     })
 }
 
-/// Leaves out runs whose start is erased: what it said of them is a placeholder now, as is their empty plan hash. The literal,
-/// the plan of nothing, lets the partial index find the few of them, and the index of the list stays enough for the rest.
+/// Leaves out runs whose start is erased, which their empty plan hash tells: what it said is a placeholder now. The literal,
+/// the plan of nothing, lets the partial index find these few, so that the list's own index is enough for the others.
 const START_IS_THERE: &str = "run NOT IN (SELECT run FROM runs WHERE tenant_no = ? AND plan_hash = '' \
      AND plan_hash <> '4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945')";
 
