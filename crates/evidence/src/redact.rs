@@ -36,7 +36,7 @@ pub use settings::{
     FIELDS_MAX, PATTERN_BYTES_MAX, PATTERN_NAME_BYTES_MAX, PATTERNS_MAX, RedactionSettings, SettingsError,
     TenantPattern,
 };
-pub use text::{Pattern, markers};
+pub use text::{Pattern, is_redacted, markers};
 
 use names::Names;
 
@@ -125,6 +125,7 @@ impl Redactor {
         let changed = match (names::free_of(kind), names::line_of(kind)) {
             (Some(free), _) => walk.only(&mut value, free),
             (None, Some(line)) => walk.line(&mut value, line),
+            (None, None) if kind == Kind::AuditEvent => walk.event(&mut value),
             (None, None) => walk.whole(&mut value),
         };
         let tally = tree::tally(&value);
@@ -159,11 +160,11 @@ impl Redactor {
         Ok(changed.then(|| canonical::to_vec(&value)))
     }
 
-    /// Replaces secrets in a body or request; whether there were any.
+    /// Replaces secrets in a request; whether there were any.
     ///
     /// Members of Deponent's own that identify something are left as they are, see `names::is_exempt`.
     fn value(&self, value: &mut Value) -> bool {
-        tree::Walk { rules: self }.whole(value)
+        tree::Walk { rules: self }.event(value)
     }
 
     /// The text with secrets replaced; `None`: it stays as it is.

@@ -14,7 +14,7 @@ mod timing_compliance;
 use std::collections::BTreeSet;
 
 use evidence::canonical::Value;
-use evidence::redact::markers;
+pub(crate) use evidence::redact::is_redacted;
 
 use crate::governance::{AuditCheck, AuditInput, CheckResult, count};
 
@@ -118,12 +118,6 @@ pub(crate) fn listed(name: &str, mut entries: Vec<Value>) -> Vec<(String, Value)
 /// A list of texts.
 pub(crate) fn names<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Value> {
     texts.into_iter().map(Value::from).collect()
-}
-
-/// Whether a name, or what was said under it, holds a marker of redaction. What stood there nobody knows: two that are
-/// alike may have been two things, so it is equal to nothing.
-pub(crate) fn is_redacted(text: &str) -> bool {
-    markers(text).next().is_some()
 }
 
 /// Whether two names may have been the same before redaction: what stands beside a marker stood there before.

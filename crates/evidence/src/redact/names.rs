@@ -105,7 +105,8 @@ const fn start_bit(first: u8) -> u64 {
 /// by, hashes and times.
 ///
 /// It counts only where Deponent defines the members: at the top of a body or request, in its `steps`, and in
-/// the sections of a step. Under `params` or `metadata` anybody may call anything `run_id`.
+/// the sections of a step. Under `params` or `metadata` anybody may call anything `run_id`; of the states of an audit
+/// event see [`is_run_of_state`].
 pub(super) fn is_exempt(name: &str) -> bool {
     matches!(
         name,
@@ -213,6 +214,16 @@ pub(super) const fn line_of(kind: Kind) -> Option<&'static Line> {
         }),
         _ => None,
     }
+}
+
+/// The members of an audit event that anybody fills, but for [`is_run_of_state`].
+pub(super) fn is_state(name: &str) -> bool {
+    matches!(name, "after_state" | "before_state")
+}
+
+/// What names a run directly in a state of an audit event, see [`crate::record::AuditEventFacts`].
+pub(super) fn is_run_of_state(name: &str) -> bool {
+    matches!(name, "run_id" | "source_run_id")
 }
 
 /// Members of Deponent's own that hold more such members.

@@ -169,6 +169,43 @@ fn what_identifies_is_left_alone_where_it_is_ours() {
     );
 }
 
+#[test]
+fn a_state_of_an_audit_event_names_its_runs_as_they_are() {
+    let mail = "bob@example.com";
+    let state = |deep: &str, note: &str| {
+        format!(
+            r#"{{"deep":{{"run_id":"{deep}"}},"note":"{note}","run_id":"{mail}","source_run_id":"{mail}"}}"#
+        )
+    };
+    let event =
+        |state: &str| format!(r#"{{"after_state":{state},"before_state":{state},"entity_id":"{mail}""#);
+    let sent = event(&state(mail, mail)) + "}";
+    let kept = event(&state("<REDACTED_EMAIL>", "<REDACTED_EMAIL>"));
+    let body = |kind| {
+        let stored = Redactor::standard().body(kind, sent.as_bytes()).unwrap().unwrap();
+        String::from_utf8(stored).unwrap()
+    };
+    let tally = r#","redactions":{"count":4,"patterns":["email"]}}"#;
+    assert_eq!(body(Kind::AuditEvent), format!("{kept}{tally}"));
+    // The request that it is made of is redacted before.
+    let request = Redactor::standard().request(sent.as_bytes()).unwrap().unwrap();
+    assert_eq!(String::from_utf8(request).unwrap(), kept + "}");
+    // Elsewhere these are anybody's names.
+    assert!(!body(Kind::TraceStep).contains(r#""run_id":"bob"#));
+    // A tenant's pattern renames neither.
+    let words = rules(r#"{"patterns":[{"name":"words","pattern":"[a-z_]{5,}"}]}"#);
+    let named = br#"{"after_state":{"run_id":"nightly"}}"#;
+    assert_eq!(words.body(Kind::AuditEvent, named).unwrap(), None);
+    // What is no identifier names no run.
+    let long = format!(r#"{{"after_state":{{"run_id":"{mail} {}"}}}}"#, "x".repeat(256));
+    assert!(
+        Redactor::standard()
+            .body(Kind::AuditEvent, long.as_bytes())
+            .unwrap()
+            .is_some()
+    );
+}
+
 fn line(kind: Kind, json: &str) -> Value {
     let canonical = canonical::canonicalize(json.as_bytes(), Limits::default()).unwrap();
     let done = Redactor::standard()

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::names::Line;
 use super::{FIELD_MARKER, MARKER, MEMBER, Redactor, names, text};
-use crate::Timestamp;
 use crate::canonical::{self, Value};
+use crate::{IDENTIFIER_BYTES_MAX, Timestamp};
 
 /// One walk over a value.
 pub(super) struct Walk<'r> {
@@ -28,6 +28,10 @@ struct Place {
 enum Whose {
     /// Deponent: some identify and are left alone.
     Ours,
+    /// Deponent, at the top of an audit event or of a request that makes one.
+    Event,
+    /// Anybody, but for what names the runs that an audit event is about: holds and reads find it by them.
+    State,
     /// The writer of a line of an audit log.
     Line(&'static Line),
     /// Anybody.
@@ -38,7 +42,10 @@ impl Whose {
     fn leaves_alone(self, name: &str, value: &Value) -> bool {
         match self {
             // An id that a client gave is his text; one that was made here may have digits enough for a card.
-            Self::Ours => names::is_exempt(name) && is_text(value) || name == "request_id" && is_uuid(value),
+            Self::Ours | Self::Event => {
+                names::is_exempt(name) && is_text(value) || name == "request_id" && is_uuid(value)
+            }
+            Self::State => names::is_run_of_state(name) && is_identifier(value),
             Self::Line(line) => {
                 line.is_exempt(name) && is_text(value) || Line::is_time(name) && is_time(value)
             }
@@ -49,25 +56,32 @@ impl Whose {
     /// What Deponent has named holds nothing built-in patterns find, and a tenant's must not rename it.
     fn are_names_fixed(self) -> bool {
         match self {
-            Self::Ours => true,
+            Self::Ours | Self::Event => true,
             Self::Line(line) => line.is_named,
-            Self::Anybodys => false,
+            Self::State | Self::Anybodys => false,
         }
     }
 
     /// Whose what stands under that name is.
     fn within(self, name: &str) -> Self {
         match self {
-            Self::Ours if names::is_section(name) => Self::Ours,
+            Self::Ours | Self::Event if names::is_section(name) => Self::Ours,
+            Self::Event if names::is_state(name) => Self::State,
             _ => Self::Anybodys,
         }
     }
 }
 
 impl Walk<'_> {
-    /// A body or request of Deponent's own.
+    /// A body of Deponent's own.
     pub(super) fn whole(&self, value: &mut Value) -> bool {
         self.body(value, Whose::Ours)
+    }
+
+    /// An audit event, or a request: of it the kind is not known, and none but that for an audit event has members of
+    /// those names.
+    pub(super) fn event(&self, value: &mut Value) -> bool {
+        self.body(value, Whose::Event)
     }
 
     /// A line of an audit log.
@@ -175,6 +189,13 @@ fn is_text(value: &Value) -> bool {
         Value::Array(elements) => elements.iter().all(|element| element.as_str().is_some()),
         _ => false,
     }
+}
+
+/// What is longer than an identifier may be names no run.
+fn is_identifier(value: &Value) -> bool {
+    value
+        .as_str()
+        .is_some_and(|text| text.len() <= IDENTIFIER_BYTES_MAX && !text.chars().any(char::is_control))
 }
 
 fn is_uuid(value: &Value) -> bool {

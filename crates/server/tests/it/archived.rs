@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::erasure::{self, because, record_id};
+use crate::schema::Schema;
 use crate::server::{TestServer, export, now, span};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
@@ -63,14 +64,27 @@ fn a_trace_tells_an_archived_step_from_an_erased_one() {
     seal(&server, "r");
     archive(&server);
     let trace = server.get("/api/v1/traces/r").ok();
-    let said = |step: &Value| ["archived", "erased", "status", "skill_name"].map(|name| step[name].clone());
+    let said =
+        |step: &Value| ["archived", "erased", "status", "skill_name", "level"].map(|name| step[name].clone());
     assert_eq!(
         said(&trace["steps"][0]),
-        [json!(true), json!(false), json!("archived"), json!("archived")]
+        [
+            json!(true),
+            json!(false),
+            json!("archived"),
+            json!("archived"),
+            json!("archived")
+        ]
     );
     assert_eq!(
         said(&trace["steps"][1]),
-        [json!(false), json!(true), json!("erased"), json!("erased")]
+        [
+            json!(false),
+            json!(true),
+            json!("erased"),
+            json!("erased"),
+            json!("erased")
+        ]
     );
     assert_eq!(
         [&trace["archived"], &trace["erased"], &trace["plan"]],
@@ -99,7 +113,9 @@ fn the_logs_of_an_archived_run_say_that_it_is_archived() {
     assert_eq!(read("llm-runs/r/governance")["gone"], none);
     archive(&server);
     let steps = read("llm-runs/r/trace")["steps"].clone();
-    assert_eq!([&steps[0]["status"], &steps[1]["status"]], ["archived", "erased"]);
+    for name in ["status", "level"] {
+        assert_eq!([&steps[0][name], &steps[1][name]], ["archived", "erased"]);
+    }
     let replay = read("llm-runs/r/replay");
     let shown: Vec<[&str; 3]> = replay["events"]
         .as_array()
@@ -129,6 +145,55 @@ fn the_logs_of_an_archived_run_say_that_it_is_archived() {
         (&record["component"], &record["severity"]),
         (&json!("archived"), &json!("archived"))
     );
+}
+
+#[test]
+fn a_replay_says_that_the_first_failure_may_have_been_a_step_that_is_gone() {
+    let server = TestServer::new();
+    let failed = |run_id: &str, index: u32, at: &str| {
+        server.created(
+            &format!("/api/v1/runs/{run_id}/steps"),
+            &json!({ "step_index": index, "skill_name": "pay", "status": "failure", "timestamp": at }),
+        )
+    };
+    let replay = |run_id: &str, query: &str| {
+        let answer = server
+            .get(&format!("/api/v1/logs/llm-runs/{run_id}/replay{query}"))
+            .ok();
+        Schema::committed().assert("LLMRunReplayResult", &answer);
+        answer
+    };
+    let known = |run_id: &str| {
+        let replay = replay(run_id, "?around=failure");
+        let gone = ["archived", "erased"].map(|name| replay["gone"][name].as_u64().unwrap());
+        (
+            replay["inflection_timestamp"].clone(),
+            replay["failure_known"].clone(),
+            gone,
+        )
+    };
+    let (first_at, second_at) = ("2025-12-01T00:00:00.000000Z", "2025-12-01T00:10:00.000000Z");
+    let started_at = "2025-12-01T00:20:00.000000Z";
+    server.created(
+        "/api/v1/runs",
+        &json!({ "run_id": "r", "started_at": started_at }),
+    );
+    let first = failed("r", 0, first_at);
+    let second = failed("r", 1, second_at);
+    assert_eq!(known("r"), (json!(first_at), json!(true), [0, 0]));
+    assert_eq!(replay("r", "")["failure_known"], Value::Null, "not asked for");
+    erase(&server, &first);
+    assert_eq!(known("r"), (json!(second_at), json!(false), [0, 1]));
+    // No failure is counted any more.
+    erase(&server, &second);
+    assert_eq!(known("r"), (json!(started_at), json!(false), [0, 2]));
+    server.created("/api/v1/runs", &json!({ "run_id": "s" }));
+    failed("s", 0, first_at);
+    server.complete("s");
+    seal(&server, "s");
+    archive(&server);
+    let (_, is_known, gone) = known("s");
+    assert_eq!((is_known, gone), (json!(false), [1, 0]));
 }
 
 #[test]

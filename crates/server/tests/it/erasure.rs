@@ -360,6 +360,30 @@ fn the_stored_output_of_an_erased_step_is_told_to_nobody_and_the_step_is_not_don
     assert_eq!((&report["total"], &report["erased"]), (&json!(2), &json!(2)));
 }
 
+#[test]
+fn a_run_whose_start_is_erased_is_found_by_nothing_that_it_said() {
+    let server = TestServer::new();
+    let started = server.created(
+        "/api/v1/runs",
+        &json!({ "run_id": "r", "is_synthetic": true, "synthetic_scenario_id": "s", "seed": 99, "plan": [1] }),
+    );
+    let total = |path: &str| server.get(path).ok()["total"].clone();
+    let synthetic = "/api/v1/logs/llm-runs?run_id=r&is_synthetic=";
+    assert_eq!(total(&format!("{synthetic}true")), 1);
+    assert_eq!(total("/api/v1/traces?seed=99"), 1);
+    assert_eq!(erase(&server, &record_id(&started), &because()).status, 200);
+    for path in [
+        "/api/v1/traces?seed=99",
+        "/api/v1/traces?seed=0",
+        "/api/v1/traces?plan_hash=",
+        &format!("{synthetic}true"),
+        &format!("{synthetic}false"),
+    ] {
+        assert_eq!(total(path), 0, "{path}");
+    }
+    assert_eq!(total("/api/v1/traces"), 1, "the run stays");
+}
+
 /// An erasure without the wait for its answer.
 fn erasing(server: &TestServer, runtime: &Runtime, id: &str) -> JoinHandle<u16> {
     let request = Request::builder()

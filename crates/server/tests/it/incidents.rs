@@ -267,3 +267,37 @@ fn an_incident_whose_opening_is_erased_stays_in_the_list_and_says_so() {
     let text = server.get(PATH).text();
     assert!(!text.contains("jane"), "{text}");
 }
+
+#[test]
+fn what_redaction_looks_for_in_a_runs_id_hides_no_event_about_it() {
+    let server = ticking_server();
+    for run_id in ["bob@example.com-9010", "4111111111111111"] {
+        server.run(run_id);
+        let breach = server.created(
+            "/api/v1/audit-events",
+            &json!({ "event_type": "LimitBreached", "entity_type": "LIMIT", "entity_id": "l1",
+                "after_state": { "run_id": run_id, "seen_by": "ada@example.com" } }),
+        );
+        let id = open(&server, run_id);
+        let act = server.created(&format!("{PATH}/{id}/acknowledge"), &by("ada"));
+        let governance = server
+            .get(&format!("/api/v1/logs/llm-runs/{run_id}/governance"))
+            .ok();
+        assert_eq!(governance["total_events"], 2, "{governance}");
+        server.created(
+            "/api/v1/holds",
+            &json!({ "scope": "run", "run_id": run_id, "reason": "case 7" }),
+        );
+        let audit = act["audit_receipt"]["record_id"].as_str().unwrap();
+        let breach = record_id(&breach);
+        for event in [breach.as_str(), audit] {
+            assert_eq!(erase(&server, event, &because()).problem(409), "legal_hold");
+        }
+        // What else stands there is redacted.
+        let shown = server.get(&format!("/api/v1/records/{breach}")).ok();
+        assert_eq!(
+            said(&shown)["after_state"],
+            json!({ "run_id": run_id, "seen_by": "<REDACTED_EMAIL>" })
+        );
+    }
+}

@@ -203,6 +203,28 @@ fn logs_of_a_service_instance_are_events_of_its_runs_while_they_last() {
 }
 
 #[test]
+fn hosts_and_instances_of_which_a_marker_is_left_bind_nothing_to_a_run() {
+    let server = TestServer::new();
+    let of_run = [
+        ("host.name", "bob@example.com"),
+        ("service.instance.id", "4111111111111111"),
+    ];
+    spans(&server, &of_run, &[span(3, 1)]);
+    for stranger in [
+        ("host.name", "eve@example.com"),
+        ("service.instance.id", "5500000000000004"),
+    ] {
+        log(&server, &[stranger], "a stranger's", &json!({}));
+        points(&server, &[stranger], &json!([point(BEGAN + 2, 1)]));
+    }
+    let run = "03".repeat(16);
+    let events = read(&server, &format!("{run}/events"), "SystemEventsResult");
+    assert!(summaries(&events).is_empty(), "{events}");
+    let telemetry = read(&server, &format!("{run}/telemetry"), "TelemetryStubResult");
+    assert_eq!(telemetry["status"], "telemetry_not_collected");
+}
+
+#[test]
 fn events_of_a_run_of_eight_days_are_those_of_all_its_days() {
     let server = TestServer::new();
     let began = BEGAN - 8 * 86_400;

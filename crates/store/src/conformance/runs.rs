@@ -184,10 +184,12 @@ claims! {
             with("plan", 80, |s| s.plan_hash = "other".into()),
             with("seed", 90, |s| s.seed = 7),
             with("unknown", 100, |s| (s.provider, s.model) = (Some("unknown".into()), Some("unknown".into()))),
+            // As a run whose start is erased adds up: nobody knows what these were.
+            with("erased", 110, |s| (s.source, s.seed, s.plan_hash) = (String::new(), 0, String::new())),
         ]);
-        let all = ["unknown", "seed", "plan", "root", "agent", "synthetic", "execution", "status", "model", "provider", "plain"];
+        let all = ["erased", "unknown", "seed", "plan", "root", "agent", "synthetic", "execution", "status", "model", "provider", "plain"];
         assert_eq!(ids(store, &query()), all);
-        let filters: [(RunQuery, &[&str]); 13] = [
+        let filters: [(RunQuery, &[&str]); 15] = [
             (RunQuery { run_id: Some("plain".into()), ..query() }, &["plain"]),
             (RunQuery { provider: Some("openai".into()), ..query() }, &["provider"]),
             (RunQuery { model: Some("gpt".into()), ..query() }, &["model"]),
@@ -197,7 +199,9 @@ claims! {
             (RunQuery { agent_id: Some("planner".into()), ..query() }, &["agent"]),
             (RunQuery { root_hash: Some([1; 32]), ..query() }, &["root"]),
             (RunQuery { plan_hash: Some("other".into()), ..query() }, &["plan"]),
+            (RunQuery { plan_hash: Some(String::new()), ..query() }, &[]),
             (RunQuery { seed: Some(7), ..query() }, &["seed"]),
+            (RunQuery { seed: Some(0), ..query() }, &[]),
             (RunQuery { created_after: Some(at(20)), created_before: Some(at(40)), ..query() }, &["status", "model"]),
             (RunQuery { as_of: Some(LeafKey::new(1, 2)), ..query() }, &["provider", "plain"]),
             (RunQuery { tenant_no: 2, ..query() }, &[]),
@@ -207,8 +211,8 @@ claims! {
             assert_eq!(store.runs_count(&query, 100).unwrap(), u32::try_from(expected.len()).unwrap());
         }
         let without = |query: &RunQuery| ids(store, query).len();
-        assert_eq!(without(&RunQuery { provider: Some("unknown".into()), ..query() }), 10, "absent is shown as unknown");
-        assert_eq!(without(&RunQuery { model: Some("unknown".into()), ..query() }), 10);
+        assert_eq!(without(&RunQuery { provider: Some("unknown".into()), ..query() }), 11, "absent is shown as unknown");
+        assert_eq!(without(&RunQuery { model: Some("unknown".into()), ..query() }), 11);
         assert_eq!(without(&RunQuery { seed: Some(42), ..query() }), 10);
         assert_eq!(without(&RunQuery { is_synthetic: Some(false), ..query() }), 10);
         assert_eq!(store.runs_count(&query(), 3).unwrap(), 3, "counted no further than asked");

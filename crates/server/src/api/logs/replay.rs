@@ -3,6 +3,7 @@
 //! Steps and policy decisions of the run, audit events that name it and the
 //! system records of that time, merged in time order.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use evidence::record::StepStatus;
 use evidence::{Kind, SourceDomain, Timestamp};
 use ledger::{Ledger, StepPlace, Tenant};
 use serde::{Deserialize, Serialize};
-use store::{LeafKey, RunRecordRow};
+use store::{Gone, LeafKey, RunRecordRow};
 use utoipa::{IntoParams, ToSchema};
 
 use super::governance::{GovernanceEvent, each_decision};
@@ -100,7 +101,11 @@ impl ReplayEvent {
 struct RunReplay<'a> {
     as_of: u64,
     events: Vec<ReplayEvent>,
-    /// Steps and decisions of the window that say nothing any more: what they decided is not among the events.
+    /// False: steps that say nothing any more may have failed before, or at all. Null on pages after the first, and
+    /// where the first failure was not asked for.
+    failure_known: Option<bool>,
+    /// Steps and decisions of the window that say nothing any more: what they decided is not among the events. And, with
+    /// `failure_known`, the steps outside of it that may have been the first failure.
     gone: GoneCounts,
     has_more: bool,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -156,13 +161,15 @@ pub(super) async fn replay(
         let mut run = Run::open(ledger, tenant, read, &run_id, &params)?;
         let instance_as_of = instance_size(ledger, &run, is_first, asked.instance_as_of)?;
         let mut steps = run.places(ledger)?;
+        let mut failure: Option<FirstFailure> = None;
         let (inflection, _) = run.stretch(ledger, |run| {
-            let failure = match asked.around {
-                Some(Around::Failure) => first_failure(ledger, tenant, run, &steps)?,
+            failure = match asked.around {
+                Some(Around::Failure) => Some(first_failure(ledger, tenant, run, &steps)?),
                 None => None,
             };
             let state = &run.row.state;
-            let inflection = failure.or(state.completed_at).unwrap_or(state.started_at);
+            let failed_at = failure.as_ref().and_then(|failure| failure.at);
+            let inflection = failed_at.or(state.completed_at).unwrap_or(state.started_at);
             Ok((inflection, inflection))
         })?;
         let window = Window::around(inflection);
@@ -217,7 +224,7 @@ pub(super) async fn replay(
             place.ok().map(|place| steps[place].step_index)
         };
         let deciding = steps.iter().map(|step| row_of(&run, step)).chain(decisions);
-        let gone = each_decision(ledger, tenant, &deciding.collect::<Vec<_>>(), |row, decision| {
+        let mut gone = each_decision(ledger, tenant, &deciding.collect::<Vec<_>>(), |row, decision| {
             events.push(ReplayEvent {
                 action: decision.policy_type,
                 outcome: decision.decision,
@@ -228,6 +235,11 @@ pub(super) async fn replay(
             });
             ControlFlow::Continue(())
         })?;
+        // Those of the window are counted on the pages that show them.
+        let passed_over = failure.iter().flat_map(|failure| &failure.gone);
+        for (_, why) in passed_over.filter(|(at, _)| !window.holds(*at)) {
+            gone.count(*why);
+        }
         let end_of_tree = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
         let about = about_run(ledger, tenant, &run, None, end_of_tree)?;
         let audited = about
@@ -260,6 +272,7 @@ pub(super) async fn replay(
         metadata.answer(&RunReplay {
             as_of: run.as_of,
             events,
+            failure_known: failure.as_ref().map(|failure| failure.gone.is_empty()),
             gone,
             has_more,
             inflection_timestamp: Some(inflection),
@@ -299,28 +312,59 @@ fn row_of(run: &Run, place: &StepPlace) -> RunRecordRow {
     }
 }
 
-/// When the first failed step began, in the order of the steps.
+/// The first failed step, as far as the steps still say it.
+struct FirstFailure {
+    /// When it began.
+    at: Option<Timestamp>,
+    /// Steps that may have been it, by when they began, and how their bodies went.
+    gone: Vec<(Timestamp, Gone)>,
+}
+
+/// The first failed step, in the order of the steps.
 fn first_failure(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     run: &Run,
     places: &[StepPlace],
-) -> Result<Option<Timestamp>, ApiError> {
-    let mut first = None;
-    if run.row.state.failure_count == 0 {
-        return Ok(None);
+) -> Result<FirstFailure, ApiError> {
+    let state = &run.row.state;
+    if state.failure_count == 0 {
+        // Steps in an archive are counted by their status still, erased ones no more.
+        let gone = if state.success_count == state.total_steps {
+            Vec::new()
+        } else {
+            erased(ledger, places)?
+        };
+        return Ok(FirstFailure { at: None, gone });
     }
+    let (mut at, mut gone) = (None, Vec::new());
     each_step(ledger, tenant, places, |step| {
-        if step
-            .view
-            .as_ref()
-            .is_ok_and(|view| view.step.status == StepStatus::Failure)
-        {
-            first = Some(step.place.occurred_at);
+        match &step.view {
+            Ok(view) if view.step.status == StepStatus::Failure => at = Some(step.place.occurred_at),
+            Ok(_) => {}
+            Err(why) => gone.push((step.place.occurred_at, *why)),
         }
-        Ok(first.is_none())
+        Ok(at.is_none())
     })?;
-    Ok(first)
+    Ok(FirstFailure { at, gone })
+}
+
+/// The erased steps among those that count.
+fn erased(ledger: &Ledger, places: &[StepPlace]) -> Result<Vec<(Timestamp, Gone)>, ApiError> {
+    let mut erased = Vec::new();
+    for places in places.chunks(PAGE_STEPS_MAX) {
+        let leaves: Vec<LeafKey> = places.iter().map(|place| place.leaf).collect();
+        let there: BTreeSet<LeafKey> = ledger.store().bodies_there(&leaves)?.into_iter().collect();
+        let absent: Vec<&StepPlace> = places
+            .iter()
+            .filter(|place| !place.late && !there.contains(&place.leaf))
+            .collect();
+        let leaves: Vec<LeafKey> = absent.iter().map(|place| place.leaf).collect();
+        let gone = ledger.store().bodies_gone(&leaves)?;
+        let with_why = absent.iter().map(|place| place.occurred_at).zip(gone);
+        erased.extend(with_why.filter(|(_, why)| *why == Gone::Erased));
+    }
+    Ok(erased)
 }
 
 /// Rows of the run's policy decisions that have records of their own, in a window; and whether those are all.

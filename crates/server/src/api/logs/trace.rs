@@ -124,7 +124,7 @@ fn shown(step: &StepRead<'_>) -> TraceStep {
         duration_ms: view.map_or(0, |view| whole_ms(view.duration_ms)),
         late: place.late,
         leaf_index: place.leaf.leaf_index(),
-        level: view.map_or("INFO", |view| view.status.level()),
+        level: view.map_or(word, |view| view.status.level()),
         outcome_category: view.map_or(word, |view| &view.outcome_category).to_owned(),
         record_id: step.header.id.to_string(),
         skill_name: view.map_or(word, |view| &view.skill_name).to_owned(),

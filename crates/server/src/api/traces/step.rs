@@ -66,7 +66,7 @@ pub(super) fn shown<'a>(
         input_hash: None,
         late: place.late,
         leaf_index: place.leaf.leaf_index(),
-        level: "INFO",
+        level: word,
         outcome_category: word,
         outcome_code: None,
         outcome_data: None,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use evidence::record::{CaptureFailure, Environment, EvidenceClass, Facts, RunStarted};
-use evidence::redact::Redactor;
+use evidence::redact::{Redactor, is_redacted};
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac, sha256};
 use ledger::{Bind, Draft, Salts, TraceBind};
 
@@ -400,7 +400,9 @@ impl Traces {
             trace.is_misnamed |= misnamed > 0;
         }
         if trace.correlation_id.is_none() {
-            trace.correlation_id = view.text(Slot::Conversation).and_then(identifier);
+            // Of two people's conversations the same marker may be left, and it would make them one.
+            let conversation = view.text(Slot::Conversation).filter(|text| !is_redacted(text));
+            trace.correlation_id = conversation.and_then(identifier);
         }
         if let Facts::Step(facts) = &draft.facts {
             let root = facts.root && !trace.agent_is_root;

@@ -109,6 +109,26 @@ fn a_conversation_correlates_the_whole_trace() {
 }
 
 #[test]
+fn a_conversation_of_which_a_marker_is_left_correlates_nothing() {
+    let named = |n: u8, conversation: &str| {
+        of_trace(
+            n,
+            span(n, "s", vec![kv("gen_ai.conversation.id", text(conversation))]),
+        )
+    };
+    let lowered = lower(&request(vec![
+        named(1, "bob@example.com"),
+        named(2, "eve@example.com"),
+        named(3, "conv"),
+    ]));
+    let ids: Vec<_> = steps(&lowered)
+        .iter()
+        .map(|draft| draft.correlation_id.as_deref())
+        .collect();
+    assert_eq!(ids, [None, None, Some("conv")]);
+}
+
+#[test]
 fn a_run_starts_with_its_earliest_span_and_is_its_root_agents() {
     let agent = |n, id: &str| {
         span(

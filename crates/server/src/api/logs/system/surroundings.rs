@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use evidence::Timestamp;
+use evidence::redact::is_redacted;
 use ledger::{Ledger, Tenant};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -44,7 +45,7 @@ pub(super) fn environments(ledger: &Ledger, run: &Run) -> Result<Environments, A
     Ok(Environments { leaves, whole })
 }
 
-/// What the environments of a run name.
+/// What the environments of a run name, but for names of which redaction has left a marker: they tell nobody apart.
 pub(super) struct Surroundings {
     pub(super) hosts: BTreeSet<String>,
     pub(super) instances: BTreeSet<String>,
@@ -71,7 +72,9 @@ pub(super) fn surroundings(
                 serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
             let text = |name: &str| {
                 let value = wire.resource.get(name).and_then(Value::as_str);
-                value.filter(|value| !value.is_empty()).map(str::to_owned)
+                // Two hosts may have left the same marker.
+                let named = value.filter(|value| !value.is_empty() && !is_redacted(value));
+                named.map(str::to_owned)
             };
             hosts.extend(text("host.name"));
             instances.extend(text("service.instance.id"));
