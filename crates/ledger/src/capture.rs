@@ -13,7 +13,7 @@ use evidence::record::{
     PolicyDecisionEvidence, ProviderEvidence, RuleBroken,
 };
 use evidence::{Identity, Kind, Salt, SourceDomain, Timestamp};
-use store::RunRow;
+use store::{Gone, RunRow};
 
 use crate::{
     Bind, BodyTooLarge, Draft, Ledger, Placed, RecordError, Rejection, Salts, SealedBody, SubmitError, Tenant,
@@ -168,7 +168,8 @@ impl Ledger {
     /// Captures an activity of a step: its first record, or what completes the response of it. Blocks.
     ///
     /// # Errors
-    /// [`CaptureError`]; then nothing was written, as far as is known.
+    /// [`CaptureError`]; then nothing was written, as far as is known. [`Rejection::Archived`] when what the step has
+    /// is archived.
     pub fn capture_activity(
         &self,
         tenant: &Arc<Tenant>,
@@ -337,6 +338,14 @@ impl Piece<'_> {
             let Some(record) = self.ledger.records(self.tenant).read(&[row.leaf])?.pop() else {
                 break;
             };
+            // What is given cannot be held against a part that is archived, and must not be dropped without a word.
+            if let Some(Gone::Archived | Gone::Missing) = record.body.gone() {
+                let first = match &found {
+                    Some((first, ..)) => first.receipt,
+                    None => record.receipt()?,
+                };
+                return Err(CaptureError::Rejected(Rejection::Archived(first)));
+            }
             // An erased part says nothing, and still stands in its place.
             let gone = record.body.gone().is_some();
             let said = record.body.bytes().and_then(ActivityEvidence::read);

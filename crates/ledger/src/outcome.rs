@@ -41,6 +41,14 @@ pub enum Rejection {
     /// The identity is taken by other content; the first stays.
     #[error("a record with this identity and other content is in the ledger at leaf {}", .0.leaf_index)]
     Conflict(Receipt),
+    /// The identity is taken, and whether by the same content cannot be told: the body, and the salt that content is
+    /// compared under, are in an archive or missing. The first stays.
+    #[error(
+        "a record with this identity is in the ledger at leaf {}; its body is archived or missing, so the content \
+         cannot be compared",
+        .0.leaf_index
+    )]
+    Archived(Receipt),
     /// No such run.
     #[error("the run does not exist")]
     RunUnknown,

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use evidence::record::{BODY_BYTES_MAX, StepView};
-use evidence::{Kind, Timestamp};
+use evidence::record::{BODY_BYTES_MAX, ErasurePerformed, StepView};
+use evidence::{Header, Kind, Timestamp, facet};
 use serde::Deserialize;
-use store::{BodyRow, LeafKey, RunRow, Store, codec};
+use store::{BodyRow, FacetQuery, Gone, LeafKey, RunRow, Store, codec};
 
 use crate::{Body, RecordError};
 
@@ -116,7 +116,7 @@ pub fn step_places_at(
                 .iter()
                 .map(|row| row.place.leaf)
                 .collect();
-            let ids = span_ids(store, &leaves)?;
+            let ids = span_ids(store, run.key.tenant_no(), &leaves)?;
             rows[first..first + ties].sort_by_key(|row| ids.get(&row.place.leaf).copied());
         }
         first += ties;
@@ -189,7 +189,14 @@ fn run_started_is_there(store: &dyn Store, run: &RunRow) -> Result<bool, RecordE
     Ok(!store.bodies_there(&[run.started_leaf])?.is_empty())
 }
 
-fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [u8; 16]>, RecordError> {
+/// The ids of spans, in hex. An erased one has its from the record of its erasure, so that it and the others stand where
+/// they stood; one that an older build erased has none. Where one is archived none is given: some ids would order a few
+/// of them, and the others not.
+fn span_ids(
+    store: &dyn Store,
+    tenant_no: u32,
+    leaves: &[LeafKey],
+) -> Result<BTreeMap<LeafKey, [u8; 16]>, RecordError> {
     #[derive(Deserialize)]
     struct Wire<'a> {
         #[serde(borrow)]
@@ -202,7 +209,17 @@ fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [
     let mut ids = BTreeMap::new();
     let mut body = Vec::new();
     for chunk in leaves.chunks(BODIES_READ) {
-        for row in store.bodies_get(chunk)? {
+        for (leaf, stored) in chunk.iter().zip(crate::body::stored(store, chunk)?) {
+            let row = match stored {
+                Body::There(row) => row,
+                Body::Gone(Gone::Erased) => {
+                    if let Some(id) = erased_span_id(store, tenant_no, *leaf)? {
+                        ids.insert(*leaf, id);
+                    }
+                    continue;
+                }
+                Body::Gone(Gone::Archived | Gone::Missing) => return Ok(BTreeMap::new()),
+            };
             unpack(&row, &mut body)?;
             let wire: Wire<'_> = serde_json::from_slice(&body).map_err(|error| RecordError::Body {
                 leaf: row.leaf.leaf_index(),
@@ -216,6 +233,36 @@ fn span_ids(store: &dyn Store, leaves: &[LeafKey]) -> Result<BTreeMap<LeafKey, [
         }
     }
     Ok(ids)
+}
+
+/// What the record of its erasure keeps of a span's id.
+fn erased_span_id(store: &dyn Store, tenant_no: u32, leaf: LeafKey) -> Result<Option<[u8; 16]>, RecordError> {
+    let Some(bytes) = crate::records::headers(store, &[leaf])?.pop() else {
+        return Ok(None);
+    };
+    let id = Header::decode(&bytes)
+        .map_err(|source| RecordError::Header {
+            leaf: leaf.leaf_index(),
+            source,
+        })?
+        .id;
+    let query = FacetQuery {
+        facets: vec![facet::facet("erasure", &id.to_string())],
+        limit: 1,
+        newest_first: true,
+        ..FacetQuery::default()
+    };
+    let by = store.facet_find(tenant_no, &query)?.leaves;
+    let Some(row) = store.bodies_get(&by)?.pop() else {
+        return Ok(None);
+    };
+    let mut body = Vec::new();
+    unpack(&row, &mut body)?;
+    // One that cannot be read is the verification's to find, and keeps nobody from reading the run.
+    let erased = ErasurePerformed::read(&body).map_or_else(|_| Vec::new(), |erasure| erasure.erased);
+    let kept = erased.into_iter().find(|record| record.record_id == id);
+    let span_id = kept.and_then(|record| record.span_id);
+    Ok(span_id.and_then(|span_id| evidence::hex_string(&span_id).as_bytes().try_into().ok()))
 }
 
 fn unpack(row: &BodyRow, body: &mut Vec<u8>) -> Result<(), RecordError> {

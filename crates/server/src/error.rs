@@ -167,6 +167,9 @@ impl From<Rejection> for ApiError {
             Rejection::Conflict(receipt) => {
                 Self::conflict("conflict", message).with(json!({ "receipt": receipt }))
             }
+            Rejection::Archived(receipt) => {
+                Self::conflict("archived", message).with(json!({ "receipt": receipt }))
+            }
             Rejection::RunUnknown => Self::not_found(),
             Rejection::RunEnded => Self::conflict("run_ended", message),
             Rejection::RunMoved => Self::unavailable("run_moved", message),

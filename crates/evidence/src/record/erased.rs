@@ -64,6 +64,7 @@ impl ErasedRecord {
             record_id,
             identity: None,
             incident: None,
+            span_id: None,
             step_index: None,
         }
     }
@@ -80,6 +81,10 @@ impl ErasedRecord {
             identity: Identity::of_record(header, facts, body).filter(|_| !is_content),
             incident: match facts {
                 Facts::Incident(event) => Some(ErasedIncident::of(event)),
+                _ => None,
+            },
+            span_id: match facts {
+                Facts::Step(step) => step.span.map(|(_, span_id)| span_id),
                 _ => None,
             },
             step_index: facts.step_index(),

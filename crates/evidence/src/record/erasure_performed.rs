@@ -1,7 +1,7 @@
 //! `erasure.performed`: bodies were erased, by whom, why, and which.
 //!
 //! It stands in the commit that erases them. Of each it keeps what a repeat of the record is known by (its
-//! identity), where a step stood (its index), and which step of which incident it was, lest an incident be listed no
+//! identity), where a step stood (its index, or the id of its span, by which spans of one start are ordered), and which step of which incident it was, lest an incident be listed no
 //! longer or stand where it stood before: they name the record and say nothing of what was in it. The identity of an
 //! environment that came with spans is a hash of its content, and is not kept.
 //!
@@ -43,6 +43,8 @@ pub struct ErasedRecord {
     pub identity: Option<Identity>,
     /// Of an incident's event.
     pub incident: Option<ErasedIncident>,
+    /// Of a span.
+    pub span_id: Option<[u8; 8]>,
     /// Of a step that was given its index.
     pub step_index: Option<u32>,
 }
@@ -64,7 +66,7 @@ impl ErasurePerformed {
     /// The canonical body.
     pub fn encode(&self) -> Vec<u8> {
         let erased = self.erased.iter().map(|record| {
-            let mut object = Vec::with_capacity(5);
+            let mut object = Vec::with_capacity(6);
             let identity = record.identity;
             let identity = identity.map(|identity| Value::String(hex_string(identity.as_bytes())));
             put(&mut object, "identity", identity);
@@ -78,6 +80,8 @@ impl ErasurePerformed {
                 "record_id",
                 Some(Value::String(record.record_id.to_string())),
             );
+            let span_id = record.span_id.map(|span_id| Value::String(hex_string(&span_id)));
+            put(&mut object, "span_id", span_id);
             put(
                 &mut object,
                 "step_index",
@@ -106,7 +110,13 @@ impl ErasurePerformed {
         let erased = wire.erased.into_iter().map(|record| {
             let identity = match record.identity {
                 None => None,
-                Some(digits) => Some(identity_of(&digits).ok_or_else(|| bad("identity"))?),
+                Some(digits) => Some(Identity::from_bytes(
+                    bytes_of(&digits).ok_or_else(|| bad("identity"))?,
+                )),
+            };
+            let span_id = match record.span_id {
+                None => None,
+                Some(digits) => Some(bytes_of(&digits).ok_or_else(|| bad("span_id"))?),
             };
             let incident = match (record.incident_id, record.incident_event) {
                 (Some(incident_id), Some(step)) => Some(ErasedIncident { incident_id, step }),
@@ -118,6 +128,7 @@ impl ErasurePerformed {
                 record_id: RecordId::parse(&record.record_id).ok_or_else(|| bad("record_id"))?,
                 identity,
                 incident,
+                span_id,
                 step_index: record.step_index,
             })
         });
@@ -137,15 +148,15 @@ impl ErasurePerformed {
     }
 }
 
-fn identity_of(digits: &str) -> Option<Identity> {
-    let mut bytes = [0; 16];
-    if digits.len() != 32 || !digits.is_ascii() {
+fn bytes_of<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N || !digits.is_ascii() {
         return None;
     }
     for (place, byte) in bytes.iter_mut().enumerate() {
         *byte = u8::from_str_radix(digits.get(2 * place..2 * place + 2)?, 16).ok()?;
     }
-    Some(Identity::from_bytes(bytes))
+    Some(bytes)
 }
 
 #[derive(Deserialize)]
@@ -162,6 +173,7 @@ struct WireRecord {
     incident_event: Option<IncidentStep>,
     incident_id: Option<String>,
     record_id: String,
+    span_id: Option<String>,
     step_index: Option<u32>,
 }
 
@@ -193,6 +205,10 @@ mod tests {
                     ..ErasedRecord::unknown(record_id)
                 },
                 ErasedRecord::unknown(record_id),
+                ErasedRecord {
+                    span_id: Some([0, 0, 0, 0, 0, 0, 0x0a, 0xff]),
+                    ..ErasedRecord::unknown(record_id)
+                },
             ],
             only: false,
             principal: "key:a1".into(),
@@ -205,7 +221,7 @@ mod tests {
         assert_eq!(
             body,
             format!(
-                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"incident_event":"opened","incident_id":"i1","record_id":"{id}"}},{{"record_id":"{id}"}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
+                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"incident_event":"opened","incident_id":"i1","record_id":"{id}"}},{{"record_id":"{id}"}},{{"record_id":"{id}","span_id":"0000000000000aff"}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
             )
         );
         assert_eq!(ErasurePerformed::read(body.as_bytes()).unwrap(), erasure);
@@ -216,7 +232,8 @@ mod tests {
                 "without {half}"
             );
         }
-        assert!(identity_of("é186c6ac354c12f183e4768441954a29").is_none());
+        assert!(bytes_of::<16>("é186c6ac354c12f183e4768441954a29").is_none());
+        assert!(bytes_of::<8>("186c6ac354c12f183e4768441954a29c").is_none());
         let silent = ErasurePerformed {
             reason: String::new(),
             ..erasure

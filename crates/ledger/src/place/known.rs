@@ -5,23 +5,29 @@ use std::collections::{HashMap, HashSet};
 use evidence::record::{BODY_BYTES_MAX, Facts};
 use evidence::{Header, Identity, Kind};
 use serde::Deserialize;
-use store::{BatchKnown, BatchQuery, BodyRow, LeafKey, RunKey, Store, TraceKey, codec};
+use store::{BatchKnown, BatchQuery, Gone, LeafKey, RunKey, Store, TraceKey, codec};
 use tlog::LeafIndex;
 
 use super::{PlaceError, Placer, Slot, is_posted_evidence};
 use crate::draft::{Bind, TraceBind};
 use crate::erased_key::is_content;
 use crate::tree::{StoredTree, TreeError};
-use crate::{Draft, Placed, Receipt, Rejection};
+use crate::{Body, Draft, Placed, Receipt, Rejection};
 
 /// What was there before this batch, by identity.
 pub(super) struct Earlier {
     leaf: LeafKey,
     receipt: Option<Receipt>,
-    salt: evidence::Salt,
-    /// `None`: the body is erased, or says nothing of what was sent.
-    content_mac: Option<[u8; 32]>,
-    erased: bool,
+    sent: Sent,
+}
+
+/// What is known of what was sent before.
+#[derive(Clone, Copy)]
+enum Sent {
+    /// Its HMAC under that salt; `None`: the body says nothing of what was sent.
+    Mac(evidence::Salt, Option<[u8; 32]>),
+    /// The body is gone, so nothing.
+    Gone(Gone),
 }
 
 impl Placer<'_> {
@@ -34,21 +40,16 @@ impl Placer<'_> {
             self.by_trace.insert(row.trace, row.run);
         }
         let leaves: Vec<LeafKey> = known.records.iter().map(|(_, _, leaf)| *leaf).collect();
-        let mut bodies: HashMap<LeafKey, BodyRow> = self
-            .store
-            .bodies_get(&leaves)?
-            .into_iter()
-            .map(|row| (row.leaf, row))
-            .collect();
-        for (run, identity, leaf) in known.records {
-            let body = bodies.remove(&leaf);
-            let content_mac = body.as_ref().and_then(|row| content_mac_of(&row.body));
+        // Of what a batch has twice the leaf is here twice, each time with its body.
+        let bodies = crate::body::stored(self.store, &leaves)?;
+        for ((run, identity, leaf), body) in known.records.into_iter().zip(bodies) {
             let earlier = Earlier {
                 leaf,
                 receipt: None,
-                salt: body.as_ref().map_or([0; 32], |row| row.salt),
-                content_mac,
-                erased: body.is_none(),
+                sent: match body {
+                    Body::There(row) => Sent::Mac(row.salt, content_mac_of(&row.body)),
+                    Body::Gone(gone) => Sent::Gone(gone),
+                },
             };
             self.earlier.insert((run, identity), earlier);
         }
@@ -82,9 +83,7 @@ impl Placer<'_> {
             let earlier = Earlier {
                 leaf: row.leaf,
                 receipt: None,
-                salt: [0; 32],
-                content_mac: None,
-                erased: false,
+                sent: Sent::Mac([0; 32], None),
             };
             self.earlier.insert(key, earlier);
         }
@@ -125,10 +124,14 @@ impl Placer<'_> {
             None => *earlier.receipt.insert(receipt_of(self.store, earlier.leaf)?),
         };
         let same = is_content
-            || earlier.erased
-            || match (draft.content, earlier.content_mac) {
-                (Some(content), Some(mac)) => evidence::content_mac(&earlier.salt, &content) == mac,
-                (None, None) => true,
+            || match (draft.content, earlier.sent) {
+                // After an erasure a repeat is the first, whatever it says; of the server's own nothing was sent.
+                (_, Sent::Gone(Gone::Erased)) | (None, Sent::Mac(_, None) | Sent::Gone(_)) => true,
+                // It may be other content, and that must not be dropped without a word.
+                (Some(_), Sent::Gone(Gone::Archived | Gone::Missing)) => {
+                    return Ok(Some(Err(Rejection::Archived(receipt))));
+                }
+                (Some(content), Sent::Mac(salt, Some(mac))) => evidence::content_mac(&salt, &content) == mac,
                 _ => false,
             };
         Ok(Some(if same {

@@ -101,6 +101,14 @@ fn other_content_under_the_same_identity_is_a_conflict_and_the_first_stays() {
         bed.submit(&tenant, vec![other_span.draft()]),
         vec![Err(Rejection::Conflict(of_span))]
     );
+    // Twice in one batch: each is compared.
+    assert_eq!(
+        bed.submit(
+            &tenant,
+            vec![other(), other(), other_span.draft(), other_span.draft()]
+        ),
+        [receipt, receipt, of_span, of_span].map(|first| Err(Rejection::Conflict(first)))
+    );
     let goal = evidence::record::RunStarted {
         goal: Some("x".into()),
         source: "SDK".into(),

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use evidence::record::{CaptureFailure, HoldScope, RetentionArchived, RunStarted};
+use evidence::record::{CaptureFailure, HoldScope, RetentionArchived, RunCompleted, RunStarted};
 use evidence::{ActorType, FindingCode, Kind};
 use ledger::verify::{Question, Report, verify};
-use ledger::{EraseAsked, EraseError, HighWater, IntegrityError, KeyFolder, Options, Tenant};
+use ledger::{
+    EraseAsked, EraseError, HighWater, IntegrityError, KeyFolder, Options, Placed, Rejection, SettleError,
+    Tenant,
+};
 use store::sqlite::{Access, SqliteStore};
 use store::{Fault, Gone, codec};
 
-use crate::bed::{Span, TestLedger, projections, run, run_of, step, system, tamper};
+use crate::bed::{Span, TestLedger, completed, projections, run, run_of, step, step_of, system, tamper};
+use crate::erasure::erase;
 
 const SYSTEM: (ActorType, Option<&str>) = (ActorType::System, None);
 
@@ -115,8 +119,6 @@ fn each_class_goes_in_its_time_into_a_file_that_verification_reads() {
     let bed = bed.reopen();
     let tenant = bed.ledger.tenant("acme").unwrap();
     assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
-    // The same sent again is the first receipt.
-    assert!(!bed.one(&tenant, step("r", 0)).fresh);
     // It is not erased piece by piece.
     let asked = EraseAsked {
         record_id: bed
@@ -136,6 +138,64 @@ fn each_class_goes_in_its_time_into_a_file_that_verification_reads() {
         Err(EraseError::Archived)
     ));
     assert_good(&report(&bed, true), &[]);
+}
+
+#[test]
+fn what_is_archived_is_not_taken_for_the_same_when_it_is_sent_again() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let span = Span::default();
+    let drafts = vec![
+        run("r"),
+        step("r", 0),
+        step("r", 1),
+        span.environment("shop"),
+        span.draft(),
+    ];
+    let placed = bed.all(&tenant, drafts);
+    erase(&bed, &tenant, &placed[2]).unwrap();
+    bed.complete(&tenant, "r");
+    bed.ledger.settle_due(bed.later(31_000)).unwrap();
+    for run_id in ["r", span.run_id().as_str()] {
+        bed.ledger.run_seal(&tenant, run_id, SYSTEM, bed.now()).unwrap();
+    }
+    bed.ledger.retain(bed.later(200 * DAY)).unwrap();
+    let size = bed.size(&tenant);
+    let renamed = |index: u32| step_of("r", index, |step| step.step.skill_name = "other".into());
+    let other_run = RunStarted {
+        agent_id: Some("evil".into()),
+        source: "SDK".into(),
+        ..RunStarted::default()
+    };
+    let other_span = Span {
+        note: "changed".into(),
+        ..span.clone()
+    };
+    let again = vec![
+        step("r", 0),
+        renamed(0),
+        run_of("r", other_run),
+        other_span.draft(),
+    ];
+    let refused: Vec<Result<Placed, Rejection>> = [1, 1, 0, 4]
+        .map(|of: usize| Err(Rejection::Archived(placed[of].receipt)))
+        .into();
+    assert_eq!(bed.submit(&tenant, again), refused);
+    let failed = completed(RunCompleted {
+        failed: true,
+        ..RunCompleted::default()
+    });
+    assert!(matches!(
+        bed.end(&tenant, "r", &failed),
+        Err(SettleError::Rejected(Rejection::Archived(_)))
+    ));
+    // After an erasure nothing is compared, and what is named by its content need not be.
+    for (again, first) in [(renamed(1), placed[2]), (span.environment("shop"), placed[3])] {
+        let again = bed.one(&tenant, again);
+        assert_eq!((again.receipt, again.fresh), (first.receipt, false));
+    }
+    assert_eq!(bed.size(&tenant), size);
+    bed.check();
 }
 
 #[test]

@@ -11,6 +11,7 @@ use ledger::{
 use store::{Fault, LeafKey};
 
 use crate::bed::{Span, TestLedger, aborted, completed, run, step, step_of, system};
+use crate::erasure::erase;
 
 const DAY_MILLIS: i64 = 24 * 3_600 * 1_000;
 
@@ -123,6 +124,57 @@ fn spans_stand_in_the_order_of_start_then_span_id_and_the_root_completes_the_run
             (3, "03".into())
         ]
     );
+    bed.check();
+}
+
+#[test]
+fn an_erased_span_keeps_its_place_among_those_that_began_with_it() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let root = Span {
+        span: 9,
+        start: 1,
+        end: 90,
+        ..Span::default()
+    };
+    let together = |span: u8| Span {
+        span,
+        start: 20,
+        parent: Some(9),
+        ..Span::default()
+    };
+    // They come in another order than that of their ids.
+    let placed = bed.all(
+        &tenant,
+        vec![
+            together(4).draft(),
+            together(2).draft(),
+            together(3).draft(),
+            together(1).draft(),
+            root.draft(),
+        ],
+    );
+    bed.ledger.settle_due(bed.later(31_000)).unwrap();
+    let ledger_no = tenant.ledger().row.ledger_no;
+    // Now, at the size that was, and before the last of them came.
+    let sizes = [bed.size(&tenant), placed[3].receipt.leaf_index];
+    let places = || {
+        let row = bed.run_row(&tenant, &root.trace_hex());
+        let store = bed.ledger.store();
+        let then =
+            sizes.map(|size| step_places_at(store, &row, Some(LeafKey::new(ledger_no, size))).unwrap());
+        (step_places(store, &row).unwrap(), then)
+    };
+    let before = places();
+    let leaves: Vec<u64> = before.0.iter().map(|place| place.leaf.leaf_index()).collect();
+    let in_order = [4, 3, 1, 2, 0].map(|of: usize| placed[of].receipt.leaf_index);
+    assert_eq!(leaves, in_order);
+    for erased in [2, 3, 0, 1] {
+        erase(&bed, &tenant, &placed[erased]).unwrap();
+        assert_eq!(places(), before, "without that of {erased}");
+    }
+    bed.ledger.rebuild().unwrap();
+    assert_eq!(places(), before);
     bed.check();
 }
 

@@ -244,6 +244,48 @@ fn a_step_that_is_archived_was_done_and_is_found_by_its_key() {
 }
 
 #[test]
+fn other_content_of_what_is_archived_is_refused_and_not_dropped() {
+    let server = TestServer::new();
+    run(&server, "r", false);
+    let activity = |model: &str| {
+        json!({ "step_index": 0, "skill_id": "llm", "model_name": model, "prompt_fingerprint": "ab".repeat(32),
+            "prompt_token_length": 5 })
+    };
+    server.created("/api/v1/runs/r/evidence/activity", &activity("m"));
+    let mut spans = export(&[span(4, 1)]);
+    let of_run = json!({ "key": "deponent.run.id", "value": { "stringValue": "r" } });
+    let attributes = spans["resourceSpans"][0]["resource"]["attributes"].as_array_mut();
+    attributes.unwrap().push(of_run);
+    assert_eq!(server.post("/v1/traces", &spans).ok(), json!({}));
+    seal(&server, "r");
+    archive(&server);
+    for (path, other) in [
+        ("runs", json!({ "run_id": "r", "agent_id": "evil" })),
+        (
+            "runs/r/steps",
+            json!({ "step_index": 0, "skill_name": "other", "status": "success" }),
+        ),
+        (
+            "runs/r/evidence/environment",
+            json!({ "sdk_mode": "async", "telemetry_enabled": false, "debug_mode": true, "dry_run": true }),
+        ),
+        ("runs/r/evidence/activity", activity("other")),
+        ("runs/r/complete", json!({ "status": "failed" })),
+    ] {
+        let answer = server.post(&format!("/api/v1/{path}"), &other);
+        assert_eq!(answer.problem(409), "archived", "{path}");
+        assert!(answer.json()["receipt"]["record_id"].is_string(), "{path}");
+    }
+    spans["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] = json!("changed");
+    let partial = server.post("/v1/traces", &spans).ok()["partialSuccess"].clone();
+    assert_eq!(partial["rejectedSpans"], "1");
+    assert!(
+        partial["errorMessage"].as_str().unwrap().contains("archived"),
+        "{partial}"
+    );
+}
+
+#[test]
 fn traces_that_cannot_be_compared_name_the_step_and_how_it_went() {
     let server = TestServer::new();
     // Erased before its end, a run has no root hash: steps must be compared.
