@@ -17,6 +17,7 @@ mod counters;
 mod draft;
 mod erase;
 mod erased_key;
+mod files;
 mod high_water;
 pub mod hold;
 pub mod incident;
