@@ -187,7 +187,7 @@ impl Settings {
             file.ledger.origin,
             &options.origin,
         );
-        if !ledger::is_origin(&options.origin) {
+        if !ledger::is_origin(&options.origin) || options.origin.contains("://") {
             bail!(Usage(format!(
                 "ledger.origin: {:?} is not a schema-less URL without spaces and '+'",
                 options.origin
@@ -255,10 +255,18 @@ impl Settings {
             record("record.reads", "DEPONENT_RECORD_READS", file.record.reads)?,
             record("record.writes", "DEPONENT_RECORD_WRITES", file.record.writes)?,
         );
-        let path = |name: &str, file: Option<PathBuf>| variable(name).map(PathBuf::from).or(file);
+        let path = |name: &str, variable_name: &str, file: Option<PathBuf>| -> Result<Option<PathBuf>> {
+            let path = variable(variable_name).map(PathBuf::from).or(file);
+            if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+                bail!(Usage(format!(
+                    "{name}: it is empty; name a path, or leave it unset"
+                )));
+            }
+            Ok(path)
+        };
         let tls = match (
-            path("DEPONENT_TLS_CERT", file.tls.cert),
-            path("DEPONENT_TLS_KEY", file.tls.key),
+            path("tls.cert", "DEPONENT_TLS_CERT", file.tls.cert)?,
+            path("tls.key", "DEPONENT_TLS_KEY", file.tls.key)?,
         ) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
@@ -301,8 +309,12 @@ impl Settings {
             i64::from(LEASE_SECS_DEFAULT) * 1_000_000,
         )?;
         let once = OnceOptions {
-            key_file: path("DEPONENT_IDEMPOTENCY_KEY_FILE", file.idempotency.key_file)
-                .unwrap_or_else(|| options.data_dir.join("keys").join("once.key")),
+            key_file: path(
+                "idempotency.key_file",
+                "DEPONENT_IDEMPOTENCY_KEY_FILE",
+                file.idempotency.key_file,
+            )?
+            .unwrap_or_else(|| options.data_dir.join("keys").join("once.key")),
             lease_secs: u32::try_from(lease_micros / 1_000_000)
                 .ok()
                 .filter(|secs| (1..=LEASE_SECS_MAX).contains(secs))
@@ -328,22 +340,30 @@ impl Settings {
                 "idempotency.redis_aof: {other:?} is neither required nor optional"
             ))),
         };
+        let listen = address("listen", &listen)?;
+        let grpc_listen = if grpc == "off" {
+            None
+        } else {
+            Some(address("grpc_listen", &grpc)?)
+        };
+        // Port 0 is another one each time.
+        if grpc_listen == Some(listen) && listen.port() != 0 {
+            bail!(Usage(format!(
+                "grpc_listen: {listen} is that of listen, too; give it another port, or say off"
+            )));
+        }
         Ok(Self {
             redis_url,
             redis_aof,
             once,
-            policies: variable("DEPONENT_POLICIES").map(PathBuf::from).or(file.policies),
+            policies: path("policies", "DEPONENT_POLICIES", file.policies)?,
             rate_limit,
             record,
             tls,
             tlog_public,
             oidc: file.oidc.resolve(variable)?,
-            listen: address("listen", &listen)?,
-            grpc_listen: if grpc == "off" {
-                None
-            } else {
-                Some(address("grpc_listen", &grpc)?)
-            },
+            listen,
+            grpc_listen,
             log: pick(None, "DEPONENT_LOG", file.log, "info"),
             ledger: options,
         })
@@ -411,9 +431,16 @@ mod tests {
             ("DEPONENT_RUNS_SEAL_AFTER", "soon"),
             ("DEPONENT_RETENTION_MINIMUM", "for ever"),
             ("DEPONENT_LEDGER_ORIGIN", "a b"),
+            ("DEPONENT_LEDGER_ORIGIN", "https://log.example"),
+            ("DEPONENT_LISTEN", "127.0.0.1:4317"),
             ("DEPONENT_DATABASE_URL", "postgres://x"),
             ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),
             ("DEPONENT_OIDC_AUDIENCE", "deponent"),
+            ("DEPONENT_OIDC_TENANT", "acme"),
+            ("DEPONENT_OIDC_TENANT_CLAIM", "org"),
+            ("DEPONENT_OIDC_ROLE_CLAIM", "groups"),
+            ("DEPONENT_POLICIES", ""),
+            ("DEPONENT_IDEMPOTENCY_KEY_FILE", ""),
             ("DEPONENT_TLS_CERT", "cert.pem"),
             ("DEPONENT_TLOG_PUBLIC", "perhaps"),
             ("DEPONENT_IDEMPOTENCY_REDIS_AOF", "sometimes"),
@@ -428,13 +455,25 @@ mod tests {
                 "{name}"
             );
         }
+        let both = [
+            ("DEPONENT_LISTEN", "127.0.0.1:0"),
+            ("DEPONENT_GRPC_LISTEN", "127.0.0.1:0"),
+        ];
+        assert!(resolve(&both).is_ok(), "each gets a port of its own");
     }
 
     #[test]
     fn a_limit_of_nothing_and_a_folder_without_a_name_are_refused_wherever_they_stand() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("deponent.toml");
-        for (text, name) in [("rate_limit = 0", "rate_limit"), ("data_dir = ''", "data_dir")] {
+        for (text, name) in [
+            ("rate_limit = 0", "rate_limit"),
+            ("data_dir = ''", "data_dir"),
+            ("policies = ''", "policies"),
+            ("[tls]\ncert = ''\nkey = 'key.pem'", "tls.cert"),
+            ("[idempotency]\nkey_file = ''", "idempotency.key_file"),
+            ("[oidc.roles]\nauditors = 'auditor'", "oidc.issuer"),
+        ] {
             std::fs::write(&config, text).unwrap();
             let refused = resolve(&[("DEPONENT_CONFIG", config.to_str().unwrap())]).unwrap_err();
             assert!(refused.downcast_ref::<Usage>().is_some(), "{refused}");

@@ -217,13 +217,14 @@ pub fn socket(options: &Options) -> PathBuf {
 /// The socket cannot be made.
 pub fn listen(ledger: Ledger, clock: Clock) -> io::Result<()> {
     let path = socket(ledger.options());
+    let named = |error: io::Error| named(&path, &error);
     // The lock is held, so what is there is left over from a process that died.
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
         _ => {}
     }
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(&path).map_err(named)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(named)?;
     // One more than there are commands.
     let commands = Arc::new(());
     std::thread::Builder::new().name("admin".into()).spawn(move || {
@@ -374,8 +375,22 @@ fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
         {
             Ok(None)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(named(path, &error)),
     }
+}
+
+/// The error with the path of the socket that it is about.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    // Said of an address alone: systems keep about 100 bytes for one.
+    if error.kind() == io::ErrorKind::InvalidInput {
+        let bytes = path.as_os_str().len();
+        let detail = format!(
+            "{}: {bytes} bytes are too many for the path of a socket; choose a shorter --data-dir",
+            path.display()
+        );
+        return io::Error::new(error.kind(), detail);
+    }
+    crate::files::named(path, error)
 }
 
 /// Does what a command asks, in this process.

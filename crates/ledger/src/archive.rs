@@ -19,6 +19,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use store::LeafKey;
 
+use crate::files;
+
 /// Longest line: a body of 16 MiB, a leaf, and what stands around them.
 pub(crate) const LINE_BYTES_MAX: u64 = 17 * 1024 * 1024;
 
@@ -181,7 +183,7 @@ impl Archives {
         }
         let path = folder.join(&archived.archive);
         let mut hash = Sha256::new();
-        let found = File::open(&path).and_then(|file| lines(&file, |bytes| hash.update(bytes)));
+        let found = files::open(&path).and_then(|file| lines(&file, |bytes| hash.update(bytes)));
         let starts = found.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ArchiveError::Missing(finding("the archive is not there".into())),
             // Ours: no archive that we wrote looks so.
@@ -257,7 +259,7 @@ impl Archives {
         if let Some((_, opened)) = open.iter().find(|(there, _)| *there == number) {
             return Ok(Arc::clone(opened));
         }
-        let file = File::open(path)?;
+        let file = files::open(path)?;
         let starts = lines(&file, |_| {})?;
         let opened = Arc::new(Opened { file, starts });
         if open.len() >= OPEN_MAX {

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tlog::{Hash, TreeSize};
 
+use crate::files;
+
 /// Longest file that is read: 100,000 ledgers of 200 bytes.
 const FILE_BYTES_MAX: u64 = 20 * 1024 * 1024;
 
@@ -54,18 +56,15 @@ impl HighWater {
     /// Unreadable or malformed, which is told apart from absent: a broken mark must not look like none.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut marks = BTreeMap::new();
-        match fs::metadata(path) {
+        match files::open(path).and_then(|file| files::read(file, FILE_BYTES_MAX)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(metadata) => {
+            Err(error) => return Err(files::named(path, &error)),
+            Ok(bytes) => {
                 let bad = |why: String| {
                     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
                 };
-                if metadata.len() > FILE_BYTES_MAX {
-                    return Err(bad("too long".into()));
-                }
                 let file: WireFile =
-                    serde_json::from_slice(&fs::read(path)?).map_err(|error| bad(error.to_string()))?;
+                    serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
                 if file.v != 1 {
                     return Err(bad(format!("version {} is not known", file.v)));
                 }
@@ -157,5 +156,14 @@ mod tests {
         assert_eq!(HighWater::open(&path).unwrap().get("log.example/a"), Some(mark));
         fs::write(&path, b"{\"v\":1,\"ledgers\":{\"a\"").unwrap();
         assert!(HighWater::open(&path).is_err());
+    }
+
+    #[test]
+    fn a_device_in_the_place_of_the_file_is_no_mark_and_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("high-water.json");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        let error = HighWater::open(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: it is no regular file", path.display()));
     }
 }

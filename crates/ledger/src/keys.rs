@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use tlog::SignerKey;
 
+use crate::files::{self, named};
+
 /// Longest key file that is read: name of 255 bytes, hash, 44 base64 characters, with room.
 const KEY_FILE_BYTES_MAX: u64 = 1_024;
 
@@ -23,7 +25,11 @@ impl KeyFolder {
     /// Opens the folder, making it (0700) when absent.
     pub fn open(path: &Path) -> io::Result<Self> {
         if !path.exists() {
-            fs::DirBuilder::new().mode(0o700).recursive(true).create(path)?;
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .recursive(true)
+                .create(path)
+                .map_err(|error| named(path, &error))?;
         }
         Ok(Self {
             path: path.to_owned(),
@@ -48,20 +54,19 @@ impl KeyFolder {
     /// The file is unreadable, readable by others, or holds no key of that name.
     pub fn read(&self, tenant_id: &str, epoch: u32, origin: &str) -> io::Result<Option<SignerKey>> {
         let path = self.file(tenant_id, epoch);
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
+        let file = match files::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(named(&path, &error)),
         };
         let bad =
             |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+        let metadata = file.metadata().map_err(|error| named(&path, &error))?;
         if metadata.permissions().mode() & 0o077 != 0 {
             return Err(bad("others can read it; its mode must be 0600"));
         }
-        if metadata.len() > KEY_FILE_BYTES_MAX {
-            return Err(bad("too long for a key"));
-        }
-        let text = fs::read_to_string(&path).map_err(|error| named(&path, &error))?;
+        let bytes = files::read(file, KEY_FILE_BYTES_MAX).map_err(|error| named(&path, &error))?;
+        let text = String::from_utf8(bytes).map_err(|_| bad("is no text"))?;
         let key = SignerKey::parse(text.trim_end_matches('\n')).map_err(|error| bad(&error.to_string()))?;
         if key.verifier().name() != origin {
             return Err(bad(&format!(
@@ -126,8 +131,4 @@ impl KeyFolder {
             .and_then(|folder| folder.sync_all())
             .map_err(|error| named(&self.path, &error))
     }
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -18,6 +18,7 @@ mod draft;
 mod epochs;
 mod erase;
 mod erased_key;
+mod files;
 mod high_water;
 pub mod hold;
 pub mod incident;

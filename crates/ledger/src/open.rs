@@ -18,6 +18,7 @@ use tlog::{Checkpoint, TreeSize};
 
 use crate::counters::Counters;
 use crate::epochs::Epochs;
+use crate::files::named;
 use crate::high_water::{HighWater, Mark};
 use crate::keys::KeyFolder;
 use crate::queue::Queue;
@@ -91,8 +92,8 @@ pub enum OpenError {
     /// Another process serves it.
     #[error("{0} is in use by another process")]
     Locked(String),
-    /// A file or folder cannot be used.
-    #[error("{0}")]
+    /// A file or folder cannot be used. Its message is that of its source, and said once.
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// The database cannot be used.
     #[error(transparent)]
@@ -109,7 +110,8 @@ impl Ledger {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&options.data_dir)?;
+            .create(&options.data_dir)
+            .map_err(|error| named(&options.data_dir, &error))?;
         let lock = lock(&options)?;
         let store = SqliteStore::open(&options.database(), Access::ReadWrite)?;
         let migrated = store.migrated();
@@ -198,12 +200,14 @@ const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// Another process has it still, or the file cannot be used.
 pub fn lock(options: &Options) -> Result<File, OpenError> {
+    let path = options.lock();
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .read(true)
-        .open(options.lock())?;
+        .open(&path)
+        .map_err(|error| named(&path, &error))?;
     let began = Instant::now();
     loop {
         match file.try_lock() {
@@ -214,7 +218,7 @@ pub fn lock(options: &Options) -> Result<File, OpenError> {
             Err(std::fs::TryLockError::WouldBlock) => {
                 return Err(OpenError::Locked(options.data_dir.display().to_string()));
             }
-            Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+            Err(std::fs::TryLockError::Error(error)) => return Err(named(&path, &error).into()),
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Source: SPEC 11.6.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::PoisonError;
@@ -15,9 +15,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use store::{LeafKey, Store, StoreError};
 
-use crate::Ledger;
 use crate::archive::{ASIDE, LINE_BYTES_MAX, sync_parent};
 use crate::verify::Erasures;
+use crate::{Ledger, files};
 
 /// Lines looked at with one question to the store.
 const LINES_ASKED: usize = 1_000;
@@ -116,7 +116,7 @@ fn is_elsewhere(
         return Ok(false);
     };
     let failed = |error: io::Error| StoreError::Unavailable(format!("archives: {error}"));
-    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+    let mut reader = BufReader::new(files::open(path).map_err(|error| failed(files::named(path, &error)))?);
     let (mut line, mut asked) = (Vec::new(), Vec::new());
     loop {
         line.clear();

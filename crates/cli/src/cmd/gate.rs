@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use store::Store;
 use store::sqlite::{Access, SqliteStore};
 
-use super::DataDir;
+use super::InsteadOfServer;
 use crate::client::{Client, ServerArgs, segment};
 use crate::output::{self, Format, Usage};
 use crate::settings::parse_duration;
@@ -44,7 +44,7 @@ pub(crate) struct Gate {
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
-    local: DataDir,
+    local: InsteadOfServer,
     /// The tenant in the data folder; a server knows it by the key.
     #[arg(long, default_value = "default", requires = "data_dir")]
     tenant: String,
@@ -108,11 +108,10 @@ impl Gate {
     }
 
     fn asked(&self) -> Result<Asked> {
-        if !self.local.is_given() {
+        let Some(folder) = self.local.given() else {
             return Ok(Asked::Server(self.server.client()?));
-        }
-        let options = self.local.existing()?;
-        let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
+        };
+        let store = SqliteStore::open(&folder.existing()?.database(), Access::ReadOnly)?;
         let ledgers = store.ledgers_list()?;
         let tenant = ledgers.iter().find(|row| row.tenant_id == self.tenant);
         let Some(tenant_no) = tenant.map(|row| row.tenant_no) else {

@@ -4,11 +4,12 @@
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use serde_json::json;
 use store::redis::{RedisClock, RedisOnce};
 use store::sqlite::StateDb;
 
 use super::DataDir;
-use crate::output::{self, Usage};
+use crate::output::{self, Format, Usage};
 
 /// Look after idempotency keys.
 #[derive(Debug, Subcommand)]
@@ -19,15 +20,23 @@ pub(crate) enum IdempotencyCommand {
     Reset {
         #[command(flatten)]
         data_dir: DataDir,
+        /// How to print.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
     },
 }
 
 impl IdempotencyCommand {
     pub(crate) fn run(self) -> Result<u8> {
-        let Self::Reset { data_dir } = self;
+        let Self::Reset { data_dir, format } = self;
         let settings = data_dir.settings()?;
         let Some(url) = settings.redis_url else {
-            output::line("idempotency keys are kept in state.db: there is nothing to reset");
+            match format {
+                Format::Json => output::json(&json!({ "reset": false, "store": "embedded" }))?,
+                Format::Text => {
+                    output::line("idempotency keys are kept in state.db: there is nothing to reset");
+                }
+            }
             return Ok(0);
         };
         let options = data_dir.existing()?;
@@ -39,7 +48,10 @@ impl IdempotencyCommand {
         redis
             .reset(crate::clock::now(), u64::from_ne_bytes(random))
             .context("Redis was not reset")?;
-        output::line("reset: checks are answered again");
+        match format {
+            Format::Json => output::json(&json!({ "reset": true, "store": "redis" }))?,
+            Format::Text => output::line("reset: checks are answered again"),
+        }
         Ok(0)
     }
 }

@@ -4,16 +4,17 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use evidence::RecordId;
+use evidence::{Header, RecordId};
 use ledger::StoredTree;
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::untold;
 use serde_json::json;
-use store::Store;
+use store::sqlite::SqliteStore;
+use store::{LedgerRow, Store};
 use tlog::{LeafIndex, TlogProof};
 
-use super::DataDir;
 use super::work::{self, Unit};
+use super::{DataDir, EXIT_UNKNOWN};
 use crate::output::{self, Format, Usage};
 
 /// Which ledger of a data folder.
@@ -41,6 +42,9 @@ pub(crate) enum LedgerCommand {
     Proof {
         /// A record id, or a leaf index.
         record: String,
+        /// The epoch [default: of an index the newest, of a record id that which has the record]
+        #[arg(long, value_name = "K")]
+        epoch: Option<u32>,
         #[command(flatten)]
         which: Which,
     },
@@ -72,7 +76,7 @@ impl LedgerCommand {
     pub(crate) fn run(self) -> Result<u8> {
         match self {
             Self::Head { which } => head(&which),
-            Self::Proof { record, which } => proof(&record, &which),
+            Self::Proof { record, epoch, which } => proof(&record, epoch, &which),
             Self::Rebuild { data_dir, format } => {
                 match work::ask(data_dir.existing()?, AdminRequest::Rebuild, Unit::Leaves)? {
                     AdminAnswer::Rebuilt { records, job_id } => match format {
@@ -146,33 +150,45 @@ fn head(which: &Which) -> Result<u8> {
     Ok(0)
 }
 
-fn proof(record: &str, which: &Which) -> Result<u8> {
-    let (store, row) = which.data_dir.open(&which.tenant)?;
-    let index = match (record.parse::<u64>(), RecordId::parse(record)) {
-        (Ok(index), _) => index,
-        (_, Some(id)) => id.leaf_index().as_u64(),
+fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
+    let (index, id) = match (record.parse::<u64>(), RecordId::parse(record)) {
+        (Ok(index), _) => (index, None),
+        (_, Some(id)) => (id.leaf_index().as_u64(), Some(id)),
         _ => bail!(Usage(format!(
             "{record:?} is neither a record id nor a leaf index"
         ))),
     };
-    let head = store.head_read(row.ledger_no)?;
+    let (store, newest, older) = which.data_dir.epochs(&which.tenant)?;
+    let mut rows = vec![newest];
+    rows.extend(older);
+    match epoch {
+        Some(epoch) => rows.retain(|row| row.epoch == epoch),
+        // An index says nothing of which ledger is meant.
+        None if id.is_none() => rows.truncate(1),
+        None => {}
+    }
+    if rows.is_empty() {
+        bail!(Usage(format!("tenant {} has no such epoch", which.tenant)));
+    }
+    let Some((row, leaf)) = leaf_of(&store, rows, index, id)? else {
+        output::note(match id {
+            Some(id) => format!("deponent: tenant {} has no record {id}", which.tenant),
+            None => format!("deponent: tenant {} has no leaf {index}", which.tenant),
+        });
+        return Ok(EXIT_UNKNOWN);
+    };
     let checkpoint = store
         .checkpoint_newest(row.ledger_no)?
         .filter(|checkpoint| index < checkpoint.size.as_u64());
     let Some(checkpoint) = checkpoint else {
         output::note(format_args!(
-            "deponent: no checkpoint covers leaf {index} of {} leaves",
-            head.size
+            "deponent: no checkpoint covers leaf {index} of {}",
+            row.origin
         ));
-        return Ok(2);
+        return Ok(EXIT_UNKNOWN);
     };
     let tree = StoredTree::new(&store, row.ledger_no);
-    let leaf = tree.leaf(index)?;
-    let header = evidence::Header::decode(&leaf).context("the leaf is no record")?;
-    if let Some(id) = RecordId::parse(record).filter(|id| *id != header.id) {
-        output::note(format_args!("deponent: there is no record {id} in this ledger"));
-        return Ok(2);
-    }
+    let header = Header::decode(&leaf).context("the leaf is no record")?;
     let proof = TlogProof {
         extra: None,
         index: LeafIndex::new(index),
@@ -195,4 +211,24 @@ fn proof(record: &str, which: &Which) -> Result<u8> {
         Format::Text => std::io::stdout().lock().write_all(text.as_bytes())?,
     }
     Ok(0)
+}
+
+/// The first of some ledgers that has the leaf, of that record if one is named; and the leaf.
+fn leaf_of(
+    store: &SqliteStore,
+    rows: Vec<LedgerRow>,
+    index: u64,
+    id: Option<RecordId>,
+) -> Result<Option<(LedgerRow, Vec<u8>)>> {
+    for row in rows {
+        if index >= store.head_read(row.ledger_no)?.size.as_u64() {
+            continue;
+        }
+        let leaf = StoredTree::new(store, row.ledger_no).leaf(index)?;
+        let found = Header::decode(&leaf).context("the leaf is no record")?.id;
+        if id.is_none_or(|id| id == found) {
+            return Ok(Some((row, leaf)));
+        }
+    }
+    Ok(None)
 }

@@ -162,13 +162,41 @@ impl DataDir {
 
     /// The database of such a folder, for reading, and the newest ledger of a tenant in it.
     fn open(&self, tenant: &str) -> Result<(SqliteStore, LedgerRow)> {
+        let (store, newest, _) = self.epochs(tenant)?;
+        Ok((store, newest))
+    }
+
+    /// The same, and the tenant's older ledgers, of which the newest is first.
+    fn epochs(&self, tenant: &str) -> Result<(SqliteStore, LedgerRow, Vec<LedgerRow>)> {
         let store = SqliteStore::open(&self.existing()?.database(), Access::ReadOnly)?;
-        let row = store
-            .ledgers_list()?
-            .into_iter()
-            .filter(|row| row.tenant_id == tenant)
-            .max_by_key(|row| row.epoch)
+        let mut rows = store.ledgers_list()?;
+        rows.retain(|row| row.tenant_id == tenant);
+        rows.sort_by_key(|row| std::cmp::Reverse(row.epoch));
+        let mut rows = rows.into_iter();
+        let newest = rows
+            .next()
             .ok_or_else(|| Usage(format!("there is no tenant {tenant}")))?;
-        Ok((store, row))
+        Ok((store, newest, rows.collect()))
+    }
+}
+
+/// The folder that a command reads in the place of a server.
+#[derive(Debug, Args)]
+pub(crate) struct InsteadOfServer {
+    /// Read this data folder, and ask no server.
+    #[arg(long, value_name = "DIR", conflicts_with = "server")]
+    data_dir: Option<PathBuf>,
+    /// The settings file of the folder [env: DEPONENT_CONFIG; default: deponent.toml when it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl InsteadOfServer {
+    /// The folder, if one was typed.
+    fn given(&self) -> Option<DataDir> {
+        self.data_dir.as_ref().map(|data_dir| DataDir {
+            data_dir: Some(data_dir.clone()),
+            config: self.config.clone(),
+        })
     }
 }

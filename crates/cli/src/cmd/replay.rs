@@ -13,14 +13,14 @@ use ledger::{Body, run_of, trace_diff};
 use store::sqlite::{Access, SqliteStore};
 use store::{RunRow, Store};
 
-use super::DataDir;
+use super::{DataDir, InsteadOfServer};
 use crate::client::{Client, ServerArgs, segment};
 use crate::output::{self, Format, Usage};
 
 /// The runs part.
 const EXIT_DIVERGED: u8 = 1;
 
-/// There is no such run, or what it did cannot be read any more.
+/// There is no such run, or what it did cannot be read any more, or not yet.
 const EXIT_UNKNOWN: u8 = 2;
 
 /// What stands as the field of a divergence where steps could not be compared.
@@ -31,7 +31,8 @@ const GONE: [&str; 3] = ["archived", "erased", "missing"];
 pub(crate) enum ReplayCommand {
     /// Name the first step at which two runs part, and what became of the second one's steps.
     ///
-    /// Exit codes: 0 they did the same, 1 they part, 2 there is no such run, or what they did is erased or archived.
+    /// Exit codes: 0 they did the same, 1 they part, 2 there is no such run, or one has not ended, or what they did is
+    /// erased or archived.
     Diff(Diff),
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Diff {
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
-    local: DataDir,
+    local: InsteadOfServer,
     /// The tenant in the data folder; a server knows it by the key.
     #[arg(long, default_value = "default", requires = "data_dir")]
     tenant: String,
@@ -72,6 +73,7 @@ struct Divergence {
 #[derive(Deserialize)]
 struct Side {
     root_hash: Option<String>,
+    run_id: String,
     total_steps: u64,
 }
 
@@ -91,14 +93,23 @@ struct Report {
 }
 
 impl Compared {
-    /// Whether the runs did the same; `None`: a step that would tell is gone, and so is a root hash.
+    /// Whether the runs did the same; `None`: a root hash is missing, and so is the step that would tell, be it gone or
+    /// yet to come.
     fn same(&self) -> Option<bool> {
-        let Some(divergence) = &self.divergence else {
-            return Some(true);
-        };
-        let hashes = [&self.left.root_hash, &self.right.root_hash];
-        let gone = GONE.contains(&&*divergence.field);
-        (!gone || hashes.iter().all(|hash| hash.is_some())).then_some(false)
+        let hashed = self.without_root_hash().is_empty();
+        match &self.divergence {
+            None => hashed.then_some(true),
+            Some(at) => (hashed || !GONE.contains(&&*at.field)).then_some(false),
+        }
+    }
+
+    /// The runs of which nothing says that their steps are all there are.
+    fn without_root_hash(&self) -> Vec<&str> {
+        [&self.left, &self.right]
+            .into_iter()
+            .filter(|side| side.root_hash.is_none())
+            .map(|side| &*side.run_id)
+            .collect()
     }
 }
 
@@ -133,10 +144,9 @@ impl ReplayCommand {
 
 impl Diff {
     fn run(&self) -> Result<u8> {
-        let answered = if self.local.is_given() {
-            self.of_folder()?
-        } else {
-            self.of_server()?
+        let answered = match self.local.given() {
+            Some(folder) => self.of_folder(&folder)?,
+            None => self.of_server()?,
         };
         let Some((compared, report)) = answered else {
             output::note("deponent: there is no such run");
@@ -151,7 +161,9 @@ impl Diff {
             _ => None,
         };
         match self.format {
-            Format::Json => output::json(&json!({ "diff": compared, "equal": same, "replay": report }))?,
+            Format::Json => output::json(&json!({
+                "diff": compared, "equal": same, "replay": report, "without_root_hash": both.without_root_hash(),
+            }))?,
             Format::Text => print(&both, &steps),
         }
         Ok(match same {
@@ -173,8 +185,8 @@ impl Diff {
     }
 
     /// The same from the database, also beside a server.
-    fn of_folder(&self) -> Result<Option<(Value, Value)>> {
-        let store = SqliteStore::open(&self.local.existing()?.database(), Access::ReadOnly)?;
+    fn of_folder(&self, folder: &DataDir) -> Result<Option<(Value, Value)>> {
+        let store = SqliteStore::open(&folder.existing()?.database(), Access::ReadOnly)?;
         let ledgers = store.ledgers_list()?;
         let tenant = ledgers.iter().find(|row| row.tenant_id == self.tenant);
         let Some(tenant_no) = tenant.map(|row| row.tenant_no) else {
@@ -239,10 +251,19 @@ fn replayed(step: &ReplayedStep) -> Value {
 
 fn print(both: &Compared, steps: &Report) {
     match &both.divergence {
-        None => output::line(format_args!(
-            "the runs did the same: {} steps",
-            both.left.total_steps
-        )),
+        None => {
+            for run_id in both.without_root_hash() {
+                output::line(format_args!(
+                    "whether the runs did the same cannot be told: {run_id} has not ended, or its end is erased"
+                ));
+            }
+            let said = if both.same().is_some() {
+                "the runs did the same"
+            } else {
+                "they did the same so far"
+            };
+            output::line(format_args!("{said}: {} steps", both.left.total_steps));
+        }
         Some(at) => {
             let place = match (at.step_index, at.position) {
                 (Some(index), Some(position)) => {

@@ -208,7 +208,7 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
                 }
                 error => Err(error),
             })?;
-        admin::listen(ledger.clone(), clock::clock()).context("admin.sock")?;
+        admin::listen(ledger.clone(), clock::clock())?;
         Ok(ledger)
     })
     .await??;

@@ -6,18 +6,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use evidence::{Finding, FindingCode};
 use indicatif::{ProgressBar, ProgressStyle};
 use ledger::verify::{Level, Question, Report, verify};
 use ledger::{HighWater, KeyFolder};
+use serde_json::json;
 use store::sqlite::{Access, SqliteStore};
 use store::{Store, StoreError};
 use tlog::VerifierKey;
 
-use super::DataDir;
+use super::{DataDir, EXIT_UNKNOWN};
 use crate::output::{self, Format, Usage};
 
 /// Longest checkpoint file.
 const CHECKPOINT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Exit code: contradiction or damage.
+const EXIT_FINDINGS: u8 = 1;
 
 /// Findings printed as text; JSON has up to 10,000.
 const FINDINGS_PRINTED: usize = 50;
@@ -69,31 +74,24 @@ impl Verify {
                 if signed.is_empty() {
                     return Err(error);
                 }
+                let mut lost = Vec::new();
                 for (origin, leaves) in signed {
-                    output::note(format_args!(
-                        "deponent: {leaves} leaves of {origin} were signed, and {error}"
-                    ));
+                    let detail = format!("{leaves} leaves of {origin} were signed, and {error}");
+                    lost.push(Finding::new(FindingCode::RolledBack, "high-water.json", detail));
                 }
-                return Ok(1);
+                return self.found(&lost);
             }
         };
         let store = match SqliteStore::open(&options.database(), Access::ReadOnly) {
             Ok(store) => store,
-            Err(error) => {
-                output::note(format_args!("deponent: {error}"));
-                return Ok(if matches!(error, StoreError::Damaged { .. }) {
-                    1
-                } else {
-                    2
-                });
-            }
+            Err(error) => return self.unread(&error),
         };
         // Marks are read before heads are fixed: a mark never runs ahead of what is committed.
         let marks = match HighWater::open(&options.high_water()) {
             Ok(marks) => marks,
             Err(error) => {
-                output::note(format_args!("deponent: {error}"));
-                return Ok(1);
+                let finding = Finding::new(FindingCode::Unreadable, "high-water.json", error.to_string());
+                return self.found(&[finding]);
             }
         };
         let keys = KeyFolder::at(&options.keys());
@@ -115,14 +113,7 @@ impl Verify {
         let report = with_progress(&store, &progress, || verify(&store, &question));
         let report = match report {
             Ok(report) => report,
-            Err(error) => {
-                output::note(format_args!("deponent: {error}"));
-                return Ok(if matches!(error, StoreError::Damaged { .. }) {
-                    1
-                } else {
-                    2
-                });
-            }
+            Err(error) => return self.unread(&error),
         };
         let code = report.exit_code(self.require);
         match self.format {
@@ -132,6 +123,34 @@ impl Verify {
                 output::json(&value)?;
             }
             Format::Text => print(&report, self.require, started.elapsed()),
+        }
+        Ok(code)
+    }
+
+    /// What the store's error says of the question.
+    fn unread(&self, error: &StoreError) -> Result<u8> {
+        if matches!(error, StoreError::Damaged { .. }) {
+            let finding = Finding::new(FindingCode::StoreDamaged, "deponent.db", error.to_string());
+            return self.found(&[finding]);
+        }
+        self.ended(&[], &[error.to_string()], EXIT_UNKNOWN)
+    }
+
+    /// Findings that end a verification before it has looked at a ledger.
+    fn found(&self, findings: &[Finding]) -> Result<u8> {
+        self.ended(findings, &[], EXIT_FINDINGS)
+    }
+
+    /// Says why there is no report, and to programs in the form of one.
+    fn ended(&self, findings: &[Finding], undecided: &[String], code: u8) -> Result<u8> {
+        for reason in findings.iter().map(|finding| &finding.detail).chain(undecided) {
+            output::note(format_args!("deponent: {reason}"));
+        }
+        if self.format == Format::Json {
+            output::json(&json!({
+                "errors": findings.len(), "exit_code": code, "findings": findings, "flags": [], "ledgers": [],
+                "level": (!findings.is_empty()).then_some(Level::Invalid), "undecided": undecided, "warnings": 0,
+            }))?;
         }
         Ok(code)
     }
@@ -161,10 +180,15 @@ fn vkeys(given: &[String]) -> Result<Vec<VerifierKey>> {
                 "--vkey {text:?} is neither a verifier key nor a file: {error}"
             ))
         })?;
+        let before = keys.len();
         for line in file.lines().filter(|line| !line.trim().is_empty()) {
             let key =
                 VerifierKey::parse(line.trim()).map_err(|error| Usage(format!("--vkey {text}: {error}")))?;
             keys.push(key);
+        }
+        // Else the folder would be judged by its own keys, as if none had been brought.
+        if keys.len() == before {
+            bail!(Usage(format!("--vkey {text}: there is no key in it")));
         }
     }
     Ok(keys)

@@ -80,8 +80,11 @@ impl OidcTable {
         };
         let (issuer, audience) = (pick("ISSUER", self.issuer), pick("AUDIENCE", self.audience));
         let (jwks, tenant) = (pick("JWKS", self.jwks), pick("TENANT", self.tenant));
+        let tenant_claim = pick("TENANT_CLAIM", self.tenant_claim);
+        let role_claim = pick("ROLE_CLAIM", self.role_claim);
         let Some(issuer) = issuer else {
-            if audience.is_some() || jwks.is_some() {
+            let others = [&audience, &jwks, &tenant, &tenant_claim, &role_claim];
+            if others.into_iter().any(Option::is_some) || !self.roles.is_empty() {
                 bail!(Usage(
                     "oidc.issuer: is missing; tokens are those of one issuer".into()
                 ));
@@ -114,8 +117,8 @@ impl OidcTable {
             audience,
             jwks,
             tenant,
-            tenant_claim: pick("TENANT_CLAIM", self.tenant_claim).unwrap_or_else(|| "tenant".into()),
-            role_claim: pick("ROLE_CLAIM", self.role_claim).unwrap_or_else(|| "role".into()),
+            tenant_claim: tenant_claim.unwrap_or_else(|| "tenant".into()),
+            role_claim: role_claim.unwrap_or_else(|| "role".into()),
             roles,
         }))
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 pub(crate) fn deponent(args: &[&str]) -> Output {
     run(args, b"")
@@ -244,9 +245,174 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
 
     // The marks remember what the database held.
     std::fs::remove_file(folder.path().join("deponent.db")).unwrap();
-    let gone = deponent(&["verify", "--data-dir", data]);
+    let gone = deponent(&["verify", "--data-dir", data, "--format", "json"]);
     assert_eq!(gone.status.code(), Some(1), "{}", stderr(&gone));
     assert!(stderr(&gone).contains("leaves of deponent.local/_instance were signed"));
+    let said: serde_json::Value = serde_json::from_str(&stdout(&gone)).unwrap();
+    assert_eq!(
+        (&said["level"], &said["exit_code"], &said["findings"][0]["code"]),
+        (&"INVALID".into(), &1.into(), &"rolled_back".into())
+    );
+}
+
+#[test]
+fn a_file_without_a_key_is_no_key_that_was_brought() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    assert_eq!(
+        deponent(&["tenant", "create", "acme", "--data-dir", data])
+            .status
+            .code(),
+        Some(0)
+    );
+    let file = folder.path().join("kept.vkey");
+    for nothing in ["", "\n \n"] {
+        std::fs::write(&file, nothing).unwrap();
+        let output = deponent(&["verify", "--data-dir", data, "--vkey", text(&file)]);
+        assert_eq!(output.status.code(), Some(64), "{}", stdout(&output));
+        assert!(
+            stderr(&output).contains("there is no key in it"),
+            "{}",
+            stderr(&output)
+        );
+        // Of a checkpoint it is a finding.
+        let output = deponent(&["verify", "--data-dir", data, "--checkpoint", text(&file)]);
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    }
+}
+
+/// What a command says that must not wait for anybody; one that does is killed, and has no exit code.
+fn at_once(args: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
+        .args(args)
+        .env_clear()
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_mark_or_a_key_is_a_finding_and_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let made = deponent(&["tenant", "create", "acme", "--data-dir", data]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    for (name, code) in [
+        ("high-water.json", "unreadable"),
+        ("keys/_instance.0.key", "key_mismatch"),
+    ] {
+        let path = folder.path().join(name);
+        let aside = folder.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        let pipe = Command::new("mkfifo").args(["-m", "600", text(&path)]).status();
+        assert!(pipe.unwrap().success());
+        let output = at_once(&["verify", "--data-dir", data, "--format", "json"]);
+        assert_eq!(output.status.code(), Some(1), "{name}: {}", stderr(&output));
+        let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let found = &said["findings"][0];
+        assert_eq!(found["code"], code, "{found}");
+        assert!(
+            found["detail"].as_str().unwrap().contains("no regular file"),
+            "{found}"
+        );
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    assert_eq!(deponent(&["verify", "--data-dir", data]).status.code(), Some(0));
+}
+
+#[test]
+fn a_record_of_an_older_epoch_is_proved_by_its_id_and_by_epoch_and_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let run = |args: &[&str]| deponent(&[args, &["--data-dir", data]].concat());
+    let make_key = || {
+        let made = run(&["key", "create", "--tenant", "acme", "--role", "reader"]);
+        assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    };
+    let proof = |record: &str, more: &[&str]| {
+        let asked = ["ledger", "proof", record, "--tenant", "acme", "--format", "json"];
+        run(&[&asked[..], more].concat())
+    };
+    let read = |output: &Output| -> serde_json::Value {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+        serde_json::from_str(&stdout(output)).unwrap()
+    };
+    assert_eq!(run(&["tenant", "create", "acme"]).status.code(), Some(0));
+    make_key();
+    let first = read(&proof("0", &[]));
+    let id = first["record_id"].as_str().unwrap();
+    // The database goes back behind what was signed, and the tenant goes on in the next epoch.
+    let names = ["deponent.db", "deponent.db-wal", "deponent.db-shm"];
+    let older = tempfile::tempdir().unwrap();
+    for name in names {
+        let _ = std::fs::copy(folder.path().join(name), older.path().join(name));
+    }
+    make_key();
+    for name in names {
+        let _ = std::fs::remove_file(folder.path().join(name));
+        let _ = std::fs::copy(older.path().join(name), folder.path().join(name));
+    }
+    let recovered = run(&["ledger", "recover", "--tenant", "acme", "--reason", "test"]);
+    assert_eq!(recovered.status.code(), Some(0), "{}", stderr(&recovered));
+
+    assert_eq!(read(&proof("0", &[]))["origin"], "deponent.local/acme/1");
+    for again in [
+        proof(id, &[]),
+        proof(id, &["--epoch", "0"]),
+        proof("0", &["--epoch", "0"]),
+    ] {
+        let again = read(&again);
+        assert_eq!(
+            (&again["origin"], &again["record_id"]),
+            (&first["origin"], &first["record_id"])
+        );
+    }
+    let elsewhere = proof(id, &["--epoch", "1"]);
+    assert_eq!(elsewhere.status.code(), Some(2), "{}", stderr(&elsewhere));
+    let absent = proof("0", &["--epoch", "7"]);
+    assert_eq!(absent.status.code(), Some(64), "{}", stderr(&absent));
+}
+
+#[test]
+fn what_cannot_be_opened_is_named_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let serve = |data: &Path| {
+        let ports = ["--listen", "127.0.0.1:0", "--grpc-listen", "off"];
+        let output = at_once(&[&["serve", "--data-dir", text(data)][..], &ports].concat());
+        assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = serve(&file);
+    assert!(said.contains(&format!("{}: ", file.display())), "{said}");
+    assert_eq!(said.matches("(os error").count(), 1, "{said}");
+
+    let broken = folder.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(broken.join("high-water.json"), "{").unwrap();
+    let said = serve(&broken);
+    assert_eq!(said.matches("high-water.json").count(), 1, "{said}");
+
+    let said = serve(&folder.path().join("d".repeat(120)));
+    assert!(said.contains("choose a shorter --data-dir"), "{said}");
+}
+
+#[test]
+fn a_reset_without_a_redis_says_so_to_programs_too() {
+    let output = deponent(&["idempotency", "reset", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(said, serde_json::json!({ "reset": false, "store": "embedded" }));
 }
 
 #[test]

@@ -150,6 +150,25 @@ fn a_server_that_is_not_there_is_69_and_nonsense_is_64() {
         &["gate", "--job", "j", "--wait", "25h"],
         &["gate", "--job", "j", "--server", "ftp://x"],
         &["gate", "--job", "j", "--tenant", "acme"],
+        &[
+            "gate",
+            "--job",
+            "j",
+            "--server",
+            "http://127.0.0.1:9",
+            "--data-dir",
+            "d",
+        ],
+        &[
+            "replay",
+            "diff",
+            "a",
+            "b",
+            "--server",
+            "http://127.0.0.1:9",
+            "--data-dir",
+            "d",
+        ],
     ] {
         assert_eq!(deponent(args).status.code(), Some(64), "{args:?}");
     }

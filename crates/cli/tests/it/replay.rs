@@ -7,6 +7,15 @@ use crate::served::Served;
 
 /// A run of three steps; the second says what its tool said.
 fn run(served: &Served, run_id: &str, price: u32) {
+    begin(served, run_id, price);
+    served.post(
+        &format!("/api/v1/runs/{run_id}/complete"),
+        r#"{"status":"completed"}"#,
+    );
+}
+
+/// The same before its end.
+fn begin(served: &Served, run_id: &str, price: u32) {
     served.post("/api/v1/runs", &format!(r#"{{"run_id":"{run_id}"}}"#));
     for (index, said) in [(0, 1), (1, price), (2, 3)] {
         served.post(
@@ -16,10 +25,35 @@ fn run(served: &Served, run_id: &str, price: u32) {
             ),
         );
     }
-    served.post(
-        &format!("/api/v1/runs/{run_id}/complete"),
-        r#"{"status":"completed"}"#,
-    );
+}
+
+#[test]
+fn a_run_that_has_not_ended_leaves_open_whether_it_did_the_same() {
+    let served = Served::new();
+    run(&served, "first", 10);
+    begin(&served, "going", 10);
+    begin(&served, "parted", 11);
+    let url = served.url();
+    let folder = served.folder().join("data");
+    let folder = folder.to_str().unwrap();
+    for place in [["--server", &url], ["--data-dir", folder]] {
+        let diff = |right: &str, format: &str| {
+            let args = ["replay", "diff", "first", right, "--format", format];
+            deponent(&[&args[..], &place].concat())
+        };
+        let going = diff("going", "text");
+        assert_eq!(going.status.code(), Some(2), "{}", stdout(&going));
+        let said = stdout(&going);
+        assert!(said.contains("cannot be told: going has not ended"), "{said}");
+        assert!(said.contains("they did the same so far: 3 steps"), "{said}");
+        let said: serde_json::Value = serde_json::from_str(&stdout(&diff("going", "json"))).unwrap();
+        assert_eq!(
+            (&said["equal"], &said["without_root_hash"]),
+            (&serde_json::Value::Null, &serde_json::json!(["going"]))
+        );
+        // What has parted stays so.
+        assert_eq!(diff("parted", "text").status.code(), Some(1));
+    }
 }
 
 #[test]

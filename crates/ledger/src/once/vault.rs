@@ -15,6 +15,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::hmac;
 
 use super::{OnceError, OnceKey};
+use crate::files;
 
 /// Longest key file that is read: 64 hex digits and a line feed, with room.
 const FILE_BYTES_MAX: u64 = 256;
@@ -177,16 +178,13 @@ fn read_or_create(file: &Path) -> io::Result<[u8; 32]> {
 }
 
 fn read(file: &Path) -> io::Result<[u8; 32]> {
-    let metadata = fs::metadata(file)?;
+    let opened = files::open(file)?;
     let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-    if metadata.permissions().mode() & 0o077 != 0 {
+    if opened.metadata()?.permissions().mode() & 0o077 != 0 {
         return Err(bad("others can read it; its mode must be 0600"));
     }
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(bad("too long for a key"));
-    }
-    let text = fs::read_to_string(file)?;
-    unhex(text.trim().as_bytes()).ok_or_else(|| bad("must hold 64 hexadecimal digits"))
+    unhex(files::read(opened, FILE_BYTES_MAX)?.trim_ascii())
+        .ok_or_else(|| bad("must hold 64 hexadecimal digits"))
 }
 
 #[cfg(test)]

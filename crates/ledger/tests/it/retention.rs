@@ -416,6 +416,16 @@ fn an_archive_that_cannot_be_read_is_no_damage_and_one_that_is_missing_is_said_b
     let error = rebuilt().unwrap_err();
     assert!(matches!(error, store::StoreError::Unavailable(_)), "{error}");
     std::fs::remove_dir(&path).unwrap();
+    // Nor is a device read: some have no end.
+    std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+    let unread = report(&bed, true);
+    assert!(unread.findings.is_empty(), "{:?}", unread.findings);
+    assert!(
+        unread.undecided[0].contains("no regular file"),
+        "{:?}",
+        unread.undecided
+    );
+    std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, text).unwrap();
     assert_good(&report(&bed, true), &[]);
     rebuilt().unwrap();

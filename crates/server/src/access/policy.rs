@@ -78,6 +78,7 @@ impl Policies {
         let mut set = PolicySet::new();
         let mut hashes = BTreeMap::new();
         add(&mut set, "default", DEFAULT)?;
+        let shipped = set.num_of_policies();
         for file in own.map(files).transpose()?.unwrap_or_default() {
             let wrong = |error: &dyn std::fmt::Display| PolicyError(format!("{}: {error}", file.display()));
             let bytes = std::fs::metadata(&file).map_err(|error| wrong(&error))?.len();
@@ -92,6 +93,15 @@ impl Policies {
                 .into_owned();
             add(&mut set, &name, &text).map_err(|error| wrong(&error.0))?;
             hashes.insert(name, evidence::sha256(text.as_bytes()));
+        }
+        // Who names a place means the policies that stand there: without them more may be allowed, or less.
+        if let Some(path) = own
+            && set.num_of_policies() == shipped
+        {
+            return Err(PolicyError(format!(
+                "{}: there is no policy in it; those of a folder stand in its *.cedar",
+                path.display()
+            )));
         }
         let (schema, _) =
             Schema::from_cedarschema_str(SCHEMA).map_err(|error| PolicyError(error.to_string()))?;
@@ -352,5 +362,12 @@ mod tests {
             assert!(error.contains(why), "{bad}: {error}");
         }
         assert!(Policies::load(Some(&folder.path().join("none"))).is_err());
+        // Nor is a place where there is nothing.
+        write("");
+        let empty = tempfile::tempdir().unwrap();
+        for path in [file.as_path(), folder.path(), empty.path()] {
+            let error = Policies::load(Some(path)).unwrap_err().to_string();
+            assert!(error.contains("there is no policy in it"), "{error}");
+        }
     }
 }
