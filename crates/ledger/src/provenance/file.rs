@@ -9,34 +9,26 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use evidence::canonical::{self, Value};
 use evidence::facet::facet;
-use evidence::record::{COMMIT_UNKNOWN, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView};
-use evidence::{Header, Identity, Kind, RecordId, Timestamp};
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
-use serde::de::IgnoredAny;
+use evidence::record::ProvenanceView;
+use evidence::{Identity, Kind, RecordId, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Gone, Store};
 
 use super::draft;
+pub use super::line::unpacked;
+use super::line::{Line, line_of, line_of_gone, read_line};
 use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
 use crate::{Body, Draft, Ledger, RecordError, Salts, Tenant, records};
 
 /// Longest line read: a record of 16 MiB with both payloads in base64, and room.
 const LINE_BYTES_MAX: u64 = 48 * 1024 * 1024;
-
-/// Largest payload once unpacked: as a record's body.
-const PAYLOAD_BYTES_MAX: u64 = evidence::record::BODY_BYTES_MAX as u64;
 
 /// Files open at once while exporting; of more days some are opened again.
 const FILES_OPEN_MAX: usize = 64;
@@ -92,68 +84,6 @@ pub struct Imported {
     /// The file was read to its end; else it was told to stop, and what came before is in the ledger.
     #[serde(default)]
     pub complete: bool,
-}
-
-/// A log as a line.
-#[derive(Serialize)]
-struct LineOut<'a> {
-    id: &'a str,
-    timestamp: String,
-    input_hash: &'a str,
-    output_hash: &'a str,
-    input_json: String,
-    output_json: String,
-    compressed: bool,
-    model_version: &'a str,
-    adapter_version: &'a str,
-    commit_sha: &'a str,
-    runtime_ms: i64,
-    status: &'a str,
-    tenant_id: &'a str,
-    run_id: Option<&'a str>,
-    plan_hash: &'a str,
-}
-
-/// What a line says instead of a log whose body is gone. One that has payloads is a log all the same, whatever else a
-/// file says of it.
-#[derive(Deserialize)]
-struct GoneIn {
-    #[serde(default)]
-    erased: bool,
-    #[serde(default)]
-    archived: bool,
-    #[serde(default)]
-    missing: bool,
-    input_json: Option<IgnoredAny>,
-    output_json: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct LineIn {
-    id: String,
-    timestamp: Timestamp,
-    input_hash: String,
-    output_hash: String,
-    input_json: String,
-    output_json: String,
-    #[serde(default)]
-    compressed: bool,
-    model_version: Option<String>,
-    adapter_version: Option<String>,
-    commit_sha: Option<String>,
-    runtime_ms: Option<i64>,
-    status: Option<String>,
-    run_id: Option<String>,
-}
-
-/// A line, read.
-#[derive(Debug)]
-struct Line {
-    log: ProvenanceLog,
-    timestamp: Timestamp,
-    run_id: Option<String>,
-    /// Which of its hashes is not that of its payload.
-    disagrees: Option<String>,
 }
 
 /// Logs on their way to the ledger.
@@ -251,44 +181,6 @@ pub fn export(
     Ok(exported)
 }
 
-fn line_of<'a>(
-    header: &'a Header<'_>,
-    tenant_id: &'a str,
-    log: &'a ProvenanceView<'_>,
-) -> Result<serde_json::Value, io::Error> {
-    let id = header.id.to_string();
-    let line = LineOut {
-        id: log.id.as_deref().unwrap_or(&id),
-        timestamp: header.occurred_at.to_string(),
-        input_hash: log.input_hash,
-        output_hash: log.output_hash,
-        input_json: packed(log.input.get())?,
-        output_json: packed(log.output.get())?,
-        compressed: true,
-        model_version: &log.model_version,
-        adapter_version: &log.adapter_version,
-        commit_sha: &log.commit_sha,
-        runtime_ms: log.runtime_ms,
-        status: &log.status,
-        tenant_id,
-        run_id: header.run.as_ref().map(|run| &*run.run_id),
-        plan_hash: log.plan_hash(),
-    };
-    serde_json::to_value(line).map_err(io::Error::from)
-}
-
-/// The line of a log whose body is gone: every field, those of the body null, and why.
-fn line_of_gone(header: &Header<'_>, tenant_id: &str, gone: Gone) -> serde_json::Value {
-    let mut line = serde_json::json!({
-        "adapter_version": null, "commit_sha": null, "compressed": true, "id": header.id.to_string(),
-        "input_hash": null, "input_json": null, "model_version": null, "output_hash": null, "output_json": null,
-        "plan_hash": null, "run_id": header.run.as_ref().map(|run| &*run.run_id), "runtime_ms": null,
-        "status": null, "tenant_id": tenant_id, "timestamp": header.occurred_at.to_string(),
-    });
-    line[gone.as_str()] = true.into();
-    line
-}
-
 /// How many logs there are in all, for a bar.
 ///
 /// # Errors
@@ -328,30 +220,6 @@ fn write_line(
     file.write_all(line)?;
     files.insert(day, file);
     Ok(())
-}
-
-/// Text as gzip in base64. The same text gives the same.
-fn packed(text: &str) -> io::Result<String> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(text.as_bytes())?;
-    Ok(STANDARD.encode(gzip.finish()?))
-}
-
-/// The text of gzip in base64.
-///
-/// # Errors
-/// It is none, or longer than a record may be.
-pub fn unpacked(text: &str) -> Result<String, String> {
-    let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
-    let mut out = String::new();
-    GzDecoder::new(bytes.as_slice())
-        .take(PAYLOAD_BYTES_MAX + 1)
-        .read_to_string(&mut out)
-        .map_err(|error| error.to_string())?;
-    if out.len() as u64 > PAYLOAD_BYTES_MAX {
-        return Err(format!("has more than {PAYLOAD_BYTES_MAX} bytes"));
-    }
-    Ok(out)
 }
 
 impl Imported {
@@ -549,116 +417,5 @@ impl Ledger {
             }
         }
         Ok(())
-    }
-}
-
-/// Whether a line stands for a log whose body was gone.
-fn is_gone(text: &[u8]) -> bool {
-    serde_json::from_slice(text).is_ok_and(|line: GoneIn| {
-        (line.erased || line.archived || line.missing)
-            && line.input_json.is_none()
-            && line.output_json.is_none()
-    })
-}
-
-/// `None`: the line stands for a log whose body was gone.
-fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
-    let line: LineIn = match serde_json::from_slice(text) {
-        Ok(line) => line,
-        Err(_) if is_gone(text) => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let payload = |field: &str, given: &str| -> Result<Value, String> {
-        let text = if line.compressed {
-            unpacked(given).map_err(|error| format!("{field}: {error}"))?
-        } else {
-            given.to_owned()
-        };
-        canonical::parse(text.as_bytes(), canonical::Limits::default())
-            .map_err(|error| format!("{field}: {error}"))
-    };
-    let (input, output) = (
-        payload("input_json", &line.input_json)?,
-        payload("output_json", &line.output_json)?,
-    );
-    let hash = |value: &Value| canonical::sha256_hex(&canonical::to_vec(value));
-    let disagrees = [
-        ("input_hash", &line.input_hash, hash(&input)),
-        ("output_hash", &line.output_hash, hash(&output)),
-    ]
-    .into_iter()
-    .find(|(_, given, found)| *given != found)
-    .map(|(field, given, found)| format!("{field} is {given}, the payload's is {found}"));
-    let or = |given: Option<String>, default: &str| given.unwrap_or_else(|| default.to_owned());
-    let log = ProvenanceLog {
-        id: Some(line.id),
-        runtime_ms: line.runtime_ms.unwrap_or(0),
-        status: or(line.status, "success"),
-        model_version: or(line.model_version, PROVENANCE_VERSION_DEFAULT),
-        adapter_version: or(line.adapter_version, PROVENANCE_VERSION_DEFAULT),
-        commit_sha: or(line.commit_sha, COMMIT_UNKNOWN),
-        ..ProvenanceLog::new(input, output)
-    };
-    Ok(Some(Line {
-        log,
-        timestamp: line.timestamp,
-        run_id: line.run_id.filter(|run_id| !run_id.is_empty()),
-        disagrees,
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_payload_is_packed_the_same_each_time_and_comes_back_whole() {
-        let text = r#"{"a":"ä","b":[1,2,3]}"#;
-        assert_eq!(packed(text).unwrap(), packed(text).unwrap());
-        assert_eq!(unpacked(&packed(text).unwrap()).unwrap(), text);
-        for bad in ["", "!", "AAAA", &STANDARD.encode("no gzip")] {
-            assert!(unpacked(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_line_with_payloads_is_a_log_whatever_flags_it_has() {
-        let line = |rest: &str| {
-            let line = format!(
-                r#"{{"id":"p","timestamp":"2026-05-11T10:00:00+00:00","input_hash":"a","output_hash":"b",{rest}}}"#
-            );
-            read_line(line.as_bytes()).map(|line| line.is_some())
-        };
-        for flag in ["erased", "archived", "missing"] {
-            let both = format!(r#""{flag}":true,"input_json":"1","output_json":"2""#);
-            assert_eq!(line(&both), Ok(true), "{flag}");
-            let nulls = format!(r#""{flag}":true,"input_json":null,"output_json":null"#);
-            assert_eq!(line(&nulls), Ok(false), "{flag}");
-            assert_eq!(line(&format!(r#""{flag}":true"#)), Ok(false), "{flag}");
-            let one = format!(r#""{flag}":true,"input_json":"1","output_json":null"#);
-            assert!(line(&one).is_err(), "{flag}: half a log is none");
-        }
-        assert!(line(r#""erased":false,"input_json":null,"output_json":null"#).is_err());
-    }
-
-    #[test]
-    fn a_line_needs_six_fields_and_tells_a_hash_that_disagrees() {
-        let line = |hash: &str| {
-            format!(
-                r#"{{"id":"p","timestamp":"2026-05-11T10:00:00+00:00","input_hash":"{hash}","output_hash":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","input_json":"{{\"a\": 1}}","output_json":"{{}}"}}"#
-            )
-        };
-        let good = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
-        let read = read_line(line(good).as_bytes()).unwrap().unwrap();
-        assert_eq!((read.log.model_version.as_str(), read.disagrees), ("2.0.0", None));
-        assert!(
-            read_line(line("x").as_bytes())
-                .unwrap()
-                .unwrap()
-                .disagrees
-                .unwrap()
-                .contains("input_hash is x")
-        );
-        assert!(read_line(br#"{"id":"p"}"#).unwrap_err().contains("missing field"));
     }
 }
