@@ -3,19 +3,20 @@
 //! Payloads are canonical JSON, gzip, base64; `compressed` says so. Read are both forms. What is read goes through
 //! redaction like anything else that is sent. A log whose body is erased or archived has a line too, which says so and
 //! is no log to whoever reads it. A log whose id and input are on record is passed over, so that a file
-//! can be read again.
+//! can be read again; with another output it is refused.
 //!
 //! Source: SPEC 9.1.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use evidence::canonical;
 use evidence::facet::facet;
-use evidence::record::ProvenanceView;
+use evidence::record::{ProvenanceLog, ProvenanceView};
 use evidence::{Identity, Kind, RecordId, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Gone, Store};
@@ -63,12 +64,15 @@ pub struct Exported {
 pub struct Imported {
     /// Logs that are in the ledger now and were not before.
     pub logs: u64,
-    /// Logs that were on record already, by id and input.
+    /// Logs that were on record already, by id, input and output.
     #[serde(default)]
     pub on_record: u64,
-    /// Logs that the ledger refused.
+    /// Logs that the ledger refused, and those whose id and input are on record with another output.
     #[serde(default)]
     pub refused: u64,
+    /// Logs imported with something taken out of a payload, so that their hashes are others than in the file.
+    #[serde(default)]
+    pub redacted: u64,
     /// Logs imported without the run that they name: it is not there, or is sealed.
     #[serde(default)]
     pub without_run: u64,
@@ -77,7 +81,7 @@ pub struct Imported {
     pub gone: u64,
     /// Lines that are no log.
     pub malformed: u64,
-    /// Logs whose hash is another than that of the payload beside it. They are imported, under the right one.
+    /// Logs with a hash that is another than that of the payload beside it. They are taken as if it were the right one.
     pub disagreeing: u64,
     /// The first remarks, each with its line.
     pub remarks: Vec<String>,
@@ -91,11 +95,20 @@ pub struct Imported {
 struct Waiting {
     /// Each with its line.
     drafts: Vec<(u64, Draft)>,
-    /// Their ids and inputs.
-    known: HashSet<(String, String)>,
+    /// The hash of the output of each, by its id and that of its input.
+    known: HashMap<(String, String), String>,
     bytes: usize,
     /// Lines read since the last ones went, among them those that are on record already.
     lines: usize,
+}
+
+/// What is on record under an id and an input.
+enum OnRecord {
+    Nothing,
+    /// A log with this output, SHA-256, hex.
+    Output(String),
+    /// A log whose output is not there any more.
+    Gone,
 }
 
 /// Why files could not be written.
@@ -332,14 +345,34 @@ impl Ledger {
                 return Ok(());
             }
         };
-        let key = (log.id.clone().unwrap_or_default(), log.facts().input_hash);
-        if waiting.known.contains(&key) || self.is_on_record(tenant, &key.0, &key.1)? {
-            imported.on_record += 1;
-            return Ok(());
-        }
         if let Some(what) = line.disagrees {
             imported.disagreeing += 1;
             imported.remark(number, &what);
+        }
+        let stored = [log.facts().input_hash, output_hash(&log)];
+        let is_redacted = stored != line.hashes;
+        let [input, output] = stored;
+        let key = (log.id.unwrap_or_default(), input);
+        let on_record = match waiting.known.get(&key) {
+            Some(output) => OnRecord::Output(output.clone()),
+            None => self.on_record(tenant, &key.0, &key.1)?,
+        };
+        match on_record {
+            OnRecord::Nothing => {}
+            OnRecord::Output(known) if known != output => {
+                imported.refused += 1;
+                imported.remark(
+                    number,
+                    &format!(
+                        "not imported: its id and input are on record with another output, {known}, and not {output}"
+                    ),
+                );
+                return Ok(());
+            }
+            OnRecord::Output(_) | OnRecord::Gone => {
+                imported.on_record += 1;
+                return Ok(());
+            }
         }
         if let Some(run_id) = line.run_id.filter(|_| run.is_none()) {
             imported.without_run += 1;
@@ -348,9 +381,10 @@ impl Ledger {
                 &format!("imported without its run {run_id}, which is not there or is sealed"),
             );
         }
+        imported.redacted += u64::from(is_redacted);
         waiting.bytes += draft.bytes();
         waiting.drafts.push((number, draft));
-        waiting.known.insert(key);
+        waiting.known.insert(key, output);
         Ok(())
     }
 
@@ -368,32 +402,40 @@ impl Ledger {
         Ok((!sealed).then_some((run.state.run_id, run.state.trace_id)))
     }
 
-    /// Whether there is a log of that id and input: imported with it, or whose record has the id.
-    fn is_on_record(&self, tenant: &Arc<Tenant>, id: &str, input_hash: &str) -> Result<bool, ImportError> {
+    /// The log of that id and input: imported with it, or whose record has the id.
+    fn on_record(&self, tenant: &Arc<Tenant>, id: &str, input_hash: &str) -> Result<OnRecord, ImportError> {
         let query = FacetQuery {
             facets: vec![facet("provenance.id", id), facet("provenance.input", input_hash)],
             limit: 1,
             ..FacetQuery::default()
         };
-        if !self
-            .store()
-            .facet_find(tenant.tenant_no, &query)?
-            .leaves
-            .is_empty()
-        {
-            return Ok(true);
-        }
+        let found = self.store().facet_find(tenant.tenant_no, &query)?.leaves;
+        let is_imported = !found.is_empty();
         let record = match RecordId::parse(id) {
+            _ if is_imported => self.records(tenant).read(&found)?.pop(),
             Some(id) => self.records(tenant).get(id)?,
             None => None,
         };
-        let Some(record) = record else { return Ok(false) };
+        let Some(record) = record else {
+            return Ok(OnRecord::Nothing);
+        };
         if record.header()?.kind != Kind::ProvenanceLog {
-            return Ok(false);
+            return Ok(OnRecord::Nothing);
         }
         // An erased one is on record too: nobody has erased it to have it come back.
-        let body = record.body.bytes().map(ProvenanceView::read);
-        Ok(body.is_none_or(|log| log.is_ok_and(|log| log.id.is_none() && log.input_hash == input_hash)))
+        let Some(body) = record.body.bytes() else {
+            return Ok(OnRecord::Gone);
+        };
+        let log = ProvenanceView::read(body).map_err(|error| RecordError::Body {
+            leaf: record.leaf.leaf_index(),
+            reason: error.to_string(),
+        })?;
+        let is_it = is_imported || log.id.is_none() && log.input_hash == input_hash;
+        Ok(if is_it {
+            OnRecord::Output(log.output_hash.to_owned())
+        } else {
+            OnRecord::Nothing
+        })
     }
 
     fn import(
@@ -418,4 +460,9 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// SHA-256 of the output as it is stored, hex.
+fn output_hash(log: &ProvenanceLog) -> String {
+    canonical::sha256_hex(&canonical::to_vec(&log.output))
 }

@@ -69,6 +69,7 @@ struct LineIn {
     runtime_ms: Option<i64>,
     status: Option<String>,
     run_id: Option<String>,
+    plan_hash: Option<String>,
 }
 
 /// A line, read.
@@ -77,7 +78,9 @@ pub(super) struct Line {
     pub(super) log: ProvenanceLog,
     pub(super) timestamp: Timestamp,
     pub(super) run_id: Option<String>,
-    /// Which of its hashes is not that of its payload.
+    /// SHA-256 of input and output as they stand in the file, hex.
+    pub(super) hashes: [String; 2],
+    /// Which of its hashes are not those of its payloads.
     pub(super) disagrees: Option<String>,
 }
 
@@ -173,13 +176,20 @@ pub(super) fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
         payload("output_json", &line.output_json)?,
     );
     let hash = |value: &Value| canonical::sha256_hex(&canonical::to_vec(value));
-    let disagrees = [
-        ("input_hash", &line.input_hash, hash(&input)),
-        ("output_hash", &line.output_hash, hash(&output)),
+    let hashes = [hash(&input), hash(&output)];
+    let [of_input, of_output] = hashes.each_ref().map(String::as_str);
+    let of_plan = of_input.get(..16).unwrap_or(of_input);
+    let wrong: Vec<String> = [
+        ("input_hash", Some(&line.input_hash), of_input),
+        ("output_hash", Some(&line.output_hash), of_output),
+        ("plan_hash", line.plan_hash.as_ref(), of_plan),
     ]
     .into_iter()
-    .find(|(_, given, found)| *given != found)
-    .map(|(field, given, found)| format!("{field} is {given}, the payload's is {found}"));
+    .filter_map(|(field, given, found)| {
+        let given = given.filter(|given| *given != found)?;
+        Some(format!("{field} is {given}, the payload's is {found}"))
+    })
+    .collect();
     let or = |given: Option<String>, default: &str| given.unwrap_or_else(|| default.to_owned());
     let log = ProvenanceLog {
         id: Some(line.id),
@@ -194,7 +204,8 @@ pub(super) fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
         log,
         timestamp: line.timestamp,
         run_id: line.run_id.filter(|run_id| !run_id.is_empty()),
-        disagrees,
+        hashes,
+        disagrees: (!wrong.is_empty()).then(|| wrong.join("; ")),
     }))
 }
 
@@ -233,23 +244,40 @@ mod tests {
     }
 
     #[test]
-    fn a_line_needs_six_fields_and_tells_a_hash_that_disagrees() {
-        let line = |hash: &str| {
-            format!(
-                r#"{{"id":"p","timestamp":"2026-05-11T10:00:00+00:00","input_hash":"{hash}","output_hash":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","input_json":"{{\"a\": 1}}","output_json":"{{}}"}}"#
-            )
+    fn a_line_needs_six_fields_and_tells_every_hash_that_disagrees() {
+        let line = |input: &str, output: &str, rest: &str| {
+            let line = format!(
+                r#"{{"id":"p","timestamp":"2026-05-11T10:00:00+00:00","input_hash":"{input}","output_hash":"{output}","input_json":"{{\"a\": 1}}","output_json":"{{}}"{rest}}}"#
+            );
+            read_line(line.as_bytes()).unwrap().unwrap()
         };
-        let good = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
-        let read = read_line(line(good).as_bytes()).unwrap().unwrap();
+        let input = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
+        let output = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+        let read = line(input, output, "");
         assert_eq!((read.log.model_version.as_str(), read.disagrees), ("2.0.0", None));
-        assert!(
-            read_line(line("x").as_bytes())
-                .unwrap()
-                .unwrap()
-                .disagrees
-                .unwrap()
-                .contains("input_hash is x")
-        );
+        assert_eq!(read.hashes, [input, output]);
+        let plan = |hash: &str| format!(r#","plan_hash":{hash}"#);
+        for agreed in [plan("null"), plan("\"015abd7f5cc57a2d\"")] {
+            assert_eq!(line(input, output, &agreed).disagrees, None, "{agreed}");
+        }
+        for (read, told) in [
+            (
+                line("x", output, ""),
+                format!("input_hash is x, the payload's is {input}"),
+            ),
+            (
+                line("x", "y", ""),
+                format!(
+                    "input_hash is x, the payload's is {input}; output_hash is y, the payload's is {output}"
+                ),
+            ),
+            (
+                line(input, output, &plan("\"z\"")),
+                "plan_hash is z, the payload's is 015abd7f5cc57a2d".to_owned(),
+            ),
+        ] {
+            assert_eq!(read.disagrees.as_deref(), Some(told.as_str()));
+        }
         assert!(read_line(br#"{"id":"p"}"#).unwrap_err().contains("missing field"));
     }
 }
