@@ -8,6 +8,7 @@
 //! Source: SPEC 9.1.
 
 pub mod file;
+mod line;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

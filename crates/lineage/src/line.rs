@@ -42,6 +42,10 @@ pub(crate) struct Any<'a> {
     pub(crate) line_type: Field<'a>,
     #[serde(borrow, default)]
     id: Field<'a>,
+    #[serde(borrow, default)]
+    uri: Field<'a>,
+    #[serde(borrow, default)]
+    hash: Field<'a>,
     #[serde(default)]
     input_row_ids: RowIds,
     #[serde(borrow, default, rename = "fn")]
@@ -122,13 +126,18 @@ impl<'a> LineType<'a> {
             Field::True | Field::Other => return Err("type is no text".to_owned()),
         };
         Ok(match &*line_type {
-            "evidence" => match any.id {
-                Field::Text(id) => Self::Evidence {
+            "evidence" => {
+                let Field::Text(id) = any.id else {
+                    return Err("evidence without id".to_owned());
+                };
+                // By these it is judged whether the file is there and the same: nothing may pass as if they were absent.
+                optional("uri", any.uri)?;
+                optional("hash", any.hash)?;
+                Self::Evidence {
                     id,
                     rows: any.input_row_ids,
-                },
-                _ => return Err("evidence without id".to_owned()),
-            },
+                }
+            }
             "deterministic" => Self::Deterministic {
                 function: match (any.function, any.function_name) {
                     (Field::Text(text), _) | (Field::Absent | Field::Null, Field::Text(text)) => text,
@@ -310,6 +319,14 @@ mod tests {
             (r#"{"type":7}"#, "type is no text"),
             (r#"{"type":"evidence","id":5}"#, "evidence without id"),
             (r#"{"type":"evidence"}"#, "evidence without id"),
+            (
+                r#"{"type":"evidence","id":"e","uri":null,"hash":12345}"#,
+                "hash is neither a text nor null",
+            ),
+            (
+                r#"{"type":"evidence","id":"e","uri":5}"#,
+                "uri is neither a text nor null",
+            ),
             (
                 r#"{"type":"deterministic","fn":null}"#,
                 "deterministic without fn",

@@ -126,10 +126,12 @@ impl Places {
             };
         };
         let name = shown(uri);
-        let plain = without_scheme(uri).ok_or_else(|| PlaceError::Url(name.clone()))?;
-        let path = turned(&plain);
+        let plain = without_scheme(uri);
+        let path = plain.as_deref().map(turned);
+        // A name in a network has no path here, but a mapping may say where a copy of it is.
+        let given = turned(uri);
         for map in self.maps.iter().filter(|map| !map.from.is_empty()) {
-            for known in [&path, &turned(uri)] {
+            for known in path.iter().chain([&given]) {
                 match known.strip_prefix(map.from.as_str()) {
                     Some("") => return open_mapped(&name, &map.to, ""),
                     Some(rest) if rest.starts_with('/') => return open_mapped(&name, &map.to, rest),
@@ -137,6 +139,9 @@ impl Places {
                 }
             }
         }
+        let (Some(plain), Some(path)) = (plain, path) else {
+            return Err(PlaceError::Url(name));
+        };
         if is_foreign(&path) {
             return Err(PlaceError::Foreign(name));
         }
@@ -332,6 +337,34 @@ mod tests {
             plain.open(Some("nowhere.csv")),
             Err(PlaceError::Missing(_))
         ));
+    }
+
+    #[test]
+    fn a_name_in_a_network_is_where_a_map_says() {
+        let folder = fixture();
+        let root = folder.path();
+        for (from, to) in [
+            ("s3://b/old/x.csv", "work/here.csv"),
+            ("s3://b/old/x.csv", "close/data/supporting/a b.csv"),
+        ] {
+            let mapped = places(root, &[], &[(from, to)]);
+            assert!(mapped.open(Some("s3://b/old/x.csv")).is_ok(), "{to}");
+            for other in ["s3://b/old/x.csv2", "s3://b/old", "https://b/old/x.csv"] {
+                assert!(
+                    matches!(mapped.open(Some(other)), Err(PlaceError::Url(_))),
+                    "{other}"
+                );
+            }
+        }
+        for from in ["s3://b/old", "s3://b/old/", "s3://b"] {
+            let mapped = places(root, &[], &[(from, "work")]);
+            let uri = format!("{}/here.csv", from.trim_end_matches('/'));
+            assert!(mapped.open(Some(&uri)).is_ok(), "{from}");
+            assert!(matches!(
+                mapped.open(Some("s3://b/old/../../../elsewhere/secret.csv")),
+                Err(PlaceError::Outside(_) | PlaceError::Missing(_))
+            ));
+        }
     }
 
     #[test]

@@ -40,8 +40,9 @@ pub(crate) enum ProvenanceCommand {
     /// Make records of a file of logs.
     ///
     /// Each line needs id, timestamp, both hashes and both payloads. A log whose id and input are on record is passed
-    /// over, so an import may be done again. Exit code 1: a line is no log, a hash is not that of the payload beside
-    /// it, or a log was refused; 2: it was called off (Ctrl-C) before the end of the file.
+    /// over, so an import may be done again; with another output it is refused. Exit code 1: a line is no log, a hash
+    /// is not that of the payload beside it, or a log was refused; 2: it was called off (Ctrl-C) before the end of the
+    /// file.
     Import {
         /// The file.
         file: PathBuf,
@@ -136,11 +137,13 @@ impl ProvenanceCommand {
                                 output::json(&answer)?;
                             }
                             Format::Text => output::line(format_args!(
-                                "{} logs imported, {} on record already, {} refused, {} without their run, \
-                                 {} were erased or archived, {} lines are none, {} hashes disagree",
+                                "{} logs imported, {} on record already, {} refused, {} redacted, \
+                                 {} without their run, {} were erased or archived, {} lines are none, \
+                                 of {} logs a hash disagrees",
                                 imported.logs,
                                 imported.on_record,
                                 imported.refused,
+                                imported.redacted,
                                 imported.without_run,
                                 imported.gone,
                                 imported.malformed,

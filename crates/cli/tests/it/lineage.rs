@@ -131,7 +131,9 @@ fn exit_codes_tell_findings_from_questions_that_cannot_be_answered() {
         Some(1),
         "no row has such an id"
     );
-    assert_eq!(code("lineage drill --fn accruals_check --key nothing"), Some(2));
+    let no_column = deponent(path, "lineage drill --fn accruals_check --key nothing");
+    assert_eq!(no_column.status.code(), Some(2));
+    assert_eq!(stdout(&no_column), "", "no header before an error");
     let limited = deponent(path, "lineage drill --fn accruals_check --limit 1");
     assert_eq!(stdout(&limited).lines().count(), 2);
     assert!(
@@ -214,6 +216,16 @@ fn models_are_listed_and_added_up_exactly() {
     )))
     .unwrap();
     assert_eq!(list.as_array().unwrap().len(), 4);
+    for how in ["", " --sum"] {
+        let listed = |format: &str| {
+            let args = format!("lineage list-ai --audit audit.jsonl{how} {format}");
+            let output = deponent(folder.path(), &args);
+            (output.status.code(), stdout(&output))
+        };
+        assert_eq!(listed("--format json"), listed("--json"));
+        assert_ne!(listed("--format text"), listed("--json"));
+        assert_eq!(listed("--format text --json").0, Some(64), "one of them");
+    }
     assert_eq!(
         (&list[1]["line"], &list[1]["record"]["tokens"]),
         (&2.into(), &100.into())

@@ -79,6 +79,7 @@ impl Ledger {
                     ("logs", Value::from(imported.logs)),
                     ("malformed", Value::from(imported.malformed)),
                     ("on_record", Value::from(imported.on_record)),
+                    ("redacted", Value::from(imported.redacted)),
                     ("refused", Value::from(imported.refused)),
                     ("without_run", Value::from(imported.without_run)),
                 ]);

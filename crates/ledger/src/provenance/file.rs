@@ -3,40 +3,33 @@
 //! Payloads are canonical JSON, gzip, base64; `compressed` says so. Read are both forms. What is read goes through
 //! redaction like anything else that is sent. A log whose body is erased or archived has a line too, which says so and
 //! is no log to whoever reads it. A log whose id and input are on record is passed over, so that a file
-//! can be read again.
+//! can be read again; with another output it is refused.
 //!
 //! Source: SPEC 9.1.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use evidence::canonical::{self, Value};
+use evidence::canonical;
 use evidence::facet::facet;
-use evidence::record::{COMMIT_UNKNOWN, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView};
-use evidence::{Header, Identity, Kind, RecordId, Timestamp};
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
-use serde::de::IgnoredAny;
+use evidence::record::{ProvenanceLog, ProvenanceView};
+use evidence::{Identity, Kind, RecordId, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{FacetQuery, Gone, Store};
 
 use super::draft;
+pub use super::line::unpacked;
+use super::line::{Line, line_of, line_of_gone, read_line};
 use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
 use crate::{Body, Draft, Ledger, RecordError, Salts, Tenant, records};
 
 /// Longest line read: a record of 16 MiB with both payloads in base64, and room.
 const LINE_BYTES_MAX: u64 = 48 * 1024 * 1024;
-
-/// Largest payload once unpacked: as a record's body.
-const PAYLOAD_BYTES_MAX: u64 = evidence::record::BODY_BYTES_MAX as u64;
 
 /// Files open at once while exporting; of more days some are opened again.
 const FILES_OPEN_MAX: usize = 64;
@@ -71,12 +64,15 @@ pub struct Exported {
 pub struct Imported {
     /// Logs that are in the ledger now and were not before.
     pub logs: u64,
-    /// Logs that were on record already, by id and input.
+    /// Logs that were on record already, by id, input and output.
     #[serde(default)]
     pub on_record: u64,
-    /// Logs that the ledger refused.
+    /// Logs that the ledger refused, and those whose id and input are on record with another output.
     #[serde(default)]
     pub refused: u64,
+    /// Logs imported with something taken out of a payload, so that their hashes are others than in the file.
+    #[serde(default)]
+    pub redacted: u64,
     /// Logs imported without the run that they name: it is not there, or is sealed.
     #[serde(default)]
     pub without_run: u64,
@@ -85,7 +81,7 @@ pub struct Imported {
     pub gone: u64,
     /// Lines that are no log.
     pub malformed: u64,
-    /// Logs whose hash is another than that of the payload beside it. They are imported, under the right one.
+    /// Logs with a hash that is another than that of the payload beside it. They are taken as if it were the right one.
     pub disagreeing: u64,
     /// The first remarks, each with its line.
     pub remarks: Vec<String>,
@@ -94,78 +90,25 @@ pub struct Imported {
     pub complete: bool,
 }
 
-/// A log as a line.
-#[derive(Serialize)]
-struct LineOut<'a> {
-    id: &'a str,
-    timestamp: String,
-    input_hash: &'a str,
-    output_hash: &'a str,
-    input_json: String,
-    output_json: String,
-    compressed: bool,
-    model_version: &'a str,
-    adapter_version: &'a str,
-    commit_sha: &'a str,
-    runtime_ms: i64,
-    status: &'a str,
-    tenant_id: &'a str,
-    run_id: Option<&'a str>,
-    plan_hash: &'a str,
-}
-
-/// What a line says instead of a log whose body is gone. One that has payloads is a log all the same, whatever else a
-/// file says of it.
-#[derive(Deserialize)]
-struct GoneIn {
-    #[serde(default)]
-    erased: bool,
-    #[serde(default)]
-    archived: bool,
-    #[serde(default)]
-    missing: bool,
-    input_json: Option<IgnoredAny>,
-    output_json: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct LineIn {
-    id: String,
-    timestamp: Timestamp,
-    input_hash: String,
-    output_hash: String,
-    input_json: String,
-    output_json: String,
-    #[serde(default)]
-    compressed: bool,
-    model_version: Option<String>,
-    adapter_version: Option<String>,
-    commit_sha: Option<String>,
-    runtime_ms: Option<i64>,
-    status: Option<String>,
-    run_id: Option<String>,
-}
-
-/// A line, read.
-#[derive(Debug)]
-struct Line {
-    log: ProvenanceLog,
-    timestamp: Timestamp,
-    run_id: Option<String>,
-    /// Which of its hashes is not that of its payload.
-    disagrees: Option<String>,
-}
-
 /// Logs on their way to the ledger.
 #[derive(Default)]
 struct Waiting {
     /// Each with its line.
     drafts: Vec<(u64, Draft)>,
-    /// Their ids and inputs.
-    known: HashSet<(String, String)>,
+    /// The hash of the output of each, by its id and that of its input.
+    known: HashMap<(String, String), String>,
     bytes: usize,
     /// Lines read since the last ones went, among them those that are on record already.
     lines: usize,
+}
+
+/// What is on record under an id and an input.
+enum OnRecord {
+    Nothing,
+    /// A log with this output, SHA-256, hex.
+    Output(String),
+    /// A log whose output is not there any more.
+    Gone,
 }
 
 /// Why files could not be written.
@@ -251,44 +194,6 @@ pub fn export(
     Ok(exported)
 }
 
-fn line_of<'a>(
-    header: &'a Header<'_>,
-    tenant_id: &'a str,
-    log: &'a ProvenanceView<'_>,
-) -> Result<serde_json::Value, io::Error> {
-    let id = header.id.to_string();
-    let line = LineOut {
-        id: log.id.as_deref().unwrap_or(&id),
-        timestamp: header.occurred_at.to_string(),
-        input_hash: log.input_hash,
-        output_hash: log.output_hash,
-        input_json: packed(log.input.get())?,
-        output_json: packed(log.output.get())?,
-        compressed: true,
-        model_version: &log.model_version,
-        adapter_version: &log.adapter_version,
-        commit_sha: &log.commit_sha,
-        runtime_ms: log.runtime_ms,
-        status: &log.status,
-        tenant_id,
-        run_id: header.run.as_ref().map(|run| &*run.run_id),
-        plan_hash: log.plan_hash(),
-    };
-    serde_json::to_value(line).map_err(io::Error::from)
-}
-
-/// The line of a log whose body is gone: every field, those of the body null, and why.
-fn line_of_gone(header: &Header<'_>, tenant_id: &str, gone: Gone) -> serde_json::Value {
-    let mut line = serde_json::json!({
-        "adapter_version": null, "commit_sha": null, "compressed": true, "id": header.id.to_string(),
-        "input_hash": null, "input_json": null, "model_version": null, "output_hash": null, "output_json": null,
-        "plan_hash": null, "run_id": header.run.as_ref().map(|run| &*run.run_id), "runtime_ms": null,
-        "status": null, "tenant_id": tenant_id, "timestamp": header.occurred_at.to_string(),
-    });
-    line[gone.as_str()] = true.into();
-    line
-}
-
 /// How many logs there are in all, for a bar.
 ///
 /// # Errors
@@ -328,30 +233,6 @@ fn write_line(
     file.write_all(line)?;
     files.insert(day, file);
     Ok(())
-}
-
-/// Text as gzip in base64. The same text gives the same.
-fn packed(text: &str) -> io::Result<String> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(text.as_bytes())?;
-    Ok(STANDARD.encode(gzip.finish()?))
-}
-
-/// The text of gzip in base64.
-///
-/// # Errors
-/// It is none, or longer than a record may be.
-pub fn unpacked(text: &str) -> Result<String, String> {
-    let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
-    let mut out = String::new();
-    GzDecoder::new(bytes.as_slice())
-        .take(PAYLOAD_BYTES_MAX + 1)
-        .read_to_string(&mut out)
-        .map_err(|error| error.to_string())?;
-    if out.len() as u64 > PAYLOAD_BYTES_MAX {
-        return Err(format!("has more than {PAYLOAD_BYTES_MAX} bytes"));
-    }
-    Ok(out)
 }
 
 impl Imported {
@@ -464,14 +345,34 @@ impl Ledger {
                 return Ok(());
             }
         };
-        let key = (log.id.clone().unwrap_or_default(), log.facts().input_hash);
-        if waiting.known.contains(&key) || self.is_on_record(tenant, &key.0, &key.1)? {
-            imported.on_record += 1;
-            return Ok(());
-        }
         if let Some(what) = line.disagrees {
             imported.disagreeing += 1;
             imported.remark(number, &what);
+        }
+        let stored = [log.facts().input_hash, output_hash(&log)];
+        let is_redacted = stored != line.hashes;
+        let [input, output] = stored;
+        let key = (log.id.unwrap_or_default(), input);
+        let on_record = match waiting.known.get(&key) {
+            Some(output) => OnRecord::Output(output.clone()),
+            None => self.on_record(tenant, &key.0, &key.1)?,
+        };
+        match on_record {
+            OnRecord::Nothing => {}
+            OnRecord::Output(known) if known != output => {
+                imported.refused += 1;
+                imported.remark(
+                    number,
+                    &format!(
+                        "not imported: its id and input are on record with another output, {known}, and not {output}"
+                    ),
+                );
+                return Ok(());
+            }
+            OnRecord::Output(_) | OnRecord::Gone => {
+                imported.on_record += 1;
+                return Ok(());
+            }
         }
         if let Some(run_id) = line.run_id.filter(|_| run.is_none()) {
             imported.without_run += 1;
@@ -480,9 +381,10 @@ impl Ledger {
                 &format!("imported without its run {run_id}, which is not there or is sealed"),
             );
         }
+        imported.redacted += u64::from(is_redacted);
         waiting.bytes += draft.bytes();
         waiting.drafts.push((number, draft));
-        waiting.known.insert(key);
+        waiting.known.insert(key, output);
         Ok(())
     }
 
@@ -500,32 +402,40 @@ impl Ledger {
         Ok((!sealed).then_some((run.state.run_id, run.state.trace_id)))
     }
 
-    /// Whether there is a log of that id and input: imported with it, or whose record has the id.
-    fn is_on_record(&self, tenant: &Arc<Tenant>, id: &str, input_hash: &str) -> Result<bool, ImportError> {
+    /// The log of that id and input: imported with it, or whose record has the id.
+    fn on_record(&self, tenant: &Arc<Tenant>, id: &str, input_hash: &str) -> Result<OnRecord, ImportError> {
         let query = FacetQuery {
             facets: vec![facet("provenance.id", id), facet("provenance.input", input_hash)],
             limit: 1,
             ..FacetQuery::default()
         };
-        if !self
-            .store()
-            .facet_find(tenant.tenant_no, &query)?
-            .leaves
-            .is_empty()
-        {
-            return Ok(true);
-        }
+        let found = self.store().facet_find(tenant.tenant_no, &query)?.leaves;
+        let is_imported = !found.is_empty();
         let record = match RecordId::parse(id) {
+            _ if is_imported => self.records(tenant).read(&found)?.pop(),
             Some(id) => self.records(tenant).get(id)?,
             None => None,
         };
-        let Some(record) = record else { return Ok(false) };
+        let Some(record) = record else {
+            return Ok(OnRecord::Nothing);
+        };
         if record.header()?.kind != Kind::ProvenanceLog {
-            return Ok(false);
+            return Ok(OnRecord::Nothing);
         }
         // An erased one is on record too: nobody has erased it to have it come back.
-        let body = record.body.bytes().map(ProvenanceView::read);
-        Ok(body.is_none_or(|log| log.is_ok_and(|log| log.id.is_none() && log.input_hash == input_hash)))
+        let Some(body) = record.body.bytes() else {
+            return Ok(OnRecord::Gone);
+        };
+        let log = ProvenanceView::read(body).map_err(|error| RecordError::Body {
+            leaf: record.leaf.leaf_index(),
+            reason: error.to_string(),
+        })?;
+        let is_it = is_imported || log.id.is_none() && log.input_hash == input_hash;
+        Ok(if is_it {
+            OnRecord::Output(log.output_hash.to_owned())
+        } else {
+            OnRecord::Nothing
+        })
     }
 
     fn import(
@@ -552,113 +462,7 @@ impl Ledger {
     }
 }
 
-/// Whether a line stands for a log whose body was gone.
-fn is_gone(text: &[u8]) -> bool {
-    serde_json::from_slice(text).is_ok_and(|line: GoneIn| {
-        (line.erased || line.archived || line.missing)
-            && line.input_json.is_none()
-            && line.output_json.is_none()
-    })
-}
-
-/// `None`: the line stands for a log whose body was gone.
-fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
-    let line: LineIn = match serde_json::from_slice(text) {
-        Ok(line) => line,
-        Err(_) if is_gone(text) => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let payload = |field: &str, given: &str| -> Result<Value, String> {
-        let text = if line.compressed {
-            unpacked(given).map_err(|error| format!("{field}: {error}"))?
-        } else {
-            given.to_owned()
-        };
-        canonical::parse(text.as_bytes(), canonical::Limits::default())
-            .map_err(|error| format!("{field}: {error}"))
-    };
-    let (input, output) = (
-        payload("input_json", &line.input_json)?,
-        payload("output_json", &line.output_json)?,
-    );
-    let hash = |value: &Value| canonical::sha256_hex(&canonical::to_vec(value));
-    let disagrees = [
-        ("input_hash", &line.input_hash, hash(&input)),
-        ("output_hash", &line.output_hash, hash(&output)),
-    ]
-    .into_iter()
-    .find(|(_, given, found)| *given != found)
-    .map(|(field, given, found)| format!("{field} is {given}, the payload's is {found}"));
-    let or = |given: Option<String>, default: &str| given.unwrap_or_else(|| default.to_owned());
-    let log = ProvenanceLog {
-        id: Some(line.id),
-        runtime_ms: line.runtime_ms.unwrap_or(0),
-        status: or(line.status, "success"),
-        model_version: or(line.model_version, PROVENANCE_VERSION_DEFAULT),
-        adapter_version: or(line.adapter_version, PROVENANCE_VERSION_DEFAULT),
-        commit_sha: or(line.commit_sha, COMMIT_UNKNOWN),
-        ..ProvenanceLog::new(input, output)
-    };
-    Ok(Some(Line {
-        log,
-        timestamp: line.timestamp,
-        run_id: line.run_id.filter(|run_id| !run_id.is_empty()),
-        disagrees,
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_payload_is_packed_the_same_each_time_and_comes_back_whole() {
-        let text = r#"{"a":"ä","b":[1,2,3]}"#;
-        assert_eq!(packed(text).unwrap(), packed(text).unwrap());
-        assert_eq!(unpacked(&packed(text).unwrap()).unwrap(), text);
-        for bad in ["", "!", "AAAA", &STANDARD.encode("no gzip")] {
-            assert!(unpacked(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_line_with_payloads_is_a_log_whatever_flags_it_has() {
-        let line = |rest: &str| {
-            let line = format!(
-                r#"{{"id":"p","timestamp":"2026-05-11T10:00:00+00:00","input_hash":"a","output_hash":"b",{rest}}}"#
-            );
-            read_line(line.as_bytes()).map(|line| line.is_some())
-        };
-        for flag in ["erased", "archived", "missing"] {
-            let both = format!(r#""{flag}":true,"input_json":"1","output_json":"2""#);
-            assert_eq!(line(&both), Ok(true), "{flag}");
-            let nulls = format!(r#""{flag}":true,"input_json":null,"output_json":null"#);
-            assert_eq!(line(&nulls), Ok(false), "{flag}");
-            assert_eq!(line(&format!(r#""{flag}":true"#)), Ok(false), "{flag}");
-            let one = format!(r#""{flag}":true,"input_json":"1","output_json":null"#);
-            assert!(line(&one).is_err(), "{flag}: half a log is none");
-        }
-        assert!(line(r#""erased":false,"input_json":null,"output_json":null"#).is_err());
-    }
-
-    #[test]
-    fn a_line_needs_six_fields_and_tells_a_hash_that_disagrees() {
-        let line = |hash: &str| {
-            format!(
-                r#"{{"id":"p","timestamp":"2026-05-11T10:00:00+00:00","input_hash":"{hash}","output_hash":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","input_json":"{{\"a\": 1}}","output_json":"{{}}"}}"#
-            )
-        };
-        let good = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
-        let read = read_line(line(good).as_bytes()).unwrap().unwrap();
-        assert_eq!((read.log.model_version.as_str(), read.disagrees), ("2.0.0", None));
-        assert!(
-            read_line(line("x").as_bytes())
-                .unwrap()
-                .unwrap()
-                .disagrees
-                .unwrap()
-                .contains("input_hash is x")
-        );
-        assert!(read_line(br#"{"id":"p"}"#).unwrap_err().contains("missing field"));
-    }
+/// SHA-256 of the output as it is stored, hex.
+fn output_hash(log: &ProvenanceLog) -> String {
+    canonical::sha256_hex(&canonical::to_vec(&log.output))
 }

@@ -70,6 +70,101 @@ fn a_file_that_is_read_again_makes_no_second_records() {
     t.check();
 }
 
+/// A line with these payloads, and hashes of others if need be.
+fn line((input, output): (&str, &str), (of_input, of_output): (&str, &str)) -> String {
+    let hash = |text: &str| evidence::hex_string(&evidence::sha256(text.as_bytes()));
+    let line = serde_json::json!({ "id": "x", "timestamp": "2026-05-11T10:00:00Z", "input_json": input,
+        "output_json": output, "input_hash": hash(of_input), "output_hash": hash(of_output) });
+    format!("{line}\n")
+}
+
+#[test]
+fn another_output_and_a_wrong_hash_are_told_of_a_log_that_is_on_record() {
+    const PAID: (&str, &str) = ("\"I\"", "\"PAID 10\"");
+    const OTHER: (&str, &str) = ("\"I\"", "\"PAID 99\"");
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let file = t.path().join("logs.jsonl");
+    let import_text = |text: String| {
+        std::fs::write(&file, text).unwrap();
+        let done = import(&t, &tenant, &file);
+        let counts = (done.logs, done.on_record, done.refused, done.disagreeing);
+        (counts, done.remarks)
+    };
+    // Also where both stand in one file, and neither is on record yet.
+    let (counts, remarks) = import_text(line(PAID, PAID) + &line(OTHER, OTHER));
+    assert_eq!(counts, (1, 0, 1, 0), "{remarks:?}");
+    let size = t.size(&tenant);
+    let (counts, again) = import_text(line(PAID, PAID) + &line(OTHER, OTHER));
+    assert_eq!(counts, (0, 1, 1, 0), "{again:?}");
+    assert_eq!(again, remarks);
+    assert!(
+        remarks[0].starts_with("line 2: not imported: its id and input are on record with another output"),
+        "{remarks:?}"
+    );
+    // The same log with wrong hashes is on record, and its hashes are wrong all the same.
+    for _ in 0..2 {
+        let (counts, remarks) = import_text(line(PAID, ("1", "2")));
+        assert_eq!(counts, (0, 1, 0, 1), "{remarks:?}");
+        assert!(
+            remarks[0].contains("input_hash is ") && remarks[0].contains("; output_hash is "),
+            "{remarks:?}"
+        );
+    }
+    // Another output under the hash of the first is both.
+    assert_eq!(import_text(line(OTHER, PAID)).0, (0, 0, 1, 1));
+    assert_eq!(t.size(&tenant), size);
+    t.check();
+}
+
+#[test]
+fn an_import_counts_the_logs_out_of_which_something_was_taken() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let file = t.path().join("logs.jsonl");
+    let (free, mail) = (("1", "2"), ("3", "\"to ada@example.com\""));
+    std::fs::write(&file, line(free, free) + &line(mail, mail)).unwrap();
+    let done = import(&t, &tenant, &file);
+    assert_eq!(
+        (done.logs, done.redacted, done.disagreeing),
+        (2, 1, 0),
+        "{done:?}"
+    );
+    let again = import(&t, &tenant, &file);
+    assert_eq!(
+        (again.on_record, again.redacted, again.refused),
+        (2, 0, 0),
+        "{again:?}"
+    );
+    // What was taken out before is not taken out again.
+    let exported = exported(&t, &tenant);
+    let done = import(&t, &t.tenant("other"), &exported);
+    assert_eq!(
+        (done.logs, done.redacted, done.disagreeing),
+        (2, 0, 0),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_log_that_is_on_record_by_its_record_is_held_to_its_output_too() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    log(&t, &tenant, Value::Int(1), None).unwrap();
+    let file = exported(&t, &tenant);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["compressed"] = false.into();
+    (value["input_json"], value["output_json"]) = ("1".into(), "7".into());
+    std::fs::write(&file, format!("{value}\n")).unwrap();
+    let done = import(&t, &tenant, &file);
+    assert_eq!(
+        (done.logs, done.on_record, done.refused, done.disagreeing),
+        (0, 0, 1, 1),
+        "{done:?}"
+    );
+}
+
 #[test]
 fn an_imported_log_stays_with_its_run_where_there_is_one() {
     let t = TestLedger::new();

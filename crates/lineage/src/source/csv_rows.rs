@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
+use super::quotes::Quotes;
 use super::{PROGRESS_ROWS, Read, Reading, SourceError, Visit, feed};
 use crate::feed::{Counters, Feed};
 use crate::{Row, SourceFile};
@@ -11,17 +12,23 @@ use crate::{Row, SourceFile};
 /// Most columns of a file.
 const COLUMNS_MAX: usize = 16_384;
 
+/// The bytes of a file on their way to the parser.
+type Bytes = Quotes<Feed<std::fs::File>>;
+
 fn reader(
     file: &SourceFile,
     reading: &Reading<'_>,
     counters: &Counters,
-) -> Result<Reader<Feed<std::fs::File>>, SourceError> {
+) -> Result<Reader<Bytes>, SourceError> {
     Ok(ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .delimiter(reading.delimiter)
         .buffer_capacity(128 * 1024)
-        .from_reader(feed(file, reading.encoding, counters)?))
+        .from_reader(Quotes::new(
+            feed(file, reading.encoding, counters)?,
+            reading.delimiter,
+        )))
 }
 
 fn unreadable(error: csv::Error) -> SourceError {
@@ -38,6 +45,11 @@ pub(super) fn columns(file: &SourceFile, reading: &Reading<'_>) -> Result<Vec<St
     if !reader.read_byte_record(&mut header).map_err(unreadable)? {
         return Err(SourceError::Unreadable(
             "it is empty: it has no header".to_owned(),
+        ));
+    }
+    if reader.get_ref().is_open_at_end() {
+        return Err(SourceError::Unreadable(
+            "its header has a quote that is never closed".to_owned(),
         ));
     }
     if header.len() > COLUMNS_MAX {
@@ -73,9 +85,13 @@ pub(super) fn each(
     let columns = record.len();
     while reader.read_byte_record(&mut record).map_err(unreadable)? {
         counters.row_ended();
-        // A row with more cells than there are columns: which of them is which is not known.
-        if record.len() > columns {
-            let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, csv::Position::line);
+        if reader.get_ref().is_open_at_end() {
+            read.remarks.bad(format!(
+                "the row of line {line} has a quote that is never closed: neither it nor what follows is looked at"
+            ));
+        } else if record.len() > columns {
+            // Which of the cells is which is not known.
             read.remarks.bad(format!(
                 "line {line} has {} cells, the header has {columns}: not looked at",
                 record.len()
@@ -93,8 +109,8 @@ pub(super) fn each(
 }
 
 /// The rest is read for the hash alone, if there is one.
-fn drain(reader: Reader<Feed<std::fs::File>>) -> Result<(), SourceError> {
-    let mut rest = reader.into_inner();
+fn drain(reader: Reader<Bytes>) -> Result<(), SourceError> {
+    let mut rest = reader.into_inner().into_inner();
     let mut chunk = vec![0; 64 * 1024];
     rest.unbounded();
     while rest.read(&mut chunk)? > 0 {}

@@ -8,6 +8,7 @@ mod footer;
 mod json_rows;
 mod pages;
 mod parquet_rows;
+mod quotes;
 mod thrift;
 
 use std::io;

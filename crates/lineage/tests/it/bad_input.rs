@@ -230,6 +230,38 @@ fn broken_files_are_errors_with_a_reason() {
 }
 
 #[test]
+fn a_quote_that_is_never_closed_takes_no_rows_with_it_unsaid() {
+    let rows = accruals(
+        b"entity,accrual_id,note\nE0,A0,\"said \"\"x\"\"\"\nE1,A1,\"x\nE2,A2,2\nE3,A3,3\n",
+        &["E0|A0", "E1|A1", "E3|A3"],
+    )
+    .unwrap();
+    assert_eq!((&*rows.numbers, rows.drilled.remarks.bad_rows), (&[0][..], 1));
+    assert_eq!(rows.drilled.unmatched, ["E1|A1", "E3|A3"]);
+    assert_eq!(
+        rows.drilled.remarks.kept,
+        ["the row of line 3 has a quote that is never closed: neither it nor what follows is looked at"]
+    );
+    // A quote that begins no cell, a mark before the header, and another delimiter.
+    let folder = Folder::new();
+    folder.write("a.csv", b"\xef\xbb\xbf\"entity\";accrual_id\nE,\"1;A\"1\nE2;A2");
+    let rows = folder
+        .drill_as(
+            "accruals_check",
+            &cites("a.csv", &["E,\"1|A\"1", "E2|A2"]),
+            RowFormat::Json,
+            (Encoding::Utf8, b';'),
+            None,
+        )
+        .unwrap();
+    assert_eq!((&*rows.numbers, rows.drilled.remarks.bad_rows), (&[0, 1][..], 0));
+    let header = accruals(b"entity,\"accrual_id\nE1,A1\n", &["E1|A1"])
+        .err()
+        .unwrap();
+    assert_eq!(header, "its header has a quote that is never closed");
+}
+
+#[test]
 fn a_quote_that_is_never_closed_takes_no_memory() {
     let mut text = b"entity,accrual_id\nE1,\"".to_vec();
     text.resize(40 * 1024 * 1024, b'x');

@@ -108,6 +108,38 @@ fn malformed_lines_are_findings_with_their_numbers() {
 }
 
 #[test]
+fn evidence_whose_hash_or_uri_is_no_text_does_not_pass_as_one_without() {
+    let folder = Folder::new();
+    folder.write("data/s.csv", "k\nr\n");
+    for (uri, hash, reason) in [
+        (
+            json!("data/s.csv"),
+            json!(12345),
+            "hash is neither a text nor null",
+        ),
+        (json!(5), json!(null), "uri is neither a text nor null"),
+    ] {
+        let log = format!(
+            "{}\n{}",
+            json!({ "type": "evidence", "id": "e", "uri": uri, "input_row_ids": ["r"], "hash": hash }),
+            deterministic_line("f", "e")
+        );
+        let found = folder.verify_text(&log, &["f"]);
+        assert_eq!(
+            kinds(&found),
+            [FindingKind::MissingEvidence, FindingKind::MalformedLine],
+            "{}",
+            found.text()
+        );
+        assert!(
+            found.text().contains(&format!("line 1 {reason}")),
+            "{}",
+            found.text()
+        );
+    }
+}
+
+#[test]
 fn the_files_are_said_to_be_what_they_are() {
     let folder = Folder::new();
     let artifact = "{\"b\": 1.50,\n \"a\": \"\u{fc}\"}";

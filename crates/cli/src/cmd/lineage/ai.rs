@@ -7,16 +7,19 @@ use lineage::shown;
 use serde_json::json;
 
 use super::LogArgs;
-use crate::output;
+use crate::output::{self, Format};
 
 /// List what models wrote and what they took.
 #[derive(Debug, Args)]
 pub(crate) struct ListAi {
     #[command(flatten)]
     log: LogArgs,
-    /// Print JSON.
-    #[arg(long)]
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
     /// Add tokens and costs up, by kind.
     #[arg(long)]
     sum: bool,
@@ -32,9 +35,10 @@ impl ListAi {
                 list.malformed
             ));
         }
-        if self.json && self.sum {
+        let as_json = self.json || self.format == Format::Json;
+        if as_json && self.sum {
             output::json(&json!({ "by_kind": list.sums, "total": list.total }))?;
-        } else if self.json {
+        } else if as_json {
             output::json(&list.records)?;
         } else if self.sum {
             for (kind, sum) in &list.sums {

@@ -331,6 +331,8 @@ impl Drill {
                 found.looked_for
             ));
         }
+        // The writer begins with the header, and of an error nothing is printed.
+        source.key(key.columns())?;
         let out = output::stdout();
         let mut writer =
             RowWriter::new(self.format(), source.columns(), delimiter, out).map_err(SourceError::Visit)?;

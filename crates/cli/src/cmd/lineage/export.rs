@@ -191,7 +191,9 @@ impl Export {
             }
             let page = log_page(&store, run.key, next, until)?;
             for line in page.lines.split_inclusive(|byte| *byte == b'\n') {
-                sink.line(line.strip_suffix(b"\n").unwrap_or(line))?;
+                let line = line.strip_suffix(b"\n").unwrap_or(line);
+                sink.count(line)?;
+                sink.line(line)?;
             }
             next = page.next;
             bar.set_position(next);
@@ -231,8 +233,9 @@ impl Export {
                 bail!("line {} of the server's answer is too long", line.number);
             }
             spinner.set_position(line.offset);
-            sink.line(line.text)
+            sink.count(line.text)
                 .with_context(|| format!("line {} of the server's answer", line.number))?;
+            sink.line(line.text)?;
         }
         spinner.finish_and_clear();
         let told = sink.tally.lines() + sink.tally.gone();
@@ -244,11 +247,16 @@ impl Export {
 }
 
 impl Sink {
-    fn line(&mut self, line: &[u8]) -> Result<()> {
+    /// Counts a line as what it is.
+    fn count(&mut self, line: &[u8]) -> Result<()> {
         self.tally.count(line).map_err(|reason| {
             // A server may say anything.
             anyhow::anyhow!("{}", shown(&reason))
-        })?;
+        })
+    }
+
+    /// Writes a line; what fails is the file.
+    fn line(&mut self, line: &[u8]) -> Result<()> {
         if self.aside.is_none() {
             self.aside = Some(Aside::create(&self.target)?);
         }
