@@ -24,6 +24,8 @@ pub const SIGNALS_MAX: usize = 10_000;
 pub const SIGNAL_BYTES_MAX: usize = 4_096;
 /// Most rules of a panel.
 pub const RULES_MAX: usize = 1_000;
+/// Most signals that a violation shows of a rule that says none itself. With [`RULES_MAX`] it bounds the report.
+const SHOWN_MAX: usize = 5;
 
 /// One slot and what it shows, in the order it was given.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +65,7 @@ pub struct Violation {
     pub rule_id: String,
     /// For people.
     pub rule_name: String,
-    /// Where the two sides stand; one slot if both stand in it.
+    /// Where the two sides stand, or the signals that the condition names; each slot once.
     pub slots: Vec<String>,
     /// What should hold.
     pub expected: String,
@@ -182,12 +184,31 @@ pub fn check(panel: &Panel) -> Result<PanelReport, RuleError> {
         if holds {
             continue;
         }
-        let mut slots: Vec<String> = sides.iter().map(|(_, first)| first.slot_id.to_owned()).collect();
-        slots.dedup();
-        let actual: Vec<String> = sides
+        // A rule without sides is about what its condition names.
+        let mut more = 0;
+        let about = if sides.is_empty() {
+            let named = rule.named();
+            let found = named.iter().filter_map(|name| Some((*name, firsts.get(name)?)));
+            let mut found: Vec<(&str, &First<'_>)> = found.collect();
+            more = found.len().saturating_sub(SHOWN_MAX);
+            found.truncate(SHOWN_MAX);
+            found
+        } else {
+            sides
+        };
+        let mut slots: Vec<String> = Vec::new();
+        for (_, first) in &about {
+            if !slots.iter().any(|slot| slot == first.slot_id) {
+                slots.push(first.slot_id.to_owned());
+            }
+        }
+        let mut actual: Vec<String> = about
             .iter()
             .map(|(name, first)| shown(name, first.value))
             .collect();
+        if more > 0 {
+            actual.push(format!("{more} more"));
+        }
         let violation = Violation {
             rule_id: rule.id.clone(),
             rule_name: rule.name.clone(),

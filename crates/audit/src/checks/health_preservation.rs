@@ -10,21 +10,22 @@ pub(super) const CHECK: Check = Check {
     name: "Health Preservation",
     question: "Is every capability at least as healthy as before?",
     rule: &[
-        "INCONCLUSIVE if a snapshot is missing (null; `{}` is a snapshot); evidence `health_before_available`, `health_after_available`.",
+        "INCONCLUSIVE if a snapshot is missing (null, or on record in a form that is not taken any more; `{}` is a snapshot); evidence `health_before_available`, `health_after_available`.",
         "FAIL if a capability of the first snapshot is absent or null in the second, or ranks lower (HEALTHY > DEGRADED > UNHEALTHY); evidence `degraded_capabilities`, in order of names.",
         "INCONCLUSIVE if a capability of the first snapshot is redacted, its name or its status in either.",
         "INCONCLUSIVE if a status changed from or to a word without rank; evidence `unranked_capabilities`. The same word before and after is fine.",
         "Else PASS. New capabilities are fine.",
-        "A snapshot is {capability: status}, {capability: {status, …}} or {captured_at, system_health, capability_health: [{capability, status}]}.",
+        "A snapshot is {capability: status}, {capability: {status, …}} or {captured_at, system_health, capability_health: [{capability, status}]}; with `capability_health`, which is a list, it is the last, with no other members.",
     ],
     judge,
 };
 
 fn judge(input: &AuditInput) -> Finding {
     let Some((before, after)) = input.snapshots() else {
+        let (before, after) = input.snapshots_taken();
         return Finding::inconclusive("a health snapshot is missing")
-            .with("health_before_available", !input.health_before.is_null())
-            .with("health_after_available", !input.health_after.is_null());
+            .with("health_before_available", before)
+            .with("health_after_available", after);
     };
     let mut degraded = Vec::new();
     let mut unranked = Vec::new();
@@ -70,9 +71,12 @@ fn judge(input: &AuditInput) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use evidence::canonical::{Limits, parse};
+
     use super::CHECK;
-    use crate::checks::tests::result;
+    use crate::checks::tests::{input, result};
     use crate::governance::CheckResult::{self, Fail, Inconclusive, Pass};
+    use crate::governance::{AuditInput, Health};
 
     fn change(before: &str, after: &str) -> CheckResult {
         result(
@@ -122,5 +126,35 @@ mod tests {
             Fail
         );
         assert_eq!(change(&structured("DEGRADED"), &structured("HEALTHY")), Pass);
+    }
+
+    /// Its words about itself are no capabilities, and no capability stands beside the list unseen.
+    #[test]
+    fn a_structured_form_that_is_none_is_refused_and_on_record_decides_nothing() {
+        let job = input("{}").to_json();
+        let mut job = parse(&job, Limits::default()).unwrap();
+        for odd in [
+            r#"{"captured_at":"t","system_health":"x","capability_health":null}"#,
+            r#"{"captured_at":"t","capability_health":{"a":"HEALTHY"}}"#,
+            r#"{"capability_health":"HEALTHY"}"#,
+            r#"{"capability_health":[],"billing":"HEALTHY"}"#,
+        ] {
+            let snapshot = parse(odd.as_bytes(), Limits::default()).unwrap();
+            assert!(Health::read(&snapshot, "before").is_err(), "{odd}");
+            job.insert("health_before", snapshot);
+            assert!(AuditInput::read(&job).is_err(), "{odd}");
+            let mut recorded = job.clone();
+            recorded.remove("step_results");
+            let recorded = AuditInput::read_with_steps(&recorded, std::iter::empty()).unwrap();
+            let found = CHECK.answer(&recorded);
+            assert_eq!(found.result, Inconclusive, "{odd}");
+            let taken = |name: &str| found.evidence.get(name).unwrap().as_bool();
+            assert_eq!(
+                (taken("health_before_available"), taken("health_after_available")),
+                (Some(false), Some(true))
+            );
+        }
+        let empty = r#"{"captured_at":"t","system_health":null,"capability_health":[]}"#;
+        assert_eq!(change(empty, "{}"), Pass);
     }
 }

@@ -10,7 +10,7 @@ pub(super) const CHECK: Check = Check {
     name: "No Unauthorized Mutations",
     question: "Did only capabilities of the contract change?",
     rule: &[
-        "INCONCLUSIVE if a snapshot is missing (null); evidence `health_before_available`, `health_after_available`.",
+        "INCONCLUSIVE if a snapshot is missing (as in A-002); evidence `health_before_available`, `health_after_available`.",
         "FAIL if a capability outside contract_scope has another value after than before; absent and null are the same. Evidence `changed_capabilities` (all that changed) and `unauthorized_changes`.",
         "INCONCLUSIVE if an entry of contract_scope is redacted, or a capability, its name or its status in either snapshot; evidence also `changed_capabilities`.",
         "Else PASS; evidence `changed_capabilities`.",
@@ -20,9 +20,10 @@ pub(super) const CHECK: Check = Check {
 
 fn judge(input: &AuditInput) -> Finding {
     let Some((before, after)) = input.snapshots() else {
+        let (before, after) = input.snapshots_taken();
         return Finding::inconclusive("a health snapshot is missing")
-            .with("health_before_available", !input.health_before.is_null())
-            .with("health_after_available", !input.health_after.is_null());
+            .with("health_before_available", before)
+            .with("health_after_available", after);
     };
     let all: BTreeSet<&str> = before
         .capabilities()

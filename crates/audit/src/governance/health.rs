@@ -33,7 +33,8 @@ impl Health {
     /// Reads a snapshot; `None` for null, which is a missing snapshot. `{}` is one.
     ///
     /// # Errors
-    /// Neither an object nor null; a structured form with a capability twice, or without its name.
+    /// Neither an object nor null; a structured form whose `capability_health` is no list, with a member of
+    /// another name, with a capability twice or without its name.
     pub fn read(snapshot: &Value, what: &str) -> Result<Option<Self>, InputError> {
         if snapshot.is_null() {
             return Ok(None);
@@ -42,13 +43,19 @@ impl Health {
             .as_object()
             .ok_or_else(|| InputError::new(format!("{what} is neither an object nor null")))?;
         let mut health = Self::default();
-        if snapshot
-            .get("capability_health")
-            .is_some_and(|list| list.as_array().is_some())
-        {
-            for entry in read::list(snapshot, "capability_health", CAPABILITIES_MAX)?.unwrap_or_default() {
-                let capability = read::required_text(entry, "capability")
-                    .map_err(|error| InputError::new(format!("{what}: {error}")))?;
+        if snapshot.get("capability_health").is_some() {
+            let within = |error: InputError| InputError::new(format!("{what}: {error}"));
+            read::object(
+                snapshot,
+                what,
+                &["captured_at", "system_health", "capability_health"],
+            )?;
+            // Null too: taken for none, it would make every capability of the other snapshot new, or gone.
+            let list = read::list(snapshot, "capability_health", CAPABILITIES_MAX)
+                .map_err(within)?
+                .ok_or_else(|| InputError::new(format!("{what}: capability_health is null")))?;
+            for entry in list {
+                let capability = read::required_text(entry, "capability").map_err(within)?;
                 if health.statuses.contains_key(&capability) || health.nulls.contains(&capability) {
                     return Err(InputError::new(format!("{what} names {capability:?} twice")));
                 }

@@ -134,15 +134,21 @@ impl AuditInput {
             if let Some(both) = INSTEAD.iter().find(|name| input.get(name).is_some()) {
                 return Err(InputError::new(format!("{both} stands beside execution_result")));
             }
-            return from_execution(contract, execution);
+            let job = from_execution(contract, execution)?;
+            if read::given(execution, "step_results").is_none() {
+                return Err(InputError::new("execution_result has no step_results"));
+            }
+            return Ok(job);
         }
         let steps = read::list(input, "step_results", STEP_RESULTS_MAX)?
             .ok_or_else(|| InputError::new("step_results is missing"))?;
-        contract.flat(input, values(steps))
+        contract.flat(input, values(steps), Health::read)
     }
 
     /// Reads an input object in the flat form without `step_results`, which are given as texts of JSON: one at a
     /// time is read, so that memory is bounded by the texts.
+    ///
+    /// It is what is on record: a snapshot that would not be taken any more decides nothing, as a missing one.
     ///
     /// # Errors
     /// As [`AuditInput::read`].
@@ -155,7 +161,9 @@ impl AuditInput {
                 .map_err(|_| InputError::new("step_results has an element that is no JSON"))?;
             read_step(&value)
         });
-        Contract::read(input)?.flat(input, steps)
+        Contract::read(input)?.flat(input, steps, |snapshot, what| {
+            Ok(Health::read(snapshot, what).unwrap_or_default())
+        })
     }
 
     /// Everything the verdict rests on, in one form, as canonical JSON: the two input forms of one job have the same.
@@ -267,9 +275,32 @@ impl AuditInput {
             .collect()
     }
 
+    /// Places of the changes whose target is no text, from 0.
+    pub fn proposals_without_text(&self) -> Vec<usize> {
+        let one = std::slice::from_ref(&self.proposed_changes);
+        let changes = self.proposed_changes.as_array().unwrap_or(one);
+        let is_no_text = |change: &Value| {
+            ["capability_name", "scope"]
+                .iter()
+                .filter_map(|name| read::given(change, name))
+                .find(|target| target.as_str() != Some(""))
+                .is_some_and(|target| target.as_str().is_none())
+        };
+        let places = changes.iter().enumerate();
+        places
+            .filter(|(_, change)| is_no_text(change))
+            .map(|(place, _)| place)
+            .collect()
+    }
+
     /// Both snapshots, if both were taken.
     pub fn snapshots(&self) -> Option<(&Health, &Health)> {
         self.before.as_ref().zip(self.after.as_ref())
+    }
+
+    /// Whether the first is there to be judged, and the second.
+    pub fn snapshots_taken(&self) -> (bool, bool) {
+        (self.before.is_some(), self.after.is_some())
     }
 }
 
@@ -288,6 +319,9 @@ struct Contract {
 
 /// A step as the checks see it, and as canonical JSON.
 type ReadStep = Result<(StepResult, Box<str>), InputError>;
+
+/// How a snapshot is read.
+type ReadHealth = fn(&Value, &str) -> Result<Option<Health>, InputError>;
 
 impl Contract {
     fn read(input: &Value) -> Result<Self, InputError> {
@@ -310,14 +344,20 @@ impl Contract {
         })
     }
 
-    fn flat(self, input: &Value, steps: impl Iterator<Item = ReadStep>) -> Result<AuditInput, InputError> {
+    fn flat(
+        self,
+        input: &Value,
+        steps: impl Iterator<Item = ReadStep>,
+        read_health: ReadHealth,
+    ) -> Result<AuditInput, InputError> {
         let times = JobTimes {
             started_at: read::required_time(input, "job_started_at")?,
             completed_at: read::required_time(input, "job_completed_at")?,
             duration_seconds: duration(input, "execution_duration_seconds")?,
         };
         let snapshot = |name| input.get(name).cloned().unwrap_or_default();
-        self.with(steps, snapshot("health_before"), snapshot("health_after"), times)
+        let (before, after) = (snapshot("health_before"), snapshot("health_after"));
+        self.with(steps, before, after, times, read_health)
     }
 
     fn with(
@@ -326,6 +366,7 @@ impl Contract {
         health_before: Value,
         health_after: Value,
         times: JobTimes,
+        read_health: ReadHealth,
     ) -> Result<AuditInput, InputError> {
         let (step_results, results) = steps.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         Ok(AuditInput {
@@ -336,8 +377,8 @@ impl Contract {
             proposed_changes: self.proposed_changes,
             steps_executed: self.steps_executed,
             step_results,
-            before: Health::read(&health_before, "health_before")?,
-            after: Health::read(&health_after, "health_after")?,
+            before: read_health(&health_before, "health_before")?,
+            after: read_health(&health_after, "health_after")?,
             health_before,
             health_after,
             window_start: self.window_start,
@@ -354,7 +395,7 @@ fn values(steps: &[Value]) -> impl Iterator<Item = ReadStep> {
 }
 
 /// Makes an input of a job's execution evidence: `step_results`, `steps_executed`, `health_observations`
-/// {before, after}, `timing` {started_at, completed_at, duration_seconds}.
+/// {before, after}, `timing` {started_at, completed_at, duration_seconds}. Without `step_results` no step was taken.
 ///
 /// # Errors
 /// As [`AuditInput::read`]. A missing time is an error: the time of the audit is not that of the job.
@@ -382,10 +423,15 @@ pub fn create_audit_input_from_evidence(
 }
 
 fn from_execution(mut contract: Contract, execution: &Value) -> Result<AuditInput, InputError> {
-    if execution.as_object().is_none() {
-        return Err(InputError::new("execution_result is not an object"));
+    read::object(
+        execution,
+        "execution_result",
+        &["step_results", "steps_executed", "health_observations", "timing"],
+    )?;
+    let health = read::given(execution, "health_observations");
+    if let Some(health) = health {
+        read::object(health, "health_observations", &["before", "after"])?;
     }
-    let health = execution.get("health_observations");
     let snapshot = |name| {
         health
             .and_then(|health| health.get(name))
@@ -394,6 +440,11 @@ fn from_execution(mut contract: Contract, execution: &Value) -> Result<AuditInpu
     };
     let timing =
         read::given(execution, "timing").ok_or_else(|| InputError::new("execution_result has no timing"))?;
+    read::object(
+        timing,
+        "timing",
+        &["started_at", "completed_at", "duration_seconds"],
+    )?;
     let times = JobTimes {
         started_at: read::required_time(timing, "started_at")?,
         completed_at: read::required_time(timing, "completed_at")?,
@@ -403,7 +454,8 @@ fn from_execution(mut contract: Contract, execution: &Value) -> Result<AuditInpu
         contract.steps_executed = steps.to_vec();
     }
     let results = read::list(execution, "step_results", STEP_RESULTS_MAX)?.unwrap_or_default();
-    contract.with(values(results), snapshot("before"), snapshot("after"), times)
+    let (before, after) = (snapshot("before"), snapshot("after"));
+    contract.with(values(results), before, after, times, Health::read)
 }
 
 fn duration(value: &Value, name: &str) -> Result<Finite, InputError> {
@@ -455,6 +507,7 @@ fn can_be_undone(output: &Value) -> bool {
 }
 
 fn read_signal(value: &Value) -> Result<Signal, InputError> {
+    read::object(value, "a signal", &["signal_type", "scope", "decision", "at"])?;
     let block = match read::required_text(value, "decision")?.as_str() {
         "allow" => false,
         "block" => true,

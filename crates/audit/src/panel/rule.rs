@@ -3,9 +3,10 @@
 //! A condition sees `signal_a`, `signal_b`, `signals` (all by name) and every signal whose name is an
 //! identifier. There are no loops: the macros of CEL are refused, so the work is linear in the condition.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use cel::parser::PrattParser;
 use cel::{Context, Env};
 use evidence::canonical::Value;
@@ -59,9 +60,18 @@ enum Form {
     /// `signal_a == signal_b`, or its opposite: as the older form compares, where true is 1 and false is 0.
     Same(bool),
     /// If the first holds, the second must.
-    Implies(IdedExpr, IdedExpr),
+    Implies(Condition, Condition),
     /// Must hold.
-    Cel(IdedExpr),
+    Cel(Condition),
+}
+
+/// A condition of CEL, read.
+#[derive(Clone, Debug)]
+struct Condition {
+    /// As [`strict`] leaves it.
+    expression: IdedExpr,
+    /// Its free names.
+    names: Vec<String>,
 }
 
 impl Rule {
@@ -132,8 +142,8 @@ impl Rule {
             ["signal_a", "==", "signal_b"] if signal_a.is_some() && signal_b.is_some() => Form::Same(true),
             ["signal_a", "!=", "signal_b"] if signal_a.is_some() && signal_b.is_some() => Form::Same(false),
             _ => match implication(condition).as_slice() {
-                [only] => Form::Cel(expression(only)?),
-                [left, right] => Form::Implies(expression(&older(left))?, expression(&older(right))?),
+                [only] => Form::Cel(Condition::read(only)?),
+                [left, right] => Form::Implies(Condition::read(left)?, Condition::read(right)?),
                 _ => return Err("more than one `implies`".to_owned()),
             },
         };
@@ -153,6 +163,22 @@ impl Rule {
         self.signal_a.iter().chain(&self.signal_b).map(String::as_str)
     }
 
+    /// The signals that its conditions name themselves, in order of names; not those whose names they compute.
+    pub(super) fn named(&self) -> BTreeSet<&str> {
+        let conditions = match &self.form {
+            Form::Same(_) => [None, None],
+            Form::Implies(left, right) => [Some(left), Some(right)],
+            Form::Cel(only) => [Some(only), None],
+        };
+        let mut named = BTreeSet::new();
+        for condition in conditions.into_iter().flatten() {
+            let names = condition.names.iter().map(String::as_str);
+            named.extend(names.filter(|name| !["signal_a", "signal_b", "signals"].contains(name)));
+            named.extend(looked_up(&condition.expression).unwrap_or_default());
+        }
+        named
+    }
+
     /// Whether the signals, in the order of [`Rule::signals`], fulfil it.
     pub(super) fn holds(&self, sides: &[&Value], all: &Signals<'_>) -> Result<bool, String> {
         let mut sides = sides.iter().copied();
@@ -165,7 +191,7 @@ impl Rule {
                 let (on_left, on_right) = (context(left, a, b, all)?, context(right, a, b, all)?);
                 Ok(!truth(left, &on_left)? || truth(right, &on_right)?)
             }
-            Form::Cel(expression) => truth(expression, &context(expression, a, b, all)?),
+            Form::Cel(only) => truth(only, &context(only, a, b, all)?),
         }
     }
 }
@@ -245,9 +271,9 @@ fn is_signals(expression: &IdedExpr) -> bool {
     matches!(&expression.expr, Expr::Ident(name) if name == "signals")
 }
 
-/// What an expression sees: every name in it, looked at or not.
+/// What a condition sees: every name in it, looked at or not.
 fn context(
-    expression: &IdedExpr,
+    condition: &Condition,
     a: Option<&Value>,
     b: Option<&Value>,
     all: &Signals<'_>,
@@ -255,11 +281,11 @@ fn context(
     static STANDARD: OnceLock<Arc<Env>> = OnceLock::new();
     let env = STANDARD.get_or_init(|| Arc::new(Env::default().with_stdlib()));
     let mut context = Context::with_env(Arc::clone(env));
-    for name in names(expression)? {
+    for name in condition.names.iter().map(String::as_str) {
         let value = match name {
             "signal_a" => a.map(to_cel),
             "signal_b" => b.map(to_cel),
-            "signals" => Some(match looked_up(expression) {
+            "signals" => Some(match looked_up(&condition.expression) {
                 Some(names) => all.some(&names),
                 None => all.map(),
             }),
@@ -271,27 +297,67 @@ fn context(
     Ok(context)
 }
 
-/// Whether an expression is true.
-///
-/// `||`, `&&` and `!` are read here, from left to right: CEL itself lets one side of them hide an error of the other,
-/// and what cannot be evaluated is no pass.
-fn truth(expression: &IdedExpr, context: &Context<'_, '_>) -> Result<bool, String> {
-    if let Expr::Call(call) = &expression.expr {
-        match (call.func_name.as_str(), call.args.as_slice()) {
-            (operators::LOGICAL_OR, [left, right]) => {
-                return Ok(truth(left, context)? || truth(right, context)?);
-            }
-            (operators::LOGICAL_AND, [left, right]) => {
-                return Ok(truth(left, context)? && truth(right, context)?);
-            }
-            (operators::LOGICAL_NOT, [inner]) => return Ok(!truth(inner, context)?),
-            _ => {}
-        }
-    }
-    match cel::Value::resolve(expression, context) {
+/// Whether a condition is true.
+fn truth(condition: &Condition, context: &Context<'_, '_>) -> Result<bool, String> {
+    match cel::Value::resolve(&condition.expression, context) {
         Ok(cel::Value::Bool(truth)) => Ok(truth),
         Ok(_) => Err("its condition is neither true nor false".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Rewrites `a || b` as `a ? true : (b ? true : false)`, and `&&` likewise, wherever they stand: CEL lets one side of
+/// them hide an error of the other, and what cannot be evaluated is no pass. A choice goes from left to right, and an
+/// error in what it reaches is one. `True` and `False`, as the older form writes them, become truth values.
+fn strict(expression: &mut IdedExpr) {
+    match &mut expression.expr {
+        Expr::Ident(name) => match name.as_str() {
+            "True" => *expression = literal(true),
+            "False" => *expression = literal(false),
+            _ => {}
+        },
+        Expr::Call(call) => {
+            for part in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
+                strict(part);
+            }
+            let or = call.func_name == operators::LOGICAL_OR;
+            if !or && call.func_name != operators::LOGICAL_AND {
+                return;
+            }
+            let Some(right) = call.args.pop() else { return };
+            let right = IdedExpr {
+                id: 0,
+                expr: Expr::Call(CallExpr {
+                    func_name: operators::CONDITIONAL.to_owned(),
+                    target: None,
+                    args: vec![right, literal(true), literal(false)],
+                }),
+            };
+            operators::CONDITIONAL.clone_into(&mut call.func_name);
+            call.args.extend(if or {
+                [literal(true), right]
+            } else {
+                [right, literal(false)]
+            });
+        }
+        Expr::List(list) => list.elements.iter_mut().for_each(strict),
+        Expr::Select(select) => strict(&mut select.operand),
+        Expr::Map(map) => {
+            for entry in &mut map.entries {
+                if let EntryExpr::MapEntry(entry) = &mut entry.expr {
+                    strict(&mut entry.key);
+                    strict(&mut entry.value);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn literal(truth: bool) -> IdedExpr {
+    IdedExpr {
+        id: 0,
+        expr: Expr::Literal(LiteralValue::Boolean(truth.into())),
     }
 }
 
@@ -354,44 +420,38 @@ fn implication(condition: &str) -> Vec<&str> {
     parts
 }
 
-/// The older form writes its truth values with capitals.
-fn older(condition: &str) -> String {
-    condition
-        .split(' ')
-        .map(|word| match word {
-            "True" => "true",
-            "False" => "false",
-            word => word,
-        })
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-fn expression(source: &str) -> Result<IdedExpr, String> {
-    // The parser does not count parentheses as depth. Brackets inside of texts count too: harmless.
-    let mut depth = 0_u16;
-    for byte in source.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
+impl Condition {
+    fn read(source: &str) -> Result<Self, String> {
+        // The parser does not count parentheses as depth. Brackets inside of texts count too: harmless.
+        let mut depth = 0_u16;
+        for byte in source.bytes() {
+            match byte {
+                b'(' | b'[' | b'{' => depth += 1,
+                b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > CONDITION_DEPTH_MAX {
+                return Err(format!(
+                    "its condition is nested deeper than {CONDITION_DEPTH_MAX}"
+                ));
+            }
         }
-        if depth > CONDITION_DEPTH_MAX {
-            return Err(format!(
-                "its condition is nested deeper than {CONDITION_DEPTH_MAX}"
-            ));
-        }
+        let parser = PrattParser::new()
+            .max_recursion_depth(CONDITION_DEPTH_MAX)
+            .max_expression_node_count(CONDITION_NODES_MAX)
+            .error_reporting_limit(1);
+        let mut expression = parser.parse(source).map_err(|errors| {
+            let text = errors.to_string();
+            text.lines().next().unwrap_or("it does not compile").to_owned()
+        })?;
+        let names = names(&expression)?
+            .into_iter()
+            .filter(|name| !["True", "False"].contains(name))
+            .map(str::to_owned)
+            .collect();
+        strict(&mut expression);
+        Ok(Self { expression, names })
     }
-    let parser = PrattParser::new()
-        .max_recursion_depth(CONDITION_DEPTH_MAX)
-        .max_expression_node_count(CONDITION_NODES_MAX)
-        .error_reporting_limit(1);
-    let parsed = parser.parse(source).map_err(|errors| {
-        let text = errors.to_string();
-        text.lines().next().unwrap_or("it does not compile").to_owned()
-    })?;
-    names(&parsed)?;
-    Ok(parsed)
 }
 
 /// The free names of an expression; refuses what loops, builds typed objects, or calls what there is not.

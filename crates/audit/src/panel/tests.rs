@@ -103,9 +103,75 @@ fn what_cannot_be_evaluated_is_an_error_and_no_pass() {
         // One side of an operator does not hide what is wrong with the other.
         "signal_a > 0 || signal_b == true",
         "!(signal_a > 0 && signal_b == false)",
+        // Nor below the top.
+        "(signal_a > 0 || signal_b) == true",
+        "(signal_a > 0 || true) ? true : false",
+        "[signal_a > 0 || true][0]",
+        "{'k': signal_a > 0 || true}['k']",
+        "string(signal_a > 0 || true) == 'true'",
+        "(signal_a > 0 || signal_b) == true implies signal_b == true",
+        "(signal_a > 0 && !signal_b) == false",
+        "(signal_b && (signal_a > 0 && false)) == false",
+        // What stands beside an operator must be a truth value.
+        "(signal_b && 'x') == 'x'",
+        "(false || 3) == 3",
     ] {
         assert!(ruled(signals, condition).is_err(), "{condition}");
     }
+}
+
+#[test]
+fn operators_and_guards_work_wherever_they_stand() {
+    let signals = r#"{"a":"n/a","b":false}"#;
+    for (condition, answer) in [
+        // The right side is not reached.
+        ("signal_a == 'n/a' || signal_a > 0", true),
+        ("(signal_a == 'n/a' || signal_a > 0) == true", true),
+        ("(signal_b && signal_a > 0) == false", true),
+        ("signal_b ? signal_a > 0 : true", true),
+        ("[signal_b || true, signal_b && true] == [true, false]", true),
+        ("(signal_b || signal_b || signal_b) == signal_b", true),
+        ("!(signal_b || false) && (true && true || false)", true),
+        ("(signal_b || false) == true", false),
+    ] {
+        assert_eq!(ruled(signals, condition), Ok(answer), "{condition}");
+    }
+}
+
+#[test]
+fn truth_values_may_have_capitals_outside_of_quotes() {
+    let signals = r#"{"a":"a True b","b":true}"#;
+    for condition in [
+        "signal_a != '' implies (signal_b == True)",
+        "signal_a != '' implies signal_b==True",
+        "signal_b == False implies signal_b == True",
+        "signal_a != '' implies signal_a == 'a True b'",
+        "signal_a == 'a True b' implies True",
+        "signal_b == True && !False",
+    ] {
+        assert_eq!(ruled(signals, condition), Ok(true), "{condition}");
+    }
+    assert_eq!(ruled(signals, "signal_a == 'a true b'"), Ok(false));
+}
+
+#[test]
+fn a_violation_of_a_rule_without_sides_says_what_its_condition_names() {
+    let found = |condition: &str| {
+        let report = checked(&format!(
+            r#"{{"slots":[{{"slot_id":"A","signals":{{"x":1,"n.y":2,"z":3}}}},{{"slot_id":"B","signals":{{"t":4,"u":5,"v":6}}}}],
+            "rules":[{{"id":"R","condition":"{condition}"}}]}}"#
+        ))
+        .unwrap();
+        let violation = report.violations.into_iter().next().unwrap();
+        (violation.slots.join(" "), violation.actual)
+    };
+    let said = |slots: &str, actual: &str| (slots.to_owned(), actual.to_owned());
+    assert_eq!(found("x > 1 && t == 4"), said("B A", "t = 4, x = 1"));
+    assert_eq!(found("signals['n.y'] == 1"), said("A", "n.y = 2"));
+    assert_eq!(
+        found("x + z + t + u + v + signals['n.y'] == 0"),
+        said("A B", "n.y = 2, t = 4, u = 5, v = 6, x = 1, 1 more")
+    );
 }
 
 #[test]

@@ -80,6 +80,63 @@ fn what_cannot_be_judged_is_2_with_one_line_and_no_answer() {
 }
 
 #[test]
+fn execution_evidence_without_steps_or_with_another_name_is_not_judged() {
+    let times =
+        r#""started_at":"2026-03-01T12:00:00Z","completed_at":"2026-03-01T12:05:00Z","duration_seconds":300"#;
+    let health = r#""before":{},"after":{}"#;
+    let execution =
+        |steps: &str, health: &str, times: &str| {
+            format!(
+            r#"{JOB}"execution_result":{{{steps}"health_observations":{{{health}}},"timing":{{{times}}}}}}}"#
+        )
+        .replace(r#""proposed_changes":{"capability_name":"search"}"#, r#""proposed_changes":{}"#)
+        };
+    let none = r#""step_results":[],"#;
+    assert_eq!(answer("audit", &execution(none, health, times)).0, Some(0));
+    let signal = r#"{"signal_type":"t","scope":"x","decision":"allow","at":"2026-03-01T12:01:00Z","step":1}"#;
+    for (input, said) in [
+        (execution("", health, times), "step_results"),
+        (
+            execution(r#""step_results":null,"#, health, times),
+            "step_results",
+        ),
+        (
+            execution(r#""step_result":[],"#, health, times),
+            "\"step_result\"",
+        ),
+        (
+            execution(&format!(r#"{none}"outcome":1,"#), health, times),
+            "\"outcome\"",
+        ),
+        (execution(none, r#""befor":{}"#, times), "\"befor\""),
+        (
+            execution(none, health, &format!(r#"{times},"zone":"UTC""#)),
+            "\"zone\"",
+        ),
+        (
+            flat("").replace(r#""signals":[]"#, &format!(r#""signals":[{signal}]"#)),
+            "\"step\"",
+        ),
+    ] {
+        let output = run(&["audit", "-"], input.as_bytes());
+        assert_eq!(output.status.code(), Some(2), "{input}");
+        assert_eq!(stdout(&output), "");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_proposed_target_that_is_no_text_is_no_pass() {
+    let proposed = flat("").replace(r#"{"capability_name":"search"}"#, r#"{"scope":7}"#);
+    let (code, open) = answer("audit", &proposed);
+    assert_eq!((code, &open["verdict"]), (Some(2), &Value::from("INCONCLUSIVE")));
+    assert_eq!(
+        open["checks"][2]["evidence"]["without_text"],
+        serde_json::json!([0])
+    );
+}
+
+#[test]
 fn integrity_answers_the_grade_and_fails_without_what_is_required() {
     let all = r#"["environment_evidence","activity_evidence","provider_evidence","policy_decisions","traces","trace_steps"]"#;
     let (code, answer_all) = answer("integrity", &format!(r#"{{"present":{all},"terminal":false}}"#));
@@ -108,6 +165,9 @@ fn panel_exits_0_1_or_2() {
     );
     let text = panel("true").replace(":1,", ":\"1\",");
     assert_eq!(run(&["panel", "-"], text.as_bytes()).status.code(), Some(2));
+    let hidden = r#"{"slots":[{"slot_id":"s","signals":{"a":"0"}}],
+        "rules":[{"id":"R","signal_a":"a","condition":"(signal_a > 0 || true) == true"}]}"#;
+    assert_eq!(run(&["panel", "-"], hidden.as_bytes()).status.code(), Some(2));
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::{Kind, Timestamp};
 /// Most capabilities of a contract: each is compared with each target once, by lookup.
 pub const CONTRACT_SCOPE_MAX: usize = 10_000;
 
+/// What a proposed change is judged by: the first of them that is there.
+const TARGET_NAMES: [&str; 2] = ["capability_name", "scope"];
+
 /// The body of a `governance.contract`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GovernanceContract {
@@ -52,6 +55,16 @@ impl GovernanceContract {
                 "must be an object or a list of objects",
             ));
         }
+        let is_no_text = |target: &Value| !target.is_null() && target.as_str().is_none();
+        let targets = changes
+            .iter()
+            .flat_map(|change| TARGET_NAMES.map(|name| change.get(name)));
+        if targets.flatten().any(is_no_text) {
+            return Err(RuleBroken::new(
+                "proposed_changes",
+                "must have text as capability_name and scope",
+            ));
+        }
         // What an audit lists of them. As long as an entry of the scope, which they are compared with.
         for target in self.proposed_targets().into_iter().flatten() {
             rule::identifier("proposed_changes", target)?;
@@ -72,7 +85,7 @@ impl GovernanceContract {
         changes
             .iter()
             .map(|change| {
-                ["capability_name", "scope"]
+                TARGET_NAMES
                     .iter()
                     .filter_map(|name| change.get(name).and_then(Value::as_str))
                     .find(|target| !target.is_empty())
@@ -219,6 +232,27 @@ mod tests {
         ] {
             assert_eq!(contract.check().unwrap_err().field, field);
         }
+        let changes = |json: &str| GovernanceContract {
+            proposed_changes: canonical::parse(json.as_bytes(), canonical::Limits::default()).unwrap(),
+            ..contract()
+        };
+        for numbered in [
+            r#"{"scope":["billing"]}"#,
+            r#"{"capability_name":7}"#,
+            r#"[{"scope":"search"},{"capability_name":"export","scope":{}}]"#,
+        ] {
+            let refused = changes(numbered);
+            assert_eq!(
+                refused.check().unwrap_err().field,
+                "proposed_changes",
+                "{numbered}"
+            );
+            // One of before is read all the same.
+            assert_eq!(GovernanceContract::read(&refused.encode()).unwrap(), refused);
+        }
+        changes(r#"{"capability_name":null,"scope":"search"}"#)
+            .check()
+            .unwrap();
         let most = GovernanceContract {
             scope: vec!["x".into(); CONTRACT_SCOPE_MAX],
             ..contract()

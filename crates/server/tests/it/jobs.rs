@@ -336,6 +336,11 @@ fn bad_input_is_refused_by_its_field() {
         &server.post(contracts, &with("proposed_changes", json!("all"))),
         "proposed_changes",
     );
+    let no_text = json!({ "scope": ["billing"] });
+    refused(
+        &server.post(contracts, &with("proposed_changes", no_text)),
+        "proposed_changes",
+    );
     assert_eq!(
         server.created(contracts, &with("scope", entries(10_000)))["scope"]
             .as_array()
@@ -380,6 +385,11 @@ fn bad_input_is_refused_by_its_field() {
         ("health", json!({ "before": ["search"] }), "before"),
         ("health", json!({ "before": {}, "after": "HEALTHY" }), "after"),
         ("health", json!({ "after": 7 }), "after"),
+        (
+            "health",
+            json!({ "after": { "capability_health": [], "billing": "HEALTHY" } }),
+            "after",
+        ),
         ("health", json!({}), "before"),
         ("progress", json!({ "stage": "completed" }), "stage"),
         ("progress", json!({ "current_step": -1 }), "current_step"),
