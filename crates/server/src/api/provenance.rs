@@ -42,10 +42,10 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 #[schema(as = ProvenanceLog)]
 struct LogIn {
     /// Any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     input: Box<RawValue>,
     /// Any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     output: Box<RawValue>,
     /// The time of receipt when absent.
     #[schema(value_type = Option<String>, format = DateTime)]
