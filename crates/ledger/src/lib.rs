@@ -98,7 +98,7 @@ pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places, step_place
 pub use tenant::{
     INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, origin_of,
 };
-pub use trace_diff::{Divergence, TraceDiff, trace_diff};
+pub use trace_diff::{Divergence, TraceDiff, began_with, trace_diff};
 pub use tree::{StoredTree, TreeError};
 
 use queue::{Answer, Queue, Reply, Submission};

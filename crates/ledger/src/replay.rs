@@ -20,12 +20,14 @@ use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
 use evidence::record::{Facts, ReplayBehavior, ReplayEnforced, ReplayOutcome};
-use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp, hex_string, sha256, unhex};
+use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, hex_string, sha256, unhex};
 use serde::{Deserialize, Serialize};
+use store::LeafKey;
 
 use crate::once::{Check, Checked, KeyRefusal, Lease, Once, OnceError, OnceKey, OnceSpace, OnceStatus};
 use crate::{
-    Bind, BodyTooLarge, Draft, Ledger, Placed, RecordError, Rejection, RunNames, SubmitError, Tenant,
+    Bind, Body, BodyTooLarge, Draft, Ledger, Placed, Record, RecordError, Rejection, RunNames, SubmitError,
+    Tenant,
 };
 
 pub use enforcer::{ReplayEnforcer, StepError, TraceReport};
@@ -211,9 +213,14 @@ impl Replay {
     /// Decides about a step of a run.
     ///
     /// # Errors
-    /// Every [`ReplayError`] that is not about an output that was brought.
+    /// Every [`ReplayError`] that is not about an output that was brought; [`Rejection::RunSealed`] of a sealed run.
     pub async fn begin(&self, step: ReplayStep, at: Timestamp) -> Result<Begun, ReplayError> {
         let names = self.names(&step.run_id)?;
+        // What came out of a step that was begun before the seal is recorded all the same: it was done.
+        let seal = Identity::once(Kind::EvidenceIntegrity);
+        if self.record_of_run(&step.run_id, &seal)?.is_some() {
+            return Err(ReplayError::Rejected(Rejection::RunSealed));
+        }
         let pass = |lease, stored_hash| -> Result<Begun, ReplayError> {
             Ok(Begun::Execute(Box::new(Pass {
                 step: step.clone(),
@@ -291,7 +298,8 @@ impl Replay {
     /// Takes what came out of a step that ran. The same again is the same result.
     ///
     /// # Errors
-    /// [`ReplayError::ReplayMismatch`], [`ReplayError::LeaseLost`] and those of the ledger and the store.
+    /// [`ReplayError::ReplayMismatch`], [`ReplayError::LeaseLost`], [`Rejection::Conflict`] of another output than the
+    /// first, and those of the ledger and the store.
     pub async fn finish(
         &self,
         pass: &Pass,
@@ -321,6 +329,10 @@ impl Replay {
         record.output = Some(output.clone());
         // What cannot be put on record is not stored either.
         let draft = self.draft(&step.run_id, &names, &record, at)?;
+        // A key that a mismatch has freed would take another output now, of which there is no record.
+        if pass.lease.is_some() {
+            self.refuse_other(pass, &output_hash)?;
+        }
         // Stored before it is on record: after a crash in between the step is not done again, and the result may be
         // brought again, which puts it on record then.
         if let (Some(lease), Some(key)) = (pass.lease, step.key()) {
@@ -335,6 +347,9 @@ impl Replay {
             }
         }
         let placed = self.write(draft, at).await?;
+        if !placed.fresh {
+            self.refuse_other(pass, &output_hash)?;
+        }
         if let Some(expected) = mismatch {
             return Err(ReplayError::ReplayMismatch {
                 step_index: step.step_index,
@@ -356,8 +371,11 @@ impl Replay {
     /// The step failed: nothing comes out. Its key may be tried again at once.
     ///
     /// # Errors
-    /// [`ReplayError::LeaseLost`] and those of the store.
+    /// [`ReplayError::LeaseLost`], [`Rejection::Conflict`] when something came out of it, and those of the store.
     pub async fn fail(&self, pass: &Pass, error: &str, at: Timestamp) -> Result<(), ReplayError> {
+        if let Some(first) = self.brought(pass)? {
+            return Err(ReplayError::Rejected(Rejection::Conflict(first.receipt()?)));
+        }
         if let (Some(lease), Some(key)) = (pass.lease, pass.step.key()) {
             self.once.fail(&self.place(key), lease, error, at).await?;
         }
@@ -444,6 +462,41 @@ impl Replay {
             .ok_or(ReplayError::RunUnknown)
     }
 
+    /// The record that has this identity within a run; a short read.
+    fn record_of_run(&self, run_id: &str, identity: &Identity) -> Result<Option<LeafKey>, ReplayError> {
+        let store = self.ledger.store();
+        let found = store.run_find(self.tenant.tenant_no, run_id);
+        let Some(run) = found.map_err(RecordError::from)? else {
+            return Ok(None);
+        };
+        let row = store.run_record_find(run.key, identity);
+        Ok(row.map_err(RecordError::from)?.map(|row| row.leaf))
+    }
+
+    /// What is on record of a pass already.
+    fn brought(&self, pass: &Pass) -> Result<Option<Record>, ReplayError> {
+        let first = record_of(&pass.step, pass.event_id.clone(), ReplayOutcome::Executed);
+        let Some(leaf) = self.record_of_run(&pass.step.run_id, &first.identity())? else {
+            return Ok(None);
+        };
+        Ok(self.ledger.records(&self.tenant).read(&[leaf])?.pop())
+    }
+
+    /// Refuses an output when another one is on record of the pass. When the body of that is gone nobody can tell.
+    fn refuse_other(&self, pass: &Pass, output_hash: &str) -> Result<(), ReplayError> {
+        let Some(first) = self.brought(pass)? else {
+            return Ok(());
+        };
+        let Body::There(body) = &first.body else {
+            return Ok(());
+        };
+        let known = ReplayEnforced::read(body).and_then(|enforced| enforced.output_hash);
+        if known.as_deref() == Some(output_hash) {
+            return Ok(());
+        }
+        Err(ReplayError::Rejected(Rejection::Conflict(first.receipt()?)))
+    }
+
     /// Puts it on record that the key is known with another input.
     async fn violated(
         &self,
@@ -475,7 +528,7 @@ impl Replay {
             kind: Kind::ReplayEnforced,
             bind: Bind::Run(run_id.into()),
             identity: Some(record.identity()),
-            // The identity is the content's: it is drawn at random with the decision.
+            // What is compared is the hash of the output, which stands in the body ([`Self::refuse_other`]).
             content: None,
             trace_id: Some(Arc::clone(&names.trace_id)),
             correlation_id: names.correlation_id.clone(),

@@ -6,7 +6,7 @@
 use evidence::canonical::{self, Value};
 use evidence::record::StepView;
 use serde_json::value::RawValue;
-use store::{RunRow, Store};
+use store::{Gone, RunRow, Store};
 
 use crate::{Body, RecordError, StepPlace, for_each_step, step_places};
 
@@ -28,7 +28,8 @@ pub struct TraceDiff {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
     /// `plan_hash`, `seed`, `length`, one of the seven hashed fields of a step; or `erased`, `archived`,
-    /// `missing`: a step says nothing any more, and nothing behind it was compared.
+    /// `missing`: a step, or without one what a run began with, says nothing any more, and nothing behind it was
+    /// compared.
     pub field: &'static str,
     /// What the left trace has, canonical JSON; null also for a step that it has not.
     pub left: Vec<u8>,
@@ -68,9 +69,13 @@ pub fn trace_diff(store: &dyn Store, left: &RunRow, right: &RunRow) -> Result<Tr
         .state
         .root_hash
         .is_some_and(|hash| right.state.root_hash == Some(hash));
-    let divergence = match of_runs(left, right) {
-        None if !same_hash => of_steps(store, &left_steps, &right_steps)?,
-        divergence => divergence,
+    let divergence = if same_hash {
+        None
+    } else {
+        match of_runs(left, right) {
+            None => of_steps(store, &left_steps, &right_steps)?,
+            divergence => divergence,
+        }
     };
     Ok(TraceDiff {
         divergence,
@@ -79,8 +84,14 @@ pub fn trace_diff(store: &dyn Store, left: &RunRow, right: &RunRow) -> Result<Tr
     })
 }
 
+/// Seed and hash of the plan that a run began with; `None`: erased. An archived run keeps them.
+pub fn began_with(run: &RunRow) -> Option<(i64, &str)> {
+    let state = &run.state;
+    // Of no plan can the hash be empty.
+    (!state.plan_hash.is_empty()).then_some((state.seed, state.plan_hash.as_str()))
+}
+
 fn of_runs(left: &RunRow, right: &RunRow) -> Option<Divergence> {
-    let (left, right) = (&left.state, &right.state);
     let differs = |field, left, right| {
         Some(Divergence {
             field,
@@ -89,11 +100,16 @@ fn of_runs(left: &RunRow, right: &RunRow) -> Option<Divergence> {
             step: None,
         })
     };
-    if left.plan_hash != right.plan_hash {
-        return differs("plan_hash", text(&left.plan_hash), text(&right.plan_hash));
+    let (Some((left_seed, left_plan)), Some((right_seed, right_plan))) =
+        (began_with(left), began_with(right))
+    else {
+        return differs(Gone::Erased.as_str(), json(Value::Null), json(Value::Null));
+    };
+    if left_plan != right_plan {
+        return differs("plan_hash", text(left_plan), text(right_plan));
     }
-    if left.seed != right.seed {
-        return differs("seed", json(Value::Int(left.seed)), json(Value::Int(right.seed)));
+    if left_seed != right_seed {
+        return differs("seed", json(Value::Int(left_seed)), json(Value::Int(right_seed)));
     }
     None
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use evidence::hex_string;
 use ledger::replay::{ReplayedStep, replay_report};
-use ledger::{Body, run_of, trace_diff};
+use ledger::{Body, began_with, run_of, trace_diff};
 use store::sqlite::{Access, SqliteStore};
 use store::{RunRow, Store};
 
@@ -196,6 +196,9 @@ impl Diff {
         let (Some(left), Some(right)) = (run(&self.run_a)?, run(&self.run_b)?) else {
             return Ok(None);
         };
+        if left.key == right.key && self.run_a != self.run_b {
+            bail!("{} and {} are one run", self.run_a, self.run_b);
+        }
         let diff = trace_diff(&store, &left, &right)?;
         let divergence = diff.divergence.as_ref().map(divergence).transpose()?;
         let compared = json!({
@@ -216,9 +219,10 @@ impl Diff {
 
 fn side(row: &RunRow, total_steps: usize) -> Value {
     let state = &row.state;
+    let (seed, plan_hash) = began_with(row).unzip();
     json!({
-        "plan_hash": state.plan_hash, "root_hash": state.root_hash.as_ref().map(hex_string), "run_id": state.run_id,
-        "seed": state.seed, "total_steps": total_steps, "trace_id": state.trace_id,
+        "plan_hash": plan_hash, "root_hash": state.root_hash.as_ref().map(hex_string), "run_id": state.run_id,
+        "seed": seed, "total_steps": total_steps, "trace_id": state.trace_id,
     })
 }
 
@@ -277,7 +281,12 @@ fn print(both: &Compared, steps: &Report) {
                 } else {
                     "whether the runs did the same cannot be told"
                 };
-                output::line(format_args!("{known}; what was done {place} is {}", at.field));
+                let what = if at.position.is_some() {
+                    format!("what was done {place}")
+                } else {
+                    "what a run began with".into()
+                };
+                output::line(format_args!("{known}; {what} is {}", at.field));
             } else {
                 output::line(format_args!("the runs part {place}"));
                 output::line(format_args!("  {}: {} | {}", at.field, at.left, at.right));

@@ -110,6 +110,37 @@ fn a_tenant_that_is_not_there_and_a_tenant_without_a_folder_are_usage_errors() {
     }
 }
 
+#[test]
+fn what_a_run_began_with_is_said_to_be_erased_by_the_server_and_by_its_folder() {
+    let served = Served::new();
+    run(&served, "first", 10);
+    let begun = served.post("/api/v1/runs", r#"{"run_id":"bare"}"#);
+    served.post("/api/v1/runs/bare/complete", r#"{"status":"completed"}"#);
+    let path = format!("/api/v1/records/{}/body", member(&begun, "record_id"));
+    served.send("DELETE", &path, r#"{"reason":"asked for","only":true}"#);
+    let url = served.url();
+    let folder = served.folder().join("data");
+    let folder = folder.to_str().unwrap();
+    for format in ["text", "json"] {
+        let diff = |more: [&str; 2]| {
+            let args = ["replay", "diff", "first", "bare", "--format", format];
+            deponent(&[&args[..], &more[..]].concat())
+        };
+        let by_server = diff(["--server", &url]);
+        let by_folder = diff(["--data-dir", folder]);
+        assert_eq!(by_server.status.code(), Some(1), "{}", stderr(&by_server));
+        assert_eq!(by_folder.status.code(), Some(1), "{}", stderr(&by_folder));
+        let said = stdout(&by_server);
+        assert_eq!(said, stdout(&by_folder));
+        let erased = if format == "text" {
+            "what a run began with is erased"
+        } else {
+            r#""seed": null"#
+        };
+        assert!(said.contains(erased), "{said}");
+    }
+}
+
 /// The member of that name, which is a text, in the last line of an answer.
 fn member(answer: &str, name: &str) -> String {
     let body = answer.split("\r\n\r\n").nth(1).unwrap();

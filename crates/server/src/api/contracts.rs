@@ -41,7 +41,7 @@ struct ContractIn {
     /// Capabilities that a job under it may affect, at most 10000.
     scope: Vec<String>,
     /// What will be changed: an object, or a list of objects, each with `capability_name` or `scope`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     proposed_changes: Option<Box<RawValue>>,
     /// Not before, inclusive.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -62,7 +62,7 @@ struct ContractView<'a> {
     contract_id: &'a str,
     #[schema(value_type = Option<String>, format = DateTime)]
     created_at: Option<Timestamp>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     proposed_changes: Box<RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ReceiptView>)]

@@ -32,6 +32,7 @@ pub(crate) const PAGE_TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct ListPage {
     list: &'static str,
+    ledger_no: u32,
     pub(crate) leaves: Vec<LeafKey>,
     pub(crate) as_of: u64,
     pub(crate) total: u64,
@@ -59,7 +60,7 @@ impl ListPage {
             if bytes > PAGE_TEXT_BYTES_MAX && place + 1 < self.leaves.len() {
                 let at: Position = (leaf.as_i64(), 0, self.total, self.total_exact);
                 let scope = (self.list, &self.filters_applied);
-                self.next_cursor = Some(cursor::encode(&scope, self.as_of, &at)?);
+                self.next_cursor = Some(cursor::encode(&scope, (self.ledger_no, self.as_of), &at)?);
                 self.has_more = true;
                 break;
             }
@@ -91,7 +92,7 @@ pub(crate) fn page(ledger: &Ledger, tenant: &Tenant, params: ListParams) -> Resu
     let store = ledger.store();
     let ledger_no = tenant.ledger().row.ledger_no;
     let (as_of, total, total_exact) = if let Some(text) = &params.cursor {
-        let (as_of, (below, offset, total, exact)) = cursor::decode::<Position>(&scope, text)?;
+        let (as_of, (below, offset, total, exact)) = cursor::decode::<Position>(&scope, ledger_no, text)?;
         if params.as_of.is_some_and(|asked| asked != as_of) {
             return Err(run_list::bad(
                 "query: as_of: the cursor was made at another tree size",
@@ -111,12 +112,13 @@ pub(crate) fn page(ledger: &Ledger, tenant: &Tenant, params: ListParams) -> Resu
     let next_cursor = match found.next {
         Some(below) if found.has_more => {
             let at: Position = (below.as_i64(), found.offset, total, total_exact);
-            Some(cursor::encode(&scope, as_of, &at)?)
+            Some(cursor::encode(&scope, (ledger_no, as_of), &at)?)
         }
         _ => None,
     };
     Ok(ListPage {
         list: params.list,
+        ledger_no,
         has_more: next_cursor.is_some(),
         leaves: found.leaves,
         as_of,

@@ -39,7 +39,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 #[schema(as = IdempotencyCheck)]
 struct CheckIn {
     /// What is to be done, any JSON: its hash is kept, not it.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     request: Box<RawValue>,
     /// Kept with the key.
     trace_id: Option<String>,
@@ -130,7 +130,7 @@ struct CompleteIn {
     lease: String,
     trace_id: Option<String>,
     /// The result, any JSON: its hash is kept, not it.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     response: Option<Box<RawValue>>,
 }
 

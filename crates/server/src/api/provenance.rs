@@ -42,10 +42,10 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 #[schema(as = ProvenanceLog)]
 struct LogIn {
     /// Any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     input: Box<RawValue>,
     /// Any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     output: Box<RawValue>,
     /// The time of receipt when absent.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -320,7 +320,7 @@ async fn list(
             let size = match &asked.cursor {
                 None => as_of(ledger, &tenant, asked.as_of)?,
                 Some(text) => {
-                    let (size, (no, leaf)) = cursor::decode::<(u32, u64)>(&scope, text)?;
+                    let (size, (no, leaf)) = cursor::decode::<(u32, u64)>(&scope, ledger_no, text)?;
                     query.below = Some(LeafKey::new(no, leaf));
                     size
                 }
@@ -329,7 +329,7 @@ async fn list(
             let page = ledger.provenance_find(&tenant, &query)?;
             let next_cursor = page
                 .next
-                .map(|leaf| cursor::encode(&scope, size, &(leaf.ledger_no(), leaf.leaf_index())))
+                .map(|leaf| cursor::encode(&scope, (ledger_no, size), &(leaf.ledger_no(), leaf.leaf_index())))
                 .transpose()?;
             caller.answered(page.records.len());
             let out = LogsPage {

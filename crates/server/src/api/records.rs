@@ -223,7 +223,7 @@ async fn list(
         let (as_of, from) = match &query.cursor {
             None => (query.as_of.unwrap_or(head), None),
             Some(text) => {
-                let (as_of, at) = cursor::decode::<Position>(&scope, text)?;
+                let (as_of, at) = cursor::decode::<Position>(&scope, ledger_no, text)?;
                 if query.as_of.is_some_and(|given| given != as_of) {
                     return Err(bad("as_of", "the cursor was given for another tree size"));
                 }
@@ -237,7 +237,9 @@ async fn list(
         let found = filter.find(service, tenant, before, from, limit)?;
         let (items, next) = read_page(service, tenant, &found, sees_audit)?;
         caller.answered(items.len());
-        let next_cursor = next.map(|at| cursor::encode(&scope, as_of, &at)).transpose()?;
+        let next_cursor = next
+            .map(|at| cursor::encode(&scope, (ledger_no, as_of), &at))
+            .transpose()?;
         Ok(Json(RecordPage {
             items,
             has_more: next_cursor.is_some(),

@@ -147,7 +147,7 @@ struct DecisionOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_secs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     output: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_hash: Option<String>,
@@ -169,7 +169,7 @@ struct ResultOut {
     checked: bool,
     executed: bool,
     from_cache: bool,
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     output: Box<RawValue>,
     output_hash: String,
     #[schema(value_type = ReceiptView)]
@@ -242,7 +242,7 @@ async fn begin(
 #[schema(as = ReplayOutput)]
 struct OutputIn {
     /// Any JSON, null included; at most 4 MiB.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     output: Box<RawValue>,
 }
 

@@ -108,7 +108,7 @@ pub(crate) fn page(
     let store = ledger.store();
     let ledger_no = tenant.ledger().row.ledger_no;
     let (as_of, total, total_exact) = if let Some(cursor) = &params.cursor {
-        let (as_of, (at, key, total, exact)) = cursor::decode::<Position>(&asked_again, cursor)?;
+        let (as_of, (at, key, total, exact)) = cursor::decode::<Position>(&asked_again, ledger_no, cursor)?;
         if params.as_of.is_some_and(|asked| asked != as_of) {
             return Err(bad("query: as_of: the cursor was made at another tree size"));
         }
@@ -131,7 +131,7 @@ pub(crate) fn page(
                 total,
                 total_exact,
             );
-            Some(cursor::encode(&asked_again, as_of, &at)?)
+            Some(cursor::encode(&asked_again, (ledger_no, as_of), &at)?)
         }
         _ => None,
     };

@@ -108,8 +108,11 @@ impl Run {
         let size = of_row.map_or(size, |newest| size.max(newest.leaf_index() + 1));
         let (as_of, Position(from, beside, stretch)) = match &params.cursor {
             Some(cursor) => {
-                let (size, position) =
-                    cursor::decode::<Position>(&(read, &*tenant.tenant_id, &row.state.run_id), cursor)?;
+                let (size, position) = cursor::decode::<Position>(
+                    &(read, &*tenant.tenant_id, &row.state.run_id),
+                    ledger_no,
+                    cursor,
+                )?;
                 if params.as_of.is_some_and(|asked| asked != size) {
                     return Err(bad("query: as_of: the cursor was made at another tree size"));
                 }
@@ -239,7 +242,7 @@ impl Run {
     ) -> Result<String, ApiError> {
         cursor::encode(
             &(read, &*tenant.tenant_id, &self.row.state.run_id),
-            self.as_of,
+            (self.before.ledger_no(), self.as_of),
             &Position(from, beside, self.stretch),
         )
     }

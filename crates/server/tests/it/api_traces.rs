@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use crate::erasure::erase;
 use crate::server::{TestServer, span};
 use crate::support::{pages, refused, sha256, step, ticking_server};
 
@@ -373,6 +374,70 @@ fn a_diff_names_the_first_divergence() {
         server.get("/api/v1/traces/diff?left=base").problem(400),
         "bad_parameter"
     );
+}
+
+#[test]
+fn two_traces_of_one_run_are_not_compared_with_each_other() {
+    let server = TestServer::new();
+    let of_run = |trace: u8| {
+        let mut span = span(trace, u16::from(trace));
+        let named = json!({ "key": "deponent.run.id", "value": { "stringValue": "r" } });
+        span["attributes"].as_array_mut().unwrap().push(named);
+        span
+    };
+    server.spans(&[of_run(1), of_run(2)]);
+    let (one, two) = ("01".repeat(16), "02".repeat(16));
+    let diff =
+        |left: &str, right: &str| server.get(&format!("/api/v1/traces/diff?left={left}&right={right}"));
+    for (left, right) in [(&*one, &*two), ("r", &*two), (&*one, "r")] {
+        assert_eq!(diff(left, right).problem(422), "same_run", "{left} {right}");
+    }
+    assert_eq!(diff("r", "r").ok()["equal"], true);
+}
+
+#[test]
+fn what_an_erased_plan_was_is_not_compared() {
+    let server = TestServer::new();
+    for (run_id, seed) in [("base", 58), ("same", 58), ("seed", 1)] {
+        let mut trace = whole(run_id);
+        trace["seed"] = json!(seed);
+        server.created("/api/v1/traces", &trace);
+    }
+    server.run("bare");
+    server.run("other");
+    let forget = |run_id: &str| {
+        let found = server
+            .get(&format!("/api/v1/records?run_id={run_id}&kind=run.started"))
+            .ok();
+        let id = found["items"][0]["receipt"]["record_id"].as_str().unwrap();
+        let asked = json!({ "reason": "asked for by the person", "only": true });
+        assert_eq!(erase(&server, id, &asked).status, 200);
+    };
+    let diff = |left: &str, right: &str| {
+        server
+            .get(&format!("/api/v1/traces/diff?left={left}&right={right}"))
+            .ok()
+    };
+    forget("base");
+    let same = diff("base", "same");
+    assert_eq!(same["equal"], true, "by their root hashes: {same}");
+    assert_eq!(
+        (&same["left"]["seed"], &same["left"]["plan_hash"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(same["right"]["seed"], 58);
+    for run_id in ["seed", "bare", "other"] {
+        forget(run_id);
+    }
+    for (left, right) in [("base", "seed"), ("same", "seed"), ("bare", "other")] {
+        let parted = diff(left, right);
+        assert_eq!(parted["equal"], false, "{left} {right}");
+        let divergence = &parted["divergence"];
+        assert_eq!(
+            (&divergence["field"], &divergence["position"], &divergence["left"]),
+            (&json!("erased"), &Value::Null, &Value::Null)
+        );
+    }
 }
 
 #[test]

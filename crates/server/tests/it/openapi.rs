@@ -67,6 +67,46 @@ fn every_list_documents_its_parameters() {
 }
 
 #[test]
+fn where_any_json_is_taken_the_document_names_no_type() {
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    for (schema, member) in [
+        ("ReplayOutput", "output"),
+        ("ReplayDecision", "output"),
+        ("ReplayResult", "output"),
+        ("IdempotencyCheck", "request"),
+        ("IdempotencyComplete", "response"),
+        ("ProvenanceLog", "input"),
+        ("ProvenanceLog", "output"),
+        ("JobCreate", "payload"),
+        ("JobComplete", "result"),
+        ("ContractRecord", "proposed_changes"),
+        ("Contract", "proposed_changes"),
+        ("Divergence", "left"),
+        ("Divergence", "right"),
+    ] {
+        let member = &document["components"]["schemas"][schema]["properties"][member];
+        assert!(
+            member.is_object() && member["type"].is_null(),
+            "{schema}: {member}"
+        );
+    }
+}
+
+#[test]
+fn filters_by_status_name_every_word() {
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    for (path, name, word) in [
+        ("/api/v1/traces", "status", "`ended`"),
+        ("/api/v1/logs/llm-runs", "execution_status", "`ENDED`"),
+    ] {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+        let found = parameters.iter().find(|parameter| parameter["name"] == name);
+        let description = found.unwrap()["description"].as_str().unwrap();
+        assert!(description.contains(word), "{path}: {description}");
+    }
+}
+
+#[test]
 fn every_post_that_honours_an_idempotency_key_says_so() {
     let document = serde_json::to_value(::server::openapi()).unwrap();
     for (path, item) in document["paths"].as_object().unwrap() {

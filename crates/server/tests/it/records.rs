@@ -224,6 +224,35 @@ fn a_record_is_shown_as_stored() {
 }
 
 #[test]
+fn a_cursor_of_the_ledger_before_a_recovery_is_refused() {
+    let server = filled();
+    server.run("one");
+    server.run("two");
+    server.sign();
+    let of_trace = format!("/api/v1/records?trace_id={TRACE}&limit=1");
+    let lists = [
+        "/api/v1/records?limit=1",
+        &of_trace,
+        "/api/v1/traces?limit=1",
+        "/api/v1/logs/llm-runs?limit=1",
+    ];
+    let go_on = lists.map(|list| {
+        let page = server.get(list).ok();
+        format!("{list}&cursor={}", page["next_cursor"].as_str().unwrap())
+    });
+    let server = server.without_mark();
+    for path in &go_on {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    let at = (server.app.clock)();
+    let ledger = &server.app.ledger;
+    ledger.recover("default", "a copy was put back", at).unwrap();
+    for path in &go_on {
+        assert_eq!(server.get(path).problem(400), "bad_cursor", "{path}");
+    }
+}
+
+#[test]
 fn every_record_has_a_proof_that_verifies_offline() {
     let server = filled();
     let key = VerifierKey::parse(server.get("/tlog/default/vkey").text().trim_end()).unwrap();

@@ -5,6 +5,7 @@ use evidence::record::ReplayBehavior;
 use ledger::replay::{ReplayEnforcer, ReplayError, ReplayStep, StepError};
 use serde_json::{Value, json};
 
+use crate::erasure::{because, erase, record_id};
 use crate::server::{Answer, TestServer, now};
 use crate::support::{refused, running, sha256};
 
@@ -23,6 +24,11 @@ impl TestServer {
         assert_eq!(begun["action"], "execute", "{begun}");
         let token = begun["token"].as_str().unwrap();
         self.post(&format!("{STEPS}/{token}/result"), &json!({ "output": output }))
+    }
+
+    fn give_up(&self, begun: &Value) -> Answer {
+        let token = begun["token"].as_str().unwrap();
+        self.post(&format!("{STEPS}/{token}/fail"), &json!({ "error": "no money" }))
     }
 
     /// Bodies of a run's enforcements, oldest first.
@@ -251,6 +257,67 @@ fn a_failed_step_may_be_tried_again_and_a_long_one_renews() {
         "the first one's time is over"
     );
     assert_eq!(server.bring(&again, &json!(1)).status, 201);
+}
+
+#[test]
+fn another_result_under_the_same_token_is_a_conflict() {
+    let server = TestServer::new();
+    server.run("r");
+    let (right, wrong) = (json!({ "ok": true }), json!({ "ok": false }));
+    let begin = |key: &str| {
+        let more = json!({ "idempotency_key": key, "output_hash": sha256(r#"{"ok":true}"#) });
+        server.begin("r", 0, "check", &more).ok()
+    };
+    for key in ["", "a"] {
+        let begun = begin(key);
+        assert_eq!(server.bring(&begun, &wrong).problem(409), "replay_mismatch");
+        let refused = server.bring(&begun, &right);
+        assert_eq!(refused.problem(409), "conflict", "the record says something else");
+        assert!(refused.json()["receipt"]["record_id"].is_string());
+        assert_eq!(server.bring(&begun, &wrong).problem(409), "replay_mismatch");
+        assert_eq!(server.give_up(&begun).problem(409), "conflict");
+    }
+    assert_eq!(begin("a")["action"], "execute", "nothing was stored");
+    for key in ["", "b"] {
+        let begun = begin(key);
+        let first = server.bring(&begun, &right);
+        assert_eq!(first.status, 201, "{}", first.text());
+        assert_eq!(server.bring(&begun, &wrong).problem(409), "conflict");
+        assert_eq!(server.give_up(&begun).problem(409), "conflict");
+        let again = server.bring(&begun, &right);
+        assert_eq!(again.status, 200, "{}", again.text());
+        assert_eq!(record_id(&again.json()), record_id(&first.json()));
+    }
+    // Over a known key, without a lease.
+    let begun = server
+        .begin("r", 1, "execute", &json!({ "idempotency_key": "b" }))
+        .ok();
+    let first = server.bring(&begun, &json!(3));
+    assert_eq!(first.status, 201, "{}", first.text());
+    assert_eq!(server.bring(&begun, &json!(4)).problem(409), "conflict");
+    let first = first.json();
+    assert_eq!(server.enforced("r").len(), 5);
+    // Of what is erased nobody can tell.
+    assert_eq!(erase(&server, &record_id(&first), &because()).status, 200);
+    let again = server.bring(&begun, &json!(4));
+    assert_eq!(again.status, 200, "{}", again.text());
+    assert_eq!(record_id(&again.json()), record_id(&first));
+}
+
+#[test]
+fn a_sealed_run_begins_no_step() {
+    let server = TestServer::new();
+    server.run("r");
+    let key = json!({ "idempotency_key": "k" });
+    let begun = server.begin("r", 0, "skip", &key).ok();
+    server.complete("r");
+    server.created("/api/v1/runs/r/seal", &json!({}));
+    let size = server.tree_size();
+    for behavior in ["execute", "skip", "check"] {
+        assert_eq!(server.begin("r", 1, behavior, &key).problem(409), "run_sealed");
+    }
+    assert_eq!(server.tree_size(), size);
+    assert_eq!(server.bring(&begun, &json!(1)).status, 201, "it was begun before");
 }
 
 #[test]

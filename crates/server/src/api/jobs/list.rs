@@ -217,7 +217,7 @@ fn page(
     let ledger_no = tenant.ledger().row.ledger_no;
     let (as_of, above) = match &query.cursor {
         Some(text) => {
-            let (as_of, above) = cursor::decode::<i64>(&scope, text)?;
+            let (as_of, above) = cursor::decode::<i64>(&scope, ledger_no, text)?;
             if query.as_of.is_some_and(|asked| asked != as_of) {
                 return Err(run_list::bad(
                     "query: as_of: the cursor was made at another tree size",
@@ -255,7 +255,7 @@ fn page(
         events.push(raw(body.to_vec())?);
     }
     let next_cursor = match found.next {
-        Some(last) if found.has_more => Some(cursor::encode(&scope, as_of, &last.as_i64())?),
+        Some(last) if found.has_more => Some(cursor::encode(&scope, (ledger_no, as_of), &last.as_i64())?),
         _ => None,
     };
     Ok(EventPage {

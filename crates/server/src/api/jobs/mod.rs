@@ -125,7 +125,7 @@ struct JobIn {
     /// The contract that it runs under; without one nothing judges it.
     contract_id: Option<String>,
     /// Hashed, not kept.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Box<RawValue>>,
     /// Steps in all, for progress.
     total_steps: Option<i64>,
@@ -190,7 +190,7 @@ struct HealthIn {
 #[schema(as = JobComplete)]
 struct CompleteIn {
     /// Hashed, not kept.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Box<RawValue>>,
 }
 

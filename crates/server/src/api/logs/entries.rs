@@ -125,11 +125,14 @@ pub(super) fn page<T: Item>(
     let mut filters_applied = Filters::new();
     filters_applied.insert("tenant_id".into(), Value::from(&*tenant.tenant_id));
     filters_applied.extend(filters);
-    let scope = (list, &filters_applied);
+    let ledger_no = tenant.ledger().row.ledger_no;
+    // Both trees count: a cursor says how large each was.
+    let instance_no = sources.get(1).map(|source| source.tenant.ledger().row.ledger_no);
+    let scope = (list, &filters_applied, instance_no);
 
     let (sizes, mut below, counted) = if let Some(cursor) = &asked.page.cursor {
         let (size, Position(below, left, instance, total, exact)) =
-            cursor::decode::<Position>(&scope, cursor)?;
+            cursor::decode::<Position>(&scope, ledger_no, cursor)?;
         let other = |asked: Option<u64>, made: u64| asked.is_some_and(|asked| asked != made);
         if other(asked.page.as_of, size) || other(asked.instance_as_of, instance) {
             return Err(bad("query: as_of: the cursor was made at another tree size"));
@@ -245,7 +248,7 @@ pub(super) fn page<T: Item>(
             end.or(*below).map(LeafKey::as_i64)
         });
         let at = Position(ends.collect(), skip, sizes[1], total, total_exact);
-        Some(cursor::encode(&scope, sizes[0], &at)?)
+        Some(cursor::encode(&scope, (ledger_no, sizes[0]), &at)?)
     } else {
         None
     };

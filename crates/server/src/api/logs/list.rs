@@ -25,7 +25,7 @@ pub(super) struct ListQuery {
     run_id: Option<String>,
     provider: Option<String>,
     model: Option<String>,
-    /// `RUNNING`, `SUCCEEDED`, `FAILED`, `ABORTED`, `TIMEOUT`.
+    /// `RUNNING`, `SUCCEEDED`, `FAILED`, `ABORTED`, `TIMEOUT`; `ENDED`: it ended, how is erased.
     #[param(value_type = Option<String>)]
     execution_status: Option<ExecutionStatus>,
     is_synthetic: Option<bool>,

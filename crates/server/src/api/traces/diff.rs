@@ -1,15 +1,17 @@
 //! The first place where two traces differ, by what their root hashes cover.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use evidence::hex_string;
-use ledger::{Ledger, trace_diff};
+use ledger::{Ledger, began_with, trace_diff};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::RunRow;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::answer::{ReadProblems, ok, raw};
+use crate::error::Problem;
 use crate::{ApiError, App, Caller, Query};
 
 /// The two traces, by trace_id or run_id.
@@ -34,10 +36,12 @@ struct TraceDiff<'a> {
 /// One of the two.
 #[derive(Serialize, ToSchema)]
 struct Side<'a> {
-    plan_hash: &'a str,
+    /// Null when the run's first body is erased.
+    plan_hash: Option<&'a str>,
     root_hash: Option<String>,
     run_id: &'a str,
-    seed: i64,
+    /// Null when the run's first body is erased.
+    seed: Option<i64>,
     total_steps: usize,
     trace_id: &'a str,
 }
@@ -46,14 +50,15 @@ struct Side<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 struct Divergence {
     /// `plan_hash`, `seed`, `length`, one of the seven hashed fields of a step; or `erased`, `archived`,
-    /// `missing`: a step says nothing any more, and nothing behind it was compared.
+    /// `missing`: a step, or without one what a run began with, says nothing any more, and nothing behind it was
+    /// compared.
     field: &'static str,
     /// What the left trace has; null also for a step that it has not.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     left: Box<RawValue>,
     /// Of a step: which, counted from 0 in order.
     position: Option<usize>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     right: Box<RawValue>,
     /// Of a step: its index (the left one's where they differ).
     step_index: Option<u32>,
@@ -62,7 +67,9 @@ struct Divergence {
 /// Compares two traces.
 #[utoipa::path(
     get, path = "/api/v1/traces/diff", tag = "traces", operation_id = "trace_diff",
-    params(DiffQuery), responses((status = 200, description = "The first divergence", body = TraceDiff), ReadProblems),
+    params(DiffQuery), responses((status = 200, description = "The first divergence", body = TraceDiff),
+        (status = 422, description = "Both are of one run (`same_run`)", body = Problem,
+            content_type = "application/problem+json"), ReadProblems),
 )]
 pub(super) async fn diff(
     State(app): State<App>,
@@ -76,6 +83,15 @@ fn answer(ledger: &Ledger, caller: &Caller, query: &DiffQuery) -> Result<Respons
     let records = ledger.records(&caller.tenant);
     let run = |id: &str| records.run(id)?.ok_or_else(ApiError::not_found);
     let (left, right) = (run(&query.left)?, run(&query.right)?);
+    // Several traces may be one run, and it is runs that are compared.
+    if left.key == right.key && query.left != query.right {
+        let message = format!("query: left, right: both are of the run {}", left.state.run_id);
+        return Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "same_run",
+            message,
+        ));
+    }
     let diff = trace_diff(ledger.store(), &left, &right)?;
     caller.answered(diff.left_steps + diff.right_steps);
     ok(&TraceDiff {
@@ -99,11 +115,12 @@ fn divergence(found: ledger::Divergence) -> Result<Divergence, ApiError> {
 
 fn side(row: &RunRow, total_steps: usize) -> Side<'_> {
     let state = &row.state;
+    let (seed, plan_hash) = began_with(row).unzip();
     Side {
-        plan_hash: &state.plan_hash,
+        plan_hash,
         root_hash: state.root_hash.as_ref().map(hex_string),
         run_id: &state.run_id,
-        seed: state.seed,
+        seed,
         total_steps,
         trace_id: &state.trace_id,
     }

@@ -22,7 +22,7 @@ pub(super) struct TraceQuery {
     root_hash: Option<String>,
     plan_hash: Option<String>,
     seed: Option<i64>,
-    /// `running`, `completed`, `failed`, `aborted`.
+    /// `running`, `completed`, `failed`, `aborted`; `ended`: it ended, how is erased.
     #[param(value_type = Option<String>)]
     status: Option<TraceStatus>,
     /// Recorded at or after.
