@@ -17,6 +17,8 @@ pub struct ErasedFacts {
     pub kind: Kind,
     /// When it happened.
     pub occurred_at: Timestamp,
+    /// Of a root span that had ended.
+    pub root_ended: bool,
     /// Of a step that was given its index.
     pub step_index: Option<u32>,
     /// Of an incident's event.
@@ -32,6 +34,7 @@ impl Facts {
             kind => Self::Erased(ErasedFacts {
                 kind,
                 occurred_at: header.occurred_at,
+                root_ended: kept.root_ended,
                 step_index: kept.step_index,
                 incident: kept.incident.clone(),
             }),
@@ -64,6 +67,7 @@ impl ErasedRecord {
             record_id,
             identity: None,
             incident: None,
+            root_ended: false,
             step_index: None,
         }
     }
@@ -82,6 +86,7 @@ impl ErasedRecord {
                 Facts::Incident(event) => Some(ErasedIncident::of(event)),
                 _ => None,
             },
+            root_ended: matches!(facts, Facts::Step(step) if step.root && step.ended_at.is_some()),
             step_index: facts.step_index(),
         }
     }

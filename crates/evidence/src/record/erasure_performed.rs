@@ -1,9 +1,10 @@
 //! `erasure.performed`: bodies were erased, by whom, why, and which.
 //!
 //! It stands in the commit that erases them. Of each it keeps what a repeat of the record is known by (its
-//! identity), where a step stood (its index), and which step of which incident it was, lest an incident be listed no
-//! longer or stand where it stood before: they name the record and say nothing of what was in it. The identity of an
-//! environment that came with spans is a hash of its content, and is not kept.
+//! identity), where a step stood (its index), that it was a root span which had ended, lest its run be running again,
+//! and which step of which incident it was, lest an incident be listed no longer or stand where it stood before: they
+//! name the record and say nothing of what was in it. The identity of an environment that came with spans is a hash of
+//! its content, and is not kept.
 //!
 //! Source: SPEC 11.6; docs/formats.md, "erasure.performed".
 
@@ -43,6 +44,8 @@ pub struct ErasedRecord {
     pub identity: Option<Identity>,
     /// Of an incident's event.
     pub incident: Option<ErasedIncident>,
+    /// Of a root span that had ended: the end of a run of spans. Erasures of before do not say it.
+    pub root_ended: bool,
     /// Of a step that was given its index.
     pub step_index: Option<u32>,
 }
@@ -64,7 +67,7 @@ impl ErasurePerformed {
     /// The canonical body.
     pub fn encode(&self) -> Vec<u8> {
         let erased = self.erased.iter().map(|record| {
-            let mut object = Vec::with_capacity(5);
+            let mut object = Vec::with_capacity(6);
             let identity = record.identity;
             let identity = identity.map(|identity| Value::String(hex_string(identity.as_bytes())));
             put(&mut object, "identity", identity);
@@ -77,6 +80,11 @@ impl ErasurePerformed {
                 &mut object,
                 "record_id",
                 Some(Value::String(record.record_id.to_string())),
+            );
+            put(
+                &mut object,
+                "root_ended",
+                record.root_ended.then_some(Value::Bool(true)),
             );
             put(
                 &mut object,
@@ -118,6 +126,7 @@ impl ErasurePerformed {
                 record_id: RecordId::parse(&record.record_id).ok_or_else(|| bad("record_id"))?,
                 identity,
                 incident,
+                root_ended: record.root_ended,
                 step_index: record.step_index,
             })
         });
@@ -162,6 +171,8 @@ struct WireRecord {
     incident_event: Option<IncidentStep>,
     incident_id: Option<String>,
     record_id: String,
+    #[serde(default)]
+    root_ended: bool,
     step_index: Option<u32>,
 }
 
@@ -193,6 +204,10 @@ mod tests {
                     ..ErasedRecord::unknown(record_id)
                 },
                 ErasedRecord::unknown(record_id),
+                ErasedRecord {
+                    root_ended: true,
+                    ..ErasedRecord::unknown(record_id)
+                },
             ],
             only: false,
             principal: "key:a1".into(),
@@ -205,7 +220,7 @@ mod tests {
         assert_eq!(
             body,
             format!(
-                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"incident_event":"opened","incident_id":"i1","record_id":"{id}"}},{{"record_id":"{id}"}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
+                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"incident_event":"opened","incident_id":"i1","record_id":"{id}"}},{{"record_id":"{id}"}},{{"record_id":"{id}","root_ended":true}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
             )
         );
         assert_eq!(ErasurePerformed::read(body.as_bytes()).unwrap(), erasure);
