@@ -54,7 +54,8 @@ pub struct Counted {
     pub boundaries: u64,
     /// Those whose content is on record; `None` if it is not known which should be.
     pub boundaries_with_content: Option<u64>,
-    /// Steps that end before they start, or lie outside their run.
+    /// Steps, calls and runs that end before they start; steps before their run's start; what a sender's clock says is
+    /// still to come when it is recorded.
     pub clock_faults: Option<u64>,
     /// Records that came after the end was judged.
     pub late: Option<u64>,

@@ -214,17 +214,30 @@ impl RunState {
         }
         if step.root {
             self.duration_micros = self.duration_micros.saturating_add(step.duration_micros);
-            if self.otlp && self.status == TraceStatus::Running && step.ended_at.is_some() {
-                let failed = step.status == StepStatus::Failure;
-                self.end(
-                    if failed {
-                        TraceStatus::Failed
-                    } else {
-                        TraceStatus::Completed
-                    },
-                    step.ended_at,
-                );
+            if let Some(at) = step.ended_at.filter(|_| self.otlp) {
+                self.apply_root_end(step.status == StepStatus::Failure, at);
             }
+        }
+    }
+
+    /// Of several roots the one that ends last says how the run ended, of those that end together one that failed: so
+    /// it does not matter in which order they came.
+    fn apply_root_end(&mut self, failed: bool, at: Timestamp) {
+        let decides = match self.status {
+            TraceStatus::Running => true,
+            // The root whose end is erased may have ended later.
+            TraceStatus::Ended => false,
+            _ => self
+                .completed_at
+                .is_none_or(|before| at > before || (at == before && failed)),
+        };
+        if decides {
+            let status = if failed {
+                TraceStatus::Failed
+            } else {
+                TraceStatus::Completed
+            };
+            self.end(status, Some(at));
         }
     }
 
@@ -290,8 +303,11 @@ impl RunState {
             _ => false,
         };
         if unknown {
-            let at = self.completed_at.unwrap_or(recorded_at);
-            self.end(end.status.unwrap_or(TraceStatus::Ended), Some(at));
+            // The server settles a run of spans after its end, so when that was is not known.
+            let at = self
+                .completed_at
+                .or_else(|| (end.aborted || !self.otlp).then_some(recorded_at));
+            self.end(end.status.unwrap_or(TraceStatus::Ended), at);
         }
         self.root_hash = end.root_hash;
         self.settled = true;
@@ -309,13 +325,17 @@ impl RunState {
         };
     }
 
-    /// Of what is erased only the header is left: that there was a step, that the run ended and when.
+    /// Of what is erased only the header is left: that there was a step, that the run ended and when. When a span ended
+    /// stood in its body.
     fn apply_erased(&mut self, erased: &ErasedFacts) {
         match erased.kind {
             Kind::TraceStep => {
                 self.total_steps = self.total_steps.saturating_add(1);
                 if self.otlp {
                     self.started_at = self.started_at.min(erased.occurred_at);
+                    if erased.root_ended {
+                        self.end(TraceStatus::Ended, None);
+                    }
                 }
             }
             Kind::RunCompleted if self.status == TraceStatus::Running => {
@@ -403,6 +423,92 @@ mod tests {
         let mut rest = run(false);
         rest.apply(&Facts::Step(span(10, true, false)), None, at(200));
         assert_eq!(rest.status, TraceStatus::Running);
+    }
+
+    fn root(end: i64, status: StepStatus) -> Facts {
+        Facts::Step(StepFacts {
+            status,
+            ended_at: Some(at(end)),
+            ..span(10, true, false)
+        })
+    }
+
+    fn erased_root(root_ended: bool) -> Facts {
+        Facts::Erased(ErasedFacts {
+            kind: Kind::TraceStep,
+            occurred_at: at(10),
+            root_ended,
+            step_index: None,
+            incident: None,
+        })
+    }
+
+    fn settled(status: Option<TraceStatus>) -> Facts {
+        Facts::TraceEnded(TraceEndedFacts {
+            aborted: false,
+            status,
+            reason: None,
+            root_hash: None,
+        })
+    }
+
+    #[test]
+    fn of_several_roots_the_last_end_decides_whatever_came_first() {
+        use StepStatus::{Failure, Success};
+        for (roots, status, end) in [
+            ([(20, Success), (30, Failure)], TraceStatus::Failed, 30),
+            ([(20, Failure), (30, Success)], TraceStatus::Completed, 30),
+            ([(20, Success), (20, Failure)], TraceStatus::Failed, 20),
+        ] {
+            let [first, second] = roots.map(|(end, status)| root(end, status));
+            for order in [[&first, &second], [&second, &first]] {
+                let mut run = run(true);
+                for facts in order {
+                    run.apply(facts, None, at(200));
+                }
+                assert_eq!(
+                    (run.status, run.completed_at),
+                    (status, Some(at(end))),
+                    "{roots:?}"
+                );
+                // What is settled stays so.
+                run.apply(&settled(Some(status)), None, at(300));
+                run.apply(&root(90, Failure), None, at(400));
+                assert_eq!(
+                    (run.status, run.completed_at),
+                    (status, Some(at(end))),
+                    "{roots:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_whose_root_is_erased_has_ended_and_nobody_knows_how_nor_when() {
+        let known = root(30, StepStatus::Success);
+        for order in [
+            vec![erased_root(true)],
+            vec![erased_root(true), known.clone()],
+            vec![known, erased_root(true)],
+        ] {
+            let mut run = run(true);
+            for facts in &order {
+                run.apply(facts, None, at(200));
+            }
+            assert_eq!((run.status, run.completed_at), (TraceStatus::Ended, None));
+            run.apply(&settled(None), None, at(300));
+            assert_eq!((run.status, run.completed_at), (TraceStatus::Ended, None));
+        }
+        // The end of the trace may still say how.
+        for erased in [erased_root(true), erased_root(false)] {
+            let mut run = run(true);
+            run.apply(&erased, None, at(200));
+            run.apply(&settled(Some(TraceStatus::Failed)), None, at(300));
+            assert_eq!((run.status, run.completed_at), (TraceStatus::Failed, None));
+        }
+        let mut rest = run(false);
+        rest.apply(&erased_root(true), None, at(200));
+        assert_eq!(rest.status, TraceStatus::Running, "no span ends a run of REST");
     }
 
     #[test]

@@ -556,7 +556,10 @@ fn always_left(header: &Header<'_>) -> Vec<Remains> {
         "an answer that was kept for its Idempotency-Key may repeat it, encrypted, for up to a day",
     ];
     if header.kind == Kind::TraceStep {
-        left.insert(1, "where the step stood: its index, or the ids of its span");
+        left.insert(
+            1,
+            "where the step stood: its index, or its span's ids, and that a root had ended",
+        );
     }
     if header.kind == Kind::IncidentEvent {
         left.insert(1, "which incident it is of, and what happened to it");

@@ -462,6 +462,19 @@ impl Ledger {
         let mut tally = Tally::new(run);
         let mut body = Vec::new();
         self.each_page(run, |rows| {
+            let may_be_ahead: Vec<&RunRecordRow> =
+                rows.iter().filter(|row| tally.may_be_ahead(row)).collect();
+            if !may_be_ahead.is_empty() {
+                let leaves: Vec<LeafKey> = may_be_ahead.iter().map(|row| row.leaf).collect();
+                let headers = crate::records::headers(self.store(), &leaves)?;
+                for (row, leaf) in may_be_ahead.into_iter().zip(&headers) {
+                    let header = Header::decode(leaf).map_err(|source| RecordError::Header {
+                        leaf: row.leaf.leaf_index(),
+                        source,
+                    })?;
+                    tally.recorded(row, header.recorded_at);
+                }
+            }
             for chunk in rows.chunks(BODIES_READ) {
                 let leaves: Vec<LeafKey> = chunk
                     .iter()

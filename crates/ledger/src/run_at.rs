@@ -13,6 +13,7 @@ use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts};
 use evidence::{Header, Kind, RunState};
 use store::{Gone, LeafKey, RunRecordRow, RunRow, Store, codec};
 
+use crate::verify::Erasures;
 use crate::{Body, RecordError};
 
 /// Most records of a run that are folded anew for one read: some 0.1 s, with bodies as they mostly are.
@@ -66,6 +67,7 @@ pub fn run_at(store: &dyn Store, run: &RunRow, as_of: LeafKey) -> Result<RunAt, 
     if one_more.first().is_some_and(|row| row.leaf < as_of) {
         return Ok(RunAt::Long);
     }
+    let erasures = Erasures::unread(store, run.key.tenant_no())?;
     let (mut state, mut traces, mut from, mut bytes) = (None::<RunState>, BTreeSet::new(), 0, 0);
     loop {
         let mut rows = store.run_records(run.key, from, ROWS_READ)?;
@@ -81,7 +83,7 @@ pub fn run_at(store: &dyn Store, run: &RunRow, as_of: LeafKey) -> Result<RunAt, 
                 source,
             })?);
         }
-        let facts = match facts_of(store, &rows, &headers, &mut bytes)? {
+        let facts = match facts_of(store, &erasures, &rows, &headers, &mut bytes)? {
             Said::All(facts) => facts,
             Said::Long => return Ok(RunAt::Long),
             Said::Archived => return Ok(RunAt::Archived),
@@ -128,6 +130,7 @@ enum Said {
 /// What records say of a run; `bytes` is what their bodies came to, and those of the records before.
 fn facts_of(
     store: &dyn Store,
+    erasures: &Erasures<'_>,
     rows: &[RunRecordRow],
     headers: &[Header<'_>],
     bytes: &mut usize,
@@ -159,11 +162,8 @@ fn facts_of(
                 Facts::read(header, &body).map_err(|error| unreadable(error.to_string()))?
             }
             Body::Gone(Gone::Erased) => {
-                let kept = ErasedRecord {
-                    step_index: rows[place].step_index,
-                    ..ErasedRecord::unknown(header.id)
-                };
-                Facts::erased(header, &kept)
+                let kept = erasures.kept_of(leaf, header.id)?;
+                Facts::erased(header, &kept.unwrap_or_else(|| ErasedRecord::unknown(header.id)))
             }
             Body::Gone(_) => {
                 said = Said::Archived;

@@ -155,6 +155,21 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An array: `item` is called at each value, and goes past it.
+    pub(crate) fn array(&mut self, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.eat("[")?;
+        if self.goes("]") {
+            return Some(());
+        }
+        loop {
+            item(self)?;
+            if self.goes("]") {
+                return Some(());
+            }
+            self.eat(",")?;
+        }
+    }
+
     /// Any value.
     pub(crate) fn skip(&mut self) -> Option<()> {
         // One bit for each open level, the innermost lowest: an object or an array.

@@ -17,6 +17,8 @@ pub struct ErasedFacts {
     pub kind: Kind,
     /// When it happened.
     pub occurred_at: Timestamp,
+    /// Of a root span that had ended.
+    pub root_ended: bool,
     /// Of a step that was given its index.
     pub step_index: Option<u32>,
     /// Of an incident's event.
@@ -32,6 +34,7 @@ impl Facts {
             kind => Self::Erased(ErasedFacts {
                 kind,
                 occurred_at: header.occurred_at,
+                root_ended: kept.root_ended,
                 step_index: kept.step_index,
                 incident: kept.incident.clone(),
             }),
@@ -64,6 +67,7 @@ impl ErasedRecord {
             record_id,
             identity: None,
             incident: None,
+            root_ended: false,
             span_id: None,
             step_index: None,
         }
@@ -83,6 +87,7 @@ impl ErasedRecord {
                 Facts::Incident(event) => Some(ErasedIncident::of(event)),
                 _ => None,
             },
+            root_ended: matches!(facts, Facts::Step(step) if step.root && step.ended_at.is_some()),
             span_id: match facts {
                 Facts::Step(step) => step.span.map(|(_, span_id)| span_id),
                 _ => None,

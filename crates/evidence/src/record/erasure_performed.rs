@@ -1,9 +1,10 @@
 //! `erasure.performed`: bodies were erased, by whom, why, and which.
 //!
 //! It stands in the commit that erases them. Of each it keeps what a repeat of the record is known by (its
-//! identity), where a step stood (its index, or the id of its span, by which spans of one start are ordered), and which step of which incident it was, lest an incident be listed no
-//! longer or stand where it stood before: they name the record and say nothing of what was in it. The identity of an
-//! environment that came with spans is a hash of its content, and is not kept.
+//! identity), where a step stood (its index, or the id of its span, by which spans of one start are ordered), that it was
+//! a root span which had ended, lest its run be running again, and which step of which incident it was, lest an
+//! incident be listed no longer or stand where it stood before: they name the record and say nothing of what was in it.
+//! The identity of an environment that came with spans is a hash of its content, and is not kept.
 //!
 //! Source: SPEC 11.6; docs/formats.md, "erasure.performed".
 
@@ -43,6 +44,8 @@ pub struct ErasedRecord {
     pub identity: Option<Identity>,
     /// Of an incident's event.
     pub incident: Option<ErasedIncident>,
+    /// Of a root span that had ended: the end of a run of spans. Erasures of before do not say it.
+    pub root_ended: bool,
     /// Of a span.
     pub span_id: Option<[u8; 8]>,
     /// Of a step that was given its index.
@@ -80,6 +83,8 @@ impl ErasurePerformed {
                 "record_id",
                 Some(Value::String(record.record_id.to_string())),
             );
+            let root_ended = record.root_ended.then_some(Value::Bool(true));
+            put(&mut object, "root_ended", root_ended);
             let span_id = record.span_id.map(|span_id| Value::String(hex_string(&span_id)));
             put(&mut object, "span_id", span_id);
             put(
@@ -128,6 +133,7 @@ impl ErasurePerformed {
                 record_id: RecordId::parse(&record.record_id).ok_or_else(|| bad("record_id"))?,
                 identity,
                 incident,
+                root_ended: record.root_ended,
                 span_id,
                 step_index: record.step_index,
             })
@@ -173,6 +179,8 @@ struct WireRecord {
     incident_event: Option<IncidentStep>,
     incident_id: Option<String>,
     record_id: String,
+    #[serde(default)]
+    root_ended: bool,
     span_id: Option<String>,
     step_index: Option<u32>,
 }
@@ -206,6 +214,7 @@ mod tests {
                 },
                 ErasedRecord::unknown(record_id),
                 ErasedRecord {
+                    root_ended: true,
                     span_id: Some([0, 0, 0, 0, 0, 0, 0x0a, 0xff]),
                     ..ErasedRecord::unknown(record_id)
                 },
@@ -221,7 +230,7 @@ mod tests {
         assert_eq!(
             body,
             format!(
-                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"incident_event":"opened","incident_id":"i1","record_id":"{id}"}},{{"record_id":"{id}"}},{{"record_id":"{id}","span_id":"0000000000000aff"}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
+                r#"{{"erased":[{{"identity":"186c6ac354c12f183e4768441954a29c","record_id":"{id}","step_index":0}},{{"incident_event":"opened","incident_id":"i1","record_id":"{id}"}},{{"record_id":"{id}"}},{{"record_id":"{id}","root_ended":true,"span_id":"0000000000000aff"}}],"only":false,"principal":"key:a1","reason":"asked for by the person"}}"#
             )
         );
         assert_eq!(ErasurePerformed::read(body.as_bytes()).unwrap(), erasure);

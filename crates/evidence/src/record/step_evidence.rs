@@ -38,7 +38,7 @@ pub struct SpanEvidence {
     pub id: (String, String),
     /// None of a root.
     pub parent_span_id: Option<String>,
-    /// Attributes, events and links that its sender dropped.
+    /// Attributes, events and links that its sender dropped: of the span, of its scope, of its events and links.
     pub dropped: u64,
     /// Nanoseconds since 1970.
     pub start: u64,
@@ -119,8 +119,21 @@ impl StepEvidence {
             outcome_data: Option<serde::de::IgnoredAny>,
             status: StepStatus,
         }
+        #[derive(Default, Deserialize)]
+        struct Attributes {
+            #[serde(rename = "deponent.scope")]
+            scope: Option<Part>,
+        }
+        /// A scope, an event or a link.
+        #[derive(Deserialize)]
+        struct Part {
+            #[serde(default)]
+            dropped_attributes_count: u64,
+        }
         #[derive(Deserialize)]
         struct Otel {
+            #[serde(default)]
+            attributes: Attributes,
             #[serde(default)]
             dropped_attributes_count: u64,
             #[serde(default)]
@@ -128,21 +141,40 @@ impl StepEvidence {
             #[serde(default)]
             dropped_links_count: u64,
             end_unix_nano: String,
+            #[serde(default)]
+            events: Vec<Part>,
+            #[serde(default)]
+            links: Vec<Part>,
             parent_span_id: Option<String>,
             span_id: String,
             start_unix_nano: String,
             trace_id: String,
         }
+        impl Otel {
+            fn dropped(&self) -> u64 {
+                let parts = self
+                    .attributes
+                    .scope
+                    .iter()
+                    .chain(&self.events)
+                    .chain(&self.links);
+                [
+                    self.dropped_attributes_count,
+                    self.dropped_events_count,
+                    self.dropped_links_count,
+                ]
+                .into_iter()
+                .chain(parts.map(|part| part.dropped_attributes_count))
+                .fold(0, u64::saturating_add)
+            }
+        }
         let wire: Wire = serde_json::from_slice(body).ok()?;
         let span = match wire.otel {
             None => None,
             Some(otel) => Some(SpanEvidence {
+                dropped: otel.dropped(),
                 id: (otel.trace_id, otel.span_id),
                 parent_span_id: otel.parent_span_id,
-                dropped: otel
-                    .dropped_attributes_count
-                    .saturating_add(otel.dropped_events_count)
-                    .saturating_add(otel.dropped_links_count),
                 start: otel.start_unix_nano.parse().ok()?,
                 end: otel.end_unix_nano.parse().ok()?,
             }),
@@ -170,9 +202,14 @@ impl SpanEvidence {
         let mut span = Self::default();
         r.object(|key, r| {
             match key {
+                "attributes" => r.object(|key, r| match key {
+                    "deponent.scope" => add_dropped(r, &mut span.dropped),
+                    _ => r.skip(),
+                })?,
                 "dropped_attributes_count" | "dropped_events_count" | "dropped_links_count" => {
                     span.dropped = span.dropped.saturating_add(r.number()?.parse().ok()?);
                 }
+                "events" | "links" => r.array(|r| add_dropped(r, &mut span.dropped))?,
                 "end_unix_nano" => span.end = r.plain()?.parse().ok()?,
                 "parent_span_id" => span.parent_span_id = Some(r.plain()?.to_owned()),
                 "span_id" => r.plain()?.clone_into(&mut span.id.1),
@@ -186,6 +223,17 @@ impl SpanEvidence {
     }
 }
 
+/// Adds what a scope, an event or a link says that its sender dropped of it.
+fn add_dropped(r: &mut Reader<'_>, dropped: &mut u64) -> Option<()> {
+    r.object(|key, r| {
+        if key != "dropped_attributes_count" {
+            return r.skip();
+        }
+        *dropped = dropped.saturating_add(r.number()?.parse().ok()?);
+        Some(())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +242,7 @@ mod tests {
     fn both_ways_of_reading_find_the_same() {
         for body in [
             r#"{"activity":{"fingerprint_of":"redacted","prompt_fingerprint":"ab","skill_id":"s"},"content_mac":"00","otel":{"attributes":{"x":[1,{"y":"\"}"}]},"dropped_attributes_count":2,"dropped_links_count":1,"end_unix_nano":"5","kind":1,"mapping":"m","name":"n","parent_span_id":"p","span_id":"s","start_unix_nano":"3","status_code":0,"trace_id":"t"},"provider":{"model_name":"m"},"step":{"cost_cents":0,"inference":true,"outcome_data":null,"params":{},"status":"failure"}}"#,
+            r#"{"content_mac":"00","otel":{"attributes":{"a":{"dropped_attributes_count":64},"deponent.scope":{"attributes":{"dropped_attributes_count":32},"dropped_attributes_count":1}},"dropped_events_count":2,"end_unix_nano":"5","events":[{"attributes":{},"dropped_attributes_count":4,"name":"e","time_unix_nano":"1"},{"attributes":{},"name":"f","time_unix_nano":"1"}],"links":[{"attributes":{},"dropped_attributes_count":8,"span_id":"s","trace_id":"t"}],"span_id":"s","start_unix_nano":"3","trace_id":"t"},"step":{"params":{},"status":"success"}}"#,
             r#"{"content_mac":"00","policy":{"decision":"DENIED"},"step":{"params":{"status":"x"},"status":"success"}}"#,
         ] {
             let read = StepEvidence::read_written(body.as_bytes()).unwrap();
@@ -207,6 +256,13 @@ mod tests {
                 any
             );
         }
+        let dropping = br#"{"otel":{"attributes":{"a":{"dropped_attributes_count":64},"deponent.scope":{"attributes":{"dropped_attributes_count":32},"dropped_attributes_count":1}},"dropped_events_count":2,"end_unix_nano":"5","events":[{"attributes":{},"dropped_attributes_count":4}],"links":[{"dropped_attributes_count":8}],"span_id":"s","start_unix_nano":"3","trace_id":"t"},"step":{"status":"success"}}"#;
+        let span = StepEvidence::read(dropping).and_then(|step| step.span);
+        assert_eq!(
+            span.map(|span| span.dropped),
+            Some(15),
+            "what the sender's own attributes say is no count"
+        );
         let read = StepEvidence::read(
             br#"{"content_mac":"00","otel":{"end_unix_nano":"5","span_id":"s","start_unix_nano":"3","trace_id":"t"},"step":{"status":"success"}}"#,
         )

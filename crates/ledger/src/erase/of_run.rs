@@ -1,6 +1,6 @@
 //! What goes with a body, and what is left: one pass over the records of its run.
 
-use evidence::record::{BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, Facts};
+use evidence::record::{BODY_BYTES_MAX, ERASED_RECORDS_MAX, Facts};
 use evidence::{Header, Identity, Kind, RunState};
 use store::{LeafKey, RunKey, RunRecordRow, RunRow, Store, codec};
 
@@ -121,29 +121,23 @@ pub(super) fn with_run(
             }
         }
         ended |= is_end;
-        let goes = plan
-            .doomed
-            .last()
-            .is_some_and(|doomed| doomed.row.leaf == row.leaf)
-            || row.leaf == asked_leaf;
-        let facts = match there.filter(|_| !goes) {
-            Some(there) if adds_up(row.kind) => {
+        let goes = [plan.doomed.first(), plan.doomed.last()]
+            .into_iter()
+            .flatten()
+            .find(|doomed| doomed.row.leaf == row.leaf);
+        let facts = match (goes, there) {
+            (Some(doomed), _) => Facts::erased(&header_there, &doomed.kept),
+            (None, Some(there)) if adds_up(row.kind) => {
                 Facts::read(&header_there, there).map_err(|error| RecordError::Body {
                     leaf: row.leaf.leaf_index(),
                     reason: error.to_string(),
                 })?
             }
-            Some(_) => Facts::Other,
-            None if !goes && !matches!(gone.find(row.leaf)?, Some(Gone::Erased(_))) => {
-                return Err(EraseError::Archived);
-            }
-            None => Facts::erased(
-                &header_there,
-                &ErasedRecord {
-                    step_index: row.step_index,
-                    ..ErasedRecord::unknown(header_there.id)
-                },
-            ),
+            (None, Some(_)) => Facts::Other,
+            (None, None) => match gone.find(row.leaf)? {
+                Some(Gone::Erased(kept)) => Facts::erased(&header_there, &kept),
+                _ => return Err(EraseError::Archived),
+            },
         };
         match (&mut state, &facts) {
             (None, Facts::RunStarted(started)) => {

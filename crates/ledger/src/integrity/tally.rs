@@ -18,7 +18,17 @@ pub(super) const fn counts(kind: Kind) -> bool {
             | Kind::EvidenceActivity
             | Kind::EvidenceCaptureFailure
             | Kind::EvidenceEnvironment
+            | Kind::EvidenceProvider
     )
+}
+
+/// By how much a sender's clock may differ from the server's: one that is kept by NTP differs by less, and of tokens as
+/// much is allowed. Times of one clock are compared exactly.
+const CLOCKS_APART_MICROS: i64 = 60 * 1_000_000;
+
+/// Whether a sender's time lies behind the server's by more than clocks differ.
+const fn is_ahead(said: Timestamp, by_server: Timestamp) -> bool {
+    said.micros_since(by_server) > CLOCKS_APART_MICROS
 }
 
 /// Places of the classes in [`Class::JUDGED`].
@@ -38,6 +48,7 @@ const STEPS: usize = 5;
 pub(super) struct Tally {
     otlp: bool,
     started_at: Timestamp,
+    created_at: Timestamp,
     counts: [u64; 6],
     gathered: Gathered,
     traces: HashSet<String>,
@@ -53,10 +64,11 @@ pub(super) struct Tally {
     clock_faults: u64,
     /// Fingerprints of posted activities, which may be completed later.
     posted: HashMap<u32, (bool, bool)>,
-    /// Steps, posted activities and environments whose bodies are gone: what they would have decided nobody knows.
+    /// Steps and posted evidence whose bodies are gone: what they would have decided nobody knows.
     gone_steps: u64,
     gone_activities: u64,
     gone_environments: u64,
+    gone_providers: u64,
 }
 
 impl Tally {
@@ -64,6 +76,7 @@ impl Tally {
         Self {
             otlp: run.state.otlp,
             started_at: run.state.started_at,
+            created_at: run.state.created_at,
             counts: [0; 6],
             gathered: Gathered::default(),
             traces: HashSet::new(),
@@ -76,12 +89,24 @@ impl Tally {
             boundaries_with_content: 0,
             dropped: None,
             declared_steps: None,
-            clock_faults: 0,
+            clock_faults: u64::from(ends_before_start(run)) + u64::from(is_in_the_future(run)),
             posted: HashMap::new(),
             gone_steps: 0,
             gone_activities: 0,
             gone_environments: 0,
+            gone_providers: 0,
         }
+    }
+
+    /// Whether a step may have been recorded before it happened: its header, of which that is read, is asked for. Most
+    /// steps of short runs are over before the first is recorded.
+    pub(super) const fn may_be_ahead(&self, row: &RunRecordRow) -> bool {
+        matches!(row.kind, Kind::TraceStep) && is_ahead(row.occurred_at, self.created_at)
+    }
+
+    /// When one of those steps was recorded.
+    pub(super) fn recorded(&mut self, row: &RunRecordRow, recorded_at: Timestamp) {
+        self.clock_faults += u64::from(is_ahead(row.occurred_at, recorded_at));
     }
 
     /// `body` is absent when it is gone, or not needed.
@@ -108,7 +133,22 @@ impl Tally {
                     self.gone_activities += 1;
                 }
             }
-            Kind::EvidenceProvider => self.counts[PROVIDER] += 1,
+            Kind::EvidenceProvider => {
+                #[derive(Deserialize)]
+                struct Wire {
+                    requested_at: Option<Timestamp>,
+                    responded_at: Option<Timestamp>,
+                }
+                self.counts[PROVIDER] += 1;
+                match body.and_then(|body| serde_json::from_slice::<Wire>(body).ok()) {
+                    Some(times) => {
+                        let both = times.requested_at.zip(times.responded_at);
+                        let is_fault = both.is_some_and(|(requested, responded)| responded < requested);
+                        self.clock_faults += u64::from(is_fault);
+                    }
+                    None => self.gone_providers += 1,
+                }
+            }
             Kind::EvidencePolicyDecision => self.counts[POLICY] += 1,
             Kind::EvidenceCaptureFailure => {
                 self.gathered.fail(match body.and_then(CaptureFailure::read) {
@@ -229,9 +269,10 @@ impl Tally {
             seen_steps: self.counts[STEPS],
             boundaries,
             boundaries_with_content: content,
-            clock_faults: (self.counts[STEPS] > 0)
+            // A fault is one without steps, too.
+            clock_faults: (self.counts[STEPS] > 0 || self.clock_faults > 0)
                 .then_some(self.clock_faults)
-                .and_then(|faults| known(!no_step_gone, faults)),
+                .and_then(|faults| known(!no_step_gone || self.gone_providers > 0, faults)),
             late: Some(u64::from(run.state.late_count)),
         };
         let mut gathered = self.gathered;
@@ -240,4 +281,27 @@ impl Tally {
         gathered.supersede_observed();
         (gathered, counted)
     }
+}
+
+/// Whether a run ended before it began. A start that does not lie before its record may be the server's time, or that of
+/// a clock that is ahead of it; the end may be by the other clock.
+fn ends_before_start(run: &RunRow) -> bool {
+    let state = &run.state;
+    let apart = if state.started_at < state.created_at {
+        0
+    } else {
+        CLOCKS_APART_MICROS
+    };
+    state
+        .completed_at
+        .is_some_and(|end| state.started_at.micros_since(end) > apart)
+}
+
+/// Whether a run began, or ended, after what was recorded of it.
+fn is_in_the_future(run: &RunRow) -> bool {
+    let state = &run.state;
+    is_ahead(state.started_at, state.created_at)
+        || state
+            .completed_at
+            .is_some_and(|end| is_ahead(end, state.last_recorded_at))
 }

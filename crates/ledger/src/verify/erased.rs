@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use evidence::record::{
     BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, RetentionArchived,
 };
-use evidence::{Finding, FindingCode, Header, Kind, RecordId, Salt};
+use evidence::{Finding, FindingCode, Header, Kind, RecordId, Salt, facet};
 use store::{FacetQuery, LeafKey, Store, StoreError, codec};
 
 use crate::archive::{ArchiveError, Archives};
@@ -236,6 +236,23 @@ impl<'a> Erasures<'a> {
             Ok(()) | Err(StoreError::Damaged { .. }) => Ok(self.known(leaf)),
             Err(error) => Err(error),
         }
+    }
+
+    /// What was kept of an erased record. Its erasure is found by its facet, so that the others need not be read.
+    pub(crate) fn kept_of(&self, leaf: LeafKey, id: RecordId) -> Result<Option<ErasedRecord>, StoreError> {
+        if self.known(leaf).is_none() {
+            let query = FacetQuery {
+                facets: vec![facet::facet("erasure", &id.to_string())],
+                limit: 1,
+                ..FacetQuery::default()
+            };
+            let page = self.store.facet_find(self.tenant_no, &query)?;
+            self.take(&page.leaves)?;
+        }
+        Ok(match self.known(leaf) {
+            Some(Gone::Erased(kept)) => Some(kept),
+            Some(Gone::Pruned) | None => None,
+        })
     }
 
     /// Whether a body is there, asked anew.

@@ -7,10 +7,11 @@ use evidence::record::{
     Facts, HoldScope, ReplayBehavior, ReplayEnforced, ReplayOutcome, RunCompleted, StepStatus, StepView,
     root_hash, step_hash,
 };
-use evidence::{FindingCode, Kind, RecordId, TraceStatus, hex_string, sha256};
+use evidence::{ExecutionStatus, FindingCode, Kind, RecordId, TraceStatus, hex_string, sha256};
 use ledger::verify::{Question, verify};
 use ledger::{
-    Bind, Draft, EraseAsked, EraseError, Erasure, HoldError, Ledger, Placed, SealedBody, StoredTree, Tenant,
+    Bind, Draft, EraseAsked, EraseError, Erasure, HoldError, Ledger, Placed, RunAt, SealedBody, StoredTree,
+    Tenant, run_at,
 };
 use store::{Fault, LeafKey, Scrubbed, codec};
 
@@ -304,6 +305,64 @@ fn a_run_adds_up_without_what_is_erased_and_says_so_where_it_cannot_know() {
         (TraceStatus::Completed, None, 1)
     );
     check_erased(&bed, 4);
+}
+
+#[test]
+fn a_run_of_spans_whose_root_is_erased_has_ended_and_is_not_abandoned() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let [root, child] = [(1, None), (2, Some(1))].map(|(span, parent)| Span {
+        span,
+        parent,
+        ..Span::default()
+    });
+    let placed = bed.all(&tenant, vec![root.draft(), child.draft()]);
+    erase(&bed, &tenant, &placed[0]).unwrap();
+    let run_id = root.run_id();
+    let ends = |bed: &TestLedger| {
+        let state = bed.run_row(&tenant, &run_id).state;
+        (state.execution_status, state.completed_at, state.settled)
+    };
+    assert_eq!(ends(&bed), (ExecutionStatus::Ended, None, false));
+    let (size, before) = (bed.size(&tenant), bed.run_row(&tenant, &run_id));
+    let more = Span {
+        span: 3,
+        ..child.clone()
+    };
+    let more = bed.one(&tenant, more.draft());
+    assert_eq!(ends(&bed), (ExecutionStatus::Ended, None, false));
+    // Read as of then it is what it was then, and erasing another body does not make it run again.
+    let row = bed.run_row(&tenant, &run_id);
+    let as_of = LeafKey::new(tenant.ledger().row.ledger_no, size);
+    match run_at(bed.ledger.store(), &row, as_of).unwrap() {
+        RunAt::Then(state, _) => assert_eq!(*state, before.state),
+        other => panic!("{other:?}"),
+    }
+    erase(&bed, &tenant, &more).unwrap();
+    assert_eq!(ends(&bed), (ExecutionStatus::Ended, None, false));
+    check_erased(&bed, 2);
+    assert_eq!(bed.ledger.settle_due(bed.later(31_000)).unwrap(), 1);
+    assert_eq!(bed.ledger.settle_due(bed.later(48 * 3_600_000)).unwrap(), 0);
+    assert_eq!(ends(&bed), (ExecutionStatus::Ended, None, true));
+    check_erased(&bed, 2);
+
+    // Erased when it is settled, a root takes the time of its run's end with it.
+    let later = Span {
+        trace: 2,
+        ..root.clone()
+    };
+    let placed = bed.one(&tenant, later.draft());
+    assert_eq!(bed.ledger.settle_due(bed.later(31_000)).unwrap(), 1);
+    let before = bed.run_row(&tenant, &later.run_id()).state;
+    assert!(before.settled && before.completed_at.is_some());
+    erase(&bed, &tenant, &placed).unwrap();
+    let state = bed.run_row(&tenant, &later.run_id()).state;
+    assert_eq!(
+        (state.execution_status, state.completed_at),
+        (ExecutionStatus::Ended, None)
+    );
+    check_erased(&bed, 4);
+    check_erased(&bed.reopen(), 4);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ledger::{
 };
 use store::{Fault, LeafKey};
 
-use crate::bed::{Span, TestLedger, aborted, completed, run, step, step_of, system};
+use crate::bed::{Span, TestLedger, aborted, completed, run, step, step_of, system, time};
 use crate::erasure::erase;
 
 const DAY_MILLIS: i64 = 24 * 3_600 * 1_000;
@@ -176,6 +176,37 @@ fn an_erased_span_keeps_its_place_among_those_that_began_with_it() {
     bed.ledger.rebuild().unwrap();
     assert_eq!(places(), before);
     bed.check();
+}
+
+#[test]
+fn which_of_several_roots_came_first_does_not_matter() {
+    let root = |trace: u8, end: u64, failed: bool| Span {
+        trace,
+        end,
+        failed,
+        run_id: Some("r".into()),
+        ..Span::default()
+    };
+    let [one, other] = [root(1, 20, false), root(2, 30, true)];
+    for order in [[&one, &other], [&other, &one]] {
+        let bed = TestLedger::new();
+        let tenant = bed.tenant("acme");
+        for span in order {
+            bed.one(&tenant, span.draft());
+        }
+        let ends = || {
+            let state = bed.run_row(&tenant, "r").state;
+            (state.status, state.execution_status, state.completed_at)
+        };
+        let end = time("2026-11-21T09:00:00.030Z");
+        let failed = (TraceStatus::Failed, ExecutionStatus::Failed, Some(end));
+        assert_eq!(ends(), failed);
+        assert_eq!(bed.ledger.settle_due(bed.later(31_000)).unwrap(), 1);
+        assert_eq!(ends(), failed);
+        bed.one(&tenant, root(3, 40, false).draft());
+        assert_eq!(ends(), failed, "what is settled stays so");
+        bed.check();
+    }
 }
 
 #[test]

@@ -171,6 +171,94 @@ fn a_run_whose_exporter_dropped_attributes_says_so() {
 }
 
 #[test]
+fn what_a_sender_dropped_of_a_scope_an_event_or_a_link_counts_too() {
+    let server = TestServer::new();
+    let link =
+        |trace: u8| json!({ "traceId": format!("{trace:02x}").repeat(16), "spanId": "00000000000000aa" });
+    let dropping = |mut part: Value, drops: bool| {
+        part["droppedAttributesCount"] = json!(u8::from(drops));
+        part
+    };
+    // Nothing dropped, then of one thing each.
+    for (trace, expected) in [(1_u8, "pass"), (2, "fail"), (3, "fail"), (4, "fail")] {
+        let mut root = span(trace, 1);
+        root["parentSpanId"] = json!("");
+        root["events"] = json!([dropping(
+            json!({ "name": "e", "timeUnixNano": root["startTimeUnixNano"] }),
+            trace == 2
+        )]);
+        root["links"] = json!([dropping(link(trace), trace == 3)]);
+        let mut export = crate::server::export(&[root]);
+        export["resourceSpans"][0]["scopeSpans"][0]["scope"] = dropping(json!({ "name": "s" }), trace == 4);
+        assert_eq!(server.post("/v1/traces", &export).ok(), json!({}));
+        let judged = of(&server, &format!("{trace:02x}").repeat(16));
+        assert_eq!(
+            judged["completeness"]["nothing_dropped"], expected,
+            "{trace}: {judged}"
+        );
+        let noted = judged["capture_failures"].as_array().unwrap().len();
+        assert_eq!(noted, usize::from(expected == "fail"), "{trace}: {judged}");
+    }
+    assert_verified(&server);
+}
+
+#[test]
+fn a_clock_that_contradicts_itself_or_the_servers_is_not_sane() {
+    let server = TestServer::new();
+    // A run with one step; its start, its step's time, when its provider was asked and answered, its end.
+    let sane = json!({
+        "start": "2026-01-02T03:04:00Z", "step": "2026-01-02T03:04:01Z", "asked": "2026-01-02T03:04:01Z",
+        "answered": "2026-01-02T03:04:02Z", "end": "2026-01-02T03:04:03Z",
+    });
+    let clock = |run: &str, times: &Value| {
+        server.created(
+            "/api/v1/runs",
+            &json!({ "run_id": run, "started_at": times["start"] }),
+        );
+        let mut step = crate::support::step(0, "success");
+        step["timestamp"] = times["step"].clone();
+        server.created(&format!("/api/v1/runs/{run}/steps"), &step);
+        let provider = json!({ "step_index": 0, "provider_name": "p", "model_name": "m",
+            "requested_at": times["asked"], "responded_at": times["answered"] });
+        server.created(&format!("/api/v1/runs/{run}/evidence/provider"), &provider);
+        let end = json!({ "status": "completed", "completed_at": times["end"] });
+        server.created(&format!("/api/v1/runs/{run}/complete"), &end);
+        of(&server, run)["completeness"]["clock_sane"].clone()
+    };
+    assert_eq!(clock("sane", &sane), "pass");
+    // The server's clock shows 03:04:05.
+    for (number, (name, time, expected)) in [
+        ("end", "2026-01-02T03:03:59Z", "fail"),
+        ("end", "2031-01-02T03:04:05Z", "fail"),
+        ("end", "2026-01-02T03:05:00Z", "pass"),
+        ("answered", "2026-01-02T03:04:00Z", "fail"),
+        ("answered", "2026-01-02T03:04:01Z", "pass"),
+        ("step", "2031-01-02T03:04:05Z", "fail"),
+        ("step", "2026-01-02T03:05:06Z", "fail"),
+        ("step", "2026-01-02T03:05:00Z", "pass"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut times = sane.clone();
+        times[name] = json!(time);
+        assert_eq!(clock(&format!("r{number}"), &times), expected, "{name} {time}");
+    }
+    // A start by the server's clock, an end by one that is behind: no fault of the sender's, up to a minute.
+    for (run, end, expected) in [
+        ("behind", "2026-01-02T03:03:30Z", "pass"),
+        ("before", "2026-01-02T02:00:00Z", "fail"),
+    ] {
+        server.run(run);
+        server.step(run, 0, "success");
+        let end = json!({ "status": "completed", "completed_at": end });
+        server.created(&format!("/api/v1/runs/{run}/complete"), &end);
+        assert_eq!(of(&server, run)["completeness"]["clock_sane"], expected, "{run}");
+    }
+    assert_verified(&server);
+}
+
+#[test]
 fn a_span_that_is_refused_is_noted_once() {
     let server = TestServer::new();
     server.spans(&[span(2, 1)]);

@@ -258,11 +258,12 @@ claims! {
 
     runs_are_due_when_they_were_silent_long_enough(store) {
         let with = |run_id: &str, status, settled, last| RunState { status, settled, last_recorded_at: at(last), ..state(run_id, 0) };
-        use TraceStatus::{Completed, Failed, Running};
+        use TraceStatus::{Completed, Ended, Failed, Running};
         with_runs(store, vec![
             with("running", Running, false, 10),
             with("ended", Completed, false, 30),
             with("failed", Failed, false, 20),
+            with("erased", Ended, false, 25),
             with("settled", Completed, true, 1),
             with("young", Completed, false, 50),
             with("busy", Running, false, 40),
@@ -270,8 +271,8 @@ claims! {
         let due = |ended, running, limit| -> Vec<String> {
             store.runs_due(at(ended), at(running), limit).unwrap().into_iter().map(|row| row.state.run_id).collect()
         };
-        assert_eq!(due(50, 40, 10), ["running", "failed", "ended"]);
-        assert_eq!(due(51, 41, 10), ["running", "failed", "ended", "busy", "young"]);
+        assert_eq!(due(50, 40, 10), ["running", "failed", "erased", "ended"]);
+        assert_eq!(due(51, 41, 10), ["running", "failed", "erased", "ended", "busy", "young"]);
         assert_eq!(due(51, 41, 2), ["running", "failed"]);
         assert!(due(20, 10, 10).is_empty(), "at the very moment is not before it");
     }

@@ -391,6 +391,7 @@ impl Store for SqliteStore {
             for (condition, before) in [
                 ("= 'completed'", ended_before),
                 ("= 'failed'", ended_before),
+                ("= 'ended'", ended_before),
                 ("= 'running'", running_before),
             ] {
                 due.extend(run_rows(

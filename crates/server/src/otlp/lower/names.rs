@@ -18,7 +18,7 @@ macro_rules! slots {
 slots! {
     Operation InferenceKind LoopKind RequestType
     Provider RequestModel EitherModel ResponseModel ResponseId
-    InputTokens OutputTokens TotalTokens CacheRead CacheWrite Reasoning Cost Currency
+    InputTokens OutputTokens TotalTokens CacheRead CacheWrite Reasoning Cost PromptCost CompletionCost Currency
     AgentId AgentName EntityName ToolName ToolArguments ToolParameters ToolResult EntityInput EntityOutput
     InputValue OutputValue InputMessages OutputMessages Instructions Prompt Completion
     FinishReasons Conversation RunId ErrorType RetrievalQuery RetrievalDocuments
@@ -99,6 +99,8 @@ static NAMES: &[(&str, Slot, u8, u8)] = &[
     ("gen_ai.usage.total_tokens", Slot::TotalTokens, 1, NONE),
     ("gen_ai.workflow.name", Slot::Marker, 0, OTEL),
     ("input.value", Slot::InputValue, 0, INFERENCE),
+    ("llm.cost.completion", Slot::CompletionCost, 0, INFERENCE),
+    ("llm.cost.prompt", Slot::PromptCost, 0, INFERENCE),
     ("llm.cost.total", Slot::Cost, 2, INFERENCE),
     ("llm.finish_reason", Slot::FinishReasons, 1, INFERENCE),
     ("llm.model_name", Slot::EitherModel, 0, INFERENCE),

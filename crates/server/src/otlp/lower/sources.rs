@@ -171,18 +171,16 @@ fn details<'v, 'a>(view: &View<'v, 'a>) -> Option<(usize, &'v Event<'a>)> {
         .find(|(_, event)| event.name == DETAILS)
 }
 
-/// The event is used up when it says nothing but messages and what the span says too.
+/// The event is used up when it says nothing but messages and what the span says too. That its sender dropped some of it
+/// the span does not say.
 fn use_details(view: &View<'_, '_>, place: usize, event: &Event<'_>, used: &mut Used) {
     let repeats = |attr: &Attr<'_>| {
         let span = find(view.attrs, attr.key);
         matches!((span, attr.value), (Some(Any::Str(a)), Any::Str(b)) if a == b)
             || matches!((span, attr.value), (Some(Any::Int(a)), Any::Int(b)) if a == b)
     };
-    if event
-        .attributes
-        .iter()
-        .all(|attr| [INPUT, OUTPUT, INSTRUCTIONS].contains(&attr.key) || repeats(attr))
-    {
+    let is_told = |attr: &Attr<'_>| [INPUT, OUTPUT, INSTRUCTIONS].contains(&attr.key) || repeats(attr);
+    if event.dropped == 0 && event.attributes.iter().all(is_told) {
         used.events.push(place);
     }
 }
@@ -241,10 +239,13 @@ fn whole(
         .iter()
         .enumerate()
         .find(|(_, event)| event.name == event_name);
-    let Some((place, value)) = event.and_then(|(place, event)| Some((place, find(&event.attributes, key)?)))
-    else {
+    let Some((place, event)) = event else {
         return Vec::new();
     };
+    let Some(value) = find(&event.attributes, key) else {
+        return Vec::new();
+    };
+    used.lossy |= event.dropped != 0;
     used.events.push(place);
     plain(value, role, used)
 }

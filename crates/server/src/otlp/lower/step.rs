@@ -34,6 +34,8 @@ pub(crate) struct ScopeText {
     pub(crate) version: String,
     /// Canonical JSON of its attributes and of their dropped count, if there is any.
     pub(crate) rest: Option<Vec<u8>>,
+    /// Attributes that its sender dropped.
+    pub(crate) dropped: u32,
 }
 
 /// What went in and out of a step.

@@ -98,7 +98,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
             let mut take = |span: &SpanRef<'_>, found: &Found, draft: Draft, sealer: &mut Sealer<'_>| {
                 let trace = traces.place(&span.trace_id);
                 environments.see(trace, resource, draft.occurred_at, sealer)?;
-                failures.see(trace, span, resource, sealer)?;
+                failures.see(trace, span, &scope, resource, sealer)?;
                 traces.see(trace, span, found, resource, &draft);
                 steps.push((trace, draft));
                 Ok(())
@@ -279,7 +279,7 @@ fn note_refused(refused: &mut RefusedSpans, bytes: &[u8], reason: &Refusal) {
     }
 }
 
-/// What the sender says that he dropped, noted once a trace: of its spans, of its resource.
+/// What the sender says that he dropped, noted once a trace: of its spans and what belongs to them, of its resource.
 #[derive(Default)]
 struct Failures {
     drafts: Vec<(usize, Draft)>,
@@ -291,12 +291,20 @@ impl Failures {
         &mut self,
         trace: usize,
         span: &SpanRef<'_>,
+        scope: &ScopeText,
         resource: &Resource,
         sealer: &mut Sealer<'_>,
     ) -> Result<(), Refusal> {
         let (attributes, events, links) = span.dropped;
+        let within = || {
+            span.events.iter().any(|event| event.dropped != 0)
+                || span.links.iter().any(|link| link.dropped != 0)
+        };
         if attributes | events | links != 0 {
             let message = "the sender dropped attributes, events or links of spans";
+            self.note(trace, span, EvidenceClass::TraceSteps, message, sealer)?;
+        } else if scope.dropped != 0 || within() {
+            let message = "the sender dropped attributes of scopes, or of events or links of spans";
             self.note(trace, span, EvidenceClass::TraceSteps, message, sealer)?;
         }
         if resource.dropped != 0 {
@@ -471,6 +479,7 @@ fn read_scope(rules: &Redactor, group: &Group<'_>) -> Result<ScopeText, Refusal>
         rest: scope_rest(&scope)
             .map(|rest| redacted_json(rules, rest))
             .transpose()?,
+        dropped: scope.dropped,
     })
 }
 

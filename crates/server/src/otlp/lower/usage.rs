@@ -58,28 +58,20 @@ pub(crate) fn tokens(view: &View<'_, '_>, used: &mut Vec<usize>) -> Tokens {
     }
 }
 
-/// What the span cost, in US cents. Another currency, or no price at all, is 0 and stays as sent.
+/// What the span cost, in US cents: the total, else the sum of what prompt and completion cost. Another currency, or no
+/// price at all, is 0 and stays as sent. So do the parts, as their sum does not say them.
 pub(crate) fn cost_cents(view: &View<'_, '_>, used: &mut Vec<usize>) -> Finite {
-    let dollars = match view.value(Slot::Cost) {
-        Some(Any::Double(number)) => number,
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "prices beyond 2^53 dollars are refused below"
-        )]
-        Some(Any::Int(number)) => number as f64,
-        Some(Any::Str(text)) => text.parse().unwrap_or(f64::NAN),
-        _ => return Finite::default(),
-    };
     if view
         .text(Slot::Currency)
         .is_some_and(|currency| !currency.eq_ignore_ascii_case("USD"))
     {
         return Finite::default();
     }
-    // Through billionths of a cent, so that 0.0042 dollars are 0.42 cents and not 0.42000000000000004.
-    let cents = NanoCents::from_cents(dollars * 100.0)
-        .map(NanoCents::cents)
-        .and_then(Finite::new);
+    let cost = match view.value(Slot::Cost) {
+        Some(total) => price(total),
+        None => sum_of_parts(view),
+    };
+    let cents = cost.map(NanoCents::cents).and_then(Finite::new);
     match cents.filter(|cents| NanoCents::from_cents(cents.get()).is_some()) {
         Some(cents) => {
             used.extend(view.found.place(Slot::Cost));
@@ -87,4 +79,25 @@ pub(crate) fn cost_cents(view: &View<'_, '_>, used: &mut Vec<usize>) -> Finite {
         }
         None => Finite::default(),
     }
+}
+
+/// A part that is not told adds nothing: a call for vectors has no completion. One that is no price makes the sum none.
+fn sum_of_parts(view: &View<'_, '_>) -> Option<NanoCents> {
+    let part = |slot| view.value(slot).map_or(Some(NanoCents::default()), price);
+    Some(part(Slot::PromptCost)?.plus(part(Slot::CompletionCost)?))
+}
+
+/// A price in dollars. In billionths of a cent, so that 0.0042 dollars are 0.42 cents and not 0.42000000000000004.
+fn price(value: Any<'_>) -> Option<NanoCents> {
+    let dollars = match value {
+        Any::Double(number) => number,
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "prices beyond 2^53 dollars are refused below"
+        )]
+        Any::Int(number) => number as f64,
+        Any::Str(text) => text.parse().ok()?,
+        _ => return None,
+    };
+    NanoCents::from_cents(dollars * 100.0)
 }

@@ -41,6 +41,8 @@ const KEYS: &[&str] = &[
     "gen_ai.security.verdict.type",
     "tool.parameters",
     "llm.cost.total",
+    "llm.cost.prompt",
+    "llm.cost.completion",
     "deponent.scope",
     "deponent.duplicate_attributes",
     "content",

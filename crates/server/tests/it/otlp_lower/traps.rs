@@ -99,9 +99,9 @@ fn three_generations_in_one_trace_are_mapped_each_by_its_own() {
     assert_eq!(
         mappings,
         [
-            "otel-genai/pre-1.37;deponent/1",
-            "otel-genai/1.41;deponent/1",
-            "otel-genai/next;deponent/1"
+            "otel-genai/pre-1.37;deponent/2",
+            "otel-genai/1.41;deponent/2",
+            "otel-genai/next;deponent/2"
         ]
     );
 }
@@ -193,6 +193,45 @@ fn every_dropped_count_is_kept() {
 }
 
 #[test]
+fn an_event_whose_sender_dropped_some_of_it_stays_though_its_messages_are_taken() {
+    let kept = |name: &str, key: &str, dropped: u32| {
+        let mut chat = span(
+            1,
+            "chat m",
+            vec![
+                kv("gen_ai.operation.name", text("chat")),
+                kv("gen_ai.request.model", text("m")),
+            ],
+        );
+        chat.events = vec![Event {
+            dropped_attributes_count: dropped,
+            ..event(name, vec![kv(key, text("hi"))])
+        }];
+        let body = only(&request(vec![chat]));
+        assert_eq!(
+            body["step"]["params"]["messages"][0]["parts"][0]["content"], "hi",
+            "{name}"
+        );
+        body["otel"]["events"].clone()
+    };
+    for (name, key) in [
+        ("gen_ai.user.message", "content"),
+        ("gen_ai.content.prompt", "gen_ai.prompt"),
+        (
+            "gen_ai.client.inference.operation.details",
+            "gen_ai.input.messages",
+        ),
+    ] {
+        assert_eq!(kept(name, key, 0), Json::Null, "{name}");
+        assert_eq!(
+            kept(name, key, 3)[0]["dropped_attributes_count"],
+            json!(3),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn an_error_has_its_type_and_never_its_free_text() {
     let failed = |attributes, events| {
         let mut failed = span(1, "execute_tool t", attributes);
@@ -244,6 +283,35 @@ fn a_price_in_another_currency_or_beyond_reason_is_kept_and_not_counted() {
         kv("gen_ai.usage.cost.currency", text("EUR")),
     ];
     assert_eq!(cost(euros), json!(0));
+}
+
+#[test]
+fn a_price_told_in_parts_is_their_exact_sum_and_the_parts_stay_as_sent() {
+    let part = |name: &str, price| kv(&format!("llm.cost.{name}"), price);
+    let body = chat(vec![
+        part("prompt", V::DoubleValue(0.1)),
+        part("completion", V::DoubleValue(0.2)),
+    ]);
+    assert_eq!(
+        body["step"]["cost_cents"],
+        json!(30),
+        "0.1 and 0.2 are no more than 0.3"
+    );
+    assert_eq!(body["otel"]["attributes"]["llm.cost.prompt"], json!(0.1));
+    assert_eq!(body["otel"]["attributes"]["llm.cost.completion"], json!(0.2));
+    let cost = |more| chat(more)["step"]["cost_cents"].clone();
+    assert_eq!(cost(vec![part("prompt", V::DoubleValue(0.0042))]), json!(0.42));
+    let with_total = vec![
+        part("prompt", V::DoubleValue(0.1)),
+        part("completion", V::DoubleValue(0.2)),
+        part("total", V::DoubleValue(0.25)),
+    ];
+    assert_eq!(cost(with_total), json!(25), "a total counts before its parts");
+    let unreadable = vec![
+        part("prompt", V::DoubleValue(0.1)),
+        part("completion", V::DoubleValue(-0.2)),
+    ];
+    assert_eq!(cost(unreadable), json!(0));
 }
 
 #[test]
