@@ -210,11 +210,6 @@ impl ApiKeys {
         }
     }
 
-    /// Notes that there are keys whose records are not to be believed.
-    pub(crate) fn withhold(&self) {
-        self.write().unreadable = true;
-    }
-
     /// Whether any key was ever made: from then on nobody is let in without one.
     pub fn any(&self) -> bool {
         let table = self.read();

@@ -8,12 +8,14 @@
 use std::collections::BTreeMap;
 
 use evidence::record::{BODY_BYTES_MAX, EpochEnded};
-use evidence::{Header, Kind};
+use evidence::{Header, Kind, Salt, commitment};
 use serde::Deserialize;
 use store::{Head, LeafKey, LedgerRow, Store, StoreError, codec};
-use tlog::{Hash, TreeSize};
+use tlog::{Hash, LeafIndex, TreeSize};
 
 use crate::StoredTree;
+use crate::high_water::{HighWater, Mark};
+use crate::tenant::origin_of;
 
 /// The head of what is not there.
 pub(crate) const NOTHING: Head = Head {
@@ -40,11 +42,12 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Whether that is what was known to be signed.
-    pub(crate) fn covers(&self, size: u64, root: Hash) -> bool {
-        self.last_known
-            .as_ref()
-            .is_some_and(|(known, text)| *known == size && *text == root.to_base64())
+    /// Whether a mark is told by it: what was signed last, or less, of which the leaves are declared lost.
+    pub(crate) fn explains(&self, size: u64, root: Hash) -> bool {
+        let there = self.head.as_ref().map_or(0, |(size, _)| *size);
+        self.last_known.as_ref().is_some_and(|(known, text)| {
+            (*known == size && *text == root.to_base64()) || (there < size && size < *known)
+        })
     }
 
     /// Leaves that were signed and are declared lost: first and one past the last.
@@ -67,11 +70,11 @@ impl Ended {
         }
     }
 
-    /// Size and root to be declared of it next: the larger of what was signed and what was there.
+    /// What is known of it besides a mark, the larger: what had been signed, or what was there.
     pub(crate) fn best_known(&self) -> Option<(u64, String)> {
         let head = self.head.as_ref();
         let head = head.and_then(|(size, root)| Some((*size, root.clone()?)));
-        self.last_known.clone().max(head)
+        larger(self.last_known.clone(), head)
     }
 
     fn of(ended: EpochEnded) -> (String, Self) {
@@ -81,6 +84,45 @@ impl Ended {
         };
         (ended.origin, this)
     }
+}
+
+/// The one of more leaves; of equal ones the first.
+pub(crate) fn larger(one: Option<(u64, String)>, other: Option<(u64, String)>) -> Option<(u64, String)> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.0 > one.0 => Some(other),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What comes before tenant and epoch in a ledger's origin.
+pub(crate) fn base_of(row: &LedgerRow) -> &str {
+    let origin = match row.epoch {
+        0 => Some(row.origin.as_str()),
+        epoch => row.origin.strip_suffix(&format!("/{epoch}")),
+    };
+    origin
+        .and_then(|origin| origin.strip_suffix(&format!("/{}", row.tenant_id)))
+        .unwrap_or(&row.origin)
+}
+
+/// Marks of a tenant's epochs that had leaves and that the database does not know.
+pub(crate) fn marks_away<'m>(marks: &'m HighWater, rows: &[LedgerRow]) -> Vec<(&'m str, Mark)> {
+    let Some(last) = rows.last() else {
+        return Vec::new();
+    };
+    let first = origin_of(base_of(last), &last.tenant_id, 0);
+    let is_of_tenant = |origin: &str| {
+        origin.strip_prefix(&first).is_some_and(|rest| {
+            let number = rest.strip_prefix('/');
+            rest.is_empty() || number.is_some_and(|number| number.parse::<u32>().is_ok())
+        })
+    };
+    marks
+        .iter()
+        .filter(|(origin, mark)| {
+            mark.size.as_u64() > 0 && is_of_tenant(origin) && rows.iter().all(|row| row.origin != *origin)
+        })
+        .collect()
 }
 
 /// What an epoch's first leaf says.
@@ -140,7 +182,7 @@ impl Epochs {
         away
     }
 
-    /// The first epoch that is not as it ended, and why.
+    /// Why the tenant's ledger may not be written to: the first epoch that is not as it ended, or that is not there.
     ///
     /// # Errors
     /// A head cannot be read.
@@ -148,7 +190,15 @@ impl Epochs {
         &self,
         store: &dyn Store,
         rows: &[LedgerRow],
+        marks: &HighWater,
     ) -> Result<Option<String>, StoreError> {
+        // It speaks of all the others, and those before it may be damaged: this is what tells.
+        if let Some((last, place)) = rows.last().zip(rows.len().checked_sub(1))
+            && let Some(why) = self.misplaced(place)
+            && head_of(store, last.ledger_no)?.size.as_u64() > 0
+        {
+            return Ok(Some(format!("the first leaf of {} {why}", last.origin)));
+        }
         for row in rows {
             if let Some(ended) = self.ended(&row.origin)
                 && let Some(why) = ended.differs(head_of(store, row.ledger_no)?)
@@ -156,11 +206,19 @@ impl Epochs {
                 return Ok(Some(format!("{}: {why}", row.origin)));
             }
         }
-        let gone = self.away().into_iter().find_map(|(origin, ended)| {
-            let why = ended.differs(NOTHING)?;
-            Some(format!("{origin}: {why}"))
-        });
-        Ok(gone)
+        for (origin, mark) in marks_away(marks, rows) {
+            let size = mark.size.as_u64();
+            if !self
+                .ended(origin)
+                .is_some_and(|ended| ended.explains(size, mark.root))
+            {
+                return Ok(Some(format!(
+                    "{size} leaves of {origin} were signed, the database has no such ledger"
+                )));
+            }
+        }
+        let mut away = self.away().into_iter();
+        Ok(away.find_map(|(origin, ended)| Some(format!("{origin}: {}", ended.differs(NOTHING)?))))
     }
 }
 
@@ -176,14 +234,25 @@ struct Wire {
     previous_origin: String,
 }
 
+/// What the first leaf of an epoch says, if leaf and body are those that its tree was made of: whoever changes an epoch that
+/// has ended would change its successor's word too.
 fn declared(store: &dyn Store, ledger_no: u32) -> Option<Declared> {
+    let tree = StoredTree::new(store, ledger_no);
+    let leaf = tree.leaf(0).ok()?;
+    let header = Header::decode(&leaf).ok()?;
     // Only that kind declares: another record's body may have members of the same names.
-    let header = StoredTree::new(store, ledger_no).leaf(0).ok()?;
-    if Header::decode(&header).ok()?.kind != Kind::LedgerRecovered {
+    if header.kind != Kind::LedgerRecovered {
         return None;
     }
-    let body = store.bodies_get(&[LeafKey::new(ledger_no, 0)]).ok()?.pop()?;
-    let body = codec::unpack(&body.body, BODY_BYTES_MAX).ok()?;
+    let head = store.head_read(ledger_no).ok()?;
+    let first = LeafIndex::new(0);
+    let proof = tree.inclusion(first, head.size).ok()?;
+    tlog::verify_inclusion(&tlog::leaf_hash(&leaf), first, head.size, &proof, &head.root).ok()?;
+    let packed = store.bodies_get(&[LeafKey::new(ledger_no, 0)]).ok()?.pop()?;
+    let body = codec::unpack(&packed.body, BODY_BYTES_MAX).ok()?;
+    if commitment(&Salt::from(packed.salt), header.kind, &body) != header.commitment {
+        return None;
+    }
     let wire: Wire = serde_json::from_slice(&body).ok()?;
     let mut ended: BTreeMap<String, Ended> = wire.epochs.into_iter().map(Ended::of).collect();
     // Records of before speak of one epoch, and not of its head.

@@ -169,8 +169,8 @@ impl Ledger {
             _lock: lock,
         });
         let mut sequencer = Sequencer::new(Arc::clone(&inner), high_water);
-        let changed = take_up_tenants(&inner, &mut sequencer)?;
-        load_api_keys(&inner, &changed);
+        take_up_tenants(&inner, &mut sequencer)?;
+        load_api_keys(&inner);
         crate::tenant::record_missing(&mut sequencer, at);
         let thread = std::thread::Builder::new()
             .name("sequencer".into())
@@ -249,10 +249,8 @@ pub(crate) fn create_ledger(
     Ok(row)
 }
 
-/// Says which tenants have an epoch that is not as it ended.
-fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<Vec<u32>, OpenError> {
+fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), OpenError> {
     let store = inner.store.as_ref();
-    let mut changed = Vec::new();
     let mut rows = inner.store.ledgers_list()?;
     rows.sort_by_key(|row| (row.tenant_no, row.epoch));
     for epochs in rows.chunk_by(|a, b| a.tenant_no == b.tenant_no) {
@@ -271,26 +269,21 @@ fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<Vec<
             // A crash came between the epoch and its declaration, which must be the first leaf.
             last.refuse(crate::recover::undeclared());
         }
-        if let Some(why) = Epochs::read(store, epochs).changed(store, epochs)? {
+        let changed = Epochs::read(store, epochs).changed(store, epochs, sequencer.high_water())?;
+        if let Some(why) = changed {
             let refusal = Refusal::RolledBack(why);
             tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
             last.refuse(refusal);
-            changed.push(last.row.tenant_no);
         }
         inner.tenants.insert(tenant);
     }
-    Ok(changed)
+    Ok(())
 }
 
-/// Folds the keys of every tenant. A tenant whose identity records cannot be read, or are not all there, has no keys at
-/// all: what is missing may be a revocation.
-fn load_api_keys(inner: &Inner, changed: &[u32]) {
+/// Folds the keys of every tenant. A tenant whose identity records cannot be read has no keys at all: what is missing may
+/// be a revocation. One whose ledger was rolled back has those that are left, as its readers are to be told.
+fn load_api_keys(inner: &Inner) {
     for tenant in inner.tenants.all() {
-        if changed.contains(&tenant.tenant_no) {
-            tracing::error!(tenant_id = %tenant.tenant_id, "the tenant's API keys are not accepted: records of them may be gone");
-            inner.api_keys.withhold();
-            continue;
-        }
         let loaded = inner
             .api_keys
             .load(inner.store.as_ref(), tenant.tenant_no, &tenant.tenant_id);

@@ -8,7 +8,7 @@ use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
 use store::{LedgerRow, Store, StoreError};
 use tlog::Hash;
 
-use crate::epochs::{Epochs, head_of};
+use crate::epochs::{Ended, Epochs, base_of, head_of, larger, marks_away};
 use crate::sequencer::Sequencer;
 use crate::tenant::{LedgerInfo, Refusal, Tenant, origin_of};
 use crate::{Bind, Draft, Ledger, Receipt, Salts, SealedBody, SubmitError, TenantError, open};
@@ -137,11 +137,13 @@ fn make_epoch(
         .collect();
     rows.sort_by_key(|row| row.epoch);
     // An epoch that a crash left without its first leaf is taken up again.
-    let size = store.head_read(last.row.ledger_no).map_err(store_error)?.size;
+    let size = head_of(store.as_ref(), last.row.ledger_no)
+        .map_err(store_error)?
+        .size;
     let signed = sequencer.high_water().get(&last.row.origin);
     let is_undeclared = rows.len() > 1
         && size.as_u64() == 0
-        && signed.is_none_or(|mark| mark.size.as_u64() == 0)
+        && signed.is_some_and(|mark| mark.size.as_u64() == 0)
         && (sequencer.writes(last.row.ledger_no) || open::take_up(&inner, sequencer, tenant, &last).is_ok());
     if is_undeclared {
         rows.pop();
@@ -149,7 +151,7 @@ fn make_epoch(
         return Err(RecoverError::InOrder);
     }
     let base = base_of(&last.row);
-    let recovered = declaration(sequencer, store.as_ref(), &rows, base, reason).map_err(store_error)?;
+    let recovered = declaration(sequencer, store.as_ref(), &rows, reason).map_err(store_error)?;
     if is_undeclared {
         return Ok((recovered, last.row.origin.clone()));
     }
@@ -180,23 +182,11 @@ fn make_epoch(
     Ok((recovered, origin))
 }
 
-/// What comes before tenant and epoch in a ledger's origin.
-fn base_of(row: &LedgerRow) -> &str {
-    let origin = match row.epoch {
-        0 => Some(row.origin.as_str()),
-        epoch => row.origin.strip_suffix(&format!("/{epoch}")),
-    };
-    origin
-        .and_then(|origin| origin.strip_suffix(&format!("/{}", row.tenant_id)))
-        .unwrap_or(&row.origin)
-}
-
 /// What a first leaf must declare of the epochs before it, oldest first, and of those that only marks know.
 fn declaration(
     sequencer: &mut Sequencer,
     store: &dyn Store,
     rows: &[LedgerRow],
-    base: &str,
     reason: String,
 ) -> Result<LedgerRecovered, StoreError> {
     let said = Epochs::read(store, rows);
@@ -205,26 +195,19 @@ fn declaration(
         let head = head_of(store, row.ledger_no)?;
         let mark = sequencer.high_water().get(&row.origin);
         let known = mark.map(|mark| (mark.size.as_u64(), mark.root.to_base64()));
-        let known = known.or_else(|| said.ended(&row.origin)?.best_known());
+        let said = said.ended(&row.origin).and_then(Ended::best_known);
+        let known = larger(known, said);
         epochs.push(ended(&row.origin, head.size.as_u64(), head.root, known));
     }
-    let tenant_id = rows.last().map_or("", |row| row.tenant_id.as_str());
-    let first = origin_of(base, tenant_id, 0);
-    let is_of_tenant = |origin: &str| {
-        origin.strip_prefix(&first).is_some_and(|rest| {
-            let number = rest.strip_prefix('/');
-            rest.is_empty() || number.is_some_and(|number| number.parse::<u32>().is_ok())
-        })
-    };
     let mut away: BTreeMap<String, (u64, String)> = said
         .away()
         .into_iter()
         .filter_map(|(origin, ended)| Some((origin.to_owned(), ended.best_known()?)))
         .collect();
-    for (origin, mark) in sequencer.high_water().iter() {
-        if is_of_tenant(origin) && mark.size.as_u64() > 0 && rows.iter().all(|row| row.origin != origin) {
-            away.insert(origin.to_owned(), (mark.size.as_u64(), mark.root.to_base64()));
-        }
+    for (origin, mark) in marks_away(sequencer.high_water(), rows) {
+        let known = Some((mark.size.as_u64(), mark.root.to_base64()));
+        let said = away.remove(origin);
+        away.extend(larger(known, said).map(|known| (origin.to_owned(), known)));
     }
     let gone = away
         .into_iter()
@@ -235,7 +218,10 @@ fn declaration(
     epochs.drain(..spare);
     let before = rows.last().map(|row| (row.ledger_no, row.origin.clone()));
     let (before_no, previous_origin) = before.unwrap_or_default();
-    let checkpoint = store.checkpoint_newest(before_no)?;
+    let checkpoint = match store.checkpoint_newest(before_no) {
+        Err(StoreError::Damaged { .. }) => None,
+        other => other?,
+    };
     let of_before = epochs.iter().find(|ended| ended.origin == previous_origin);
     let size = of_before.map_or(0, |ended| ended.size);
     let last_known = of_before.and_then(|ended| ended.last_known_size.zip(ended.last_known_root.clone()));

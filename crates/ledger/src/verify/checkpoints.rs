@@ -7,7 +7,7 @@ use store::{CheckpointRow, Head, LedgerRow, Store, StoreError};
 use tlog::{Checkpoint, Frontier, Hash, TreeSize, VerifierKey};
 
 use super::{Level, Question, Report};
-use crate::epochs::Ended;
+use crate::epochs::{Ended, Epochs};
 
 /// Checkpoints read at once.
 const CHECKPOINTS_READ: u32 = 1_000;
@@ -93,16 +93,21 @@ impl<'a> Checkpoints<'a> {
             }
         }
         let mark = question.marks.and_then(|marks| marks.get(&row.origin));
-        let covers = |ended: &&Ended| mark.is_none_or(|mark| ended.covers(mark.size.as_u64(), mark.root));
-        if let Some(ended) = ended.filter(covers) {
-            // A later epoch's first leaf says what was signed last and what is lost: declared, not hidden.
-            this.declared_lost = ended.lost();
-        } else if let Some(mark) = mark {
-            this.expect(mark.size.as_u64(), mark.root, "high-water.json");
-            this.kept = this.kept.max(Some(mark.size.as_u64()));
-        } else if question.marks.is_some() {
+        // A later epoch's first leaf says what was signed last and what is lost: declared, not hidden.
+        this.declared_lost = ended.and_then(Ended::lost);
+        let explains = |ended: &Ended| mark.is_none_or(|mark| ended.explains(mark.size.as_u64(), mark.root));
+        match mark {
+            // What is there is held against the later word in `finish`.
+            _ if ended.is_some_and(explains) => {}
+            Some(mark) => {
+                this.expect(mark.size.as_u64(), mark.root, "high-water.json");
+                this.kept = this.kept.max(Some(mark.size.as_u64()));
+            }
             // Judged with the head, in `finish`.
-            this.expect(u64::MAX, tlog::empty_root(), "high-water.json");
+            None if question.marks.is_some() => {
+                this.expect(u64::MAX, tlog::empty_root(), "high-water.json");
+            }
+            None => {}
         }
         this.next = this.expected.keys().next().copied().unwrap_or(u64::MAX);
         Ok(this)
@@ -231,7 +236,8 @@ impl<'a> Checkpoints<'a> {
         let Some((marks, mark)) = question.marks.and_then(|marks| Some((marks, marks.get(origin)?))) else {
             return Ok(());
         };
-        if self.declared_lost.is_some() {
+        // Nothing is signed any more with the key of an epoch that has ended.
+        if self.ended.is_some() {
             return Ok(());
         }
         let newest = self.newest.unwrap_or(0);
@@ -348,6 +354,7 @@ pub(super) fn unused(
     kept: &[u8],
     ledgers: &[LedgerRow],
     looked_at: &[&LedgerRow],
+    chains: &[Epochs],
     question: &Question<'_>,
     report: &mut Report,
 ) {
@@ -364,6 +371,15 @@ pub(super) fn unused(
         Checkpoint::open(kept, &keys, &row.origin).is_ok()
     };
     let Some(of) = ledgers.iter().find(opens) else {
+        let origin = kept.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let origin = String::from_utf8_lossy(origin);
+        if chains.iter().any(|chain| chain.away().contains_key(&*origin)) {
+            let why = "a later epoch declares it lost";
+            report
+                .undecided
+                .push(format!("the kept checkpoint is one of {origin}: {why}"));
+            return;
+        }
         let detail = "the kept checkpoint is no good note of any ledger here: unreadable, another origin, or another key";
         report.add(Finding::new(
             FindingCode::CheckpointInvalid,
@@ -386,6 +402,7 @@ pub(super) fn unused(
 pub(super) fn unused_keys(
     ledgers: &[LedgerRow],
     looked_at: &[&LedgerRow],
+    chains: &[Epochs],
     question: &Question<'_>,
     report: &mut Report,
 ) {
@@ -393,15 +410,16 @@ pub(super) fn unused_keys(
         report.add(Finding::new(FindingCode::KeyMismatch, "--vkey", detail));
     };
     let is_of = |key: &VerifierKey, row: &LedgerRow| row.origin == key.name();
+    let is_away = |key: &VerifierKey| chains.iter().any(|chain| chain.away().contains_key(key.name()));
     for key in &question.vkeys {
-        if !ledgers.iter().any(|row| is_of(key, row)) {
-            let name = key.name();
+        let name = key.name();
+        if !is_away(key) && !ledgers.iter().any(|row| is_of(key, row)) {
             finding(format!(
                 "the key is that of {name:?}, and no ledger here has that name"
             ));
         }
     }
-    let is_used = |key: &VerifierKey| looked_at.iter().any(|row| is_of(key, row));
+    let is_used = |key: &VerifierKey| is_away(key) || looked_at.iter().any(|row| is_of(key, row));
     if let Some(key) = question.vkeys.first()
         && !looked_at.is_empty()
         && !question.vkeys.iter().any(is_used)

@@ -35,7 +35,7 @@ pub(crate) use examine::Examiner;
 pub use incremental::incremental;
 
 use crate::archive::ArchiveError;
-use crate::epochs::{Epochs, NOTHING};
+use crate::epochs::{Ended, Epochs, NOTHING};
 use crate::{HighWater, KeyFolder};
 
 /// How often a tenant is verified anew because bodies were erased while it was.
@@ -144,10 +144,9 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
             continue;
         }
         looked_at.extend(ledgers.iter().filter(|row| row.tenant_no == tenant_no));
-        let chain = Epochs::read(store, &epochs);
-        let verified = tenant(store, question, &epochs, &chain, report);
+        let verified = tenant(store, question, &epochs, report);
         or_finding(verified, Some(&epochs[0].tenant_id), report)?;
-        chains.push(chain);
+        chains.push(Epochs::read(store, &epochs));
     }
     if !question.only_ledger {
         owners::check(store, question, &recorded, &ledgers, report)?;
@@ -161,9 +160,16 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
         ));
     }
     for kept in &question.kept {
-        checkpoints::unused(kept, &ledgers, &looked_at, question, report);
+        checkpoints::unused(kept, &ledgers, &looked_at, &chains, question, report);
     }
-    checkpoints::unused_keys(&ledgers, &looked_at, question, report);
+    checkpoints::unused_keys(&ledgers, &looked_at, &chains, question, report);
+    let away = chains
+        .iter()
+        .flat_map(|chain| chain.away().into_values().collect::<Vec<_>>());
+    let lost: u64 = away.filter_map(Ended::lost).map(|(first, end)| end - first).sum();
+    if lost > 0 {
+        report.flags.push(format!("LOST {lost}"));
+    }
     Ok(())
 }
 
@@ -190,23 +196,16 @@ fn tenant(
     store: &dyn Store,
     question: &Question<'_>,
     epochs: &[LedgerRow],
-    chain: &Epochs,
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
-    for (origin, ended) in chain.away() {
-        if let Some(why) = ended.differs(NOTHING) {
-            let finding = Finding::new(FindingCode::RolledBack, "ledgers", format!("{origin}: {why}"));
-            report.add(finding.with_tenant(&epochs[0].tenant_id));
-        }
-    }
     // An erasure changes rows that may have been read before it and compared after it. It is rare, and so is a
     // finding: with both, what was found is looked at once more.
     let mut disturbed = None;
     for _ in 0..ERASURES_MEANWHILE_MAX {
         let before = Erasures::count(store, tenant_no).ok();
         let mut seen = report.clone();
-        tenant_once(store, question, epochs, chain, &mut seen)?;
+        tenant_once(store, question, epochs, &mut seen)?;
         let quiet = seen.errors == report.errors || Erasures::count(store, tenant_no).ok() == before;
         if quiet {
             *report = seen;
@@ -243,7 +242,6 @@ fn tenant_once(
     store: &dyn Store,
     question: &Question<'_>,
     epochs: &[LedgerRow],
-    chain: &Epochs,
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let tenant_no = epochs[0].tenant_no;
@@ -282,6 +280,14 @@ fn tenant_once(
     let mut deriver = Deriver::new(tenant_no).with_ledgers(erasures.ledgers());
     let mut derived = Derived::default();
     let mut deferred = compare::Deferred::new();
+    // After the heads, which say whether an epoch has a first leaf.
+    let chain = Epochs::read(store, epochs);
+    for (origin, ended) in chain.away() {
+        if let Some(why) = ended.differs(NOTHING) {
+            let finding = Finding::new(FindingCode::RolledBack, "ledgers", format!("{origin}: {why}"));
+            report.add(finding.with_tenant(&epochs[0].tenant_id));
+        }
+    }
     for (place, row) in epochs.iter().enumerate() {
         let Some((_, head)) = snapshot.heads.iter().find(|(no, _)| *no == row.ledger_no) else {
             continue;
@@ -354,13 +360,11 @@ fn marks_without_ledger(
     chains: &[Epochs],
     report: &mut Report,
 ) {
-    let mut lost = 0;
     for (origin, mark) in question.marks.into_iter().flat_map(HighWater::iter) {
         let size = mark.size.as_u64();
         if size > 0 && ledgers.iter().all(|row| row.origin != origin) {
             let mut declared = chains.iter().filter_map(|chain| chain.ended(origin));
-            if declared.any(|ended| ended.covers(size, mark.root)) {
-                lost += size;
+            if declared.any(|ended| ended.explains(size, mark.root)) {
                 continue;
             }
             let detail = format!(
@@ -369,8 +373,5 @@ fn marks_without_ledger(
             );
             report.add(Finding::new(FindingCode::RolledBack, "ledgers", detail));
         }
-    }
-    if lost > 0 {
-        report.flags.push(format!("LOST {lost}"));
     }
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use ledger::verify::Level;
-use ledger::{Options, RecoverError, Refusal, SubmitError};
+use ledger::verify::{Level, Question, verify};
+use ledger::{HighWater, Mark, Options, RecoverError, Refusal, SubmitError};
 use store::LeafKey;
 use store::sqlite::{Access, SqliteStore};
+use tlog::VerifierKey;
 
 use crate::bed::{Span, TestLedger, copy_database, copy_folder, run, step, system, tamper};
 
@@ -262,7 +263,6 @@ fn an_epoch_that_has_ended_can_be_cut_no_more() {
     let why = format!("{}: it ended with 2 leaves, 0 are there", old.origin);
     assert!(found.iter().any(|finding| finding.contains(&why)), "{found:?}");
     assert_refused(&bed);
-    assert!(bed.ledger.api_keys().any(), "nobody is let in without a key");
     // What is gone can be declared, and then no more than that may be gone.
     bed.ledger.recover("acme", "it was cut", bed.now()).unwrap();
     let bed = bed.reopen();
@@ -279,6 +279,104 @@ fn an_epoch_that_has_ended_can_be_cut_no_more() {
     let middle = tenant.epochs()[1].row.ledger_no;
     let bed = bed.reopen_after(|folder| empty_ledger(folder, middle));
     assert_refused(&bed);
+}
+
+#[test]
+fn who_cuts_an_epoch_cannot_have_the_next_one_say_so() {
+    for body in [
+        "DELETE FROM bodies WHERE leaf = ",
+        "UPDATE bodies SET salt = zeroblob(32) WHERE leaf = ",
+    ] {
+        let bed = rolled_back(|_| {});
+        bed.ledger.recover("acme", "old backup", bed.now()).unwrap();
+        let epochs = bed.ledger.tenant("acme").unwrap().epochs();
+        let [old, new] = [0, 1].map(|epoch: usize| epochs[epoch].row.ledger_no);
+        let bed = bed.reopen_after(|folder| {
+            empty_ledger(folder, old);
+            tamper(folder, &format!("{body}{}", LeafKey::new(new, 0).as_i64()));
+        });
+        assert_refused(&bed);
+    }
+}
+
+#[test]
+fn a_database_from_before_a_recovery_is_refused_though_it_is_as_its_own_mark_says() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.all(&tenant, vec![run("r"), step("r", 0)]);
+    bed.ledger.checkpoint_now(&tenant);
+    let backup = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| copy_folder(folder, backup.path()));
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.all(&tenant, vec![step("r", 1)]);
+    bed.ledger.checkpoint_now(&tenant);
+    let newest = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| {
+        copy_folder(folder, newest.path());
+        copy_database(backup.path(), folder);
+    });
+    bed.ledger.recover("acme", "backup", bed.now()).unwrap();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.one(&tenant, system("acknowledged"));
+    bed.ledger.checkpoint_now(&tenant);
+    let vkey = VerifierKey::parse(&tenant.ledger().row.vkey).unwrap();
+    let of_epoch = bed
+        .ledger
+        .store()
+        .checkpoint_newest(tenant.ledger().row.ledger_no);
+    let kept = of_epoch.unwrap().unwrap().note.into_bytes();
+    // The database that was thought lost is found: it lacks what was acknowledged since.
+    let bed = bed.reopen_after(|folder| copy_database(newest.path(), folder));
+    assert_refused(&bed);
+    let (_, origin) = bed.ledger.recover("acme", "found", bed.now()).unwrap();
+    assert_eq!(origin, "deponent.local/acme/2");
+    let bed = bed.reopen();
+    let report = bed.report();
+    crate::bed::assert_clean(&report);
+    assert_eq!(report.flags, ["LOST 2"]);
+    // Who kept something of the lost epoch is told so, and not that the ledger is invalid.
+    let store = SqliteStore::open(&crate::bed::database(bed.path()), Access::ReadOnly).unwrap();
+    let question = Question {
+        vkeys: vec![vkey],
+        kept: vec![kept],
+        ..Question::default()
+    };
+    let report = verify(&store, &question).unwrap();
+    assert_eq!(
+        (report.errors, report.exit_code(None)),
+        (0, 2),
+        "{:?}",
+        report.findings
+    );
+}
+
+#[test]
+fn a_declared_loss_stays_declared_when_the_marks_are_those_of_a_backup() {
+    let bed = rolled_back(|_| {});
+    bed.ledger.recover("acme", "first", bed.now()).unwrap();
+    let old = bed.ledger.tenant("acme").unwrap().epochs()[0].row.clone();
+    let head = bed.ledger.store().head_read(old.ledger_no).unwrap();
+    let bed = bed.reopen_after(|folder| {
+        let marks = Options::new(folder).high_water();
+        std::fs::remove_file(&marks).unwrap();
+        let mark = Mark {
+            size: head.size,
+            root: head.root,
+        };
+        HighWater::open(&marks)
+            .unwrap()
+            .raise(&[(old.origin.clone(), mark)])
+            .unwrap();
+    });
+    assert_refused(&bed);
+    bed.ledger.recover("acme", "second", bed.now()).unwrap();
+    let lost: Vec<_> = bed
+        .report()
+        .ledgers
+        .iter()
+        .filter_map(|ledger| ledger.declared_lost)
+        .collect();
+    assert_eq!(lost, [(2, 5)]);
 }
 
 #[test]

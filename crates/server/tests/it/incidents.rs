@@ -275,7 +275,7 @@ fn what_redaction_looks_for_in_a_runs_id_hides_no_event_about_it() {
         server.run(run_id);
         let breach = server.created(
             "/api/v1/audit-events",
-            &json!({ "event_type": "LimitBreached", "entity_type": "LIMIT", "entity_id": "l1",
+            &json!({ "event_type": "LimitBreached", "entity_type": "LIMIT", "entity_id": "l1", "actor_type": "SYSTEM",
                 "after_state": { "run_id": run_id, "seen_by": "ada@example.com" } }),
         );
         let id = open(&server, run_id);
