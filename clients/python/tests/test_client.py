@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -656,3 +657,41 @@ def test_a_lease_that_is_lost_is_not_asked_for_again(status: int, code: str) -> 
         time.sleep(2 * LEASE_SECS)
         step.output = 1
     assert leases.renewals == 1
+
+
+def test_one_step_in_the_blocks_of_several_threads_and_tasks_is_several(client: deponent.Client, url: str) -> None:
+    shared = deponent.step("shared")
+    entered = [threading.Event(), threading.Event()]
+
+    def work(n: int) -> str:
+        # The first to enter is the first to leave.
+        if n == 1:
+            assert entered[0].wait(20)
+        with shared as step:
+            entered[n].set()
+            assert entered[1].wait(20)
+            if n == 1:
+                time.sleep(0.3)
+            step.output = n
+        assert step.result is not None
+        return f"{n} is {step.result.output}"
+
+    with client.run() as run, ThreadPoolExecutor(2) as pool:
+        contexts = [contextvars.copy_context() for _ in range(2)]
+        done = [pool.submit(context.run, work, n) for n, context in enumerate(contexts)]
+        assert [each.result(30) for each in done] == ["0 is 0", "1 is 1"]
+    assert [step["outcome_data"] for step in steps_of(client, run.run_id)] == [0, 1]
+
+    async def main() -> None:
+        async def one(n: int) -> None:
+            await asyncio.sleep(0.05 * n)
+            async with shared as step:
+                await asyncio.sleep(0.2)
+                step.output = n
+            assert step.result is not None and step.result.output == n
+
+        async with deponent.AsyncClient(url) as asynchronous:
+            async with deponent.run(asynchronous):
+                await asyncio.gather(*(one(n) for n in range(3)))
+
+    asyncio.run(main())
