@@ -23,6 +23,7 @@ from .errors import (
     LeaseLost,
     NoRun,
     OutputNotKept,
+    ParamsNotKept,
     ReplayMismatch,
     Unavailable,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "NoRun",
     "OpenStep",
     "OutputNotKept",
+    "ParamsNotKept",
     "ReplayMismatch",
     "Run",
     "Step",

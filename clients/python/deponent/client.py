@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from .errors import UNKNOWN_BEFORE, ConflictError, code_of, raise_for
 from .runs import AsyncRun, Run
 from .types import Json
 
-# Tries of one request in all, and the first pause between two; each is twice the one before.
+# Tries of one request in all, unless it has patience, and the first pause between two; each is twice the one before.
 TRIES_MAX = 5
 PAUSE_SECS = 0.1
 # Longest pause that a server's Retry-After is given.
@@ -79,18 +80,25 @@ class Client:
         self._http.close()
 
     def request(
-        self, method: str, path: str, body: Json = None, *, idempotency_key: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        *,
+        idempotency_key: str | None = None,
+        patience_secs: float = 0.0,
     ) -> dict[str, Any]:
-        """One request, tried again while the server is busy or away."""
-        response = self._answer(method, path, body, idempotency_key)
+        """One request, tried again while the server is busy or away: five times, and as long as `patience_secs`."""
+        response = self._answer(method, path, body, idempotency_key, patience_secs)
         return response.json() if response.content else {}
 
     def _answer(
-        self, method: str, path: str, body: Json, idempotency_key: str | None
+        self, method: str, path: str, body: Json, idempotency_key: str | None, patience_secs: float = 0.0
     ) -> httpx.Response:
         headers = {"idempotency-key": f'"{idempotency_key}"'} if idempotency_key else {}
-        for attempt in range(TRIES_MAX):
-            last = attempt + 1 == TRIES_MAX
+        until = time.monotonic() + patience_secs
+        for attempt in count():
+            last = attempt + 1 >= TRIES_MAX and time.monotonic() >= until
             response: httpx.Response | None = None
             try:
                 response = self._http.request(method, path, json=body, headers=headers)
@@ -151,18 +159,25 @@ class AsyncClient:
         await self._http.aclose()
 
     async def request(
-        self, method: str, path: str, body: Json = None, *, idempotency_key: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        *,
+        idempotency_key: str | None = None,
+        patience_secs: float = 0.0,
     ) -> dict[str, Any]:
-        """One request, tried again while the server is busy or away."""
-        response = await self._answer(method, path, body, idempotency_key)
+        """One request, tried again while the server is busy or away: five times, and as long as `patience_secs`."""
+        response = await self._answer(method, path, body, idempotency_key, patience_secs)
         return response.json() if response.content else {}
 
     async def _answer(
-        self, method: str, path: str, body: Json, idempotency_key: str | None
+        self, method: str, path: str, body: Json, idempotency_key: str | None, patience_secs: float = 0.0
     ) -> httpx.Response:
         headers = {"idempotency-key": f'"{idempotency_key}"'} if idempotency_key else {}
-        for attempt in range(TRIES_MAX):
-            last = attempt + 1 == TRIES_MAX
+        until = time.monotonic() + patience_secs
+        for attempt in count():
+            last = attempt + 1 >= TRIES_MAX and time.monotonic() >= until
             response: httpx.Response | None = None
             try:
                 response = await self._http.request(method, path, json=body, headers=headers)

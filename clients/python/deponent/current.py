@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,6 +20,33 @@ def enter(run: Any) -> None:
 def leave() -> None:
     innermost = _current.get()
     _current.set(None if innermost is None else innermost[1])
+
+
+class Opened:
+    """What the blocks of one object have opened, which may stand in several threads and tasks at once."""
+
+    def __init__(self) -> None:
+        self._by: dict[object, list[Any]] = {}
+
+    def push(self, opened: Any) -> None:
+        self._by.setdefault(_who(), []).append(opened)
+
+    def pop(self) -> Any:
+        """What the innermost block of this thread or task has opened; one that is left by another: the newest."""
+        who = _who()
+        if who not in self._by:
+            who = next(reversed(self._by))
+        opened = self._by[who].pop()
+        if not self._by[who]:
+            del self._by[who]
+        return opened
+
+
+def _who() -> object:
+    try:
+        return asyncio.current_task() or threading.get_ident()
+    except RuntimeError:
+        return threading.get_ident()
 
 
 def current_run() -> Any:

@@ -21,12 +21,22 @@ class NoRun(RuntimeError):
     """`deponent.step` was used where no run is current."""
 
 
+class ParamsNotKept(ValueError):
+    """A parameter cannot be on record. Nothing was asked and nothing ran."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}; nothing ran")
+
+
 class OutputNotKept(RuntimeError):
-    """The step ran, and its output, here as `output`, cannot be stored: it is no JSON, or the server refuses it."""
+    """The step ran, and its output, here as `output`, is not known to be stored.
+
+    It is no JSON, or the server refuses it, or does not answer as long as a lease holds.
+    """
 
     def __init__(self, output: Any, why: object) -> None:
         super().__init__(
-            f"the step ran, and its output cannot be kept: {why}; a lease on its key is left to run out"
+            f"the step ran, and its output is not known to be kept: {why}; a lease on its key is left to run out"
         )
         self.output = output
 
@@ -78,9 +88,6 @@ _BY_CODE: dict[str, type[DeponentError]] = {
     "lease_lost": LeaseLost,
 }
 
-
-# An output that is answered so is never taken.
-OUTPUT_REFUSED = frozenset({400, 413, 422})
 # The request was answered before, and the answer is not to be had.
 UNKNOWN_BEFORE = frozenset({"answer_not_kept", "earlier_outcome_unknown"})
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
-from .attempt import Attempt, OpenStep, is_over
+from .attempt import LEVELS_MAX, Attempt, OpenStep, check_name, is_over, kept
 from .current import enter, leave
 from .decorate import Expected, Key, P, R, decorated
 from .types import Behavior, Json
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .client import AsyncClient, Client
 
 AsyncOpenStep = OpenStep
+T = TypeVar("T")
 
 
 def _segment(text: str) -> str:
@@ -163,6 +164,8 @@ class Run(_Steps):
         index: int | None = None,
     ) -> Iterator[OpenStep]:
         """A step around a block: what must run stands under `if step.must_run`."""
+        check_name(name)
+        params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
         path = self._uncounted(index)
         while path is not None:
             path = self._count(path, self.client.request("GET", path))
@@ -170,6 +173,9 @@ class Run(_Steps):
         error: BaseException | None = None
         try:
             step = attempt.decided(self.client.decide(attempt.question()))
+            if attempt.is_late():
+                # Without a lease another may be at it.
+                self.client.request("POST", f"{attempt.path}/renew")
             renewal = _Renewal(self.client, attempt)
             try:
                 try:
@@ -181,7 +187,8 @@ class Run(_Steps):
                     raise
                 if attempt.path is not None:
                     with attempt.bringing() as body:
-                        attempt.brought(self.client.request("POST", f"{attempt.path}/result", body))
+                        path, patience_secs = f"{attempt.path}/result", attempt.lease_secs or 0.0
+                        attempt.brought(self.client.request("POST", path, body, patience_secs=patience_secs))
             finally:
                 renewal.stop()
             attempt.done()
@@ -211,6 +218,20 @@ class Run(_Steps):
         return self.client.request("GET", self._report_path)
 
 
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits what must not be left undone: whoever is cancelled meanwhile hears of it afterwards."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    raise cancelled from (None if task.cancelled() else task.exception())
+
+
 class AsyncRun(_Steps):
     """The same for asyncio."""
 
@@ -228,11 +249,11 @@ class AsyncRun(_Steps):
         if not self._leave():
             return
         if error is None:
-            await self.complete()
+            await to_its_end(self.complete())
         else:
             # What went wrong in the block is what its caller needs.
             with suppress(Exception):
-                await self.complete("failed")
+                await to_its_end(self.complete("failed"))
 
     @asynccontextmanager
     async def open_step(
@@ -246,6 +267,8 @@ class AsyncRun(_Steps):
         index: int | None = None,
     ) -> AsyncIterator[OpenStep]:
         """A step around a block: what must run stands under `if step.must_run`."""
+        check_name(name)
+        params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
         path = self._uncounted(index)
         while path is not None:
             path = self._count(path, await self.client.request("GET", path))
@@ -253,6 +276,9 @@ class AsyncRun(_Steps):
         error: BaseException | None = None
         try:
             step = attempt.decided(await self.client.decide(attempt.question()))
+            if attempt.is_late():
+                # Without a lease another may be at it.
+                await self.client.request("POST", f"{attempt.path}/renew")
             renewal = asyncio.create_task(self._renew(attempt))
             try:
                 try:
@@ -260,11 +286,10 @@ class AsyncRun(_Steps):
                 except BaseException as raised:
                     # What the step raised is what its caller needs; a lease that stays runs out by itself.
                     with suppress(Exception):
-                        await self._free(attempt, raised)
+                        await to_its_end(self._free(attempt, raised))
                     raise
                 if attempt.path is not None:
-                    with attempt.bringing() as body:
-                        attempt.brought(await self.client.request("POST", f"{attempt.path}/result", body))
+                    await to_its_end(self._bring(attempt))
             finally:
                 renewal.cancel()
             attempt.done()
@@ -273,11 +298,17 @@ class AsyncRun(_Steps):
             raise
         finally:
             try:
-                await self.client.request("POST", self._path("steps"), attempt.evidence(error))
+                recorded = self.client.request("POST", self._path("steps"), attempt.evidence(error))
+                await to_its_end(recorded)
             except Exception:
                 # The step's own error comes first.
                 if error is None:
                     raise
+
+    async def _bring(self, attempt: Attempt) -> None:
+        with attempt.bringing() as body:
+            path, patience_secs = f"{attempt.path}/result", attempt.lease_secs or 0.0
+            attempt.brought(await self.client.request("POST", path, body, patience_secs=patience_secs))
 
     async def _free(self, attempt: Attempt, raised: BaseException) -> None:
         if attempt.path is not None:

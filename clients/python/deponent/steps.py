@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from .attempt import OpenStep
 from .client import AsyncClient, Client
-from .current import current_run
+from .current import Opened, current_run
 from .decorate import Expected, Key, P, R, awaiting, blocking, decorated
 from .runs import AsyncRun, Run
 from .types import Behavior, Json
@@ -33,7 +33,7 @@ class Step:
         self._params = params
         self._expected = expected
         self._index = index
-        self._opened: list[Any] = []
+        self._opened = Opened()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         if self._params is not None or self._index is not None:
@@ -57,7 +57,7 @@ class Step:
     def __enter__(self) -> OpenStep:
         opened = blocking(self._open())
         step = opened.__enter__()
-        self._opened.append(opened)
+        self._opened.push(opened)
         return step
 
     def __exit__(
@@ -68,7 +68,7 @@ class Step:
     async def __aenter__(self) -> OpenStep:
         opened = awaiting(self._open())
         step = await opened.__aenter__()
-        self._opened.append(opened)
+        self._opened.push(opened)
         return step
 
     async def __aexit__(
@@ -134,7 +134,7 @@ class CurrentRun:
         self._client = client
         self._run_id = run_id
         self._fields = fields
-        self._left: list[Any] = []
+        self._left = Opened()
 
     def __enter__(self) -> Run:
         if isinstance(self._client, AsyncClient):
@@ -144,7 +144,7 @@ class CurrentRun:
             if client is None:
                 client = stack.enter_context(Client())
             run = stack.enter_context(client.run(self._run_id, **self._fields))
-            self._left.append(stack.pop_all())
+            self._left.push(stack.pop_all())
         return run
 
     def __exit__(
@@ -160,7 +160,7 @@ class CurrentRun:
             if client is None:
                 client = await stack.enter_async_context(AsyncClient())
             run = await stack.enter_async_context(await client.run(self._run_id, **self._fields))
-            self._left.append(stack.pop_all())
+            self._left.push(stack.pop_all())
         return run
 
     async def __aexit__(

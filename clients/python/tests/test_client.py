@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -366,6 +367,101 @@ def test_a_step_whose_output_cannot_be_kept_has_run_and_its_key_is_not_freed(
     assert calls == ["paid"]
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+REFUSED = [
+    ({"a": [float("nan")]}, r"\['a'\]\[0\]: nan"), (float("-inf"), "-inf"), (2**53, r"2\^53"), (-(2**53), r"2\^53"),
+    (1e16, r"2\^53"), (10**5000, r"2\^53"), ("\ud800", "surrogate"), ({"\ud800": 1}, "surrogate"), ({1: 2}, "the key 1"),
+    ({(1, 2): 3}, r"the key \(1, 2\)"), (nested(127), "nested"),
+]
+NO_JSON = [({1, 2}, "set is no JSON"), (b"x", "bytes is no JSON"), (object(), "object is no JSON")]
+
+
+@pytest.mark.parametrize(("value", "why"), REFUSED + NO_JSON, ids=range(len(REFUSED + NO_JSON)))
+def test_parameters_that_cannot_be_on_record_are_refused_before_anything_is_asked(value: Any, why: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise AssertionError("it is asked")
+
+    calls: list[Any] = []
+    run = deponent.Client("http://test", transport=httpx.MockTransport(answer)).attach("r")
+    attached = deponent.AsyncClient("http://test", transport=httpx.MockTransport(answer)).attach("r")
+
+    @run.step(behavior="skip", key="k")
+    def pay(order: Any) -> None:
+        calls.append(order)
+
+    @attached.step(behavior="skip", key="k")
+    async def pay_async(order: Any) -> None:
+        calls.append(order)
+
+    async def block_async(params: Any) -> None:
+        async with attached.open_step("block", params=params):
+            calls.append(params)
+
+    for params, where in [({"order": value}, r"params\['order'\]"), ([value], r"params\[0\]")]:
+        where = "params" if why == "nested" else where
+        with pytest.raises(deponent.ParamsNotKept, match=f"^{where}.*{why}.*; nothing ran$"):
+            with run.open_step("block", params=params):
+                calls.append(params)
+        with run, pytest.raises(deponent.ParamsNotKept, match=why):
+            with deponent.step("block", params=params):
+                calls.append(params)
+        with pytest.raises(deponent.ParamsNotKept, match=f"^{where}.*{why}.*; nothing ran$"):
+            asyncio.run(block_async(params))
+    # What is no JSON stands as its repr where it is an argument, such as the `self` of a method.
+    if (value, why) in REFUSED:
+        with pytest.raises(deponent.ParamsNotKept, match=f"^argument order.*{why}.*; nothing ran$"):
+            pay(value)
+        with pytest.raises(deponent.ParamsNotKept, match=f"^argument order.*{why}.*; nothing ran$"):
+            asyncio.run(pay_async(value))
+    assert calls == []
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a" * 257, "\ud800"], ids=["empty", "control", "long", "surrogate"])
+def test_a_name_that_cannot_be_on_record_is_refused_before_anything_is_asked(name: str) -> None:
+    run = deponent.Client("http://test", transport=httpx.MockTransport(lambda _: refusal(500, "asked"))).attach("r")
+    with pytest.raises(deponent.ParamsNotKept, match="^name: .*; nothing ran$"):
+        with run.open_step(name):
+            raise AssertionError("it runs")
+
+
+def test_parameters_at_the_limit_are_on_record(client: deponent.Client) -> None:
+    run = client.run()
+    limit: dict[str, Any] = {
+        "integers": [2**53 - 1, 1 - 2**53, 9007199254740991.0, -0.0, True], "floats": [1e21, 5e-324, 1.7e308],
+        "texts": ["", "\0", "\ufffe", "\U0001f600"], "": None, "tuple": (1, 2),
+    }
+    for params in [limit, nested(127), [nested(125)], limit["texts"]]:
+        with run.open_step("block", behavior="skip", key=f"limit-{run.run_id}-{id(params)}", params=params):
+            pass
+
+    @run.step(behavior="skip", key=f"limit-{run.run_id}")
+    def work(deep: Any, other: Any) -> None:
+        pass
+
+    work(nested(126), {1})
+    steps = [step["params"] for step in steps_of(client, run.run_id)]
+    assert steps[0] == {**limit, "tuple": [1, 2]}
+    assert steps[1:3] == [nested(127), {"input": [nested(125)]}]
+    assert steps[4] == {"deep": nested(126), "other": "{1}"}
+
+
+def test_parameters_are_on_record_as_they_were_asked_about(client: deponent.Client) -> None:
+    run = client.run()
+    params: dict[str, Any] = {"orders": ["A-17"]}
+    with run.open_step("block", behavior="skip", key=f"mutable-{run.run_id}", params=params):
+        params["orders"].append(float("nan"))
+    [step] = steps_of(client, run.run_id)
+    assert step["params"] == {"orders": ["A-17"]}
+    with run.open_step("block", behavior="skip", key=f"mutable-{run.run_id}", params={"orders": ["A-17"]}) as again:
+        assert not again.must_run
+
+
 def test_an_answer_that_says_nothing_of_the_output_is_no_refusal_of_it() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/replay/steps"):
@@ -575,7 +671,7 @@ def test_what_is_being_answered_is_waited_for_and_what_was_not_kept_is_asked_ane
     assert len(keys) == 3 and keys[0] == keys[1] != keys[2]
 
 
-LEASE_SECS = 0.15
+LEASE_SECS = 0.3
 
 
 class Leases:
@@ -656,3 +752,207 @@ def test_a_lease_that_is_lost_is_not_asked_for_again(status: int, code: str) -> 
         time.sleep(2 * LEASE_SECS)
         step.output = 1
     assert leases.renewals == 1
+
+
+@pytest.mark.parametrize("failing", ["away", "busy", "internal", "unauthorized"])
+def test_an_output_that_is_not_known_to_be_stored_is_handed_out_and_nobody_takes_it_for_not_run(
+    failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deponent.client.PAUSE_SECS", 0.001)
+    paths: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path.rpartition("/")[2])
+        if paths[-1] == "result":
+            if failing == "away":
+                raise httpx.ConnectError("refused", request=request)
+            return refusal({"busy": 503, "internal": 500, "unauthorized": 401}[failing], failing)
+        if request.url.path.endswith("/replay/steps"):
+            return httpx.Response(200, json={"action": "execute", "token": "t", "lease_secs": LEASE_SECS})
+        return httpx.Response(201, json={})
+
+    run = deponent.Client("http://test", transport=httpx.MockTransport(answer)).attach("r")
+    with pytest.raises(deponent.OutputNotKept, match="the step ran") as raised:
+        with run.open_step("pay", behavior="skip", key="k", index=0) as step:
+            step.output = "receipt"
+    assert raised.value.output == "receipt"
+    assert "fail" not in paths and paths[-1] == "steps", "its key is not freed, and it is on record"
+
+
+class Restarting(Leases):
+    """Is away when the result is brought, longer than five tries take."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.wait_at_result = False
+        self.results: list[Any] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/result"):
+            self.results.append(json.loads(request.content))
+            if len(self.results) < 8:
+                raise httpx.ConnectError("refused", request=request)
+        answer = super().answer(request)
+        if request.url.path.endswith("/replay/steps"):
+            return httpx.Response(200, json={"action": "execute", "token": "t", "lease_secs": 20})
+        return answer
+
+
+def test_an_output_is_brought_again_while_its_lease_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deponent.client.PAUSE_SECS", 0.001)
+    restarting = Restarting()
+    client = deponent.Client("http://test", transport=httpx.MockTransport(restarting.answer))
+    with client.attach("r").open_step("pay", behavior="skip", key="k") as step:
+        step.output = "receipt"
+    assert step.result is not None and restarting.results == [{"output": "receipt"}] * 8
+
+    async def main() -> None:
+        transport = httpx.MockTransport(again.answer_async)
+        async with deponent.AsyncClient("http://test", transport=transport) as asynchronous:
+            async with asynchronous.attach("r").open_step("pay", behavior="skip", key="k") as step:
+                step.output = "receipt"
+
+    again = Restarting()
+    asyncio.run(main())
+    assert again.results == [{"output": "receipt"}] * 8
+
+
+def test_a_decision_that_comes_when_its_lease_may_be_over_is_asked_about_before_anything_runs() -> None:
+    def late(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/replay/steps"):
+            time.sleep(LEASE_SECS / 2)
+        return leases.answer(request)
+
+    async def late_async(request: httpx.Request) -> httpx.Response:
+        return await asyncio.to_thread(late, request)
+
+    async def main() -> None:
+        transport = httpx.MockTransport(late_async)
+        async with deponent.AsyncClient("http://test", transport=transport) as client:
+            async with client.attach("r").open_step("pay", behavior="skip", key="k"):
+                raise AssertionError("it runs")
+
+    leases = Leases([refusal(409, "lease_lost")])
+    with pytest.raises(deponent.LeaseLost):
+        with deponent.Client("http://test", transport=httpx.MockTransport(late)).attach("r").open_step("pay", key="k"):
+            raise AssertionError("it runs")
+    leases = Leases([refusal(409, "lease_lost")])
+    with pytest.raises(deponent.LeaseLost):
+        asyncio.run(main())
+
+
+class Slow(httpx.AsyncHTTPTransport):
+    """Says when a request to a path that ends so is on its way, and sends it only some time later."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self.end = end
+        self.asked = asyncio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith(self.end):
+            self.asked.set()
+            await asyncio.sleep(0.1)
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize("end", ["/result", "/steps", "/complete"])
+def test_what_was_done_is_brought_and_recorded_and_the_run_ended_though_its_task_is_cancelled(
+    url: str, client: deponent.Client, end: str
+) -> None:
+    async def main() -> str:
+        slow = Slow(end)
+        run_id = ""
+
+        async def pays() -> None:
+            nonlocal run_id
+            async with deponent.AsyncClient(url, transport=slow) as asynchronous:
+                async with deponent.run(asynchronous) as run:
+                    run_id = run.run_id
+                    if end == "/steps":
+                        # The decision's path ends so too, and is left to the cancellation.
+                        slow.end = f"{run_id}/steps"
+                    async with deponent.step("pay", behavior="skip", key=f"cancelled-{run_id}") as step:
+                        step.output = "receipt"
+
+        task = asyncio.create_task(pays())
+        await slow.asked.wait()
+        for _ in range(3):
+            # More than once, as some frameworks do.
+            task.cancel()
+            await asyncio.sleep(0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return run_id
+
+    run_id = asyncio.run(main())
+    trace = client.request("GET", f"/api/v1/traces/{run_id}")
+    assert [(step["status"], step["outcome_data"]) for step in trace["steps"]] == [("success", "receipt")]
+    assert trace["status"] == ("completed" if end == "/complete" else "failed")
+    with client.run().open_step("pay", behavior="skip", key=f"cancelled-{run_id}") as step:
+        assert not step.must_run and step.output == "receipt"
+
+
+def test_a_step_that_is_cancelled_while_it_runs_leaves_its_key_free(url: str, client: deponent.Client) -> None:
+    async def main() -> str:
+        slow = Slow("/fail")
+        async with deponent.AsyncClient(url, transport=slow) as asynchronous:
+            run = await asynchronous.run()
+
+            async def pays() -> None:
+                async with run.open_step("pay", behavior="skip", key=f"cancel-{run.run_id}"):
+                    await asyncio.sleep(60)
+
+            task = asyncio.create_task(pays())
+            while len(asyncio.all_tasks()) < 3:  # its renewal has begun
+                await asyncio.sleep(0.01)
+            task.cancel()
+            await slow.asked.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        return run.run_id
+
+    run_id = asyncio.run(main())
+    [step] = steps_of(client, run_id)
+    assert (step["status"], step["outcome_code"]) == ("failure", "CancelledError")
+    with client.attach(run_id).open_step("pay", behavior="skip", key=f"cancel-{run_id}") as again:
+        assert again.must_run
+
+
+def test_one_step_in_the_blocks_of_several_threads_and_tasks_is_several(client: deponent.Client, url: str) -> None:
+    shared = deponent.step("shared")
+    entered = [threading.Event(), threading.Event()]
+
+    def work(n: int) -> str:
+        # The first to enter is the first to leave.
+        if n == 1:
+            assert entered[0].wait(20)
+        with shared as step:
+            entered[n].set()
+            assert entered[1].wait(20)
+            if n == 1:
+                time.sleep(0.3)
+            step.output = n
+        assert step.result is not None
+        return f"{n} is {step.result.output}"
+
+    with client.run() as run, ThreadPoolExecutor(2) as pool:
+        contexts = [contextvars.copy_context() for _ in range(2)]
+        done = [pool.submit(context.run, work, n) for n, context in enumerate(contexts)]
+        assert [each.result(30) for each in done] == ["0 is 0", "1 is 1"]
+    assert [step["outcome_data"] for step in steps_of(client, run.run_id)] == [0, 1]
+
+    async def main() -> None:
+        async def one(n: int) -> None:
+            await asyncio.sleep(0.05 * n)
+            async with shared as step:
+                await asyncio.sleep(0.2)
+                step.output = n
+            assert step.result is not None and step.result.output == n
+
+        async with deponent.AsyncClient(url) as asynchronous:
+            async with deponent.run(asynchronous):
+                await asyncio.gather(*(one(n) for n in range(3)))
+
+    asyncio.run(main())
