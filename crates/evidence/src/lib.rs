@@ -35,4 +35,4 @@ pub use id::{LEAF_INDEX_BITS, RecordId};
 pub use identity::Identity;
 pub use kind::Kind;
 pub use run::{Declared, ExecutionStatus, RunState, TraceStatus};
-pub use time::{TimeError, Timestamp};
+pub use time::{GivenTime, TimeError, TimesGiven, Timestamp};

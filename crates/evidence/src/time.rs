@@ -5,11 +5,14 @@
 //! have equal bytes.
 //!
 //! Out of scope: the clock, which is an argument everywhere; local time; durations.
-//! Start at [`Timestamp::parse`] and [`Timestamp::write_to`]. Rules: RFC 3339; SPEC section 1.
+//! Start at [`Timestamp::parse`] and [`Timestamp::write_to`]; at [`GivenTime`] for what is finer. Rules: RFC 3339;
+//! SPEC section 1.
 
 mod civil;
+mod given;
 mod parse;
 
+pub use given::{GIVEN_BYTES_MAX, GivenTime, TIMES_GIVEN, TimesGiven};
 pub use parse::TimeError;
 
 use civil::{Civil, DAY_MICROS};

@@ -2,21 +2,29 @@
 
 use super::{DEPTH_CEILING, Limits, Reader, Value, parse, to_vec, write};
 
+/// What a member takes besides its name, mostly: a request's id, or one or two times.
+const MEMBER_BYTES: usize = 128;
+
 /// A canonical object with one text more, at the place of its name; `None`: it has a member of that name, or is no
 /// object.
 pub fn with_text(object: &[u8], name: &str, text: &str) -> Option<Vec<u8>> {
+    with_member(object, name, &Value::from(text))
+}
+
+/// The same of any value.
+pub fn with_member(object: &[u8], name: &str, value: &Value) -> Option<Vec<u8>> {
     let Ok(place) = place_of(object, name) else {
-        return by_value(object, name, text);
+        return by_value(object, name, value);
     };
     let (at, is_last, is_first) = place?;
-    let mut out = Vec::with_capacity(object.len() + name.len() + text.len() + 6);
+    let mut out = Vec::with_capacity(object.len() + name.len() + MEMBER_BYTES);
     out.extend_from_slice(object.get(..at)?);
     if is_last && !is_first {
         out.push(b',');
     }
     write(&Value::from(name), &mut out);
     out.push(b':');
-    write(&Value::from(text), &mut out);
+    write(value, &mut out);
     if !is_last {
         out.push(b',');
     }
@@ -52,19 +60,19 @@ fn place_of(object: &[u8], name: &str) -> Result<Option<(usize, bool, bool)>, Un
     }))
 }
 
-fn by_value(object: &[u8], name: &str, text: &str) -> Option<Vec<u8>> {
+fn by_value(object: &[u8], name: &str, value: &Value) -> Option<Vec<u8>> {
     // What is canonical was within limits before.
     let limits = Limits {
         depth_max: DEPTH_CEILING,
         nodes_max: u32::MAX,
     };
-    let mut value = parse(object, limits).ok()?;
-    if value.get(name).is_some() {
+    let mut whole = parse(object, limits).ok()?;
+    if whole.get(name).is_some() {
         return None;
     }
-    value.as_object()?;
-    value.insert(name, Value::from(text));
-    Some(to_vec(&value))
+    whole.as_object()?;
+    whole.insert(name, value.clone());
+    Some(to_vec(&whole))
 }
 
 #[cfg(test)]
@@ -130,7 +138,10 @@ mod tests {
                 value.insert(key, if deep { inner } else { Value::from("x\n\"") });
             }
             let object = to_vec(&value);
-            prop_assert_eq!(with_text(&object, "request_id", "i"), by_value(&object, "request_id", "i"));
+            for member in [Value::from("i"), Value::object([("a", "i")])] {
+                let with = with_member(&object, "request_id", &member);
+                prop_assert_eq!(with, by_value(&object, "request_id", &member));
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ mod writer;
 
 pub use convert::{from_serde, to_serde};
 pub use error::{JsonError, JsonErrorClass, JsonErrorKind};
-pub use insert::with_text;
+pub use insert::{with_member, with_text};
 pub use number::{Finite, INTEGER_MAX};
 pub use order::utf16 as key_order;
 pub use parse::{DEPTH_CEILING, Limits, parse};

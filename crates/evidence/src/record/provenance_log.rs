@@ -12,6 +12,7 @@ use super::rule::{self, RuleBroken};
 use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
 use crate::facet::push_facet;
+use crate::time::{TIMES_GIVEN, TimesGiven};
 use crate::{Header, Kind, hex_string, sha256};
 
 /// How a call may have ended (SPEC 9.1).
@@ -42,6 +43,8 @@ pub struct ProvenanceLog {
     pub adapter_version: String,
     /// Of the caller's code.
     pub commit_sha: String,
+    /// Its time as given, where it says more than the header.
+    pub times_given: TimesGiven,
 }
 
 impl ProvenanceLog {
@@ -56,6 +59,7 @@ impl ProvenanceLog {
             model_version: PROVENANCE_VERSION_DEFAULT.to_owned(),
             adapter_version: PROVENANCE_VERSION_DEFAULT.to_owned(),
             commit_sha: COMMIT_UNKNOWN.to_owned(),
+            times_given: TimesGiven::default(),
         }
     }
 
@@ -80,7 +84,7 @@ impl ProvenanceLog {
     /// The canonical body.
     pub fn encode(&self) -> Vec<u8> {
         let hash = |value: &Value| Value::from(hex_string(&sha256(&canonical::to_vec(value))));
-        let mut object = Vec::with_capacity(10);
+        let mut object = Vec::with_capacity(11);
         put(&mut object, "adapter_version", Some(text(&self.adapter_version)));
         put(&mut object, "commit_sha", Some(text(&self.commit_sha)));
         put(&mut object, "id", self.id.as_deref().map(text));
@@ -91,6 +95,7 @@ impl ProvenanceLog {
         put(&mut object, "output_hash", Some(hash(&self.output)));
         put(&mut object, "runtime_ms", Some(Value::from(self.runtime_ms)));
         put(&mut object, "status", Some(text(&self.status)));
+        put(&mut object, TIMES_GIVEN, self.times_given.to_value());
         canonical::to_vec(&Value::Object(object))
     }
 

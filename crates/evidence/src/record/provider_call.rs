@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::rule::{self, RuleBroken};
 use super::{put, text};
 use crate::canonical::{self, Finite, Value};
+use crate::time::{TIMES_GIVEN, TimesGiven};
 use crate::{Identity, Timestamp, hex_string};
 
 /// Least and largest status of an HTTP answer.
@@ -51,6 +52,8 @@ pub struct ProviderEvidence {
     pub requested_at: Option<Timestamp>,
     /// When answered.
     pub responded_at: Option<Timestamp>,
+    /// These times as given, where they say more.
+    pub times_given: TimesGiven,
 }
 
 impl ProviderEvidence {
@@ -100,7 +103,7 @@ impl ProviderEvidence {
                 .unwrap_or(0)
                 .saturating_add(self.output_tokens.unwrap_or(0))
         });
-        let mut object = Vec::with_capacity(18);
+        let mut object = Vec::with_capacity(19);
         put(&mut object, "api_version", words(&self.api_version));
         put(
             &mut object,
@@ -150,6 +153,7 @@ impl ProviderEvidence {
             "step_index",
             Some(Value::Int(self.step_index.into())),
         );
+        put(&mut object, TIMES_GIVEN, self.times_given.to_value());
         put(&mut object, "total_tokens", number(total));
         canonical::to_vec(&Value::Object(object))
     }

@@ -9,7 +9,7 @@ use crate::Kind;
 use crate::canonical::{self, Finite, Value};
 use crate::commitment::hex_string;
 use crate::cost::NanoCents;
-use crate::time::Timestamp;
+use crate::time::{TIMES_GIVEN, TimesGiven, Timestamp};
 
 /// The body of a `run.completed`. What is absent is taken from the steps.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct RunCompleted {
     pub declared_steps: Option<u32>,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
+    /// That time as given, where it says more.
+    pub times_given: TimesGiven,
 }
 
 impl RunCompleted {
@@ -67,6 +69,7 @@ impl RunCompleted {
             "termination_reason",
             self.termination_reason.as_deref().map(text),
         );
+        put(&mut object, TIMES_GIVEN, self.times_given.to_value());
         canonical::to_vec(&Value::Object(object))
     }
 

@@ -324,6 +324,35 @@ fn rules(json: &str) -> Redactor {
 }
 
 #[test]
+fn times_as_given_stay_whatever_a_tenants_rules_are() {
+    let rules = rules(
+        r#"{"fields":["times_given"],"patterns":[{"name":"year","pattern":"20[0-9]{2}"},{"name":"window","pattern":"activation_[a-z_]+"}]}"#,
+    );
+    let stored = |sent: &str| {
+        let stored = rules.body(Kind::TraceStep, sent.as_bytes()).unwrap();
+        stored.map(|stored| String::from_utf8(stored).unwrap())
+    };
+    let times = r#""times_given":{"activation_window_start":"2026-01-01T00:00:00.4111111111111111Z","at":"2026-01-01T00:00:00.123456789+01:00"}"#;
+    assert_eq!(
+        stored(&format!(r#"{{"note":"of 2026",{times}}}"#)),
+        Some(format!(
+            r#"{{"note":"of <REDACTED_YEAR>","redactions":{{"count":1,"patterns":["year"]}},{times}}}"#
+        ))
+    );
+    assert_eq!(stored(&format!("{{{times}}}")), None);
+    // What is no time is none, and what a caller calls so is the caller's.
+    for other in [
+        r#"{"times_given":{"at":"in 2026"}}"#,
+        r#"{"params":{"times_given":{"at":"2026-01-01T00:00:00.1234567Z"}}}"#,
+    ] {
+        assert!(
+            stored(other).unwrap().contains(r#"{"at":"<REDACTED>"}"#),
+            "{other}"
+        );
+    }
+}
+
+#[test]
 fn a_tenants_pattern_leaves_what_deponent_compares_and_names() {
     let rules = rules(
         r#"{"patterns":[{"name":"hex","pattern":"[0-9a-f]{16,}"},{"name":"words","pattern":"[a-z_]{5,}"}]}"#,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::names::Line;
 use super::{FIELD_MARKER, MARKER, MEMBER, Redactor, names, text};
 use crate::canonical::{self, Value};
+use crate::time::TIMES_GIVEN;
 use crate::{IDENTIFIER_BYTES_MAX, Timestamp};
 
 /// One walk over a value.
@@ -43,7 +44,9 @@ impl Whose {
         match self {
             // An id that a client gave is his text; one that was made here may have digits enough for a card.
             Self::Ours | Self::Event => {
-                names::is_exempt(name) && is_text(value) || name == "request_id" && is_uuid(value)
+                names::is_exempt(name) && is_text(value)
+                    || name == "request_id" && is_uuid(value)
+                    || name == TIMES_GIVEN && are_times(value)
             }
             Self::State => names::is_run_of_state(name) && is_identifier(value),
             Self::Line(line) => {
@@ -214,6 +217,12 @@ fn is_uuid(value: &Value) -> bool {
 
 fn is_time(value: &Value) -> bool {
     value.as_str().is_some_and(|text| Timestamp::parse(text).is_ok())
+}
+
+fn are_times(value: &Value) -> bool {
+    value
+        .as_object()
+        .is_some_and(|times| times.iter().all(|(_, time)| is_time(time)))
 }
 
 /// Puts renamed members in order; names that have become the same get a number, so that none is lost.

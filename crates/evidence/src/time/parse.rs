@@ -1,7 +1,7 @@
 //! Reads RFC 3339.
 
-use super::Timestamp;
 use super::civil::{Civil, month_days};
+use super::{GIVEN_BYTES_MAX, Timestamp};
 
 /// Why a text is no time here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum TimeError {
     /// The moment, brought to UTC, is outside the years 0001 to 9999.
     #[error("time outside the years 0001 to 9999")]
     OutOfRange,
+    /// The text is longer than is kept of a time that is given. [`Timestamp::parse`] reads any length.
+    #[error("time of more than {GIVEN_BYTES_MAX} bytes")]
+    TooLong,
 }
 
 pub(super) fn parse(text: &[u8]) -> Result<(Timestamp, bool), TimeError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use audit::governance::Signal;
 use evidence::facet::facet;
 use evidence::record::{Facts, GovernanceContract, GovernanceSignal, SignalDecision};
-use evidence::{Kind, SourceDomain, Timestamp};
+use evidence::{Kind, SourceDomain, TimesGiven, Timestamp};
 use store::{FacetQuery, LeafKey};
 
 use super::slots::ContractGuard;
@@ -40,10 +40,10 @@ impl Ledger {
         moment: &Moment,
     ) -> Result<Placed, JobError> {
         let guard = self.contract_guard(tenant, &contract.contract_id);
-        self.contract_record_under(&guard, tenant, contract, moment)
+        self.contract_record_under(&guard, tenant, contract, &TimesGiven::default(), moment)
     }
 
-    /// The same, by who holds [`Ledger::contract_lock`] already.
+    /// The same, by who holds [`Ledger::contract_lock`] already, with its times as they were given.
     ///
     /// # Errors
     /// As [`Ledger::contract_record`].
@@ -52,11 +52,12 @@ impl Ledger {
         _: &ContractGuard,
         tenant: &Arc<Tenant>,
         contract: &GovernanceContract,
+        times: &TimesGiven,
         moment: &Moment,
     ) -> Result<Placed, JobError> {
         contract.check()?;
         let mut salts = tenant.salts();
-        let body = contract.encode();
+        let body = times.put(contract.encode());
         // What was sent is looked at as it would be kept: redacted, its markers counted.
         let kept = salts
             .rules()
@@ -132,7 +133,7 @@ impl Ledger {
         Ok(Some(contract))
     }
 
-    /// Records a signal; each is a record of its own. Blocks until it is durable.
+    /// Records a signal, with its time as it was given; each is a record of its own. Blocks until it is durable.
     ///
     /// # Errors
     /// [`JobError::Rule`], [`JobError::NameRedacted`], or nothing was written, as far as is known.
@@ -140,11 +141,12 @@ impl Ledger {
         &self,
         tenant: &Arc<Tenant>,
         signal: &GovernanceSignal,
+        times: &TimesGiven,
         moment: &Moment,
     ) -> Result<Placed, JobError> {
         signal.check()?;
         let mut salts = tenant.salts();
-        let body = signal.encode();
+        let body = times.put(signal.encode());
         let kept = salts
             .rules()
             .body(Kind::GovernanceSignal, &body)

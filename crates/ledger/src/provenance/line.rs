@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use evidence::canonical::{self, Value};
 use evidence::record::{COMMIT_UNKNOWN, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView};
-use evidence::{Header, Timestamp};
+use evidence::{GivenTime, Header, TimesGiven, Timestamp};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -56,7 +56,7 @@ struct GoneIn {
 #[derive(Deserialize)]
 struct LineIn {
     id: String,
-    timestamp: Timestamp,
+    timestamp: GivenTime,
     input_hash: String,
     output_hash: String,
     input_json: String,
@@ -198,11 +198,12 @@ pub(super) fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
         model_version: or(line.model_version, PROVENANCE_VERSION_DEFAULT),
         adapter_version: or(line.adapter_version, PROVENANCE_VERSION_DEFAULT),
         commit_sha: or(line.commit_sha, COMMIT_UNKNOWN),
+        times_given: TimesGiven::of([("timestamp", Some(&line.timestamp))]),
         ..ProvenanceLog::new(input, output)
     };
     Ok(Some(Line {
         log,
-        timestamp: line.timestamp,
+        timestamp: line.timestamp.time,
         run_id: line.run_id.filter(|run_id| !run_id.is_empty()),
         hashes,
         disagrees: (!wrong.is_empty()).then(|| wrong.join("; ")),

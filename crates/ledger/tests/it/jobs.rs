@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
-use evidence::Timestamp;
 use evidence::canonical::{Finite, Limits, Value, parse};
 use evidence::job::{ProgressUpdate, Stage};
 use evidence::record::{GovernanceContract, GovernanceSignal, JobEvent, SignalDecision};
+use evidence::{TimesGiven, Timestamp};
 use ledger::{JobAct, JobDone, JobError, Moment, NewJob, SubmitError, Tenant};
 use store::{FacetQuery, Fault};
 
@@ -127,7 +127,7 @@ impl Bed {
         };
         self.bed
             .ledger
-            .signal_record(&self.tenant, &signal, &self.moment())
+            .signal_record(&self.tenant, &signal, &TimesGiven::default(), &self.moment())
             .unwrap();
     }
 

@@ -4,7 +4,7 @@ use evidence::canonical::{Limits, Value, parse, to_vec};
 use evidence::job::ProgressUpdate;
 use evidence::record::{Facts, GovernanceContract, GovernanceSignal, ResolutionDecision, SignalDecision};
 use evidence::redact::{RedactionSettings, TenantPattern};
-use evidence::{Kind, SourceDomain};
+use evidence::{Kind, SourceDomain, TimesGiven};
 use ledger::{Draft, JobAct, JobDone, JobError, NewJob, Salts};
 
 use crate::jobs::{Bed, json, retrying, under_contract};
@@ -192,7 +192,11 @@ fn names_that_are_judged_by_are_refused_if_redaction_would_change_them() {
             decision: SignalDecision::Block,
             at: bed.bed.now(),
         };
-        let refused = bed.bed.ledger.signal_record(&bed.tenant, &signal, &bed.moment());
+        let times = TimesGiven::default();
+        let refused = bed
+            .bed
+            .ledger
+            .signal_record(&bed.tenant, &signal, &times, &bed.moment());
         assert!(matches!(refused, Err(JobError::NameRedacted(at)) if at == field));
     }
     assert_eq!(bed.bed.size(&bed.tenant), size);

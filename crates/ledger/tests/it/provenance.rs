@@ -11,7 +11,7 @@ use ledger::provenance::{DRIFT_BYTES_MAX, ProvenanceQuery};
 use ledger::{EraseAsked, Rejection, SubmitError, Tenant, WriteError};
 use store::Fault;
 
-use crate::bed::{TestLedger, run, step, tamper};
+use crate::bed::{TestLedger, run, step, tamper, time};
 
 fn log(t: &TestLedger, tenant: &Arc<Tenant>, input: Value, run_id: Option<&str>) -> Result<(), WriteError> {
     let log = ProvenanceLog::new(input, Value::Null);
@@ -163,6 +163,47 @@ fn a_log_that_is_on_record_by_its_record_is_held_to_its_output_too() {
         (0, 0, 1, 1),
         "{done:?}"
     );
+}
+
+#[test]
+fn an_imported_log_keeps_its_time_as_given_where_that_says_more() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let file = t.path().join("logs.jsonl");
+    let finer = "2026-05-11T10:00:00.123456789+00:00";
+    let at = |id: &str, time: &str| {
+        line(("1", "2"), ("1", "2"))
+            .replace("\"x\"", &format!("{id:?}"))
+            .replace("2026-05-11T10:00:00Z", time)
+    };
+    let long = format!("2026-05-11T10:00:00.{}Z", "1".repeat(44));
+    let text = at("a", "2026-05-11T10:00:00.123456Z") + &at("b", finer) + &at("c", &long);
+    std::fs::write(&file, text).unwrap();
+    let done = import(&t, &tenant, &file);
+    assert_eq!((done.logs, done.malformed), (2, 1), "{done:?}");
+    assert!(done.remarks[0].contains("more than 64 bytes"), "{done:?}");
+    let query = ProvenanceQuery {
+        limit: 5,
+        ..ProvenanceQuery::default()
+    };
+    let page = t.ledger.provenance_find(&tenant, &query).unwrap();
+    let given: Vec<_> = page
+        .records
+        .iter()
+        .map(|record| {
+            assert_eq!(
+                record.header().unwrap().occurred_at,
+                time("2026-05-11T10:00:00.123456Z")
+            );
+            let body: serde_json::Value = serde_json::from_slice(record.body.bytes().unwrap()).unwrap();
+            body["times_given"].clone()
+        })
+        .collect();
+    assert_eq!(
+        given,
+        [serde_json::json!({ "timestamp": finer }), serde_json::Value::Null]
+    );
+    t.check();
 }
 
 #[test]

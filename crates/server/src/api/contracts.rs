@@ -7,7 +7,7 @@ use axum::response::Response;
 use evidence::canonical::{Value, to_vec};
 use evidence::facet::facet;
 use evidence::record::GovernanceContract;
-use evidence::{RecordId, Timestamp};
+use evidence::{GivenTime, RecordId, TimesGiven, Timestamp};
 use ledger::Record;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -45,10 +45,10 @@ struct ContractIn {
     proposed_changes: Option<Box<RawValue>>,
     /// Not before, inclusive.
     #[schema(value_type = Option<String>, format = DateTime)]
-    activation_window_start: Option<Timestamp>,
+    activation_window_start: Option<GivenTime>,
     /// Not after, inclusive.
     #[schema(value_type = Option<String>, format = DateTime)]
-    activation_window_end: Option<Timestamp>,
+    activation_window_end: Option<GivenTime>,
 }
 
 /// A contract.
@@ -112,12 +112,16 @@ async fn record(
 ) -> Result<Response, ApiError> {
     let given = body.value;
     let changes = fields::value_opt("proposed_changes", given.proposed_changes.as_deref())?;
+    let times = TimesGiven::of([
+        ("activation_window_start", given.activation_window_start.as_ref()),
+        ("activation_window_end", given.activation_window_end.as_ref()),
+    ]);
     let contract = GovernanceContract {
         contract_id: given.contract_id.unwrap_or_else(|| ids::uuid_v7(at)),
         scope: given.scope,
         proposed_changes: changes.unwrap_or_default(),
-        activation_window_start: given.activation_window_start,
-        activation_window_end: given.activation_window_end,
+        activation_window_start: given.activation_window_start.map(|given| given.time),
+        activation_window_end: given.activation_window_end.map(|given| given.time),
     };
     // Waited for here, not on a thread that blocks.
     let guard = app
@@ -125,7 +129,7 @@ async fn record(
         .contract_lock(&caller.tenant, &contract.contract_id)
         .await;
     app.blocking(move |ledger| {
-        let placed = ledger.contract_record_under(&guard, &caller.tenant, &contract, &moment(at))?;
+        let placed = ledger.contract_record_under(&guard, &caller.tenant, &contract, &times, &moment(at))?;
         // As it is kept, redacted, and with the time of its record. What is erased, or cannot be read now, is not shown; it is
         // on record all the same.
         let (contract, created_at) = if let Ok(Some((kept, _, recorded_at))) =

@@ -13,7 +13,7 @@ use evidence::canonical;
 use evidence::record::{
     ActivityEvidence, CaptureFailure, EnvironmentEvidence, EvidenceClass, ProviderEvidence,
 };
-use evidence::{Timestamp, unhex};
+use evidence::{GivenTime, TimesGiven, unhex};
 use ledger::{CaptureError, ContextMissing, Placed};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -270,13 +270,17 @@ struct ProviderIn {
     provider_error_code: Option<String>,
     provider_retry_count: Option<i64>,
     #[schema(value_type = Option<String>, format = DateTime)]
-    requested_at: Option<Timestamp>,
+    requested_at: Option<GivenTime>,
     #[schema(value_type = Option<String>, format = DateTime)]
-    responded_at: Option<Timestamp>,
+    responded_at: Option<GivenTime>,
 }
 
 impl ProviderIn {
     fn call(self) -> Result<ProviderEvidence, ApiError> {
+        let times_given = TimesGiven::of([
+            ("requested_at", self.requested_at.as_ref()),
+            ("responded_at", self.responded_at.as_ref()),
+        ]);
         Ok(ProviderEvidence {
             step_index: fields::count("step_index", self.step_index)?,
             provider_name: self.provider_name,
@@ -293,8 +297,9 @@ impl ProviderIn {
             provider_http_status: self.provider_http_status,
             provider_error_code: self.provider_error_code,
             provider_retry_count: self.provider_retry_count.unwrap_or(0),
-            requested_at: self.requested_at,
-            responded_at: self.responded_at,
+            requested_at: self.requested_at.map(|given| given.time),
+            responded_at: self.responded_at.map(|given| given.time),
+            times_given,
         })
     }
 }

@@ -10,7 +10,7 @@ use axum::response::Response;
 use evidence::record::{
     COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView,
 };
-use evidence::{Timestamp, canonical};
+use evidence::{GivenTime, TimesGiven, Timestamp, canonical};
 use ledger::provenance::{DRIFT_BYTES_MAX, PROVENANCE_PAGE_MAX, ProvenanceQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -49,7 +49,7 @@ struct LogIn {
     output: Box<RawValue>,
     /// The time of receipt when absent.
     #[schema(value_type = Option<String>, format = DateTime)]
-    timestamp: Option<Timestamp>,
+    timestamp: Option<GivenTime>,
     /// 0 when absent.
     runtime_ms: Option<i64>,
     /// `success` (default), `error`, `timeout`, `schema_error`.
@@ -104,8 +104,9 @@ async fn log(
                 model_version: or(sent.model_version, PROVENANCE_VERSION_DEFAULT),
                 adapter_version: or(sent.adapter_version, PROVENANCE_VERSION_DEFAULT),
                 commit_sha: or(sent.commit_sha, COMMIT_UNKNOWN),
+                times_given: TimesGiven::of([("timestamp", sent.timestamp.as_ref())]),
             };
-            let timestamp = sent.timestamp.unwrap_or(at);
+            let timestamp = sent.timestamp.map_or(at, |given| given.time);
             let tenant = Arc::clone(&caller.tenant);
             let written = ledger.provenance_log(&tenant, log, sent.run_id.as_deref(), timestamp, at)?;
             let redactions = canonical::to_vec(&written.redactions);

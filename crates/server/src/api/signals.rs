@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use evidence::facet::facet;
 use evidence::record::{GovernanceSignal, SignalDecision};
-use evidence::{RecordId, Timestamp};
+use evidence::{GivenTime, RecordId, TimesGiven, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -41,7 +41,7 @@ struct SignalIn {
     decision: String,
     /// The time of receipt when absent.
     #[schema(value_type = Option<String>, format = DateTime)]
-    at: Option<Timestamp>,
+    at: Option<GivenTime>,
 }
 
 /// A signal.
@@ -91,15 +91,16 @@ async fn record(
     app.blocking(move |ledger| {
         let given = body.value;
         fields::word("decision", &given.decision, &["allow", "block"])?;
+        let times = TimesGiven::of([("at", given.at.as_ref())]);
         let signal = GovernanceSignal {
             signal_id: ids::uuid_v7(at),
             signal_type: given.signal_type,
             scope: given.scope,
             decision: SignalDecision::parse(&given.decision)
                 .ok_or_else(|| ApiError::invalid("decision", "must be allow or block"))?,
-            at: given.at.unwrap_or(at),
+            at: given.at.map_or(at, |given| given.time),
         };
-        let placed = ledger.signal_record(&caller.tenant, &signal, &moment(at))?;
+        let placed = ledger.signal_record(&caller.tenant, &signal, &times, &moment(at))?;
         let view = SignalView {
             receipt: Some(ReceiptOut(placed.receipt)),
             ..SignalView::of(signal)

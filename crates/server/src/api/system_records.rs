@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use evidence::record::{Facts, SystemRecord};
-use evidence::{Kind, Timestamp};
+use evidence::{GivenTime, Kind, TimesGiven, Timestamp};
 use ledger::{Draft, Salts};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -48,7 +48,7 @@ struct SystemRecordIn {
     correlation_id: Option<String>,
     /// The time of receipt when absent.
     #[schema(value_type = Option<String>, format = DateTime)]
-    occurred_at: Option<Timestamp>,
+    occurred_at: Option<GivenTime>,
 }
 
 impl SystemRecordIn {
@@ -66,16 +66,17 @@ impl SystemRecordIn {
             run_id: None,
         };
         record.check()?;
+        let times = TimesGiven::of([("occurred_at", self.occurred_at.as_ref())]);
         let draft = Draft::alone(
             Kind::SystemRecord,
             Facts::System(record.facts()),
-            &record.encode(),
+            &times.put(record.encode()),
             at,
             salts,
         )?;
         Ok(Draft {
             correlation_id: self.correlation_id.map(Arc::from),
-            occurred_at: self.occurred_at.unwrap_or(at),
+            occurred_at: self.occurred_at.map_or(at, |given| given.time),
             ..draft
         })
     }

@@ -55,5 +55,6 @@ mod schema;
 mod serve;
 mod server;
 mod support;
+mod times_given;
 mod tlog;
 mod tls;

@@ -1,8 +1,8 @@
 //! `run.completed` and the end of a trace: what a caller says of a run's end, checked.
 
-use evidence::Timestamp;
 use evidence::canonical::Value;
 use evidence::record::RunCompleted;
+use evidence::{GivenTime, TimesGiven, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -31,7 +31,7 @@ pub(crate) struct EndIn {
     declared_steps: Option<i64>,
     /// The time of receipt when absent.
     #[schema(value_type = Option<String>, format = DateTime)]
-    completed_at: Option<Timestamp>,
+    completed_at: Option<GivenTime>,
 }
 
 /// Why a run is aborted.
@@ -74,7 +74,8 @@ impl EndIn {
                 .map(|n| fields::count("declared_steps", n))
                 .transpose()?,
             // The run's end is shown by it; what was sent, and so its content, stays as it was.
-            completed_at: Some(self.completed_at.unwrap_or(at)),
+            completed_at: Some(self.completed_at.as_ref().map_or(at, |given| given.time)),
+            times_given: TimesGiven::of([("completed_at", self.completed_at.as_ref())]),
         })
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use evidence::canonical::Value;
 use evidence::record::{Facts, RUN_SOURCES, RunStarted};
-use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac};
+use evidence::{
+    ActorType, GivenTime, Identity, Kind, Origin, SourceDomain, TimesGiven, Timestamp, content_mac,
+};
 use ledger::{Bind, Draft, Salts};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -43,14 +45,14 @@ pub(crate) struct RunIn {
     /// 42 when absent.
     seed: Option<i64>,
     #[schema(value_type = Option<String>, format = DateTime)]
-    frozen_timestamp: Option<Timestamp>,
+    frozen_timestamp: Option<GivenTime>,
     replay_mode: Option<String>,
     replay_attempt_id: Option<String>,
     replay_artifact_version: Option<String>,
     policy_snapshot_id: Option<String>,
     /// The time of receipt when absent.
     #[schema(value_type = Option<String>, format = DateTime)]
-    started_at: Option<Timestamp>,
+    started_at: Option<GivenTime>,
 }
 
 /// The names of a run.
@@ -110,7 +112,7 @@ impl RunIn {
             synthetic_scenario_id: self.synthetic_scenario_id.clone(),
             incident_id: self.incident_id.clone(),
             seed: self.seed,
-            frozen_timestamp: self.frozen_timestamp,
+            frozen_timestamp: self.frozen_timestamp.as_ref().map(|given| given.time),
             replay_mode: self.replay_mode.clone(),
             replay_attempt_id: self.replay_attempt_id.clone(),
             replay_artifact_version: self.replay_artifact_version.clone(),
@@ -141,8 +143,12 @@ impl RunIn {
         salts: &mut Salts,
     ) -> Result<Draft, ApiError> {
         let salt = salts.next_salt();
-        let body = started.encode(Some(&content_mac(&salt, &content)));
-        let started_at = self.started_at.unwrap_or(at);
+        let times = TimesGiven::of([
+            ("frozen_timestamp", self.frozen_timestamp.as_ref()),
+            ("started_at", self.started_at.as_ref()),
+        ]);
+        let body = times.put(started.encode(Some(&content_mac(&salt, &content))));
+        let started_at = self.started_at.as_ref().map_or(at, |given| given.time);
         let facts = started.facts(
             &names.run_id,
             &names.trace_id,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use evidence::canonical::{Finite, Value};
 use evidence::record::{Facts, Step, StepStatus, TraceStep};
-use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac};
+use evidence::{
+    ActorType, GivenTime, Identity, Kind, Origin, SourceDomain, TimesGiven, Timestamp, content_mac,
+};
 use ledger::{Bind, Draft, Salts};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -47,7 +49,7 @@ pub(crate) struct StepIn {
     retry_count: Option<i64>,
     /// The time of receipt when absent.
     #[schema(value_type = Option<String>, format = DateTime)]
-    timestamp: Option<Timestamp>,
+    timestamp: Option<GivenTime>,
     /// `engine`, `external` (default), `replay`.
     source: Option<String>,
     idempotency_key: Option<String>,
@@ -175,7 +177,8 @@ impl StepIn {
         let salt = salts.next_salt();
         let mut body = Vec::with_capacity(512 + step.step.params.len());
         step.encode(&content_mac(&salt, &content), &mut body);
-        let occurred_at = self.timestamp.unwrap_or(at);
+        let body = TimesGiven::of([("timestamp", self.timestamp.as_ref())]).put(body);
+        let occurred_at = self.timestamp.as_ref().map_or(at, |given| given.time);
         let actor = match run.agent_id {
             Some(agent_id) => (ActorType::Agent, Some(agent_id.into())),
             None => (ActorType::Agent, None),
