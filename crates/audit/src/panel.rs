@@ -26,8 +26,8 @@ pub const SIGNAL_BYTES_MAX: usize = 4_096;
 pub const RULES_MAX: usize = 1_000;
 /// Most signals that a violation shows of a rule that says none itself.
 const SHOWN_MAX: usize = 5;
-/// Longest part of a value that a violation shows. A rule and a slot name signals that stand once in the panel, so it
-/// is this and [`SHOWN_MAX`] that bound a report: of the largest panel to some 10 MiB beyond its own length.
+/// Longest part of a value that a violation shows: rules by the thousand may be about one value. With the numbers above,
+/// and slots whose ids are short, it bounds what a report says besides what the panel says itself to some 20 MiB.
 const SHOWN_BYTES_MAX: usize = 200;
 
 /// One slot and what it shows, in the order it was given.

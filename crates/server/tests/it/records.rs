@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use ::tlog::{Hash, TlogProof, VerifierKey};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::{TestServer, span};
 
@@ -250,6 +250,28 @@ fn a_cursor_of_the_ledger_before_a_recovery_is_refused() {
     for path in &go_on {
         assert_eq!(server.get(path).problem(400), "bad_cursor", "{path}");
     }
+}
+
+#[test]
+fn a_cursor_of_a_run_is_refused_when_the_instances_ledger_was_recovered() {
+    let server = TestServer::new();
+    server.run("one");
+    // Two of them fill a page.
+    let record = json!({ "component": "c", "event_type": "E", "severity": "INFO", "summary": "s",
+        "details": { "text": "said ".repeat(1_000_000) }, "correlation_id": "one" });
+    for _ in 0..3 {
+        server.created("/api/v1/system-records", &record);
+    }
+    let first = "/api/v1/logs/system/one/events";
+    let cursor = server.get(first).ok()["next_cursor"].clone();
+    let path = format!("{first}?cursor={}", cursor.as_str().unwrap());
+    let server = server.without_mark_of("_instance");
+    assert_eq!(server.get(&path).ok()["events"].as_array().unwrap().len(), 1);
+    let at = (server.app.clock)();
+    let ledger = &server.app.ledger;
+    ledger.recover("_instance", "a copy was put back", at).unwrap();
+    assert_eq!(server.get(&path).problem(400), "bad_cursor");
+    assert_eq!(server.get(first).status, 200);
 }
 
 #[test]
