@@ -209,10 +209,7 @@ fn a_record_is_shown_as_stored() {
         let record = server.get(&format!("/api/v1/records/{id}")).ok();
         assert_eq!(&record, item);
         assert_eq!(record["header"]["id"], id);
-        assert_eq!(
-            record["redactions"],
-            serde_json::json!({ "count": 0, "patterns": [] })
-        );
+        assert_eq!(record["redactions"], json!({ "count": 0, "patterns": [] }));
         assert!(record.get("erased").is_none());
     }
     for absent in ["019b7d6c-0000-7000-8000-000000000000", "x", "..%2f..%2fetc"] {
