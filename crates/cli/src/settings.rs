@@ -513,10 +513,10 @@ mod tests {
         assert_eq!(url.as_deref(), Some("redis://localhost:6379/0"));
         let said = [
             ("DEPONENT_REDIS_URL_FILE", ""),
-            ("DEPONENT_REDIS_URL", "redis://other"),
+            ("DEPONENT_REDIS_URL", "redis://other:6379/0"),
         ];
         let url = resolve(&said).unwrap().redis_url;
-        assert_eq!(url.as_deref(), Some("redis://other"));
+        assert_eq!(url.as_deref(), Some("redis://other:6379/0"));
         std::fs::write(&file, "\n").unwrap();
         let empty = resolve(&[named]).unwrap_err();
         assert!(empty.to_string().ends_with("is empty"), "{empty}");
