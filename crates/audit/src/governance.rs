@@ -21,7 +21,7 @@ use evidence::canonical::{Value, sha256_hex};
 
 use crate::checks::{CHECKS, listed, names};
 
-/// Changes with any rule.
+/// Changes with any rule that a release has judged by.
 pub const AUDITOR_VERSION: &str = "1.0.0";
 
 /// What a single check found.

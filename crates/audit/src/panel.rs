@@ -24,8 +24,11 @@ pub const SIGNALS_MAX: usize = 10_000;
 pub const SIGNAL_BYTES_MAX: usize = 4_096;
 /// Most rules of a panel.
 pub const RULES_MAX: usize = 1_000;
-/// Most signals that a violation shows of a rule that says none itself. With [`RULES_MAX`] it bounds the report.
+/// Most signals that a violation shows of a rule that says none itself.
 const SHOWN_MAX: usize = 5;
+/// Longest part of a value that a violation shows: rules by the thousand may be about one value. With the numbers above,
+/// and slots whose ids are short, it bounds what a report says besides what the panel says itself to some 20 MiB.
+const SHOWN_BYTES_MAX: usize = 200;
 
 /// One slot and what it shows, in the order it was given.
 #[derive(Clone, Debug, PartialEq)]
@@ -226,7 +229,13 @@ pub fn check(panel: &Panel) -> Result<PanelReport, RuleError> {
 }
 
 fn shown(name: &str, value: &Value) -> String {
-    format!("{name} = {}", String::from_utf8_lossy(&to_vec(value)))
+    let json = to_vec(value);
+    let mut text = String::from_utf8_lossy(&json).into_owned();
+    if text.len() > SHOWN_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(SHOWN_BYTES_MAX));
+        text.push('…');
+    }
+    format!("{name} = {text}")
 }
 
 #[cfg(test)]

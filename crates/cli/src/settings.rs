@@ -75,6 +75,19 @@ impl Settings {
         Self::resolve(flags, &environment()?)
     }
 
+    /// Whether both ports can be listened on: asked where they are.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) fn check_ports(&self) -> Result<()> {
+        // Port 0 is another one each time.
+        if self.grpc_listen == Some(self.listen) && self.listen.port() != 0 {
+            bail!(Usage(format!(
+                "grpc_listen: {} is that of listen, too; give it another port, or say off",
+                self.listen
+            )));
+        }
+        Ok(())
+    }
+
     /// The settings that a start puts on record, where every tenant reads them: no secrets, no paths, no tenants.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) fn on_record(&self) -> BTreeMap<String, String> {
@@ -346,12 +359,6 @@ impl Settings {
         } else {
             Some(address("grpc_listen", &grpc)?)
         };
-        // Port 0 is another one each time.
-        if grpc_listen == Some(listen) && listen.port() != 0 {
-            bail!(Usage(format!(
-                "grpc_listen: {listen} is that of listen, too; give it another port, or say off"
-            )));
-        }
         Ok(Self {
             redis_url,
             redis_aof,
@@ -432,7 +439,6 @@ mod tests {
             ("DEPONENT_RETENTION_MINIMUM", "for ever"),
             ("DEPONENT_LEDGER_ORIGIN", "a b"),
             ("DEPONENT_LEDGER_ORIGIN", "https://log.example"),
-            ("DEPONENT_LISTEN", "127.0.0.1:4317"),
             ("DEPONENT_DATABASE_URL", "postgres://x"),
             ("DEPONENT_OIDC_ISSUER", "https://issuer.example"),
             ("DEPONENT_OIDC_AUDIENCE", "deponent"),
@@ -459,7 +465,12 @@ mod tests {
             ("DEPONENT_LISTEN", "127.0.0.1:0"),
             ("DEPONENT_GRPC_LISTEN", "127.0.0.1:0"),
         ];
-        assert!(resolve(&both).is_ok(), "each gets a port of its own");
+        let settings = resolve(&both).unwrap();
+        assert!(settings.check_ports().is_ok(), "each gets a port of its own");
+        // Who listens on neither does not mind.
+        let settings = resolve(&[("DEPONENT_LISTEN", "127.0.0.1:4317")]).unwrap();
+        let refused = settings.check_ports().unwrap_err();
+        assert!(refused.downcast_ref::<Usage>().is_some(), "{refused}");
     }
 
     #[test]
@@ -497,6 +508,15 @@ mod tests {
         assert_eq!(url.as_deref(), Some("redis://localhost:6379/0"));
         let both = resolve(&[named, ("DEPONENT_REDIS_URL", "redis://other")]).unwrap_err();
         assert!(both.downcast_ref::<Usage>().is_some(), "{both}");
+        // Empty is how some say that it is not set.
+        let url = resolve(&[named, ("DEPONENT_REDIS_URL", "")]).unwrap().redis_url;
+        assert_eq!(url.as_deref(), Some("redis://localhost:6379/0"));
+        let said = [
+            ("DEPONENT_REDIS_URL_FILE", ""),
+            ("DEPONENT_REDIS_URL", "redis://other:6379/0"),
+        ];
+        let url = resolve(&said).unwrap().redis_url;
+        assert_eq!(url.as_deref(), Some("redis://other:6379/0"));
         std::fs::write(&file, "\n").unwrap();
         let empty = resolve(&[named]).unwrap_err();
         assert!(empty.to_string().ends_with("is empty"), "{empty}");

@@ -16,8 +16,11 @@ const CHUNK: usize = 128;
 /// Where two traces part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceDiff {
-    /// `None`: they are equal.
+    /// `None`: as far as they go, they are equal.
     pub divergence: Option<Divergence>,
+    /// Whether they are equal; `None`: a root hash is missing, and so is the step that would tell, be it gone or yet to
+    /// come. What differs where both have a step stays so.
+    pub equal: Option<bool>,
     /// Steps of the left trace that its root hash covers.
     pub left_steps: usize,
     /// The same of the right one.
@@ -39,9 +42,21 @@ pub struct Divergence {
     pub step: Option<(usize, u32)>,
 }
 
+impl Divergence {
+    /// Whether something says nothing any more, which leaves open what it said.
+    fn is_gone(&self) -> bool {
+        [Gone::Archived, Gone::Erased, Gone::Missing]
+            .iter()
+            .any(|gone| gone.as_str() == self.field)
+    }
+}
+
 /// A step's hashed fields as canonical JSON, kept while two chunks are compared: equal values are equal
 /// bytes.
 type Hashed = Body<[Vec<u8>; 7]>;
+
+/// What differs where one trace has no more steps.
+const LENGTH: &str = "length";
 
 const FIELDS: [&str; 7] = [
     "step_index",
@@ -77,8 +92,18 @@ pub fn trace_diff(store: &dyn Store, left: &RunRow, right: &RunRow) -> Result<Tr
             divergence => divergence,
         }
     };
+    let ended = |run: &RunRow| run.state.root_hash.is_some();
+    let is_told = match &divergence {
+        // The shorter one may catch up.
+        Some(at) if at.field == LENGTH && left_steps.len() < right_steps.len() => ended(left),
+        Some(at) if at.field == LENGTH => ended(right),
+        Some(at) if !at.is_gone() => true,
+        _ => ended(left) && ended(right),
+    };
+    let equal = is_told.then_some(divergence.is_none());
     Ok(TraceDiff {
         divergence,
+        equal,
         left_steps: left_steps.len(),
         right_steps: right_steps.len(),
     })
@@ -150,7 +175,7 @@ fn of_steps(
     let position = left.len().min(right.len());
     let next = left.get(position).or_else(|| right.get(position));
     let at = next.map(|place| (position, place.step_index));
-    differs("length", count(left.len()), count(right.len()), at)
+    differs(LENGTH, count(left.len()), count(right.len()), at)
 }
 
 fn hashed(store: &dyn Store, places: &[StepPlace]) -> Result<Vec<Hashed>, RecordError> {

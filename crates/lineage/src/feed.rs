@@ -48,7 +48,7 @@ impl Counters {
     }
 }
 
-/// A bounded reader without a byte order mark.
+/// A bounded reader without byte order marks.
 pub(crate) struct Feed<R> {
     reader: R,
     counters: Counters,
@@ -108,7 +108,10 @@ impl<R: Read> Feed<R> {
             if chunk.starts_with(b"\xff\xfe") || chunk.starts_with(b"\xfe\xff") {
                 return Err(io::Error::other("it is UTF-16; save it as UTF-8"));
             }
-            chunk = chunk.strip_prefix(b"\xef\xbb\xbf").unwrap_or(chunk);
+            // All of them: the parser passes over one more, and a quote behind it begins a cell.
+            while let Some(rest) = chunk.strip_prefix(b"\xef\xbb\xbf") {
+                chunk = rest;
+            }
         }
         self.pending.clear();
         self.handed = 0;

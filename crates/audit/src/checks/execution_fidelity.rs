@@ -92,6 +92,7 @@ mod tests {
             r#"{"scope":["billing"]}"#,
             r#"{"scope":7}"#,
             r#"{"capability_name":7,"scope":"search"}"#,
+            r#"{"capability_name":7,"scope":"billing"}"#,
             r#"{"capability_name":"","scope":false}"#,
             r#"[{"scope":"search"},{"capability_name":null,"scope":{}}]"#,
         ] {

@@ -15,7 +15,7 @@ pub(super) const CHECK: Check = Check {
         "INCONCLUSIVE if a capability of the first snapshot is redacted, its name or its status in either.",
         "INCONCLUSIVE if a status changed from or to a word without rank; evidence `unranked_capabilities`. The same word before and after is fine.",
         "Else PASS. New capabilities are fine.",
-        "A snapshot is {capability: status}, {capability: {status, …}} or {captured_at, system_health, capability_health: [{capability, status}]}; with `capability_health`, which is a list, it is the last, with no other members.",
+        "A snapshot is {capability: status}, {capability: {status, …}} or {captured_at, system_health, capability_health: [{capability, status}]}; with `capability_health`, which is a list, it is the last, with no other members; so it is with a time as `captured_at`, and `capability_health` is then not left out.",
     ],
     judge,
 };
@@ -138,6 +138,8 @@ mod tests {
             r#"{"captured_at":"t","capability_health":{"a":"HEALTHY"}}"#,
             r#"{"capability_health":"HEALTHY"}"#,
             r#"{"capability_health":[],"billing":"HEALTHY"}"#,
+            r#"{"captured_at":"2026-11-23T09:30:00Z","system_health":"HEALTHY"}"#,
+            r#"{"captured_at":"2026-11-23T09:30:00.5","system_health":"HEALTHY"}"#,
         ] {
             let snapshot = parse(odd.as_bytes(), Limits::default()).unwrap();
             assert!(Health::read(&snapshot, "before").is_err(), "{odd}");
@@ -154,6 +156,9 @@ mod tests {
                 (Some(false), Some(true))
             );
         }
+        // Capabilities may have those names.
+        let named = r#"{"captured_at":"HEALTHY","system_health":"HEALTHY"}"#;
+        assert_eq!(change(named, named), Pass);
         let empty = r#"{"captured_at":"t","system_health":null,"capability_health":[]}"#;
         assert_eq!(change(empty, "{}"), Pass);
     }

@@ -78,8 +78,11 @@ fn judge(input: &AuditInput) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use evidence::canonical::{Limits, parse};
+
     use super::CHECK;
     use crate::checks::tests::result;
+    use crate::governance::AuditInput;
     use crate::governance::CheckResult::{Fail, Inconclusive, Pass};
 
     fn signal(scope: &str, decision: &str, at: &str) -> String {
@@ -94,6 +97,23 @@ mod tests {
         assert_eq!(result(&CHECK, &before), Pass);
         let other = format!(r#"{{"signals":[{}]}}"#, signal("export", "block", "12:01:00"));
         assert_eq!(result(&CHECK, &other), Pass);
+    }
+
+    #[test]
+    fn a_signal_is_taken_as_it_was_answered_when_it_was_recorded() {
+        let with = |name: &str| {
+            let more = format!(r#""{name}":{{"leaf_index":1}},"signal_id":"s","signal_type""#);
+            let signal = signal("search", "block", "12:01:00").replace(r#""signal_type""#, &more);
+            format!(
+                r#"{{"job_id":"j","contract_id":"c","contract_scope":["search"],"step_results":[],"signals":[{signal}],
+                "job_started_at":"2026-03-01T12:00:00Z","job_completed_at":"2026-03-01T12:05:00Z"}}"#
+            )
+        };
+        let read = |input: &str| AuditInput::read(&parse(input.as_bytes(), Limits::default()).unwrap());
+        let input = read(&with("receipt")).unwrap();
+        let signals = input.signals.as_deref().unwrap();
+        assert!(signals.len() == 1 && signals[0].block);
+        assert!(read(&with("receipts")).is_err());
     }
 
     #[test]

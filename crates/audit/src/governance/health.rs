@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use evidence::Timestamp;
 use evidence::canonical::{Value, to_vec};
 
 use crate::checks::is_redacted;
@@ -33,8 +34,8 @@ impl Health {
     /// Reads a snapshot; `None` for null, which is a missing snapshot. `{}` is one.
     ///
     /// # Errors
-    /// Neither an object nor null; a structured form whose `capability_health` is no list, with a member of
-    /// another name, with a capability twice or without its name.
+    /// Neither an object nor null; a structured form whose `capability_health` is missing or no list, with a member
+    /// of another name, with a capability twice or without its name.
     pub fn read(snapshot: &Value, what: &str) -> Result<Option<Self>, InputError> {
         if snapshot.is_null() {
             return Ok(None);
@@ -62,6 +63,14 @@ impl Health {
                 health.put(&capability, entry.get("status"));
             }
             return Ok(Some(health));
+        }
+        // A capability may be called so, but no status is a time: it is the other form, and its list is missing.
+        if snapshot
+            .get("captured_at")
+            .and_then(Value::as_str)
+            .is_some_and(is_time)
+        {
+            return Err(InputError::new(format!("{what}: capability_health is missing")));
         }
         if members.len() > CAPABILITIES_MAX {
             return Err(InputError::new(format!(
@@ -116,6 +125,11 @@ impl Health {
             _ => None,
         }
     }
+}
+
+/// Also one without an offset, which clocks of some languages leave out.
+fn is_time(text: &str) -> bool {
+    Timestamp::parse(text).is_ok() || Timestamp::parse(&format!("{text}Z")).is_ok()
 }
 
 /// Text as it is, anything else as JSON: a target that is no text is still named in a finding.

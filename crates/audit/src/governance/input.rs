@@ -262,35 +262,25 @@ impl AuditInput {
     /// What the contract proposes to change: `capability_name`, else `scope`, of the one object or of each
     /// object of the list.
     pub fn proposed_targets(&self) -> BTreeSet<&str> {
-        let one = std::slice::from_ref(&self.proposed_changes);
-        let changes = self.proposed_changes.as_array().unwrap_or(one);
+        let changes = self.changes().iter();
         changes
-            .iter()
-            .filter_map(|change| {
-                ["capability_name", "scope"]
-                    .iter()
-                    .filter_map(|name| change.get(name).and_then(Value::as_str))
-                    .find(|target| !target.is_empty())
-            })
+            .filter_map(|change| proposed_target(change)?.as_str())
             .collect()
     }
 
     /// Places of the changes whose target is no text, from 0.
     pub fn proposals_without_text(&self) -> Vec<usize> {
-        let one = std::slice::from_ref(&self.proposed_changes);
-        let changes = self.proposed_changes.as_array().unwrap_or(one);
-        let is_no_text = |change: &Value| {
-            ["capability_name", "scope"]
-                .iter()
-                .filter_map(|name| read::given(change, name))
-                .find(|target| target.as_str() != Some(""))
-                .is_some_and(|target| target.as_str().is_none())
-        };
-        let places = changes.iter().enumerate();
+        let places = self.changes().iter().enumerate();
         places
-            .filter(|(_, change)| is_no_text(change))
+            .filter(|(_, change)| proposed_target(change).is_some_and(|target| target.as_str().is_none()))
             .map(|(place, _)| place)
             .collect()
+    }
+
+    /// The proposed changes, also when they are but one.
+    fn changes(&self) -> &[Value] {
+        let one = std::slice::from_ref(&self.proposed_changes);
+        self.proposed_changes.as_array().unwrap_or(one)
     }
 
     /// Both snapshots, if both were taken.
@@ -302,6 +292,14 @@ impl AuditInput {
     pub fn snapshots_taken(&self) -> (bool, bool) {
         (self.before.is_some(), self.after.is_some())
     }
+}
+
+/// What a change is to, text or not: `capability_name`, else `scope`. Null and an empty text are as absent.
+fn proposed_target(change: &Value) -> Option<&Value> {
+    ["capability_name", "scope"]
+        .iter()
+        .filter_map(|name| read::given(change, name))
+        .find(|target| target.as_str() != Some(""))
 }
 
 /// What is known of a job before its execution is read.
@@ -507,7 +505,9 @@ fn can_be_undone(output: &Value) -> bool {
 }
 
 fn read_signal(value: &Value) -> Result<Signal, InputError> {
-    read::object(value, "a signal", &["signal_type", "scope", "decision", "at"])?;
+    // The last two stand beside them in the answer to a signal that is recorded, and no check reads them.
+    let members = ["signal_type", "scope", "decision", "at", "signal_id", "receipt"];
+    read::object(value, "a signal", &members)?;
     let block = match read::required_text(value, "decision")?.as_str() {
         "allow" => false,
         "block" => true,

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use evidence::ByName;
 use evidence::canonical::{self, Limits, Value, to_vec};
+use evidence::{ByName, IDENTIFIER_BYTES_MAX};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
@@ -82,6 +82,12 @@ pub(super) fn parse(json: &[u8]) -> Result<Panel, InputError> {
         .slots
         .into_iter()
         .map(|slot| {
+            // Each violation names slots again.
+            if slot.slot_id.len() > IDENTIFIER_BYTES_MAX || slot.slot_id.chars().any(char::is_control) {
+                return Err(InputError::new(format!(
+                    "a slot_id is longer than {IDENTIFIER_BYTES_MAX} bytes, or has control characters"
+                )));
+            }
             let signals = slot
                 .signals
                 .0

@@ -289,12 +289,24 @@ fn context(
                 Some(names) => all.some(&names),
                 None => all.map(),
             }),
-            name => all.firsts.get(name).map(|first| to_cel(first.value)),
+            name => {
+                let signal = all.firsts.get(name).map(|first| to_cel(first.value));
+                signal.or_else(|| with_capital(name))
+            }
         };
         let value = value.ok_or_else(|| format!("unknown name {name:?}"))?;
         context.add_variable_from_value(name, value);
     }
     Ok(context)
+}
+
+/// Truth values as the older form writes them. A signal may have such a name, and then it counts.
+fn with_capital(name: &str) -> Option<cel::Value> {
+    match name {
+        "True" => Some(cel::Value::Bool(true)),
+        "False" => Some(cel::Value::Bool(false)),
+        _ => None,
+    }
 }
 
 /// Whether a condition is true.
@@ -308,14 +320,9 @@ fn truth(condition: &Condition, context: &Context<'_, '_>) -> Result<bool, Strin
 
 /// Rewrites `a || b` as `a ? true : (b ? true : false)`, and `&&` likewise, wherever they stand: CEL lets one side of
 /// them hide an error of the other, and what cannot be evaluated is no pass. A choice goes from left to right, and an
-/// error in what it reaches is one. `True` and `False`, as the older form writes them, become truth values.
+/// error in what it reaches is one.
 fn strict(expression: &mut IdedExpr) {
     match &mut expression.expr {
-        Expr::Ident(name) => match name.as_str() {
-            "True" => *expression = literal(true),
-            "False" => *expression = literal(false),
-            _ => {}
-        },
         Expr::Call(call) => {
             for part in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
                 strict(part);
@@ -444,11 +451,7 @@ impl Condition {
             let text = errors.to_string();
             text.lines().next().unwrap_or("it does not compile").to_owned()
         })?;
-        let names = names(&expression)?
-            .into_iter()
-            .filter(|name| !["True", "False"].contains(name))
-            .map(str::to_owned)
-            .collect();
+        let names = names(&expression)?.into_iter().map(str::to_owned).collect();
         strict(&mut expression);
         Ok(Self { expression, names })
     }

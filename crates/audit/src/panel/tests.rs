@@ -152,6 +152,12 @@ fn truth_values_may_have_capitals_outside_of_quotes() {
         assert_eq!(ruled(signals, condition), Ok(true), "{condition}");
     }
     assert_eq!(ruled(signals, "signal_a == 'a true b'"), Ok(false));
+    // A signal of that name is what its name says.
+    let named = r#"{"a":1,"b":1,"True":false,"False":"x"}"#;
+    assert_eq!(ruled(named, "True"), Ok(false));
+    assert_eq!(ruled(named, "False == 'x' && !True"), Ok(true));
+    assert_eq!(ruled(named, "signals['True'] == True"), Ok(true));
+    assert_eq!(ruled(named, "signal_a == 1 implies True"), Ok(false));
 }
 
 #[test]
@@ -172,6 +178,41 @@ fn a_violation_of_a_rule_without_sides_says_what_its_condition_names() {
         found("x + z + t + u + v + signals['n.y'] == 0"),
         said("A B", "n.y = 2, t = 4, u = 5, v = 6, x = 1, 1 more")
     );
+}
+
+#[test]
+fn a_report_is_not_many_times_as_long_as_its_panel() {
+    let long = "\\\\".repeat(2_040);
+    let (condition, slot) = ("a + b + c + d + e == ''", "s".repeat(256));
+    let of = |sides: &str, condition: &str, slot: &str| {
+        let rules = format!(r#"{{"id":"R",{sides}"condition":"{condition}"}}"#);
+        format!(
+            r#"{{"slots":[{{"slot_id":"{slot}","signals":{{"a":"{long}","b":"{long}","c":"{long}","d":"{long}","e":"{long}"}}}},
+            {{"slot_id":"B","signals":{{"a":"é"}}}}],"rules":[{}]}}"#,
+            vec![rules.as_str(); 1_000].join(",")
+        )
+    };
+    let sides = r#""signal_a":"a","signal_b":"b","#;
+    for (sides, condition) in [("", condition), (sides, "signal_a + signal_b == ''")] {
+        let report = checked(&of(sides, condition, &slot)).unwrap();
+        assert_eq!(report.violations.len(), 1_001);
+        let answer = to_vec(&report.to_value("p"));
+        assert!(answer.len() < 3 << 20, "{} bytes", answer.len());
+    }
+    let report = checked(&of("", condition, &slot)).unwrap();
+    let begin = &report.violations[0].expected;
+    assert!(begin.starts_with("a = \"\\") && begin.ends_with("\\…"), "{begin}");
+    assert_eq!(report.violations[0].actual, "a = \"é\"");
+    assert!(checked(&of("", condition, &"s".repeat(257))).is_err());
+    assert!(checked(&of("", condition, "\\n")).is_err());
+}
+
+#[test]
+fn a_value_is_cut_between_two_letters() {
+    for (letters, whole) in [(99, true), (100, false)] {
+        let value = Value::from("é".repeat(letters));
+        assert_eq!(!shown("x", &value).contains('…'), whole, "{letters}");
+    }
 }
 
 #[test]

@@ -213,22 +213,32 @@ fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
     Ok(0)
 }
 
-/// The first of some ledgers that has the leaf, of that record if one is named; and the leaf.
+/// The first of some ledgers that has the leaf, of that record if one is named; and the leaf. A leaf that cannot be read
+/// may be another record's: it hides none in an older ledger.
 fn leaf_of(
     store: &SqliteStore,
     rows: Vec<LedgerRow>,
     index: u64,
     id: Option<RecordId>,
 ) -> Result<Option<(LedgerRow, Vec<u8>)>> {
+    let mut damage = None;
     for row in rows {
         if index >= store.head_read(row.ledger_no)?.size.as_u64() {
             continue;
         }
-        let leaf = StoredTree::new(store, row.ledger_no).leaf(index)?;
-        let found = Header::decode(&leaf).context("the leaf is no record")?.id;
-        if id.is_none_or(|id| id == found) {
-            return Ok(Some((row, leaf)));
+        match record_at(store, row.ledger_no, index) {
+            Ok((found, leaf)) if id.is_none_or(|id| id == found) => return Ok(Some((row, leaf))),
+            Ok(_) => {}
+            Err(error) if id.is_some() => damage = damage.or(Some(error)),
+            Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    damage.map_or(Ok(None), Err)
+}
+
+/// A leaf's record and its bytes.
+fn record_at(store: &SqliteStore, ledger_no: u32, index: u64) -> Result<(RecordId, Vec<u8>)> {
+    let leaf = StoredTree::new(store, ledger_no).leaf(index)?;
+    let id = Header::decode(&leaf).context("the leaf is no record")?.id;
+    Ok((id, leaf))
 }

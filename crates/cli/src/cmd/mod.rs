@@ -184,10 +184,10 @@ impl DataDir {
 #[derive(Debug, Args)]
 pub(crate) struct InsteadOfServer {
     /// Read this data folder, and ask no server.
-    #[arg(long, value_name = "DIR", conflicts_with = "server")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "key_file"])]
     data_dir: Option<PathBuf>,
     /// The settings file of the folder [env: DEPONENT_CONFIG; default: deponent.toml when it is there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "data_dir")]
     config: Option<PathBuf>,
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum ReplayCommand {
     /// Name the first step at which two runs part, and what became of the second one's steps.
     ///
     /// Exit codes: 0 they did the same, 1 they part, 2 there is no such run, or one has not ended, or what they did is
-    /// erased or archived.
+    /// erased or archived, 64 both names are of one run.
     Diff(Diff),
 }
 
@@ -57,6 +57,9 @@ pub(crate) struct Diff {
 #[derive(Deserialize)]
 struct Compared {
     divergence: Option<Divergence>,
+    /// Whether the runs did the same; `None`: a root hash is missing, and so is the step that would tell, be it gone or
+    /// yet to come.
+    equal: Option<bool>,
     left: Side,
     right: Side,
 }
@@ -93,16 +96,6 @@ struct Report {
 }
 
 impl Compared {
-    /// Whether the runs did the same; `None`: a root hash is missing, and so is the step that would tell, be it gone or
-    /// yet to come.
-    fn same(&self) -> Option<bool> {
-        let hashed = self.without_root_hash().is_empty();
-        match &self.divergence {
-            None => hashed.then_some(true),
-            Some(at) => (hashed || !GONE.contains(&&*at.field)).then_some(false),
-        }
-    }
-
     /// The runs of which nothing says that their steps are all there are.
     fn without_root_hash(&self) -> Vec<&str> {
         [&self.left, &self.right]
@@ -155,7 +148,7 @@ impl Diff {
         let both: Compared = serde_json::from_value(compared.clone()).context("the answer cannot be read")?;
         let steps: Report = serde_json::from_value(report.clone()).context("the answer cannot be read")?;
         // A part in which they differ decides, one that cannot be read leaves it open.
-        let same = match (both.same(), steps.same()) {
+        let same = match (both.equal, steps.same()) {
             (Some(false), _) | (_, Some(false)) => Some(false),
             (Some(true), Some(true)) => Some(true),
             _ => None,
@@ -197,12 +190,12 @@ impl Diff {
             return Ok(None);
         };
         if left.key == right.key && self.run_a != self.run_b {
-            bail!("{} and {} are one run", self.run_a, self.run_b);
+            bail!(Usage(format!("{} and {} are one run", self.run_a, self.run_b)));
         }
         let diff = trace_diff(&store, &left, &right)?;
         let divergence = diff.divergence.as_ref().map(divergence).transpose()?;
         let compared = json!({
-            "divergence": divergence, "equal": diff.divergence.is_none(),
+            "divergence": divergence, "equal": diff.equal,
             "left": side(&left, diff.left_steps), "right": side(&right, diff.right_steps),
         });
         let report = replay_report(&store, &right)?;
@@ -254,19 +247,22 @@ fn replayed(step: &ReplayedStep) -> Value {
 }
 
 fn print(both: &Compared, steps: &Report) {
-    match &both.divergence {
+    // The shorter of two runs may catch up while it goes on.
+    let parted = both.divergence.as_ref();
+    match parted.filter(|at| at.field != "length" || both.equal.is_some()) {
         None => {
             for run_id in both.without_root_hash() {
                 output::line(format_args!(
                     "whether the runs did the same cannot be told: {run_id} has not ended, or its end is erased"
                 ));
             }
-            let said = if both.same().is_some() {
+            let said = if both.equal.is_some() {
                 "the runs did the same"
             } else {
                 "they did the same so far"
             };
-            output::line(format_args!("{said}: {} steps", both.left.total_steps));
+            let shared = both.left.total_steps.min(both.right.total_steps);
+            output::line(format_args!("{said}: {shared} steps"));
         }
         Some(at) => {
             let place = match (at.step_index, at.position) {
@@ -276,7 +272,7 @@ fn print(both: &Compared, steps: &Report) {
                 _ => format!("in {}", at.field),
             };
             if GONE.contains(&&*at.field) {
-                let known = if both.same() == Some(false) {
+                let known = if both.equal == Some(false) {
                     "the runs part: their root hashes differ"
                 } else {
                     "whether the runs did the same cannot be told"
@@ -335,6 +331,12 @@ fn ask(client: &Client, path: &str) -> Result<Option<Value>> {
     match answer.status {
         200 => Ok(Some(body)),
         404 if body["code"] == "not_found" => Ok(None),
+        422 if body["code"] == "same_run" => bail!(Usage(
+            body["detail"]
+                .as_str()
+                .unwrap_or("both names are of one run")
+                .to_owned()
+        )),
         status => bail!(
             "the server answers {status}: {}",
             body["detail"].as_str().unwrap_or("no reason given")

@@ -56,6 +56,7 @@ impl Serve {
             data_dir: self.data_dir,
             config: self.config,
         })?;
+        settings.check_ports()?;
         let addresses = [
             ("listen", Some(settings.listen)),
             ("grpc_listen", settings.grpc_listen),

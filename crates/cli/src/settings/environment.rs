@@ -95,16 +95,16 @@ pub(crate) fn client_environment() -> Result<ClientEnvironment> {
     })
 }
 
-/// A secret that a variable says, or the file that another one names; by the names of the variables.
+/// A secret that a variable says, or the file that another one names; by the names of the variables. Beside the other,
+/// an empty one counts as none.
 pub(super) fn either(said: (&str, Option<String>), file: (&str, Option<String>)) -> Result<Option<String>> {
-    match (said.1, file.1) {
-        (Some(_), Some(_)) => bail!(Usage(format!(
+    match (said.1, file.1.filter(|path| !path.is_empty())) {
+        (Some(secret), Some(_)) if !secret.is_empty() => bail!(Usage(format!(
             "{} and {} are both set; unset one of them",
             said.0, file.0
         ))),
-        (Some(secret), None) => Ok(Some(secret)),
-        (None, Some(path)) => secret_file(Path::new(&path)).map(Some),
-        (None, None) => Ok(None),
+        (_, Some(path)) => secret_file(Path::new(&path)).map(Some),
+        (secret, None) => Ok(secret),
     }
 }
 

@@ -380,6 +380,22 @@ fn a_record_of_an_older_epoch_is_proved_by_its_id_and_by_epoch_and_index() {
     assert_eq!(elsewhere.status.code(), Some(2), "{}", stderr(&elsewhere));
     let absent = proof("0", &["--epoch", "7"]);
     assert_eq!(absent.status.code(), Some(64), "{}", stderr(&absent));
+
+    // A leaf of the newer epoch that cannot be read hides no record of the older one.
+    let connection = rusqlite::Connection::open(folder.path().join("deponent.db")).unwrap();
+    let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'leaf_blocks_no_update'";
+    let trigger: String = connection.query_row(trigger, [], |row| row.get(0)).unwrap();
+    let damage = format!(
+        "DROP TRIGGER leaf_blocks_no_update;
+        UPDATE leaf_blocks SET leaves = x'ff' WHERE first_leaf >> 40 = (SELECT max(first_leaf) >> 40 FROM leaf_blocks);
+        {trigger};"
+    );
+    connection.execute_batch(&damage).unwrap();
+    drop(connection);
+    assert_eq!(read(&proof(id, &[]))["origin"], first["origin"]);
+    for told in [proof("0", &[]), proof(id, &["--epoch", "1"])] {
+        assert_eq!(told.status.code(), Some(69), "{}", stderr(&told));
+    }
 }
 
 #[test]

@@ -150,6 +150,10 @@ fn a_server_that_is_not_there_is_69_and_nonsense_is_64() {
         &["gate", "--job", "j", "--wait", "25h"],
         &["gate", "--job", "j", "--server", "ftp://x"],
         &["gate", "--job", "j", "--tenant", "acme"],
+        &["gate", "--job", "j", "--config", "deponent.toml"],
+        &["gate", "--job", "j", "--key-file", "key", "--data-dir", "d"],
+        &["replay", "diff", "a", "b", "--config", "deponent.toml"],
+        &["replay", "diff", "a", "b", "--key-file", "key", "--data-dir", "d"],
         &[
             "gate",
             "--job",

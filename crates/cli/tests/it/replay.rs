@@ -33,6 +33,9 @@ fn a_run_that_has_not_ended_leaves_open_whether_it_did_the_same() {
     run(&served, "first", 10);
     begin(&served, "going", 10);
     begin(&served, "parted", 11);
+    served.post("/api/v1/runs", r#"{"run_id":"behind"}"#);
+    let step = r#"{"step_index":0,"skill_name":"tool","status":"success","outcome_data":{"said":1}}"#;
+    served.post("/api/v1/runs/behind/steps", step);
     let url = served.url();
     let folder = served.folder().join("data");
     let folder = folder.to_str().unwrap();
@@ -51,6 +54,13 @@ fn a_run_that_has_not_ended_leaves_open_whether_it_did_the_same() {
             (&said["equal"], &said["without_root_hash"]),
             (&serde_json::Value::Null, &serde_json::json!(["going"]))
         );
+        assert_eq!(said["diff"]["equal"], serde_json::Value::Null);
+        // It may do the steps that it has not.
+        let behind = diff("behind", "text");
+        assert_eq!(behind.status.code(), Some(2), "{}", stdout(&behind));
+        let said = stdout(&behind);
+        assert!(said.contains("they did the same so far: 1 steps"), "{said}");
+        assert!(!said.contains("part"), "{said}");
         // What has parted stays so.
         assert_eq!(diff("parted", "text").status.code(), Some(1));
     }
@@ -85,6 +95,21 @@ fn two_runs_part_at_the_same_step_by_the_server_and_by_its_folder() {
         "{said}"
     );
     assert!(said.contains("outcome_data"), "{said}");
+}
+
+#[test]
+fn two_names_of_one_run_are_a_usage_error_by_the_server_and_by_its_folder() {
+    let served = Served::new();
+    run(&served, "first", 10);
+    let url = served.url();
+    let folder = served.folder().join("data");
+    let folder = folder.to_str().unwrap();
+    for place in [["--server", &url], ["--data-dir", folder]] {
+        let args = ["replay", "diff", "first", "trace_first"];
+        let output = deponent(&[&args[..], &place].concat());
+        assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+        assert!(stdout(&output).is_empty() && stderr(&output).contains("first"));
+    }
 }
 
 #[test]

@@ -51,7 +51,8 @@ pub(crate) enum WriteProblems {
     /// No such resource.
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(Problem),
-    /// The identity is taken by other content (`conflict`), or the run has ended (`run_ended`).
+    /// The identity is taken by other content (`conflict`) or by a record whose body is in an archive (`archived`), the
+    /// run has ended (`run_ended`) or is sealed (`run_sealed`), or the lease is another's by now (`lease_lost`).
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(Problem),
     /// Larger than a record or request may be.

@@ -18,7 +18,7 @@ use ledger::replay::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -26,6 +26,7 @@ use super::answer::{ReadProblems, ReceiptOut, WriteProblems, created, ok, raw};
 use super::fields;
 use super::logs::NoParams;
 use super::records::ReceiptView;
+use crate::error::Problem;
 use crate::{ApiError, App, Caller, ExactJsonBody, Path, Query, Received, idempotent};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -35,6 +36,18 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(fail))
         .routes(routes!(renew))
         .routes(routes!(report))
+}
+
+/// What a replayed step may be refused with, besides what any write may be.
+#[derive(IntoResponses)]
+#[allow(dead_code)] // for the document
+enum ReplayProblems {
+    /// The output is not the expected one (`replay_mismatch`), or another than the first (`conflict`); the key is known
+    /// with another input (`idempotency_violation`), the step is being done (`replay_in_progress`), or is another's by
+    /// now (`lease_lost`); its output is not there any more (`output_not_kept`, `archived`); the run is sealed
+    /// (`run_sealed`).
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(Problem),
 }
 
 impl From<ReplayError> for ApiError {
@@ -199,7 +212,7 @@ fn replay(app: &App, caller: &Caller) -> Replay {
 /// Decides about a step of a run: run it, or take the stored output.
 #[utoipa::path(
     post, path = "/api/v1/replay/steps", tag = "replay", operation_id = "replay_step", request_body = StepIn,
-    responses((status = 200, description = "What to do", body = DecisionOut), WriteProblems),
+    responses((status = 200, description = "What to do", body = DecisionOut), WriteProblems, ReplayProblems),
 )]
 async fn begin(
     State(app): State<App>,
@@ -260,7 +273,7 @@ struct FailureIn {
     post, path = "/api/v1/replay/steps/{token}/result", tag = "replay", operation_id = "replay_result",
     params(("token" = String, Path, description = "Of the decision")), request_body = OutputIn,
     responses((status = 201, description = "The step is done", body = ResultOut),
-        (status = 200, description = "It was, with this result", body = ResultOut), WriteProblems),
+        (status = 200, description = "It was, with this result", body = ResultOut), WriteProblems, ReplayProblems),
 )]
 async fn result(
     State(app): State<App>,
@@ -281,7 +294,7 @@ async fn result(
 #[utoipa::path(
     post, path = "/api/v1/replay/steps/{token}/fail", tag = "replay", operation_id = "replay_fail",
     params(("token" = String, Path, description = "Of the decision")), request_body = FailureIn,
-    responses((status = 204, description = "Its key is free"), WriteProblems),
+    responses((status = 204, description = "Its key is free"), WriteProblems, ReplayProblems),
 )]
 async fn fail(
     State(app): State<App>,
@@ -301,7 +314,7 @@ async fn fail(
 #[utoipa::path(
     post, path = "/api/v1/replay/steps/{token}/renew", tag = "replay", operation_id = "replay_renew",
     params(("token" = String, Path, description = "Of the decision")),
-    responses((status = 204, description = "Its lease begins anew"), WriteProblems),
+    responses((status = 204, description = "Its lease begins anew"), WriteProblems, ReplayProblems),
 )]
 async fn renew(
     State(app): State<App>,

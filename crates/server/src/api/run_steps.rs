@@ -11,8 +11,8 @@ use axum::http::StatusCode;
 use evidence::record::{ErasedRecord, Facts, StepView};
 use evidence::{Header, Kind, RunState, Timestamp};
 use ledger::{
-    Body, FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, Ledger, Record, RunAt, StepPlace, Tenant, for_each_step,
-    run_at, run_newest_leaf, step_places_at,
+    Body, FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, INSTANCE, Ledger, Record, RunAt, StepPlace, Tenant,
+    for_each_step, run_at, run_newest_leaf, step_places_at,
 };
 use serde::{Deserialize, Serialize};
 use store::{Gone, LeafKey, RunRow, TraceKey};
@@ -54,6 +54,8 @@ pub(crate) struct Run {
     past: Past,
     /// Leaves in the ledger now, or fewer.
     size: u64,
+    /// The instance's ledger that is written to: what a cursor says of the instance is of that one.
+    instance_no: Option<u32>,
 }
 
 /// How a run's state in the tree is known.
@@ -101,6 +103,7 @@ impl Run {
         mut row: RunRow,
     ) -> Result<Self, ApiError> {
         let ledger_no = tenant.ledger().row.ledger_no;
+        let instance_no = instance_no(ledger);
         let newest = run_newest_leaf(ledger.store(), &row)?;
         // The run may have gone on between the two. The tree that ends with its newest record has all that the row
         // adds up and nothing that it does not, so that who asks for the present is answered from the row alone.
@@ -109,7 +112,7 @@ impl Run {
         let (as_of, Position(from, beside, stretch)) = match &params.cursor {
             Some(cursor) => {
                 let (size, position) = cursor::decode::<Position>(
-                    &(read, &*tenant.tenant_id, &row.state.run_id),
+                    &(read, &*tenant.tenant_id, &row.state.run_id, instance_no),
                     ledger_no,
                     cursor,
                 )?;
@@ -147,6 +150,7 @@ impl Run {
             before,
             past,
             size,
+            instance_no,
         })
     }
 
@@ -241,7 +245,7 @@ impl Run {
         beside: u64,
     ) -> Result<String, ApiError> {
         cursor::encode(
-            &(read, &*tenant.tenant_id, &self.row.state.run_id),
+            &(read, &*tenant.tenant_id, &self.row.state.run_id, self.instance_no),
             (self.before.ledger_no(), self.as_of),
             &Position(from, beside, self.stretch),
         )
@@ -256,6 +260,12 @@ impl Run {
     pub(crate) fn places(&self, ledger: &Ledger) -> Result<Vec<StepPlace>, ApiError> {
         Ok(step_places_at(ledger.store(), &self.row, Some(self.before))?)
     }
+}
+
+/// The number of the instance's ledger that is written to.
+fn instance_no(ledger: &Ledger) -> Option<u32> {
+    let instance = ledger.tenant(INSTANCE)?;
+    Some(instance.ledger().row.ledger_no)
 }
 
 /// Where a page begins, as a cursor says it: what it counts, what the other list counts, and what time the read is about.

@@ -107,6 +107,40 @@ fn filters_by_status_name_every_word() {
 }
 
 #[test]
+fn what_a_replayed_step_is_refused_with_is_named() {
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    let conflict = |path: &str| {
+        let said = &document["paths"][path]["post"]["responses"]["409"];
+        assert!(
+            said["content"]["application/problem+json"].is_object(),
+            "{path}: {said}"
+        );
+        said["description"].as_str().unwrap().to_owned()
+    };
+    let step = "/api/v1/replay/steps";
+    for path in [
+        step.to_owned(),
+        format!("{step}/{{token}}/result"),
+        format!("{step}/{{token}}/fail"),
+    ] {
+        let said = conflict(&path);
+        for code in [
+            "replay_mismatch",
+            "idempotency_violation",
+            "lease_lost",
+            "run_sealed",
+            "conflict",
+        ] {
+            assert!(said.contains(&format!("`{code}`")), "{path}: {said}");
+        }
+    }
+    for code in ["archived", "run_sealed", "lease_lost"] {
+        let said = conflict("/api/v1/runs/{run_id}/steps");
+        assert!(said.contains(&format!("`{code}`")), "{said}");
+    }
+}
+
+#[test]
 fn every_post_that_honours_an_idempotency_key_says_so() {
     let document = serde_json::to_value(::server::openapi()).unwrap();
     for (path, item) in document["paths"].as_object().unwrap() {

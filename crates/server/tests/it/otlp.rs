@@ -144,6 +144,30 @@ fn a_run_id_that_is_no_identifier_is_taken_with_a_warning() {
         );
         assert_eq!(post(path, "r", sent), json!({}), "{path}");
     }
+    // A trace that has its run keeps it: nothing is said of what it is named.
+    let partial = post("/v1/traces", &"x".repeat(257), export(&[span(1, 2)]))["partialSuccess"].take();
+    let message = partial["errorMessage"].as_str().unwrap();
+    assert!(message.ends_with("1 times: it names no run"), "{message}");
+}
+
+#[test]
+fn a_log_record_names_its_run_itself_when_its_resource_names_none() {
+    let server = TestServer::new();
+    let name = |name: &str| json!([{ "key": "deponent.run.id", "value": { "stringValue": name } }]);
+    let long = "x".repeat(257);
+    let post = |of_record: &str| {
+        let log = json!({ "body": { "stringValue": "x" }, "attributes": name(of_record) });
+        let scopes = json!([{ "logRecords": [log] }]);
+        let resource = json!({ "attributes": name(&long) });
+        let sent = json!({ "resourceLogs": [{ "resource": resource, "scopeLogs": scopes }] });
+        server.post("/v1/logs", &sent).ok()
+    };
+    assert_eq!(post("r"), json!({}));
+    let found = server.get("/api/v1/records?kind=system.record").ok();
+    assert_eq!(found["items"][0]["header"]["correlation_id"], "r");
+    let partial = post(&long)["partialSuccess"].take();
+    let message = partial["errorMessage"].as_str().unwrap();
+    assert!(message.contains("1 times"), "{message}");
 }
 
 #[test]

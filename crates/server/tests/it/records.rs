@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use ::tlog::{Hash, TlogProof, VerifierKey};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::{TestServer, span};
 
@@ -209,10 +209,7 @@ fn a_record_is_shown_as_stored() {
         let record = server.get(&format!("/api/v1/records/{id}")).ok();
         assert_eq!(&record, item);
         assert_eq!(record["header"]["id"], id);
-        assert_eq!(
-            record["redactions"],
-            serde_json::json!({ "count": 0, "patterns": [] })
-        );
+        assert_eq!(record["redactions"], json!({ "count": 0, "patterns": [] }));
         assert!(record.get("erased").is_none());
     }
     for absent in ["019b7d6c-0000-7000-8000-000000000000", "x", "..%2f..%2fetc"] {
@@ -250,6 +247,28 @@ fn a_cursor_of_the_ledger_before_a_recovery_is_refused() {
     for path in &go_on {
         assert_eq!(server.get(path).problem(400), "bad_cursor", "{path}");
     }
+}
+
+#[test]
+fn a_cursor_of_a_run_is_refused_when_the_instances_ledger_was_recovered() {
+    let server = TestServer::new();
+    server.run("one");
+    // Two of them fill a page.
+    let record = json!({ "component": "c", "event_type": "E", "severity": "INFO", "summary": "s",
+        "details": { "text": "said ".repeat(1_000_000) }, "correlation_id": "one" });
+    for _ in 0..3 {
+        server.created("/api/v1/system-records", &record);
+    }
+    let first = "/api/v1/logs/system/one/events";
+    let cursor = server.get(first).ok()["next_cursor"].clone();
+    let path = format!("{first}?cursor={}", cursor.as_str().unwrap());
+    let server = server.without_mark_of("_instance");
+    assert_eq!(server.get(&path).ok()["events"].as_array().unwrap().len(), 1);
+    let at = (server.app.clock)();
+    let ledger = &server.app.ledger;
+    ledger.recover("_instance", "a copy was put back", at).unwrap();
+    assert_eq!(server.get(&path).problem(400), "bad_cursor");
+    assert_eq!(server.get(first).status, 200);
 }
 
 #[test]

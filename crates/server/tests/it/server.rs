@@ -89,11 +89,17 @@ impl TestServer {
 
     /// Opens it again without the mark of what was signed of `default`: that ledger counts as rolled back.
     pub(crate) fn without_mark(self) -> Self {
+        self.without_mark_of("default")
+    }
+
+    /// The same of another tenant's ledger.
+    pub(crate) fn without_mark_of(self, tenant_id: &str) -> Self {
+        let name = format!("/{tenant_id}");
         self.reopen_after(|folder| {
             let path = folder.join("high-water.json");
             let mut marks: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             let ledgers = marks["ledgers"].as_object_mut().unwrap();
-            ledgers.retain(|origin, _| !origin.ends_with("/default"));
+            ledgers.retain(|origin, _| !origin.ends_with(&name));
             std::fs::write(&path, marks.to_string()).unwrap();
         })
     }

@@ -26,9 +26,10 @@ pub(super) struct DiffQuery {
 /// Where two traces part.
 #[derive(Serialize, ToSchema)]
 struct TraceDiff<'a> {
-    /// Null when they are equal.
+    /// Null when they are equal, as far as they go.
     divergence: Option<Divergence>,
-    equal: bool,
+    /// Null when nobody can tell: a run has not ended, or its end is erased, and what both have does not differ.
+    equal: Option<bool>,
     left: Side<'a>,
     right: Side<'a>,
 }
@@ -95,7 +96,7 @@ fn answer(ledger: &Ledger, caller: &Caller, query: &DiffQuery) -> Result<Respons
     let diff = trace_diff(ledger.store(), &left, &right)?;
     caller.answered(diff.left_steps + diff.right_steps);
     ok(&TraceDiff {
-        equal: diff.divergence.is_none(),
+        equal: diff.equal,
         divergence: diff.divergence.map(divergence).transpose()?,
         left: side(&left, diff.left_steps),
         right: side(&right, diff.right_steps),

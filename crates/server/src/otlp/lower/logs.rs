@@ -174,10 +174,11 @@ fn lower_log(
     misnamed: &mut u64,
 ) -> Result<Draft, Refusal> {
     let attr = |key: &str| find(&log.attributes, key).and_then(Any::text);
-    let run_id = resource
-        .text("deponent.run.id")
-        .or_else(|| attr("deponent.run.id"));
-    let run_id = run_name(run_id, misnamed);
+    // The record's own name is looked at when the resource's is none.
+    let mut wrong = 0;
+    let run_id = run_name(resource.text("deponent.run.id"), &mut wrong)
+        .or_else(|| run_name(attr("deponent.run.id"), &mut wrong));
+    *misnamed += u64::from(run_id.is_none() && wrong > 0);
     let trace_id = (!log.trace_id.is_empty()).then(|| hex(log.trace_id));
     let event = [log.event_name, attr("event.name").unwrap_or_default()]
         .into_iter()

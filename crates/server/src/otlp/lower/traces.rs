@@ -134,7 +134,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     let is_misnamed = |trace: &&Trace| trace.is_misnamed && trace.run_id.is_none();
     let misnamed = traces.list.iter().filter(is_misnamed).count();
     let misnamed = u64::try_from(misnamed).unwrap_or(u64::MAX);
-    warn_of_misnamed(&mut rejected, misnamed, "these traces' ids name their runs");
+    warn_of_misnamed(&mut rejected, misnamed, "it names no run");
     let binds = traces.binds();
     let mut drafts = Vec::with_capacity(environments.drafts.len() + steps.len() + failures.drafts.len());
     // Failures last: a trace's steps bind it to its run.
