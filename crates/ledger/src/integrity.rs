@@ -25,7 +25,7 @@ use self::tally::{Tally, counts};
 use crate::settings::Setting;
 use crate::{
     Bind, BodyTooLarge, Changer, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, RunSeen,
-    Salts, SettingError, SubmitError, Tenant, TreeError,
+    Salts, SettingError, SubmitError, Tenant,
 };
 
 /// The facet of records that end a trace.
@@ -83,10 +83,8 @@ impl IntegrityError {
     /// Whether it is the run's own records that cannot be read or judged, which is so the next time too.
     fn is_damage(&self) -> bool {
         match self {
-            Self::Read(RecordError::Store(error) | RecordError::Tree(TreeError::Store(error))) => {
-                matches!(error, StoreError::Damaged { .. })
-            }
-            Self::Read(_) | Self::Body(_) => true,
+            Self::Read(error) => error.is_damage(),
+            Self::Body(_) => true,
             _ => false,
         }
     }
