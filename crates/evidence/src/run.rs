@@ -296,13 +296,14 @@ impl RunState {
     }
 
     fn apply_trace_ended(&mut self, end: &TraceEndedFacts, recorded_at: Timestamp) {
-        let unknown = match self.status {
+        let decides = match self.status {
             TraceStatus::Running => true,
             // The record that said how it ended is erased; this one may still say it.
             TraceStatus::Ended => end.status.is_some(),
-            _ => false,
+            // Builds weighed several roots differently: what was recorded when the run was settled stays so.
+            status => self.otlp && end.status.is_some_and(|said| said != status),
         };
-        if unknown {
+        if decides {
             // The server settles a run of spans after its end, so when that was is not known.
             let at = self
                 .completed_at
@@ -480,6 +481,30 @@ mod tests {
                     "{roots:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_the_end_of_a_run_of_spans_says_wins_over_its_roots() {
+        let roots = [root(20, StepStatus::Success), root(30, StepStatus::Failure)];
+        // As a build that let the first root decide has recorded it; then nothing, as it is erased.
+        for (said, status, execution) in [
+            (
+                Some(TraceStatus::Completed),
+                TraceStatus::Completed,
+                ExecutionStatus::Succeeded,
+            ),
+            (None, TraceStatus::Failed, ExecutionStatus::Failed),
+        ] {
+            let mut run = run(true);
+            for facts in &roots {
+                run.apply(facts, None, at(200));
+            }
+            run.apply(&settled(said), None, at(300));
+            assert_eq!(
+                (run.status, run.execution_status, run.completed_at),
+                (status, execution, Some(at(30)))
+            );
         }
     }
 

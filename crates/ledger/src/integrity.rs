@@ -25,7 +25,7 @@ use self::tally::{Tally, counts};
 use crate::settings::Setting;
 use crate::{
     Bind, BodyTooLarge, Changer, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, RunSeen,
-    Salts, SettingError, SubmitError, Tenant, TreeError,
+    Salts, SettingError, SubmitError, Tenant,
 };
 
 /// The facet of records that end a trace.
@@ -33,6 +33,9 @@ const ENDED: &str = "ended";
 
 /// Rows of a run read at once.
 const ROWS_READ: u32 = 10_000;
+
+/// Leaves of a run held at once: 64 of the longest are 4 MiB, and a part of a block holds some of them.
+const HEADERS_READ: usize = 64;
 
 /// Bodies of a run held at once: four of the largest are 64 MiB.
 const BODIES_READ: usize = 4;
@@ -83,10 +86,8 @@ impl IntegrityError {
     /// Whether it is the run's own records that cannot be read or judged, which is so the next time too.
     fn is_damage(&self) -> bool {
         match self {
-            Self::Read(RecordError::Store(error) | RecordError::Tree(TreeError::Store(error))) => {
-                matches!(error, StoreError::Damaged { .. })
-            }
-            Self::Read(_) | Self::Body(_) => true,
+            Self::Read(error) => error.is_damage(),
+            Self::Body(_) => true,
             _ => false,
         }
     }
@@ -423,9 +424,11 @@ impl Ledger {
     fn stands_on(&self, run: &RunRow) -> Result<SealFacts, RecordError> {
         let mut digest = RunDigest::default();
         self.each_page(run, |rows| {
-            let leaves: Vec<LeafKey> = rows.iter().map(|row| row.leaf).collect();
-            for header in crate::records::headers(self.store(), &leaves)? {
-                digest.push(tlog::leaf_hash(&header).as_bytes());
+            for part in rows.chunks(HEADERS_READ) {
+                let leaves: Vec<LeafKey> = part.iter().map(|row| row.leaf).collect();
+                for header in crate::records::headers(self.store(), &leaves)? {
+                    digest.push(tlog::leaf_hash(&header).as_bytes());
+                }
             }
             Ok(())
         })?;
@@ -464,10 +467,10 @@ impl Ledger {
         self.each_page(run, |rows| {
             let may_be_ahead: Vec<&RunRecordRow> =
                 rows.iter().filter(|row| tally.may_be_ahead(row)).collect();
-            if !may_be_ahead.is_empty() {
-                let leaves: Vec<LeafKey> = may_be_ahead.iter().map(|row| row.leaf).collect();
+            for part in may_be_ahead.chunks(HEADERS_READ) {
+                let leaves: Vec<LeafKey> = part.iter().map(|row| row.leaf).collect();
                 let headers = crate::records::headers(self.store(), &leaves)?;
-                for (row, leaf) in may_be_ahead.into_iter().zip(&headers) {
+                for (row, leaf) in part.iter().zip(&headers) {
                     let header = Header::decode(leaf).map_err(|source| RecordError::Header {
                         leaf: row.leaf.leaf_index(),
                         source,

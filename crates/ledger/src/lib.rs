@@ -58,7 +58,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use evidence::Timestamp;
+use evidence::{Identity, Kind, Timestamp};
 use store::Store;
 
 pub use api_keys::{
@@ -243,6 +243,24 @@ impl Ledger {
         let names = RunNames::of(&row);
         self.inner.names.keep(tenant.tenant_no, run_id, names.clone());
         Ok(Some(names))
+    }
+
+    /// Whether a run is sealed, when that is at hand.
+    pub(crate) fn run_sealed_at_hand(&self, tenant: &Tenant, run_id: &Arc<str>) -> Option<bool> {
+        self.inner.names.is_sealed(tenant.tenant_no, run_id)
+    }
+
+    /// The same from the store, which blocks; one that is not there is not sealed.
+    pub(crate) fn run_sealed(&self, tenant: &Tenant, run_id: &Arc<str>) -> Result<bool, store::StoreError> {
+        self.expect_run(tenant, run_id);
+        let Some(row) = self.store().run_find(tenant.tenant_no, run_id)? else {
+            self.inner.names.drop(tenant.tenant_no, run_id);
+            return Ok(false);
+        };
+        let seal = Identity::once(Kind::EvidenceIntegrity);
+        let sealed = self.store().run_record_find(row.key, &seal)?.is_some();
+        self.inner.names.keep_seal(tenant.tenant_no, run_id, sealed);
+        Ok(sealed)
     }
 
     /// Submits drafts, received `at`; each is judged by itself, in order.

@@ -3,12 +3,13 @@
 //! A step posted by itself needs its run's trace, correlation and agent before it
 //! can be written. Asking the store for them would cost as much as the rest of
 //! the request, and they hardly ever change: the sequencer says when they do,
-//! of those that somebody expects to be asked for.
+//! of those that somebody expects to be asked for. The same goes for whether the run is sealed: then no step of it is
+//! replayed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use store::RunRow;
+use store::{RunKey, RunRow};
 
 /// Runs kept, twice: the newest this many, and as many before them. About 500 bytes each.
 const RUNS_KEPT: usize = 4_096;
@@ -42,8 +43,15 @@ impl RunNames {
     }
 }
 
-/// `None`: somebody will ask, and nobody has said them yet.
-type Runs = HashMap<(u32, Arc<str>), Option<RunNames>>;
+/// What is known of a run that somebody will ask for. `None`: nobody has said it yet.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    names: Option<RunNames>,
+    /// `false`: it was not when it was read, and no commit has sealed it since.
+    sealed: Option<bool>,
+}
+
+type Runs = HashMap<(u32, Arc<str>), Known>;
 
 /// Names of the runs last asked for, by tenant and run id.
 #[derive(Default)]
@@ -58,14 +66,23 @@ impl Names {
     }
 
     pub(crate) fn get(&self, tenant_no: u32, run_id: &Arc<str>) -> Option<RunNames> {
+        self.known(tenant_no, run_id)?.names
+    }
+
+    /// Whether the run is sealed.
+    pub(crate) fn is_sealed(&self, tenant_no: u32, run_id: &Arc<str>) -> Option<bool> {
+        self.known(tenant_no, run_id)?.sealed
+    }
+
+    fn known(&self, tenant_no: u32, run_id: &Arc<str>) -> Option<Known> {
         let key = (tenant_no, Arc::clone(run_id));
         let mut runs = self.lock();
-        if let Some(names) = runs.0.get(&key) {
-            return names.clone();
+        if let Some(known) = runs.0.get(&key) {
+            return Some(known.clone());
         }
-        let names = runs.1.remove(&key)?;
-        put(&mut runs, key, names.clone());
-        names
+        let known = runs.1.remove(&key)?;
+        put(&mut runs, key, known.clone());
+        Some(known)
     }
 
     /// From now on what commits say of the run is taken note of. To be said before it is begun, or read.
@@ -73,7 +90,7 @@ impl Names {
         let key = (tenant_no, Arc::clone(run_id));
         let mut runs = self.lock();
         if !runs.0.contains_key(&key) {
-            let known = runs.1.remove(&key).flatten();
+            let known = runs.1.remove(&key).unwrap_or_default();
             put(&mut runs, key, known);
         }
     }
@@ -81,8 +98,16 @@ impl Names {
     /// As they were read after they were expected: a commit since then knows better.
     pub(crate) fn keep(&self, tenant_no: u32, run_id: &Arc<str>, names: RunNames) {
         let key = (tenant_no, Arc::clone(run_id));
-        if let Some(expected @ None) = self.lock().0.get_mut(&key) {
-            *expected = Some(names);
+        if let Some(known) = self.lock().0.get_mut(&key) {
+            known.names = known.names.take().or(Some(names));
+        }
+    }
+
+    /// The same of the seal: a run that was sealed since then stays so.
+    pub(crate) fn keep_seal(&self, tenant_no: u32, run_id: &Arc<str>, sealed: bool) {
+        let key = (tenant_no, Arc::clone(run_id));
+        if let Some(known) = self.lock().0.get_mut(&key) {
+            known.sealed = Some(sealed || known.sealed == Some(true));
         }
     }
 
@@ -90,13 +115,14 @@ impl Names {
     pub(crate) fn drop(&self, tenant_no: u32, run_id: &Arc<str>) {
         let key = (tenant_no, Arc::clone(run_id));
         let mut runs = self.lock();
-        if runs.0.get(&key).is_some_and(Option::is_none) {
+        if runs.0.get(&key).is_some_and(|known| known.names.is_none()) {
             runs.0.remove(&key);
         }
     }
 
-    /// Takes note of runs that have new records. One that is not kept is none of ours.
-    pub(crate) fn changed(&self, rows: &[RunRow]) {
+    /// Takes note of runs that have new records, and of those among them whose seal is new. One that is not kept is none of
+    /// ours.
+    pub(crate) fn changed(&self, rows: &[RunRow], sealed: &[RunKey]) {
         let mut runs = self.lock();
         let (new, old) = &mut *runs;
         if new.is_empty() && old.is_empty() {
@@ -105,28 +131,32 @@ impl Names {
         for row in rows {
             let key = (row.key.tenant_no(), Arc::from(row.state.run_id.as_str()));
             for kept in [&mut *new, &mut *old] {
-                if let Some(names) = kept.get_mut(&key)
-                    && !names.as_ref().is_some_and(|names| names.are_of(row))
-                {
-                    *names = Some(RunNames::of(row));
+                let Some(known) = kept.get_mut(&key) else {
+                    continue;
+                };
+                if !known.names.as_ref().is_some_and(|names| names.are_of(row)) {
+                    known.names = Some(RunNames::of(row));
+                }
+                if sealed.contains(&row.key) {
+                    known.sealed = Some(true);
                 }
             }
         }
     }
 }
 
-fn put((new, old): &mut (Runs, Runs), key: (u32, Arc<str>), names: Option<RunNames>) {
+fn put((new, old): &mut (Runs, Runs), key: (u32, Arc<str>), known: Known) {
     if new.len() >= RUNS_KEPT {
         *old = std::mem::take(new);
     }
-    new.insert(key, names);
+    new.insert(key, known);
 }
 
 #[cfg(test)]
 mod tests {
     use evidence::record::RunStartedFacts;
     use evidence::{RunState, Timestamp};
-    use store::{LeafKey, RunKey};
+    use store::LeafKey;
 
     use super::*;
 
@@ -138,35 +168,51 @@ mod tests {
         }
     }
 
+    fn row(agent: &str) -> RunRow {
+        let facts = RunStartedFacts {
+            run_id: "r".into(),
+            trace_id: "trace_r".into(),
+            correlation_id: None,
+            agent_id: Some(agent.into()),
+            parent_run_id: None,
+            source: "API".into(),
+            is_synthetic: false,
+            seed: 42,
+            plan_hash: String::new(),
+            started_at: Timestamp::MIN,
+            otlp: false,
+        };
+        RunRow {
+            key: RunKey::new(1, 0),
+            started_leaf: LeafKey::new(1, 0),
+            state: RunState::start(&facts, Timestamp::MIN),
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_sealed_while_it_is_read_is_sealed() {
+        let kept = Names::default();
+        let run: Arc<str> = "r".into();
+        kept.keep_seal(1, &run, false);
+        assert_eq!(kept.is_sealed(1, &run), None, "nobody had asked for it");
+        kept.expect(1, &run);
+        kept.keep_seal(1, &run, false);
+        kept.changed(&[row("a")], &[RunKey::new(1, 1)]);
+        assert_eq!(kept.is_sealed(1, &run), Some(false), "another run's seal");
+        kept.changed(&[row("a")], &[RunKey::new(1, 0)]);
+        kept.keep_seal(1, &run, false);
+        assert_eq!(kept.is_sealed(1, &run), Some(true), "read before its seal");
+    }
+
     #[test]
     fn a_commit_knows_better_than_who_read_before_it() {
         let kept = Names::default();
         let run: Arc<str> = "r".into();
-        let row = |agent: &str| {
-            let facts = RunStartedFacts {
-                run_id: "r".into(),
-                trace_id: "trace_r".into(),
-                correlation_id: None,
-                agent_id: Some(agent.into()),
-                parent_run_id: None,
-                source: "API".into(),
-                is_synthetic: false,
-                seed: 42,
-                plan_hash: String::new(),
-                started_at: Timestamp::MIN,
-                otlp: false,
-            };
-            RunRow {
-                key: RunKey::new(1, 0),
-                started_leaf: LeafKey::new(1, 0),
-                state: RunState::start(&facts, Timestamp::MIN),
-            }
-        };
-        kept.changed(&[row("a")]);
+        kept.changed(&[row("a")], &[]);
         kept.keep(1, &run, names("a"));
         assert_eq!(kept.get(1, &run), None, "nobody had asked for it");
         kept.expect(1, &run);
-        kept.changed(&[row("b")]);
+        kept.changed(&[row("b")], &[]);
         kept.keep(1, &run, names("a"));
         assert_eq!(kept.get(1, &run), Some(names("b")));
         kept.drop(1, &run);

@@ -72,6 +72,18 @@ pub enum RecordError {
     },
 }
 
+impl RecordError {
+    /// Whether it is what is stored that cannot be read, which is so the next time too.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Tree(TreeError::Store(error)) => {
+                matches!(error, StoreError::Damaged { .. })
+            }
+            _ => true,
+        }
+    }
+}
+
 impl Record {
     /// A leaf and what is stored of its body.
     fn of(leaf: LeafKey, header: Vec<u8>, body: Body<BodyRow>) -> Result<Self, RecordError> {

@@ -22,7 +22,6 @@ use evidence::canonical::{self, Value};
 use evidence::record::{Facts, ReplayBehavior, ReplayEnforced, ReplayOutcome};
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, hex_string, sha256, unhex};
 use serde::{Deserialize, Serialize};
-use store::LeafKey;
 
 use crate::once::{Check, Checked, KeyRefusal, Lease, Once, OnceError, OnceKey, OnceSpace, OnceStatus};
 use crate::{
@@ -215,10 +214,9 @@ impl Replay {
     /// # Errors
     /// Every [`ReplayError`] that is not about an output that was brought; [`Rejection::RunSealed`] of a sealed run.
     pub async fn begin(&self, step: ReplayStep, at: Timestamp) -> Result<Begun, ReplayError> {
-        let names = self.names(&step.run_id)?;
+        let names = self.names(&step.run_id).await?;
         // What came out of a step that was begun before the seal is recorded all the same: it was done.
-        let seal = Identity::once(Kind::EvidenceIntegrity);
-        if self.record_of_run(&step.run_id, &seal)?.is_some() {
+        if self.is_sealed(&step.run_id).await? {
             return Err(ReplayError::Rejected(Rejection::RunSealed));
         }
         let pass = |lease, stored_hash| -> Result<Begun, ReplayError> {
@@ -311,7 +309,7 @@ impl Replay {
         if text.len() > OUTPUT_BYTES_MAX {
             return Err(ReplayError::OutputTooLarge);
         }
-        let names = self.names(&step.run_id)?;
+        let names = self.names(&step.run_id).await?;
         let hash = sha256(&text);
         let output_hash = hex_string(&hash);
         let expected = step.output_hash.as_ref();
@@ -331,7 +329,7 @@ impl Replay {
         let draft = self.draft(&step.run_id, &names, &record, at)?;
         // A key that a mismatch has freed would take another output now, of which there is no record.
         if pass.lease.is_some() {
-            self.refuse_other(pass, &output_hash)?;
+            self.refuse_other(pass, &output_hash).await?;
         }
         // Stored before it is on record: after a crash in between the step is not done again, and the result may be
         // brought again, which puts it on record then.
@@ -348,7 +346,7 @@ impl Replay {
         }
         let placed = self.write(draft, at).await?;
         if !placed.fresh {
-            self.refuse_other(pass, &output_hash)?;
+            self.refuse_other(pass, &output_hash).await?;
         }
         if let Some(expected) = mismatch {
             return Err(ReplayError::ReplayMismatch {
@@ -373,7 +371,7 @@ impl Replay {
     /// # Errors
     /// [`ReplayError::LeaseLost`], [`Rejection::Conflict`] when something came out of it, and those of the store.
     pub async fn fail(&self, pass: &Pass, error: &str, at: Timestamp) -> Result<(), ReplayError> {
-        if let Some(first) = self.brought(pass)? {
+        if let Some(first) = self.brought(pass).await? {
             return Err(ReplayError::Rejected(Rejection::Conflict(first.receipt()?)));
         }
         if let (Some(lease), Some(key)) = (pass.lease, pass.step.key()) {
@@ -450,41 +448,75 @@ impl Replay {
         }
     }
 
-    /// What each record of the run repeats; a short read when it is not at hand.
-    fn names(&self, run_id: &str) -> Result<RunNames, ReplayError> {
+    /// Reads what may have to wait for the disk, on a thread on which nothing else waits for it.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, ReplayError> + Send + 'static,
+    ) -> Result<T, ReplayError> {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return read(self);
+        };
+        let replay = self.clone();
+        match runtime.spawn_blocking(move || read(&replay)).await {
+            Ok(found) => found,
+            // It panicked, or the runtime is shutting down.
+            Err(error) => Err(ReplayError::Store(OnceError::Unavailable(error.to_string()))),
+        }
+    }
+
+    /// What each record of the run repeats; read when it is not at hand.
+    async fn names(&self, run_id: &str) -> Result<RunNames, ReplayError> {
         let run_id: Arc<str> = run_id.into();
         if let Some(names) = self.ledger.run_names_at_hand(&self.tenant, &run_id) {
             return Ok(names);
         }
-        let names = self.ledger.run_names(&self.tenant, &run_id);
-        names
-            .map_err(|error| ReplayError::Read(error.into()))?
-            .ok_or(ReplayError::RunUnknown)
+        let read = move |replay: &Self| {
+            let names = replay.ledger.run_names(&replay.tenant, &run_id);
+            names
+                .map_err(|error| ReplayError::Read(error.into()))?
+                .ok_or(ReplayError::RunUnknown)
+        };
+        self.reading(read).await
     }
 
-    /// The record that has this identity within a run; a short read.
-    fn record_of_run(&self, run_id: &str, identity: &Identity) -> Result<Option<LeafKey>, ReplayError> {
+    /// Whether the run takes no more evidence; read when it is not at hand.
+    async fn is_sealed(&self, run_id: &str) -> Result<bool, ReplayError> {
+        let run_id: Arc<str> = run_id.into();
+        if let Some(sealed) = self.ledger.run_sealed_at_hand(&self.tenant, &run_id) {
+            return Ok(sealed);
+        }
+        let read = move |replay: &Self| {
+            let sealed = replay.ledger.run_sealed(&replay.tenant, &run_id);
+            sealed.map_err(|error| ReplayError::Read(error.into()))
+        };
+        self.reading(read).await
+    }
+
+    /// The record that has this identity within a run; blocks.
+    fn record_of_run(&self, run_id: &str, identity: &Identity) -> Result<Option<Record>, ReplayError> {
         let store = self.ledger.store();
         let found = store.run_find(self.tenant.tenant_no, run_id);
         let Some(run) = found.map_err(RecordError::from)? else {
             return Ok(None);
         };
         let row = store.run_record_find(run.key, identity);
-        Ok(row.map_err(RecordError::from)?.map(|row| row.leaf))
+        let Some(row) = row.map_err(RecordError::from)? else {
+            return Ok(None);
+        };
+        Ok(self.ledger.records(&self.tenant).read(&[row.leaf])?.pop())
     }
 
     /// What is on record of a pass already.
-    fn brought(&self, pass: &Pass) -> Result<Option<Record>, ReplayError> {
+    async fn brought(&self, pass: &Pass) -> Result<Option<Record>, ReplayError> {
         let first = record_of(&pass.step, pass.event_id.clone(), ReplayOutcome::Executed);
-        let Some(leaf) = self.record_of_run(&pass.step.run_id, &first.identity())? else {
-            return Ok(None);
-        };
-        Ok(self.ledger.records(&self.tenant).read(&[leaf])?.pop())
+        let (run_id, identity) = (pass.step.run_id.clone(), first.identity());
+        self.reading(move |replay| replay.record_of_run(&run_id, &identity))
+            .await
     }
 
     /// Refuses an output when another one is on record of the pass. When the body of that is gone nobody can tell.
-    fn refuse_other(&self, pass: &Pass, output_hash: &str) -> Result<(), ReplayError> {
-        let Some(first) = self.brought(pass)? else {
+    async fn refuse_other(&self, pass: &Pass, output_hash: &str) -> Result<(), ReplayError> {
+        let Some(first) = self.brought(pass).await? else {
             return Ok(());
         };
         let Body::There(body) = &first.body else {

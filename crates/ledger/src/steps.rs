@@ -235,7 +235,8 @@ fn span_ids(
     Ok(ids)
 }
 
-/// What the record of its erasure keeps of a span's id.
+/// What the record of its erasure keeps of a span's id: an erasure takes one step, with what tells of it. Of several the
+/// first counts, as where runs are added up.
 fn erased_span_id(store: &dyn Store, tenant_no: u32, leaf: LeafKey) -> Result<Option<[u8; 16]>, RecordError> {
     let Some(bytes) = crate::records::headers(store, &[leaf])?.pop() else {
         return Ok(None);
@@ -249,7 +250,6 @@ fn erased_span_id(store: &dyn Store, tenant_no: u32, leaf: LeafKey) -> Result<Op
     let query = FacetQuery {
         facets: vec![facet::facet("erasure", &id.to_string())],
         limit: 1,
-        newest_first: true,
         ..FacetQuery::default()
     };
     let by = store.facet_find(tenant_no, &query)?.leaves;

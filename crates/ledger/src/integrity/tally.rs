@@ -26,9 +26,9 @@ pub(super) const fn counts(kind: Kind) -> bool {
 /// much is allowed. Times of one clock are compared exactly.
 const CLOCKS_APART_MICROS: i64 = 60 * 1_000_000;
 
-/// Whether a sender's time lies behind the server's by more than clocks differ.
-const fn is_ahead(said: Timestamp, by_server: Timestamp) -> bool {
-    said.micros_since(by_server) > CLOCKS_APART_MICROS
+/// Whether a time lies behind that of another clock by more than clocks differ.
+const fn is_ahead(time: Timestamp, by_other: Timestamp) -> bool {
+    time.micros_since(by_other) > CLOCKS_APART_MICROS
 }
 
 /// Places of the classes in [`Class::JUDGED`].
@@ -47,7 +47,7 @@ const STEPS: usize = 5;
 /// What is counted on the way through a run.
 pub(super) struct Tally {
     otlp: bool,
-    started_at: Timestamp,
+    start: Start,
     created_at: Timestamp,
     counts: [u64; 6],
     gathered: Gathered,
@@ -75,7 +75,7 @@ impl Tally {
     pub(super) fn new(run: &RunRow) -> Self {
         Self {
             otlp: run.state.otlp,
-            started_at: run.state.started_at,
+            start: Start::of(run),
             created_at: run.state.created_at,
             counts: [0; 6],
             gathered: Gathered::default(),
@@ -114,7 +114,7 @@ impl Tally {
         match row.kind {
             Kind::TraceStep => {
                 self.counts[STEPS] += 1;
-                self.clock_faults += u64::from(row.occurred_at < self.started_at);
+                self.clock_faults += u64::from(self.start.is_after(row.occurred_at));
                 match body.and_then(StepEvidence::read) {
                     Some(step) => self.step(step),
                     None => self.gone_steps += 1,
@@ -283,18 +283,36 @@ impl Tally {
     }
 }
 
-/// Whether a run ended before it began. A start that does not lie before its record may be the server's time, or that of
-/// a clock that is ahead of it; the end may be by the other clock.
+/// When a run began, and by how much a time of its sender may lie before that.
+struct Start {
+    at: Timestamp,
+    apart_micros: i64,
+}
+
+impl Start {
+    /// A start that lies further before its record than clocks differ is its sender's, and a time before it too. Any other
+    /// may be the server's, which stands where none is given, and lies a little before the record of a request that
+    /// another overtook.
+    const fn of(run: &RunRow) -> Self {
+        let state = &run.state;
+        let is_senders = is_ahead(state.created_at, state.started_at);
+        Self {
+            at: state.started_at,
+            apart_micros: if is_senders { 0 } else { CLOCKS_APART_MICROS },
+        }
+    }
+
+    /// Whether what is said to have happened then was before the run.
+    const fn is_after(&self, said: Timestamp) -> bool {
+        self.at.micros_since(said) > self.apart_micros
+    }
+}
+
+/// Whether a run ended before it began.
 fn ends_before_start(run: &RunRow) -> bool {
-    let state = &run.state;
-    let apart = if state.started_at < state.created_at {
-        0
-    } else {
-        CLOCKS_APART_MICROS
-    };
-    state
+    run.state
         .completed_at
-        .is_some_and(|end| state.started_at.micros_since(end) > apart)
+        .is_some_and(|end| Start::of(run).is_after(end))
 }
 
 /// Whether a run began, or ended, after what was recorded of it.

@@ -3,7 +3,7 @@
 //! Payloads are canonical JSON, gzip, base64; `compressed` says so. Read are both forms. What is read goes through
 //! redaction like anything else that is sent. A log whose body is erased or archived has a line too, which says so and
 //! is no log to whoever reads it. A log whose id and input are on record is passed over, so that a file
-//! can be read again; with another output it is refused.
+//! can be read again; with another output, or one that cannot be read, it is refused.
 //!
 //! Source: SPEC 9.1.
 
@@ -19,7 +19,7 @@ use evidence::facet::facet;
 use evidence::record::{ProvenanceLog, ProvenanceView};
 use evidence::{Identity, Kind, RecordId, Timestamp};
 use serde::{Deserialize, Serialize};
-use store::{FacetQuery, Gone, Store};
+use store::{FacetQuery, Gone, LeafKey, Store};
 
 use super::draft;
 pub use super::line::unpacked;
@@ -67,7 +67,8 @@ pub struct Imported {
     /// Logs that were on record already, by id, input and output.
     #[serde(default)]
     pub on_record: u64,
-    /// Logs that the ledger refused, and those whose id and input are on record with another output.
+    /// Logs that the ledger refused, and those whose id and input are on record with another output, or with one that
+    /// cannot be read.
     #[serde(default)]
     pub refused: u64,
     /// Logs imported with something taken out of a payload, so that their hashes are others than in the file.
@@ -95,7 +96,7 @@ pub struct Imported {
 struct Waiting {
     /// Each with its line.
     drafts: Vec<(u64, Draft)>,
-    /// The hash of the output of each, by its id and that of its input.
+    /// The hash of the output of each, and of those on record that were asked for, by its id and that of its input.
     known: HashMap<(String, String), String>,
     bytes: usize,
     /// Lines read since the last ones went, among them those that are on record already.
@@ -109,6 +110,8 @@ enum OnRecord {
     Output(String),
     /// A log whose output is not there any more.
     Gone,
+    /// A record that cannot be read, and why: which of the others it is nobody can tell.
+    Damaged(String),
 }
 
 /// Why files could not be written.
@@ -359,18 +362,31 @@ impl Ledger {
         };
         match on_record {
             OnRecord::Nothing => {}
-            OnRecord::Output(known) if known != output => {
+            OnRecord::Output(known) => {
+                if known == output {
+                    imported.on_record += 1;
+                } else {
+                    imported.refused += 1;
+                    let what = "its id and input are on record with another output";
+                    imported.remark(
+                        number,
+                        &format!("not imported: {what}, {known}, and not {output}"),
+                    );
+                }
+                // The next line of the same log need not read the record again.
+                waiting.known.insert(key, known);
+                return Ok(());
+            }
+            OnRecord::Gone => {
+                imported.on_record += 1;
+                return Ok(());
+            }
+            OnRecord::Damaged(what) => {
                 imported.refused += 1;
                 imported.remark(
                     number,
-                    &format!(
-                        "not imported: its id and input are on record with another output, {known}, and not {output}"
-                    ),
+                    &format!("not imported: what is on record of its id: {what}"),
                 );
-                return Ok(());
-            }
-            OnRecord::Output(_) | OnRecord::Gone => {
-                imported.on_record += 1;
                 return Ok(());
             }
         }
@@ -410,9 +426,24 @@ impl Ledger {
             ..FacetQuery::default()
         };
         let found = self.store().facet_find(tenant.tenant_no, &query)?.leaves;
+        match self.known_log(tenant, &found, id, input_hash) {
+            // Damage does not heal: it must not keep the other lines from being imported.
+            Err(error) if error.is_damage() => Ok(OnRecord::Damaged(error.to_string())),
+            known => known.map_err(ImportError::from),
+        }
+    }
+
+    /// What the imported log, of which `found` is the leaf, or the record with that id says of its output.
+    fn known_log(
+        &self,
+        tenant: &Arc<Tenant>,
+        found: &[LeafKey],
+        id: &str,
+        input_hash: &str,
+    ) -> Result<OnRecord, RecordError> {
         let is_imported = !found.is_empty();
         let record = match RecordId::parse(id) {
-            _ if is_imported => self.records(tenant).read(&found)?.pop(),
+            _ if is_imported => self.records(tenant).read(found)?.pop(),
             Some(id) => self.records(tenant).get(id)?,
             None => None,
         };

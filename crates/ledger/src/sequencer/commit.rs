@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evidence::Kind;
 use evidence::record::Facts;
-use store::{AppendError, Batch, Head, LeafKey, PrunedRow, StoreError};
+use store::{AppendError, Batch, Head, LeafKey, PrunedRow, RunKey, StoreError};
 
 use super::{CHECKPOINT_DELAY, Sequencer, Writer, last_recorded_at};
 use crate::place::{After, Place, Placer};
@@ -138,8 +139,13 @@ impl Sequencer {
         if !batches.is_empty() {
             self.append(&batches, &after)?;
             for batch in &batches {
-                self.inner.names.changed(&batch.runs);
-                self.inner.names.changed(&batch.refolded);
+                let records = batch.run_records.iter();
+                let sealed: Vec<RunKey> = records
+                    .filter(|row| row.kind == Kind::EvidenceIntegrity)
+                    .map(|row| row.run)
+                    .collect();
+                self.inner.names.changed(&batch.runs, &sealed);
+                self.inner.names.changed(&batch.refolded, &[]);
             }
             for submission in by_ledger.values().flatten() {
                 if let Some(run) = submission.erasing.as_ref().and_then(|erasing| erasing.run) {

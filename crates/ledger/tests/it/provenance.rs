@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use evidence::ActorType;
 use evidence::canonical::Value;
@@ -115,6 +116,47 @@ fn another_output_and_a_wrong_hash_are_told_of_a_log_that_is_on_record() {
     assert_eq!(import_text(line(OTHER, PAID)).0, (0, 0, 1, 1));
     assert_eq!(t.size(&tenant), size);
     t.check();
+}
+
+#[test]
+fn a_log_on_record_that_cannot_be_read_refuses_its_lines_and_no_others() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let (one, two, three) = (("1", "2"), ("3", "4"), ("5", "6"));
+    let file = t.path().join("logs.jsonl");
+    std::fs::write(&file, line(one, one) + &line(two, two)).unwrap();
+    assert_eq!(import(&t, &tenant, &file).logs, 2);
+    tamper(
+        t.path(),
+        "UPDATE bodies SET body = x'00' WHERE leaf = (SELECT min(leaf) FROM facets WHERE facet = 'provenance')",
+    );
+    std::fs::write(&file, line(one, one) + &line(two, two) + &line(three, three)).unwrap();
+    let done = import(&t, &tenant, &file);
+    assert_eq!(
+        (done.logs, done.on_record, done.refused, done.complete),
+        (1, 1, 1, true),
+        "{done:?}"
+    );
+    let leaf = t.size(&tenant) - 3;
+    let named = format!("line 1: not imported: what is on record of its id: the body of leaf {leaf}: ");
+    assert!(done.remarks[0].starts_with(&named), "{done:?}");
+}
+
+#[test]
+fn a_log_on_record_is_read_once_for_the_lines_that_are_it() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let paid = ("1", "2");
+    let file = t.path().join("logs.jsonl");
+    std::fs::write(&file, line(paid, paid)).unwrap();
+    assert_eq!(import(&t, &tenant, &file).logs, 1);
+    let again = Arc::new(AtomicBool::new(false));
+    let read = Arc::clone(&again);
+    t.fault
+        .before("bodies_page", 2, move || read.store(true, Ordering::Relaxed));
+    std::fs::write(&file, line(paid, paid).repeat(3)).unwrap();
+    assert_eq!(import(&t, &tenant, &file).on_record, 3);
+    assert!(!again.load(Ordering::Relaxed));
 }
 
 #[test]

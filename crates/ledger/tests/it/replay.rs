@@ -1,7 +1,7 @@
 //! Replay around closures: what a store that is away does to it, and what an erasure leaves of stored outputs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use evidence::canonical::Value;
@@ -11,7 +11,7 @@ use ledger::once::{OnOutage, Once, OnceError, OnceOptions, OnceSaid};
 use ledger::replay::{
     ReplayEnforcer, ReplayError, ReplayResult, ReplayStep, StepError, forget_outputs, replay_report,
 };
-use ledger::{Body, EraseAsked, Erasure, Tenant};
+use ledger::{Body, EraseAsked, Erasure, Rejection, Tenant};
 use store::Gone;
 use store::once::{OnceAct, OnceAsk, OnceStore};
 use store::sqlite::SqliteOnce;
@@ -143,6 +143,33 @@ fn a_result_whose_store_was_away_for_a_moment_is_stored_and_the_step_ran_once() 
     );
     let again = bed.enforce(ReplayBehavior::Skip, Err("must not run")).unwrap();
     assert!(again.skipped && again.output == Value::Int(7));
+    bed.bed.check();
+}
+
+#[test]
+fn a_step_of_a_run_that_is_at_hand_is_decided_without_reading_and_its_seal_is_known_all_the_same() {
+    let bed = Bed::new(60);
+    assert!(bed.enforce(ReplayBehavior::Skip, Ok(7)).unwrap().executed);
+    let read = Arc::new(AtomicBool::new(false));
+    for method in ["run_find", "run_record_find"] {
+        let read = Arc::clone(&read);
+        bed.bed
+            .fault
+            .before(method, 1, move || read.store(true, Ordering::Relaxed));
+    }
+    let again = bed.enforce(ReplayBehavior::Skip, Err("must not run")).unwrap();
+    assert!(again.from_cache && !read.load(Ordering::Relaxed));
+    bed.bed.complete(&bed.tenant, "r");
+    let by = (ActorType::System, None);
+    bed.bed.ledger.run_seal(&bed.tenant, "r", by, now()).unwrap();
+    let refused = bed.enforce(ReplayBehavior::Skip, Err("must not run"));
+    assert!(
+        matches!(
+            &refused,
+            Err(StepError::Replay(ReplayError::Rejected(Rejection::RunSealed)))
+        ),
+        "{refused:?}"
+    );
     bed.bed.check();
 }
 

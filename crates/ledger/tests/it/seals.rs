@@ -1,6 +1,7 @@
 //! Seals: what they stand on, and what keeps runs from being sealed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use evidence::canonical::{self, Limits, Value};
 use evidence::record::{CaptureFailure, EnvironmentEvidence};
@@ -66,6 +67,33 @@ fn a_seal_stands_on_the_records_that_it_judges() {
         .unwrap();
     assert_eq!(failures.len(), 1);
     t.check();
+}
+
+#[test]
+fn of_a_long_run_few_leaves_are_held_at_once() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    // Each may lie ahead of the server's clock, as it began long after the run's first record.
+    let spans = (1..=100).map(|span| Span {
+        span,
+        start: 3_600_000,
+        end: 3_600_001,
+        ..Span::default()
+    });
+    t.one(&tenant, Span::default().draft());
+    t.all(&tenant, spans.skip(1).map(|span| span.draft()).collect());
+    let again = Arc::new(AtomicBool::new(false));
+    let read = Arc::clone(&again);
+    t.fault
+        .before("leaves_get", 2, move || read.store(true, Ordering::Relaxed));
+    let answer = t
+        .ledger
+        .run_integrity(&tenant, &Span::default().run_id())
+        .unwrap()
+        .answer;
+    assert!(again.load(Ordering::Relaxed), "99 leaves are read 64 at once");
+    let facts = answer.get("completeness").unwrap();
+    assert_eq!(facts.get("clock_sane"), Some(&Value::from("fail")));
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn a_clock_that_contradicts_itself_or_the_servers_is_not_sane() {
     let server = TestServer::new();
     // A run with one step; its start, its step's time, when its provider was asked and answered, its end.
     let sane = json!({
-        "start": "2026-01-02T03:04:00Z", "step": "2026-01-02T03:04:01Z", "asked": "2026-01-02T03:04:01Z",
+        "start": "2026-01-02T03:03:00Z", "step": "2026-01-02T03:04:01Z", "asked": "2026-01-02T03:04:01Z",
         "answered": "2026-01-02T03:04:02Z", "end": "2026-01-02T03:04:03Z",
     });
     let clock = |run: &str, times: &Value| {
@@ -228,7 +228,9 @@ fn a_clock_that_contradicts_itself_or_the_servers_is_not_sane() {
     assert_eq!(clock("sane", &sane), "pass");
     // The server's clock shows 03:04:05.
     for (number, (name, time, expected)) in [
-        ("end", "2026-01-02T03:03:59Z", "fail"),
+        // A start so long before its record is the sender's own.
+        ("end", "2026-01-02T03:02:59Z", "fail"),
+        ("step", "2026-01-02T03:02:59Z", "fail"),
         ("end", "2031-01-02T03:04:05Z", "fail"),
         ("end", "2026-01-02T03:05:00Z", "pass"),
         ("answered", "2026-01-02T03:04:00Z", "fail"),
@@ -244,13 +246,32 @@ fn a_clock_that_contradicts_itself_or_the_servers_is_not_sane() {
         times[name] = json!(time);
         assert_eq!(clock(&format!("r{number}"), &times), expected, "{name} {time}");
     }
-    // A start by the server's clock, an end by one that is behind: no fault of the sender's, up to a minute.
-    for (run, end, expected) in [
-        ("behind", "2026-01-02T03:03:30Z", "pass"),
-        ("before", "2026-01-02T02:00:00Z", "fail"),
+    // A start that may be by the server's clock, also where it lies a little before its record; a step and an end by one
+    // that is behind: no fault of the sender's, up to a minute.
+    for (run, start, end, expected) in [
+        ("behind", None, "2026-01-02T03:03:30Z", "pass"),
+        ("before", None, "2026-01-02T02:00:00Z", "fail"),
+        (
+            "overtaken",
+            Some("2026-01-02T03:04:04Z"),
+            "2026-01-02T03:03:30Z",
+            "pass",
+        ),
+        (
+            "overtaken-before",
+            Some("2026-01-02T03:04:04Z"),
+            "2026-01-02T03:03:03Z",
+            "fail",
+        ),
     ] {
-        server.run(run);
-        server.step(run, 0, "success");
+        let mut begun = json!({ "run_id": run });
+        if let Some(start) = start {
+            begun["started_at"] = json!(start);
+        }
+        server.created("/api/v1/runs", &begun);
+        let mut step = crate::support::step(0, "success");
+        step["timestamp"] = json!("2026-01-02T03:03:31Z");
+        server.created(&format!("/api/v1/runs/{run}/steps"), &step);
         let end = json!({ "status": "completed", "completed_at": end });
         server.created(&format!("/api/v1/runs/{run}/complete"), &end);
         assert_eq!(of(&server, run)["completeness"]["clock_sane"], expected, "{run}");
