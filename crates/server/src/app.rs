@@ -16,12 +16,14 @@ use tokio::sync::Semaphore;
 
 use crate::ApiError;
 use crate::access::{Access, Levels, Policies};
+use crate::answers::ANSWERS_BYTES_MAX;
 use crate::api::lineage::LOGS_MAX;
 use crate::body::Budget;
 use crate::ids;
 use crate::metrics::RequestCounts;
 use crate::oidc::Oidc;
 use crate::tls::Tls;
+use crate::turns::Turns;
 use crate::verifications::Verifications;
 
 /// Limits of requests, each with its reason.
@@ -106,6 +108,9 @@ pub struct Shared {
     pub settings: Arc<BTreeMap<String, String>>,
     pub(crate) verifications: Arc<Verifications>,
     pub(crate) budget: Budget,
+    /// Of answers that wait to be read.
+    pub(crate) answers: Budget,
+    pub(crate) turns: Turns,
     /// Large JSON bodies are parsed one at a time: 16 MiB of text may take 200 MB as values.
     pub(crate) large_bodies: Arc<Semaphore>,
     /// Large jobs are judged, and their evidence gathered, one at a time: that takes several times what they say. Who
@@ -158,6 +163,8 @@ impl App {
             settings: Arc::default(),
             verifications: Arc::default(),
             budget: Budget::new(limits.bodies_in_flight_bytes_max),
+            answers: Budget::new(ANSWERS_BYTES_MAX),
+            turns: Turns::default(),
             large_bodies: Arc::new(Semaphore::new(1)),
             large_audits: Arc::new(Semaphore::new(1)),
             lineage_logs: Arc::new(Semaphore::new(LOGS_MAX)),
@@ -241,7 +248,20 @@ impl App {
         }
     }
 
-    /// Runs something that blocks (the store, hashing) beside the async threads.
+    /// Reads a whole run, or bodies of any length: in turn with others of the tenant.
+    ///
+    /// # Errors
+    /// As [`App::blocking`].
+    pub(crate) async fn reading<T: Send + 'static>(
+        &self,
+        tenant_no: u32,
+        work: impl FnOnce(&Ledger) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _turn = self.turns.reading(tenant_no).await?;
+        self.blocking(work).await
+    }
+
+    /// Runs something that blocks (the store, hashing) beside the async threads, when it is its turn.
     ///
     /// # Errors
     /// [`ApiError`] of the work itself; a panic in it is an internal error.
@@ -249,6 +269,7 @@ impl App {
         &self,
         work: impl FnOnce(&Ledger) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        let _turn = self.turns.blocking().await?;
         let multi =
             Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
         if multi {

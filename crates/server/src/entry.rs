@@ -17,7 +17,8 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use crate::metrics::class_of;
-use crate::{ApiError, App, Received, RequestId, ids};
+use crate::serve::Cut;
+use crate::{ApiError, App, Received, RequestId, answers, ids};
 
 /// Given by the client or made here; echoed.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,7 +38,8 @@ pub(crate) async fn entry(State(app): State<App>, mut request: Request, next: Ne
         tracing::info_span!("request", id = %id.0, method = %request.method(), path = request.uri().path());
     request.extensions_mut().insert(Received(received));
     request.extensions_mut().insert(id.clone());
-    let mut response = match admit(&app, request.uri(), request.headers()) {
+    let cut = request.extensions().get::<Cut>().cloned();
+    let response = match admit(&app, request.uri(), request.headers()) {
         Ok(()) => match caught(next.run(request)).instrument(span.clone()).await {
             Ok(response) => response,
             Err(panic) => span
@@ -46,6 +48,7 @@ pub(crate) async fn entry(State(app): State<App>, mut request: Request, next: Ne
         },
         Err(refusal) => refusal.into_response(),
     };
+    let mut response = answers::counted(&app.answers, cut, response).await;
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -7,6 +7,7 @@
 //! Start at [`App`] and [`router`].
 
 mod access;
+mod answers;
 mod api;
 mod app;
 mod body;
@@ -30,6 +31,7 @@ mod system;
 mod tasks;
 mod tls;
 mod too_large;
+mod turns;
 mod verifications;
 
 pub use access::{Access, Level, Levels, Policies, PolicyError, Rate, operations_that_list};
@@ -41,3 +43,4 @@ pub use oidc::{Claims, KeySource, Oidc, OidcError};
 pub use router::{openapi, router};
 pub use serve::{ServeError, serve};
 pub use tls::{Tls, TlsError};
+pub use turns::BLOCKING_AT_ONCE;

@@ -19,8 +19,9 @@ use crate::output::{self, Usage};
 use crate::settings::{Flags, OidcSettings, Settings};
 use crate::{clock, demo};
 
-/// Threads for what blocks: reads, lowering, hashing. More than a few wait for the same two cores.
-const BLOCKING_THREADS: usize = 16;
+/// Threads for what blocks: what handlers do, and four for the server's own passes. More than a few wait for the same
+/// two cores; without a spare one the runtime stands still.
+const BLOCKING_THREADS: usize = server::BLOCKING_AT_ONCE + 4;
 
 /// Marks a data folder that has had its demo runs.
 const DEMO_MARK: &str = "demo-loaded";

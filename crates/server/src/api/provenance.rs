@@ -308,7 +308,7 @@ async fn list(
 ) -> Result<Response, ApiError> {
     let limit = limit(asked.limit, LIMIT_DEFAULT, PROVENANCE_PAGE_MAX)?;
     let text = app
-        .blocking(move |ledger| {
+        .reading(caller.tenant.tenant_no, move |ledger| {
             let tenant = Arc::clone(&caller.tenant);
             let ledger_no = tenant.ledger().row.ledger_no;
             let mut query = asked.query(limit)?;
@@ -395,7 +395,7 @@ async fn drift(
 ) -> Result<Response, ApiError> {
     let asked = LogsQuery::from(asked);
     let text = app
-        .blocking(move |ledger| {
+        .reading(caller.tenant.tenant_no, move |ledger| {
             let size = as_of(ledger, &caller.tenant, asked.as_of)?;
             let mut query = asked.query(PROVENANCE_PAGE_MAX)?;
             query.as_of = Some(LeafKey::new(caller.tenant.ledger().row.ledger_no, size));

@@ -215,7 +215,7 @@ async fn list(
     let limit = limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let filter = Filter::new(query.run_id, query.trace_id, query.span_id, query.kind.as_deref())?;
     let sees_audit = caller.may_read(&app, "audit");
-    app.blocking(move |service| {
+    app.reading(caller.tenant.tenant_no, move |service| {
         let tenant = &caller.tenant;
         let ledger_no = tenant.ledger().row.ledger_no;
         let head = service.store().head_read(ledger_no)?.size.as_u64();
@@ -298,7 +298,7 @@ async fn get(
 ) -> Result<Json<RecordView>, ApiError> {
     let id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
     let sees_audit = caller.may_read(&app, "audit");
-    app.blocking(move |service| {
+    app.reading(caller.tenant.tenant_no, move |service| {
         let record = service
             .records(&caller.tenant)
             .get(id)?

@@ -418,7 +418,7 @@ async fn report(
     Path(run_id): Path<String>,
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
-    app.blocking(move |ledger| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let run = ledger.records(&caller.tenant).run(&run_id)?;
         let report = replay_report(ledger.store(), &run.ok_or_else(ApiError::not_found)?)?;
         caller.answered(report.steps.len());

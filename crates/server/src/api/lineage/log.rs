@@ -16,12 +16,13 @@ use evidence::record::lineage_type;
 use ledger::lineage::log_page;
 use store::{FacetQuery, RunKey, Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+use crate::answers::cut_when_due;
 use crate::api::answer::ReadProblems;
 use crate::api::logs::NoParams;
 use crate::serve::Cut;
-use crate::{ApiError, App, Caller, Path, Query, tasks};
+use crate::{ApiError, App, Caller, Path, Query};
 
 /// Longest stream. A log of four million lines, 8 GB, takes a quarter of it over a line of 100 Mbit/s; each stream holds
 /// one of 1,024 connections.
@@ -82,7 +83,7 @@ pub(super) async fn get(
         next: 0,
         until: run.state.record_count,
         ends: Instant::now() + STREAM_TIME,
-        due: bounded(cut.map(|Extension(cut)| cut), Instant::now() + PAGE_TIME),
+        due: cut_when_due(cut.map(|Extension(cut)| cut), Instant::now() + PAGE_TIME),
         _permit: permit,
     };
     let stream = futures_util::stream::unfold(Some(log), |log| async move {
@@ -125,27 +126,6 @@ fn lines_of(
     // A single facet is counted exactly whatever its size.
     let (before, _) = store.facet_count(tenant_no, &query(Some(last.leaf)), u32::MAX)?;
     Ok(before + u64::from(lineage_type(last.kind).is_some()))
-}
-
-/// Cuts the client's connection when a moment passes that is said here, and nothing else comes before it: a client that
-/// does not read lets nobody get to the stream, which then keeps what it holds. Ends with the sender.
-fn bounded(cut: Option<Cut>, until: Instant) -> watch::Sender<Instant> {
-    let (due, mut told) = watch::channel(until);
-    tasks::aside(async move {
-        loop {
-            let until = *told.borrow_and_update();
-            tokio::select! {
-                changed = told.changed() => if changed.is_err() { return },
-                () = sleep_until(until) => {
-                    if let Some(cut) = cut {
-                        cut.cut();
-                    }
-                    return;
-                }
-            }
-        }
-    });
-    due
 }
 
 /// What is still to be told.
@@ -197,10 +177,10 @@ mod tests {
         const SOON: Duration = Duration::from_millis(50);
         const LONG: Duration = Duration::from_secs(20);
         let (reads, ended, stalls) = (Cut::default(), Cut::default(), Cut::default());
-        let due = bounded(Some(reads.clone()), Instant::now() + SOON);
+        let due = cut_when_due(Some(reads.clone()), Instant::now() + SOON);
         due.send_replace(Instant::now() + LONG);
-        drop(bounded(Some(ended.clone()), Instant::now() + SOON));
-        let kept = bounded(Some(stalls.clone()), Instant::now() + LONG);
+        drop(cut_when_due(Some(ended.clone()), Instant::now() + SOON));
+        let kept = cut_when_due(Some(stalls.clone()), Instant::now() + LONG);
         kept.send_replace(Instant::now() + SOON);
         timeout(LONG, stalls.wait()).await.unwrap();
         assert!(timeout(SOON * 2, reads.wait()).await.is_err());

@@ -118,7 +118,7 @@ pub(super) async fn governance(
     Query(params): Query<RunParams>,
 ) -> Result<Response, ApiError> {
     const READ: &str = "llm-run-governance";
-    app.blocking(move |ledger| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let tenant = &caller.tenant;
         let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
         let mut rows = ledger

@@ -146,7 +146,7 @@ pub(super) async fn replay(
     Path(run_id): Path<String>,
     Query(asked): Query<ReplayQuery>,
 ) -> Result<Response, ApiError> {
-    app.blocking(move |ledger| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let tenant = &caller.tenant;
         let read = if asked.around.is_some() {
             "llm-run-replay-failure"

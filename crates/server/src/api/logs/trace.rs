@@ -73,7 +73,7 @@ pub(super) async fn trace(
     Query(params): Query<RunParams>,
 ) -> Result<Response, ApiError> {
     const READ: &str = "llm-run-trace";
-    app.blocking(move |ledger| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let tenant = &caller.tenant;
         let run = Run::open(ledger, tenant, READ, &run_id, &params)?;
         let places = run.places(ledger)?;

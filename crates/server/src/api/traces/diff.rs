@@ -77,7 +77,10 @@ pub(super) async fn diff(
     caller: Caller,
     Query(query): Query<DiffQuery>,
 ) -> Result<Response, ApiError> {
-    app.blocking(move |ledger| answer(ledger, &caller, &query)).await
+    app.reading(caller.tenant.tenant_no, move |ledger| {
+        answer(ledger, &caller, &query)
+    })
+    .await
 }
 
 fn answer(ledger: &Ledger, caller: &Caller, query: &DiffQuery) -> Result<Response, ApiError> {

@@ -140,8 +140,10 @@ pub(super) async fn read(
     Path(id): Path<String>,
     Query(params): Query<RunParams>,
 ) -> Result<Response, ApiError> {
-    app.blocking(move |ledger| answer(ledger, &caller, &id, &params))
-        .await
+    app.reading(caller.tenant.tenant_no, move |ledger| {
+        answer(ledger, &caller, &id, &params)
+    })
+    .await
 }
 
 fn answer(ledger: &Ledger, caller: &Caller, id: &str, params: &RunParams) -> Result<Response, ApiError> {

@@ -172,7 +172,7 @@ pub(in super::super) async fn entry(
     Path(entry_id): Path<String>,
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, ApiError> {
-    app.blocking(move |ledger| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let tenant = &caller.tenant;
         // What is no id is the id of nothing.
         let id = RecordId::parse(&entry_id).ok_or_else(ApiError::not_found)?;

@@ -438,7 +438,7 @@ pub(in super::super) async fn list(
     Received(at): Received,
     Query(asked): Query<EntriesQuery>,
 ) -> Result<Response, ApiError> {
-    app.blocking(move |ledger| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let actor_type = asked.actor_type.map(ActorType::as_str);
         let entity_type = asked.entity_type.map(AuditEntityType::as_str);
         let event_type = asked.event_type.map(AuditEventType::as_str);

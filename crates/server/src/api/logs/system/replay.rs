@@ -55,7 +55,7 @@ pub(super) async fn replay(
     Path(run_id): Path<String>,
     Query(params): Query<EventParams>,
 ) -> Result<Response, ApiError> {
-    app.blocking(move |ledger| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let tenant = &caller.tenant;
         let mut run = Run::open(ledger, tenant, READ, &run_id, &params.of_run())?;
         let (inflection, _) = run.stretch(ledger, |run| {

@@ -334,7 +334,7 @@ pub(super) async fn telemetry(
     Path(run_id): Path<String>,
     Query(params): Query<RunParams>,
 ) -> Result<Response, ApiError> {
-    app.blocking(move |ledger| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let tenant = &caller.tenant;
         let mut run = Run::open(ledger, tenant, READ, &run_id, &params)?;
         let bound = Bound::of(ledger, tenant, &mut run)?;
