@@ -466,6 +466,7 @@ fn plan(
     }
     elsewhere(ledger, tenant, &hashes, &mut plan)?;
     plan.remains.extend(always_left(&header));
+    plan.remains.extend(comes_back(&plan.doomed));
     performed(tenant, asked, &plan.doomed).check()?;
     may_go(ledger, tenant, &plan.doomed, at)?;
     Ok(plan)
@@ -545,6 +546,15 @@ fn elsewhere(
         }
     }
     Ok(())
+}
+
+/// What an import makes a record again, of all that goes.
+fn comes_back(doomed: &[Doomed]) -> Option<Remains> {
+    let mut lost = doomed.iter().flat_map(|doomed| &doomed.row.facets_lost);
+    lost.any(|facet| facet.starts_with("provenance.id=")).then_some(Remains {
+        record: None,
+        what: "nothing by which an imported provenance log is known: its file, imported again, brings it back",
+    })
 }
 
 /// What every erasure leaves.

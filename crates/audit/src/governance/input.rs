@@ -388,8 +388,25 @@ impl Contract {
     }
 }
 
+/// The words of a step's status (SPEC 7.1).
+const STEP_STATUSES: [&str; 3] = ["COMPLETED", "FAILED", "SKIPPED"];
+
+/// What stands for a status in inputs of the older implementation: another word than `COMPLETED`, so not done.
+const NOT_DONE: &str = "completed";
+
+/// Steps as they are sent. A step of which nobody says what became of it must not pass for one that was not done.
 fn values(steps: &[Value]) -> impl Iterator<Item = ReadStep> {
-    steps.iter().map(read_step)
+    steps.iter().enumerate().map(|(place, value)| {
+        let read = read_step(value)?;
+        let status = read.0.status.as_str();
+        if STEP_STATUSES.contains(&status) || status == NOT_DONE {
+            return Ok(read);
+        }
+        Err(InputError::new(format!(
+            "step {place} of step_results has the status {status:?}, which is none of {}",
+            STEP_STATUSES.join(", ")
+        )))
+    })
 }
 
 /// Makes an input of a job's execution evidence: `step_results`, `steps_executed`, `health_observations`

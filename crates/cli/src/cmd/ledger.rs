@@ -5,9 +5,9 @@ use std::io::Write;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use evidence::{Header, RecordId};
-use ledger::StoredTree;
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::untold;
+use ledger::{HighWater, Refusal, StoredTree};
 use serde_json::json;
 use store::sqlite::SqliteStore;
 use store::{LedgerRow, Store};
@@ -124,6 +124,7 @@ impl LedgerCommand {
 
 fn head(which: &Which) -> Result<u8> {
     let (store, row) = which.data_dir.open(&which.tenant)?;
+    let refusal = refusal_of(which, &store, &row)?;
     let head = store.head_read(row.ledger_no)?;
     let checkpoint = store.checkpoint_newest(row.ledger_no)?;
     match which.format {
@@ -135,6 +136,8 @@ fn head(which: &Which) -> Result<u8> {
             "vkey": row.vkey,
             "checkpoint": checkpoint.as_ref().map(|row| &row.note),
             "checkpoint_size": checkpoint.as_ref().map(|row| row.size.as_u64()),
+            "status": status_of(refusal.as_ref()),
+            "status_detail": refusal.as_ref().map(Refusal::to_string),
         }))?,
         Format::Text => {
             output::line(format_args!(
@@ -177,6 +180,7 @@ fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
         });
         return Ok(EXIT_UNKNOWN);
     };
+    let refusal = refusal_of(which, &store, &row)?;
     let checkpoint = store
         .checkpoint_newest(row.ledger_no)?
         .filter(|checkpoint| index < checkpoint.size.as_u64());
@@ -207,10 +211,35 @@ fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
             "leaf_hash": tlog::leaf_hash(&leaf).to_hex(),
             "checkpoint_size": checkpoint_size,
             "proof": text,
+            "status": status_of(refusal.as_ref()),
+            "status_detail": refusal.as_ref().map(Refusal::to_string),
         }))?,
         Format::Text => std::io::stdout().lock().write_all(text.as_bytes())?,
     }
     Ok(0)
+}
+
+/// Why a ledger is behind, or beside, what was signed of it, and says so: what is read from it must not pass for
+/// evidence of a ledger in order.
+fn refusal_of(which: &Which, store: &SqliteStore, row: &LedgerRow) -> Result<Option<Refusal>> {
+    // Before the head: a mark never runs ahead of what is committed.
+    let refusal = match HighWater::open(&which.data_dir.existing()?.high_water()) {
+        Ok(marks) => marks.refusal(store, row, store.head_read(row.ledger_no)?),
+        Err(error) => Some(Refusal::Damaged(error.to_string())),
+    };
+    if let Some(refusal) = &refusal {
+        output::note(format_args!("deponent: {}: {refusal}", row.origin));
+    }
+    Ok(refusal)
+}
+
+/// The status as the HTTP API has it.
+fn status_of(refusal: Option<&Refusal>) -> &'static str {
+    match refusal {
+        None => "ok",
+        Some(Refusal::RolledBack(_)) => "rollback_detected",
+        Some(Refusal::Damaged(_)) => "damaged",
+    }
 }
 
 /// The first of some ledgers that has the leaf, of that record if one is named; and the leaf. A leaf that cannot be read

@@ -40,9 +40,9 @@ pub(crate) enum ProvenanceCommand {
     /// Make records of a file of logs.
     ///
     /// Each line needs id, timestamp, both hashes and both payloads. A log whose id and input are on record is passed
-    /// over, so an import may be done again; with another output it is refused. Exit code 1: a line is no log, a hash
-    /// is not that of the payload beside it, or a log was refused; 2: it was called off (Ctrl-C) before the end of the
-    /// file.
+    /// over, so an import may be done again; with another output it is refused. An imported log that was erased since
+    /// is a record again: take it out of the file. Exit code 1: a line is no log, a hash is not that of the payload
+    /// beside it, or a log was refused; 2: it was called off (Ctrl-C) before the end of the file.
     Import {
         /// The file.
         file: PathBuf,

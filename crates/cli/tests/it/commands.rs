@@ -361,9 +361,22 @@ fn a_record_of_an_older_epoch_is_proved_by_its_id_and_by_epoch_and_index() {
         let _ = std::fs::remove_file(folder.path().join(name));
         let _ = std::fs::copy(older.path().join(name), folder.path().join(name));
     }
+    // Until then, who reads it is told.
+    let head = || run(&["ledger", "head", "--tenant", "acme", "--format", "json"]);
+    for told in [head(), proof("0", &[])] {
+        let said = read(&told);
+        assert_eq!(said["status"], "rollback_detected", "{said}");
+        let why = said["status_detail"].as_str().unwrap();
+        assert_eq!(stderr(&told), format!("deponent: deponent.local/acme: {why}\n"));
+    }
     let recovered = run(&["ledger", "recover", "--tenant", "acme", "--reason", "test"]);
     assert_eq!(recovered.status.code(), Some(0), "{}", stderr(&recovered));
 
+    let newest = head();
+    assert_eq!(
+        (&read(&newest)["status"], stderr(&newest)),
+        (&"ok".into(), String::new())
+    );
     assert_eq!(read(&proof("0", &[]))["origin"], "deponent.local/acme/1");
     for again in [
         proof(id, &[]),

@@ -126,6 +126,39 @@ fn execution_evidence_without_steps_or_with_another_name_is_not_judged() {
 }
 
 #[test]
+fn a_step_whose_status_is_none_is_not_judged() {
+    let with = |status: &str| flat("").replace("\"status\":\"COMPLETED\",", status);
+    for status in [
+        r#""status":"DONE","#,
+        r#""status":"COMPLETED ","#,
+        r#""status":"Completed","#,
+        r#""status":"","#,
+        r#""status":null,"#,
+        "",
+    ] {
+        let output = run(&["audit", "-"], with(status).as_bytes());
+        assert_eq!(
+            (output.status.code(), stdout(&output)),
+            (Some(2), String::new()),
+            "{status}"
+        );
+        assert!(
+            stderr(&output).contains("step 0 of step_results"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    // The older implementation's inputs have the first.
+    for status in ["completed", "FAILED", "SKIPPED"] {
+        let (_, judged) = answer("audit", &with(&format!("\"status\":{status:?},")));
+        assert_eq!(
+            judged["checks"][4]["evidence"]["total_completed"], 0,
+            "{status}: {judged}"
+        );
+    }
+}
+
+#[test]
 fn a_proposed_target_that_is_no_text_is_no_pass() {
     let proposed = flat("").replace(r#"{"capability_name":"search"}"#, r#"{"scope":7}"#);
     let (code, open) = answer("audit", &proposed);

@@ -5,6 +5,8 @@
 //!
 //! Source: SPEC 9.1; docs/formats.md, "provenance.log".
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -168,6 +170,9 @@ pub struct ProvenanceView<'a> {
     pub adapter_version: String,
     /// Of the caller's code.
     pub commit_sha: String,
+    /// Its times as given, by member, where they say more than the header.
+    #[serde(default)]
+    pub times_given: BTreeMap<String, String>,
 }
 
 impl<'a> ProvenanceView<'a> {

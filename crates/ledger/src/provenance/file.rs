@@ -3,7 +3,8 @@
 //! Payloads are canonical JSON, gzip, base64; `compressed` says so. Read are both forms. What is read goes through
 //! redaction like anything else that is sent. A log whose body is erased or archived has a line too, which says so and
 //! is no log to whoever reads it. A log whose id and input are on record is passed over, so that a file
-//! can be read again; with another output, or one that cannot be read, it is refused.
+//! can be read again; with another output, or one that cannot be read, it is refused. The erasure of an imported log
+//! takes id and input with the body, so its file makes a record of it again.
 //!
 //! Source: SPEC 9.1.
 
@@ -453,7 +454,8 @@ impl Ledger {
         if record.header()?.kind != Kind::ProvenanceLog {
             return Ok(OnRecord::Nothing);
         }
-        // An erased one is on record too: nobody has erased it to have it come back.
+        // Found by its record's id, an erased one is on record too: nobody has erased it to have it come back. An
+        // imported one is not found any more once it is erased.
         let Some(body) = record.body.bytes() else {
             return Ok(OnRecord::Gone);
         };

@@ -92,7 +92,11 @@ pub(super) fn line_of<'a>(
     let id = header.id.to_string();
     let line = LineOut {
         id: log.id.as_deref().unwrap_or(&id),
-        timestamp: header.occurred_at.to_string(),
+        timestamp: log
+            .times_given
+            .get("timestamp")
+            .cloned()
+            .unwrap_or_else(|| header.occurred_at.to_string()),
         input_hash: log.input_hash,
         output_hash: log.output_hash,
         input_json: packed(log.input.get())?,

@@ -245,6 +245,57 @@ fn an_imported_log_keeps_its_time_as_given_where_that_says_more() {
         given,
         [serde_json::json!({ "timestamp": finer }), serde_json::Value::Null]
     );
+    // And keeps it on the way into a file and out of that.
+    let file = exported(&t, &tenant);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches(finer).count(), 1, "{text}");
+    let other = t.tenant("other");
+    assert_eq!(import(&t, &other, &file).logs, 2);
+    let text = std::fs::read_to_string(exported(&t, &other)).unwrap();
+    assert_eq!(text.matches(finer).count(), 1, "{text}");
+    t.check();
+}
+
+#[test]
+fn an_imported_log_that_is_erased_comes_back_with_its_file_and_the_erasure_says_so() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let query = ProvenanceQuery {
+        limit: 1,
+        ..ProvenanceQuery::default()
+    };
+    let brings_back = |tenant: &Arc<Tenant>| {
+        let newest = t
+            .ledger
+            .provenance_find(tenant, &query)
+            .unwrap()
+            .records
+            .remove(0);
+        let asked = EraseAsked {
+            record_id: newest.header().unwrap().id,
+            reason: "asked for".into(),
+            only: false,
+            principal: "key:dpo".into(),
+        };
+        let erasure = t.ledger.erase(tenant, &asked, t.now()).unwrap();
+        erasure
+            .remains
+            .iter()
+            .any(|left| left.what.contains("brings it back"))
+    };
+    let file = t.path().join("logs.jsonl");
+    std::fs::write(&file, line(("1", "2"), ("1", "2"))).unwrap();
+    assert_eq!(import(&t, &tenant, &file).logs, 1);
+    assert!(brings_back(&tenant));
+    let again = import(&t, &tenant, &file);
+    assert_eq!((again.logs, again.on_record), (1, 0), "{again:?}");
+    // By the id of its record one is known all the same.
+    let other = t.tenant("other");
+    log(&t, &other, Value::Int(7), None).unwrap();
+    let file = exported(&t, &other);
+    assert!(!brings_back(&other));
+    let again = import(&t, &other, &file);
+    assert_eq!((again.logs, again.on_record), (0, 1), "{again:?}");
     t.check();
 }
 
