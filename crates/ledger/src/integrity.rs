@@ -3,9 +3,9 @@
 //! What is judged, and how, stands in the crate `audit`; here it is counted. A seal is placed only if no record of
 //! the run came in between, so it stands on exactly the records before it.
 //!
-//! Runs seal themselves: a run of spans when it is settled, others `runs.seal_after` after their end. Ended runs are
-//! found by a facet, oldest first; where to begin after a start is looked for backwards, until so many runs in a row
-//! are sealed that no others can be expected behind them.
+//! Runs seal themselves: a run of spans when it is settled, others `runs.seal_after` after their end. Who seals a run of
+//! spans before that settles it. Ended runs are found by a facet, oldest first; where to begin after a start is looked
+//! for backwards, until so many runs in a row are sealed that no others can be expected behind them.
 //!
 //! Source: SPEC 6.3.
 
@@ -24,8 +24,8 @@ use store::{FacetQuery, Gone, LeafKey, RunRecordRow, RunRow, StoreError, codec};
 use self::tally::{Tally, counts};
 use crate::settings::Setting;
 use crate::{
-    Bind, BodyTooLarge, Changer, Draft, Ledger, Placed, Receipt, Record, RecordError, Rejection, RunSeen,
-    Salts, SettingError, SubmitError, Tenant,
+    Bind, BodyTooLarge, Changer, Draft, EndRun, Ledger, Placed, Receipt, Record, RecordError, Rejection,
+    RunSeen, Salts, SettingError, SettleError, SubmitError, Tenant,
 };
 
 /// The facet of records that end a trace.
@@ -99,6 +99,18 @@ impl From<StoreError> for IntegrityError {
     }
 }
 
+impl From<SettleError> for IntegrityError {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::RunUnknown => Self::RunUnknown,
+            SettleError::Rejected(rejection) => Self::Rejected(rejection),
+            SettleError::Submit(error) => Self::Submit(error),
+            SettleError::Read(error) => Self::Read(error),
+            SettleError::Body(error) => Self::Body(error),
+        }
+    }
+}
+
 /// The integrity of a run.
 #[derive(Clone, Debug)]
 pub struct RunIntegrity {
@@ -164,7 +176,7 @@ impl Ledger {
         })
     }
 
-    /// Judges a run that has ended and closes its evidence. Blocks.
+    /// Judges a run that has ended and closes its evidence; one whose end is not settled yet is settled first. Blocks.
     ///
     /// # Errors
     /// [`IntegrityError::Sealed`] when it is closed already.
@@ -184,8 +196,14 @@ impl Ledger {
             if let Some(record) = self.seal_of(tenant, &run)? {
                 return Err(IntegrityError::Sealed(record.receipt()?));
             }
-            if !run.state.settled {
+            if !run.state.ended() {
                 return Err(IntegrityError::RunRunning);
+            }
+            if !run.state.settled {
+                // Not one submission with the seal, which stands on this record's leaf. What stops in between leaves
+                // a settled run, which is due at once.
+                self.end_run(tenant, run_id, &EndRun::Settled, at)?;
+                continue;
             }
             let drafted = self.seal_draft(tenant, &run, &policy, by, at, &mut seal_salts());
             let (draft, answer) = match drafted {
@@ -563,7 +581,7 @@ enum Due {
 }
 
 /// Run, time and whether the server ended it, of a record that ends a trace.
-fn ended(header: &[u8]) -> Option<(String, Timestamp, bool)> {
+pub(crate) fn ended(header: &[u8]) -> Option<(String, Timestamp, bool)> {
     let header = Header::decode(header).ok()?;
     let run_id = header.run.as_ref()?.run_id.to_string();
     Some((run_id, header.recorded_at, header.source_component == "ledger"))

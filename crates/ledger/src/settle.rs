@@ -62,8 +62,8 @@ impl Ledger {
     /// Ends a run and gives the receipt of the record that says so. Blocks.
     ///
     /// # Errors
-    /// [`Rejection::RunEnded`] when it has ended otherwise, [`Rejection::Conflict`] when it was completed
-    /// with other content. The same end again is the first receipt.
+    /// [`Rejection::RunEnded`] when it has ended otherwise, or by the server; [`Rejection::Conflict`] when a caller ended
+    /// it with other content. The same end again is the first receipt.
     pub fn end_run(
         &self,
         tenant: &Arc<Tenant>,
@@ -82,11 +82,30 @@ impl Ledger {
             let drafts = end_drafts(self, (&run, erasures), how, at, &mut salts)?;
             match self.submit_blocking(tenant, drafts, at, true)?.into_iter().next() {
                 Some(Err(Rejection::RunMoved)) => {}
+                // No caller sent another end that this one could contradict: the run is over, as before it was settled.
+                Some(Err(Rejection::Conflict(_)))
+                    if matches!(how, EndRun::Aborted(..)) && self.ended_by_server(tenant, &run)? =>
+                {
+                    return Err(Rejection::RunEnded.into());
+                }
                 Some(outcome) => return Ok(outcome?),
                 None => break,
             }
         }
         Err(Rejection::RunMoved.into())
+    }
+
+    /// Whether the end of the run's trace on record is the server's own.
+    fn ended_by_server(&self, tenant: &Arc<Tenant>, run: &RunRow) -> Result<bool, RecordError> {
+        let end = Identity::once(Kind::TraceCompleted);
+        let Some(row) = self.store().run_record_find(run.key, &end)? else {
+            return Ok(false);
+        };
+        let headers = self.records(tenant).headers(&[row.leaf])?;
+        Ok(headers
+            .first()
+            .and_then(|header| crate::integrity::ended(header))
+            .is_some_and(|(.., by_server)| by_server))
     }
 
     /// Settles runs whose root span ended and aborts those that fell silent; says how many. Blocks.

@@ -7,7 +7,7 @@ use evidence::canonical::{self, Limits, Value};
 use evidence::record::{CaptureFailure, EnvironmentEvidence};
 use evidence::redact::RedactionSettings;
 use evidence::{ActorType, Timestamp};
-use ledger::{Changer, EraseAsked, EraseError, Erasure, Placed, Tenant};
+use ledger::{Changer, EraseAsked, EraseError, Erasure, IntegrityError, Placed, Tenant};
 use store::Fault;
 
 use crate::bed::{Span, TestLedger, run, step};
@@ -66,6 +66,85 @@ fn a_seal_stands_on_the_records_that_it_judges() {
         .and_then(Value::as_array)
         .unwrap();
     assert_eq!(failures.len(), 1);
+    t.check();
+}
+
+#[test]
+fn a_run_that_its_root_ended_is_settled_by_who_seals_it() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let root = Span::default();
+    let child = |trace: u8, span: u8| Span {
+        trace,
+        span,
+        parent: Some(1),
+        ..Span::default()
+    };
+    t.all(
+        &tenant,
+        vec![root.draft(), child(1, 2).draft(), child(2, 2).draft()],
+    );
+    let seal = |run_id: &str| {
+        t.ledger
+            .run_seal(&tenant, run_id, (ActorType::System, None), t.now())
+    };
+    assert!(matches!(
+        seal(&child(2, 2).run_id()),
+        Err(IntegrityError::RunRunning)
+    ));
+    // After the run was read to be settled and before its end is placed there is one step more.
+    let (ledger, to, at) = (t.ledger.clone(), Arc::clone(&tenant), t.now());
+    t.fault.before("run_records", 1, move || {
+        let more = child(1, 3).draft();
+        ledger
+            .submit_blocking(&to, vec![more], at, false)
+            .unwrap()
+            .remove(0)
+            .unwrap();
+    });
+    let (placed, answer) = seal(&root.run_id()).unwrap();
+    assert!(placed.fresh);
+    let counts = answer.get("evidence_counts").unwrap();
+    assert_eq!(counts.get("trace_steps"), Some(&Value::Int(3)));
+    t.one(&tenant, child(1, 4).draft());
+    let state = t.run_row(&tenant, &root.run_id()).state;
+    assert!(state.settled && state.root_hash.is_some());
+    assert_eq!((state.total_steps, state.late_count), (3, 1));
+    assert!(matches!(seal(&root.run_id()), Err(IntegrityError::Sealed(_))));
+    assert_eq!(t.ledger.settle_due(due(&t)).unwrap(), 0);
+    assert_eq!(t.ledger.seal_due(due(&t)), 0);
+    t.check();
+}
+
+#[test]
+fn what_stops_between_settling_and_sealing_leaves_a_run_that_is_due_at_once() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let roots = [1, 2].map(|trace| Span {
+        trace,
+        ..Span::default()
+    });
+    t.all(&tenant, roots.iter().map(Span::draft).collect());
+    for root in &roots {
+        // It is found to be sealed, to be settled, and to be sealed again: then its records cannot be read.
+        let fault = Arc::clone(&t.fault);
+        t.fault
+            .before("run_find", 3, move || fault.arm(Fault::ReadBy("run_records")));
+        let stopped = t
+            .ledger
+            .run_seal(&tenant, &root.run_id(), (ActorType::System, None), t.now());
+        assert!(matches!(stopped, Err(IntegrityError::Read(_))));
+        assert!(t.run_row(&tenant, &root.run_id()).state.settled);
+        assert!(!is_sealed(&t, &tenant, &root.run_id()));
+    }
+    drop(tenant);
+    let t = t.reopen();
+    let tenant = t.ledger.tenant("acme").unwrap();
+    t.ledger
+        .run_seal(&tenant, &roots[0].run_id(), (ActorType::System, None), t.now())
+        .unwrap();
+    assert_eq!(t.ledger.seal_due(t.now()), 1, "by itself, without a wait");
+    assert!(is_sealed(&t, &tenant, &roots[1].run_id()));
     t.check();
 }
 

@@ -394,6 +394,43 @@ fn runs_seal_themselves_after_their_end() {
 }
 
 #[test]
+fn a_run_of_spans_that_its_root_ended_is_sealed_at_once() {
+    let server = TestServer::new();
+    let run = "01".repeat(16);
+    let seal = |run: &str| server.post(&format!("/api/v1/runs/{run}/seal"), &json!({}));
+    let cannot_be_ended = || {
+        for (how, body) in [
+            ("complete", json!({ "status": "completed" })),
+            ("abort", json!({ "reason": "x" })),
+        ] {
+            let answer = server.post(&format!("/api/v1/runs/{run}/{how}"), &body);
+            assert_eq!(answer.problem(409), "run_ended", "{how}");
+        }
+    };
+    server.spans(&[span(1, 2)]);
+    assert_eq!(seal(&run).problem(409), "run_running", "its root is not there");
+    let mut root = span(1, 1);
+    root["parentSpanId"] = json!("");
+    server.spans(&[root]);
+    cannot_be_ended();
+    let sealed = server.created(&format!("/api/v1/runs/{run}/seal"), &json!({}));
+    assert_eq!(
+        (&sealed["state"], &sealed["evidence_counts"]["trace_steps"]),
+        (&json!("SEALED"), &json!(2))
+    );
+    assert_eq!(of(&server, &run), sealed);
+    assert_eq!(seal(&run).problem(409), "run_sealed");
+    cannot_be_ended();
+    server.spans(&[span(1, 3)]);
+    let late = of(&server, &run);
+    assert_eq!(
+        (&late["late_count"], &late["records_count"]),
+        (&json!(1), &sealed["records_count"])
+    );
+    assert_verified(&server);
+}
+
+#[test]
 fn a_tenant_says_what_it_expects_and_the_change_is_an_audit_event() {
     let server = TestServer::new();
     server.run("r");
