@@ -38,6 +38,9 @@ pub struct Limits {
     pub body_idle: Duration,
     /// Longest time a body may take: 16 MiB in it are 2.2 Mbit/s.
     pub body_time: Duration,
+    /// How long an HTTP/2 connection may stay on which nothing goes on: twice what HTTP/1.1 has, as clients keep one for
+    /// all they do. An exporter that exports each minute or less often just connects anew, a round trip or two.
+    pub http2_idle: Duration,
     /// Longest URI: an id of 256 bytes percent-encoded thrice is below 1 KiB, a cursor too.
     pub uri_bytes_max: usize,
 }
@@ -49,6 +52,7 @@ impl Default for Limits {
             bodies_in_flight_bytes_max: 64 * 1024 * 1024,
             body_idle: Duration::from_secs(10),
             body_time: Duration::from_mins(1),
+            http2_idle: Duration::from_mins(1),
             uri_bytes_max: 8 * 1024,
         }
     }

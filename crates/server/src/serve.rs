@@ -6,17 +6,23 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::Version;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use ledger::SubmitError;
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -30,6 +36,10 @@ use crate::{App, Tls, grpc, router};
 /// Connections at once, on both ports; more wait in the kernel. Each holds at most 64 KiB of header, or of
 /// HTTP/2 a window of 1 MiB that is counted once it is read.
 const CONNECTIONS_MAX: usize = 1_024;
+
+/// Open files that connections leave to the database, the ledgers' files, keys that are fetched and logs that are read.
+/// Who takes the last one makes every accept fail, and the ledger too.
+const FILES_RESERVED: u64 = 128;
 
 /// Longest wait for a request's head, and so for the next request on an idle HTTP/1.1 connection; for a TLS handshake, and
 /// for the first request after it.
@@ -75,7 +85,15 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     http.local_addr()?;
     let (stop, stopped) = Stop::new();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = connections_max(getrlimit(Resource::Nofile).current);
+    if connections < CONNECTIONS_MAX {
+        tracing::info!(
+            connections,
+            "fewer connections at once: the limit of open files is low"
+        );
+    }
+    let slots = Arc::new(Semaphore::new(connections));
+    let idle = app.limits.http2_idle;
     let mut tasks = Tasks::default();
     resume(app.clone());
     tasks.spawn(settle(app.clone(), stopped.clone()));
@@ -94,12 +112,21 @@ pub async fn serve(
         Protocol::Http,
         app.tls.as_ref().map(Tls::http),
         Arc::clone(&slots),
+        idle,
         stopped.clone(),
     ));
     if let Some(grpc) = grpc {
         let service = grpc::router(app.clone());
         let tls = app.tls.as_ref().map(Tls::grpc);
-        tasks.spawn(port(grpc, service, Protocol::Grpc, tls, slots, stopped.clone()));
+        tasks.spawn(port(
+            grpc,
+            service,
+            Protocol::Grpc,
+            tls,
+            slots,
+            idle,
+            stopped.clone(),
+        ));
     }
     drop(stopped);
     shutdown.await;
@@ -169,6 +196,7 @@ async fn port(
     protocol: Protocol,
     tls: Option<TlsAcceptor>,
     slots: Arc<Semaphore>,
+    idle: Duration,
     mut stop: Stop,
 ) {
     let builder = builder(protocol);
@@ -192,6 +220,7 @@ async fn port(
             slot,
             builder.clone(),
             service.clone(),
+            idle,
             stop.clone(),
         ));
     }
@@ -200,6 +229,13 @@ async fn port(
     if left > 0 {
         tracing::warn!(left, "cut off connections that did not end in time");
     }
+}
+
+/// Connections at once where so many `files` may be open; `None`: any number.
+fn connections_max(files: Option<u64>) -> usize {
+    let left = files.map(|files| files.saturating_sub(FILES_RESERVED));
+    let left = left.and_then(|left| usize::try_from(left).ok());
+    left.map_or(CONNECTIONS_MAX, |left| left.clamp(1, CONNECTIONS_MAX))
 }
 
 async fn accept(
@@ -240,6 +276,7 @@ async fn connection(
     slot: OwnedSemaphorePermit,
     builder: Builder<TokioExecutor>,
     service: Router,
+    idle: Duration,
     mut stop: Stop,
 ) {
     // Small answers must not wait for the peer's delayed acknowledgement.
@@ -252,7 +289,7 @@ async fn connection(
                 () = stop.wait() => false,
             };
             if begun {
-                requests(stream, &builder, service, true, stop).await;
+                requests(stream, &builder, service, true, idle, stop).await;
             }
         }
         Some(tls) => {
@@ -261,7 +298,7 @@ async fn connection(
                 () = stop.wait() => return,
             };
             match shaken {
-                Ok(Ok(stream)) => requests(stream, &builder, service, false, stop).await,
+                Ok(Ok(stream)) => requests(stream, &builder, service, false, idle, stop).await,
                 Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
@@ -271,26 +308,48 @@ async fn connection(
 }
 
 /// Answers requests until the peer or the server ends. What has `begun` has shown its first bytes; else the first
-/// request must come soon, because what is within TLS cannot be looked at beforehand.
+/// request must come soon, because what is within TLS cannot be looked at beforehand. What is HTTP/2 ends when nothing
+/// has gone on for the time `idle`: else a peer that answers pings keeps its slot for as long as it wants.
 async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     builder: &Builder<TokioExecutor>,
     service: Router,
     begun: bool,
+    idle: Duration,
     mut stop: Stop,
 ) {
     let begun = Arc::new(AtomicBool::new(begun));
     let (seen, service) = (Arc::clone(&begun), TowerToHyperService::new(service));
     let cut = Cut::default();
     let cutting = cut.clone();
-    let service = service_fn(move |mut request: hyper::Request<_>| {
+    let activity = Arc::new(Activity::new());
+    let noted = Arc::clone(&activity);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         seen.store(true, Ordering::Relaxed);
+        if request.version() < Version::HTTP_2 {
+            noted.http1();
+        }
+        let busy = noted.begin();
+        let activity = Arc::clone(&noted);
         request.extensions_mut().insert(cutting.clone());
-        service.call(request)
+        let answer = service.call(request);
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            answer.map(|answer| {
+                answer.map(|body| Noted {
+                    body,
+                    activity,
+                    busy: None,
+                })
+            })
+        }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut silence = pin!(sleep(HEAD_TIME));
     let mut listening = true;
+    let mut quiet = pin!(sleep(idle));
+    let mut ending = false;
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
@@ -309,10 +368,115 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                     return;
                 }
             }
+            () = quiet.as_mut() => {
+                if ending {
+                    tracing::debug!("an idle connection was cut off: its peer does not end it");
+                    return;
+                }
+                let now = Instant::now();
+                let until = activity.idle_since().unwrap_or(now) + idle;
+                if until <= now {
+                    // Requests that are on their way are answered still, and what was answered can be read.
+                    connection.as_mut().graceful_shutdown();
+                    ending = true;
+                    quiet.as_mut().reset(now + idle.min(DRAIN_TIME));
+                } else {
+                    quiet.as_mut().reset(until);
+                }
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(error, "a connection ended early");
+    }
+}
+
+/// What goes on at one connection: requests that are answered, and bodies of answers that are waited for.
+#[derive(Debug)]
+struct Activity(Mutex<Going>);
+
+#[derive(Debug)]
+struct Going {
+    /// HTTP/1 has a time of its own for idle connections.
+    http1: bool,
+    count: usize,
+    /// When the last of them ended.
+    since: Instant,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self(Mutex::new(Going {
+            http1: false,
+            count: 0,
+            since: Instant::now(),
+        }))
+    }
+
+    fn going(&self) -> MutexGuard<'_, Going> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn http1(&self) {
+        self.going().http1 = true;
+    }
+
+    fn begin(self: &Arc<Self>) -> Busy {
+        self.going().count += 1;
+        Busy(Arc::clone(self))
+    }
+
+    /// Since when nothing goes on; `None`: something does, or it is HTTP/1.
+    fn idle_since(&self) -> Option<Instant> {
+        let going = self.going();
+        (going.count == 0 && !going.http1).then_some(going.since)
+    }
+}
+
+/// Something goes on until this is dropped.
+#[derive(Debug)]
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut going = self.0.going();
+        going.count = going.count.saturating_sub(1);
+        going.since = Instant::now();
+    }
+}
+
+/// An answer's body. While it is the server's turn to say more, something goes on; while the peer does not take what
+/// there is, nothing does, as a window that stays shut would keep the connection as well as pings.
+#[derive(Debug)]
+struct Noted {
+    body: Body,
+    activity: Arc<Activity>,
+    busy: Option<Busy>,
+}
+
+impl HttpBody for Noted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        let busy = this.busy.take().unwrap_or_else(|| this.activity.begin());
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        if polled.is_pending() {
+            this.busy = Some(busy);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -334,7 +498,6 @@ async fn first_bytes(stream: &TcpStream) {
 #[cfg(test)]
 mod tests {
     use axum::Extension;
-    use axum::body::{Body, Bytes};
     use axum::routing::get;
     use futures_util::stream;
     use tokio::io::AsyncWriteExt;
@@ -348,6 +511,15 @@ mod tests {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn connections_leave_files_to_the_rest() {
+        assert_eq!(connections_max(None), CONNECTIONS_MAX);
+        assert_eq!(connections_max(Some(u64::MAX)), CONNECTIONS_MAX);
+        assert_eq!(connections_max(Some(1_152)), CONNECTIONS_MAX);
+        assert_eq!(connections_max(Some(1_024)), 896);
+        assert_eq!(connections_max(Some(100)), 1);
     }
 
     #[tokio::test]
@@ -376,7 +548,7 @@ mod tests {
         let builder = builder(Protocol::Http);
         timeout(
             Duration::from_secs(20),
-            requests(server, &builder, service, true, stopped),
+            requests(server, &builder, service, true, Duration::from_mins(1), stopped),
         )
         .await
         .unwrap();
