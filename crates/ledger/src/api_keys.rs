@@ -12,7 +12,12 @@
 mod change;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use evidence::Timestamp;
 use evidence::record::{IdentityEvent, IdentityEventType, Role};
@@ -96,6 +101,38 @@ pub struct ApiKeys {
     table: RwLock<Table>,
     /// Held from before a change is written until the table knows it, so that the table has the ledger's order.
     changing: Mutex<()>,
+    mark: KeyedMark,
+}
+
+/// Says outside of the database that a key was ever made: a database that was set back to before the first one must not
+/// open the server to whoever reaches it.
+#[derive(Debug, Default)]
+struct KeyedMark {
+    /// `<data-dir>/keys/keyed`; empty file.
+    path: OnceLock<PathBuf>,
+    is_there: AtomicBool,
+}
+
+impl KeyedMark {
+    /// Makes the file, if it is not there; it is on disk when this returns.
+    fn put(&self) -> io::Result<()> {
+        let Some(path) = self.path.get().filter(|_| !self.is_there.load(Ordering::Acquire)) else {
+            return Ok(());
+        };
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        file.sync_all()?;
+        if let Some(folder) = path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        self.is_there.store(true, Ordering::Release);
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -213,7 +250,18 @@ impl ApiKeys {
     /// Whether any key was ever made: from then on nobody is let in without one.
     pub fn any(&self) -> bool {
         let table = self.read();
-        table.unreadable || !table.by_id.is_empty()
+        table.unreadable || !table.by_id.is_empty() || self.mark.is_there.load(Ordering::Acquire)
+    }
+
+    /// Takes note of the folder's mark; makes it where records say that there are keys and an earlier version made none.
+    pub(crate) fn note_mark(&self, path: PathBuf) -> io::Result<()> {
+        self.mark.is_there.store(path.try_exists()?, Ordering::Release);
+        // Set once, at the start.
+        let _ = self.mark.path.set(path);
+        if self.read().by_id.is_empty() {
+            return Ok(());
+        }
+        self.mark.put()
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Table> {

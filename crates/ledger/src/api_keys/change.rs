@@ -177,6 +177,10 @@ impl Ledger {
             ..IdentityEvent::new(IdentityEventType::KeyCreated, &key_id, &*by.principal)
         };
         let receipt = self.identity_write(&tenant, event, by, at)?;
+        // Crash in between: the next start makes it, as the record is there.
+        if let Err(error) = keys.mark.put() {
+            tracing::error!(%error, "keys/keyed could not be written; the next start tries again");
+        }
         drop(changing);
         let key = keys.find(&key_id).ok_or(KeyError::KeyUnknown)?;
         Ok(GivenKey { key, text, receipt })

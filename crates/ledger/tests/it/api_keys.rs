@@ -2,10 +2,10 @@
 
 use evidence::record::Role;
 use evidence::redact::{RedactionSettings, TenantPattern};
-use ledger::{Changer, INSTANCE, KEY_CHANGES_A_DAY_MAX, KEYS_LIVE_MAX, KeyError, NewKey};
+use ledger::{Changer, INSTANCE, KEY_CHANGES_A_DAY_MAX, KEYS_LIVE_MAX, KeyError, NewKey, Options};
 use store::Fault;
 
-use crate::bed::TestLedger;
+use crate::bed::{TestLedger, copy_database, copy_folder};
 
 fn new(tenant_id: &str, role: Role) -> NewKey {
     NewKey {
@@ -21,6 +21,31 @@ fn reason(bed: &TestLedger, text: &str) -> &'static str {
         .api_keys()
         .check(text, bed.now())
         .map_or_else(|refused| refused.reason, |_| "let in")
+}
+
+#[test]
+fn a_database_from_before_the_first_key_lets_nobody_in_without_one() {
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    let older = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| copy_folder(folder, older.path()));
+    assert!(!bed.ledger.api_keys().any());
+    let create = |bed: &TestLedger| {
+        bed.ledger
+            .key_create(&new("acme", Role::Admin), &Changer::local(), bed.now())
+            .unwrap()
+    };
+    create(&bed);
+    let bed = bed.reopen_after(|folder| copy_database(older.path(), folder));
+    assert!(bed.ledger.api_keys().any());
+    // A folder with keys that an earlier version made gets the mark at its next start.
+    let bed = TestLedger::new();
+    bed.tenant("acme");
+    create(&bed);
+    let mark = Options::new(bed.path()).keys().join("keyed");
+    std::fs::remove_file(&mark).unwrap();
+    let bed = bed.reopen();
+    assert!(bed.ledger.api_keys().any() && mark.exists());
 }
 
 #[test]
