@@ -133,6 +133,9 @@ pub enum AdminAnswer {
         origin: String,
         /// Its verifier key.
         vkey: String,
+        /// Why its ledger is refused for writing, if it is.
+        #[serde(default)]
+        refused: Option<String>,
     },
     /// The epoch has begun.
     Recovered {
@@ -405,6 +408,7 @@ pub fn run(ledger: &Ledger, request: AdminRequest, clock: Clock, tell: Tell<'_>)
                     tenant_id,
                     origin: ledger.row.origin.clone(),
                     vkey: ledger.row.vkey.clone(),
+                    refused: ledger.refusal().map(|refusal| refusal.to_string()),
                 })
             },
         ),

@@ -6,6 +6,7 @@
 //! Source: SPEC 2.4; docs/formats.md, "ledger.recovered".
 
 use std::collections::BTreeMap;
+use std::io;
 
 use evidence::record::{BODY_BYTES_MAX, EpochEnded};
 use evidence::{Header, Kind, Salt, commitment};
@@ -15,6 +16,7 @@ use tlog::{Hash, LeafIndex, TreeSize};
 
 use crate::StoredTree;
 use crate::high_water::{HighWater, Mark};
+use crate::keys::KeyFolder;
 use crate::tenant::origin_of;
 
 /// The head of what is not there.
@@ -94,6 +96,11 @@ pub(crate) fn larger(one: Option<(u64, String)>, other: Option<(u64, String)>) -
     }
 }
 
+/// What is said of an epoch that has a key alone.
+pub(crate) fn no_ledger_of_key(origin: &str) -> String {
+    format!("there is a key of {origin}, the database has no such ledger")
+}
+
 /// What comes before tenant and epoch in a ledger's origin.
 pub(crate) fn base_of(row: &LedgerRow) -> &str {
     let origin = match row.epoch {
@@ -105,22 +112,26 @@ pub(crate) fn base_of(row: &LedgerRow) -> &str {
         .unwrap_or(&row.origin)
 }
 
+/// Whether an origin is that of an epoch, `first` being that of the first one.
+pub(crate) fn is_epoch_of(origin: &str, first: &str) -> bool {
+    origin.strip_prefix(first).is_some_and(|rest| {
+        let number = rest.strip_prefix('/');
+        rest.is_empty() || number.is_some_and(|number| number.parse::<u32>().is_ok())
+    })
+}
+
 /// Marks of a tenant's epochs that had leaves and that the database does not know.
 pub(crate) fn marks_away<'m>(marks: &'m HighWater, rows: &[LedgerRow]) -> Vec<(&'m str, Mark)> {
     let Some(last) = rows.last() else {
         return Vec::new();
     };
     let first = origin_of(base_of(last), &last.tenant_id, 0);
-    let is_of_tenant = |origin: &str| {
-        origin.strip_prefix(&first).is_some_and(|rest| {
-            let number = rest.strip_prefix('/');
-            rest.is_empty() || number.is_some_and(|number| number.parse::<u32>().is_ok())
-        })
-    };
     marks
         .iter()
         .filter(|(origin, mark)| {
-            mark.size.as_u64() > 0 && is_of_tenant(origin) && rows.iter().all(|row| row.origin != *origin)
+            mark.size.as_u64() > 0
+                && is_epoch_of(origin, &first)
+                && rows.iter().all(|row| row.origin != *origin)
         })
         .collect()
 }
@@ -182,15 +193,32 @@ impl Epochs {
         away
     }
 
+    /// The first epoch behind the newest that has a key, and neither a ledger nor a word in a first leaf: database and
+    /// marks were set back together, and the newest that they know ended long ago.
+    ///
+    /// # Errors
+    /// The keys cannot be listed.
+    pub(crate) fn key_alone(&self, rows: &[LedgerRow], keys: &KeyFolder) -> io::Result<Option<String>> {
+        let Some(last) = rows.last() else {
+            return Ok(None);
+        };
+        let numbers = keys.epochs(&last.tenant_id)?.into_iter();
+        let mut behind = numbers
+            .filter(|epoch| *epoch > last.epoch)
+            .map(|epoch| origin_of(base_of(last), &last.tenant_id, epoch));
+        Ok(behind.find(|origin| self.ended(origin).is_none()))
+    }
+
     /// Why the tenant's ledger may not be written to: the first epoch that is not as it ended, or that is not there.
     ///
     /// # Errors
-    /// A head cannot be read.
+    /// A head cannot be read, or the keys cannot be listed.
     pub(crate) fn changed(
         &self,
         store: &dyn Store,
         rows: &[LedgerRow],
         marks: &HighWater,
+        keys: &KeyFolder,
     ) -> Result<Option<String>, StoreError> {
         // It speaks of all the others, and those before it may be damaged: this is what tells.
         if let Some((last, place)) = rows.last().zip(rows.len().checked_sub(1))
@@ -216,6 +244,10 @@ impl Epochs {
                     "{size} leaves of {origin} were signed, the database has no such ledger"
                 )));
             }
+        }
+        let key_alone = self.key_alone(rows, keys);
+        if let Some(origin) = key_alone.map_err(|error| StoreError::Unavailable(error.to_string()))? {
+            return Ok(Some(no_ledger_of_key(&origin)));
         }
         let mut away = self.away().into_iter();
         Ok(away.find_map(|(origin, ended)| Some(format!("{origin}: {}", ended.differs(NOTHING)?))))

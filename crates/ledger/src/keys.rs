@@ -110,6 +110,24 @@ impl KeyFolder {
         self.file(tenant_id, epoch).try_exists().unwrap_or(true)
     }
 
+    /// The epochs of a tenant that have a key file. One that was set aside, or is being made, is none.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub(crate) fn epochs(&self, tenant_id: &str) -> io::Result<Vec<u32>> {
+        let mut epochs = Vec::new();
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(epochs),
+            entries => entries.map_err(|error| named(&self.path, &error))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(|error| named(&self.path, &error))?.file_name();
+            epochs.extend(name.to_str().and_then(|name| epoch_of(name, tenant_id)));
+        }
+        epochs.sort_unstable();
+        Ok(epochs)
+    }
+
     /// Gives a key file another name, so that its key signs nothing any more: `<tenant>.<epoch>.key.<n>.old`.
     pub(crate) fn set_aside(&self, tenant_id: &str, epoch: u32) -> io::Result<()> {
         let path = self.file(tenant_id, epoch);
@@ -130,5 +148,40 @@ impl KeyFolder {
         fs::File::open(&self.path)
             .and_then(|folder| folder.sync_all())
             .map_err(|error| named(&self.path, &error))
+    }
+}
+
+/// The epoch in the name of a tenant's key file, as [`KeyFolder::file`] writes it and not otherwise.
+fn epoch_of(name: &str, tenant_id: &str) -> Option<u32> {
+    let number = name
+        .strip_prefix(tenant_id)?
+        .strip_prefix('.')?
+        .strip_suffix(".key")?;
+    let epoch: u32 = number.parse().ok()?;
+    (epoch.to_string() == number).then_some(epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_key_files_have_an_epoch() {
+        assert_eq!(epoch_of("acme.0.key", "acme"), Some(0));
+        assert_eq!(epoch_of("acme.12.key", "acme"), Some(12));
+        assert_eq!(epoch_of("acme.1.2.key", "acme.1"), Some(2));
+        for other in [
+            "acme.1.2.key",
+            "acme.1.key.1.old",
+            "acme.1.key.new",
+            "acme.+1.key",
+            "acme.01.key",
+            "acme..key",
+            "acme.key",
+            "acme2.1.key",
+            "erased.key",
+        ] {
+            assert_eq!(epoch_of(other, "acme"), None, "{other}");
+        }
     }
 }

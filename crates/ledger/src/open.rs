@@ -251,7 +251,6 @@ pub(crate) fn create_ledger(
 }
 
 fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), OpenError> {
-    let store = inner.store.as_ref();
     let mut rows = inner.store.ledgers_list()?;
     rows.sort_by_key(|row| (row.tenant_no, row.epoch));
     for epochs in rows.chunk_by(|a, b| a.tenant_no == b.tenant_no) {
@@ -263,20 +262,33 @@ fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), 
             continue;
         };
         let tenant = Arc::new(Tenant::new(last.row.tenant_no, &last.row.tenant_id, infos));
-        if let Err(refusal) = take_up(inner, sequencer, &tenant, &last) {
-            tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
-            last.refuse(refusal);
-        } else if last.row.epoch > 0 && inner.store.head_read(last.row.ledger_no)?.size.as_u64() == 0 {
-            // A crash came between the epoch and its declaration, which must be the first leaf.
-            last.refuse(crate::recover::undeclared());
-        }
-        let changed = Epochs::read(store, epochs).changed(store, epochs, sequencer.high_water())?;
-        if let Some(why) = changed {
-            let refusal = Refusal::RolledBack(why);
-            tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
-            last.refuse(refusal);
-        }
+        take_up_newest(inner, sequencer, &tenant, epochs)?;
         inner.tenants.insert(tenant);
+    }
+    Ok(())
+}
+
+/// Takes up the newest of a tenant's ledgers for writing, or refuses it: that is no error.
+pub(crate) fn take_up_newest(
+    inner: &Arc<Inner>,
+    sequencer: &mut Sequencer,
+    tenant: &Tenant,
+    epochs: &[LedgerRow],
+) -> Result<(), StoreError> {
+    let store = inner.store.as_ref();
+    let last = tenant.ledger();
+    if let Err(refusal) = take_up(inner, sequencer, tenant, &last) {
+        tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
+        last.refuse(refusal);
+    } else if last.row.epoch > 0 && store.head_read(last.row.ledger_no)?.size.as_u64() == 0 {
+        // A crash came between the epoch and its declaration, which must be the first leaf.
+        last.refuse(crate::recover::undeclared());
+    }
+    let said = Epochs::read(store, epochs);
+    if let Some(why) = said.changed(store, epochs, sequencer.high_water(), &inner.keys)? {
+        let refusal = Refusal::RolledBack(why);
+        tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
+        last.refuse(refusal);
     }
     Ok(())
 }

@@ -8,10 +8,10 @@ use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
 use store::{LedgerRow, Store, StoreError};
 use tlog::Hash;
 
-use crate::epochs::{Ended, Epochs, base_of, head_of, larger, marks_away};
+use crate::epochs::{Ended, Epochs, base_of, head_of, is_epoch_of, larger, marks_away};
 use crate::sequencer::Sequencer;
-use crate::tenant::{LedgerInfo, Refusal, Tenant, origin_of};
-use crate::{Bind, Draft, Ledger, Receipt, Salts, SealedBody, SubmitError, TenantError, open};
+use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, is_tenant_name, origin_of};
+use crate::{Bind, Draft, HighWater, Ledger, Receipt, Salts, SealedBody, SubmitError, TenantError, open};
 
 /// Longest reason.
 pub const REASON_BYTES_MAX: usize = 1_000;
@@ -28,6 +28,17 @@ pub enum RecoverError {
     /// No such tenant.
     #[error("there is no tenant of that name")]
     TenantUnknown,
+    /// No such tenant any more: marks know leaves of it.
+    #[error(
+        "{leaves} leaves of tenant {tenant_id} were signed, and the database has no such tenant: \
+         `deponent tenant create {tenant_id}` makes it anew, refused for writing; then recover it"
+    )]
+    TenantLost {
+        /// Its name.
+        tenant_id: String,
+        /// Leaves of its epochs that were signed.
+        leaves: u64,
+    },
     /// Nothing is wrong with it.
     #[error("the ledger is in order; there is nothing to recover from")]
     InOrder,
@@ -50,7 +61,9 @@ impl Ledger {
         if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
             return Err(RecoverError::Reason);
         }
-        let tenant = self.tenant(tenant_id).ok_or(RecoverError::TenantUnknown)?;
+        let tenant = self
+            .tenant(tenant_id)
+            .ok_or_else(|| self.tenant_not_there(tenant_id))?;
         let (reply, answer) = std::sync::mpsc::channel();
         let (task_tenant, reason) = (Arc::clone(&tenant), reason.to_owned());
         let queued = self.inner.queue.push_task(Box::new(move |sequencer| {
@@ -65,6 +78,26 @@ impl Ledger {
         };
         self.checkpoint_now(&tenant);
         Ok(recovered)
+    }
+
+    /// Why there is no tenant of that name, by the marks.
+    fn tenant_not_there(&self, tenant_id: &str) -> RecoverError {
+        let first = origin_of(&self.inner.options.origin, tenant_id, 0);
+        // Marks that cannot be read here end the next start; they tell nothing now.
+        let marks = HighWater::open(&self.inner.options.high_water()).ok();
+        let leaves: u64 = marks
+            .iter()
+            .flat_map(HighWater::iter)
+            .filter(|(origin, _)| is_epoch_of(origin, &first))
+            .map(|(_, mark)| mark.size.as_u64())
+            .sum();
+        if leaves == 0 || !is_tenant_name(tenant_id) {
+            return RecoverError::TenantUnknown;
+        }
+        RecoverError::TenantLost {
+            tenant_id: tenant_id.to_owned(),
+            leaves,
+        }
     }
 }
 
@@ -104,7 +137,13 @@ fn next_epoch(
         .submit_now(tenant, draft, at)
         .and_then(|outcome| outcome.map_err(|rejection| SubmitError::Refused(rejection.to_string())));
     match placed {
-        Ok(placed) => Ok((placed.receipt, origin)),
+        Ok(placed) => {
+            if &*tenant.tenant_id == INSTANCE {
+                // Those that were made while it could not be written to.
+                crate::tenant::record_missing(sequencer, at);
+            }
+            Ok((placed.receipt, origin))
+        }
         Err(error) => {
             // Nothing may stand where the declaration belongs.
             ledger.refuse(undeclared());
@@ -151,7 +190,7 @@ fn make_epoch(
         return Err(RecoverError::InOrder);
     }
     let base = base_of(&last.row);
-    let recovered = declaration(sequencer, store.as_ref(), &rows, reason).map_err(store_error)?;
+    let recovered = declaration(sequencer, store.as_ref(), &rows, &last.row, reason).map_err(store_error)?;
     if is_undeclared {
         return Ok((recovered, last.row.origin.clone()));
     }
@@ -182,11 +221,13 @@ fn make_epoch(
     Ok((recovered, origin))
 }
 
-/// What a first leaf must declare of the epochs before it, oldest first, and of those that only marks know.
+/// What a first leaf must declare of the epochs before it, oldest first, and of those that only marks or keys know.
+/// `newest` is the last of them, or an epoch that is not declared yet and has its key all the same.
 fn declaration(
     sequencer: &mut Sequencer,
     store: &dyn Store,
     rows: &[LedgerRow],
+    newest: &LedgerRow,
     reason: String,
 ) -> Result<LedgerRecovered, StoreError> {
     let said = Epochs::read(store, rows);
@@ -209,9 +250,19 @@ fn declaration(
         let said = away.remove(origin);
         away.extend(larger(known, said).map(|known| (origin.to_owned(), known)));
     }
-    let gone = away
-        .into_iter()
-        .map(|(origin, known)| ended(&origin, 0, tlog::empty_root(), Some(known)));
+    // A key may be all that is left of an epoch, and what it signed is not known: it is spoken of as empty.
+    let keys = sequencer.inner().keys.epochs(&newest.tenant_id);
+    for epoch in keys.map_err(|error| StoreError::Unavailable(error.to_string()))? {
+        let origin = origin_of(base_of(newest), &newest.tenant_id, epoch);
+        if origin != newest.origin && rows.iter().all(|row| row.origin != origin) {
+            away.entry(origin)
+                .or_insert_with(|| (0, tlog::empty_root().to_base64()));
+        }
+    }
+    let gone = away.into_iter().map(|(origin, known)| {
+        let known = Some(known).filter(|(size, _)| *size > 0);
+        ended(&origin, 0, tlog::empty_root(), known)
+    });
     epochs.extend(gone);
     // The newest are those that verifiers may have kept something of.
     let spare = epochs.len().saturating_sub(EPOCHS_MAX);

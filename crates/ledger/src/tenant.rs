@@ -332,11 +332,25 @@ pub(crate) fn create(
         };
         let row = open::create_ledger(inner.store.as_ref(), &inner.keys, sequencer.high_water(), row)?;
         let ledger = Arc::new(LedgerInfo::new(row.clone(), None));
-        let tenant = Arc::new(Tenant::new(row.tenant_no, tenant_id, vec![Arc::clone(&ledger)]));
-        open::take_up(&inner, sequencer, &tenant, &ledger).map_err(TenantError::Refused)?;
+        let tenant = Arc::new(Tenant::new(row.tenant_no, tenant_id, vec![ledger]));
+        // One that a database made anew does not know, and the marks do, is there and refused, as at the next start.
+        open::take_up_newest(&inner, sequencer, &tenant, &[row]).map_err(OpenError::from)?;
         tenant
     };
-    record(sequencer, &tenant, at)?;
+    if let Err(error) = record(sequencer, &tenant, at) {
+        let instance = inner.tenants.find(INSTANCE);
+        if instance.is_none_or(|instance| instance.refusal().is_none()) {
+            return Err(error);
+        }
+        // The record is made up for when the instance's ledger is recovered; until then readers are to be told.
+        tracing::error!(%tenant_id, %error, "the tenant cannot be recorded yet");
+        inner.tenants.insert(Arc::clone(&tenant));
+        return if tenant.refusal().is_some() {
+            Ok(tenant)
+        } else {
+            Err(error)
+        };
+    }
     // Known to others only now, so that no leaf of a tenant is older than the record that made it.
     inner.tenants.insert(Arc::clone(&tenant));
     Ok(tenant)

@@ -205,9 +205,7 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
             .tenant_create(LOCAL_TENANT, clock::now())
             .or_else(|error| match error {
                 // A refused ledger is served for reading; every writer is told.
-                ledger::TenantError::Refused(_) | ledger::TenantError::Submit(_) => {
-                    ledger.tenant(LOCAL_TENANT).ok_or(error)
-                }
+                ledger::TenantError::Submit(_) => ledger.tenant(LOCAL_TENANT).ok_or(error),
                 error => Err(error),
             })?;
         admin::listen(ledger.clone(), clock::clock())?;

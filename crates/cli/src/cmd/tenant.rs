@@ -52,12 +52,18 @@ impl TenantCommand {
                         tenant_id,
                         origin,
                         vkey,
+                        refused,
                     } => match format {
-                        Format::Json => {
-                            output::json(&json!({ "tenant_id": tenant_id, "origin": origin, "vkey": vkey }))?;
-                        }
+                        Format::Json => output::json(&json!({
+                            "tenant_id": tenant_id, "origin": origin, "vkey": vkey, "refused": refused,
+                        }))?,
                         Format::Text => {
                             output::line(format_args!("tenant {tenant_id}\norigin {origin}\nvkey {vkey}"));
+                            if let Some(why) = refused {
+                                output::line(format_args!(
+                                    "refused for writing until `deponent ledger recover --tenant {tenant_id}`: {why}"
+                                ));
+                            }
                         }
                     },
                     AdminAnswer::Refused { reason } => bail!(Usage(reason)),

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::served::Served;
+
 pub(crate) fn deponent(args: &[&str]) -> Output {
     run(args, b"")
 }
@@ -409,6 +411,33 @@ fn a_record_of_an_older_epoch_is_proved_by_its_id_and_by_epoch_and_index() {
     for told in [proof("0", &[]), proof(id, &["--epoch", "1"])] {
         assert_eq!(told.status.code(), Some(69), "{}", stderr(&told));
     }
+}
+
+#[test]
+fn a_server_whose_database_is_gone_starts_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| deponent(&[args, &["--data-dir", text(folder.path())]].concat());
+    for tenant in ["default", "acme"] {
+        assert_eq!(run(&["tenant", "create", tenant]).status.code(), Some(0));
+        let made = run(&["key", "create", "--tenant", tenant, "--role", "reader"]);
+        assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    }
+    for name in ["deponent.db", "deponent.db-wal", "deponent.db-shm"] {
+        let _ = std::fs::remove_file(folder.path().join(name));
+    }
+    let served = Served::over(folder.path(), folder.path());
+    assert_eq!(served.get("/api/v1/ledger/head")["status"], "rollback_detected");
+    let recover = ["ledger", "recover", "--tenant", "acme", "--reason", "disk lost"];
+    let unknown = run(&recover);
+    assert_eq!(unknown.status.code(), Some(64));
+    let said = stderr(&unknown);
+    assert!(said.contains("`deponent tenant create acme`"), "{said}");
+    let made = run(&["tenant", "create", "acme"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let said = stdout(&made);
+    assert!(said.contains("rollback detected"), "{said}");
+    let recovered = run(&recover);
+    assert_eq!(recovered.status.code(), Some(0), "{}", stderr(&recovered));
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(crate) use examine::Examiner;
 pub use incremental::incremental;
 
 use crate::archive::ArchiveError;
-use crate::epochs::{Ended, Epochs, NOTHING};
+use crate::epochs::{Ended, Epochs, NOTHING, no_ledger_of_key};
 use crate::{HighWater, KeyFolder};
 
 /// How often a tenant is verified anew because bodies were erased while it was.
@@ -288,6 +288,9 @@ fn tenant_once(
             report.add(finding.with_tenant(&epochs[0].tenant_id));
         }
     }
+    if let Some(finding) = key_without_ledger(store, question, &chain, epochs)? {
+        report.add(finding.with_tenant(&epochs[0].tenant_id));
+    }
     for (place, row) in epochs.iter().enumerate() {
         let Some((_, head)) = snapshot.heads.iter().find(|(no, _)| *no == row.ledger_no) else {
             continue;
@@ -339,6 +342,35 @@ fn tenant_once(
         report.undecide(&epochs[0].tenant_id, &why);
     }
     Ok(())
+}
+
+/// A key of an epoch behind the newest, of which there is no row and no word: the database is older than the key.
+fn key_without_ledger(
+    store: &dyn Store,
+    question: &Question<'_>,
+    chain: &Epochs,
+    epochs: &[LedgerRow],
+) -> Result<Option<Finding>, StoreError> {
+    let Some(keys) = question.keys else {
+        return Ok(None);
+    };
+    let origin = match chain.key_alone(epochs, keys) {
+        Ok(Some(origin)) => origin,
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            let finding = Finding::new(FindingCode::Unreadable, "keys", error.to_string());
+            return Ok(Some(finding));
+        }
+    };
+    // A serving process may be about to make the row: an epoch has its key first.
+    for _ in 0..checkpoints::SIGNING_WAITS {
+        if store.ledgers_list()?.iter().any(|row| row.origin == origin) {
+            return Ok(None);
+        }
+        std::thread::sleep(checkpoints::SIGNING_WAIT);
+    }
+    let detail = no_ledger_of_key(&origin);
+    Ok(Some(Finding::new(FindingCode::RolledBack, "ledgers", detail)))
 }
 
 /// The heads that can be read.

@@ -427,6 +427,117 @@ fn a_backup_from_before_a_recovery_is_recovered_under_a_number_and_key_of_its_ow
     assert_eq!(origin, "deponent.local/acme/3");
 }
 
+/// Two recoveries, and a copy of the folder from between them.
+fn recovered_twice(between: &Path) -> TestLedger {
+    let bed = rolled_back(|_| {});
+    bed.ledger.recover("acme", "first", bed.now()).unwrap();
+    let bed = bed.reopen_after(|folder| copy_folder(folder, between));
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.all(&tenant, vec![system("lost")]);
+    bed.ledger.checkpoint_now(&tenant);
+    let bed = bed.reopen_after(|folder| copy_database(between, folder));
+    bed.ledger.recover("acme", "second", bed.now()).unwrap();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.all(&tenant, vec![system("acknowledged")]);
+    bed.ledger.checkpoint_now(&tenant);
+    bed
+}
+
+#[test]
+fn database_and_marks_of_one_backup_are_refused_beside_the_key_of_a_later_epoch() {
+    let backup = tempfile::tempdir().unwrap();
+    let bed = recovered_twice(backup.path());
+    let bed = bed.reopen_after(|folder| {
+        copy_database(backup.path(), folder);
+        let marks = [backup.path(), folder].map(|of| Options::new(of).high_water());
+        std::fs::copy(&marks[0], &marks[1]).unwrap();
+    });
+    assert_refused(&bed);
+    let found: Vec<String> = bed.report().findings.iter().map(ToString::to_string).collect();
+    let why = "there is a key of deponent.local/acme/2, the database has no such ledger";
+    assert!(found.iter().any(|finding| finding.contains(why)), "{found:?}");
+    let (_, origin) = bed.ledger.recover("acme", "third", bed.now()).unwrap();
+    assert_eq!(origin, "deponent.local/acme/3");
+    // The key is spoken of from now on.
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.one(&tenant, system("now"));
+    crate::bed::assert_clean(&bed.report());
+    let origin = tenant.ledger().row.origin.clone();
+    tamper(
+        bed.path(),
+        &format!("DELETE FROM ledgers WHERE origin = '{origin}'"),
+    );
+    let found: Vec<String> = bed.report().findings.iter().map(ToString::to_string).collect();
+    assert!(found.iter().any(|finding| finding.contains(why)), "{found:?}");
+}
+
+#[test]
+fn a_crash_between_the_key_and_the_row_of_an_epoch_passes_its_number_over() {
+    let bed = rolled_back(|_| {});
+    bed.fault.arm(store::Fault::LedgerLost);
+    assert!(bed.ledger.recover("acme", "first try", bed.now()).is_err());
+    let bed = bed.reopen();
+    assert!(Options::new(bed.path()).keys().join("acme.1.key").exists());
+    assert_eq!(bed.ledger.tenant("acme").unwrap().epochs().len(), 1);
+    assert_refused(&bed);
+    let (_, origin) = bed.ledger.recover("acme", "second try", bed.now()).unwrap();
+    assert_eq!(origin, "deponent.local/acme/2");
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    assert_eq!(tenant.ledger().refusal(), None);
+    bed.one(&tenant, system("now"));
+    crate::bed::assert_clean(&bed.report());
+}
+
+#[test]
+fn the_lost_key_of_an_epoch_that_has_ended_is_no_finding() {
+    let bed = rolled_back(|_| {});
+    bed.ledger.recover("acme", "old backup", bed.now()).unwrap();
+    let key = |folder: &Path, epoch: u32| Options::new(folder).keys().join(format!("acme.{epoch}.key"));
+    let bed = bed.reopen_after(|folder| std::fs::remove_file(key(folder, 0)).unwrap());
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.one(&tenant, system("now"));
+    crate::bed::assert_clean(&bed.report());
+    std::fs::remove_file(key(bed.path(), 1)).unwrap();
+    let codes: Vec<_> = bed.report().findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [evidence::FindingCode::KeyMismatch]);
+}
+
+#[test]
+fn a_tenant_that_only_marks_know_is_made_anew_refused_and_recovered() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    bed.ledger
+        .checkpoint_now(&bed.ledger.tenant("_instance").unwrap());
+    let nothing = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| copy_database(nothing.path(), folder));
+    let lost = bed.ledger.recover("acme", "why", bed.now()).unwrap_err();
+    assert!(
+        matches!(&lost, RecoverError::TenantLost { leaves: 1, .. }),
+        "{lost:?}"
+    );
+    assert!(lost.to_string().contains("deponent tenant create acme"), "{lost}");
+    assert!(matches!(
+        bed.ledger.recover("nobody", "why", bed.now()),
+        Err(RecoverError::TenantUnknown)
+    ));
+    bed.tenant("acme");
+    assert_refused(&bed);
+    let (_, origin) = bed.ledger.recover("acme", "disk lost", bed.now()).unwrap();
+    assert_eq!(origin, "deponent.local/acme/1");
+    // Its record could not be written, and is with the recovery of the ledger that it belongs in.
+    assert!(bed.ledger.store().tenants_list().unwrap().is_empty());
+    bed.ledger.recover("_instance", "disk lost", bed.now()).unwrap();
+    assert_eq!(bed.ledger.store().tenants_list().unwrap().len(), 1);
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.one(&tenant, system("now"));
+    crate::bed::assert_clean(&bed.report());
+}
+
 #[test]
 fn a_key_whose_ledger_and_mark_are_gone_signs_no_other() {
     let bed = TestLedger::new();
