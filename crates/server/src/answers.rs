@@ -20,8 +20,8 @@ use crate::{ApiError, tasks};
 /// Answers from this length on are counted: shorter ones are within what connections buffer anyway.
 const COUNTED_FROM: u64 = 64 * 1024;
 
-/// Bytes of all answers that wait at once: as much as of bodies that come in.
-pub(crate) const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of all answers that wait at once: two of the longest, beside those that are being made.
+pub(crate) const ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What one answer counts for, at most: one that is longer still must find room at some time.
 const ANSWER_BYTES_COUNTED: usize = ANSWERS_BYTES_MAX / 2;

@@ -15,26 +15,28 @@ use crate::ApiError;
 /// too.
 pub const BLOCKING_AT_ONCE: usize = 12;
 
-/// Of these, reads of whole runs and of bodies: each may hold an answer of some 40 MB while it is made, and goes on to its
-/// end when nobody waits for it any more.
-const READS_AT_ONCE: usize = 4;
-
-/// Of these, one tenant's.
-const READS_TENANT: usize = 3;
+/// Of these, reads of whole runs and of bodies, with up to three processors: each may hold some 60 MB while it makes an
+/// answer of 15, and goes on to its end when nobody waits for it any more. With more processors, one each. All but one
+/// may be one tenant's.
+const READS_AT_ONCE: usize = 3;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns {
     blocking: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    of_tenant: usize,
     by_tenant: Arc<Mutex<HashMap<u32, Arc<Semaphore>>>>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let reads = processors.clamp(READS_AT_ONCE, BLOCKING_AT_ONCE - 2);
         Self {
             blocking: Arc::new(Semaphore::new(BLOCKING_AT_ONCE)),
-            reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
+            reads: Arc::new(Semaphore::new(reads)),
+            of_tenant: reads - 1,
             by_tenant: Arc::default(),
         }
     }
@@ -58,7 +60,7 @@ impl Turns {
         let of_tenant = {
             let mut all = self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner);
             let one = all.entry(tenant_no);
-            Arc::clone(one.or_insert_with(|| Arc::new(Semaphore::new(READS_TENANT))))
+            Arc::clone(one.or_insert_with(|| Arc::new(Semaphore::new(self.of_tenant))))
         };
         // The tenant's own first: who waits for it takes nothing from others.
         Ok(ReadTurn {
@@ -83,7 +85,7 @@ mod tests {
     async fn one_tenants_long_reads_leave_a_turn_to_others_and_to_what_is_short() {
         let turns = Turns::default();
         let mut held = Vec::new();
-        for _ in 0..READS_TENANT {
+        for _ in 0..turns.of_tenant {
             held.push(turns.reading(1).await.unwrap());
         }
         let waits = tokio::time::timeout(Duration::from_millis(20), turns.reading(1));
