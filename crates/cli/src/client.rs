@@ -31,7 +31,7 @@ const KEY_BYTES_MAX: usize = 4 * 1024;
 /// Which server, and as whom.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// The server's URL [env: DEPONENT_URL; default: http://127.0.0.1:4318]
+    /// The server's URL [env: DEPONENT_URL; default: http://127.0.0.1:4318; with `lineage`: none, the data folder]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// A file with the API key [env: DEPONENT_API_KEY, DEPONENT_API_KEY_FILE]

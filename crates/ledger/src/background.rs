@@ -12,9 +12,6 @@ use tlog::TreeSize;
 use crate::verify::{Question, Report, incremental, verify};
 use crate::{HighWater, Ledger, Tenant};
 
-/// At latest this long after a commit its leaves are verified.
-pub const INCREMENTAL_MICROS: i64 = 60 * 1_000_000;
-
 /// At latest this long after the last, everything is verified.
 pub const SCRUB_MICROS: i64 = 24 * 3_600 * 1_000_000;
 

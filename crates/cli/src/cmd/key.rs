@@ -151,6 +151,10 @@ impl KeyCommand {
 }
 
 fn list(tenant: Option<&str>, data_dir: &DataDir, format: Format) -> Result<u8> {
+    if let Some(tenant) = tenant {
+        // One that does not exist has no keys, and is a slip.
+        data_dir.open(tenant)?;
+    }
     let store = SqliteStore::open(&data_dir.existing()?.database(), Access::ReadOnly)?;
     let keys = ledger::read_keys(&store)?.list(tenant);
     let at = crate::clock::now();

@@ -19,7 +19,7 @@ mod work;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use store::sqlite::{Access, SqliteStore};
 use store::{LedgerRow, Store};
@@ -151,8 +151,13 @@ impl DataDir {
     /// The options of a folder that must be there already.
     fn existing(&self) -> Result<::ledger::Options> {
         let options = self.settings()?.ledger;
+        let database = options.database();
+        // What may not be read is not missing.
+        let is_there = database
+            .try_exists()
+            .with_context(|| format!("cannot look at {}", database.display()))?;
         anyhow::ensure!(
-            options.database().exists(),
+            is_there,
             "there is no ledger in {}: {} is missing",
             options.data_dir.display(),
             options.database().display()
