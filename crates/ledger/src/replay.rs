@@ -13,6 +13,7 @@
 
 mod enforcer;
 mod forget;
+mod pass;
 mod report;
 
 use std::future::Future;
@@ -21,8 +22,8 @@ use std::sync::Arc;
 use evidence::canonical::{self, Value};
 use evidence::record::{Facts, ReplayBehavior, ReplayEnforced, ReplayOutcome};
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, hex_string, sha256, unhex};
-use serde::{Deserialize, Serialize};
 
+use self::pass::WirePass;
 use crate::once::{Check, Checked, KeyRefusal, Lease, Once, OnceError, OnceKey, OnceSpace, OnceStatus};
 use crate::{
     Bind, Body, BodyTooLarge, Draft, Ledger, Placed, Record, RecordError, Rejection, RunNames, SubmitError,
@@ -608,56 +609,6 @@ fn event_id() -> Result<String, ReplayError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| OnceError::Unavailable(error.to_string()))?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
-}
-
-/// A pass within a token.
-#[derive(Serialize, Deserialize)]
-struct WirePass {
-    run_id: String,
-    step_index: u32,
-    behavior: String,
-    key: Option<String>,
-    input_hash: Option<String>,
-    output_hash: Option<String>,
-    lease: Option<Lease>,
-    stored_hash: Option<String>,
-    event_id: String,
-    begun_at: i64,
-}
-
-impl WirePass {
-    fn of(pass: &Pass) -> Self {
-        let step = pass.step.clone();
-        Self {
-            run_id: step.run_id,
-            step_index: step.step_index,
-            behavior: step.behavior.as_str().to_owned(),
-            key: step.idempotency_key,
-            input_hash: step.input_hash,
-            output_hash: step.output_hash,
-            lease: pass.lease,
-            stored_hash: pass.stored_hash.clone(),
-            event_id: pass.event_id.clone(),
-            begun_at: pass.begun_at.as_micros(),
-        }
-    }
-
-    fn pass(self) -> Option<Pass> {
-        Some(Pass {
-            step: ReplayStep {
-                run_id: self.run_id,
-                step_index: self.step_index,
-                behavior: ReplayBehavior::parse(&self.behavior)?,
-                idempotency_key: self.key,
-                input_hash: self.input_hash,
-                output_hash: self.output_hash,
-            },
-            lease: self.lease,
-            stored_hash: self.stored_hash,
-            event_id: self.event_id,
-            begun_at: Timestamp::from_micros(self.begun_at)?,
-        })
-    }
 }
 
 /// Whether a text is a SHA-256 in lower-case hex, as expected hashes must be.

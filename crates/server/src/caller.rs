@@ -6,12 +6,14 @@
 //! In local mode (no keys, loopback only) it is always the principal `local` of
 //! tenant `default`.
 
+mod noted;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use evidence::Timestamp;
@@ -27,14 +29,10 @@ use crate::idempotent::{self, IDEMPOTENCY_KEY};
 use crate::oidc::{NoSignIn, Oidc, SignedIn, TokenRefused};
 use crate::{ApiError, App, Received, RequestId, too_large};
 
+use noted::{cut, detail, filters, note_refused};
+
 /// The tenant of local mode.
 pub const LOCAL_TENANT: &str = "default";
-
-/// Filters noted with a read, at most; a list has a dozen parameters.
-const FILTERS_MAX: usize = 32;
-
-/// Longest name or value of a filter that is noted; what is longer stands there cut.
-const FILTER_BYTES_MAX: usize = 256;
 
 /// Longest path noted with a read.
 const PATH_BYTES_MAX: usize = 1_024;
@@ -458,75 +456,6 @@ pub(crate) fn bearer(value: &str) -> Option<&str> {
 fn unauthorized() -> ApiError {
     let message = "a valid API key or token is needed: Authorization: Bearer …";
     ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
-}
-
-/// A credential that is known to be somebody's is refused in the ledger of his tenant, any other in the instance's.
-fn note_refused(
-    app: &App,
-    parts: &Parts,
-    operation: &Operation,
-    whose: Option<(Arc<Tenant>, Who, Arc<str>)>,
-    reason: &'static str,
-    at: Timestamp,
-) {
-    let recorder = &app.access.recorder;
-    let anonymous = || {
-        let who = Who {
-            principal: ANONYMOUS.into(),
-            human: false,
-        };
-        Some((app.ledger.tenant(INSTANCE)?, who, ANONYMOUS.into()))
-    };
-    let Some((tenant, who, subject_id)) = whose.or_else(anonymous) else {
-        return;
-    };
-    // Without a credential nobody tried to sign in.
-    if reason != NO_KEY {
-        let who = who.clone();
-        recorder.refused(&tenant, who, subject_id, reason, detail(parts, operation), at);
-    }
-    recorder.decision(
-        &tenant,
-        who,
-        (operation.action.as_str(), operation.topic),
-        (Decision::Deny, Arc::default()),
-        None,
-        Some(reason),
-        detail(parts, operation),
-        at,
-        Listed::First,
-    );
-}
-
-fn detail(parts: &Parts, operation: &Operation) -> Detail {
-    Detail {
-        operation: Some(operation.name),
-        request_id: parts
-            .extensions
-            .get::<RequestId>()
-            .map(|RequestId(id)| Arc::clone(id)),
-        ..Detail::default()
-    }
-}
-
-/// The query's parameters by rising name; of equal names the last.
-fn filters(uri: &Uri) -> Vec<(String, String)> {
-    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
-    let mut filters: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
-    for (name, value) in pairs.map(|pairs| pairs.0).unwrap_or_default() {
-        if filters.len() < FILTERS_MAX {
-            filters.insert(cut(&name, FILTER_BYTES_MAX), cut(&value, FILTER_BYTES_MAX));
-        }
-    }
-    filters.into_iter().collect()
-}
-
-fn cut(text: &str, bytes_max: usize) -> String {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 /// The caller, with what earlier callers left in the buffer committed where the operation reads it; the decision over this request is not part of what it reads.
