@@ -254,14 +254,17 @@ impl ApiKeys {
     }
 
     /// Takes note of the folder's mark; makes it where records say that there are keys and an earlier version made none.
-    pub(crate) fn note_mark(&self, path: PathBuf) -> io::Result<()> {
-        self.mark.is_there.store(path.try_exists()?, Ordering::Release);
+    pub(crate) fn note_mark(&self, path: PathBuf) {
+        // What cannot be looked at may be there.
+        let is_there = path.try_exists().unwrap_or(true);
+        self.mark.is_there.store(is_there, Ordering::Release);
+        let has_keys = !self.read().by_id.is_empty();
+        let shown = path.display().to_string();
         // Set once, at the start.
         let _ = self.mark.path.set(path);
-        if self.read().by_id.is_empty() {
-            return Ok(());
+        if has_keys && let Err(error) = self.mark.put() {
+            tracing::warn!(%error, path = shown, "that there are keys could not be noted; the next start tries again");
         }
-        self.mark.put()
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Table> {

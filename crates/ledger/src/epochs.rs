@@ -17,7 +17,8 @@ use tlog::{Hash, LeafIndex, TreeSize};
 use crate::StoredTree;
 use crate::high_water::{HighWater, Mark};
 use crate::keys::KeyFolder;
-use crate::tenant::origin_of;
+use crate::open::behind_mark;
+use crate::tenant::{Refusal, origin_of};
 
 /// The head of what is not there.
 pub(crate) const NOTHING: Head = Head {
@@ -194,11 +195,17 @@ impl Epochs {
     }
 
     /// The first epoch behind the newest that has a key, and neither a ledger nor a word in a first leaf: database and
-    /// marks were set back together, and the newest that they know ended long ago.
+    /// marks were set back together, and the newest that they know ended long ago. A mark over nothing says that its key
+    /// has signed nothing: a recovery got no further.
     ///
     /// # Errors
     /// The keys cannot be listed.
-    pub(crate) fn key_alone(&self, rows: &[LedgerRow], keys: &KeyFolder) -> io::Result<Option<String>> {
+    pub(crate) fn key_alone(
+        &self,
+        rows: &[LedgerRow],
+        marks: Option<&HighWater>,
+        keys: &KeyFolder,
+    ) -> io::Result<Option<String>> {
         let Some(last) = rows.last() else {
             return Ok(None);
         };
@@ -206,7 +213,35 @@ impl Epochs {
         let mut behind = numbers
             .filter(|epoch| *epoch > last.epoch)
             .map(|epoch| origin_of(base_of(last), &last.tenant_id, epoch));
-        Ok(behind.find(|origin| self.ended(origin).is_none()))
+        let has_signed = |origin: &str| {
+            let mark = marks.and_then(|marks| marks.get(origin));
+            mark.is_none_or(|mark| mark.size.as_u64() > 0)
+        };
+        Ok(behind.find(|origin| self.ended(origin).is_none() && has_signed(origin)))
+    }
+
+    /// Why an epoch is no evidence of a ledger in order, to whoever reads it offline: behind its mark, not as it ended, or
+    /// followed by what is not there.
+    ///
+    /// # Errors
+    /// A head cannot be read, or the keys cannot be listed.
+    fn refusal(
+        &self,
+        store: &dyn Store,
+        rows: &[LedgerRow],
+        row: &LedgerRow,
+        marks: &HighWater,
+        keys: &KeyFolder,
+    ) -> Result<Option<Refusal>, StoreError> {
+        let head = store.head_read(row.ledger_no)?;
+        if let Some(ended) = self.ended(&row.origin) {
+            return Ok(ended.differs(head).map(Refusal::RolledBack));
+        }
+        let behind = behind_mark(store, row, head, marks.get(&row.origin));
+        if behind.is_some() {
+            return Ok(behind);
+        }
+        Ok(self.changed(store, rows, marks, keys)?.map(Refusal::RolledBack))
     }
 
     /// Why the tenant's ledger may not be written to: the first epoch that is not as it ended, or that is not there.
@@ -245,13 +280,28 @@ impl Epochs {
                 )));
             }
         }
-        let key_alone = self.key_alone(rows, keys);
+        let key_alone = self.key_alone(rows, Some(marks), keys);
         if let Some(origin) = key_alone.map_err(|error| StoreError::Unavailable(error.to_string()))? {
             return Ok(Some(no_ledger_of_key(&origin)));
         }
         let mut away = self.away().into_iter();
         Ok(away.find_map(|(origin, ended)| Some(format!("{origin}: {}", ended.differs(NOTHING)?))))
     }
+}
+
+/// Why a ledger that is read offline is behind, or beside, what was signed of its tenant; `None`: it is not. `rows` are the
+/// tenant's, oldest first. The marks are read before the head, or what was signed in between passes for lost.
+///
+/// # Errors
+/// A head cannot be read, or the keys cannot be listed.
+pub fn offline_refusal(
+    store: &dyn Store,
+    rows: &[LedgerRow],
+    row: &LedgerRow,
+    marks: &HighWater,
+    keys: &KeyFolder,
+) -> Result<Option<Refusal>, StoreError> {
+    Epochs::read(store, rows).refusal(store, rows, row, marks, keys)
 }
 
 /// The members of the body that are read again.

@@ -14,11 +14,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use store::{Head, LedgerRow, Store};
 use tlog::{Hash, TreeSize};
 
-use crate::open::behind_mark;
-use crate::{Refusal, files};
+use crate::files;
 
 /// Longest file that is read: 100,000 ledgers of 200 bytes.
 const FILE_BYTES_MAX: u64 = 20 * 1024 * 1024;
@@ -96,12 +94,6 @@ impl HighWater {
     /// The mark of a ledger.
     pub fn get(&self, origin: &str) -> Option<Mark> {
         self.marks.get(origin).copied()
-    }
-
-    /// Why a ledger is behind, or beside, its mark; `None`: it is not. The head is read after the marks, or what was
-    /// signed in between passes for lost.
-    pub fn refusal(&self, store: &dyn Store, row: &LedgerRow, head: Head) -> Option<Refusal> {
-        behind_mark(store, row, head, self.get(&row.origin))
     }
 
     /// Every mark.

@@ -70,6 +70,7 @@ pub use body::Body;
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};
 pub use draft::{Bind, BodyTooLarge, Draft, RunSeen, Salts, SealedBody, TraceBind};
+pub use epochs::offline_refusal;
 pub use erase::{EraseAsked, EraseError, EraseTurn, Erasure, PlannedThere, Remains, StepOutput};
 pub use high_water::{HighWater, Mark};
 pub use hold::{HoldError, HoldMark, HoldRead};

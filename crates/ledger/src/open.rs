@@ -171,7 +171,7 @@ impl Ledger {
         let mut sequencer = Sequencer::new(Arc::clone(&inner), high_water);
         take_up_tenants(&inner, &mut sequencer)?;
         load_api_keys(&inner);
-        inner.api_keys.note_mark(inner.options.keys().join("keyed"))?;
+        inner.api_keys.note_mark(inner.options.keys().join("keyed"));
         crate::tenant::record_missing(&mut sequencer, at);
         let thread = std::thread::Builder::new()
             .name("sequencer".into())

@@ -343,13 +343,13 @@ pub(crate) fn create(
             return Err(error);
         }
         // The record is made up for when the instance's ledger is recovered; until then readers are to be told.
+        if tenant.refusal().is_none() {
+            // It would take leaves older than its record.
+            return Err(error);
+        }
         tracing::error!(%tenant_id, %error, "the tenant cannot be recorded yet");
         inner.tenants.insert(Arc::clone(&tenant));
-        return if tenant.refusal().is_some() {
-            Ok(tenant)
-        } else {
-            Err(error)
-        };
+        return Ok(tenant);
     }
     // Known to others only now, so that no leaf of a tenant is older than the record that made it.
     inner.tenants.insert(Arc::clone(&tenant));

@@ -39,19 +39,31 @@ struct Rest {
     _hold: Hold,
 }
 
-/// Counts an answer of a known length until its peer has taken it.
-pub(crate) async fn counted(budget: &Budget, cut: Option<Cut>, response: Response) -> Response {
-    within(PIECE_TIME, budget, cut, response).await
+/// Counts an answer of a known length until its peer has taken it. What changed something is answered in any case
+/// (`is_read`: it did not).
+pub(crate) async fn counted(
+    budget: &Budget,
+    cut: Option<Cut>,
+    is_read: bool,
+    response: Response,
+) -> Response {
+    within(PIECE_TIME, budget, cut, is_read, response).await
 }
 
-async fn within(piece_time: Duration, budget: &Budget, cut: Option<Cut>, response: Response) -> Response {
+async fn within(
+    piece_time: Duration,
+    budget: &Budget,
+    cut: Option<Cut>,
+    is_read: bool,
+    response: Response,
+) -> Response {
     let length = response.body().size_hint().exact();
     let Some(length) = length.filter(|length| *length >= COUNTED_FROM) else {
         return response;
     };
     let mut hold = budget.hold();
     let counted = usize::try_from(length).unwrap_or(usize::MAX);
-    if !hold.more(counted.min(ANSWER_BYTES_COUNTED)) {
+    if !hold.more(counted.min(ANSWER_BYTES_COUNTED)) && is_read {
         let message = "the answers that wait to be read leave no room for this one; ask again";
         return ApiError::unavailable("busy", message).into_response();
     }
@@ -111,13 +123,15 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_counted_until_it_is_taken_and_arrives_whole() {
         let budget = Budget::new(300_000);
-        let waiting = counted(&budget, None, answer(200_000)).await;
+        let waiting = counted(&budget, None, true, answer(200_000)).await;
         assert_eq!(budget.free_bytes(), 100_000);
         assert_eq!(waiting.headers()[header::CONTENT_LENGTH], "200000");
-        let refused = counted(&budget, None, answer(200_000)).await;
+        let refused = counted(&budget, None, true, answer(200_000)).await;
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-        // A short one finds its way.
-        let short = counted(&budget, None, answer(1_000)).await;
+        // A short one finds its way, and so does what is done.
+        let done = counted(&budget, None, false, answer(200_000)).await;
+        assert_eq!(done.status(), StatusCode::OK);
+        let short = counted(&budget, None, true, answer(1_000)).await;
         assert_eq!(short.status(), StatusCode::OK);
         let taken = waiting.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(taken, vec![b'x'; 200_000]);
@@ -128,7 +142,7 @@ mod tests {
     async fn who_takes_nothing_in_the_time_of_a_piece_is_cut_off() {
         let (budget, cut) = (Budget::new(300_000), Cut::default());
         let time = Duration::from_millis(50);
-        let waiting = within(time, &budget, Some(cut.clone()), answer(200_000)).await;
+        let waiting = within(time, &budget, Some(cut.clone()), true, answer(200_000)).await;
         let mut pieces = waiting.into_body();
         assert!(pieces.frame().await.is_some());
         assert!(tokio::time::timeout(PIECE_TIME, cut.wait()).await.is_ok());

@@ -38,8 +38,8 @@ pub struct Limits {
     pub body_idle: Duration,
     /// Longest time a body may take: 16 MiB in it are 2.2 Mbit/s.
     pub body_time: Duration,
-    /// How long an HTTP/2 connection may stay on which nothing goes on: twice what HTTP/1.1 has, as clients keep one for
-    /// all they do. An exporter that exports each minute or less often just connects anew, a round trip or two.
+    /// How long an HTTP/2 connection may stay on which nothing goes on: clients keep one for all they do, and exporters of
+    /// metrics export each minute. Who is silent for longer just connects anew, a round trip or two.
     pub http2_idle: Duration,
     /// Longest URI: an id of 256 bytes percent-encoded thrice is below 1 KiB, a cursor too.
     pub uri_bytes_max: usize,
@@ -52,7 +52,7 @@ impl Default for Limits {
             bodies_in_flight_bytes_max: 64 * 1024 * 1024,
             body_idle: Duration::from_secs(10),
             body_time: Duration::from_mins(1),
-            http2_idle: Duration::from_mins(1),
+            http2_idle: Duration::from_mins(2),
             uri_bytes_max: 8 * 1024,
         }
     }
@@ -274,6 +274,14 @@ impl App {
         work: impl FnOnce(&Ledger) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let _turn = self.turns.blocking().await?;
+        self.beside(work).await
+    }
+
+    /// The same of the server's own passes, which wait for no turn: there are few.
+    pub(crate) async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Ledger) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let multi =
             Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
         if multi {

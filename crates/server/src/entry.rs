@@ -39,6 +39,7 @@ pub(crate) async fn entry(State(app): State<App>, mut request: Request, next: Ne
     request.extensions_mut().insert(Received(received));
     request.extensions_mut().insert(id.clone());
     let cut = request.extensions().get::<Cut>().cloned();
+    let is_read = request.method().is_safe();
     let response = match admit(&app, request.uri(), request.headers()) {
         Ok(()) => match caught(next.run(request)).instrument(span.clone()).await {
             Ok(response) => response,
@@ -48,7 +49,7 @@ pub(crate) async fn entry(State(app): State<App>, mut request: Request, next: Ne
         },
         Err(refusal) => refusal.into_response(),
     };
-    let mut response = answers::counted(&app.answers, cut, response).await;
+    let mut response = answers::counted(&app.answers, cut, is_read, response).await;
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

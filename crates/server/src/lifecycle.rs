@@ -62,7 +62,7 @@ pub(crate) async fn stopping(app: &App) {
 
 async fn on_record(app: &App, work: impl FnOnce(&App) + Send + 'static) {
     let own = app.clone();
-    let written = app.blocking(move |_| {
+    let written = app.beside(move |_| {
         work(&own);
         Ok(())
     });

@@ -369,17 +369,18 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 }
             }
             () = quiet.as_mut() => {
-                if ending {
+                let now = Instant::now();
+                let grace = idle.min(DRAIN_TIME);
+                let until = activity.idle_since().unwrap_or(now) + if ending { grace } else { idle };
+                if ending && until <= now {
                     tracing::debug!("an idle connection was cut off: its peer does not end it");
                     return;
                 }
-                let now = Instant::now();
-                let until = activity.idle_since().unwrap_or(now) + idle;
                 if until <= now {
                     // Requests that are on their way are answered still, and what was answered can be read.
                     connection.as_mut().graceful_shutdown();
                     ending = true;
-                    quiet.as_mut().reset(now + idle.min(DRAIN_TIME));
+                    quiet.as_mut().reset(now + grace);
                 } else {
                     quiet.as_mut().reset(until);
                 }

@@ -157,7 +157,7 @@ pub(crate) async fn settle(app: App, mut stop: Stop) {
                 });
                 Ok(settled + service.seal_due(at))
             };
-            match app.blocking(both).await {
+            match app.beside(both).await {
                 // More wait: go on after a rest, so that a backlog takes a third of a core and not the ingest's.
                 Ok(more) if more > 0 => pause = (started.elapsed() * SETTLE_REST).min(SETTLE_EVERY),
                 Ok(_) => {}
@@ -190,7 +190,7 @@ pub(crate) async fn retain(app: App, mut stop: Stop) {
         pause = RETAIN_EVERY;
         if app.ledger.stopped().is_none() {
             let clock = app.own_clock();
-            match app.blocking(move |service| Ok(service.archive(clock))).await {
+            match app.beside(move |service| Ok(service.archive(clock))).await {
                 Ok(Ok(0)) => {}
                 Ok(Ok(pruned)) => tracing::info!(pruned, "bodies were archived and pruned"),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot archive what has been kept long enough"),
@@ -256,7 +256,7 @@ pub(crate) async fn issuer_keys(app: App, oidc: Arc<Oidc>, mut stop: Stop) {
 /// Verifies what is new and, once a day, everything; says in [`App::verification`] how far it is.
 pub(crate) async fn verify(app: App, mut stop: Stop) {
     let opener = app.clone();
-    let verifier = match app.blocking(move |_| opener.verifier()).await {
+    let verifier = match app.beside(move |_| opener.verifier()).await {
         Ok(verifier) => verifier,
         Err(error) => {
             tracing::error!(
@@ -269,7 +269,7 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
     // What an earlier process verified stands: nobody waits for a first pass again.
     let (known, publisher, at) = (Arc::clone(&verifier), app.clone(), (app.clock)());
     let published = app
-        .blocking(move |_| {
+        .beside(move |_| {
             publisher.publish_verification(&known, at);
             Ok(())
         })
@@ -285,7 +285,7 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
         let pass = Arc::clone(&verifier);
         let publisher = app.clone();
         let passed = app
-            .blocking(move |_| {
+            .beside(move |_| {
                 pass.incremental(at);
                 publisher.publish_verification(&pass, at);
                 Ok(pass.scrub_due(at))

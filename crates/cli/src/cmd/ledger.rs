@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use evidence::{Header, RecordId};
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::untold;
-use ledger::{HighWater, Refusal, StoredTree};
+use ledger::{HighWater, KeyFolder, Refusal, StoredTree, offline_refusal};
 use serde_json::json;
 use store::sqlite::SqliteStore;
 use store::{LedgerRow, Store};
@@ -219,12 +219,16 @@ fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
     Ok(0)
 }
 
-/// Why a ledger is behind, or beside, what was signed of it, and says so: what is read from it must not pass for
+/// Why a ledger is behind, or beside, what was signed of its tenant, and says so: what is read from it must not pass for
 /// evidence of a ledger in order.
 fn refusal_of(which: &Which, store: &SqliteStore, row: &LedgerRow) -> Result<Option<Refusal>> {
     // Before the head: a mark never runs ahead of what is committed.
-    let refusal = match HighWater::open(&which.data_dir.existing()?.high_water()) {
-        Ok(marks) => marks.refusal(store, row, store.head_read(row.ledger_no)?),
+    let options = which.data_dir.existing()?;
+    let mut rows = store.ledgers_list()?;
+    rows.retain(|other| other.tenant_no == row.tenant_no);
+    rows.sort_by_key(|other| other.epoch);
+    let refusal = match HighWater::open(&options.high_water()) {
+        Ok(marks) => offline_refusal(store, &rows, row, &marks, &KeyFolder::at(&options.keys()))?,
         Err(error) => Some(Refusal::Damaged(error.to_string())),
     };
     if let Some(refusal) = &refusal {

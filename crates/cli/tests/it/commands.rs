@@ -425,6 +425,8 @@ fn a_server_whose_database_is_gone_starts_and_says_how_to_go_on() {
     for name in ["deponent.db", "deponent.db-wal", "deponent.db-shm"] {
         let _ = std::fs::remove_file(folder.path().join(name));
     }
+    // There were keys, so that nobody is let in without one; without that mark readers are told.
+    std::fs::remove_file(folder.path().join("keys/keyed")).unwrap();
     let served = Served::over(folder.path(), folder.path());
     assert_eq!(served.get("/api/v1/ledger/head")["status"], "rollback_detected");
     let recover = ["ledger", "recover", "--tenant", "acme", "--reason", "disk lost"];

@@ -549,13 +549,24 @@ impl Ledger {
         reason: String,
         clock: Clock,
     ) -> Result<(), JobError> {
-        let act = JobAct::Cancel(reason.clone());
-        act.clone().ready(&tenant.rules())?;
-        if let Some(watch) = self.inner.running.find(tenant, job_id) {
-            watch.call_off(reason);
+        if self.own_call_off(tenant, job_id, &reason)? {
             return Ok(());
         }
+        let act = JobAct::Cancel(reason);
         self.job_act(tenant, job_id, &act, &clock.moment()).map(drop)
+    }
+
+    /// The first half of it, which waits for nobody: `false` when nobody is at that work.
+    ///
+    /// # Errors
+    /// The reason is none.
+    pub fn own_call_off(&self, tenant: &Arc<Tenant>, job_id: &str, reason: &str) -> Result<bool, JobError> {
+        JobAct::Cancel(reason.to_owned()).ready(&tenant.rules())?;
+        let watch = self.inner.running.find(tenant, job_id);
+        if let Some(watch) = &watch {
+            watch.call_off(reason.to_owned());
+        }
+        Ok(watch.is_some())
     }
 }
 

@@ -354,7 +354,7 @@ fn key_without_ledger(
     let Some(keys) = question.keys else {
         return Ok(None);
     };
-    let origin = match chain.key_alone(epochs, keys) {
+    let origin = match chain.key_alone(epochs, question.marks, keys) {
         Ok(Some(origin)) => origin,
         Ok(None) => return Ok(None),
         Err(error) => {

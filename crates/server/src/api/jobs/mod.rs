@@ -516,7 +516,7 @@ async fn cancel(
     if with_job(&app, &caller, job_id.clone(), is_own).await? {
         drop(held);
         caller.may_also(&app, (Action::Manage, "jobs"), &request_id, at)?;
-        return cancel_own(&app, &caller, job_id, value.reason).await;
+        return cancel_own(&app, &caller, job_id, at, value.reason).await;
     }
     act(
         &app,
@@ -534,12 +534,30 @@ async fn cancel_own(
     app: &App,
     caller: &Caller,
     job_id: String,
+    at: Timestamp,
     reason: String,
 ) -> Result<Response, ApiError> {
     let mut watch = with_job(app, caller, job_id.clone(), |guard, _| guard.subscribe()).await?;
-    let (tenant, clock, id) = (caller.tenant.clone(), app.own_clock(), job_id.clone());
-    app.blocking(move |ledger| Ok(ledger.own_cancel(&tenant, &id, reason, clock)?))
+    if !app.ledger.own_call_off(&caller.tenant, &job_id, &reason)? {
+        // The job first and a turn after it, as everywhere: who waited for a job in his turn could wait for ever.
+        let act = JobAct::Cancel(reason).ready(&caller.tenant.rules())?;
+        let (app, tenant, id) = (app.clone(), caller.tenant.clone(), job_id.clone());
+        to_its_end(async move {
+            let mut guard = app.ledger.job_lock(&tenant, &id).await?;
+            let (mut guard, next) = app
+                .blocking(move |_| {
+                    guard.load()?;
+                    let next = guard.decide(&act, &moment(at))?;
+                    Ok((guard, next))
+                })
+                .await?;
+            match next {
+                JobNext::Write(turn) => Ok(guard.commit(*turn).await?),
+                JobNext::Done(done) => Ok(*done),
+            }
+        })
         .await?;
+    }
     // Whoever waits in vain reads the job again.
     let _ = timeout(CANCEL_WAIT, async { while watch.next().await.is_some() {} }).await;
     let job = with_job(app, caller, job_id, |guard, _| guard.view()).await?;
