@@ -44,7 +44,7 @@ fn body(extra: &str) -> Vec<u8> {
     let otel = Value::object([
         ("attributes", attributes),
         ("end_unix_nano", Value::from("1763717402123456789")),
-        ("mapping", Value::from("otel-genai/1.41;deponent/2")),
+        ("mapping", Value::from("otel-genai/1.41;deponent/1")),
         ("name", Value::from("chat sonnet-large-2026-05")),
         ("span_id", Value::from("eee19b7ec3c1b174")),
         ("start_unix_nano", Value::from("1763717400123456789")),

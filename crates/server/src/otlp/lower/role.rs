@@ -129,22 +129,22 @@ pub(crate) fn mapping(view: &View<'_, '_>) -> &'static str {
     let dialects = view.found.dialects;
     let met = |bit: u8| dialects & bit != 0;
     if met(dialect::INFERENCE) {
-        "openinference/0.1;deponent/2"
+        "openinference/0.1;deponent/1"
     } else if met(dialect::LOOP) && met(dialect::CURRENT) {
-        "openllmetry/0.5;deponent/2"
+        "openllmetry/0.5;deponent/1"
     } else if met(dialect::LOOP) {
-        "openllmetry/0.4;deponent/2"
+        "openllmetry/0.4;deponent/1"
     } else if met(dialect::NEXT) || view.text(Slot::Operation).is_some_and(is_next) {
-        "otel-genai/next;deponent/2"
+        "otel-genai/next;deponent/1"
     } else if met(dialect::CURRENT) {
-        "otel-genai/1.41;deponent/2"
+        "otel-genai/1.41;deponent/1"
     } else if met(dialect::OLD) || view.events.iter().any(sources::is_old) {
-        "otel-genai/pre-1.37;deponent/2"
+        "otel-genai/pre-1.37;deponent/1"
     } else if met(dialect::OTEL) {
-        "otel-genai/1.41;deponent/2"
+        "otel-genai/1.41;deponent/1"
     } else if view.events.iter().any(policy::is_audit) {
-        "agent-audit/proposed;deponent/2"
+        "agent-audit/proposed;deponent/1"
     } else {
-        "none;deponent/2"
+        "none;deponent/1"
     }
 }

@@ -46,7 +46,7 @@ fn otel_1_41_is_taken_whole_and_the_rest_is_kept() {
             kv("app.own", V::BoolValue(true)),
         ],
     );
-    assert_eq!(mapping(&body), "otel-genai/1.41;deponent/2");
+    assert_eq!(mapping(&body), "otel-genai/1.41;deponent/1");
     assert_eq!(
         attributes(&body),
         ["app.own", "gen_ai.operation.name", "gen_ai.request.temperature"]
@@ -96,43 +96,43 @@ fn each_generation_and_vocabulary_is_named() {
     for (attributes, expected) in [
         (
             vec![kv("gen_ai.system", text("openai")), model()],
-            "otel-genai/pre-1.37;deponent/2",
+            "otel-genai/pre-1.37;deponent/1",
         ),
         (
             vec![kv("gen_ai.provider.name", text("openai")), model()],
-            "otel-genai/1.41;deponent/2",
+            "otel-genai/1.41;deponent/1",
         ),
         (
             vec![
                 kv("gen_ai.provider.name", text("x")),
                 kv("gen_ai.usage.cache_write.input_tokens", V::IntValue(1)),
             ],
-            "otel-genai/next;deponent/2",
+            "otel-genai/next;deponent/1",
         ),
         (
             vec![kv("gen_ai.operation.name", text("search_memory"))],
-            "otel-genai/next;deponent/2",
+            "otel-genai/next;deponent/1",
         ),
         (
             vec![kv("openinference.span.kind", text("LLM"))],
-            "openinference/0.1;deponent/2",
+            "openinference/0.1;deponent/1",
         ),
         (
             vec![
                 kv("llm.request.type", text("chat")),
                 kv("gen_ai.system", text("x")),
             ],
-            "openllmetry/0.4;deponent/2",
+            "openllmetry/0.4;deponent/1",
         ),
         (
             vec![
                 kv("traceloop.span.kind", text("agent")),
                 kv("gen_ai.provider.name", text("x")),
             ],
-            "openllmetry/0.5;deponent/2",
+            "openllmetry/0.5;deponent/1",
         ),
-        (vec![kv("http.request.method", text("GET"))], "none;deponent/2"),
-        (vec![], "none;deponent/2"),
+        (vec![kv("http.request.method", text("GET"))], "none;deponent/1"),
+        (vec![], "none;deponent/1"),
     ] {
         assert_eq!(mapping(&of("span", attributes)), expected);
     }
@@ -161,7 +161,7 @@ fn old_events_are_used_up_and_events_of_others_are_kept() {
     ];
     chat.dropped_events_count = 3;
     let body = only(&request(vec![chat]));
-    assert_eq!(mapping(&body), "otel-genai/pre-1.37;deponent/2");
+    assert_eq!(mapping(&body), "otel-genai/pre-1.37;deponent/1");
     assert_eq!(
         body["step"]["params"],
         json!({"messages": [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]})
@@ -415,7 +415,7 @@ fn agent_audit_events_decide_by_their_latest_stage() {
     };
     let body = staged(vec![proposed()]);
     assert_eq!(body["policy"]["decision"], "PENDING_APPROVAL");
-    assert_eq!(mapping(&body), "agent-audit/proposed;deponent/2");
+    assert_eq!(mapping(&body), "agent-audit/proposed;deponent/1");
     assert_eq!(body["otel"]["events"][0]["name"], "agent_audit.proposed");
     assert_eq!(
         staged(vec![proposed(), decided("denied")])["policy"]["decision"],

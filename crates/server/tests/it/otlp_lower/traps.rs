@@ -99,9 +99,9 @@ fn three_generations_in_one_trace_are_mapped_each_by_its_own() {
     assert_eq!(
         mappings,
         [
-            "otel-genai/pre-1.37;deponent/2",
-            "otel-genai/1.41;deponent/2",
-            "otel-genai/next;deponent/2"
+            "otel-genai/pre-1.37;deponent/1",
+            "otel-genai/1.41;deponent/1",
+            "otel-genai/next;deponent/1"
         ]
     );
 }
