@@ -220,30 +220,6 @@ impl Epochs {
         Ok(behind.find(|origin| self.ended(origin).is_none() && has_signed(origin)))
     }
 
-    /// Why an epoch is no evidence of a ledger in order, to whoever reads it offline: behind its mark, not as it ended, or
-    /// followed by what is not there.
-    ///
-    /// # Errors
-    /// A head cannot be read, or the keys cannot be listed.
-    fn refusal(
-        &self,
-        store: &dyn Store,
-        rows: &[LedgerRow],
-        row: &LedgerRow,
-        marks: &HighWater,
-        keys: &KeyFolder,
-    ) -> Result<Option<Refusal>, StoreError> {
-        let head = store.head_read(row.ledger_no)?;
-        if let Some(ended) = self.ended(&row.origin) {
-            return Ok(ended.differs(head).map(Refusal::RolledBack));
-        }
-        let behind = behind_mark(store, row, head, marks.get(&row.origin));
-        if behind.is_some() {
-            return Ok(behind);
-        }
-        Ok(self.changed(store, rows, marks, keys)?.map(Refusal::RolledBack))
-    }
-
     /// Why the tenant's ledger may not be written to: the first epoch that is not as it ended, or that is not there.
     ///
     /// # Errors
@@ -289,8 +265,8 @@ impl Epochs {
     }
 }
 
-/// Why a ledger that is read offline is behind, or beside, what was signed of its tenant; `None`: it is not. `rows` are the
-/// tenant's, oldest first. The marks are read before the head, or what was signed in between passes for lost.
+/// Why a ledger that is read offline is no evidence of one in order: behind its mark, not as it ended, or followed by what
+/// is not there; `None`: it is in order. `rows` are the tenant's, oldest first. The marks are read before the head, or what was signed in between passes for lost.
 ///
 /// # Errors
 /// A head cannot be read, or the keys cannot be listed.
@@ -301,7 +277,16 @@ pub fn offline_refusal(
     marks: &HighWater,
     keys: &KeyFolder,
 ) -> Result<Option<Refusal>, StoreError> {
-    Epochs::read(store, rows).refusal(store, rows, row, marks, keys)
+    let said = Epochs::read(store, rows);
+    let head = store.head_read(row.ledger_no)?;
+    if let Some(ended) = said.ended(&row.origin) {
+        return Ok(ended.differs(head).map(Refusal::RolledBack));
+    }
+    let behind = behind_mark(store, row, head, marks.get(&row.origin));
+    if behind.is_some() {
+        return Ok(behind);
+    }
+    Ok(said.changed(store, rows, marks, keys)?.map(Refusal::RolledBack))
 }
 
 /// The members of the body that are read again.

@@ -250,6 +250,15 @@ async fn create(
     act(&app, &caller, job_id, at, JobAct::Create(new), Some(held)).await
 }
 
+/// Whose job something is to be done with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// A caller's; one of Deponent's own is refused.
+    Callers,
+    /// One of Deponent's own.
+    Deponents,
+}
+
 /// Does something with a job, to its end: a caller that goes away does not let the next one in before the commit is
 /// answered. Nobody waits for a job on a thread that blocks.
 async fn done(
@@ -259,6 +268,7 @@ async fn done(
     at: Timestamp,
     act: JobAct,
     held: Option<Holds>,
+    whose: Whose,
 ) -> Result<JobDone, ApiError> {
     let (app, tenant) = (app.clone(), caller.tenant.clone());
     let (hold, parsing) = held.map_or((None, None), |(hold, parsing)| (Some(hold), parsing));
@@ -283,10 +293,8 @@ async fn done(
                 Ok(guard)
             })
             .await?;
-        if guard
-            .handler()
-            .is_some_and(|handler| handler.starts_with(OWN_PREFIX))
-        {
+        let is_own = |handler: &str| handler.starts_with(OWN_PREFIX);
+        if whose == Whose::Callers && guard.handler().is_some_and(is_own) {
             let message = "the job is Deponent's own; what it is about ends it";
             return Err(ApiError::conflict("job_own", message));
         }
@@ -320,7 +328,7 @@ async fn act(
     act: JobAct,
     held: Option<Holds>,
 ) -> Result<Response, ApiError> {
-    let done = done(app, caller, job_id, at, act, held).await?;
+    let done = done(app, caller, job_id, at, act, held, Whose::Callers).await?;
     created(&done.placed, &JobView::done(&caller.tenant, &done)?)
 }
 
@@ -394,7 +402,8 @@ async fn progress(
         current_step: step.transpose()?,
         metadata,
     };
-    let done = done(&app, &caller, job_id, at, JobAct::Progress(update), Some(held)).await?;
+    let act = JobAct::Progress(update);
+    let done = done(&app, &caller, job_id, at, act, Some(held), Whose::Callers).await?;
     created(&done.placed, &ProgressDone::of(&done)?)
 }
 
@@ -540,23 +549,8 @@ async fn cancel_own(
     let mut watch = with_job(app, caller, job_id.clone(), |guard, _| guard.subscribe()).await?;
     if !app.ledger.own_call_off(&caller.tenant, &job_id, &reason)? {
         // The job first and a turn after it, as everywhere: who waited for a job in his turn could wait for ever.
-        let act = JobAct::Cancel(reason).ready(&caller.tenant.rules())?;
-        let (app, tenant, id) = (app.clone(), caller.tenant.clone(), job_id.clone());
-        to_its_end(async move {
-            let mut guard = app.ledger.job_lock(&tenant, &id).await?;
-            let (mut guard, next) = app
-                .blocking(move |_| {
-                    guard.load()?;
-                    let next = guard.decide(&act, &moment(at))?;
-                    Ok((guard, next))
-                })
-                .await?;
-            match next {
-                JobNext::Write(turn) => Ok(guard.commit(*turn).await?),
-                JobNext::Done(done) => Ok(*done),
-            }
-        })
-        .await?;
+        let act = JobAct::Cancel(reason);
+        done(app, caller, job_id.clone(), at, act, None, Whose::Deponents).await?;
     }
     // Whoever waits in vain reads the job again.
     let _ = timeout(CANCEL_WAIT, async { while watch.next().await.is_some() {} }).await;
