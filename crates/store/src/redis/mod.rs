@@ -12,6 +12,9 @@
 //!
 //! Out of scope: clusters, and TLS (a Redis beside the server, or a tunnel).
 
+mod connect;
+mod reply;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +22,11 @@ use std::time::Duration;
 use evidence::Timestamp;
 use redis::{Client, Cmd, Connection, ConnectionLike, Pipeline, Value};
 
+use self::connect::{ask, client, connect, random_of, refuse_eviction, refuse_volatile};
+use self::reply::{entry, is_lost, is_no_script, number, time, unreadable};
 use crate::once::{
-    ENTRIES_PER_TENANT_MAX, FAILED_SECS, OnceAct, OnceAsk, OnceEntry, OnceError, OnceKey, OnceSaid,
-    OnceSpace, OnceStatus, OnceStore, PAYLOAD_BYTES_PER_TENANT_MAX, Previous, SWEPT_AT_ONCE, SWEPT_PER_ACT,
+    ENTRIES_PER_TENANT_MAX, FAILED_SECS, OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace,
+    OnceStore, PAYLOAD_BYTES_PER_TENANT_MAX, Previous, SWEPT_AT_ONCE, SWEPT_PER_ACT,
 };
 use crate::sqlite::StateDb;
 
@@ -471,134 +476,9 @@ pub fn check_address(url: &str) -> Result<(), RedisAddressError> {
     client(url).map(drop)
 }
 
-fn client(url: &str) -> Result<Client, RedisAddressError> {
-    if !url.starts_with("redis://") && !url.starts_with("redis+unix://") {
-        return Err(RedisAddressError(
-            "must begin with redis:// or redis+unix:// (TLS is not spoken to Redis)".into(),
-        ));
-    }
-    Client::open(url).map_err(|error| RedisAddressError(error.to_string()))
-}
-
-fn connect(client: &Client) -> Result<Connection, OnceError> {
-    let connection = client.get_connection_with_timeout(WAIT).map_err(unavailable)?;
-    connection.set_read_timeout(Some(WAIT)).map_err(unavailable)?;
-    connection.set_write_timeout(Some(WAIT)).map_err(unavailable)?;
-    Ok(connection)
-}
-
-fn ask<T: redis::FromRedisValue>(connection: &mut Connection, command: &Cmd) -> Result<T, OnceError> {
-    command.query(connection).map_err(unavailable)
-}
-
-/// A Redis that throws keys away when it is full would let work be done twice.
-fn refuse_eviction(connection: &mut Connection) -> Result<(), OnceError> {
-    let info: String = ask(connection, redis::cmd("INFO").arg("memory"))?;
-    let (limit, policy) = (told(&info, "maxmemory"), told(&info, "maxmemory_policy"));
-    match (limit, policy) {
-        (Some("0"), _) | (_, Some("noeviction")) => Ok(()),
-        (_, policy) => Err(OnceError::Unavailable(format!(
-            "Redis may throw keys away (maxmemory-policy {}); set it to noeviction",
-            policy.unwrap_or("unknown")
-        ))),
-    }
-}
-
-/// A Redis that keeps nothing, or only snapshots, forgets keys when it is started again, and work would be done twice.
-/// Looked at with each connection; what is changed while one is open shows with the next.
-fn refuse_volatile(connection: &mut Connection, aof: RedisAof) -> Result<(), OnceError> {
-    let info: String = ask(connection, redis::cmd("INFO").arg("persistence"))?;
-    if told(&info, "aof_enabled") == Some("1") {
-        return Ok(());
-    }
-    if aof == RedisAof::Required {
-        return Err(OnceError::Unavailable(
-            "Redis keeps no append-only file, so it forgets keys when it is started again; set appendonly yes, or \
-             accept it (idempotency.redis_aof = \"optional\")"
-                .into(),
-        ));
-    }
-    tracing::warn!(
-        "Redis keeps no append-only file: keys that it forgets when it is started again are new again"
-    );
-    Ok(())
-}
-
-/// A value of INFO.
-fn told<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
-}
-
-/// A number that no other node has: Redis counts.
-fn random_of(connection: &mut Connection) -> Result<u64, OnceError> {
-    let (secs, micros): (u64, u64) = ask(connection, &redis::cmd("TIME"))?;
-    let id: u64 = ask(connection, redis::cmd("CLIENT").arg("ID"))?;
-    Ok((secs << 32) ^ (micros << 12) ^ id)
-}
-
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn unavailable(error: redis::RedisError) -> OnceError {
     OnceError::Unavailable(error.to_string())
-}
-
-fn unreadable(answer: &Value) -> OnceError {
-    OnceError::Unavailable(format!("an answer of another form: {answer:?}"))
-}
-
-fn is_no_script(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
-}
-
-fn is_lost(answer: &Value) -> bool {
-    matches!(answer, Value::Array(parts) if matches!(parts.get(1), Some(Value::BulkString(word)) if word == b"lost"))
-}
-
-fn number(text: &[u8]) -> Result<i64, OnceError> {
-    std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| OnceError::Unavailable("a stored number is none".into()))
-}
-
-fn time(text: &[u8]) -> Result<Timestamp, OnceError> {
-    Timestamp::from_micros(number(text)?)
-        .ok_or_else(|| OnceError::Unavailable("a stored time is none".into()))
-}
-
-/// The fields in the script's order, then the bytes of the payload.
-fn entry(next: &mut impl FnMut() -> Result<Vec<u8>, OnceError>) -> Result<OnceEntry, OnceError> {
-    let damaged = |what: &str| OnceError::Unavailable(format!("a stored {what} is none"));
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| damaged("text"));
-    let hash = |bytes: Vec<u8>| -> Result<Option<[u8; 32]>, OnceError> {
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        bytes.try_into().map(Some).map_err(|_| damaged("hash"))
-    };
-    let some = |text: String| Some(text).filter(|text| !text.is_empty());
-    let status = text(next()?)?;
-    let entry_hash = hash(next()?)?;
-    let label = text(next()?)?;
-    let lease = next()?;
-    let (lease_until, created_at, expires_at) = (time(&next()?)?, time(&next()?)?, time(&next()?)?);
-    let response_hash = hash(next()?)?;
-    let error = text(next()?)?;
-    let payload_bytes = u64::try_from(number(&next()?)?).unwrap_or(0);
-    let status = OnceStatus::of_letter(&status).ok_or_else(|| damaged("status"))?;
-    Ok(OnceEntry {
-        status,
-        hash: entry_hash,
-        label: some(label),
-        lease: lease.try_into().map_err(|_| damaged("lease"))?,
-        lease_until,
-        created_at,
-        expires_at,
-        response_hash,
-        error: (status == OnceStatus::Failed).then_some(error),
-        payload_bytes,
-    })
 }
 
 #[cfg(test)]
