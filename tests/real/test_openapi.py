@@ -1,6 +1,6 @@
 """The server against its own OpenAPI document, by schemathesis: an administrator's key, made-up requests of all kinds.
 
-No answer may be a 5xx, have a status, content type or header that the document does not name, or break its schema.
+No answer may be a 5xx, have a status, code, content type or header that the document does not name, or break its schema.
 Some requests break the document's rules; whether those are refused is not asked here: a reader of this file could not
 say which rule a JSON schema leaves out, and tests of the server do.
 """
@@ -22,7 +22,20 @@ EXAMPLES = 12
 """Requests of one kind and operation: all of them together take a minute on an idle machine."""
 RUN_SECS_MAX = 600
 CHECKS = ("not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
-          "response_schema_conformance,unsupported_method,ignored_auth")
+          "response_schema_conformance,unsupported_method,ignored_auth,named_code")
+NAMED_CODE = '''
+import schemathesis
+
+@schemathesis.check
+def named_code(ctx, response, case):
+    if response.headers.get("content-type", [""])[0] != "application/problem+json":
+        return
+    said = case.operation.definition.raw["responses"].get(str(response.status_code))
+    if said is not None:
+        code = response.json()["code"]
+        assert f"`{code}`" in said["description"], f"{response.status_code} `{code}` is not in the document"
+'''
+"""A check of schemathesis, in a file of its own as it wants it."""
 
 
 def command(folder: Path, *args: str) -> str:
@@ -44,11 +57,13 @@ def test_what_is_answered_is_what_the_document_says(tmp_path: Path) -> None:
         with httpx.Client(base_url=server.base_url, headers=headers, trust_env=False) as client:
             made = client.post("/api/v1/runs", json={"run_id": "r-1"})
             assert made.status_code == 201, made.text
+        (tmp_path / "named_code.py").write_text(NAMED_CODE)
+        hooks = {**os.environ, "SCHEMATHESIS_HOOKS": "named_code", "PYTHONPATH": str(tmp_path)}
         # One worker: Python 3.11 loses count of its parser's depth when threads parse at once, and it did.
         ran = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "run", f"{server.base_url}/api/openapi.json",
              "--header", f"Authorization: Bearer {admin}", "--checks", CHECKS, "--phases", "coverage,fuzzing",
              "--max-examples", str(EXAMPLES), "--seed", str(SEED), "--workers", "1", "--no-color",
              "--suppress-health-check", "all", "--request-timeout", "10"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=RUN_SECS_MAX, check=False)
+            cwd=tmp_path, env=hooks, capture_output=True, text=True, timeout=RUN_SECS_MAX, check=False)
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]

@@ -172,7 +172,12 @@ impl Client {
     }
 
     fn read(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer> {
-        let mut answer = answer.with_context(|| format!("cannot ask {}", self.base))?;
+        let mut answer = answer.with_context(|| {
+            format!(
+                "cannot ask {} (--server or DEPONENT_URL names another)",
+                self.base
+            )
+        })?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
         let body = body
@@ -180,6 +185,16 @@ impl Client {
             .with_context(|| format!("cannot read the answer of {}", self.base))?;
         Ok(Answer { status, body })
     }
+}
+
+/// What a server's refusal is to who typed the command.
+pub(crate) fn refusal(status: u16, detail: &str) -> String {
+    let key = if status == 401 {
+        "; --key-file, DEPONENT_API_KEY or DEPONENT_API_KEY_FILE gives the key"
+    } else {
+        ""
+    };
+    format!("the server answers {status}: {detail}{key}")
 }
 
 /// A text as one segment of a path.
@@ -197,7 +212,13 @@ pub(crate) fn segment(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::segment;
+    use super::{refusal, segment};
+
+    #[test]
+    fn who_has_no_key_is_told_where_one_is_given() {
+        assert_eq!(refusal(404, "no"), "the server answers 404: no");
+        assert!(refusal(401, "no").contains("--key-file"));
+    }
 
     #[test]
     fn any_id_is_one_segment() {

@@ -3,8 +3,10 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::ValueEnum;
+use evidence::canonical::JsonError;
 use serde::Serialize;
 
 /// How an answer is printed.
@@ -49,10 +51,29 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints an error and its causes on one line of stderr.
+/// Prints an error and its causes on one line of stderr; one of the settings file shows the line that it is about.
 pub(crate) fn error(error: &anyhow::Error) {
-    let text = format!("{error:#}").replace('\n', " ");
+    let text = format!("{error:#}");
+    let text = if error.downcast_ref::<toml::de::Error>().is_some() {
+        text.trim_end().to_owned()
+    } else {
+        text.replace('\n', " ")
+    };
     let _ = writeln!(io::stderr().lock(), "deponent: {text}");
+}
+
+/// A file that is read, as it was typed.
+pub(crate) fn input_name(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        return "stdin".to_owned();
+    }
+    path.display().to_string()
+}
+
+/// What is wrong with a JSON text, and where in it.
+pub(crate) fn in_text(error: &JsonError, text: &[u8]) -> String {
+    let (line, column) = error.line_and_column(text);
+    format!("line {line}, column {column}: {}", error.reason())
 }
 
 /// Prints a remark on stderr.

@@ -71,21 +71,28 @@ pub fn hex_string<const N: usize>(bytes: &[u8; N]) -> String {
 
 /// Reads 64 lower-case hex characters.
 pub fn unhex(text: &[u8]) -> Option<[u8; 32]> {
-    if text.len() != 64 {
+    let text: &[u8; 64] = text.try_into().ok()?;
+    // All digits first and the pairs after, without branches, so that it is done in vectors: every leaf has one.
+    let digits = text.map(digit);
+    if digits.iter().fold(0, |all, &digit| all | digit) > 15 {
         return None;
     }
     let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = (nibble(pair[0])? << 4) | nibble(pair[1])?;
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+        *byte = (pair[0] << 4) | pair[1];
     }
     Some(bytes)
 }
 
-fn nibble(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+/// The value of a hex digit; above 15: it is none.
+const fn digit(byte: u8) -> u8 {
+    let (decimal, letter) = (byte.wrapping_sub(b'0'), byte.wrapping_sub(b'a'));
+    if decimal < 10 {
+        decimal
+    } else if letter < 6 {
+        letter + 10
+    } else {
+        u8::MAX
     }
 }
 
@@ -102,6 +109,22 @@ mod tests {
             "7fc0d8cb346c54e38ec9e8579c8547407c60589d19a40b20ba26ea62fd875a80"
         );
         assert_eq!(unhex(&hex(&commitment)), Some(commitment));
+    }
+
+    #[test]
+    fn only_64_lower_case_digits_are_hex() {
+        let text = hex(&[0xa5; 32]);
+        assert_eq!(unhex(&text), Some([0xa5; 32]));
+        assert_eq!(unhex(&text[..62]), None);
+        for byte in 0..=u8::MAX {
+            for place in [0, 1, 31, 63] {
+                let mut text = text;
+                text[place] = byte;
+                let expected = matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+                assert_eq!(unhex(&text).is_some(), expected, "{byte:#x} at {place}");
+                assert!(unhex(&text).is_none_or(|bytes| hex(&bytes) == text));
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! Start at [`Facts::facets`] and, to ask for one, [`facet`].
 
 use crate::record::{ErasedIncident, Facts, LineageFacts, SystemFacts, TelemetryFacts};
-use crate::{Header, Kind, commitment};
+use crate::{Header, Identity, Kind, commitment};
 
 /// Longest value that stands in a facet as it is. Identifiers have at most this length; with it a row of
 /// the projection stays well below a tenth of a database page.
@@ -74,7 +74,7 @@ impl Facts {
             Self::Erasure(erasure) => erasure.facets(&mut out),
             Self::Archived(archived) => archived.facets(&mut out),
             Self::Hold(hold) => hold.facets(&mut out),
-            Self::Erased(kept) => return erased(header, kept.incident.as_ref()),
+            Self::Erased(kept) => return erased(header, kept.incident.as_ref(), kept.identity),
             Self::RunStarted(_) | Self::RunCompleted(_) | Self::Seal(_) | Self::Other => {}
         }
         // A record stands in a list once, however often its body names the same thing.
@@ -84,9 +84,18 @@ impl Facts {
     }
 }
 
+/// The facet of an erased provenance log, by what its erasure keeps of [`Identity::imported_log`].
+pub fn erased_log(kept: Identity) -> String {
+    facet("provenance.erased", &commitment::hex_string(kept.as_bytes()))
+}
+
 /// The facets of a record whose body is erased: what its header alone says, of an incident's event also which incident,
-/// and `erased`.
-pub fn erased(header: &Header<'_>, incident: Option<&ErasedIncident>) -> Vec<String> {
+/// of an imported provenance log by what it is known again, and `erased`.
+pub fn erased(
+    header: &Header<'_>,
+    incident: Option<&ErasedIncident>,
+    identity: Option<Identity>,
+) -> Vec<String> {
     let mut out = vec!["erased".to_owned()];
     if header.run.is_none() {
         push_facet(&mut out, "kind", header.kind.as_str());
@@ -105,6 +114,7 @@ pub fn erased(header: &Header<'_>, incident: Option<&ErasedIncident>) -> Vec<Str
             if let Some(run) = &header.run {
                 push_facet(&mut out, "provenance.run", &run.run_id);
             }
+            out.extend(identity.map(erased_log));
         }
         Kind::LineageEvidence
         | Kind::LineageDeterministic
@@ -314,9 +324,9 @@ mod tests {
             };
             let mut facets = Vec::new();
             if kind.is_of_run() {
-                facets.extend(erased(&of_run, None));
+                facets.extend(erased(&of_run, None, None));
             } else if matches!(kind, Kind::SystemRecord | Kind::SystemTelemetry) {
-                facets.extend(erased(&alone, None));
+                facets.extend(erased(&alone, None, None));
             } else {
                 // Bodies of other kinds are always at hand.
                 assert!(!of_archived(&facet("kind", kind.as_str())), "{kind:?}");

@@ -66,6 +66,12 @@ impl Identity {
         Self::of(&[b"lineage", kind.as_str().as_bytes(), digest])
     }
 
+    /// Of an imported provenance log, by the id that it came with and the hash of its input, hex. It is none within a run:
+    /// what an erasure keeps of it, under a key, tells the log again.
+    pub fn imported_log(id: &str, input_hash: &str) -> Self {
+        Self::of(&[b"provenance", input_hash.as_bytes(), id.as_bytes()])
+    }
+
     /// From stored bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)

@@ -441,6 +441,7 @@ mod tests {
             root_ended,
             step_index: None,
             incident: None,
+            identity: None,
         })
     }
 

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::own::{Clock, ImportedAsJob, OwnBusy, Tell, Told};
 use crate::{
-    ApiKey, Changer, KeyError, Ledger, NewKey, OpenError, Options, Receipt, RecoverError, Tenant, TenantError,
+    ApiKey, Changer, KeyError, Ledger, NewKey, OpenError, Options, Receipt, RecoverError, Tenant,
+    TenantError, no_tenant,
 };
 
 /// Longest question: a reason of 1,000 bytes and room.
@@ -511,7 +512,7 @@ fn not_done(error: &dyn std::error::Error, asked_wrongly: bool) -> NotDone {
 
 fn with_tenant(ledger: &Ledger, tenant_id: &str) -> Result<Arc<Tenant>, NotDone> {
     ledger.tenant(tenant_id).ok_or_else(|| NotDone {
-        reason: format!("there is no tenant {tenant_id}"),
+        reason: no_tenant(tenant_id),
         asked_wrongly: true,
     })
 }

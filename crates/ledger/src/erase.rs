@@ -359,22 +359,29 @@ fn performed(tenant: &Tenant, asked: &EraseAsked, doomed: &[Doomed]) -> ErasureP
     }
 }
 
-/// Keeps by what records are known again whose identity is their content: only the one that was asked for may be such
-/// a one, those that go with it are named otherwise. On the sequencer's thread, so that nobody else names a record so.
+/// Keeps by what records are known again whose identity is their content, and imported provenance logs. On the
+/// sequencer's thread, so that nobody else names a record so.
 fn known_again(ledger: &Ledger, tenant: &Tenant, plan: &mut Plan) -> Result<(), EraseError> {
     for doomed in &mut plan.doomed {
-        // Without a row in a run nothing is looked up by its identity.
-        let Some((content, row)) = doomed.content.zip(doomed.row.run_record.as_mut()) else {
+        let Some(content) = doomed.content else { continue };
+        let is_log = doomed.kind == Kind::ProvenanceLog;
+        // Without a row in a run nothing else is looked up by its identity.
+        if !is_log && doomed.row.run_record.is_none() {
             continue;
-        };
+        }
         let what = match ledger.inner.erased_key.keep(&tenant.tenant_id, content) {
             Ok(keyed) => {
-                // The repeat of what was erased before, written while the key was away: the first keeps the name.
-                let named = ledger.store().run_record_find(row.run, &keyed)?;
-                if named.is_some_and(|named| named.leaf != row.leaf) {
-                    continue;
+                if is_log {
+                    doomed.row.facets_gained.push(facet::erased_log(keyed));
+                } else if let Some(row) = doomed.row.run_record.as_mut() {
+                    // The repeat of what was erased before, written while the key was away: the first keeps the name.
+                    let named = ledger.store().run_record_find(row.run, &keyed)?;
+                    if named.is_some_and(|named| named.leaf != row.leaf) {
+                        continue;
+                    }
+                    row.identity = Some(keyed);
                 }
-                (doomed.kept.identity, row.identity) = (Some(keyed), Some(keyed));
+                doomed.kept.identity = Some(keyed);
                 "a keyed hash of it, by which a repeat is known: who may send one, or has keys/erased.key, can test a guess"
             }
             Err(error) => {
@@ -466,7 +473,6 @@ fn plan(
     }
     elsewhere(ledger, tenant, &hashes, &mut plan)?;
     plan.remains.extend(always_left(&header));
-    plan.remains.extend(comes_back(&plan.doomed));
     performed(tenant, asked, &plan.doomed).check()?;
     may_go(ledger, tenant, &plan.doomed, at)?;
     Ok(plan)
@@ -480,11 +486,12 @@ fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, Erase
     let kept = ErasedRecord::of(header, &facts, body);
     let (before, after) = (
         facts.facets(header),
-        facet::erased(header, kept.incident.as_ref()),
+        facet::erased(header, kept.incident.as_ref(), kept.identity),
     );
-    let content = match kept.identity {
-        Some(_) => None,
-        None => Identity::of_record(header, &facts, body),
+    let content = match (kept.identity, &facts) {
+        (Some(_), _) => None,
+        (None, Facts::Provenance(log)) => log.identity(),
+        (None, facts) => Identity::of_record(header, facts, body),
     };
     Ok(Doomed {
         kept,
@@ -546,15 +553,6 @@ fn elsewhere(
         }
     }
     Ok(())
-}
-
-/// What an import makes a record again, of all that goes.
-fn comes_back(doomed: &[Doomed]) -> Option<Remains> {
-    let mut lost = doomed.iter().flat_map(|doomed| &doomed.row.facets_lost);
-    lost.any(|facet| facet.starts_with("provenance.id=")).then_some(Remains {
-        record: None,
-        what: "nothing by which an imported provenance log is known: its file, imported again, brings it back",
-    })
 }
 
 /// What every erasure leaves.

@@ -3,7 +3,8 @@
 //! A line of an audit log and an environment that came with spans are told from others by their content. Such an
 //! identity may not outlive the body: whoever has a guess could test it. So the erasure keeps it under a key that is
 //! in no ledger, `keys/erased.key`, made with the first such erasure. The same again is then the first record, as SPEC 3
-//! has it; without the key file nobody can tell, and it is a record again.
+//! has it; without the key file nobody can tell, and it is a record again. What an imported provenance log is told by is
+//! kept in the same way, so that its file does not bring it back.
 //!
 //! Out of scope: which records are erased ([`crate::erase`]).
 //!
@@ -59,10 +60,14 @@ impl ErasedKey {
 
     /// As what a draft would be on record if it had been erased; `None`: its identity is kept as it is, or none is.
     pub(crate) fn known_as(&self, tenant_id: &str, draft: &Draft) -> Option<Identity> {
+        self.known(tenant_id, draft.identity.filter(|_| is_content(draft))?)
+    }
+
+    /// As what an identity was kept, if it was; `None`: none is.
+    pub(crate) fn known(&self, tenant_id: &str, identity: Identity) -> Option<Identity> {
         if !self.usable.load(Ordering::Acquire) {
             return None;
         }
-        let identity = draft.identity.filter(|_| is_content(draft))?;
         // In memory: nothing is left to fail.
         self.keyed(tenant_id, identity).ok()
     }

@@ -84,6 +84,7 @@ pub use jobs::{
     TARGET_BYTES_MAX, rollout,
 };
 pub use keys::KeyFolder;
+pub(crate) use names::Life;
 pub use names::RunNames;
 pub use open::{OpenError, Options, lock};
 pub use outcome::{Outcomes, Placed, Receipt, Rejection, SubmitError, WriteError};
@@ -97,7 +98,7 @@ pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
 pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places, step_places_at};
 pub use tenant::{
-    INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, origin_of,
+    INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, no_tenant, origin_of,
 };
 pub use trace_diff::{Divergence, TraceDiff, began_with, trace_diff};
 pub use tree::{StoredTree, TreeError};
@@ -207,6 +208,11 @@ impl Ledger {
         self.inner.queue.depth()
     }
 
+    /// Whether so little waits for the sequencer, in records and in bytes, that nobody is refused soon.
+    pub fn has_room(&self) -> bool {
+        self.inner.queue.has_room()
+    }
+
     /// The schema version that the opening found (0: a new database), and the one it left, if it migrated.
     pub fn migrated(&self) -> Option<(usize, usize)> {
         self.inner.migrated.get().copied()
@@ -246,22 +252,25 @@ impl Ledger {
         Ok(Some(names))
     }
 
-    /// Whether a run is sealed, when that is at hand.
-    pub(crate) fn run_sealed_at_hand(&self, tenant: &Tenant, run_id: &Arc<str>) -> Option<bool> {
-        self.inner.names.is_sealed(tenant.tenant_no, run_id)
+    /// Whether a step of a run may be begun, when that is at hand.
+    pub(crate) fn run_life_at_hand(&self, tenant: &Tenant, run_id: &Arc<str>) -> Option<Life> {
+        self.inner.names.life(tenant.tenant_no, run_id)
     }
 
-    /// The same from the store, which blocks; one that is not there is not sealed.
-    pub(crate) fn run_sealed(&self, tenant: &Tenant, run_id: &Arc<str>) -> Result<bool, store::StoreError> {
+    /// The same from the store, which blocks; none of a run that is not there.
+    pub(crate) fn run_life(
+        &self,
+        tenant: &Tenant,
+        run_id: &Arc<str>,
+    ) -> Result<Option<Life>, store::StoreError> {
         self.expect_run(tenant, run_id);
         let Some(row) = self.store().run_find(tenant.tenant_no, run_id)? else {
             self.inner.names.drop(tenant.tenant_no, run_id);
-            return Ok(false);
+            return Ok(None);
         };
         let seal = Identity::once(Kind::EvidenceIntegrity);
         let sealed = self.store().run_record_find(row.key, &seal)?.is_some();
-        self.inner.names.keep_seal(tenant.tenant_no, run_id, sealed);
-        Ok(sealed)
+        Ok(Some(self.inner.names.keep_life(run_id, &row, sealed)))
     }
 
     /// Submits drafts, received `at`; each is judged by itself, in order.

@@ -3,8 +3,8 @@
 //! A step posted by itself needs its run's trace, correlation and agent before it
 //! can be written. Asking the store for them would cost as much as the rest of
 //! the request, and they hardly ever change: the sequencer says when they do,
-//! of those that somebody expects to be asked for. The same goes for whether the run is sealed: then no step of it is
-//! replayed.
+//! of those that somebody expects to be asked for. The same goes for whether the run has ended or is sealed: then no step of
+//! it is replayed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,10 +43,38 @@ impl RunNames {
     }
 }
 
+/// Whether a replayed step of a run may be begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It may.
+    Open,
+    /// The run takes no step any more.
+    Ended,
+    /// Nor any evidence.
+    Sealed,
+}
+
+impl Life {
+    const fn of(ended: bool, sealed: bool) -> Self {
+        match (ended, sealed) {
+            (_, true) => Self::Sealed,
+            (true, false) => Self::Ended,
+            (false, false) => Self::Open,
+        }
+    }
+}
+
+/// Whether a run takes no step any more. Spans come when they come, and a trace may have another root.
+fn has_ended(row: &RunRow) -> bool {
+    row.state.ended() && !row.state.otlp
+}
+
 /// What is known of a run that somebody will ask for. `None`: nobody has said it yet.
 #[derive(Clone, Debug, Default)]
 struct Known {
     names: Option<RunNames>,
+    /// It had ended when it was read, or a commit has ended it since.
+    ended: bool,
     /// `false`: it was not when it was read, and no commit has sealed it since.
     sealed: Option<bool>,
 }
@@ -69,9 +97,10 @@ impl Names {
         self.known(tenant_no, run_id)?.names
     }
 
-    /// Whether the run is sealed.
-    pub(crate) fn is_sealed(&self, tenant_no: u32, run_id: &Arc<str>) -> Option<bool> {
-        self.known(tenant_no, run_id)?.sealed
+    /// Whether a step of the run may be begun.
+    pub(crate) fn life(&self, tenant_no: u32, run_id: &Arc<str>) -> Option<Life> {
+        let known = self.known(tenant_no, run_id)?;
+        Some(Life::of(known.ended, known.sealed?))
     }
 
     fn known(&self, tenant_no: u32, run_id: &Arc<str>) -> Option<Known> {
@@ -103,12 +132,16 @@ impl Names {
         }
     }
 
-    /// The same of the seal: a run that was sealed since then stays so.
-    pub(crate) fn keep_seal(&self, tenant_no: u32, run_id: &Arc<str>, sealed: bool) {
-        let key = (tenant_no, Arc::clone(run_id));
+    /// The same of its end and its seal: a run that was ended or sealed since then stays so.
+    pub(crate) fn keep_life(&self, run_id: &Arc<str>, row: &RunRow, sealed: bool) -> Life {
+        let key = (row.key.tenant_no(), Arc::clone(run_id));
+        let (mut ended, mut sealed) = (has_ended(row), sealed);
         if let Some(known) = self.lock().0.get_mut(&key) {
-            known.sealed = Some(sealed || known.sealed == Some(true));
+            ended |= known.ended;
+            sealed |= known.sealed == Some(true);
+            (known.ended, known.sealed) = (ended, Some(sealed));
         }
+        Life::of(ended, sealed)
     }
 
     /// There is no such run: whoever asks for any name is not to push out those of others.
@@ -137,6 +170,7 @@ impl Names {
                 if !known.names.as_ref().is_some_and(|names| names.are_of(row)) {
                     known.names = Some(RunNames::of(row));
                 }
+                known.ended |= has_ended(row);
                 if sealed.contains(&row.key) {
                     known.sealed = Some(true);
                 }
@@ -155,7 +189,7 @@ fn put((new, old): &mut (Runs, Runs), key: (u32, Arc<str>), known: Known) {
 #[cfg(test)]
 mod tests {
     use evidence::record::RunStartedFacts;
-    use evidence::{RunState, Timestamp};
+    use evidence::{RunState, Timestamp, TraceStatus};
     use store::LeafKey;
 
     use super::*;
@@ -193,15 +227,34 @@ mod tests {
     fn a_run_that_is_sealed_while_it_is_read_is_sealed() {
         let kept = Names::default();
         let run: Arc<str> = "r".into();
-        kept.keep_seal(1, &run, false);
-        assert_eq!(kept.is_sealed(1, &run), None, "nobody had asked for it");
+        kept.keep_life(&run, &row("a"), false);
+        assert_eq!(kept.life(1, &run), None, "nobody had asked for it");
         kept.expect(1, &run);
-        kept.keep_seal(1, &run, false);
+        kept.keep_life(&run, &row("a"), false);
         kept.changed(&[row("a")], &[RunKey::new(1, 1)]);
-        assert_eq!(kept.is_sealed(1, &run), Some(false), "another run's seal");
+        assert_eq!(kept.life(1, &run), Some(Life::Open), "another run's seal");
         kept.changed(&[row("a")], &[RunKey::new(1, 0)]);
-        kept.keep_seal(1, &run, false);
-        assert_eq!(kept.is_sealed(1, &run), Some(true), "read before its seal");
+        assert_eq!(kept.keep_life(&run, &row("a"), false), Life::Sealed);
+        assert_eq!(kept.life(1, &run), Some(Life::Sealed), "read before its seal");
+    }
+
+    #[test]
+    fn a_run_that_ends_while_it_is_read_has_ended_and_one_of_spans_is_open_until_its_seal() {
+        for (otlp, life) in [(false, Life::Ended), (true, Life::Open)] {
+            let kept = Names::default();
+            let run: Arc<str> = "r".into();
+            let mut row = row("a");
+            row.state.otlp = otlp;
+            let mut ended = row.clone();
+            ended.state.status = TraceStatus::Completed;
+            kept.expect(1, &run);
+            kept.changed(&[ended], &[]);
+            assert_eq!(kept.life(1, &run), None, "whether it is sealed is not known");
+            assert_eq!(kept.keep_life(&run, &row, false), life, "read before its end");
+            assert_eq!(kept.life(1, &run), Some(life));
+            kept.changed(&[row.clone()], &[row.key]);
+            assert_eq!(kept.life(1, &run), Some(Life::Sealed));
+        }
     }
 
     #[test]

@@ -164,7 +164,9 @@ pub enum KeyRefusal {
     #[error("there is no such key, or its time is over")]
     Unknown,
     /// Whoever asks does not hold it, or it is done.
-    #[error("the lease is not the key's any more")]
+    #[error(
+        "the lease is not the key's any more: another holds it, or it is done, with this result or another"
+    )]
     LeaseLost,
     /// The tenant has too many.
     #[error("the tenant has {ENTRIES_PER_TENANT_MAX} keys")]

@@ -17,7 +17,7 @@ use store::{Head, LedgerRow, Store, StoreError};
 use tlog::{Checkpoint, TreeSize};
 
 use crate::counters::Counters;
-use crate::epochs::Epochs;
+use crate::epochs::{Epochs, head_of};
 use crate::files::named;
 use crate::high_water::{HighWater, Mark};
 use crate::keys::KeyFolder;
@@ -90,7 +90,7 @@ impl Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process serves it.
-    #[error("{0} is in use by another process")]
+    #[error("{0} is in use by another process; end that one, or name another folder with --data-dir")]
     Locked(String),
     /// A file or folder cannot be used. Its message is that of its source, and said once.
     #[error(transparent)]
@@ -289,6 +289,20 @@ pub(crate) fn take_up_newest(
         let refusal = Refusal::RolledBack(why);
         tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
         last.refuse(refusal);
+    }
+    judge_ended(store, tenant, &said)
+}
+
+/// Nothing is written to those before the newest; who reads one is told whether it is as it ended.
+pub(crate) fn judge_ended(store: &dyn Store, tenant: &Tenant, said: &Epochs) -> Result<(), StoreError> {
+    for ledger in tenant.epochs() {
+        let Some(ended) = said.ended(&ledger.row.origin) else {
+            continue;
+        };
+        match ended.differs(head_of(store, ledger.row.ledger_no)?) {
+            Some(why) => ledger.refuse(Refusal::RolledBack(why)),
+            None => ledger.accept(),
+        }
     }
     Ok(())
 }

@@ -22,12 +22,12 @@ pub(crate) const QUEUE_RECORDS_MAX: usize = 100_000;
 /// 60 ms; the queue's next ones wait that long.
 pub(crate) const BATCH_RECORDS_MAX: usize = 4_000;
 
-/// Most records committed together while somebody waits for a commit of his own: some 5 ms. Of a larger request, one such
+/// Most records committed together while somebody waits for a commit of his own: some 3 ms. Of a larger request, one such
 /// part is committed after the other.
-const PROMPT_RECORDS_MAX: usize = 128;
+const PROMPT_RECORDS_MAX: usize = 64;
 
 /// Of their packed bytes: records of 4 KiB are few.
-const PROMPT_BYTES_MAX: usize = 512 * 1024;
+const PROMPT_BYTES_MAX: usize = 256 * 1024;
 
 /// How long commits stay that small: who reads the audit trail reads on.
 const PROMPT_FOR: Duration = Duration::from_secs(2);
@@ -304,6 +304,11 @@ impl Queue {
         }
     }
 
+    /// Whether less than a quarter of what may wait does.
+    pub(crate) fn has_room(&self) -> bool {
+        self.lock().has_room()
+    }
+
     /// Records that wait.
     pub(crate) fn depth(&self) -> usize {
         self.lock().records
@@ -311,6 +316,10 @@ impl Queue {
 }
 
 impl State {
+    const fn has_room(&self) -> bool {
+        self.records < PROMPT_WAITING_MAX && self.bytes < PROMPT_WAITING_BYTES_MAX
+    }
+
     /// Submissions, or a part of one, up to the limits of a commit; none: nothing waits.
     fn take_batch(&mut self, now: Instant) -> Vec<Submission> {
         while let Some(Err(error)) = self.submissions.front_mut().map(|first| first.reply.settle()) {
@@ -320,9 +329,7 @@ impl State {
                 rest.reply.send(Err(error));
             }
         }
-        let prompt = self.records < PROMPT_WAITING_MAX
-            && self.bytes < PROMPT_WAITING_BYTES_MAX
-            && self.prompt_until.is_some_and(|until| now < until);
+        let prompt = self.has_room() && self.prompt_until.is_some_and(|until| now < until);
         self.was_ahead = !self.ahead.is_empty() && (!self.was_ahead || self.submissions.is_empty());
         let (from, records_max, bytes_max) = if self.was_ahead {
             (&mut self.ahead, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)

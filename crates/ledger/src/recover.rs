@@ -10,7 +10,7 @@ use tlog::Hash;
 
 use crate::epochs::{Ended, Epochs, base_of, head_of, is_epoch_of, larger, marks_away};
 use crate::sequencer::Sequencer;
-use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, is_tenant_name, origin_of};
+use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, is_tenant_name, no_tenant, origin_of};
 use crate::{Bind, Draft, HighWater, Ledger, Receipt, Salts, SealedBody, SubmitError, TenantError, open};
 
 /// Longest reason.
@@ -26,8 +26,8 @@ const NUMBERS_PASSED_MAX: u32 = 10_000;
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// No such tenant.
-    #[error("there is no tenant of that name")]
-    TenantUnknown,
+    #[error("{}", no_tenant(.0))]
+    TenantUnknown(String),
     /// No such tenant any more: marks know leaves of it.
     #[error(
         "{leaves} leaves of tenant {tenant_id} were signed, and the database has no such tenant: \
@@ -92,7 +92,7 @@ impl Ledger {
             .map(|(_, mark)| mark.size.as_u64())
             .sum();
         if leaves == 0 || !is_tenant_name(tenant_id) {
-            return RecoverError::TenantUnknown;
+            return RecoverError::TenantUnknown(tenant_id.to_owned());
         }
         RecoverError::TenantLost {
             tenant_id: tenant_id.to_owned(),
@@ -138,6 +138,13 @@ fn next_epoch(
         .and_then(|outcome| outcome.map_err(|rejection| SubmitError::Refused(rejection.to_string())));
     match placed {
         Ok(placed) => {
+            // What was refused until now has ended as it is.
+            let store = Arc::clone(&sequencer.inner().store);
+            let rows: Vec<LedgerRow> = tenant.epochs().iter().map(|epoch| epoch.row.clone()).collect();
+            let said = Epochs::read(store.as_ref(), &rows);
+            if let Err(error) = open::judge_ended(store.as_ref(), tenant, &said) {
+                tracing::warn!(%error, "how the older epochs are is told from the next start");
+            }
             if &*tenant.tenant_id == INSTANCE {
                 // Those that were made while it could not be written to.
                 crate::tenant::record_missing(sequencer, at);

@@ -26,8 +26,8 @@ use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, hex_s
 use self::pass::WirePass;
 use crate::once::{Check, Checked, KeyRefusal, Lease, Once, OnceError, OnceKey, OnceSpace, OnceStatus};
 use crate::{
-    Bind, Body, BodyTooLarge, Draft, Ledger, Placed, Record, RecordError, Rejection, RunNames, SubmitError,
-    Tenant,
+    Bind, Body, BodyTooLarge, Draft, Ledger, Life, Placed, Record, RecordError, Rejection, RunNames,
+    SubmitError, Tenant,
 };
 
 pub use enforcer::{ReplayEnforcer, StepError, TraceReport};
@@ -113,8 +113,10 @@ pub enum ReplayError {
     /// Another is at the same step now.
     #[error("the step is being done under the same key")]
     InProgress,
-    /// Another has taken the step over meanwhile; what came out is not kept.
-    #[error("the step was taken over by another")]
+    /// Another has taken the step over meanwhile, or it is done; what came out is not kept.
+    #[error(
+        "the step is not its token's any more: another has taken it over, or it is done, with this output or another"
+    )]
     LeaseLost,
     /// The step was done, and its output is not there any more.
     #[error("the step was done; its output was too large to be kept, or cannot be decrypted")]
@@ -213,12 +215,15 @@ impl Replay {
     /// Decides about a step of a run.
     ///
     /// # Errors
-    /// Every [`ReplayError`] that is not about an output that was brought; [`Rejection::RunSealed`] of a sealed run.
+    /// Every [`ReplayError`] that is not about an output that was brought; [`Rejection::RunEnded`] of a run that takes no
+    /// step any more, [`Rejection::RunSealed`] of a sealed one.
     pub async fn begin(&self, step: ReplayStep, at: Timestamp) -> Result<Begun, ReplayError> {
         let names = self.names(&step.run_id).await?;
-        // What came out of a step that was begun before the seal is recorded all the same: it was done.
-        if self.is_sealed(&step.run_id).await? {
-            return Err(ReplayError::Rejected(Rejection::RunSealed));
+        // What came out of a step that was begun before the end or the seal is recorded all the same: it was done.
+        match self.life(&step.run_id).await? {
+            Life::Open => {}
+            Life::Ended => return Err(ReplayError::Rejected(Rejection::RunEnded)),
+            Life::Sealed => return Err(ReplayError::Rejected(Rejection::RunSealed)),
         }
         let pass = |lease, stored_hash| -> Result<Begun, ReplayError> {
             Ok(Begun::Execute(Box::new(Pass {
@@ -480,15 +485,16 @@ impl Replay {
         self.reading(read).await
     }
 
-    /// Whether the run takes no more evidence; read when it is not at hand.
-    async fn is_sealed(&self, run_id: &str) -> Result<bool, ReplayError> {
+    /// Whether a step of the run may be begun; read when it is not at hand.
+    async fn life(&self, run_id: &str) -> Result<Life, ReplayError> {
         let run_id: Arc<str> = run_id.into();
-        if let Some(sealed) = self.ledger.run_sealed_at_hand(&self.tenant, &run_id) {
-            return Ok(sealed);
+        if let Some(life) = self.ledger.run_life_at_hand(&self.tenant, &run_id) {
+            return Ok(life);
         }
         let read = move |replay: &Self| {
-            let sealed = replay.ledger.run_sealed(&replay.tenant, &run_id);
-            sealed.map_err(|error| ReplayError::Read(error.into()))
+            let life = replay.ledger.run_life(&replay.tenant, &run_id);
+            life.map_err(|error| ReplayError::Read(error.into()))?
+                .ok_or(ReplayError::RunUnknown)
         };
         self.reading(read).await
     }

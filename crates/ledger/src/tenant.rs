@@ -24,6 +24,11 @@ pub const TENANT_BYTES_MAX: usize = 63;
 /// Longest `ledger.origin`: origin, tenant, epoch and slashes stay within 255 bytes.
 pub(crate) const ORIGIN_BYTES_MAX: usize = 180;
 
+/// What is said of a tenant that is not there, wherever it is asked for.
+pub fn no_tenant(tenant_id: &str) -> String {
+    format!("there is no tenant {tenant_id}")
+}
+
 /// Whether a name may be a tenant's: `[a-z0-9][a-z0-9._-]*`, at most 63 bytes. It becomes part of an origin,
 /// a path and a file name.
 pub fn is_tenant_name(name: &str) -> bool {

@@ -32,7 +32,7 @@ pub struct Limits {
     /// Largest request body after decompression: an OTLP exporter's default batch of 512 spans is near
     /// 1 MiB, so 16 MiB refuses nothing that is meant (SPEC 11.5).
     pub body_bytes_max: usize,
-    /// Bodies in flight, all together: with the queue and the caches the server stays below 256 MiB (SPEC 11.5).
+    /// Bodies in flight, all together, and the values that those of JSON are read as: with the queue and the caches the server stays below 256 MiB (SPEC 11.5).
     pub bodies_in_flight_bytes_max: usize,
     /// Longest wait for the next bytes of a body: a client that stalls holds what it has sent so far.
     pub body_idle: Duration,
@@ -115,7 +115,7 @@ pub struct Shared {
     /// Of answers that wait to be read.
     pub(crate) answers: Budget,
     pub(crate) turns: Turns,
-    /// Large JSON bodies are parsed one at a time: 16 MiB of text may take 200 MB as values.
+    /// Large JSON bodies are parsed one at a time: one may need most of the budget for its values.
     pub(crate) large_bodies: Arc<Semaphore>,
     /// Large jobs are judged, and their evidence gathered, one at a time: that takes several times what they say. Who
     /// holds a job waits for it, so it is none that who waits for a job may hold.

@@ -25,6 +25,7 @@ use crate::access::operation::{self, Action, Operation, Trail};
 use crate::access::policy::{Asker, Decided};
 use crate::access::recorder::{Detail, Listed, Who};
 use crate::api::ledger::tell_refusal;
+use crate::body::Sender;
 use crate::idempotent::{self, IDEMPOTENCY_KEY};
 use crate::oidc::{NoSignIn, Oidc, SignedIn, TokenRefused};
 use crate::{ApiError, App, Received, RequestId, too_large};
@@ -79,6 +80,11 @@ impl Caller {
             }
             operation::Access::Public => Err(ApiError::internal(&"a public operation asks who calls")),
         }
+    }
+
+    /// Whose its bodies are.
+    pub(crate) fn sender(&self) -> Sender {
+        (self.tenant.tenant_no, Arc::clone(&self.principal))
     }
 
     fn new(

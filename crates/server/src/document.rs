@@ -8,8 +8,8 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Schema};
 
-use crate::access::operation::{Access, access_of};
-use crate::idempotent;
+use crate::access::operation::{Access, Operation as Decided, access_of};
+use crate::{codes, examples, idempotent};
 
 /// What all operations have in common, and paths as OpenAPI can say them: it has no word for "the rest of
 /// the path", a plain parameter comes nearest.
@@ -25,6 +25,13 @@ pub(crate) fn finished(mut document: OpenApi) -> OpenApi {
     components
         .security_schemes
         .insert("key".into(), SecurityScheme::Http(scheme).into());
+    let before: Vec<String> = codes::before()
+        .map(|row| format!("{} `{}` ({})", row.status, row.code, row.when))
+        .collect();
+    let general = document.info.description.get_or_insert_default();
+    general.push_str(" Any request may be refused with ");
+    general.push_str(&before.join(" or "));
+    general.push('.');
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths
         .into_iter()
@@ -41,7 +48,8 @@ pub(crate) fn finished(mut document: OpenApi) -> OpenApi {
                     if method == Method::POST && matches!(access, Access::Decided(_)) {
                         with_once(operation);
                     }
-                    with_access(operation, &access);
+                    with_access(&method, operation, &access);
+                    with_example(operation);
                 }
             }
             (path.replace("{*", "{"), item)
@@ -50,8 +58,7 @@ pub(crate) fn finished(mut document: OpenApi) -> OpenApi {
     document
 }
 
-/// Says that a POST can be sent again, and what its `Idempotency-Key` may be refused with. Where an operation itself has
-/// such answers, it has said so: then this is one more reason.
+/// Says that a POST can be sent again.
 fn with_once(operation: &mut Operation) {
     let key = Object::builder()
         .schema_type(Type::String)
@@ -71,48 +78,50 @@ fn with_once(operation: &mut Operation) {
         .parameters
         .get_or_insert_default()
         .push(RefOr::T(header));
-    let refusals = [
-        (
-            "400",
-            "`bad_idempotency_key`: the `Idempotency-Key` is malformed.",
-        ),
-        (
-            "409",
-            "Under the `Idempotency-Key`: `idempotency_in_progress` (with `Retry-After`), `answer_not_kept` or \
-             `earlier_outcome_unknown`.",
-        ),
-        (
-            "422",
-            "`idempotency_key_reused`: the `Idempotency-Key` was used for another request.",
-        ),
-    ];
-    let responses = &mut operation.responses.responses;
-    for (status, description) in refusals {
-        match responses.get_mut(status) {
-            Some(RefOr::T(response)) => {
-                if !response.description.is_empty() {
-                    response.description.push(' ');
-                }
-                response.description.push_str(description);
-            }
-            Some(RefOr::Ref(_)) => {}
-            None => {
-                let content = Content::new(Some(Ref::from_schema_name("Problem")));
-                let response = Response::builder()
-                    .description(description)
-                    .content("application/problem+json", content);
-                responses.insert(status.into(), response.build().into());
-            }
-        }
+}
+
+/// Shows a body that is taken.
+fn with_example(operation: &mut Operation) {
+    let name = operation.operation_id.as_deref().unwrap_or_default();
+    let Some(example) = examples::example_of(name) else {
+        return;
+    };
+    if let Some(RefOr::T(body)) = &mut operation.request_body
+        && let Some(RefOr::T(content)) = body.content.get_mut("application/json")
+    {
+        content.example = Some(example);
     }
 }
 
-/// Says that a key is needed, and what any operation may be refused with.
-fn with_access(operation: &mut Operation, access: &Access) {
-    if matches!(access, Access::Public) {
-        return;
+/// Says that a key is needed, and what the operation may be refused with.
+fn with_access(method: &Method, operation: &mut Operation, access: &Access) {
+    match access {
+        Access::Public => return,
+        Access::Decided(decided) => with_codes(method, operation, decided),
+        Access::InHandler(_) => with_refusals(operation),
     }
     operation.security = Some(vec![SecurityRequirement::new("key", [""; 0])]);
+}
+
+/// Says of every status which codes come with it.
+fn with_codes(method: &Method, operation: &mut Operation, decided: &Decided) {
+    let mut by_status: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for row in codes::codes_of(method, decided, operation) {
+        let said = by_status.entry(row.status).or_default();
+        said.push(format!("`{}`: {}", row.code, row.when));
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, said) in by_status {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response = Response::builder()
+            .description(format!("{}.", said.join("; ")))
+            .content("application/problem+json", content);
+        responses.insert(status.to_string(), response.build().into());
+    }
+}
+
+/// OTLP refuses in a form of its own, by protobuf or JSON, which has no codes.
+fn with_refusals(operation: &mut Operation) {
     let refusals = [
         ("400", "A parameter is malformed or unknown."),
         (
@@ -127,15 +136,11 @@ fn with_access(operation: &mut Operation, access: &Access) {
             "The ledger cannot answer now: send again after `Retry-After`.",
         ),
     ];
-    let responses = &mut operation.responses.responses;
     for (status, description) in refusals {
-        let mut response = Response::builder().description(description);
-        // OTLP refuses in a form of its own, by protobuf or JSON.
-        if matches!(access, Access::Decided(_)) {
-            let content = Content::new(Some(Ref::from_schema_name("Problem")));
-            response = response.content("application/problem+json", content);
-        }
-        responses
+        let response = Response::builder().description(description);
+        operation
+            .responses
+            .responses
             .entry(status.into())
             .or_insert_with(|| response.build().into());
     }

@@ -13,6 +13,8 @@ use ledger::{KeyError, LoadError, RecordError, Rejection, SettleError, SubmitErr
 use serde_json::{Value, json};
 use store::StoreError;
 
+use crate::codes;
+
 /// Seconds after which a refused request may be sent again: two commits of the largest batch.
 const RETRY_AFTER_SECS: u32 = 1;
 
@@ -130,6 +132,12 @@ pub(crate) struct ProblemCode(pub(crate) &'static str);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        debug_assert!(
+            codes::is_known(self.status.as_u16(), self.code),
+            "{} `{}` is in no table",
+            self.status,
+            self.code
+        );
         let mut response = (self.status, Json(self.to_problem())).into_response();
         response.extensions_mut().insert(ProblemCode(self.code));
         let headers = response.headers_mut();
@@ -198,7 +206,7 @@ impl From<KeyError> for ApiError {
     fn from(error: KeyError) -> Self {
         let message = error.to_string();
         match error {
-            KeyError::TenantUnknown | KeyError::KeyUnknown => Self::not_found(),
+            KeyError::TenantUnknown(_) | KeyError::KeyUnknown(_) => Self::not_found(),
             KeyError::Invalid(..) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
             KeyError::Revoked => Self::conflict("key_revoked", message),
             KeyError::TooMany => Self::conflict("too_many_keys", message),

@@ -31,8 +31,8 @@ pub struct JsonBody<T> {
     pub value: T,
     /// SHA-256 of its canonical JSON: what "the same content again" means.
     pub content: [u8; 32],
-    /// Counts the body until the handler is done with it. Nobody waits for a job with the second of them: a large job
-    /// takes long to be judged, and nothing large would be parsed meanwhile.
+    /// Counts the body, and what it is read as, until the handler is done with it. Nobody waits for a job with the second
+    /// of them: a large job takes long to be judged, and nothing large would be parsed meanwhile.
     pub(crate) held: Holds,
 }
 
@@ -48,7 +48,14 @@ impl<T> JsonBody<T> {
 pub(crate) struct Canonical(pub(crate) Bytes);
 
 /// What a body is counted by, and the place that a large one has among those parsed at once.
-pub(crate) type Holds = (body::Hold, Option<OwnedSemaphorePermit>);
+pub(crate) type Holds = (body::Hold, Option<Large>);
+
+/// The place that a large body has among those parsed at once, and the room for the values that it is read as.
+#[derive(Debug)]
+pub(crate) struct Large {
+    _permit: OwnedSemaphorePermit,
+    _values: body::Hold,
+}
 
 /// A JSON body of which nothing is put on record as it is: the same without redaction.
 #[derive(Debug)]
@@ -79,14 +86,19 @@ impl<T: DeserializeOwned + Send + 'static> JsonBody<T> {
     async fn receive(request: Request, app: &App, rules: Option<Arc<Redactor>>) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
-        let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
+        let caller = parts.extensions.get::<Caller>();
+        let sender = caller.map_or_else(|| (0, Arc::from("")), Caller::sender);
+        let held = body::receive(&app.budget, &app.limits, sender, &parts.headers, body).await?;
         if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
             // A tenant's own patterns take far longer than the built-in rules.
             if rules.as_ref().is_some_and(|rules| rules.has_own_patterns()) {
                 return app.blocking(move |_| parse(held, None, rules.as_deref())).await;
             }
             return match parts.extensions.get() {
-                Some(Canonical(text)) => read(text.to_vec(), held, None, rules.as_deref()),
+                Some(Canonical(text)) => {
+                    let values = held.values()?;
+                    read(text.to_vec(), held, values, None, rules.as_deref())
+                }
                 None => parse(held, None, rules.as_deref()),
             };
         }
@@ -125,17 +137,19 @@ fn parse<T: DeserializeOwned>(
     permit: Option<OwnedSemaphorePermit>,
     rules: Option<&Redactor>,
 ) -> Result<JsonBody<T>, ApiError> {
+    let values = held.values()?;
     let value = canonical::parse(&held.bytes, canonical::Limits::default())
         .map_err(|error| json_error(&held.bytes, &error))?;
     let text = canonical::to_vec(&value);
     drop(value);
-    read(text, held, permit, rules)
+    read(text, held, values, permit, rules)
 }
 
 /// Of a body's canonical form.
 fn read<T: DeserializeOwned>(
     mut text: Vec<u8>,
     held: Held,
+    values: body::Hold,
     permit: Option<OwnedSemaphorePermit>,
     rules: Option<&Redactor>,
 ) -> Result<JsonBody<T>, ApiError> {
@@ -155,10 +169,20 @@ fn read<T: DeserializeOwned>(
         ApiError::invalid(if path == "." { "body" } else { &path }, cause)
     })?;
     let content = evidence::sha256(&text);
+    let mut hold = held.into_hold();
+    let large = if let Some(permit) = permit {
+        Some(Large {
+            _permit: permit,
+            _values: values,
+        })
+    } else {
+        hold.join(values);
+        None
+    };
     Ok(JsonBody {
         value,
         content,
-        held: (held.into_hold(), permit),
+        held: (hold, large),
     })
 }
 
@@ -289,7 +313,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<JsonBody<Body>, ApiError> {
-        let held = Held::of(Budget::new(0).hold(), text.to_owned().into());
+        let held = Held::of(Budget::new(64 * 1024).hold(), text.to_owned().into());
         parse(held, None, Some(Redactor::standard()))
     }
 

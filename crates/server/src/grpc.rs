@@ -85,7 +85,7 @@ async fn call(app: &App, signal: Signal, request: Request) -> Response {
             body_bytes_max: bytes_max,
             ..app.limits
         };
-        let held = body::receive(&app.budget, &limits, &HeaderMap::new(), body)
+        let held = body::receive(&app.budget, &limits, caller.sender(), &HeaderMap::new(), body)
             .await
             .map_err(ApiError::from)?;
         let held = message(held, &parts.headers, app.limits.body_bytes_max)?;

@@ -117,7 +117,7 @@ async fn done(
 ) -> Result<Response, ApiError> {
     let given = key_of(request.headers())?;
     let (mut parts, body) = request.into_parts();
-    let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
+    let held = body::receive(&app.budget, &app.limits, caller.sender(), &parts.headers, body).await?;
     // What cannot be kept afterwards is not done: also not when the operator lets outages pass.
     app.once.vault().ready()?;
     let (bytes, target) = (
@@ -220,18 +220,20 @@ async fn answered(
         }
         Err(KeyRefusal::Backend(error)) => {
             passed(app, &caller, error, operation, &given, &hash, at).await?;
+            drop(hold);
             return Ok(next.run(request).await);
         }
         Err(refusal) => return Err(refusal.into()),
     };
     let done = async {
+        // The handler counts the body itself: who counts it twice has no room for a large one's values.
+        drop(hold);
         // A handler that panics has an answer too. One that blocks must not keep a lease from being renewed.
         let answered = if app.once.is_shared() {
             apart(next.run(request)).await
         } else {
             caught(next.run(request)).await
         };
-        drop(hold);
         let response =
             answered.unwrap_or_else(|panic| ApiError::internal(&panic_text(&*panic)).into_response());
         settled(app, &key, lease, operation, response).await
@@ -477,7 +479,8 @@ async fn hash_of(
     held: Held,
     target: String,
 ) -> Result<([u8; 32], Option<Canonical>, body::Hold), ApiError> {
-    let hash = move |held: Held| {
+    let hash = move |held: Held| -> Result<_, ApiError> {
+        let _values = held.values()?;
         let mut text = target.into_bytes();
         text.push(0);
         let body_at = text.len();
@@ -486,10 +489,10 @@ async fn hash_of(
         text.extend_from_slice(canonical.as_deref().unwrap_or(&held.bytes));
         let hash = sha256(&text);
         let canonical = canonical.map(|_| Canonical(Bytes::from(text).slice(body_at..)));
-        (hash, canonical.ok(), held.into_hold())
+        Ok((hash, canonical.ok(), held.into_hold()))
     };
     if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
-        return Ok(hash(held));
+        return hash(held);
     }
     let permit = app
         .large_bodies
@@ -499,7 +502,7 @@ async fn hash_of(
         .map_err(|error| ApiError::internal(&error))?;
     app.blocking(move |_| {
         // Not kept beside a long body: memory is counted for one.
-        let (hash, _, hold) = hash(held.inflate()?);
+        let (hash, _, hold) = hash(held.inflate()?)?;
         drop(permit);
         Ok((hash, None, hold))
     })

@@ -2,7 +2,7 @@
 
 use evidence::canonical::Value;
 
-use super::{Check, Finding, is_redacted, may_be_same, names, redacted_of, spelled, undecided};
+use super::{Among, Check, Finding, is_redacted, names, redacted_of, spelled, undecided};
 use crate::governance::{AuditInput, count};
 
 pub(super) const CHECK: Check = Check {
@@ -39,9 +39,10 @@ fn judge(input: &AuditInput) -> Finding {
     }
     // What is missing may have been done by a step whose target nobody can read any more.
     let redacted = redacted_of(done);
+    let among = Among::new(redacted.iter().copied());
     let missing: Vec<&str> = missing
         .into_iter()
-        .filter(|target| !redacted.iter().any(|done| may_be_same(done, target)))
+        .filter(|target| !among.may_have(target))
         .collect();
     if missing.is_empty() {
         return undecided(redacted).unwrap_or_else(|| Finding::pass("everything proposed was done"));

@@ -12,7 +12,7 @@ pub(super) const CHECK: Check = Check {
     rule: &[
         "INCONCLUSIVE if a snapshot is missing (null, or on record in a form that is not taken any more; `{}` is a snapshot); evidence `health_before_available`, `health_after_available`.",
         "FAIL if a capability of the first snapshot is absent or null in the second, or ranks lower (HEALTHY > DEGRADED > UNHEALTHY); evidence `degraded_capabilities`, in order of names.",
-        "INCONCLUSIVE if a capability of the first snapshot is redacted, its name or its status in either.",
+        "INCONCLUSIVE if a capability of the first snapshot is redacted, its name or its status in either, or can be one of the second whose name is, unless it is gone: absent under every name that it can have been by what stands beside the markers.",
         "INCONCLUSIVE if a status changed from or to a word without rank; evidence `unranked_capabilities`. The same word before and after is fine.",
         "Else PASS. New capabilities are fine.",
         "A snapshot is {capability: status}, {capability: {status, …}} or {captured_at, system_health, capability_health: [{capability, status}]}; with `capability_health`, which is a list, it is the last, with no other members; so it is with a time as `captured_at`, and `capability_health` is then not left out.",
@@ -30,13 +30,16 @@ fn judge(input: &AuditInput) -> Finding {
     let mut degraded = Vec::new();
     let mut unranked = Vec::new();
     let mut redacted = BTreeSet::new();
+    let among = after.among();
     for capability in before.capabilities() {
-        if before.is_redacted(capability) || after.is_redacted(capability) {
-            redacted.insert(capability);
+        if !among.may_have(capability) {
+            degraded.push(capability);
             continue;
         }
-        let Some(is) = after.status(capability) else {
-            degraded.push(capability);
+        let is = after.status(capability);
+        let Some(is) = is.filter(|_| !before.is_redacted(capability) && !after.is_redacted(capability))
+        else {
+            redacted.insert(capability);
             continue;
         };
         let was = before.status(capability);
@@ -111,6 +114,20 @@ mod tests {
             change(r#"{"a":"HEALTHY"}"#, r#"{"a":"<REDACTED>"}"#),
             Inconclusive
         );
+    }
+
+    /// What is gone was there, whatever its name or its status was.
+    #[test]
+    fn what_is_redacted_and_gone_is_gone_for_certain() {
+        assert_eq!(change(r#"{"token":"<REDACTED>"}"#, "{}"), Fail);
+        assert_eq!(change(r#"{"token":"<REDACTED>"}"#, r#"{"token":null}"#), Fail);
+        let name = r#"{"mail/<REDACTED_EMAIL>":"HEALTHY"}"#;
+        assert_eq!(change(name, r#"{"search":"HEALTHY"}"#), Fail);
+        assert_eq!(change(name, r#"{"mail/bob":"HEALTHY"}"#), Inconclusive);
+        assert_eq!(change(name, r#"{"<REDACTED>":"HEALTHY"}"#), Inconclusive);
+        // A pattern may be younger than the first snapshot.
+        assert_eq!(change(r#"{"mail/bob":"HEALTHY"}"#, name), Inconclusive);
+        assert_eq!(change(r#"{"search":"HEALTHY"}"#, name), Fail);
     }
 
     #[test]

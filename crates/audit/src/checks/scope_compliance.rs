@@ -1,6 +1,6 @@
 //! everything that was touched lies inside the contract.
 
-use super::{Check, Finding, may_be_same, names, redacted_of, spelled, undecided};
+use super::{Among, Check, Finding, names, redacted_of, spelled, undecided};
 use crate::governance::AuditInput;
 
 pub(super) const CHECK: Check = Check {
@@ -19,10 +19,11 @@ pub(super) const CHECK: Check = Check {
 fn judge(input: &AuditInput) -> Finding {
     let executed = input.executed_targets();
     let scope = || input.contract_scope.iter().map(String::as_str);
+    let among = Among::new(scope());
     let outside: Vec<&str> = executed
         .iter()
         .copied()
-        .filter(|target| !scope().any(|entry| may_be_same(entry, target)))
+        .filter(|target| !among.may_have(target))
         .collect();
     if outside.is_empty() {
         let redacted = redacted_of(executed.iter().copied().chain(scope()));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use evidence::Timestamp;
 use evidence::canonical::{Value, to_vec};
 
-use crate::checks::is_redacted;
+use crate::checks::{Among, is_redacted, may_be_same};
 use crate::read::{self, InputError};
 
 /// Most capabilities of one snapshot, as of a contract's scope.
@@ -102,6 +102,24 @@ impl Health {
     pub fn is_redacted(&self, capability: &str) -> bool {
         let status = self.status(capability);
         is_redacted(capability) || status.is_some_and(|status| is_redacted(&as_text(status)))
+    }
+
+    /// The capabilities that have a status, to look for others among.
+    pub(crate) fn among(&self) -> Among<'_> {
+        Among::new(self.statuses.keys().map(String::as_str))
+    }
+
+    /// Whether two statuses may have been the same before redaction.
+    pub(crate) fn may_be_same(was: &Value, is: &Value) -> bool {
+        if was == is {
+            return true;
+        }
+        let (was_text, is_text) = (as_text(was), as_text(is));
+        if !is_redacted(&was_text) && !is_redacted(&is_text) {
+            return false;
+        }
+        // Within what is no text names are replaced too, and put in another order: what stands beside tells nothing.
+        was.as_str().is_none() && is.as_str().is_none() || may_be_same(&was_text, &is_text)
     }
 
     /// Every capability named, null ones too, in order.

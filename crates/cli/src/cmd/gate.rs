@@ -4,16 +4,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::Store;
-use store::sqlite::{Access, SqliteStore};
+use store::sqlite::SqliteStore;
 
 use super::InsteadOfServer;
-use crate::client::{Client, ServerArgs, segment};
-use crate::output::{self, Format, Usage};
+use crate::client::{Client, ServerArgs, refusal, segment};
+use crate::output::{self, Format};
 use crate::settings::parse_duration;
 
 /// First wait between two looks, doubled up to [`LOOK_EVERY`].
@@ -31,12 +30,14 @@ const EXIT_ESCALATE: u8 = 2;
 const EXIT_WAIT: u8 = 3;
 
 /// Ask whether the change that a job made may go on.
-///
-/// Exit codes: 0 proceed, 1 rollback, 2 escalate, or no such job, 3 wait: there is no verdict yet.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 proceed, 1 rollback, 2 escalate, or no such job, 3 wait: there is no verdict yet, 64 usage, \
+    69 the server or the data folder cannot be asked"
+)]
 pub(crate) struct Gate {
     /// The job.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "JOB")]
     job: String,
     /// While there is no verdict, ask again for so long, e.g. 60s.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -45,7 +46,7 @@ pub(crate) struct Gate {
     server: ServerArgs,
     #[command(flatten)]
     local: InsteadOfServer,
-    /// The tenant in the data folder; a server knows it by the key.
+    /// The tenant, with --data-dir; a server knows it by the key.
     #[arg(long, default_value = "default", requires = "data_dir")]
     tenant: String,
     /// How to print.
@@ -111,13 +112,8 @@ impl Gate {
         let Some(folder) = self.local.given() else {
             return Ok(Asked::Server(self.server.client()?));
         };
-        let store = SqliteStore::open(&folder.existing()?.database(), Access::ReadOnly)?;
-        let ledgers = store.ledgers_list()?;
-        let tenant = ledgers.iter().find(|row| row.tenant_id == self.tenant);
-        let Some(tenant_no) = tenant.map(|row| row.tenant_no) else {
-            bail!(Usage(format!("there is no tenant {}", self.tenant)));
-        };
-        Ok(Asked::Folder(store, tenant_no))
+        let (store, row) = folder.open(&self.tenant)?;
+        Ok(Asked::Folder(store, row.tenant_no))
     }
 
     fn answer(&self, said: Said) -> Result<u8> {
@@ -180,12 +176,8 @@ fn ask_server(client: &Client, job_id: &str) -> Result<Said> {
             serde_json::from_str(&answer.body).context("the server's answer is no JSON")?,
         )),
         404 if is_problem(&answer.body) => Ok(Said::Unknown),
-        429 | 500.. => Ok(Said::NotNow(anyhow::anyhow!(
-            "the server answers {}: {}",
-            answer.status,
-            detail(&answer.body)
-        ))),
-        status => bail!("the server answers {status}: {}", detail(&answer.body)),
+        status @ (429 | 500..) => Ok(Said::NotNow(anyhow!(refusal(status, &detail(&answer.body))))),
+        status => bail!(refusal(status, &detail(&answer.body))),
     }
 }
 

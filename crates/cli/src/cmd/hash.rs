@@ -1,7 +1,7 @@
 //! `deponent hash`: the canonical SHA-256 of JSON, or the fingerprint of raw text.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -14,6 +14,7 @@ const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Print the canonical SHA-256 of a JSON document, or of raw text.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 hashed, 2 the text has no hash, 64 usage, 69 the file cannot be read")]
 pub(crate) struct Hash {
     /// The file; `-` or nothing is stdin.
     #[arg(value_name = "FILE")]
@@ -28,6 +29,7 @@ pub(crate) struct Hash {
 
 impl Hash {
     pub(crate) fn run(self) -> Result<u8> {
+        let name = output::input_name(self.file.as_deref().unwrap_or(Path::new("-")));
         let mut bytes = Vec::new();
         match self.file.as_deref().filter(|path| path.as_os_str() != "-") {
             None => std::io::stdin()
@@ -40,11 +42,11 @@ impl Hash {
         };
         anyhow::ensure!(
             u64::try_from(bytes.len()).is_ok_and(|len| len <= INPUT_BYTES_MAX),
-            "longer than {INPUT_BYTES_MAX} bytes"
+            "{name}: longer than {INPUT_BYTES_MAX} bytes"
         );
         let hashed = if self.text {
             if std::str::from_utf8(&bytes).is_err() {
-                output::note("deponent: the text is not UTF-8");
+                output::note(format_args!("deponent: {name}: the text is not UTF-8"));
                 return Ok(2);
             }
             bytes
@@ -52,7 +54,8 @@ impl Hash {
             match canonical::canonicalize(&bytes, Limits::default()) {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    output::note(format_args!("deponent: {error}"));
+                    let wrong = output::in_text(&error, &bytes);
+                    output::note(format_args!("deponent: {name}: {wrong}"));
                     return Ok(2);
                 }
             }

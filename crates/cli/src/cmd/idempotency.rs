@@ -17,6 +17,9 @@ pub(crate) enum IdempotencyCommand {
     /// After Redis has lost its data: believe what it holds now, so that checks are answered again.
     ///
     /// A key that was completed before the loss is new again. Servers take it up by themselves.
+    #[command(
+        after_help = "Exit codes: 0 reset, or nothing to reset, 64 usage, 69 Redis or the data folder cannot be used"
+    )]
     Reset {
         #[command(flatten)]
         data_dir: DataDir,

@@ -33,36 +33,44 @@ struct Input {
 }
 
 /// Judge a job against its contract, from a file.
-///
-/// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged, 64 usage, \
+    69 the file cannot be read"
+)]
 pub(crate) struct Audit {
     #[command(flatten)]
     input: Input,
 }
 
 /// Grade how much a run's evidence can carry, from a file.
-///
-/// Exit codes: 0 PASS or WARN, 1 FAIL, 2 the input cannot be judged.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 PASS or WARN, 1 FAIL, 2 the input cannot be judged, 64 usage, \
+    69 the file cannot be read"
+)]
 pub(crate) struct Integrity {
     #[command(flatten)]
     input: Input,
 }
 
 /// Hold a panel against its rules, from a file.
-///
-/// Exit codes: 0 consistent, 1 not, 2 a rule or the input cannot be evaluated.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 consistent, 1 not, 2 a rule or the input cannot be evaluated, 64 usage, \
+    69 the file cannot be read"
+)]
 pub(crate) struct Panel {
     #[command(flatten)]
     input: Input,
 }
 
 /// Print when failed attempts would be made again, from a file.
-///
-/// Exit codes: 0 planned, 2 the input cannot be planned.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 planned, 2 the input cannot be planned, 64 usage, \
+    69 the file cannot be read"
+)]
 pub(crate) struct RetryPlan {
     #[command(flatten)]
     input: Input,
@@ -76,7 +84,7 @@ impl Audit {
             .and_then(|value| AuditInput::read(&value).map_err(|error| error.to_string()))
         {
             Ok(input) => input,
-            Err(error) => return Ok(unjudged(&error)),
+            Err(error) => return Ok(self.input.unjudged(&error)),
         };
         let mut result = audit::governance::audit(&input, audit_id(now)?, now, 0);
         result.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -122,7 +130,7 @@ impl Integrity {
             .and_then(|value| audit::integrity::read_input(&value).map_err(|error| error.to_string()));
         let (facts, policy) = match read {
             Ok(read) => read,
-            Err(error) => return Ok(unjudged(&error)),
+            Err(error) => return Ok(self.input.unjudged(&error)),
         };
         let judgement = audit::integrity::judge(&facts, &policy);
         match self.input.format {
@@ -147,13 +155,16 @@ impl Integrity {
 impl Panel {
     pub(crate) fn run(self) -> Result<u8> {
         let bytes = self.input.read()?;
-        let panel = match panel::Panel::parse(&bytes) {
+        // Once alone: it is the parser that knows the place of what is no JSON.
+        let read =
+            parsed(&bytes).and_then(|_| panel::Panel::parse(&bytes).map_err(|error| error.to_string()));
+        let panel = match read {
             Ok(panel) => panel,
-            Err(error) => return Ok(unjudged(&error.to_string())),
+            Err(error) => return Ok(self.input.unjudged(&error)),
         };
         let report = match panel::check(&panel) {
             Ok(report) => report,
-            Err(error) => return Ok(unjudged(&error.to_string())),
+            Err(error) => return Ok(self.input.unjudged(&error.to_string())),
         };
         match self.input.format {
             Format::Json => print(&report.to_value(&panel.panel_id))?,
@@ -185,7 +196,7 @@ impl RetryPlan {
         let planned = parsed(&bytes).and_then(|value| retry::plan(&value).map_err(|error| error.to_string()));
         let plan = match planned {
             Ok(plan) => plan,
-            Err(error) => return Ok(unjudged(&error)),
+            Err(error) => return Ok(self.input.unjudged(&error)),
         };
         match self.input.format {
             Format::Json => print(&plan)?,
@@ -221,23 +232,29 @@ impl Input {
         }
         anyhow::ensure!(
             u64::try_from(bytes.len()).is_ok_and(|len| len <= INPUT_BYTES_MAX),
-            "longer than {INPUT_BYTES_MAX} bytes"
+            "{}: longer than {INPUT_BYTES_MAX} bytes",
+            output::input_name(&self.file)
         );
         Ok(bytes)
+    }
+
+    /// Says why there is no answer.
+    fn unjudged(&self, reason: &str) -> u8 {
+        let reason = reason.replace('\n', " ");
+        output::note(format_args!(
+            "deponent: {}: {reason}",
+            output::input_name(&self.file)
+        ));
+        EXIT_UNKNOWN
     }
 }
 
 fn parsed(bytes: &[u8]) -> Result<Value, String> {
-    parse(bytes, Limits::default()).map_err(|error| error.to_string())
+    parse(bytes, Limits::default()).map_err(|error| output::in_text(&error, bytes))
 }
 
 fn print(value: &Value) -> Result<()> {
     output::json(&to_serde(value))
-}
-
-fn unjudged(reason: &str) -> u8 {
-    output::note(format_args!("deponent: {}", reason.replace('\n', " ")));
-    EXIT_UNKNOWN
 }
 
 /// A UUIDv7. Outside of what the verdict rests on.

@@ -16,8 +16,11 @@ use crate::output::{self, Format, Usage};
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
     /// Make a key; it is shown this once.
+    #[command(
+        after_help = "Exit codes: 0 made, 64 usage, or no such tenant, 69 the data folder cannot be used"
+    )]
     Create {
-        /// Whose.
+        /// Whose; `deponent tenant create` makes one.
         #[arg(long)]
         tenant: String,
         /// reader, writer, auditor or admin; operator for tenant _instance.
@@ -27,7 +30,7 @@ pub(crate) enum KeyCommand {
         #[arg(long)]
         name: Option<String>,
         /// When it ends by itself, RFC 3339.
-        #[arg(long, value_parser = time)]
+        #[arg(long, value_name = "TIME", value_parser = time)]
         expires: Option<Timestamp>,
         #[command(flatten)]
         data_dir: DataDir,
@@ -36,6 +39,9 @@ pub(crate) enum KeyCommand {
         format: Format,
     },
     /// List keys, those that have ended included; never their secrets.
+    #[command(
+        after_help = "Exit codes: 0 listed, 64 usage, or no such tenant, 69 the data folder cannot be used"
+    )]
     List {
         /// Only of this tenant.
         #[arg(long)]
@@ -47,6 +53,9 @@ pub(crate) enum KeyCommand {
         format: Format,
     },
     /// Give a key another secret; the old one is worth nothing at once.
+    #[command(
+        after_help = "Exit codes: 0 done, 64 usage, or no such key, or a revoked one, 69 the data folder cannot be used"
+    )]
     Rotate {
         /// The key's id: what stands between the first and second `_` of a key.
         key_id: String,
@@ -57,6 +66,9 @@ pub(crate) enum KeyCommand {
         format: Format,
     },
     /// Make a key worth nothing, for ever.
+    #[command(
+        after_help = "Exit codes: 0 it is revoked, 64 usage, or no such key, 69 the data folder cannot be used"
+    )]
     Revoke {
         /// The key's id: what stands between the first and second `_` of a key.
         key_id: String,
@@ -109,12 +121,18 @@ impl KeyCommand {
                 key_id,
                 data_dir,
                 format,
-            } => (AdminRequest::KeyRotate { key_id }, data_dir, format),
+            } => {
+                let key_id = id_alone(key_id)?;
+                (AdminRequest::KeyRotate { key_id }, data_dir, format)
+            }
             Self::Revoke {
                 key_id,
                 data_dir,
                 format,
-            } => (AdminRequest::KeyRevoke { key_id }, data_dir, format),
+            } => {
+                let key_id = id_alone(key_id)?;
+                (AdminRequest::KeyRevoke { key_id }, data_dir, format)
+            }
         };
         match ask_or_run(data_dir.existing()?, request, crate::clock::clock(), &mut untold)? {
             AdminAnswer::Key {
@@ -148,6 +166,19 @@ impl KeyCommand {
         }
         Ok(0)
     }
+}
+
+/// Longest text that is taken for a key's id: an id has 12 characters, the secret behind it 52.
+const ID_BYTES_MAX: usize = 32;
+
+/// A whole key is no id, nor is its secret, and neither is said: whoever reads it has the key.
+fn id_alone(key_id: String) -> Result<String> {
+    if key_id.contains('_') || key_id.len() > ID_BYTES_MAX {
+        bail!(Usage(
+            "the key's id is needed, not the key itself: what stands between its first and second `_`".into()
+        ));
+    }
+    Ok(key_id)
 }
 
 fn list(tenant: Option<&str>, data_dir: &DataDir, format: Format) -> Result<u8> {

@@ -34,21 +34,31 @@ pub(crate) struct Which {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
     /// Print size and root of the ledger and its newest checkpoint.
+    #[command(
+        after_help = "Exit codes: 0 printed, 64 usage, or no such tenant, 69 the data folder cannot be used"
+    )]
     Head {
         #[command(flatten)]
         which: Which,
     },
     /// Print the .tlog-proof of a record: anyone can check it with the verifier key.
+    #[command(
+        after_help = "Exit codes: 0 printed, 2 no such record or leaf, or no checkpoint covers it, 64 usage, or no such tenant or \
+        epoch, 69 the data folder cannot be used"
+    )]
     Proof {
         /// A record id, or a leaf index.
         record: String,
         /// The epoch [default: of an index the newest, of a record id that which has the record]
-        #[arg(long, value_name = "K")]
+        #[arg(long, value_name = "EPOCH")]
         epoch: Option<u32>,
         #[command(flatten)]
         which: Which,
     },
     /// Make every projection anew from leaves and bodies. Ctrl-C stops it: the old ones stand.
+    #[command(
+        after_help = "Exit codes: 0 rebuilt, 64 usage, 69 the data folder cannot be used, or it was called off, 130 called off twice"
+    )]
     Rebuild {
         #[command(flatten)]
         data_dir: DataDir,
@@ -57,6 +67,9 @@ pub(crate) enum LedgerCommand {
         format: Format,
     },
     /// After a rollback: start the next epoch, with a new key and a first leaf that declares the loss.
+    #[command(
+        after_help = "Exit codes: 0 recovered, 64 usage, or no such tenant, or its ledger is in order, 69 the data folder cannot be used"
+    )]
     Recover {
         /// The tenant.
         #[arg(long)]

@@ -60,24 +60,14 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
     /// Judge a job against its contract, from a file.
-    ///
-    /// Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, or the input cannot be judged.
     Audit(judge::Audit),
     /// Ask whether the change that a job made may go on.
-    ///
-    /// Exit codes: 0 proceed, 1 rollback, 2 escalate, or no such job, 3 wait: there is no verdict yet.
     Gate(gate::Gate),
     /// Grade how much a run's evidence can carry, from a file.
-    ///
-    /// Exit codes: 0 PASS or WARN, 1 FAIL, 2 the input cannot be judged.
     Integrity(judge::Integrity),
     /// Hold a panel against its rules, from a file.
-    ///
-    /// Exit codes: 0 consistent, 1 not, 2 a rule or the input cannot be evaluated.
     Panel(judge::Panel),
     /// Print when failed attempts would be made again, from a file.
-    ///
-    /// Exit codes: 0 planned, 2 the input cannot be planned.
     RetryPlan(judge::RetryPlan),
     /// Print the canonical SHA-256 of a JSON document, or of raw text.
     Hash(hash::Hash),
@@ -158,7 +148,7 @@ impl DataDir {
             .with_context(|| format!("cannot look at {}", database.display()))?;
         anyhow::ensure!(
             is_there,
-            "there is no ledger in {}: {} is missing",
+            "there is no ledger in {}: {} is missing (--data-dir names another folder)",
             options.data_dir.display(),
             options.database().display()
         );
@@ -178,9 +168,7 @@ impl DataDir {
         rows.retain(|row| row.tenant_id == tenant);
         rows.sort_by_key(|row| std::cmp::Reverse(row.epoch));
         let mut rows = rows.into_iter();
-        let newest = rows
-            .next()
-            .ok_or_else(|| Usage(format!("there is no tenant {tenant}")))?;
+        let newest = rows.next().ok_or_else(|| Usage(::ledger::no_tenant(tenant)))?;
         Ok((store, newest, rows.collect()))
     }
 }
@@ -191,7 +179,7 @@ pub(crate) struct InsteadOfServer {
     /// Read this data folder, and ask no server.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "key_file"])]
     data_dir: Option<PathBuf>,
-    /// The settings file of the folder [env: DEPONENT_CONFIG; default: deponent.toml when it is there]
+    /// The settings file of the folder, with --data-dir [env: DEPONENT_CONFIG; default: deponent.toml when it is there]
     #[arg(long, value_name = "FILE", requires = "data_dir")]
     config: Option<PathBuf>,
 }

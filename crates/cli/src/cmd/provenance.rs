@@ -18,6 +18,10 @@ use crate::output::{self, Format, Usage};
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProvenanceCommand {
     /// Write one file a day, provenance_YYYY-MM-DD.jsonl, with compressed payloads.
+    #[command(
+        after_help = "Exit codes: 0 written, 1 written, but bodies are missing and no record says why, 64 usage, or no such tenant, \
+        69 a file or the data folder cannot be used"
+    )]
     Export {
         /// The folder to write into; files of the same days are replaced.
         #[arg(long, value_name = "DIR")]
@@ -26,10 +30,10 @@ pub(crate) enum ProvenanceCommand {
         #[arg(long, default_value = "default")]
         tenant: String,
         /// Logs of this time or later, RFC 3339.
-        #[arg(long, value_parser = time)]
+        #[arg(long, value_name = "TIME", value_parser = time)]
         start: Option<Timestamp>,
         /// Logs of this time or before, RFC 3339.
-        #[arg(long, value_parser = time)]
+        #[arg(long, value_name = "TIME", value_parser = time)]
         end: Option<Timestamp>,
         #[command(flatten)]
         data_dir: DataDir,
@@ -40,9 +44,13 @@ pub(crate) enum ProvenanceCommand {
     /// Make records of a file of logs.
     ///
     /// Each line needs id, timestamp, both hashes and both payloads. A log whose id and input are on record is passed
-    /// over, so an import may be done again; with another output it is refused. An imported log that was erased since
-    /// is a record again: take it out of the file. Exit code 1: a line is no log, a hash is not that of the payload
-    /// beside it, or a log was refused; 2: it was called off (Ctrl-C) before the end of the file.
+    /// over, so an import may be done again; with another output it is refused, and so is an imported log that was erased
+    /// since.
+    #[command(
+        after_help = "Exit codes: 0 every log is on record, 1 a line is no log, a hash is not that of the payload beside it, or a log \
+        was refused, 2 it was called off (Ctrl-C) before the end of the file, 64 usage, or no such tenant, 69 the file or \
+        the data folder cannot be used"
+    )]
     Import {
         /// The file.
         file: PathBuf,
@@ -128,7 +136,7 @@ impl ProvenanceCommand {
                 match work::ask(data_dir.existing()?, request, Unit::Bytes)? {
                     AdminAnswer::ProvenanceImported { imported, job_id } => {
                         for remark in &imported.remarks {
-                            output::note(format_args!("deponent: {remark}"));
+                            output::note(format_args!("deponent: {}: {remark}", file.display()));
                         }
                         match format {
                             Format::Json => {

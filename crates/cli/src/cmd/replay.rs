@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 use evidence::hex_string;
 use ledger::replay::{ReplayedStep, replay_report};
 use ledger::{Body, began_with, run_of, trace_diff};
-use store::sqlite::{Access, SqliteStore};
-use store::{RunRow, Store};
+use store::RunRow;
 
 use super::{DataDir, InsteadOfServer};
-use crate::client::{Client, ServerArgs, segment};
+use crate::client::{Client, ServerArgs, refusal, segment};
 use crate::output::{self, Format, Usage};
 
 /// The runs part.
@@ -30,13 +29,14 @@ const GONE: [&str; 3] = ["archived", "erased", "missing"];
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReplayCommand {
     /// Name the first step at which two runs part, and what became of the second one's steps.
-    ///
-    /// Exit codes: 0 they did the same, 1 they part, 2 there is no such run, or one has not ended, or what they did is
-    /// erased or archived, 64 both names are of one run.
     Diff(Diff),
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 they did the same, 1 they part, 2 there is no such run, or one has not ended, or what they did \
+    is erased or archived, 64 usage, or both names are of one run, 69 the server or the data folder cannot be asked"
+)]
 pub(crate) struct Diff {
     /// The run that was first.
     run_a: String,
@@ -46,7 +46,7 @@ pub(crate) struct Diff {
     server: ServerArgs,
     #[command(flatten)]
     local: InsteadOfServer,
-    /// The tenant in the data folder; a server knows it by the key.
+    /// The tenant, with --data-dir; a server knows it by the key.
     #[arg(long, default_value = "default", requires = "data_dir")]
     tenant: String,
     /// How to print.
@@ -86,6 +86,9 @@ struct Report {
     differed: u64,
     erased: u64,
     executed: u64,
+    // Of a server that is older it is not told.
+    #[serde(default)]
+    late: u64,
     matched: u64,
     mismatched: u64,
     missing: u64,
@@ -179,13 +182,8 @@ impl Diff {
 
     /// The same from the database, also beside a server.
     fn of_folder(&self, folder: &DataDir) -> Result<Option<(Value, Value)>> {
-        let store = SqliteStore::open(&folder.existing()?.database(), Access::ReadOnly)?;
-        let ledgers = store.ledgers_list()?;
-        let tenant = ledgers.iter().find(|row| row.tenant_id == self.tenant);
-        let Some(tenant_no) = tenant.map(|row| row.tenant_no) else {
-            bail!(Usage(format!("there is no tenant {}", self.tenant)));
-        };
-        let run = |id: &str| run_of(&store, tenant_no, id);
+        let (store, row) = folder.open(&self.tenant)?;
+        let run = |id: &str| run_of(&store, row.tenant_no, id);
         let (Some(left), Some(right)) = (run(&self.run_a)?, run(&self.run_b)?) else {
             return Ok(None);
         };
@@ -202,7 +200,7 @@ impl Diff {
         let steps: Vec<Value> = report.steps.iter().map(replayed).collect();
         let report = json!({
             "archived": report.archived, "differed": report.differed, "erased": report.erased, "executed": report.executed,
-            "first_divergence": report.first_divergence.as_ref().map(replayed), "matched": report.matched,
+            "first_divergence": report.first_divergence.as_ref().map(replayed), "late": report.late, "matched": report.matched,
             "mismatched": report.mismatched, "missing": report.missing, "run_id": self.run_b, "skipped": report.skipped, "steps": steps,
             "total": report.total, "violated": report.violated,
         });
@@ -238,6 +236,8 @@ fn replayed(step: &ReplayedStep) -> Value {
         "checked": enforced.map(|enforced| enforced.checked),
         "expected_hash": enforced.and_then(|enforced| enforced.expected_hash.clone()),
         "idempotency_key": enforced.and_then(|enforced| enforced.idempotency_key.clone()),
+        "input_hash": enforced.and_then(|enforced| enforced.input_hash.clone()),
+        "known_input_hash": enforced.and_then(|enforced| enforced.known_input_hash.clone()),
         "leaf_index": step.leaf_index,
         "outcome": enforced.map(|enforced| enforced.outcome.as_str()).or(gone),
         "output_hash": enforced.and_then(|enforced| enforced.output_hash.clone()),
@@ -299,6 +299,12 @@ fn print(both: &Compared, steps: &Report) {
             steps.matched, steps.skipped, steps.executed, steps.differed, steps.mismatched, steps.violated
         ));
     }
+    if steps.late > 0 {
+        output::line(format_args!(
+            "replay: {} of {} enforcements came after the run's seal",
+            steps.late, steps.total
+        ));
+    }
     if steps.unreadable() > 0 {
         output::line(format_args!(
             "replay: {} of {} enforcements cannot be read ({} archived, {} erased, {} missing): each may have diverged",
@@ -337,9 +343,9 @@ fn ask(client: &Client, path: &str) -> Result<Option<Value>> {
                 .unwrap_or("both names are of one run")
                 .to_owned()
         )),
-        status => bail!(
-            "the server answers {status}: {}",
+        status => bail!(refusal(
+            status,
             body["detail"].as_str().unwrap_or("no reason given")
-        ),
+        )),
     }
 }

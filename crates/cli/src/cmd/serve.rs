@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use ledger::once::{Once, OnceOptions};
 use ledger::{Ledger, admin};
@@ -28,6 +28,10 @@ const DEMO_MARK: &str = "demo-loaded";
 
 /// Serve the API, OTLP/HTTP and OTLP/gRPC.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 it was told to stop, or the settings are in order, 64 a flag or setting makes no sense, \
+    69 a port, file or folder cannot be used"
+)]
 pub(crate) struct Serve {
     /// API and OTLP/HTTP [env: DEPONENT_LISTEN; default: 127.0.0.1:4318]
     #[arg(long, value_name = "ADDRESS")]
@@ -193,9 +197,13 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
         );
     }
     // Ports first: a port in use is said before the folder is touched.
-    let http = bind("listen", settings.listen).await?;
+    let flags = ("--listen", "DEPONENT_LISTEN");
+    let http = bind("listen", settings.listen, flags).await?;
     let grpc = match settings.grpc_listen {
-        Some(address) => Some(bind("grpc_listen", address).await?),
+        Some(address) => {
+            let flags = ("--grpc-listen", "DEPONENT_GRPC_LISTEN");
+            Some(bind("grpc_listen", address, flags).await?)
+        }
         None => None,
     };
     let options = settings.ledger;
@@ -230,7 +238,8 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
     let asked_at_once = settings.redis_url.is_some().then(|| app.once.clone());
     app.tlog_public = who.tlog_public;
     app.settings = Arc::new(on_record);
-    if app.is_local() {
+    let is_local = app.is_local();
+    if is_local {
         output::line(
             "LOCAL MODE: no API keys. Whoever reaches this port on this machine reads and writes as 'local' of tenant 'default'.",
         );
@@ -261,7 +270,7 @@ async fn serve(settings: Settings, who: Who, with_demo: bool) -> Result<()> {
                 "deponent: {error}; until it can, keys are not checked"
             ));
         }
-        if with_demo && let Err(error) = load_demo(listen, &data_dir.join(DEMO_MARK)).await {
+        if with_demo && let Err(error) = load_demo(listen, is_local, &data_dir.join(DEMO_MARK)).await {
             output::note(format_args!("deponent: the demo could not be loaded: {error:#}"));
         }
         std::future::pending::<()>().await;
@@ -293,10 +302,14 @@ fn once(
     Ok(Once::new(backend, options))
 }
 
-async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{name}: cannot listen on {address}"))
+async fn bind(name: &str, address: SocketAddr, (flag, variable): (&str, &str)) -> Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| {
+        anyhow!(
+            "{name}: cannot listen on {address}: {error}; \
+             {flag}, {variable} or {name} in deponent.toml names another address"
+        )
+    })
 }
 
 /// Resolves at the first SIGTERM or SIGINT.
@@ -313,10 +326,16 @@ async fn shutdown() {
 }
 
 /// Once per data folder. Crash before the mark: the runs are loaded once more, under other ids.
-async fn load_demo(listen: SocketAddr, mark: &std::path::Path) -> Result<()> {
+async fn load_demo(listen: SocketAddr, is_local: bool, mark: &std::path::Path) -> Result<()> {
     if mark.exists() {
         output::line("demo: loaded earlier into this data folder");
         return Ok(());
+    }
+    if !is_local {
+        bail!(
+            "its runs are sent without a key, and this server demands one: \
+             start it with a --data-dir that has no keys, and without oidc.issuer"
+        );
     }
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).map_err(std::io::Error::other)?;

@@ -15,6 +15,7 @@ use crate::output::{self, Format, Usage};
 #[derive(Debug, Subcommand)]
 pub(crate) enum TenantCommand {
     /// Make a tenant with a ledger and a key of its own; again: nothing happens.
+    #[command(after_help = "Exit codes: 0 it is there, 64 usage, 69 the data folder cannot be used")]
     Create {
         /// 1 to 63 characters a-z, 0-9, '.', '_', '-'.
         name: String,
@@ -25,6 +26,7 @@ pub(crate) enum TenantCommand {
         format: Format,
     },
     /// List tenants, their ledgers and their verifier keys.
+    #[command(after_help = "Exit codes: 0 listed, 64 usage, 69 the data folder cannot be used")]
     List {
         #[command(flatten)]
         data_dir: DataDir,

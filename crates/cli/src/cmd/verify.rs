@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use evidence::{Finding, FindingCode};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,7 +13,7 @@ use ledger::{HighWater, KeyFolder};
 use serde_json::json;
 use store::sqlite::{Access, SqliteStore};
 use store::{Store, StoreError};
-use tlog::VerifierKey;
+use tlog::{Checkpoint, Note, VerifierKey};
 
 use super::{DataDir, EXIT_UNKNOWN};
 use crate::output::{self, Format, Usage};
@@ -28,10 +28,11 @@ const EXIT_FINDINGS: u8 = 1;
 const FINDINGS_PRINTED: usize = 50;
 
 /// Recompute everything that is stored, and say what disagrees.
-///
-/// Exit codes: 0 everything holds, 1 contradiction or damage, 2 could not tell, 3 valid but a kept
-/// checkpoint is larger.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 everything holds, 1 contradiction or damage, 2 could not tell, 3 valid but a kept checkpoint \
+    is larger, 64 usage, 69 a file or folder cannot be used"
+)]
 pub(crate) struct Verify {
     #[command(flatten)]
     data_dir: DataDir,
@@ -39,7 +40,7 @@ pub(crate) struct Verify {
     #[arg(long)]
     tenant: Option<String>,
     /// Leaves, bodies, roots and checkpoints; no projections.
-    #[arg(long, value_parser = ["ledger"])]
+    #[arg(long, value_name = "PART", value_parser = ["ledger"])]
     only: Option<String>,
     /// A verifier key that you kept: text, or a file of one key a line. May be given more than once.
     #[arg(long, value_name = "KEY")]
@@ -66,6 +67,16 @@ fn parse_level(text: &str) -> Result<Level, String> {
 
 impl Verify {
     pub(crate) fn run(self) -> Result<u8> {
+        // Where nothing was pruned nobody would look into it, and a slip would pass.
+        if let Some(folder) = &self.archive {
+            let found = std::fs::metadata(folder)
+                .with_context(|| format!("--archive: cannot read {}", folder.display()))?;
+            ensure!(
+                found.is_dir(),
+                "--archive: cannot read {}: it is no folder",
+                folder.display()
+            );
+        }
         let options = match self.data_dir.existing() {
             Ok(options) => options,
             // A folder whose database is gone is not one that never had any.
@@ -180,6 +191,11 @@ fn vkeys(given: &[String]) -> Result<Vec<VerifierKey>> {
                 "--vkey {text:?} is neither a verifier key nor a file: {error}"
             ))
         })?;
+        if is_checkpoint(file.as_bytes()) {
+            bail!(Usage(format!(
+                "--vkey {text}: this file is a checkpoint, not a verifier key; it belongs to --checkpoint"
+            )));
+        }
         let before = keys.len();
         for line in file.lines().filter(|line| !line.trim().is_empty()) {
             let key =
@@ -207,9 +223,32 @@ fn kept(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
                     path.display()
                 )));
             }
-            std::fs::read(path).with_context(|| format!("--checkpoint {}", path.display()))
+            let bytes = std::fs::read(path).with_context(|| format!("--checkpoint {}", path.display()))?;
+            // Else a slip would read as tampering.
+            if is_keys(&bytes) {
+                bail!(Usage(format!(
+                    "--checkpoint {}: this file is a verifier key, not a checkpoint; it belongs to --vkey",
+                    path.display()
+                )));
+            }
+            Ok(bytes)
         })
         .collect()
+}
+
+fn is_checkpoint(bytes: &[u8]) -> bool {
+    Note::parse(bytes).is_ok_and(|note| Checkpoint::parse(note.text()).is_ok())
+}
+
+/// Whether each line is a verifier key, and there is one.
+fn is_keys(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .peekable();
+    lines.peek().is_some() && lines.all(|line| VerifierKey::parse(line).is_ok())
 }
 
 fn with_progress<T>(store: &dyn Store, done: &AtomicU64, work: impl FnOnce() -> T) -> T {
@@ -269,7 +308,17 @@ fn print(report: &Report, require: Option<Level>, took: Duration) {
         output::line(format_args!("could not tell: {reason}"));
     }
     if let Some(level) = require.filter(|level| report.level.is_none_or(|found| found < *level)) {
-        output::line(format_args!("required: {}", level.as_str()));
+        let below = report.ledgers.iter().filter(|ledger| ledger.level < level);
+        let below: Vec<&str> = below.map(|ledger| ledger.origin.as_str()).collect();
+        output::line(format_args!(
+            "required: {}; below it: {}",
+            level.as_str(),
+            if below.is_empty() {
+                "what was looked at".to_owned()
+            } else {
+                below.join(", ")
+            }
+        ));
     }
     let leaves: u64 = report.ledgers.iter().map(|ledger| ledger.tree_size).sum();
     // A level would vouch for what nobody looked at.

@@ -56,7 +56,7 @@ pub(crate) async fn load(
                     attempt += 1;
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
-                Ok((status, answer)) => bail!("{status}: {}", String::from_utf8_lossy(&answer)),
+                Ok((status, answer)) => bail!("the server answers {status}: {}", reason(&answer)),
                 Err(error) => return Err(error.context("the server did not answer")),
             }
         }
@@ -72,6 +72,20 @@ pub(crate) async fn load(
         loaded.spans += spans(&request);
     }
     Ok(loaded)
+}
+
+/// `google.rpc.Status`, by which OTLP says why a request was refused; the code is the HTTP status said otherwise.
+#[derive(Clone, PartialEq, Message)]
+struct Status {
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+fn reason(answer: &[u8]) -> String {
+    match Status::decode(answer) {
+        Ok(status) if !status.message.is_empty() => status.message,
+        _ => "no reason given".to_owned(),
+    }
 }
 
 /// One request on a connection of its own, closed by the server: no framing to read.

@@ -54,9 +54,10 @@ pub(super) fn environment() -> Result<BTreeMap<String, String>> {
             continue;
         };
         if !VARIABLES.contains(&name) {
+            let nearest = VARIABLES.iter().min_by_key(|known| distance(name, known));
             bail!(Usage(format!(
-                "unknown environment variable {name}; known: {}",
-                VARIABLES.join(", ")
+                "unknown environment variable {name}; the nearest that there is: {}",
+                nearest.unwrap_or(&"none")
             )));
         }
         let value = value
@@ -65,6 +66,21 @@ pub(super) fn environment() -> Result<BTreeMap<String, String>> {
         found.insert(name.to_owned(), value);
     }
     Ok(found)
+}
+
+/// How many letters must be put in, taken out or changed to make the one of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (count, letter) in one.bytes().enumerate() {
+        // Of the row before, and of this one, each a place behind.
+        let (mut diagonal, mut left) = (count, count + 1);
+        for (cell, theirs) in row.iter_mut().skip(1).zip(other.bytes()) {
+            let changed = diagonal + usize::from(letter != theirs);
+            (diagonal, left) = (*cell, changed.min(*cell + 1).min(left + 1));
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
 }
 
 /// What the environment says to a client of a server.

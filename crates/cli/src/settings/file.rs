@@ -93,12 +93,6 @@ pub(super) fn read_file(path: &Path) -> Result<File> {
         )));
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).map_err(|error| {
-        Usage(format!(
-            "{}: {}",
-            path.display(),
-            error.to_string().trim().replace('\n', " ")
-        ))
-        .into()
-    })
+    toml::from_str(&text)
+        .map_err(|error| anyhow::Error::new(error).context(Usage(path.display().to_string())))
 }

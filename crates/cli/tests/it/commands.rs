@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
+use crate::mistakes::at_once;
 use crate::served::Served;
 
 pub(crate) fn deponent(args: &[&str]) -> Output {
@@ -34,7 +34,7 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -88,18 +88,6 @@ fn usage_errors_are_64_and_one_line_says_what_is_wrong() {
         deponent(&["tenant", "create", "Not A Name"]).status.code(),
         Some(64)
     );
-}
-
-#[test]
-fn an_unknown_variable_is_refused_by_name() {
-    let output = Command::new(env!("CARGO_BIN_EXE_deponent"))
-        .args(["serve", "--check-config"])
-        .env_clear()
-        .env("DEPONENT_LISTN", "127.0.0.1:0")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(64));
-    assert!(stderr(&output).contains("DEPONENT_LISTN"));
 }
 
 #[test]
@@ -258,80 +246,6 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
 }
 
 #[test]
-fn a_file_without_a_key_is_no_key_that_was_brought() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = text(folder.path());
-    assert_eq!(
-        deponent(&["tenant", "create", "acme", "--data-dir", data])
-            .status
-            .code(),
-        Some(0)
-    );
-    let file = folder.path().join("kept.vkey");
-    for nothing in ["", "\n \n"] {
-        std::fs::write(&file, nothing).unwrap();
-        let output = deponent(&["verify", "--data-dir", data, "--vkey", text(&file)]);
-        assert_eq!(output.status.code(), Some(64), "{}", stdout(&output));
-        assert!(
-            stderr(&output).contains("there is no key in it"),
-            "{}",
-            stderr(&output)
-        );
-        // Of a checkpoint it is a finding.
-        let output = deponent(&["verify", "--data-dir", data, "--checkpoint", text(&file)]);
-        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
-    }
-}
-
-/// What a command says that must not wait for anybody; one that does is killed, and has no exit code.
-fn at_once(args: &[&str]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
-        .args(args)
-        .env_clear()
-        .current_dir(std::env::temp_dir())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while child.try_wait().unwrap().is_none() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let _ = child.kill();
-    child.wait_with_output().unwrap()
-}
-
-#[test]
-fn a_pipe_in_the_place_of_a_mark_or_a_key_is_a_finding_and_is_not_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = text(folder.path());
-    let made = deponent(&["tenant", "create", "acme", "--data-dir", data]);
-    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
-    for (name, code) in [
-        ("high-water.json", "unreadable"),
-        ("keys/_instance.0.key", "key_mismatch"),
-    ] {
-        let path = folder.path().join(name);
-        let aside = folder.path().join("aside");
-        std::fs::rename(&path, &aside).unwrap();
-        let pipe = Command::new("mkfifo").args(["-m", "600", text(&path)]).status();
-        assert!(pipe.unwrap().success());
-        let output = at_once(&["verify", "--data-dir", data, "--format", "json"]);
-        assert_eq!(output.status.code(), Some(1), "{name}: {}", stderr(&output));
-        let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
-        let found = &said["findings"][0];
-        assert_eq!(found["code"], code, "{found}");
-        assert!(
-            found["detail"].as_str().unwrap().contains("no regular file"),
-            "{found}"
-        );
-        std::fs::rename(&aside, &path).unwrap();
-    }
-    assert_eq!(deponent(&["verify", "--data-dir", data]).status.code(), Some(0));
-}
-
-#[test]
 fn a_record_of_an_older_epoch_is_proved_by_its_id_and_by_epoch_and_index() {
     let folder = tempfile::tempdir().unwrap();
     let data = text(folder.path());
@@ -479,6 +393,30 @@ fn a_reset_without_a_redis_says_so_to_programs_too() {
 fn an_import_says_why_it_cannot_read() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent.jsonl");
+    let made = deponent(&["tenant", "create", "default", "--data-dir", text(folder.path())]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let broken = folder.path().join("broken.jsonl");
+    std::fs::write(&broken, "{\n\"b\": 1\n").unwrap();
+    let output = deponent(&[
+        "provenance",
+        "import",
+        text(&broken),
+        "--data-dir",
+        text(folder.path()),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    let remarks: Vec<&str> = said.lines().collect();
+    let place =
+        |line: u8, column: u8| format!("deponent: {}: line {line}: column {column}: ", broken.display());
+    assert!(
+        remarks.len() == 2 && remarks[0].starts_with(&place(1, 1)) && remarks[1].starts_with(&place(2, 3)),
+        "{said}"
+    );
+    assert!(
+        !said.contains(" at line ") && said.contains("expected an object, a log"),
+        "{said}"
+    );
     for (path, why) in [
         (absent.as_path(), "No such file"),
         (folder.path(), "it is no file"),
@@ -525,7 +463,31 @@ fn keys_are_made_listed_rotated_and_revoked_and_let_the_server_off_loopback() {
     assert!(stdout(&run(&["key", "list"])).contains("revoked"));
     let absent = run(&["key", "revoke", "nosuch"]);
     assert_eq!(absent.status.code(), Some(64));
-    assert!(stderr(&absent).contains("no such key"), "{}", stderr(&absent));
+    assert_eq!(stderr(&absent), "deponent: there is no key nosuch\n");
+    let (_, secret) = key.rsplit_once('_').unwrap();
+    for command in ["revoke", "rotate"] {
+        for typed in [key, secret] {
+            let refused = run(&["key", command, typed]);
+            assert_eq!(refused.status.code(), Some(64));
+            let said = stderr(&refused);
+            assert!(
+                said.contains("not the key itself") && !said.contains(secret),
+                "{said}"
+            );
+        }
+    }
+    for of_nobody in [
+        &["key", "create", "--tenant", "nobody", "--role", "reader"][..],
+        &["key", "list", "--tenant", "nobody"],
+        &["ledger", "head", "--tenant", "nobody"],
+        &["ledger", "recover", "--tenant", "nobody", "--reason", "test"],
+        &["gate", "--tenant", "nobody", "--job", "j"],
+        &["replay", "diff", "--tenant", "nobody", "a", "b"],
+    ] {
+        let refused = run(of_nobody);
+        assert_eq!(refused.status.code(), Some(64), "{of_nobody:?}");
+        assert_eq!(stderr(&refused), "deponent: there is no tenant nobody\n");
+    }
     let operator = ["key", "create", "--tenant", "acme", "--role", "operator"];
     assert_eq!(run(&operator).status.code(), Some(64));
     assert_eq!(run(&["verify"]).status.code(), Some(0));

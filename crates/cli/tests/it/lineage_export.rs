@@ -292,11 +292,11 @@ fn an_answer_that_breaks_off_or_is_no_log_makes_no_file() {
         ),
         (
             "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".to_owned(),
-            "answered 302",
+            "answers 302",
         ),
         (
             "HTTP/1.1 403 Forbidden\r\ncontent-length: 24\r\n\r\n{\"detail\":\"not for you\"}\n".to_owned(),
-            "answered 403: not for you",
+            "answers 403: not for you",
         ),
     ] {
         let (url, served) = answering(body.clone().leak().as_bytes());

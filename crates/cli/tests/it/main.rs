@@ -8,6 +8,7 @@ mod judge;
 mod lineage;
 mod lineage_export;
 mod manifests;
+mod mistakes;
 mod replay;
 mod served;
 mod work;

@@ -99,6 +99,15 @@ impl JsonError {
         self.0.offset
     }
 
+    /// Line and column of the fault in the text that was parsed, both from 1. A column is a character.
+    pub fn line_and_column(&self, text: &[u8]) -> (usize, usize) {
+        let before = text.get(..self.0.offset).unwrap_or(text);
+        let mut lines = before.split(|byte| *byte == b'\n');
+        let last = lines.next_back().unwrap_or_default();
+        let column = String::from_utf8_lossy(last).chars().count() + 1;
+        (lines.count() + 1, column)
+    }
+
     /// The value at fault, or the one being read, as a JSON pointer (RFC 6901); keys are cut at 64
     /// characters. Empty for the whole text.
     pub fn path(&self) -> String {
@@ -108,6 +117,21 @@ impl JsonError {
             path.push_str(segment);
         }
         path
+    }
+
+    /// What was found and in which value, without a place.
+    pub fn reason(&self) -> String {
+        format!("{}{}", self.0.kind, self.in_path())
+    }
+
+    /// A key may hold a line break; the message stays one line.
+    fn in_path(&self) -> String {
+        let path = self.path();
+        if path.is_empty() {
+            path
+        } else {
+            format!(" in {}", path.escape_debug())
+        }
     }
 }
 
@@ -127,14 +151,7 @@ impl fmt::Display for JsonErrorKind {
 
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}", self.0.kind, self.0.offset)?;
-        // A key may hold a line break; the message stays one line.
-        let path = self.path();
-        if path.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " in {}", path.escape_debug())
-        }
+        write!(f, "{} at byte {}{}", self.0.kind, self.0.offset, self.in_path())
     }
 }
 

@@ -23,6 +23,8 @@ pub struct ErasedFacts {
     pub step_index: Option<u32>,
     /// Of an incident's event.
     pub incident: Option<ErasedIncident>,
+    /// By which it is known again.
+    pub identity: Option<Identity>,
 }
 
 impl Facts {
@@ -37,6 +39,7 @@ impl Facts {
                 root_ended: kept.root_ended,
                 step_index: kept.step_index,
                 incident: kept.incident.clone(),
+                identity: kept.identity,
             }),
         }
     }

@@ -95,8 +95,10 @@ impl LineageRecord {
     /// # Errors
     /// Why it is no line.
     pub fn of_line(line: &[u8]) -> Result<Option<Self>, String> {
-        let fields =
-            canonical::parse(line, canonical::Limits::default()).map_err(|error| error.to_string())?;
+        let fields = canonical::parse(line, canonical::Limits::default()).map_err(|error| {
+            let (_, column) = error.line_and_column(line);
+            format!("column {column}: {}", error.reason())
+        })?;
         let line_type = match fields.get("type") {
             Some(Value::String(line_type)) => line_type,
             _ if fields.as_object().is_none() => return Err("is no object".to_owned()),

@@ -15,7 +15,7 @@ use super::{BodyError, put, text};
 use crate::canonical::{self, Value};
 use crate::facet::push_facet;
 use crate::time::{TIMES_GIVEN, TimesGiven};
-use crate::{Header, Kind, hex_string, sha256};
+use crate::{Header, Identity, Kind, hex_string, sha256};
 
 /// How a call may have ended (SPEC 9.1).
 pub const PROVENANCE_STATUSES: [&str; 4] = ["success", "error", "timeout", "schema_error"];
@@ -128,6 +128,12 @@ pub struct ProvenanceFacts {
 impl ProvenanceFacts {
     pub(crate) fn read(body: &[u8]) -> Result<Self, BodyError> {
         serde_json::from_slice(body).map_err(|error| BodyError::new(Kind::ProvenanceLog, error))
+    }
+
+    /// Of an imported one: by what an erased one is known again.
+    pub fn identity(&self) -> Option<Identity> {
+        let id = self.id.as_deref()?;
+        Some(Identity::imported_log(id, &self.input_hash))
     }
 
     pub(crate) fn facets(&self, header: &Header<'_>, out: &mut Vec<String>) {

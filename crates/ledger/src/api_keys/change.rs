@@ -7,7 +7,7 @@ use evidence::{ActorType, Kind, Timestamp};
 use store::LeafKey;
 
 use super::{ApiKey, ApiKeys, KEY_CHANGES_A_DAY_MAX, KEYS_LIVE_MAX, LoadError, PREFIX, Table, changes};
-use crate::{BodyTooLarge, Draft, INSTANCE, Ledger, Rejection, SubmitError, Tenant};
+use crate::{BodyTooLarge, Draft, INSTANCE, Ledger, Rejection, SubmitError, Tenant, no_tenant};
 
 /// Characters of a key's id: 36^12 are 62 bits, so that two never meet.
 const ID_CHARS: usize = 12;
@@ -76,11 +76,11 @@ impl std::fmt::Debug for GivenKey {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// No such tenant.
-    #[error("there is no such tenant")]
-    TenantUnknown,
-    /// No such key.
-    #[error("there is no such key")]
-    KeyUnknown,
+    #[error("{}", no_tenant(.0))]
+    TenantUnknown(String),
+    /// No such key, or one of another tenant.
+    #[error("there is no key {0}")]
+    KeyUnknown(String),
     /// The field breaks a rule.
     #[error("{0}: {1}")]
     Invalid(&'static str, &'static str),
@@ -114,6 +114,10 @@ pub enum KeyError {
     Body(#[from] BodyTooLarge),
 }
 
+fn unknown(key_id: &str) -> KeyError {
+    KeyError::KeyUnknown(key_id.to_owned())
+}
+
 impl Ledger {
     /// The keys of all tenants.
     pub fn api_keys(&self) -> &ApiKeys {
@@ -138,7 +142,9 @@ impl Ledger {
     /// # Errors
     /// See [`KeyError`].
     pub fn key_create(&self, new: &NewKey, by: &Changer, at: Timestamp) -> Result<GivenKey, KeyError> {
-        let tenant = self.tenant(&new.tenant_id).ok_or(KeyError::TenantUnknown)?;
+        let tenant = self
+            .tenant(&new.tenant_id)
+            .ok_or_else(|| KeyError::TenantUnknown(new.tenant_id.clone()))?;
         if (&*tenant.tenant_id == INSTANCE) != (new.role == Role::Operator) {
             return Err(KeyError::Invalid(
                 "role",
@@ -182,7 +188,7 @@ impl Ledger {
             tracing::error!(%error, "keys/keyed could not be written; the next start tries again");
         }
         drop(changing);
-        let key = keys.find(&key_id).ok_or(KeyError::KeyUnknown)?;
+        let key = keys.find(&key_id).ok_or(KeyError::KeyUnknown(key_id))?;
         Ok(GivenKey { key, text, receipt })
     }
 
@@ -221,7 +227,7 @@ impl Ledger {
         }
         let receipt = written.map_err(|error| keys.not_recorded(key_id, error))?;
         drop(changing);
-        let key = keys.find(key_id).ok_or(KeyError::KeyUnknown)?;
+        let key = keys.find(key_id).ok_or_else(|| unknown(key_id))?;
         Ok(GivenKey { key, text, receipt })
     }
 
@@ -254,7 +260,7 @@ impl Ledger {
         self.identity_write(&tenant, event, by, at)
             .map_err(|error| keys.not_recorded(key_id, error))?;
         drop(changing);
-        keys.find(key_id).ok_or(KeyError::KeyUnknown)
+        keys.find(key_id).ok_or_else(|| unknown(key_id))
     }
 
     fn key_change_allowed(&self, tenant: &Tenant, at: Timestamp) -> Result<(), KeyError> {
@@ -270,8 +276,10 @@ impl Ledger {
             .api_keys()
             .find(key_id)
             .filter(|key| tenant_id.is_none_or(|tenant_id| *key.tenant_id == *tenant_id))
-            .ok_or(KeyError::KeyUnknown)?;
-        let tenant = self.tenant(&key.tenant_id).ok_or(KeyError::TenantUnknown)?;
+            .ok_or_else(|| unknown(key_id))?;
+        let tenant = self
+            .tenant(&key.tenant_id)
+            .ok_or_else(|| KeyError::TenantUnknown(key.tenant_id.to_string()))?;
         Ok((key, tenant))
     }
 

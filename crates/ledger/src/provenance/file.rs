@@ -3,8 +3,8 @@
 //! Payloads are canonical JSON, gzip, base64; `compressed` says so. Read are both forms. What is read goes through
 //! redaction like anything else that is sent. A log whose body is erased or archived has a line too, which says so and
 //! is no log to whoever reads it. A log whose id and input are on record is passed over, so that a file
-//! can be read again; with another output, or one that cannot be read, it is refused. The erasure of an imported log
-//! takes id and input with the body, so its file makes a record of it again.
+//! can be read again; with another output, or one that cannot be read, it is refused. So is one that was imported and
+//! erased: its erasure keeps by what it is told again ([`crate::erased_key`]).
 //!
 //! Source: SPEC 9.1.
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use evidence::canonical;
-use evidence::facet::facet;
+use evidence::facet::{erased_log, facet};
 use evidence::record::{ProvenanceLog, ProvenanceView};
 use evidence::{Identity, Kind, RecordId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ use store::{FacetQuery, Gone, LeafKey, Store};
 use super::draft;
 pub use super::line::unpacked;
 use super::line::{Line, line_of, line_of_gone, read_line};
+use crate::files::named;
 use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
 use crate::{Body, Draft, Ledger, RecordError, Salts, Tenant, records};
@@ -68,8 +69,8 @@ pub struct Imported {
     /// Logs that were on record already, by id, input and output.
     #[serde(default)]
     pub on_record: u64,
-    /// Logs that the ledger refused, and those whose id and input are on record with another output, or with one that
-    /// cannot be read.
+    /// Logs that the ledger refused, those whose id and input are on record with another output, or with one that
+    /// cannot be read, and those that were imported and erased.
     #[serde(default)]
     pub refused: u64,
     /// Logs imported with something taken out of a payload, so that their hashes are others than in the file.
@@ -111,6 +112,8 @@ enum OnRecord {
     Output(String),
     /// A log whose output is not there any more.
     Gone,
+    /// A log that was imported, and erased.
+    Erased,
     /// A record that cannot be read, and why: which of the others it is nobody can tell.
     Damaged(String),
 }
@@ -141,7 +144,7 @@ pub fn export(
     (start, end): (Option<Timestamp>, Option<Timestamp>),
     progress: &mut dyn FnMut(u64),
 ) -> Result<Exported, ExportError> {
-    std::fs::create_dir_all(out)?;
+    std::fs::create_dir_all(out).map_err(|error| named(out, &error))?;
     let mut exported = Exported::default();
     let mut looked = 0;
     let mut files: HashMap<String, BufWriter<File>> = HashMap::new();
@@ -227,9 +230,12 @@ fn write_line(
     }
     let path = out.join(format!("provenance_{day}.jsonl"));
     let file = if all.contains(&path) {
-        File::options().append(true).open(&path)?
+        File::options()
+            .append(true)
+            .open(&path)
+            .map_err(|error| named(&path, &error))?
     } else {
-        let file = File::create(&path)?;
+        let file = File::create(&path).map_err(|error| named(&path, &error))?;
         all.push(path);
         file
     };
@@ -382,6 +388,14 @@ impl Ledger {
                 imported.on_record += 1;
                 return Ok(());
             }
+            OnRecord::Erased => {
+                imported.refused += 1;
+                imported.remark(
+                    number,
+                    "not imported: a log with its id and input was imported and erased",
+                );
+                return Ok(());
+            }
             OnRecord::Damaged(what) => {
                 imported.refused += 1;
                 imported.remark(
@@ -430,8 +444,28 @@ impl Ledger {
         match self.known_log(tenant, &found, id, input_hash) {
             // Damage does not heal: it must not keep the other lines from being imported.
             Err(error) if error.is_damage() => Ok(OnRecord::Damaged(error.to_string())),
+            Ok(OnRecord::Nothing) => self.erased_log(tenant, id, input_hash),
             known => known.map_err(ImportError::from),
         }
+    }
+
+    /// What is on record of a log that is not found: that it was erased, or nothing.
+    fn erased_log(&self, tenant: &Tenant, id: &str, input_hash: &str) -> Result<OnRecord, ImportError> {
+        let identity = Identity::imported_log(id, input_hash);
+        let Some(kept) = self.inner.erased_key.known(&tenant.tenant_id, identity) else {
+            return Ok(OnRecord::Nothing);
+        };
+        let query = FacetQuery {
+            facets: vec![erased_log(kept)],
+            limit: 1,
+            ..FacetQuery::default()
+        };
+        let found = self.store().facet_find(tenant.tenant_no, &query)?.leaves;
+        Ok(if found.is_empty() {
+            OnRecord::Nothing
+        } else {
+            OnRecord::Erased
+        })
     }
 
     /// What the imported log, of which `found` is the leaf, or the record with that id says of its output.
@@ -455,7 +489,7 @@ impl Ledger {
             return Ok(OnRecord::Nothing);
         }
         // Found by its record's id, an erased one is on record too: nobody has erased it to have it come back. An
-        // imported one is not found any more once it is erased.
+        // imported one is found by what its erasure keeps.
         let Some(body) = record.body.bytes() else {
             return Ok(OnRecord::Gone);
         };

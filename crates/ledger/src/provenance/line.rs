@@ -54,6 +54,7 @@ struct GoneIn {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object, a log")]
 struct LineIn {
     id: String,
     timestamp: GivenTime,
@@ -164,7 +165,12 @@ pub(super) fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
     let line: LineIn = match serde_json::from_slice(text) {
         Ok(line) => line,
         Err(_) if is_gone(text) => return Ok(None),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => {
+            let text = error.to_string();
+            // Which line of the file it is, the caller knows.
+            let reason = text.rsplit_once(" at line ").map_or(&*text, |(reason, _)| reason);
+            return Err(format!("column {}: {reason}", error.column()));
+        }
     };
     let payload = |field: &str, given: &str| -> Result<Value, String> {
         let text = if line.compressed {

@@ -221,6 +221,17 @@ fn a_full_queue_still_takes_what_goes_ahead() {
 }
 
 #[test]
+fn room_is_there_while_few_records_and_few_bytes_wait() {
+    for (bytes, has_room) in [(1, true), (PROMPT_WAITING_BYTES_MAX, false)] {
+        let (bed, queue) = (Bed::new(), Queue::default());
+        queue.push(part(&bed, bytes)).unwrap();
+        assert_eq!(queue.has_room(), has_room, "{bytes}");
+        bed.go_on.send(()).unwrap();
+        bed.ledger.close();
+    }
+}
+
+#[test]
 fn who_is_always_ahead_leaves_every_other_commit_to_the_others() {
     let (bed, queue) = (Bed::new(), Queue::default());
     queue.push(part(&bed, 1)).unwrap();

@@ -38,6 +38,8 @@ pub struct ReplayReport {
     pub mismatched: u64,
     /// Keys that were known with another input.
     pub violated: u64,
+    /// Enforcements that came after the run's seal, which says nothing of them.
+    pub late: u64,
     /// Records whose body is erased: what became of their steps is not known.
     pub erased: u64,
     /// Records whose body is in an archive: the same.
@@ -57,13 +59,18 @@ pub struct ReplayReport {
 pub fn replay_report(store: &dyn Store, run: &RunRow) -> Result<ReplayReport, RecordError> {
     let mut report = ReplayReport::default();
     let mut from = 0;
+    let mut sealed = false;
     loop {
         let rows = store.run_records(run.key, from, CHUNK)?;
         let Some(last) = rows.last() else {
             return Ok(report);
         };
         from = last.run_seq + 1;
-        for row in rows.iter().filter(|row| row.kind == Kind::ReplayEnforced) {
+        for row in &rows {
+            sealed |= row.kind == Kind::EvidenceIntegrity;
+            if row.kind != Kind::ReplayEnforced {
+                continue;
+            }
             // One at a time: an output may be 4 MiB.
             let record = crate::records::read(store, &[row.leaf])?.pop();
             let body = record.map_or(Body::Gone(Gone::Missing), |record| record.body);
@@ -77,6 +84,7 @@ pub fn replay_report(store: &dyn Store, run: &RunRow) -> Result<ReplayReport, Re
                     })?)
                 }
             };
+            report.late += u64::from(sealed);
             report.add(enforced, row.leaf);
         }
     }

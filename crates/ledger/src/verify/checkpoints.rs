@@ -17,6 +17,9 @@ const CHECKPOINTS_READ: u32 = 1_000;
 pub(super) const SIGNING_WAITS: u32 = 10;
 pub(super) const SIGNING_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// As which findings name one of the ledger's own.
+const STORED: &str = "a stored checkpoint";
+
 /// A root that the tree must have had.
 struct Expected {
     root: Hash,
@@ -29,12 +32,15 @@ pub(super) struct Checkpoints<'a> {
     expected: BTreeMap<u64, Vec<Expected>>,
     next: u64,
     newest: Option<u64>,
+    /// The largest stored one within the tree, so far.
+    passed: Option<u64>,
     count: u64,
     /// The verifier brought a key for this ledger and it is the ledger's.
     own_key: bool,
-    /// The largest kept root (checkpoint or mark) of this ledger.
+    /// The largest checkpoint that the verifier brought and that its key signed.
     kept: Option<u64>,
-    brought: bool,
+    /// How far the high-water mark goes, which counts as a kept checkpoint where something signed reaches as far.
+    mark: Option<u64>,
     /// What the epochs behind it say of this one.
     ended: Option<&'a Ended>,
     declared_lost: Option<(u64, u64)>,
@@ -42,6 +48,8 @@ pub(super) struct Checkpoints<'a> {
 
 pub(super) struct Summary {
     pub(super) newest: Option<u64>,
+    /// Leaves that no checkpoint covers which the key signed that the verifier brought.
+    pub(super) unsigned: u64,
     pub(super) count: u64,
     pub(super) level: Level,
     pub(super) declared_lost: Option<(u64, u64)>,
@@ -61,10 +69,11 @@ impl<'a> Checkpoints<'a> {
             expected: BTreeMap::new(),
             next: u64::MAX,
             newest: None,
+            passed: None,
             count: 0,
             own_key: false,
             kept: None,
-            brought: false,
+            mark: None,
             ended,
             declared_lost: None,
         };
@@ -89,7 +98,6 @@ impl<'a> Checkpoints<'a> {
                 let size = opened.checkpoint.size().as_u64();
                 this.expect(size, opened.checkpoint.root(), "the kept checkpoint");
                 this.kept = this.kept.max(Some(size));
-                this.brought = true;
                 this.count += 1;
             }
         }
@@ -102,7 +110,7 @@ impl<'a> Checkpoints<'a> {
             _ if ended.is_some_and(explains) => {}
             Some(mark) => {
                 this.expect(mark.size.as_u64(), mark.root, "high-water.json");
-                this.kept = this.kept.max(Some(mark.size.as_u64()));
+                this.mark = Some(mark.size.as_u64());
             }
             // Judged with the head, in `finish`.
             None if question.marks.is_some() => {
@@ -176,11 +184,7 @@ impl<'a> Checkpoints<'a> {
             }
             Ok(opened) => {
                 self.newest = self.newest.max(Some(stored.size.as_u64()));
-                self.expect(
-                    stored.size.as_u64(),
-                    opened.checkpoint.root(),
-                    "a stored checkpoint",
-                );
+                self.expect(stored.size.as_u64(), opened.checkpoint.root(), STORED);
             }
             Err(error) => {
                 let detail = format!("the checkpoint over {} leaves: {error}", stored.size);
@@ -209,6 +213,9 @@ impl<'a> Checkpoints<'a> {
         self.next = self.expected.keys().next().copied().unwrap_or(u64::MAX);
         for (at, expected) in due {
             for Expected { root, from } in expected {
+                if from == STORED {
+                    self.passed = self.passed.max(Some(at));
+                }
                 let good = if at == 0 {
                     root == tlog::empty_root()
                 } else {
@@ -229,7 +236,7 @@ impl<'a> Checkpoints<'a> {
     /// A mark is raised before a checkpoint is signed and never lowered, and a checkpoint is kept right after:
     /// either one far behind the other was changed, or lost.
     pub(super) fn against_mark(
-        &self,
+        &mut self,
         store: &dyn Store,
         question: &Question<'_>,
         head: Head,
@@ -266,6 +273,8 @@ impl<'a> Checkpoints<'a> {
             for _ in 0..SIGNING_WAITS {
                 let kept = store.checkpoint_newest(self.row.ledger_no)?;
                 if kept.is_some_and(|kept| kept.size >= mark.size) {
+                    // It came after the others were read, and is opened with them the next time.
+                    self.passed = self.passed.max(Some(mark.size.as_u64()));
                     return Ok(());
                 }
                 std::thread::sleep(SIGNING_WAIT);
@@ -284,9 +293,24 @@ impl<'a> Checkpoints<'a> {
         Ok(())
     }
 
-    /// The tree ends at the head; what is expected beyond it was signed and is gone.
-    pub(super) fn finish(mut self, head: Head, broken: bool, report: &mut Report) -> Summary {
+    /// The tree ends at the head; what is expected beyond it was signed and is gone, or came after the head was fixed: then
+    /// the leaves are there by now.
+    ///
+    /// # Errors
+    /// The head cannot be read once more.
+    pub(super) fn finish(
+        mut self,
+        store: &dyn Store,
+        head: Head,
+        broken: bool,
+        report: &mut Report,
+    ) -> Result<Summary, StoreError> {
         let size = head.size.as_u64();
+        let newest = self.newest.filter(|&newest| newest <= size).max(self.passed);
+        let grown = match self.newest {
+            Some(newest) if newest > size => store.head_read(self.row.ledger_no)?.size.as_u64(),
+            _ => size,
+        };
         let tenant_id = &self.row.tenant_id;
         if self.expected.remove(&u64::MAX).is_some() && size > 0 {
             let detail = "the high-water mark is missing beside a ledger that has leaves";
@@ -317,6 +341,9 @@ impl<'a> Checkpoints<'a> {
                     prefix = true;
                     continue;
                 }
+                if from == STORED && at <= grown {
+                    continue;
+                }
                 let detail = format!("{from} speaks of {at} leaves, {size} are there");
                 report.add(
                     Finding::new(FindingCode::RolledBack, place_of(from), detail)
@@ -327,27 +354,37 @@ impl<'a> Checkpoints<'a> {
         }
         let level = if prefix {
             Level::ValidPrefix
-        } else if own && self.kept.is_some() && self.brought {
-            Level::ValidSinceKeptCheckpoint
-        } else if own && self.kept.is_some_and(|kept| kept > 0) {
-            // The mark counts as a kept checkpoint.
+        } else if own
+            && (self.kept.is_some() || self.mark.is_some_and(|mark| mark > 0 && newest >= Some(mark)))
+        {
+            // The mark counts as a kept checkpoint. It is signed by nobody: who made leaves and a mark to go with them has
+            // nothing that the key has signed.
             Level::ValidSinceKeptCheckpoint
         } else {
             Level::ValidSelfSigned
         };
-        Summary {
-            newest: self.newest,
+        let signed = newest.max(self.kept).unwrap_or(0).min(size);
+        if own && size > 0 && signed == 0 {
+            let why = format!(
+                "no checkpoint of {} is signed by the key that was brought: nothing shows whose its {size} leaves are",
+                self.row.origin
+            );
+            report.undecide(tenant_id, &why);
+        }
+        Ok(Summary {
+            newest,
+            unsigned: if own { size - signed } else { 0 },
             count: self.count,
             level,
             declared_lost: self.declared_lost,
-        }
+        })
     }
 }
 
 fn place_of(from: &str) -> &'static str {
     match from {
         "high-water.json" => "high-water.json",
-        "a stored checkpoint" => "checkpoints.note",
+        STORED => "checkpoints.note",
         _ => "--checkpoint",
     }
 }

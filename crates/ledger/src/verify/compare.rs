@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use evidence::{Finding, FindingCode, Header, RunState, Timestamp, facet};
+use evidence::{
+    Declared, ExecutionStatus, Finding, FindingCode, Header, NanoCents, RunState, Timestamp, TraceStatus,
+    facet, hex_string,
+};
 use store::codec::Unpacker;
 use store::{ExpectedRows, FacetRow, LeafKey, ProjectionCounts, RunKey, RunRow, Snapshot, Store, StoreError};
 
@@ -198,13 +201,49 @@ fn is_ahead(
         && stored.started_leaf == row.started_leaf)
 }
 
+/// A column's value as people read it. Texts stand in quotes, with escapes: they are anybody's.
+trait Shown {
+    fn shown(&self) -> String;
+}
+
+macro_rules! shown {
+    ($($type:ty, $value:ident => $text:expr;)*) => {$(
+        impl Shown for $type {
+            fn shown(&self) -> String {
+                let $value = self;
+                $text
+            }
+        }
+    )*};
+}
+
+shown! {
+    String, text => format!("{text:?}");
+    bool, value => value.to_string();
+    i64, number => number.to_string();
+    u32, number => number.to_string();
+    u64, number => number.to_string();
+    Timestamp, time => time.to_string();
+    NanoCents, cost => cost.get().to_string();
+    Declared, declared => declared.bits().to_string();
+    TraceStatus, status => status.as_str().to_owned();
+    ExecutionStatus, status => status.as_str().to_owned();
+    [u8; 32], hash => hex_string(hash);
+}
+
+impl<T: Shown> Shown for Option<T> {
+    fn shown(&self) -> String {
+        self.as_ref().map_or_else(|| "nothing".to_owned(), Shown::shown)
+    }
+}
+
 /// Columns that disagree: name, stored, derived.
 fn differing(stored: &RunRow, row: &RunRow) -> Vec<(&'static str, String, String)> {
     let mut columns = Vec::new();
     macro_rules! compare {
         ($($field:ident $column:literal),* $(,)?) => {$(
             if stored.state.$field != row.state.$field {
-                columns.push(($column, format!("{:?}", stored.state.$field), format!("{:?}", row.state.$field)));
+                columns.push(($column, stored.state.$field.shown(), row.state.$field.shown()));
             }
         )*};
     }
@@ -445,4 +484,18 @@ fn name_unexpected_records(
         report.add(finding.with_tenant(tenant_id));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_as_people_read_them() {
+        assert_eq!(None::<String>.shown(), "nothing");
+        assert_eq!(Some("a\u{1b}".to_owned()).shown(), "\"a\\u{1b}\"");
+        assert_eq!(NanoCents::new(7).shown(), "7");
+        assert_eq!(TraceStatus::Running.shown(), "running");
+        assert_eq!(Some([0xab_u8; 32]).shown(), "ab".repeat(32));
+    }
 }

@@ -40,6 +40,17 @@ pub(crate) struct Late {
     pub(crate) changed: bool,
 }
 
+impl Late {
+    /// Adds a record, and gives the run's key.
+    fn add(&mut self, is_step: bool, recorded_at: Timestamp) -> RunKey {
+        self.record_count += 1;
+        self.late_count = self.late_count.saturating_add(u32::from(is_step));
+        self.last_recorded_at = self.last_recorded_at.max(recorded_at);
+        self.changed = true;
+        self.key
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Deriver {
@@ -145,6 +156,18 @@ impl Deriver {
             }
         };
         self.seal(leaf, (&run_id, run_seq), &said, findings);
+        if !said.readable
+            && let Some(late) = self.ended.get_mut(&run_id)
+        {
+            // What a record adds to a run that has ended stands in its header.
+            gap(late.record_count, findings);
+            let key = late.add(said.kind == Kind::TraceStep, said.recorded_at);
+            self.counts.run_records += 1;
+            if let Some(trace) = said.trace() {
+                self.trace(trace, key, leaf, out);
+            }
+            return;
+        }
         if !said.readable || self.unread.contains_key(&run_id) {
             let (expected, mut key) = self.unread_run(&run_id);
             gap(expected, findings);
@@ -188,11 +211,7 @@ impl Deriver {
             row.key
         } else if let Some(late) = self.ended.get_mut(&run_id) {
             gap(late.record_count, findings);
-            late.record_count += 1;
-            late.late_count += u32::from(said.facts.is_step());
-            late.last_recorded_at = late.last_recorded_at.max(said.recorded_at);
-            late.changed = true;
-            late.key
+            late.add(said.facts.is_step(), said.recorded_at)
         } else {
             findings.push(
                 Finding::new(
@@ -287,11 +306,8 @@ impl Deriver {
         if let Some(&unread) = self.unread.get(run_id) {
             return unread;
         }
-        if let Some(row) = self.open.remove(run_id) {
-            return (row.state.record_count, Some(row.key));
-        }
-        let ended = self.ended.remove(run_id);
-        ended.map_or((0, None), |late| (late.record_count, Some(late.key)))
+        let row = self.open.remove(run_id);
+        row.map_or((0, None), |row| (row.state.record_count, Some(row.key)))
     }
 
     fn trace(&mut self, trace: TraceKey, run: RunKey, leaf: LeafKey, out: &mut Derived) {

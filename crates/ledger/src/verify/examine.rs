@@ -310,9 +310,11 @@ impl Said {
     /// Of a record whose body is erased: what its header says, and what its erasure kept.
     fn erased(header: Header<'_>, leaf_hash: Hash, kept: &ErasedRecord) -> Self {
         let facts = Facts::erased(&header, kept);
-        let facets = facet::erased(&header, kept.incident.as_ref());
+        let facets = facet::erased(&header, kept.incident.as_ref(), kept.identity);
         let trace = trace_of_span(&header);
-        let mut said = Self::of(header, leaf_hash, kept.identity, facts, true);
+        // A provenance log is known again by its facet: within a run it has no identity.
+        let identity = kept.identity.filter(|_| header.kind != Kind::ProvenanceLog);
+        let mut said = Self::of(header, leaf_hash, identity, facts, true);
         said.facets = facets;
         said.trace_of = said.trace_of.or(trace);
         said

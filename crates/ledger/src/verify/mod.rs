@@ -36,7 +36,7 @@ pub use incremental::incremental;
 
 use crate::archive::ArchiveError;
 use crate::epochs::{Ended, Epochs, NOTHING, no_ledger_of_key};
-use crate::{HighWater, KeyFolder};
+use crate::{HighWater, KeyFolder, no_tenant};
 
 /// How often a tenant is verified anew because bodies were erased while it was.
 const ERASURES_MEANWHILE_MAX: u32 = 3;
@@ -117,6 +117,10 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
     if pruned > 0 {
         report.flags.push(format!("PRUNED {pruned}"));
     }
+    let unsigned: u64 = report.ledgers.iter().map(|ledger| ledger.unsigned).sum();
+    if unsigned > 0 {
+        report.flags.push(format!("UNSIGNED {unsigned}"));
+    }
     Ok(report)
 }
 
@@ -154,10 +158,9 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
     if question.tenant_id.is_none() {
         marks_without_ledger(question, &ledgers, &chains, report);
     } else if looked_at.is_empty() {
-        report.undecided.push(format!(
-            "there is no tenant {}",
-            question.tenant_id.as_deref().unwrap_or_default()
-        ));
+        report
+            .undecided
+            .push(no_tenant(question.tenant_id.as_deref().unwrap_or_default()));
     }
     for kept in &question.kept {
         checkpoints::unused(kept, &ledgers, &looked_at, &chains, question, report);

@@ -66,6 +66,8 @@ pub struct LedgerReport {
     pub tree_root: String,
     /// Size of the newest stored checkpoint that is good.
     pub checkpoint_size: Option<u64>,
+    /// Leaves that no checkpoint covers which the key signed that the verifier brought; 0 where none was brought.
+    pub unsigned: u64,
     /// Checkpoints looked at, stored and kept.
     pub checkpoints: u64,
     /// The level of this ledger.
@@ -91,7 +93,7 @@ pub struct Report {
     pub errors: u64,
     /// All findings of severity warning.
     pub warnings: u64,
-    /// What is no finding and must be known (SPEC 2.7): `ERASED n`, `PRUNED n`.
+    /// What is no finding and must be known (SPEC 2.7): `ERASED n`, `PRUNED n`; `LOST n`, `UNSIGNED n`.
     pub flags: Vec<String>,
     /// The question could not be answered; why.
     pub undecided: Vec<String>,

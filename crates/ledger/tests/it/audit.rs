@@ -111,7 +111,7 @@ fn an_event_that_breaks_a_rule_is_not_recorded() {
     assert_eq!(bed.size(&tenant), size);
 }
 
-fn act() -> IncidentAct {
+pub fn act() -> IncidentAct {
     IncidentAct {
         actor_type: ActorType::Human,
         actor_id: Some("ada".into()),
@@ -119,7 +119,7 @@ fn act() -> IncidentAct {
     }
 }
 
-fn opened() -> IncidentOpened {
+pub fn opened() -> IncidentOpened {
     IncidentOpened {
         source_run_id: Some("r1".into()),
         severity: "HIGH".into(),

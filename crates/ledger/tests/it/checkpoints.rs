@@ -339,3 +339,102 @@ fn another_ledger_that_has_grown_under_a_running_process_is_not_signed_on() {
     let marks = HighWater::open(&bed.ledger.options().high_water()).unwrap();
     assert_eq!(marks.get(&tenant.ledger().row.origin).unwrap().size.as_u64(), 2);
 }
+
+#[test]
+fn what_is_signed_while_a_verification_begins_is_no_sign_of_leaves_that_are_gone() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    let options = Options::new(bed.path());
+    let marks = HighWater::open(&options.high_water()).unwrap();
+    let question = Question {
+        marks: Some(&marks),
+        ..Question::default()
+    };
+    // Those of `_instance` are read first. The head is fixed by then.
+    let (ledger, of, at) = (bed.ledger.clone(), tenant.clone(), bed.now());
+    bed.fault.before("checkpoints_read", 2, move || {
+        let drafts = vec![system("y")];
+        ledger.submit_blocking(&of, drafts, at, false).unwrap();
+        ledger.checkpoint_now(&of);
+    });
+    let report = verify(&*bed.fault, &question).unwrap();
+    crate::bed::assert_clean(&report);
+    let seen = report
+        .ledgers
+        .iter()
+        .find(|ledger| ledger.tenant_id == "acme")
+        .unwrap();
+    assert_eq!((seen.tree_size, seen.checkpoint_size), (1, Some(1)));
+    assert_eq!(bed.size(&tenant), 2, "it came meanwhile");
+    // Where the leaves are gone it is one.
+    tamper(bed.path(), "DELETE FROM leaf_blocks WHERE first_leaf % 2 = 1");
+    let report = crate::bed::report(bed.path());
+    let found = report.findings.iter().any(|finding| {
+        finding.place == "checkpoints.note" && finding.detail.contains("speaks of 2 leaves, 1 are there")
+    });
+    assert!(found, "{:?}", report.findings);
+}
+
+#[test]
+fn what_the_brought_key_has_not_signed_is_not_held_to_be_its_own() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    for _ in 0..3 {
+        bed.one(&tenant, system("x"));
+    }
+    bed.ledger.checkpoint_now(&tenant);
+    bed.ledger
+        .checkpoint_now(&bed.ledger.tenant("_instance").unwrap());
+    let row = tenant.ledger().row.clone();
+    let newest = bed
+        .ledger
+        .store()
+        .checkpoint_newest(row.ledger_no)
+        .unwrap()
+        .unwrap();
+    let bed = bed.reopen();
+    let verified = |kept: bool| {
+        let options = Options::new(bed.path());
+        let marks = HighWater::open(&options.high_water()).unwrap();
+        let store = SqliteStore::open(&options.database(), Access::ReadOnly).unwrap();
+        let question = Question {
+            marks: Some(&marks),
+            tenant_id: Some("acme".into()),
+            vkeys: vec![VerifierKey::parse(&row.vkey).unwrap()],
+            kept: kept
+                .then(|| newest.note.clone().into_bytes())
+                .into_iter()
+                .collect(),
+            ..Question::default()
+        };
+        verify(&store, &question).unwrap()
+    };
+    let report = verified(false);
+    assert_eq!(
+        (report.level, report.exit_code(None)),
+        (Some(Level::ValidSinceKeptCheckpoint), 0)
+    );
+    assert_eq!(report.flags, Vec::<String>::new());
+    // Leaves and a mark are made by whoever has the folder, a signature is not.
+    tamper(bed.path(), "DELETE FROM checkpoints");
+    let report = verified(false);
+    assert_eq!(
+        (report.level, report.exit_code(None)),
+        (Some(Level::ValidSelfSigned), 2)
+    );
+    assert!(
+        report.undecided[0].contains("is signed by the key that was brought"),
+        "{:?}",
+        report.undecided
+    );
+    assert_eq!(report.flags, ["UNSIGNED 3"]);
+    // What was kept outside is signed.
+    let report = verified(true);
+    assert_eq!(
+        (report.level, report.exit_code(None)),
+        (Some(Level::ValidSinceKeptCheckpoint), 0)
+    );
+    assert_eq!(report.flags, Vec::<String>::new());
+}

@@ -174,14 +174,14 @@ fn a_request_in_parts_ends_with_the_part_that_fails_and_says_that_some_of_it_sta
     });
     let drafts = || (0..300).map(|n| system(&format!("s{n}"))).collect();
     let answer = bed.try_submit(&tenant, drafts());
-    let of_part = "of the part behind the first 128 records: nothing was written";
+    let of_part = "of the part behind the first 64 records: nothing was written";
     assert!(
         matches!(&answer, Err(SubmitError::Unknown(why)) if why.starts_with(of_part)),
         "{answer:?}"
     );
     let stands = bed.size(&tenant);
     assert_eq!(
-        stands, 128,
+        stands, 64,
         "the first part stands, and what was behind the second was not written"
     );
     assert_eq!(bed.ledger.queue_depth(), 0);

@@ -12,7 +12,7 @@ use store::{FacetQuery, Fault};
 
 use crate::bed::{TestLedger, time};
 
-fn new_id(_: Timestamp) -> String {
+pub fn new_id(_: Timestamp) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("id-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
@@ -51,13 +51,7 @@ impl Bed {
     }
 
     pub fn contract(&self, contract_id: &str) -> Result<ledger::Placed, JobError> {
-        let contract = GovernanceContract {
-            contract_id: contract_id.into(),
-            scope: vec!["search".into(), "export".into()],
-            proposed_changes: json(r#"{"capability_name":"search"}"#),
-            activation_window_start: Some(time("2026-11-21T00:00:00Z")),
-            activation_window_end: Some(time("2026-11-22T00:00:00Z")),
-        };
+        let contract = contract(contract_id);
         self.bed
             .ledger
             .contract_record(&self.tenant, &contract, &self.moment())
@@ -171,6 +165,16 @@ impl Bed {
             .iter()
             .map(|record| JobEvent::read(record.body.bytes().unwrap()).unwrap().0)
             .collect()
+    }
+}
+
+pub fn contract(contract_id: &str) -> GovernanceContract {
+    GovernanceContract {
+        contract_id: contract_id.into(),
+        scope: vec!["search".into(), "export".into()],
+        proposed_changes: json(r#"{"capability_name":"search"}"#),
+        activation_window_start: Some(time("2026-11-21T00:00:00Z")),
+        activation_window_end: Some(time("2026-11-22T00:00:00Z")),
     }
 }
 

@@ -58,6 +58,39 @@ impl Bed {
     }
 }
 
+/// Of a contract on record nobody is told to choose other names.
+#[test]
+fn a_contract_is_the_same_again_though_a_younger_pattern_matches_its_names() {
+    let bed = Bed::new();
+    let made = contract("c-1", r#"{"scope":"search"}"#);
+    let first = bed.take(&made).unwrap();
+    let pattern = TenantPattern {
+        name: "search".into(),
+        pattern: "sear[a-z]+".into(),
+    };
+    let settings = RedactionSettings {
+        patterns: vec![pattern],
+        ..RedactionSettings::default()
+    };
+    bed.bed
+        .ledger
+        .redaction_change(&bed.tenant, &settings, &ledger::Changer::local(), bed.bed.now())
+        .unwrap();
+    let again = bed.take(&made).unwrap();
+    assert_eq!((again.receipt, again.fresh), (first.receipt, false));
+    let other = GovernanceContract {
+        scope: vec!["search".into()],
+        ..made.clone()
+    };
+    assert!(matches!(bed.take(&other), Err(JobError::NameRedacted(_))));
+    let new = GovernanceContract {
+        contract_id: "c-2".into(),
+        ..made
+    };
+    assert!(matches!(bed.take(&new), Err(JobError::NameRedacted(_))));
+    bed.bed.check();
+}
+
 /// A member that looks like a secret is replaced before the event is hashed: the ledger stays whole.
 #[test]
 fn what_is_redacted_of_a_job_is_redacted_before_its_events_are_hashed() {

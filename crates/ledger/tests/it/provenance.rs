@@ -35,6 +35,18 @@ fn import(t: &TestLedger, tenant: &Arc<Tenant>, file: &Path) -> Imported {
 }
 
 #[test]
+fn a_folder_that_cannot_be_written_into_is_named() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let out = t.path().join("out");
+    std::fs::write(&out, "a file").unwrap();
+    let of = (tenant.tenant_no, &*tenant.tenant_id);
+    let error = export(t.ledger.store(), of, &out, (None, None), &mut |_| {}).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains(&*out.to_string_lossy()), "{error}");
+}
+
+#[test]
 fn a_file_that_is_read_again_makes_no_second_records() {
     let t = TestLedger::new();
     let tenant = t.tenant("acme");
@@ -257,14 +269,14 @@ fn an_imported_log_keeps_its_time_as_given_where_that_says_more() {
 }
 
 #[test]
-fn an_imported_log_that_is_erased_comes_back_with_its_file_and_the_erasure_says_so() {
+fn an_imported_log_that_is_erased_is_refused_when_its_file_is_imported_again() {
     let t = TestLedger::new();
     let tenant = t.tenant("acme");
     let query = ProvenanceQuery {
         limit: 1,
         ..ProvenanceQuery::default()
     };
-    let brings_back = |tenant: &Arc<Tenant>| {
+    let erased = |tenant: &Arc<Tenant>, what: &str| {
         let newest = t
             .ledger
             .provenance_find(tenant, &query)
@@ -278,24 +290,78 @@ fn an_imported_log_that_is_erased_comes_back_with_its_file_and_the_erasure_says_
             principal: "key:dpo".into(),
         };
         let erasure = t.ledger.erase(tenant, &asked, t.now()).unwrap();
-        erasure
-            .remains
-            .iter()
-            .any(|left| left.what.contains("brings it back"))
+        erasure.remains.iter().any(|left| left.what.contains(what))
     };
     let file = t.path().join("logs.jsonl");
     std::fs::write(&file, line(("1", "2"), ("1", "2"))).unwrap();
     assert_eq!(import(&t, &tenant, &file).logs, 1);
-    assert!(brings_back(&tenant));
+    assert!(erased(&tenant, "a keyed hash of it"));
+    let size = t.size(&tenant);
     let again = import(&t, &tenant, &file);
-    assert_eq!((again.logs, again.on_record), (1, 0), "{again:?}");
+    assert_eq!(
+        (again.logs, again.on_record, again.refused),
+        (0, 0, 1),
+        "{again:?}"
+    );
+    assert!(again.remarks[0].contains("imported and erased"), "{again:?}");
+    assert_eq!(t.size(&tenant), size);
+    // With another input it is another log.
+    std::fs::write(&file, line(("3", "2"), ("3", "2"))).unwrap();
+    assert_eq!(import(&t, &tenant, &file).logs, 1);
     // By the id of its record one is known all the same.
     let other = t.tenant("other");
     log(&t, &other, Value::Int(7), None).unwrap();
     let file = exported(&t, &other);
-    assert!(!brings_back(&other));
+    assert!(!erased(&other, "a keyed hash of it"));
     let again = import(&t, &other, &file);
     assert_eq!((again.logs, again.on_record), (0, 1), "{again:?}");
+    t.check();
+    rebuilt_and_without_the_key(t);
+}
+
+/// What tells an erased log again is made anew by a rebuild, and without the key it is a record again.
+fn rebuilt_and_without_the_key(t: TestLedger) {
+    let file = t.path().join("logs.jsonl");
+    std::fs::write(&file, line(("1", "2"), ("1", "2"))).unwrap();
+    t.ledger.rebuild().unwrap();
+    let t = t.reopen();
+    let tenant = t.ledger.tenant("acme").unwrap();
+    assert_eq!(import(&t, &tenant, &file).refused, 1);
+    t.check();
+    let t = t.reopen_after(|folder| std::fs::remove_file(folder.join("keys/erased.key")).unwrap());
+    let tenant = t.ledger.tenant("acme").unwrap();
+    assert_eq!(import(&t, &tenant, &file).logs, 1);
+    t.check();
+}
+
+#[test]
+fn an_imported_log_of_a_run_that_is_erased_is_refused_too() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    t.all(&tenant, vec![run("r"), step("r", 0)]);
+    let file = t.path().join("logs.jsonl");
+    let line = line(("1", "2"), ("1", "2")).replace("\"id\"", "\"run_id\":\"r\",\"id\"");
+    std::fs::write(&file, line).unwrap();
+    assert_eq!(import(&t, &tenant, &file).without_run, 0);
+    let query = ProvenanceQuery {
+        run_id: Some("r".into()),
+        limit: 1,
+        ..ProvenanceQuery::default()
+    };
+    let log = t
+        .ledger
+        .provenance_find(&tenant, &query)
+        .unwrap()
+        .records
+        .remove(0);
+    let asked = EraseAsked {
+        record_id: log.header().unwrap().id,
+        reason: "asked for".into(),
+        only: false,
+        principal: "key:dpo".into(),
+    };
+    t.ledger.erase(&tenant, &asked, t.now()).unwrap();
+    assert_eq!(import(&t, &tenant, &file).refused, 1);
     t.check();
 }
 

@@ -147,7 +147,7 @@ fn a_result_whose_store_was_away_for_a_moment_is_stored_and_the_step_ran_once() 
 }
 
 #[test]
-fn a_step_of_a_run_that_is_at_hand_is_decided_without_reading_and_its_seal_is_known_all_the_same() {
+fn a_step_of_a_run_that_is_at_hand_is_decided_without_reading_and_its_end_is_known_all_the_same() {
     let bed = Bed::new(60);
     assert!(bed.enforce(ReplayBehavior::Skip, Ok(7)).unwrap().executed);
     let read = Arc::new(AtomicBool::new(false));
@@ -160,6 +160,14 @@ fn a_step_of_a_run_that_is_at_hand_is_decided_without_reading_and_its_seal_is_kn
     let again = bed.enforce(ReplayBehavior::Skip, Err("must not run")).unwrap();
     assert!(again.from_cache && !read.load(Ordering::Relaxed));
     bed.bed.complete(&bed.tenant, "r");
+    let refused = bed.enforce(ReplayBehavior::Skip, Err("must not run"));
+    assert!(
+        matches!(
+            &refused,
+            Err(StepError::Replay(ReplayError::Rejected(Rejection::RunEnded)))
+        ),
+        "{refused:?}"
+    );
     let by = (ActorType::System, None);
     bed.bed.ledger.run_seal(&bed.tenant, "r", by, now()).unwrap();
     let refused = bed.enforce(ReplayBehavior::Skip, Err("must not run"));

@@ -41,7 +41,7 @@ impl Serialize for ReceiptOut {
     }
 }
 
-/// What a write may be refused with.
+/// What a write may be refused with; which codes come with it says `codes.rs`.
 #[derive(IntoResponses)]
 #[allow(dead_code)] // for the document
 pub(crate) enum WriteProblems {
@@ -51,8 +51,7 @@ pub(crate) enum WriteProblems {
     /// No such resource.
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(Problem),
-    /// The identity is taken by other content (`conflict`) or by a record whose body is in an archive (`archived`), the
-    /// run has ended (`run_ended`) or is sealed (`run_sealed`), or the lease is another's by now (`lease_lost`).
+    /// It contradicts what is on record.
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(Problem),
     /// Larger than a record or request may be.
@@ -69,7 +68,7 @@ pub(crate) enum WriteProblems {
     Unavailable(Problem),
 }
 
-/// What a read may be refused with.
+/// What a read may be refused with; which codes come with it says `codes.rs`.
 #[derive(IntoResponses)]
 #[allow(dead_code)] // for the document
 pub(crate) enum ReadProblems {

@@ -18,7 +18,6 @@ use super::answer::{ReadProblems, ReceiptOut, WriteProblems, json};
 use super::fields::Num;
 use super::records::ReceiptView;
 use crate::api::logs::NoParams;
-use crate::error::Problem;
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, RequestId};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -113,11 +112,7 @@ fn answer(
 #[utoipa::path(
     get, path = "/api/v1/runs/{run_id}/integrity", tag = "evidence", operation_id = "run_integrity",
     params(("run_id" = String, Path, description = "The run")),
-    responses(
-        (status = 200, body = IntegrityOut), ReadProblems,
-        (status = 410, body = Problem, content_type = "application/problem+json",
-            description = "The run is sealed, and an older build put its seal into an archive (`seal_gone`)"),
-    ),
+    responses((status = 200, body = IntegrityOut), ReadProblems),
 )]
 async fn get(
     State(app): State<App>,

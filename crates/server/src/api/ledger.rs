@@ -1,7 +1,7 @@
 //! The ledger itself: head, leaves, proofs. Reading it is not recorded.
 
 use axum::Json;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use ledger::{LedgerInfo, Refusal, StoredTree, Tenant};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,10 @@ use crate::{ApiError, App, Caller, Path, Query, Verification};
 
 /// Says `rollback_detected` or `damaged` beside what is answered nevertheless.
 pub(crate) const LEDGER_STATUS: HeaderName = HeaderName::from_static("deponent-ledger-status");
+
+/// An answer from a ledger that is not written to any more: it says of itself whether it is in order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfEndedEpoch;
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -75,11 +79,18 @@ fn word_of(refusal: &Refusal) -> &'static str {
 }
 
 /// Says with an answer that the tenant's ledger is refused for writing, if it is: what is read from it must not pass
-/// for evidence of a ledger in order. What the handler has said itself, of the epoch that it read, stands.
+/// for evidence of a ledger in order, nor be kept. What the handler has said itself, of the epoch that it read, stands.
 pub(crate) fn tell_refusal(tenant: &Tenant, response: &mut Response) {
+    if response.extensions().get::<OfEndedEpoch>().is_some() {
+        return;
+    }
     if let Some(refusal) = tenant.refusal() {
+        let headers = response.headers_mut();
         let status = HeaderValue::from_static(word_of(&refusal));
-        response.headers_mut().entry(LEDGER_STATUS).or_insert(status);
+        headers.entry(LEDGER_STATUS).or_insert(status);
+        if let Some(caching) = headers.get_mut(header::CACHE_CONTROL) {
+            *caching = HeaderValue::from_static("no-store");
+        }
     }
 }
 

@@ -8,25 +8,29 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use evidence::record::{CaptureFailure, EvidenceClass, Facts};
 use evidence::{Kind, SourceDomain, Timestamp};
 use ledger::{Bind, Draft, Ledger, Tenant};
 use prost::Message;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body::{self, Held};
 use crate::extract::media_type;
-use crate::otlp::limits::REASONS_MAX;
+use crate::otlp::limits::{BODIES_BYTES_MAX, REASONS_MAX};
 use crate::otlp::{
     DecodeError, Encoding, ExportAnswer, LogsRequest, Lowered, MetricsRequest, RefusedOfTrace, RefusedSpans,
-    Signal, TraceRequest, lower_logs, lower_metrics, lower_traces,
+    Rejections, Signal, TraceRequest, lower_logs, lower_metrics, lower_traces,
 };
+use crate::tasks::to_its_end;
 use crate::{ApiError, App, Caller, Received, bulk};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -43,7 +47,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
     responses((status = 200, description = "ExportTraceServiceResponse; partial_success counts what was refused"),
         (status = 400, description = "google.rpc.Status: not an OTLP request"),
         (status = 413, description = "google.rpc.Status: larger than 16 MiB unpacked"),
-        (status = 415, description = "Neither protobuf nor JSON"),
+        (status = 415, description = "`content_type`: neither protobuf nor JSON"),
         (status = 503, description = "google.rpc.Status: send it again after Retry-After")))]
 async fn traces(app: State<App>, request: Request) -> Response {
     http(&app, Signal::Traces, request).await
@@ -56,7 +60,7 @@ async fn traces(app: State<App>, request: Request) -> Response {
     responses((status = 200, description = "ExportLogsServiceResponse; partial_success counts what was refused"),
         (status = 400, description = "google.rpc.Status: not an OTLP request"),
         (status = 413, description = "google.rpc.Status: larger than 16 MiB unpacked"),
-        (status = 415, description = "Neither protobuf nor JSON"),
+        (status = 415, description = "`content_type`: neither protobuf nor JSON"),
         (status = 503, description = "google.rpc.Status: send it again after Retry-After")))]
 async fn logs(app: State<App>, request: Request) -> Response {
     http(&app, Signal::Logs, request).await
@@ -69,7 +73,7 @@ async fn logs(app: State<App>, request: Request) -> Response {
     responses((status = 200, description = "ExportMetricsServiceResponse; partial_success counts what was refused"),
         (status = 400, description = "google.rpc.Status: not an OTLP request"),
         (status = 413, description = "google.rpc.Status: larger than 16 MiB unpacked"),
-        (status = 415, description = "Neither protobuf nor JSON"),
+        (status = 415, description = "`content_type`: neither protobuf nor JSON"),
         (status = 503, description = "google.rpc.Status: send it again after Retry-After")))]
 async fn metrics(app: State<App>, request: Request) -> Response {
     http(&app, Signal::Metrics, request).await
@@ -92,7 +96,7 @@ async fn http(app: &App, signal: Signal, request: Request) -> Response {
         let (parts, body) = request.into_parts();
         let caller = Caller::of(app, &parts).await?;
         let Received(at) = received(&parts)?;
-        let held = body::receive(&app.budget, &app.limits, &parts.headers, body).await?;
+        let held = body::receive(&app.budget, &app.limits, caller.sender(), &parts.headers, body).await?;
         export(app, caller, at, signal, encoding, held).await
     };
     match handled.await {
@@ -136,7 +140,7 @@ impl From<DecodeError> for ApiError {
     }
 }
 
-/// Unpacks, decodes, lowers, submits, and says what was refused.
+/// Unpacks, decodes, lowers, submits, part by part, and says what was refused.
 pub(crate) async fn export(
     app: &App,
     caller: Caller,
@@ -145,18 +149,114 @@ pub(crate) async fn export(
     encoding: Encoding,
     held: Held,
 ) -> Result<ExportAnswer, ApiError> {
-    // The body's place in the budget is kept until the answer: the drafts made from it are as large.
-    let mut salts = caller.tenant.salts();
-    let (lowered, _hold) = bulk::run(move || {
-        let held = held.inflate()?;
-        let lowered = lower(signal, &held.bytes, encoding, at, &mut salts)?;
-        Ok((lowered, held.into_hold()))
+    // The body's place in the budget is kept until the answer: the drafts made from a part of it are as large.
+    let parts = Parts {
+        signal,
+        encoding,
+        held,
+        next: 0,
+        bodies_bytes_left: BODIES_BYTES_MAX,
+        salts: caller.tenant.salts(),
+    };
+    let (mut lowered, mut parts, mut more) = bulk::run(move || parts.lower(at)).await?;
+    let app = app.clone();
+    // A request that has begun is not given up half-way when nobody waits for its answer any more.
+    to_its_end(async move {
+        let mut refused = Rejections::default();
+        loop {
+            submit(&app, &caller, at, lowered, &mut refused).await?;
+            if !more {
+                return Ok(ExportAnswer::new(&refused));
+            }
+            room(&app.ledger).await;
+            (lowered, parts, more) = bulk::run(move || parts.lower(at)).await?;
+        }
     })
-    .await?;
+    .await
+}
+
+/// A request of which some parts were lowered.
+struct Parts {
+    signal: Signal,
+    encoding: Encoding,
+    held: Held,
+    next: usize,
+    bodies_bytes_left: usize,
+    salts: ledger::Salts,
+}
+
+impl Parts {
+    /// Lowers the next part; `true`: there are more.
+    fn lower(self, at: Timestamp) -> Result<(Lowered, Self, bool), ApiError> {
+        let Self {
+            signal,
+            encoding,
+            held,
+            next,
+            bodies_bytes_left,
+            mut salts,
+        } = self;
+        let mut held = held.inflate()?;
+        macro_rules! lowered {
+            ($request:ident, $lower:ident) => {{
+                let request = $request::decode(&held.bytes, encoding)?;
+                let lowered = $lower(&request.part(next, bodies_bytes_left), at, &mut salts);
+                let more = next + 1 < request.parts();
+                // What was JSON is read once.
+                let protobuf = (more && encoding == Encoding::Json).then(|| request.into_bytes());
+                (lowered, more, protobuf)
+            }};
+        }
+        let (lowered, more, protobuf) = match signal {
+            Signal::Traces => lowered!(TraceRequest, lower_traces),
+            Signal::Logs => lowered!(LogsRequest, lower_logs),
+            Signal::Metrics => lowered!(MetricsRequest, lower_metrics),
+        };
+        if let Some(protobuf) = protobuf {
+            held.bytes = protobuf.into();
+        } else if !more {
+            held.bytes = Bytes::new();
+        }
+        let rest = Self {
+            signal,
+            encoding: Encoding::Protobuf,
+            held,
+            next: next + 1,
+            bodies_bytes_left: lowered.bodies_bytes_left,
+            salts,
+        };
+        Ok((lowered, rest, more))
+    }
+}
+
+/// Longest wait for room in the ledger's queue before the next part of a request.
+const ROOM_TIME: Duration = Duration::from_secs(10);
+
+/// How often it is looked.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
+
+/// Waits until the ledger's queue has room. A request that has begun is not to be refused half-way: its sender sends all
+/// of it again, and log records and points would stand twice.
+async fn room(ledger: &Ledger) {
+    let until = Instant::now() + ROOM_TIME;
+    while !ledger.has_room() && Instant::now() < until {
+        sleep(ROOM_LOOK).await;
+    }
+}
+
+/// Submits a part, and counts and tells what was refused of it.
+async fn submit(
+    app: &App,
+    caller: &Caller,
+    at: Timestamp,
+    lowered: Lowered,
+    refused: &mut Rejections,
+) -> Result<(), ApiError> {
     let Lowered {
         drafts,
         rejected,
         refused: mut missing,
+        bodies_bytes_left: _,
     } = lowered;
     // An environment or failure stands for no item of its own: nobody sent it to be counted.
     let is_item = |kind| !matches!(kind, Kind::EvidenceEnvironment | Kind::EvidenceCaptureFailure);
@@ -165,7 +265,7 @@ pub(crate) async fn export(
         .map(|draft| is_item(draft.kind).then(|| SpanName::of(&draft.facts)))
         .collect();
     let outcomes = app.ledger.submit(&caller.tenant, drafts, at).await?;
-    let mut refused = rejected;
+    refused.merge(rejected);
     for (outcome, item) in outcomes.iter().zip(items) {
         if let (Err(rejection), Some(name)) = (outcome, item) {
             refused.count += 1;
@@ -186,7 +286,7 @@ pub(crate) async fn export(
         app.blocking(move |ledger| note_missing(ledger, &tenant, missing, at))
             .await?;
     }
-    Ok(ExportAnswer::new(&refused))
+    Ok(())
 }
 
 /// Traces whose runs are looked up at once, and failures written at once: a batch of the ledger.
@@ -297,20 +397,6 @@ impl std::fmt::Display for SpanName {
             None => Ok(()),
         }
     }
-}
-
-fn lower(
-    signal: Signal,
-    bytes: &[u8],
-    encoding: Encoding,
-    at: Timestamp,
-    salts: &mut ledger::Salts,
-) -> Result<Lowered, DecodeError> {
-    Ok(match signal {
-        Signal::Traces => lower_traces(&TraceRequest::decode(bytes, encoding)?, at, salts),
-        Signal::Logs => lower_logs(&LogsRequest::decode(bytes, encoding)?, at, salts),
-        Signal::Metrics => lower_metrics(&MetricsRequest::decode(bytes, encoding)?, at, salts),
-    })
 }
 
 /// `google.rpc.Status`, as far as OTLP needs it.

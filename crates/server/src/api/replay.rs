@@ -18,7 +18,7 @@ use ledger::replay::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -26,7 +26,6 @@ use super::answer::{ReadProblems, ReceiptOut, WriteProblems, created, ok, raw};
 use super::fields;
 use super::logs::NoParams;
 use super::records::ReceiptView;
-use crate::error::Problem;
 use crate::{ApiError, App, Caller, ExactJsonBody, Path, Query, Received, idempotent};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -36,18 +35,6 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(fail))
         .routes(routes!(renew))
         .routes(routes!(report))
-}
-
-/// What a replayed step may be refused with, besides what any write may be.
-#[derive(IntoResponses)]
-#[allow(dead_code)] // for the document
-enum ReplayProblems {
-    /// The output is not the expected one (`replay_mismatch`), or another than the first (`conflict`); the key is known
-    /// with another input (`idempotency_violation`), the step is being done (`replay_in_progress`), or is another's by
-    /// now (`lease_lost`); its output is not there any more (`output_not_kept`, `archived`); the run is sealed
-    /// (`run_sealed`).
-    #[response(status = 409, content_type = "application/problem+json")]
-    Conflict(Problem),
 }
 
 impl From<ReplayError> for ApiError {
@@ -212,7 +199,7 @@ fn replay(app: &App, caller: &Caller) -> Replay {
 /// Decides about a step of a run: run it, or take the stored output.
 #[utoipa::path(
     post, path = "/api/v1/replay/steps", tag = "replay", operation_id = "replay_step", request_body = StepIn,
-    responses((status = 200, description = "What to do", body = DecisionOut), WriteProblems, ReplayProblems),
+    responses((status = 200, description = "What to do", body = DecisionOut), WriteProblems),
 )]
 async fn begin(
     State(app): State<App>,
@@ -273,7 +260,7 @@ struct FailureIn {
     post, path = "/api/v1/replay/steps/{token}/result", tag = "replay", operation_id = "replay_result",
     params(("token" = String, Path, description = "Of the decision")), request_body = OutputIn,
     responses((status = 201, description = "The step is done", body = ResultOut),
-        (status = 200, description = "It was, with this result", body = ResultOut), WriteProblems, ReplayProblems),
+        (status = 200, description = "It was, with this result", body = ResultOut), WriteProblems),
 )]
 async fn result(
     State(app): State<App>,
@@ -294,7 +281,7 @@ async fn result(
 #[utoipa::path(
     post, path = "/api/v1/replay/steps/{token}/fail", tag = "replay", operation_id = "replay_fail",
     params(("token" = String, Path, description = "Of the decision")), request_body = FailureIn,
-    responses((status = 204, description = "Its key is free"), WriteProblems, ReplayProblems),
+    responses((status = 204, description = "Its key is free"), WriteProblems),
 )]
 async fn fail(
     State(app): State<App>,
@@ -314,7 +301,7 @@ async fn fail(
 #[utoipa::path(
     post, path = "/api/v1/replay/steps/{token}/renew", tag = "replay", operation_id = "replay_renew",
     params(("token" = String, Path, description = "Of the decision")),
-    responses((status = 204, description = "Its lease begins anew"), WriteProblems, ReplayProblems),
+    responses((status = 204, description = "Its lease begins anew"), WriteProblems),
 )]
 async fn renew(
     State(app): State<App>,
@@ -336,6 +323,9 @@ struct ReplayedOut {
     checked: Option<bool>,
     expected_hash: Option<String>,
     idempotency_key: Option<String>,
+    input_hash: Option<String>,
+    /// Of a violation: the input hash that the key is known with.
+    known_input_hash: Option<String>,
     leaf_index: u64,
     /// `executed`, `used_stored`, `mismatch` or `violation`; `erased` or `archived` when the record says
     /// nothing any more, and then all but the leaf is null.
@@ -355,6 +345,8 @@ impl From<ReplayedStep> for ReplayedOut {
                 checked: None,
                 expected_hash: None,
                 idempotency_key: None,
+                input_hash: None,
+                known_input_hash: None,
                 leaf_index,
                 outcome: gone.as_str(),
                 output_hash: None,
@@ -366,6 +358,8 @@ impl From<ReplayedStep> for ReplayedOut {
                 checked: Some(enforced.checked),
                 expected_hash: enforced.expected_hash,
                 idempotency_key: enforced.idempotency_key,
+                input_hash: enforced.input_hash,
+                known_input_hash: enforced.known_input_hash,
                 leaf_index,
                 outcome: enforced.outcome.as_str(),
                 output_hash: enforced.output_hash,
@@ -390,6 +384,8 @@ struct ReportOut {
     executed: u64,
     /// The first mismatch, violation or output that differs from the stored one, in the order of the ledger.
     first_divergence: Option<ReplayedOut>,
+    /// Enforcements that came after the run's seal: of steps that were begun before it.
+    late: u64,
     /// Outputs that were compared and agreed.
     matched: u64,
     /// Outputs that were not the expected ones.
@@ -428,6 +424,7 @@ async fn report(
             erased: report.erased,
             executed: report.executed,
             first_divergence: report.first_divergence.map(ReplayedOut::from),
+            late: report.late,
             matched: report.matched,
             mismatched: report.mismatched,
             missing: report.missing,

@@ -24,6 +24,9 @@ use crate::{ApiError, cursor};
 /// Most entries of one answer about a run (SPEC 5): 10,000 steps of 250 bytes are 2.5 MB.
 pub(crate) const PAGE_STEPS_MAX: usize = 10_000;
 
+/// Rows of a run read at once: 100 bytes each.
+const ROWS_READ: u32 = 10_000;
+
 /// Headers held at once while a page is read: of the longest, 4 MiB. How many bodies are, the ledger sees to.
 const CHUNK: usize = 64;
 
@@ -152,6 +155,27 @@ impl Run {
             size,
             instance_no,
         })
+    }
+
+    /// Whether the run had a record of that kind in the tree. Reads its rows, and no body.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(crate) fn has(&self, ledger: &Ledger, kind: Kind) -> Result<bool, ApiError> {
+        let mut from = 0;
+        loop {
+            let rows = ledger.store().run_records(self.row.key, from, ROWS_READ)?;
+            let Some(last) = rows.last() else {
+                return Ok(false);
+            };
+            if rows.iter().any(|row| row.kind == kind && row.leaf < self.before) {
+                return Ok(true);
+            }
+            if last.leaf >= self.before {
+                return Ok(false);
+            }
+            from = last.run_seq + 1;
+        }
     }
 
     /// Adds its records up again, if that was not done and can be.

@@ -13,7 +13,7 @@ use tlog::{TILE_HASHES, TilePath, TreeSize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ledger::{LEDGER_STATUS, status_of};
+use super::ledger::{LEDGER_STATUS, OfEndedEpoch, status_of};
 use crate::error::Problem;
 use crate::{ApiError, App, Caller, Path};
 
@@ -242,14 +242,19 @@ fn answer(
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, caching);
+    let present = caller.tenant.ledger();
     // What a full verification finds in an epoch before stands with the present one: of an old one that is told too.
-    let found = app.verification_of(&caller.tenant.ledger());
+    let found = app.verification_of(&present);
     let (status, _) = status_of(ledger, found.as_ref());
     if status != "ok" {
         headers.insert(LEDGER_STATUS, HeaderValue::from_static(status));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    (headers, body).into_response()
+    let mut response = (headers, body).into_response();
+    if ledger.row.epoch != present.row.epoch {
+        response.extensions_mut().insert(OfEndedEpoch);
+    }
+    response
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@
 //! Source: OTLP 1.11, <https://opentelemetry.io/docs/specs/otlp/>.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -18,7 +20,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 
 use super::json;
-use super::limits::{ITEMS_MAX, REASONS_MAX, REQUEST_BYTES_MAX};
+use super::limits::{BODIES_BYTES_MAX, ITEMS_MAX, PART_ITEMS_MAX, REASONS_MAX, REQUEST_BYTES_MAX};
 use super::schema;
 use super::span::as_message;
 use super::wire::{Malformed, Reader};
@@ -59,8 +61,8 @@ pub struct Rejections {
     pub count: u64,
     /// At most [`super::limits::REASONS_MAX`], each with the place of the item.
     pub reasons: Vec<String>,
-    /// What was taken, and not as its sender meant it. One for each sort.
-    pub warnings: Vec<String>,
+    /// Items that name their run by what is no identifier: what is done instead, and how often.
+    pub warnings: BTreeMap<&'static str, u64>,
 }
 
 impl Rejections {
@@ -71,6 +73,24 @@ impl Rejections {
             if self.reasons.len() < REASONS_MAX {
                 self.reasons.push(reason());
             }
+        }
+    }
+
+    /// Counts `times` more that name their run by what is no identifier.
+    pub(crate) fn warn(&mut self, instead: &'static str, times: u64) {
+        if times > 0 {
+            let warned = self.warnings.entry(instead).or_default();
+            *warned = warned.saturating_add(times);
+        }
+    }
+
+    /// Adds those of the next part of a request.
+    pub(crate) fn merge(&mut self, next: Self) {
+        self.count = self.count.saturating_add(next.count);
+        self.reasons.extend(next.reasons);
+        self.reasons.truncate(REASONS_MAX);
+        for (instead, times) in next.warnings {
+            self.warn(instead, times);
         }
     }
 }
@@ -86,12 +106,34 @@ pub(crate) struct Group<'a> {
     pub(crate) scope: &'a [u8],
     /// The bytes around the items: a `ScopeSpans`, `ScopeLogs` or `ScopeMetrics`.
     body: &'a [u8],
+    /// Which of them are meant, by their places.
+    places: Range<usize>,
 }
 
 impl<'a> Group<'a> {
     /// The items, in order.
     pub(crate) fn items(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.placed().map(|(_, item)| item)
+    }
+
+    /// The items, in order, each with its place.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
+        let Range { start, end } = self.places;
         fields(self.body, 2)
+            .enumerate()
+            .skip(start)
+            .take(end.saturating_sub(start))
+    }
+
+    /// The same with those items only that stand in `part` when all of the request are counted, of which `before` stand
+    /// before these; none when there are none.
+    fn within(self, part: &Range<usize>, before: &mut usize) -> Option<Self> {
+        let first = *before;
+        let count = self.items().count();
+        *before = first.saturating_add(count);
+        let place = |of_all: usize| of_all.saturating_sub(first).min(count);
+        let places = place(part.start)..place(part.end);
+        (!places.is_empty()).then_some(Self { places, ..self })
     }
 }
 
@@ -122,6 +164,12 @@ fn field(body: &[u8], number: u32) -> &[u8] {
 struct Request<'a> {
     bytes: Cow<'a, [u8]>,
     rejected: Rejections,
+    /// The places, all items counted, at which its parts begin, the first part's left out.
+    parts: Vec<usize>,
+    /// Which items are meant; `None`: all.
+    part: Option<Range<usize>>,
+    /// Most canonical bytes of the bodies made from it.
+    bodies_bytes_max: usize,
 }
 
 impl<'a> Request<'a> {
@@ -134,50 +182,91 @@ impl<'a> Request<'a> {
         if body.len() > REQUEST_BYTES_MAX {
             return Err(DecodeError::TooLarge(body.len()));
         }
-        let request = match encoding {
-            Encoding::Protobuf => Self {
-                bytes: Cow::Borrowed(body),
-                rejected: Rejections::default(),
-            },
+        let mut request = match encoding {
+            Encoding::Protobuf => Self::whole(Cow::Borrowed(body), Rejections::default()),
             Encoding::Json => {
                 let (bytes, rejected) = json::to_protobuf(body, message)?;
-                Self {
-                    bytes: Cow::Owned(bytes),
-                    rejected,
-                }
+                Self::whole(Cow::Owned(bytes), rejected)
             }
         };
-        request
-            .check(count)
-            .map_err(|error| match (error, body.trim_ascii_start().first()) {
-                (DecodeError::Malformed(_), Some(b'{')) if encoding == Encoding::Protobuf => {
-                    DecodeError::Malformed(
-                        "this is JSON, which needs the content type application/json".into(),
-                    )
-                }
-                (error, _) => error,
-            })?;
+        request.parts =
+            request
+                .check(count)
+                .map_err(|error| match (error, body.trim_ascii_start().first()) {
+                    (DecodeError::Malformed(_), Some(b'{')) if encoding == Encoding::Protobuf => {
+                        DecodeError::Malformed(
+                            "this is JSON, which needs the content type application/json".into(),
+                        )
+                    }
+                    (error, _) => error,
+                })?;
         Ok(request)
     }
 
-    /// Walks the messages around the items, whose fields 1 and 2 must be messages.
-    fn check(&self, count: fn(&[u8]) -> usize) -> Result<(), DecodeError> {
-        let mut items = 0_usize;
+    const fn whole(bytes: Cow<'a, [u8]>, rejected: Rejections) -> Self {
+        Self {
+            bytes,
+            rejected,
+            parts: Vec::new(),
+            part: None,
+            bodies_bytes_max: BODIES_BYTES_MAX,
+        }
+    }
+
+    /// Walks the messages around the items, whose fields 1 and 2 must be messages; tells where parts begin.
+    fn check(&self, count: fn(&[u8]) -> usize) -> Result<Vec<usize>, DecodeError> {
+        let (mut items, mut place, mut in_part) = (0_usize, 0_usize, 0_usize);
+        let mut parts = Vec::new();
         each(&self.bytes, 1, |resource| {
             each(resource, 2, |scope| {
                 each(scope, 2, |item| {
-                    items = items.saturating_add(count(item));
+                    let count = count(item);
+                    items = items.saturating_add(count);
                     if items > ITEMS_MAX {
-                        Err(DecodeError::TooMany)
-                    } else {
-                        Ok(())
+                        return Err(DecodeError::TooMany);
                     }
+                    if in_part > 0 && in_part + count > PART_ITEMS_MAX {
+                        parts.push(place);
+                        in_part = 0;
+                    }
+                    in_part += count;
+                    place += 1;
+                    Ok(())
                 })
             })
-        })
+        })?;
+        Ok(parts)
+    }
+
+    /// One of its parts by itself, counted from 0.
+    fn part(&self, number: usize, bodies_bytes_max: usize) -> Request<'_> {
+        let begin = |number: usize| match number.checked_sub(1) {
+            None => 0,
+            Some(behind_first) => self.parts.get(behind_first).copied().unwrap_or(usize::MAX),
+        };
+        Request {
+            bytes: Cow::Borrowed(self.bytes.as_ref()),
+            // Said with the first.
+            rejected: if number == 0 {
+                self.rejected.clone()
+            } else {
+                Rejections::default()
+            },
+            parts: Vec::new(),
+            part: (!self.parts.is_empty()).then(|| begin(number)..begin(number + 1)),
+            bodies_bytes_max,
+        }
     }
 
     fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        let mut before = 0;
+        self.groups_whole().filter_map(move |group| match &self.part {
+            None => Some(group),
+            Some(part) => group.within(part, &mut before),
+        })
+    }
+
+    fn groups_whole(&self) -> impl Iterator<Item = Group<'_>> {
         fields(&self.bytes, 1)
             .enumerate()
             .flat_map(|(resource_index, body)| {
@@ -187,6 +276,7 @@ impl<'a> Request<'a> {
                     resource,
                     scope: field(body, 1),
                     body,
+                    places: 0..usize::MAX,
                 })
             })
     }
@@ -229,7 +319,26 @@ macro_rules! requests {
             pub fn from_proto(request: &$proto) -> Result<$name<'static>, DecodeError> {
                 let bytes = request.encode_to_vec();
                 $name::decode(&bytes, Encoding::Protobuf)?;
-                Ok($name(Request { bytes: Cow::Owned(bytes), rejected: Rejections::default() }))
+                Ok($name(Request::whole(Cow::Owned(bytes), Rejections::default())))
+            }
+
+            /// How many parts it is taken in; nearly always one.
+            pub fn parts(&self) -> usize {
+                self.0.parts.len() + 1
+            }
+
+            /// One of its parts by itself, counted from 0, whose bodies may have so many bytes in all.
+            pub fn part(&self, number: usize, bodies_bytes_max: usize) -> $name<'_> {
+                $name(self.0.part(number, bodies_bytes_max))
+            }
+
+            /// The request as protobuf.
+            pub(crate) fn into_bytes(self) -> Vec<u8> {
+                self.0.bytes.into_owned()
+            }
+
+            pub(crate) fn bodies_bytes_max(&self) -> usize {
+                self.0.bodies_bytes_max
             }
 
             pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'_>> {

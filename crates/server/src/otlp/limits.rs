@@ -6,11 +6,16 @@
 /// here again.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Most spans, log records or data points of one request. SDKs send 512 at once, collectors 8,192; the
-/// drafts of 100,000 small items take about 120 MB, and 16 MiB divided by it are 167 bytes, less than a span
-/// with its ids, times and one attribute has. A request with more is refused whole (413): the sender is
+/// Most spans, log records or data points of one request. SDKs send 512 at once, collectors 8,192; 16 MiB
+/// divided by it are 167 bytes, less than a span with its ids, times and one attribute has. A request with more is refused whole (413): the sender is
 /// misconfigured, and a smaller batch helps him, while a cut would lose evidence.
 pub const ITEMS_MAX: usize = 100_000;
+
+/// Most spans, log records or data points of a request that are lowered and written together; one with more
+/// is taken in parts, one after the other, and a metric is not divided. A span that is alone in its trace
+/// takes 5 KB until it is written, so a part takes 40 MB where a whole request would take 500. What a
+/// collector sends by default is never divided.
+pub const PART_ITEMS_MAX: usize = 8_192;
 
 /// Most attributes of one span, event, link, scope, resource or log record. SDKs stop at 128; generators of
 /// flattened messages reach thousands. The index of this many takes 640 KiB.

@@ -2,6 +2,7 @@
 //!
 //! Source: OTLP 1.11, "Partial Success"; a response without `partial_success` means that all was taken.
 
+use evidence::IDENTIFIER_BYTES_MAX;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
@@ -40,11 +41,15 @@ impl ExportAnswer {
             message.push_str("; and others");
         }
         // Nothing rejected and a message is a warning (OTLP 1.11).
-        for warning in &rejections.warnings {
+        for (instead, times) in &rejections.warnings {
             if !message.is_empty() {
                 message.push_str("; ");
             }
-            message.push_str(warning);
+            let warning = format!(
+                "deponent.run.id is no identifier of 1 to {IDENTIFIER_BYTES_MAX} bytes without control characters, \
+                 {times} times: {instead}"
+            );
+            message.push_str(&warning);
         }
         Self {
             rejected: i64::try_from(rejections.count).unwrap_or(i64::MAX),

@@ -495,6 +495,17 @@ fn an_export_names_the_profiles_that_the_records_serve() {
     assert_eq!(tags("r"), json!(["SOC2"]));
     server.spans(&[model_call(8, 1)]);
     assert_eq!(tags(&"08".repeat(16)), json!(["ISO42001"]));
+    // A model call that is posted as provider evidence alone is one too, from then on.
+    server.run("p");
+    server.step("p", 0, "success");
+    let size = server.tree_size();
+    let provider = json!({ "step_index": 0, "provider_name": "p", "model_name": "m" });
+    server.created("/api/v1/runs/p/evidence/provider", &provider);
+    assert_eq!(tags("p"), json!(["ISO42001"]));
+    let before = format!("/api/v1/logs/llm-runs/p/export?as_of={size}");
+    assert_eq!(server.get(&before).ok()["compliance_tags"], json!([]));
+    server.complete("p");
+    assert_eq!(tags("p"), json!(["SOC2", "ISO42001", "EU-AI-ACT"]));
     let export = read(&server, "r", "export");
     assert_eq!(
         (&export["available_formats"], &export["checksum"]),

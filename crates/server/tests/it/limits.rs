@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use ::server::Limits;
 use axum::body::{Body, HttpBody};
-use axum::http::Method;
+use axum::http::{Method, Request};
 use bytes::Bytes;
+use evidence::record::Role;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::Frame;
 use serde_json::json;
+use tower::ServiceExt;
 
+use crate::access::key;
 use crate::server::{Answer, TestServer, export, span};
 
 const MIB: usize = 1024 * 1024;
@@ -162,20 +165,100 @@ fn a_body_that_stalls_is_given_up() {
         ..Limits::default()
     };
     let server = TestServer::with_limits(limits);
-    assert_eq!(traces(&server, &[], Body::new(Stalling)).status, 408);
+    assert_eq!(traces(&server, &[], Body::new(Stalling(None))).status, 408);
 }
 
-/// A body that never goes on.
-struct Stalling;
+/// A request of so many values, about.
+fn zeros(count: usize) -> String {
+    let zeros = ",0".repeat(count - 1);
+    format!(
+        r#"{{"component":"c","event_type":"e","severity":"INFO","summary":"s","details":{{"x":[0{zeros}]}}}}"#
+    )
+}
+
+#[test]
+fn a_body_of_more_values_than_there_is_room_for_is_refused_before_it_is_read() {
+    let server = TestServer::new();
+    for key in [None, Some("\"a\"")] {
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(key.map(|key| ("idempotency-key", key)));
+        let send = |body: String| server.request(Method::POST, "/api/v1/system-records", &headers, body);
+        assert_eq!(send(zeros(500_000)).problem(413), "body_too_large");
+        let taken = send(zeros(300_000));
+        assert_eq!(taken.status, 201, "{}", taken.text());
+        wait_for_bodies(&server, 0);
+    }
+}
+
+/// Waits until bodies take so many bytes.
+#[track_caller]
+fn wait_for_bodies(server: &TestServer, bytes: usize) {
+    let line = format!("\ndeponent_bodies_bytes {bytes}\n");
+    for _ in 0..500 {
+        if server.get("/metrics").text().contains(&line) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("bodies never take {bytes} bytes");
+}
+
+#[test]
+fn who_is_slow_to_send_takes_room_from_himself_before_others() {
+    let server = TestServer::with_limits(Limits {
+        bodies_in_flight_bytes_max: MIB,
+        ..Limits::default()
+    });
+    let bearer = |role: Role| format!("Bearer {}", key(&server, "default", role));
+    let (slow, other) = (bearer(Role::Writer), bearer(Role::Writer));
+    let slow_request = Request::builder()
+        .method(Method::POST)
+        .uri("/v1/traces")
+        .header("host", "localhost:4318")
+        .header("content-type", "application/json")
+        .header("authorization", &slow)
+        .body(Body::new(Stalling(Some(vec![b' '; 400 * 1024].into()))))
+        .unwrap();
+    let slow_request = server.runtime.spawn(server.router.clone().oneshot(slow_request));
+    wait_for_bodies(&server, 400 * 1024);
+
+    let send = |who: &str| traces(&server, &[("authorization", who)], vec![b' '; 200 * 1024]);
+    let refused = send(&slow);
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("retry-after")),
+        (503, "1")
+    );
+    assert!(refused.text().contains("half of all room"), "{}", refused.text());
+    // Of the other's it is read what they say.
+    assert_eq!(send(&other).status, 400);
+
+    // What a body is read as takes of the same room.
+    let headers = [
+        ("content-type", "application/json"),
+        ("authorization", other.as_str()),
+    ];
+    let record = |values| server.request(Method::POST, "/api/v1/system-records", &headers, zeros(values));
+    assert_eq!(record(4_000).problem(503), "busy");
+    assert_eq!(record(7_000).problem(413), "body_too_large");
+    slow_request.abort();
+    wait_for_bodies(&server, 0);
+    assert_eq!(record(4_000).status, 201);
+}
+
+/// A body that brings this, if anything, and then never goes on.
+struct Stalling(Option<Bytes>);
 
 impl HttpBody for Stalling {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Pending
+        match self.0.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            None => Poll::Pending,
+        }
     }
 }

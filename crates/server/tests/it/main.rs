@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod access;
+mod access_trail;
 mod api_audit;
 mod api_logs;
 mod api_runs;
@@ -49,6 +50,7 @@ mod provenance;
 mod records;
 mod redaction;
 mod redaction_routes;
+mod redaction_rules;
 mod replay;
 mod request_ids;
 mod schema;

@@ -1,6 +1,7 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::TestServer;
 
@@ -134,10 +135,126 @@ fn what_a_replayed_step_is_refused_with_is_named() {
             assert!(said.contains(&format!("`{code}`")), "{path}: {said}");
         }
     }
-    for code in ["archived", "run_sealed", "lease_lost"] {
-        let said = conflict("/api/v1/runs/{run_id}/steps");
+    let said = conflict("/api/v1/runs/{run_id}/steps");
+    for code in ["conflict", "archived", "run_ended"] {
         assert!(said.contains(&format!("`{code}`")), "{said}");
     }
+    for code in ["run_sealed", "lease_lost"] {
+        assert!(!said.contains(&format!("`{code}`")), "{said}");
+    }
+}
+
+#[test]
+fn the_document_names_the_codes_of_each_operation() {
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    for (method, path, status, code, is_there) in [
+        ("get", "/api/v1/traces", "400", "bad_cursor", true),
+        ("get", "/api/v1/traces", "400", "use_cursor", true),
+        ("get", "/api/v1/records", "400", "use_cursor", false),
+        ("get", "/api/v1/traces/{id}", "400", "as_of_too_far", true),
+        ("get", "/api/v1/traces/diff", "422", "same_run", true),
+        ("get", "/api/v1/runs/{run_id}/integrity", "410", "seal_gone", true),
+        (
+            "get",
+            "/api/v1/runs/{run_id}/integrity",
+            "503",
+            "writes_stopped",
+            false,
+        ),
+        ("get", "/api/v1/logs/audit/access", "503", "writes_stopped", true),
+        ("get", "/tlog/{tenant}/checkpoint", "404", "no_checkpoint", true),
+        ("post", "/api/v1/runs", "413", "header_too_large", true),
+        ("post", "/api/v1/fingerprint", "413", "header_too_large", false),
+        ("post", "/api/v1/runs/{run_id}/seal", "409", "run_running", true),
+        ("post", "/api/v1/jobs/{id}/start", "409", "job_stage", true),
+        ("post", "/api/v1/jobs", "409", "job_stage", false),
+        ("delete", "/api/v1/records/{id}/body", "409", "legal_hold", true),
+        (
+            "delete",
+            "/api/v1/idempotency/{key}",
+            "503",
+            "idempotency_unavailable",
+            true,
+        ),
+    ] {
+        let said = &document["paths"][path][method]["responses"][status];
+        let named = said["description"]
+            .as_str()
+            .is_some_and(|text| text.contains(&format!("`{code}`:")));
+        assert_eq!(named, is_there, "{method} {path} {status} {code}: {said}");
+    }
+}
+
+#[test]
+fn every_example_is_taken() {
+    let server = TestServer::new();
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    let mut examples: BTreeMap<&str, (&str, &Value)> = BTreeMap::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let example = &item["post"]["requestBody"]["content"]["application/json"]["example"];
+        if example.is_object() {
+            let operation = item["post"]["operationId"].as_str().unwrap();
+            examples.insert(operation, (path.as_str(), example));
+        }
+    }
+    let (mut lease, mut token) = (Value::Null, String::new());
+    // What is named in a path comes before what is said of it.
+    for operation in [
+        "run_start",
+        "step_record",
+        "evidence_environment",
+        "evidence_provider",
+        "evidence_policy_decision",
+        "replay_step",
+        "replay_result",
+        "run_complete",
+        "trace_store",
+        "audit_event_record",
+        "system_record_record",
+        "incident_open",
+        "idempotency_check",
+        "idempotency_complete",
+        "contract_record",
+        "job_create",
+        "job_start",
+        "job_health",
+        "job_step",
+        "job_progress",
+        "job_complete",
+        "panel_check",
+        "signal_record",
+        "provenance_log",
+        "hold_place",
+    ] {
+        let (path, example) = examples.remove(operation).unwrap();
+        let path = path
+            .replace("{run_id}", "nightly-7")
+            .replace("{key}", "pay-17")
+            .replace("{id}", "j-1")
+            .replace("{token}", &token);
+        let mut body = example.clone();
+        if operation == "idempotency_complete" {
+            body["lease"] = lease.clone();
+        }
+        let answer = server.post(&path, &body);
+        assert!(answer.status.is_success(), "{operation}: {}", answer.text());
+        match operation {
+            "replay_step" => answer.json()["token"].as_str().unwrap().clone_into(&mut token),
+            "idempotency_check" => lease = answer.json()["lease"].clone(),
+            _ => {}
+        }
+    }
+    // The run has ended already; another one can be aborted.
+    let (_, example) = examples.remove("run_abort").unwrap();
+    assert!(
+        server
+            .post("/api/v1/runs", &json!({ "run_id": "r" }))
+            .status
+            .is_success()
+    );
+    let aborted = server.post("/api/v1/runs/r/abort", example);
+    assert!(aborted.status.is_success(), "{}", aborted.text());
+    assert!(examples.is_empty(), "not sent: {examples:?}");
 }
 
 #[test]

@@ -1,10 +1,15 @@
-use axum::http::Method;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{Method, Request};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use serde_json::{Value, json};
+use server::otlp::limits::PART_ITEMS_MAX;
+use tower::ServiceExt;
 
 use crate::server::{TestServer, export, span};
 
@@ -92,6 +97,87 @@ fn one_bad_span_does_not_touch_its_neighbours() {
     );
     let steps = server.get("/api/v1/records?kind=trace.step").ok();
     assert_eq!(steps["items"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_request_in_parts_is_taken_whole_in_both_encodings() {
+    let server = TestServer::new();
+    let count = u16::try_from(PART_ITEMS_MAX).unwrap() + 2;
+    let mut large = request(false);
+    let spans = &mut large.resource_spans[0].scope_spans[0].spans;
+    let one = spans.remove(0);
+    spans.extend((1..=count).map(|number| Span {
+        span_id: u64::from(number).to_be_bytes().to_vec(),
+        ..one.clone()
+    }));
+    spans[PART_ITEMS_MAX].trace_id.clear();
+    let answer = protobuf(&server, "/v1/traces", large.encode_to_vec());
+    let partial = ExportTraceServiceResponse::decode(answer.body)
+        .unwrap()
+        .partial_success
+        .unwrap();
+    assert_eq!(partial.rejected_spans, 1);
+    let reason = partial.error_message;
+    assert!(reason.contains("span 8192 of resource 0"), "{reason}");
+
+    let spans: Vec<Value> = (1..=count).map(|number| span(1, number)).collect();
+    server.spans(&spans);
+    for trace in ["07", "01"] {
+        for number in [1, count] {
+            let found = server
+                .get(&format!(
+                    "/api/v1/records?trace_id={}&span_id={number:016x}",
+                    trace.repeat(16)
+                ))
+                .ok();
+            assert_eq!(found["items"].as_array().unwrap().len(), 1, "{trace} {number}");
+        }
+    }
+    let size = || server.get("/api/v1/ledger/head").ok()["tree_size"].clone();
+    let before = size();
+    server.spans(&spans);
+    assert_eq!(size(), before, "the same again adds nothing");
+}
+
+/// More log records than a part has, which name their run by what is no identifier.
+fn many_logs(count: usize) -> Value {
+    let name = json!({ "key": "deponent.run.id", "value": { "stringValue": "\u{7}" } });
+    let log = json!({ "body": { "stringValue": "x" }, "attributes": [name] });
+    json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": vec![log; count] }] }] })
+}
+
+#[test]
+fn what_holds_for_several_parts_is_said_once() {
+    let server = TestServer::new();
+    let count = PART_ITEMS_MAX + 2;
+    let partial = server.post("/v1/logs", &many_logs(count)).ok()["partialSuccess"].take();
+    assert_eq!(partial["rejectedLogRecords"], "0");
+    let message = partial["errorMessage"].as_str().unwrap();
+    assert_eq!(message.matches("no identifier").count(), 1, "{message}");
+    assert!(message.contains(&format!("{count} times")), "{message}");
+}
+
+#[test]
+fn a_request_in_parts_that_has_begun_is_taken_whole_though_nobody_waits_for_it() {
+    let server = TestServer::new();
+    let count = PART_ITEMS_MAX + 2;
+    let request = Request::post("/v1/logs")
+        .header("host", "localhost:4318")
+        .header("content-type", "application/json")
+        .body(Body::from(many_logs(count).to_string()))
+        .unwrap();
+    let records = || usize::try_from(server.app.ledger.counts().records).unwrap();
+    let (before, deadline) = (records(), Instant::now() + Duration::from_mins(1));
+    let asked = server.runtime.spawn(server.router.clone().oneshot(request));
+    while records() < before + 1_000 {
+        assert!(Instant::now() < deadline, "nothing is written");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    asked.abort();
+    while records() < before + count {
+        assert!(Instant::now() < deadline, "{} are written", records() - before);
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ledger::replay::{ReplayEnforcer, ReplayError, ReplayStep, StepError};
 use serde_json::{Value, json};
 
 use crate::erasure::{because, erase, record_id};
-use crate::server::{Answer, TestServer, now};
+use crate::server::{Answer, TestServer, now, span};
 use crate::support::{refused, running, sha256};
 
 const STEPS: &str = "/api/v1/replay/steps";
@@ -213,6 +213,11 @@ fn a_known_key_with_another_input_runs_nothing() {
         (&report["violated"], &report["first_divergence"]["outcome"]),
         (&json!(3), &json!("violation"))
     );
+    let first = &report["first_divergence"];
+    assert_eq!(
+        (&first["input_hash"], &first["known_input_hash"]),
+        (&json!("two"), &json!("one"))
+    );
 }
 
 #[test]
@@ -305,19 +310,55 @@ fn another_result_under_the_same_token_is_a_conflict() {
 }
 
 #[test]
-fn a_sealed_run_begins_no_step() {
+fn a_run_that_has_ended_begins_no_step() {
     let server = TestServer::new();
     server.run("r");
-    let key = json!({ "idempotency_key": "k" });
-    let begun = server.begin("r", 0, "skip", &key).ok();
+    let (early, late) = (
+        json!({ "idempotency_key": "k" }),
+        json!({ "idempotency_key": "l" }),
+    );
+    let begun = server.begin("r", 0, "skip", &early).ok();
+    let other = server.begin("r", 1, "skip", &late).ok();
+    let refuses = |code: &str| {
+        let size = server.tree_size();
+        for behavior in ["execute", "skip", "check"] {
+            for key in [&early, &late, &json!({})] {
+                assert_eq!(server.begin("r", 2, behavior, key).problem(409), code);
+            }
+        }
+        assert_eq!(server.tree_size(), size);
+    };
     server.complete("r");
-    server.created("/api/v1/runs/r/seal", &json!({}));
-    let size = server.tree_size();
-    for behavior in ["execute", "skip", "check"] {
-        assert_eq!(server.begin("r", 1, behavior, &key).problem(409), "run_sealed");
-    }
-    assert_eq!(server.tree_size(), size);
+    assert_eq!(
+        server
+            .post("/api/v1/runs/r/steps", &crate::support::step(2, "success"))
+            .problem(409),
+        "run_ended"
+    );
+    refuses("run_ended");
     assert_eq!(server.bring(&begun, &json!(1)).status, 201, "it was begun before");
+    server.created("/api/v1/runs/r/seal", &json!({}));
+    refuses("run_sealed");
+    let counted = || server.get("/api/v1/replay/runs/r").ok()["late"].clone();
+    assert_eq!(counted(), 0);
+    assert_eq!(server.bring(&other, &json!(1)).status, 201, "it was begun before");
+    assert_eq!(counted(), 1);
+}
+
+#[test]
+fn a_run_of_spans_begins_steps_until_its_seal() {
+    let server = TestServer::new();
+    let mut root = span(1, 1);
+    root["parentSpanId"] = json!("");
+    server.spans(&[root]);
+    let run = "01".repeat(16);
+    let begun = server.begin(&run, 0, "skip", &json!({})).ok();
+    assert_eq!(server.bring(&begun, &json!(1)).status, 201, "spans still come");
+    server.created(&format!("/api/v1/runs/{run}/seal"), &json!({}));
+    assert_eq!(
+        server.begin(&run, 1, "skip", &json!({})).problem(409),
+        "run_sealed"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use ::tlog::{Checkpoint, TILE_HASHES, TilePath, TileWidth, VerifierKey, decode_bundle, leaf_hash};
+use serde_json::Value;
 
 use crate::server::TestServer;
 
@@ -64,15 +65,47 @@ fn every_answer_from_a_ledger_that_was_rolled_back_says_so_until_it_is_recovered
         .ledger
         .recover("default", "a copy was put back", at)
         .unwrap();
+    // The older epoch too is as it was declared.
     for path in paths {
-        // The old epoch stays what it is.
-        let expected = if path.contains("/0/") {
-            "rollback_detected"
-        } else {
-            ""
-        };
-        assert_eq!(told(&server, path), expected, "{path}");
+        assert_eq!(told(&server, path), "", "{path}");
     }
+}
+
+#[test]
+fn an_epoch_that_has_ended_says_how_it_is_itself_and_what_is_wrong_is_not_kept() {
+    let told = |server: &TestServer, path: &str| {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let caching = answer.header("cache-control").to_owned();
+        (answer.header("deponent-ledger-status").to_owned(), caching)
+    };
+    let server = TestServer::new();
+    server.fill(3);
+    server.sign();
+    let server = server.without_mark();
+    let refused = ("rollback_detected".to_owned(), "no-store".to_owned());
+    let old = "/tlog/default/0/tile/0/000.p/3";
+    assert_eq!(told(&server, old), refused);
+    let at = (server.app.clock)();
+    server
+        .app
+        .ledger
+        .recover("default", "a copy was put back", at)
+        .unwrap();
+    server.sign();
+    // The ledger that followed is rolled back in turn.
+    let server = server.reopen_after(|folder| {
+        let path = folder.join("high-water.json");
+        let mut marks: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let ledgers = marks["ledgers"].as_object_mut().unwrap();
+        ledgers.retain(|origin, _| !origin.ends_with("/default/1"));
+        std::fs::write(&path, marks.to_string()).unwrap();
+    });
+    for path in ["/tlog/default/1/tile/0/000.p/1", "/tlog/default/tile/0/000.p/1"] {
+        assert_eq!(told(&server, path), refused, "{path}");
+    }
+    let kept = (String::new(), "private, max-age=31536000, immutable".to_owned());
+    assert_eq!(told(&server, old), kept, "it is as it ended");
 }
 
 #[test]

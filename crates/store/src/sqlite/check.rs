@@ -9,6 +9,7 @@ use evidence::{Finding, FindingCode};
 
 use super::open::MIGRATIONS;
 use super::unavailable;
+use crate::codec::BLOCK_LEAVES_MAX;
 use crate::{StoreError, codec};
 
 /// Strays named of one database; the first few owners show what was done.
@@ -17,11 +18,12 @@ const STRAYS_NAMED: usize = 100;
 /// Bits of a key below its owner's number.
 const PLACE_BITS: u32 = evidence::LEAF_INDEX_BITS;
 
-/// The tables that projections are made from, but for `bodies`: verification reads every one of its rows, in
-/// order, and holds it against its leaf, which is a better look than SQLite's at its pages, and has no index.
-const LEDGER_TABLES: [&str; 5] = [
+/// The tables that projections are made from. Of `bodies` too, although verification holds each of its rows against its
+/// leaf: it reads them in order, and who asks for one searches for its key, which other pages may answer.
+const LEDGER_TABLES: [&str; 6] = [
     "ledgers",
     "leaf_blocks",
+    "bodies",
     "tree_nodes",
     "checkpoints",
     "dictionaries",
@@ -163,6 +165,16 @@ fn strays(c: &Connection) -> Result<Vec<Finding>, StoreError> {
             ));
         }
     }
+    // Behind the last leaf nobody else would meet it, and nothing could be written any more.
+    let empty =
+        format!("SELECT 1 FROM leaf_blocks WHERE leaf_count NOT BETWEEN 1 AND {BLOCK_LEAVES_MAX} LIMIT 1");
+    if c.prepare(&empty)
+        .and_then(|mut s| s.exists([]))
+        .map_err(unavailable)?
+    {
+        let detail = "a block of no leaves, or of more than one can have";
+        findings.push(Finding::new(FindingCode::LeafMalformed, "leaf_blocks", detail));
+    }
     Ok(findings)
 }
 
@@ -284,7 +296,7 @@ fn migrated() -> Result<Connection, StoreError> {
 }
 
 fn objects(c: &Connection) -> Result<BTreeMap<(String, String), Option<String>>, StoreError> {
-    c.prepare("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%'")
+    c.prepare("SELECT type, name, sql FROM sqlite_schema")
         .and_then(|mut s| {
             s.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?
                 .collect::<Result<_, _>>()

@@ -1,5 +1,6 @@
 //! Reads that verification needs: one moment's heads and counts, and rows held against what leaves say.
 
+use evidence::{Identity, hex_string};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
@@ -174,11 +175,14 @@ fn run_records(
             if let Ok(Some(at)) = &next {
                 match run_record(at) {
                     Ok(there) if there == *row => {}
-                    Ok(there) => missing.push(RowMissing {
-                        place: differing(&there, row),
-                        leaf: row.leaf,
-                        found: format!("{there:?}"),
-                    }),
+                    Ok(there) => {
+                        let (place, found) = differing(&there, row);
+                        missing.push(RowMissing {
+                            place,
+                            leaf: row.leaf,
+                            found,
+                        });
+                    }
                     Err(error) => {
                         missing.push(RowMissing {
                             place: "run_records",
@@ -197,16 +201,23 @@ fn run_records(
     Ok(())
 }
 
-fn differing(there: &RunRecordRow, row: &RunRecordRow) -> &'static str {
+/// The first column that disagrees, and what stands in it.
+fn differing(there: &RunRecordRow, row: &RunRecordRow) -> (&'static str, String) {
+    let none = || "nothing".to_owned();
     if there.leaf != row.leaf {
-        "run_records.leaf"
+        ("run_records.leaf", format!("leaf {}", there.leaf.leaf_index()))
     } else if there.kind != row.kind {
-        "run_records.kind"
+        ("run_records.kind", there.kind.as_str().to_owned())
     } else if there.identity != row.identity {
-        "run_records.identity"
+        let shown = |identity: Identity| hex_string(identity.as_bytes());
+        ("run_records.identity", there.identity.map_or_else(none, shown))
     } else if there.step_index != row.step_index {
-        "run_records.step_index"
+        let shown = |index: u32| format!("step {index}");
+        (
+            "run_records.step_index",
+            there.step_index.map_or_else(none, shown),
+        )
     } else {
-        "run_records.occurred_at"
+        ("run_records.occurred_at", there.occurred_at.to_string())
     }
 }

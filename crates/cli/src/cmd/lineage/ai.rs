@@ -11,6 +11,7 @@ use crate::output::{self, Format};
 
 /// List what models wrote and what they took.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 listed, 64 usage, 69 the log cannot be read")]
 pub(crate) struct ListAi {
     #[command(flatten)]
     log: LogArgs,

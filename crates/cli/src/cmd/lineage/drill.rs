@@ -36,13 +36,14 @@ enum Bytes {
 }
 
 /// Print the source rows that a function's evidence cites.
-///
-/// Exit codes: 0 all found, 1 ids without a row, or rows that could not be read, 2 could not tell, 64 usage, 69 the log or the
-/// data folder cannot be read.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all found, 1 ids without a row, or rows that could not be read, 2 could not tell, 64 usage, \
+    69 the log or the data folder cannot be read"
+)]
 pub(crate) struct Drill {
     /// The function whose evidence it is.
-    #[arg(long = "fn", value_name = "NAME")]
+    #[arg(long = "fn", value_name = "FN")]
     function: String,
     #[command(flatten)]
     log: LogArgs,

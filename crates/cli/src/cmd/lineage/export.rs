@@ -12,7 +12,7 @@ use serde_json::Value;
 use store::Store;
 
 use super::aside::Aside;
-use crate::client::{ServerArgs, Streamed, segment};
+use crate::client::{ServerArgs, Streamed, refusal, segment};
 use crate::cmd::{DataDir, EXIT_UNKNOWN, work};
 use crate::output::{self, Format, Usage};
 
@@ -25,11 +25,12 @@ use crate::output::{self, Format, Usage};
 /// may be among them, and `import` passes over. What redaction took out before a line was recorded is nowhere: such lines
 /// are counted. The log is read from the server that
 /// --server or DEPONENT_URL names, unless --data-dir says otherwise.
-///
-/// Exit codes: 0 written, 1 written, but bodies are missing and no record says why, 2 there is no such run, it has no such
-/// lines, or it was called off (Ctrl-C), 64 usage, or the run's id makes no file name, 69 the data folder, the server or the
-/// file cannot be used, or the server's answer is not whole: in all but the first two no file is written.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 written, 1 written, but bodies are missing and no record says why, 2 there is no such run, it has \
+    no such lines, or it was called off (Ctrl-C), 64 usage, or the run's id makes no file name, 69 the data folder, the \
+    server or the file cannot be used, or the server's answer is not whole: in all but the first two no file is written"
+)]
 pub(crate) struct Export {
     /// The run.
     run: String,
@@ -213,7 +214,7 @@ impl Export {
                     return Ok(Read::NoRun);
                 }
                 let detail = problem["detail"].as_str().unwrap_or("no reason given");
-                bail!("the server answered {}: {}", answer.status, shown(detail));
+                bail!(refusal(answer.status, &shown(detail)));
             }
         };
         // Without it the end of the log could not be told from that of a connection.

@@ -13,7 +13,7 @@ use ledger::lineage::LineageImported;
 use lineage::{Lines, SourceFile, shown};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client, ServerArgs, segment};
+use crate::client::{Answer, Client, ServerArgs, refusal, segment};
 use crate::cmd::work::{self, Unit};
 use crate::cmd::{DataDir, EXIT_UNKNOWN};
 use crate::output::{self, Format, Usage};
@@ -24,10 +24,11 @@ use crate::output::{self, Format, Usage};
 /// again, so that an import may be done again; of a log that has grown the new lines are taken until its run is sealed,
 /// half a minute after the first import. They go to the server that --server or DEPONENT_URL names, unless
 /// --data-dir says otherwise.
-///
-/// Exit codes: 0 every line is on record, 1 a line is none, or was refused, 2 it was called off (Ctrl-C) before the end of
-/// the log, 64 usage, 69 the log, the data folder or the server cannot be used.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 every line is on record, 1 a line is none, or was refused, 2 it was called off (Ctrl-C) before \
+    the end of the log, 64 usage, 69 the log, the data folder or the server cannot be used"
+)]
 pub(crate) struct Import {
     /// The log.
     file: PathBuf,
@@ -69,7 +70,11 @@ impl Import {
             }
         };
         for remark in &imported.remarks {
-            output::note(format_args!("deponent: {}", shown(remark)));
+            output::note(format_args!(
+                "deponent: {}: {}",
+                self.file.display(),
+                shown(remark)
+            ));
         }
         match self.format {
             Format::Json => {
@@ -218,10 +223,7 @@ fn send(client: &Client, log: &SourceFile, run_id: &str) -> Result<LineageImport
                 201 => imported.written += 1,
                 200 => imported.known += 1,
                 409 | 413 | 422 => imported.refused(number, &problem(&answer)),
-                status => bail!(
-                    "line {number}: the server answered {status}: {}",
-                    problem(&answer)
-                ),
+                status => bail!("line {number}: {}", refusal(status, &problem(&answer))),
             }
             break;
         }
@@ -232,7 +234,7 @@ fn send(client: &Client, log: &SourceFile, run_id: &str) -> Result<LineageImport
         let answer = client.post(&format!("/api/v1/runs/{}/complete", segment(run_id)), &body)?;
         // Lines of a log that has grown come to a run that has ended.
         if !matches!(answer.status, 200 | 201 | 409) {
-            bail!("the server answered {}: {}", answer.status, problem(&answer));
+            bail!(refusal(answer.status, &problem(&answer)));
         }
     }
     imported.complete = true;
@@ -255,7 +257,7 @@ fn begin(client: &Client, run_id: &str, started_at: Option<Timestamp>) -> Result
     match answer.status {
         // 409: a run of that name was begun otherwise, and takes the lines.
         200 | 201 | 409 => Ok(()),
-        _ => bail!("the server answered {}: {}", answer.status, problem(&answer)),
+        status => bail!(refusal(status, &problem(&answer))),
     }
 }
 

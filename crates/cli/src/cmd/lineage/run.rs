@@ -15,6 +15,9 @@ use crate::output::{self, Format, Usage};
 ///
 /// Several engines of one command are one run, and share its audit log.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 done, 2 a file cannot be computed with, 64 usage, 69 a file or folder cannot be used"
+)]
 pub(crate) struct Run {
     /// tb_diagnostics, accruals_check, email_evidence
     #[arg(required = true, value_name = "FN")]
@@ -26,13 +29,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "YYYY-MM")]
     period: String,
     /// One entity only.
-    #[arg(long, value_name = "E", default_value = ENTITY_ALL)]
+    #[arg(long, value_name = "ENTITY", default_value = ENTITY_ALL)]
     entity: String,
     /// Where artifacts and audit log are written.
     #[arg(long, value_name = "DIR", default_value = "out")]
     out: PathBuf,
     /// The time of the run, RFC 3339 [default: now]
-    #[arg(long, value_name = "T", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     now: Option<Timestamp>,
     /// How to print.
     #[arg(long, value_enum, default_value = "text")]

@@ -8,9 +8,8 @@ use super::{LogArgs, PlaceArgs, bar};
 use crate::output::{self, Format, Usage};
 
 /// Check that an audit log shows which rows each function read, and how its files are now.
-///
-/// Exit codes: 0 passed, 1 findings, 64 usage, 69 the log cannot be read.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 passed, 1 findings, 64 usage, 69 the log cannot be read")]
 pub(crate) struct Verify {
     #[command(flatten)]
     log: LogArgs,

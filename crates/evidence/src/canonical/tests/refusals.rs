@@ -248,6 +248,10 @@ fn an_error_is_one_line_that_names_the_place() {
         read("[1").unwrap_err().to_string(),
         "unexpected end of text at byte 2"
     );
+    let text = "{\"ä\":\n [\"ä\", x]}";
+    let error = read(text).unwrap_err();
+    assert_eq!(error.line_and_column(text.as_bytes()), (2, 8));
+    assert_eq!(error.reason(), "expected a value in /ä/1");
     let long = format!("{{\"{}\":x}}", "k".repeat(1000));
     assert_eq!(read(&long).unwrap_err().path().len(), 65);
 }

@@ -104,3 +104,17 @@ fn what_ends_a_name_in_json_within_text_may_stand_on_the_next_line() {
         "redacted as JSON, not as text"
     );
 }
+
+#[test]
+fn json_within_text_of_more_values_than_are_read_is_looked_through_too() {
+    for values in [1_000, 500_000] {
+        let zeros = "0,".repeat(values);
+        let sent = format!(r#"{{"n":[{zeros}0],"password":"hunter2","credentials":{{"user":["u"]}}}}"#);
+        let stored = text(&sent);
+        assert!(stored.starts_with('{') && stored.len() > 2 * values);
+        assert!(
+            !stored.contains("hunter2") && !stored.contains(r#""u""#),
+            "{values}"
+        );
+    }
+}

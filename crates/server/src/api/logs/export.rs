@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use evidence::{RunState, SourceDomain};
+use evidence::{Kind, RunState, SourceDomain};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -50,11 +50,13 @@ pub(super) async fn export(
         let mut run = Run::open(ledger, &caller.tenant, "llm-run-export", &run_id, &params)?;
         run.known(ledger)?;
         let metadata = Metadata::of_run(&caller.tenant, &run, "LogExportService", SourceDomain::Logs)?;
+        let model_call =
+            run.row.state.first_inference_at.is_some() || run.has(ledger, Kind::EvidenceProvider)?;
         metadata.answer(&RunExport {
             as_of: run.as_of,
             available_formats: FORMATS,
             checksum: None,
-            compliance_tags: compliance_tags(&run.row.state),
+            compliance_tags: compliance_tags(&run.row.state, model_call),
             run_id: &run.row.state.run_id,
         })
     })
@@ -65,12 +67,12 @@ pub(super) async fn export(
 ///
 /// - `SOC2` (processing integrity, CC7.2): its steps, and the recorded end of its trace, whose root hash
 ///   says that the steps are all of them;
-/// - `ISO42001` (A.6.2.8, event logs of the AI system): steps and a model call with its provider;
+/// - `ISO42001` (A.6.2.8, event logs of the AI system): steps and a model call with its provider, as a step or as
+///   provider evidence alone;
 /// - `EU-AI-ACT` (article 12, records over the lifetime): steps, a model call, and the recorded end.
-fn compliance_tags(state: &RunState) -> Vec<&'static str> {
+fn compliance_tags(state: &RunState, model_call: bool) -> Vec<&'static str> {
     let steps = state.total_steps + state.late_count > 0;
     let ended = state.settled;
-    let model_call = state.first_inference_at.is_some();
     [
         ("SOC2", steps && ended),
         ("ISO42001", steps && model_call),

@@ -11,7 +11,6 @@ use store::RunRow;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::answer::{ReadProblems, ok, raw};
-use crate::error::Problem;
 use crate::{ApiError, App, Caller, Query};
 
 /// The two traces, by trace_id or run_id.
@@ -69,8 +68,7 @@ struct Divergence {
 #[utoipa::path(
     get, path = "/api/v1/traces/diff", tag = "traces", operation_id = "trace_diff",
     params(DiffQuery), responses((status = 200, description = "The first divergence", body = TraceDiff),
-        (status = 422, description = "Both are of one run (`same_run`)", body = Problem,
-            content_type = "application/problem+json"), ReadProblems),
+        ReadProblems),
 )]
 pub(super) async fn diff(
     State(app): State<App>,

@@ -15,7 +15,7 @@ use super::super::span::{self, Refusal};
 use super::super::wire::Reader;
 use super::traces::SOURCE_COMPONENT;
 use super::view::find;
-use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, run_name, warn_of_misnamed};
+use super::{Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, run_name};
 
 /// A log record, read where it lies.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ fn severity(number: i32, text: &str) -> &'static str {
 /// Lowers the log records of a request. A record without a time happened when it was received.
 pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut Salts) -> Lowered {
     let mut rejected = request.rejected();
-    let mut sealer = Sealer::new(salts);
+    let mut sealer = Sealer::new(salts, request.bodies_bytes_max());
     let mut drafts = Vec::new();
     let mut misnamed = 0;
     for group in request.groups() {
@@ -135,7 +135,7 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
             continue;
         }
         let resource_json = object(&resource.attributes);
-        for (place, bytes) in group.items().enumerate() {
+        for (place, bytes) in group.placed() {
             let lowered = LogRef::read(bytes).and_then(|log| {
                 let of = (&resource, &resource_json, &scope);
                 if !log.text_in_bytes {
@@ -158,11 +158,12 @@ pub fn lower_logs(request: &LogsRequest<'_>, received_at: Timestamp, salts: &mut
             }
         }
     }
-    warn_of_misnamed(&mut rejected, misnamed, "these log records name no run by it");
+    rejected.warn("these log records name no run by it", misnamed);
     Lowered {
         drafts,
         rejected,
         refused: RefusedSpans::default(),
+        bodies_bytes_left: sealer.bytes_left,
     }
 }
 

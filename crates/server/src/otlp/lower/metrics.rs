@@ -30,7 +30,6 @@ use super::traces::SOURCE_COMPONENT;
 use super::view::find;
 use super::{
     Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, point_value, run_name, scope_rest,
-    warn_of_misnamed,
 };
 
 /// What a metric's points are, by the number of the field that holds them.
@@ -131,7 +130,7 @@ pub(crate) fn points_count(metric: &[u8]) -> usize {
 /// Lowers the metrics of a request. A point without a time was measured when it was received.
 pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts: &mut Salts) -> Lowered {
     let mut rejected = request.rejected();
-    let mut sealer = Sealer::new(salts);
+    let mut sealer = Sealer::new(salts, request.bodies_bytes_max());
     let mut drafts = Vec::new();
     let mut misnamed = 0;
     for group in request.groups() {
@@ -179,7 +178,7 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
             names: Names::default(),
             bytes: 0,
         };
-        for (place, bytes) in group.items().enumerate() {
+        for (place, bytes) in group.placed() {
             let metric = match MetricRef::read(bytes) {
                 Ok(metric) => metric,
                 Err(reason) => {
@@ -210,11 +209,12 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
         }
         batch.close(&mut sealer, &mut drafts, &mut rejected);
     }
-    warn_of_misnamed(&mut rejected, misnamed, "it binds these points to no run");
+    rejected.warn("it binds these points to no run", misnamed);
     Lowered {
         drafts,
         rejected,
         refused: RefusedSpans::default(),
+        bodies_bytes_left: sealer.bytes_left,
     }
 }
 

@@ -34,7 +34,6 @@ pub use traces::lower_traces;
 
 use super::any::Attr;
 use super::decode::{Rejections, fields};
-use super::limits::BODIES_BYTES_MAX;
 use super::ordered::Ordered;
 use super::redact;
 use super::refused::RefusedSpans;
@@ -49,6 +48,8 @@ pub struct Lowered {
     pub rejected: Rejections,
     /// Of them the spans that name their trace: their run is told that they are missing.
     pub refused: RefusedSpans,
+    /// Canonical bytes that the bodies of the request's other parts may have.
+    pub bodies_bytes_left: usize,
 }
 
 /// Seals the bodies of one request and watches how many bytes they have.
@@ -60,10 +61,10 @@ struct Sealer<'s> {
 }
 
 impl<'s> Sealer<'s> {
-    const fn new(salts: &'s mut Salts) -> Self {
+    const fn new(salts: &'s mut Salts, bytes_max: usize) -> Self {
         Self {
             salts,
-            bytes_left: BODIES_BYTES_MAX,
+            bytes_left: bytes_max,
             body: Vec::new(),
         }
     }
@@ -130,16 +131,6 @@ fn run_name(text: Option<&str>, misnamed: &mut u64) -> Option<Arc<str>> {
     let name = text.and_then(identifier);
     *misnamed += u64::from(text.is_some() && name.is_none());
     name
-}
-
-/// Tells the sender of those.
-fn warn_of_misnamed(rejected: &mut Rejections, misnamed: u64, instead: &str) {
-    if misnamed > 0 {
-        rejected.warnings.push(format!(
-            "deponent.run.id is no identifier of 1 to {IDENTIFIER_BYTES_MAX} bytes without control characters, \
-             {misnamed} times: {instead}"
-        ));
-    }
 }
 
 /// A resource, with secrets replaced in what is text and stands as bytes; `kept` holds that. All else is redacted when

@@ -21,7 +21,6 @@ use super::step::{ScopeText, Scratch};
 use super::view::View;
 use super::{
     Lowered, RefusedSpans, Sealer, attributes_json, hex, identifier, resource, run_name, scope, scope_rest,
-    warn_of_misnamed,
 };
 
 /// Stands in the header of every record made from OTLP.
@@ -42,7 +41,7 @@ struct Resource {
 /// Lowers the spans of a request. No body holds when it was received, which is `recorded_at` in the header.
 pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: &mut Salts) -> Lowered {
     let mut rejected = request.rejected();
-    let mut sealer = Sealer::new(salts);
+    let mut sealer = Sealer::new(salts, request.bodies_bytes_max());
     let mut scratch = Scratch::default();
     let mut shapes = Shapes::default();
     let mut span = SpanRef::default();
@@ -94,7 +93,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
                 continue;
             }
         };
-        for (place, bytes) in group.items().enumerate() {
+        for (place, bytes) in group.placed() {
             let mut take = |span: &SpanRef<'_>, found: &Found, draft: Draft, sealer: &mut Sealer<'_>| {
                 let trace = traces.place(&span.trace_id);
                 environments.see(trace, resource, draft.occurred_at, sealer)?;
@@ -134,7 +133,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     let is_misnamed = |trace: &&Trace| trace.is_misnamed && trace.run_id.is_none();
     let misnamed = traces.list.iter().filter(is_misnamed).count();
     let misnamed = u64::try_from(misnamed).unwrap_or(u64::MAX);
-    warn_of_misnamed(&mut rejected, misnamed, "it names no run");
+    rejected.warn("it names no run", misnamed);
     let binds = traces.binds();
     let mut drafts = Vec::with_capacity(environments.drafts.len() + steps.len() + failures.drafts.len());
     // Failures last: a trace's steps bind it to its run.
@@ -156,6 +155,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
         drafts,
         rejected,
         refused,
+        bodies_bytes_left: sealer.bytes_left,
     }
 }
 

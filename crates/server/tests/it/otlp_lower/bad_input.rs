@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use server::otlp::DecodeError;
-use server::otlp::limits::{ATTRIBUTES_MAX, ITEMS_MAX, REQUEST_BYTES_MAX};
+use server::otlp::limits::{ATTRIBUTES_MAX, BODIES_BYTES_MAX, ITEMS_MAX, PART_ITEMS_MAX, REQUEST_BYTES_MAX};
 
 use super::*;
 
@@ -386,6 +386,41 @@ fn json_text_nested_a_thousand_deep_in_an_attribute_stays_text() {
             kv("gen_ai.tool.call.arguments", text(&near)),
         ],
     );
+}
+
+#[test]
+fn what_is_more_than_a_part_is_lowered_part_by_part() {
+    let of_place = |place: usize| {
+        let mut span = span(2, "s", vec![]);
+        span.span_id = (place as u64 + 1).to_be_bytes().to_vec();
+        span
+    };
+    let mut spans: Vec<Span> = (0..PART_ITEMS_MAX + 2).map(of_place).collect();
+    spans[PART_ITEMS_MAX].trace_id.clear();
+    let mut whole = request(spans);
+    let mut bad = of_place(0);
+    bad.trace_id.clear();
+    whole.resource_spans.extend(request(vec![bad]).resource_spans);
+    let bytes = whole.encode_to_vec();
+    let decoded = TraceRequest::decode(&bytes, Encoding::Protobuf).unwrap();
+    assert_eq!(decoded.parts(), 2);
+    let mut salts = Salts::default();
+    let first = lower_traces(&decoded.part(0, BODIES_BYTES_MAX), now(), &mut salts);
+    let second = lower_traces(&decoded.part(1, first.bodies_bytes_left), now(), &mut salts);
+    assert_eq!((steps(&first).len(), steps(&second).len()), (PART_ITEMS_MAX, 1));
+    assert_eq!((first.rejected.count, second.rejected.count), (0, 2));
+    for (reason, place) in second
+        .rejected
+        .reasons
+        .iter()
+        .zip(["span 8192 of resource 0", "span 0 of resource 1"])
+    {
+        assert!(reason.starts_with(place), "{reason}");
+    }
+    assert!(second.bodies_bytes_left < first.bodies_bytes_left);
+
+    let few = request((0..PART_ITEMS_MAX).map(of_place).collect()).encode_to_vec();
+    assert_eq!(TraceRequest::decode(&few, Encoding::Protobuf).unwrap().parts(), 1);
 }
 
 #[test]

@@ -155,6 +155,9 @@ pub(in super::super) async fn integrity(
     .await
 }
 
+/// How much later than a request a verification may be that ended while it was answered.
+const AHEAD_MICROS: i64 = 60 * 1_000_000;
+
 /// The worst that is known: a rollback before damage, damage before age.
 fn judge(ledger: &LedgerInfo, known: Option<&Verification>, at: Timestamp) -> (&'static str, Option<String>) {
     match ledger.refusal() {
@@ -170,6 +173,10 @@ fn judge(ledger: &LedgerInfo, known: Option<&Verification>, at: Timestamp) -> (&
     }
     match known.last_full_scrub_at {
         None => ("never_verified", None),
+        Some(last) if at.micros_since(last) < -AHEAD_MICROS => {
+            let detail = format!("everything was last verified at {last}, which is still to come");
+            ("never_verified", Some(detail))
+        }
         Some(last) if at.micros_since(last) > STALE_INTERVALS * SCRUB_MICROS => {
             let detail = format!("everything was last verified at {last}");
             ("stale", Some(detail))
@@ -202,6 +209,10 @@ mod tests {
         let after = |micros: i64| now.checked_add_micros(micros).unwrap();
         assert_eq!(judge(&info, Some(&known), after(2 * SCRUB_MICROS)).0, "verified");
         assert_eq!(judge(&info, Some(&known), after(2 * SCRUB_MICROS + 1)).0, "stale");
+        assert_eq!(judge(&info, Some(&known), after(-AHEAD_MICROS)).0, "verified");
+        let to_come = judge(&info, Some(&known), after(-AHEAD_MICROS - 1));
+        assert_eq!(to_come.0, "never_verified", "nobody has verified it at that time");
+        assert!(to_come.1.unwrap().ends_with("which is still to come"));
         known.damaged = Some("x".into());
         assert_eq!(judge(&info, Some(&known), now).0, "tampered");
         ledger.close();

@@ -1,0 +1,276 @@
+//! Slips: in settings, ports, folders and files, each said where it is and with what mends it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::commands::{deponent, stderr, stdout, text};
+use crate::served::Served;
+
+#[test]
+fn an_unknown_variable_is_refused_by_name() {
+    let output = Command::new(env!("CARGO_BIN_EXE_deponent"))
+        .args(["serve", "--check-config"])
+        .env_clear()
+        .env("DEPONENT_LISTN", "127.0.0.1:0")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(
+        stderr(&output),
+        "deponent: unknown environment variable DEPONENT_LISTN; the nearest that there is: DEPONENT_LISTEN\n"
+    );
+}
+
+#[test]
+fn a_mistake_in_the_settings_file_is_shown_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("deponent.toml");
+    for (wrong, said) in [
+        ("listn = 'x'", "unknown field `listn`"),
+        ("rate_limit = 'x'", "invalid type: string \"x\", expected u32"),
+        ("[oidc.roles]\na = 3", "invalid type: integer `3`"),
+        ("listen", "="),
+    ] {
+        std::fs::write(&config, format!("log = 'info'\n{wrong}\n")).unwrap();
+        let output = deponent(&["serve", "--check-config", "--config", text(&config)]);
+        assert_eq!(output.status.code(), Some(64), "{wrong}");
+        let (said_all, wrong) = (stderr(&output), wrong.lines().last().unwrap());
+        assert!(
+            said_all.starts_with(&format!("deponent: {}: ", config.display())),
+            "{said_all}"
+        );
+        assert_eq!(said_all.matches("deponent: ").count(), 1, "{said_all}");
+        assert!(
+            said_all.contains(" at line ") && said_all.contains(", column "),
+            "{said_all}"
+        );
+        assert!(
+            said_all
+                .lines()
+                .any(|line| line.ends_with(&format!(" | {wrong}"))),
+            "{said_all}"
+        );
+        assert!(said_all.contains(said), "{said_all}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_with_what_changes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    let address = &*address;
+    for (ports, flag, variable) in [
+        (
+            ["--listen", address, "--grpc-listen", "off"],
+            "--listen",
+            "DEPONENT_LISTEN",
+        ),
+        (
+            ["--listen", "127.0.0.1:0", "--grpc-listen", address],
+            "--grpc-listen",
+            "DEPONENT_GRPC_LISTEN",
+        ),
+    ] {
+        let data = folder.path().join("data");
+        let output = at_once(&[&["serve", "--data-dir", text(&data)][..], &ports].concat());
+        assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+        let said = stderr(&output);
+        for part in [address, flag, variable, "in deponent.toml"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!data.exists());
+    }
+}
+
+#[test]
+fn who_finds_no_folder_or_one_that_is_taken_is_told_what_names_another() {
+    let served = Served::new();
+    let taken = served.folder().join("data");
+    let ports = ["--listen", "127.0.0.1:0", "--grpc-listen", "off"];
+    let second = at_once(&[&["serve", "--data-dir", text(&taken)][..], &ports].concat());
+    let absent = served.folder().join("absent");
+    let nothing = deponent(&["ledger", "head", "--data-dir", text(&absent)]);
+    let nobody = deponent(&["gate", "--job", "j", "--server", "http://127.0.0.1:1"]);
+    for (output, said) in [
+        (second, "another folder with --data-dir"),
+        (nothing, "--data-dir names another folder"),
+        (nobody, "--server or DEPONENT_URL names another"),
+    ] {
+        assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_demo_for_a_folder_with_keys_is_told_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| deponent(&[args, &["--data-dir", text(folder.path())]].concat());
+    assert_eq!(run(&["tenant", "create", "acme"]).status.code(), Some(0));
+    let made = run(&["key", "create", "--tenant", "acme", "--role", "reader"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
+        .args([
+            "serve",
+            "--demo",
+            "--listen",
+            "127.0.0.1:0",
+            "--grpc-listen",
+            "off",
+        ])
+        .args(["--data-dir", text(folder.path())])
+        .env_clear()
+        .env("DEPONENT_LOG", "error")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said = lines.map(Result::unwrap).find(|line| line.contains("demo"));
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(
+        said.as_deref()
+            .is_some_and(|said| said.contains("start it with a --data-dir that has no keys")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_file_without_a_key_is_no_key_that_was_brought() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    assert_eq!(
+        deponent(&["tenant", "create", "acme", "--data-dir", data])
+            .status
+            .code(),
+        Some(0)
+    );
+    let file = folder.path().join("kept.vkey");
+    for nothing in ["", "\n \n"] {
+        std::fs::write(&file, nothing).unwrap();
+        let output = deponent(&["verify", "--data-dir", data, "--vkey", text(&file)]);
+        assert_eq!(output.status.code(), Some(64), "{}", stdout(&output));
+        assert!(
+            stderr(&output).contains("there is no key in it"),
+            "{}",
+            stderr(&output)
+        );
+        // Of a checkpoint it is a finding.
+        let output = deponent(&["verify", "--data-dir", data, "--checkpoint", text(&file)]);
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    }
+}
+
+#[test]
+fn what_is_brought_in_the_wrong_place_is_a_slip_and_no_finding() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let made = deponent(&["tenant", "create", "acme", "--data-dir", data]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let head = [
+        "ledger",
+        "head",
+        "--tenant",
+        "_instance",
+        "--data-dir",
+        data,
+        "--format",
+        "json",
+    ];
+    let head: serde_json::Value = serde_json::from_str(&stdout(&deponent(&head))).unwrap();
+    let (key, kept) = (
+        folder.path().join("kept.vkey"),
+        folder.path().join("kept.checkpoint"),
+    );
+    std::fs::write(&key, format!("{}\n", head["vkey"].as_str().unwrap())).unwrap();
+    std::fs::write(&kept, head["checkpoint"].as_str().unwrap()).unwrap();
+    let (key, kept) = (text(&key), text(&kept));
+    let verify = |more: &[&str]| {
+        let asked = ["verify", "--tenant", "_instance", "--data-dir", data];
+        deponent(&[&asked[..], more].concat())
+    };
+    let right = verify(&["--vkey", key, "--checkpoint", kept]);
+    assert_eq!(right.status.code(), Some(0), "{}", stdout(&right));
+    // Of all tenants: who holds the answer down is named.
+    let brought = ["--vkey", key, "--checkpoint", kept];
+    let level = ["--require", "VALID-SINCE-KEPT-CHECKPOINT"];
+    let all = deponent(&[&["verify", "--data-dir", data][..], &brought, &level].concat());
+    assert_eq!(all.status.code(), Some(2), "{}", stdout(&all));
+    let said = "required: VALID-SINCE-KEPT-CHECKPOINT; below it: deponent.local/acme\n";
+    assert!(stdout(&all).contains(said), "{}", stdout(&all));
+    for (wrong, said) in [
+        (
+            ["--vkey", kept, "--checkpoint", key],
+            "this file is a checkpoint, not a verifier key",
+        ),
+        (
+            ["--vkey", key, "--checkpoint", key],
+            "this file is a verifier key, not a checkpoint",
+        ),
+    ] {
+        let output = verify(&wrong);
+        assert_eq!(output.status.code(), Some(64), "{}", stdout(&output));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+    let absent = folder.path().join("absent");
+    for archive in [text(&absent), key] {
+        let output = verify(&["--archive", archive]);
+        assert_eq!(output.status.code(), Some(69), "{}", stdout(&output));
+        assert!(
+            stderr(&output).starts_with(&format!("deponent: --archive: cannot read {archive}: ")),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+/// What a command says that must not wait for anybody; one that does is killed, and has no exit code.
+pub(crate) fn at_once(args: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deponent"))
+        .args(args)
+        .env_clear()
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_mark_or_a_key_is_a_finding_and_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let made = deponent(&["tenant", "create", "acme", "--data-dir", data]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    for (name, code) in [
+        ("high-water.json", "unreadable"),
+        ("keys/_instance.0.key", "key_mismatch"),
+    ] {
+        let path = folder.path().join(name);
+        let aside = folder.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        let pipe = Command::new("mkfifo").args(["-m", "600", text(&path)]).status();
+        assert!(pipe.unwrap().success());
+        let output = at_once(&["verify", "--data-dir", data, "--format", "json"]);
+        assert_eq!(output.status.code(), Some(1), "{name}: {}", stderr(&output));
+        let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let found = &said["findings"][0];
+        assert_eq!(found["code"], code, "{found}");
+        assert!(
+            found["detail"].as_str().unwrap().contains("no regular file"),
+            "{found}"
+        );
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    assert_eq!(deponent(&["verify", "--data-dir", data]).status.code(), Some(0));
+}

@@ -1,0 +1,175 @@
+//! Rules that tenants set for themselves.
+
+use super::*;
+
+#[test]
+fn a_tenant_adds_names_and_patterns_and_takes_patterns_away() {
+    let settings = canonical::parse(
+        br#"{"fields":["Kundennummer"],"off":["email"],"patterns":[{"name":"order","pattern":"[A-Z]{4,}"}]}"#,
+        Limits::default(),
+    )
+    .unwrap();
+    let settings = RedactionSettings::read(&settings).unwrap();
+    assert_eq!(RedactionSettings::read(&settings.to_value()).unwrap(), settings);
+    let rules = Redactor::new(&settings).unwrap();
+    let sent = br#"{"m":{"kundennummer":"7","t":"ABCD a@b.example 123-45-6789 EFGH"}}"#;
+    let stored = rules.body(Kind::TraceStep, sent).unwrap().unwrap();
+    assert_eq!(
+        String::from_utf8(stored).unwrap(),
+        r#"{"m":{"kundennummer":"<REDACTED>","t":"<REDACTED_ORDER> a@b.example <REDACTED_US_SSN> <REDACTED_ORDER>"},"redactions":{"count":4,"patterns":["field","order","us_ssn"]}}"#
+    );
+}
+
+#[test]
+fn times_as_given_stay_whatever_a_tenants_rules_are() {
+    let rules = rules(
+        r#"{"fields":["times_given"],"patterns":[{"name":"year","pattern":"20[0-9]{2}"},{"name":"window","pattern":"activation_[a-z_]+"}]}"#,
+    );
+    let stored = |sent: &str| {
+        let stored = rules.body(Kind::TraceStep, sent.as_bytes()).unwrap();
+        stored.map(|stored| String::from_utf8(stored).unwrap())
+    };
+    let times = r#""times_given":{"activation_window_start":"2026-01-01T00:00:00.4111111111111111Z","at":"2026-01-01T00:00:00.123456789+01:00"}"#;
+    assert_eq!(
+        stored(&format!(r#"{{"note":"of 2026",{times}}}"#)),
+        Some(format!(
+            r#"{{"note":"of <REDACTED_YEAR>","redactions":{{"count":1,"patterns":["year"]}},{times}}}"#
+        ))
+    );
+    assert_eq!(stored(&format!("{{{times}}}")), None);
+    // What is no time is none, and what a caller calls so is the caller's.
+    for other in [
+        r#"{"times_given":{"at":"in 2026"}}"#,
+        r#"{"params":{"times_given":{"at":"2026-01-01T00:00:00.1234567Z"}}}"#,
+    ] {
+        assert!(
+            stored(other).unwrap().contains(r#"{"at":"<REDACTED>"}"#),
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn a_tenants_pattern_leaves_what_deponent_compares_and_names() {
+    let rules = rules(
+        r#"{"patterns":[{"name":"hex","pattern":"[0-9a-f]{16,}"},{"name":"words","pattern":"[a-z_]{5,}"}]}"#,
+    );
+    let mac = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let sent = format!(
+        r#"{{"content_mac":"{mac}","otel":{{"attributes":{{"secrets":"{mac}"}},"events":[{{"name":"words","time_unix_nano":"1763717400123456789"}}],"links":[{{"span_id":"eee19b7ec3c1b174","trace_id":"5b8efff798038103d269b633813fc60c"}}]}},"records_digest":"{mac}"}}"#
+    );
+    let stored = rules.body(Kind::TraceStep, sent.as_bytes()).unwrap().unwrap();
+    assert_eq!(
+        String::from_utf8(stored).unwrap(),
+        format!(
+            r#"{{"content_mac":"{mac}","otel":{{"attributes":{{"<REDACTED_WORDS>":"<REDACTED_HEX>"}},"events":[{{"name":"<REDACTED_WORDS>","time_unix_nano":"1763717400123456789"}}],"links":[{{"span_id":"eee19b7ec3c1b174","trace_id":"5b8efff798038103d269b633813fc60c"}}]}},"records_digest":"{mac}","redactions":{{"count":3,"patterns":["hex","words"]}}}}"#
+        )
+    );
+    // What nobody but a client can have called so is still looked through.
+    let odd = Redactor::standard().request(br#"{"ada@example.com":1}"#).unwrap();
+    assert_eq!(odd.unwrap(), br#"{"<REDACTED_EMAIL>":1}"#);
+}
+
+#[test]
+fn a_tenants_pattern_costs_no_more_than_a_text_is_long() {
+    // Each match but the last is known only when the end of the text is seen.
+    let rules = rules(r#"{"patterns":[{"name":"far","pattern":".*[^A-Z]|[A-Z]"}]}"#);
+    let sent = "A".repeat(300_000);
+    let started = std::time::Instant::now();
+    let stored = rules.text(&sent).unwrap();
+    let took = started.elapsed();
+    assert!(took.as_secs() < 40, "took {took:?}");
+    // The rest is gone as a whole, and nothing of it is left.
+    assert_eq!(stored, "<REDACTED_FAR>".repeat(501));
+    assert_eq!(rules.text(&stored), None);
+    // One whose matches are short finds any number of them.
+    let ids = "K123 k\n".repeat(20_000);
+    let rules = self::rules(r#"{"patterns":[{"name":"id","pattern":"K[0-9]{3}"}]}"#);
+    assert_eq!(rules.text(&ids).unwrap(), "<REDACTED_ID> k\n".repeat(20_000));
+}
+
+#[test]
+fn no_rule_of_a_tenant_touches_the_words_of_its_access_trail() {
+    let settings = canonical::parse(
+        br#"{"fields":["count","decision","event_type","filters","key_hash","name","operation","principal","resource","role","subject_id"],
+            "patterns":[{"name":"any","pattern":"[a-z_]+"}]}"#,
+        Limits::default(),
+    )
+    .unwrap();
+    let rules = Redactor::new(&RedactionSettings::read(&settings).unwrap()).unwrap();
+    let stored = |kind, sent: &str| {
+        let sent = canonical::canonicalize(sent.as_bytes(), Limits::default()).unwrap();
+        let stored = rules.body(kind, &sent).unwrap().unwrap_or(sent);
+        String::from_utf8(stored).unwrap()
+    };
+    for (kind, sent, expected) in [
+        (
+            Kind::AuthorizationDecision,
+            r#"{"action":"read","count":1,"decision":"DENY","policy_ids":["reader"],"principal":"ada@example.com","resource":"acme/audit","role":"reader"}"#,
+            None,
+        ),
+        (
+            Kind::IdentityEvent,
+            r#"{"event_type":"key.revoked","principal":"ada@example.com","subject_id":"k3y"}"#,
+            None,
+        ),
+        (
+            Kind::IdentityEvent,
+            r#"{"event_type":"key.created","name":"for ada","principal":"local","role":"reader","subject_id":"k3y"}"#,
+            Some(
+                r#"{"event_type":"key.created","name":"<REDACTED>","principal":"local","redactions":{"count":1,"patterns":["field"]},"role":"reader","subject_id":"k3y"}"#,
+            ),
+        ),
+        (
+            Kind::AccessEvent,
+            r#"{"count":1,"event_type":"evidence.read","filters":{"1":"ada"},"operation":"get_record","principal":"ada@example.com","resource":"/ada","row_count":1}"#,
+            Some(
+                r#"{"count":1,"event_type":"evidence.read","filters":{"1":"<REDACTED>"},"operation":"get_record","principal":"ada@example.com","redactions":{"count":2,"patterns":["field"]},"resource":"<REDACTED>","row_count":1}"#,
+            ),
+        ),
+    ] {
+        assert_eq!(stored(kind, sent), expected.unwrap_or(sent), "{kind:?}");
+    }
+}
+
+#[test]
+fn settings_that_cannot_hold_are_refused() {
+    let long = "x".repeat(PATTERN_BYTES_MAX + 1);
+    for (json, part) in [
+        ("[]".to_owned(), "object"),
+        (r#"{"more":1}"#.to_owned(), "unknown field"),
+        (r#"{"fields":["a b"]}"#.to_owned(), "without spaces"),
+        (r#"{"fields":[""]}"#.to_owned(), "1 to 64"),
+        (r#"{"off":["mail"]}"#.to_owned(), "email"),
+        (r#"{"patterns":[{"name":"x"}]}"#.to_owned(), "name and pattern"),
+        (r#"{"patterns":[{"name":"X","pattern":"x"}]}"#.to_owned(), "a-z"),
+        (
+            r#"{"patterns":[{"name":"field","pattern":"x"}]}"#.to_owned(),
+            "field",
+        ),
+        (
+            r#"{"patterns":[{"name":"x","pattern":"("}]}"#.to_owned(),
+            "unclosed",
+        ),
+        (
+            r#"{"patterns":[{"name":"x","pattern":"(?=a)"}]}"#.to_owned(),
+            "look-around",
+        ),
+        (
+            r#"{"patterns":[{"name":"x","pattern":"a*"}]}"#.to_owned(),
+            "empty text",
+        ),
+        (
+            r#"{"patterns":[{"name":"x","pattern":"((a{1,99}){1,99}){1,99}"}]}"#.to_owned(),
+            "too large",
+        ),
+        (
+            format!(r#"{{"patterns":[{{"name":"x","pattern":"{long}"}}]}}"#),
+            "500",
+        ),
+    ] {
+        let value = canonical::parse(json.as_bytes(), Limits::default()).unwrap();
+        let error = RedactionSettings::read(&value).unwrap_err().to_string();
+        assert!(error.contains(part), "{json}: {error}");
+    }
+}

@@ -1,0 +1,116 @@
+//! What redaction does to a record, a fingerprint, and by the rules of a tenant.
+
+use serde_json::{Value, json};
+
+use crate::redaction::planted;
+use crate::server::{TestServer, span};
+use crate::support::sha256;
+
+#[test]
+fn a_step_without_secrets_has_no_member_for_them() {
+    let server = TestServer::new();
+    server.run("r");
+    let step = server.step("r", 0, "success");
+    let id = step["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{id}")).ok();
+    assert_eq!(record["redactions"], json!({ "count": 0, "patterns": [] }));
+    assert!(record["body"].get("redactions").is_none());
+}
+
+#[test]
+fn a_fingerprint_is_that_of_the_text_as_sent() {
+    let server = TestServer::new();
+    let before = server.tree_size();
+    let answer = server
+        .post("/api/v1/fingerprint", &json!({ "text": planted() }))
+        .ok();
+    assert_eq!(answer["fingerprint"], sha256(&planted()));
+    assert_eq!(server.tree_size(), before);
+    assert_eq!(
+        server.post("/api/v1/fingerprint", &json!({})).problem(422),
+        "invalid"
+    );
+}
+
+#[test]
+fn a_tenant_adds_rules_and_takes_patterns_away_and_each_change_is_an_audit_event() {
+    let server = TestServer::new();
+    let put = |settings: &Value| {
+        server.request(
+            axum::http::Method::PUT,
+            "/api/v1/redaction",
+            &[("content-type", "application/json")],
+            settings.to_string(),
+        )
+    };
+    let before = server.get("/api/v1/redaction").ok();
+    assert_eq!(
+        (&before["fields"], &before["off"], &before["patterns"]),
+        (&json!([]), &json!([]), &json!([]))
+    );
+    for (bad, field) in [
+        (
+            json!({ "patterns": [{ "name": "x", "pattern": "(" }] }),
+            "patterns",
+        ),
+        (
+            json!({ "patterns": [{ "name": "x", "pattern": "(a|b)*" }] }),
+            "patterns",
+        ),
+        (
+            json!({ "patterns": [{ "name": "x", "pattern": "((a{1,99}){1,99}){1,99}" }] }),
+            "patterns",
+        ),
+        (json!({ "off": ["all"] }), "off"),
+        (json!({ "fields": ["a b"] }), "fields"),
+    ] {
+        crate::support::refused(&put(&bad), field);
+    }
+    assert_eq!(server.tree_size(), 0, "what is refused changes nothing");
+
+    let settings = json!({ "fields": ["Kundennummer"], "off": ["email"], "patterns": [{ "name": "order", "pattern": "ORD-[0-9]+" }] });
+    let set = put(&settings).ok();
+    assert_eq!(set["fields"], json!(["kundennummer"]));
+    let event = server
+        .get("/api/v1/logs/audit?event_type=PolicyRuleModified")
+        .ok();
+    let entry = &event["items"][0];
+    assert_eq!(
+        (&entry["entity_id"], &entry["actor_id"]),
+        (&json!("redaction"), &json!("local"))
+    );
+
+    server.run("r");
+    let step = server.created(
+        "/api/v1/runs/r/steps",
+        &json!({ "step_index": 0, "skill_name": "s", "status": "success",
+            "params": { "kundennummer": "7", "t": "ORD-12 a@b.example 123-45-6789" } }),
+    );
+    let id = step["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{id}")).ok();
+    assert_eq!(
+        record["body"]["step"]["params"],
+        json!({ "kundennummer": "<REDACTED>", "t": "<REDACTED_ORDER> a@b.example <REDACTED_US_SSN>" })
+    );
+    let mut sent = span(3, 1);
+    sent["attributes"] = json!([{ "key": "note", "value": { "stringValue": "ORD-12 a@b.example" } }]);
+    server.spans(&[sent]);
+    let records = server
+        .get(&format!(
+            "/api/v1/records?run_id={}&kind=trace.step",
+            "03".repeat(16)
+        ))
+        .ok();
+    let note = &records["items"][0]["body"]["otel"]["attributes"]["note"];
+    assert_eq!(note, "<REDACTED_ORDER> a@b.example");
+
+    // Somebody's own event in the same words changes nothing.
+    server.created(
+        "/api/v1/audit-events",
+        &json!({ "event_type": "PolicyRuleModified", "entity_type": "POLICY_RULE", "entity_id": "redaction",
+            "actor_type": "SYSTEM", "before_state": {}, "after_state": { "off": ["us_ssn"] } }),
+    );
+    assert_eq!(server.get("/api/v1/redaction").ok()["off"], json!(["email"]));
+    let verified = server.post("/api/v1/verifications", &json!({})).ok();
+    assert_eq!(verified["status"], "verified", "{verified}");
+}
