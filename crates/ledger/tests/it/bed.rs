@@ -195,7 +195,8 @@ pub fn try_report(folder: &Path) -> Result<Report, store::StoreError> {
     )
 }
 
-/// Copies a data folder as a backup does, while nothing writes to it.
+/// Copies a data folder as a backup does, while nobody submits to it. What is called `.new` is about to be renamed
+/// into its place by who writes it, and may be gone.
 pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -203,7 +204,7 @@ pub fn copy_folder(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_folder(&entry.path(), &target);
-        } else {
+        } else if target.extension().is_none_or(|end| end != "new") {
             std::fs::copy(entry.path(), &target).unwrap();
         }
     }
