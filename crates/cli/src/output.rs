@@ -51,14 +51,9 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints an error and its causes on one line of stderr; one of the settings file shows the line that it is about.
+/// Prints an error and its causes on one line of stderr.
 pub(crate) fn error(error: &anyhow::Error) {
-    let text = format!("{error:#}");
-    let text = if error.downcast_ref::<toml::de::Error>().is_some() {
-        text.trim_end().to_owned()
-    } else {
-        text.replace('\n', " ")
-    };
+    let text = format!("{error:#}").replace('\n', " ");
     let _ = writeln!(io::stderr().lock(), "deponent: {text}");
 }
 

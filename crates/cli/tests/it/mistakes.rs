@@ -23,35 +23,28 @@ fn an_unknown_variable_is_refused_by_name() {
 }
 
 #[test]
-fn a_mistake_in_the_settings_file_is_shown_where_it_is() {
+fn a_mistake_in_the_settings_file_is_told_by_its_place_without_what_stands_there() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("deponent.toml");
     for (wrong, said) in [
-        ("listn = 'x'", "unknown field `listn`"),
-        ("rate_limit = 'x'", "invalid type: string \"x\", expected u32"),
-        ("[oidc.roles]\na = 3", "invalid type: integer `3`"),
-        ("listen", "="),
+        ("listn = 'hunter2'", "line 2, column 1: unknown field `listn`, "),
+        (
+            "rate_limit = 'hunter2'",
+            "line 2, column 14: invalid type: string, expected u32 in `rate_limit`\n",
+        ),
+        ("redis_url = 'redis://:hunter2@h", "line 2, column "),
+        ("redis_url 'hunter2'", "line 2, column "),
     ] {
         std::fs::write(&config, format!("log = 'info'\n{wrong}\n")).unwrap();
         let output = deponent(&["serve", "--check-config", "--config", text(&config)]);
         assert_eq!(output.status.code(), Some(64), "{wrong}");
-        let (said_all, wrong) = (stderr(&output), wrong.lines().last().unwrap());
+        let said_all = stderr(&output);
         assert!(
-            said_all.starts_with(&format!("deponent: {}: ", config.display())),
+            said_all.starts_with(&format!("deponent: {}: {said}", config.display())),
             "{said_all}"
         );
-        assert_eq!(said_all.matches("deponent: ").count(), 1, "{said_all}");
-        assert!(
-            said_all.contains(" at line ") && said_all.contains(", column "),
-            "{said_all}"
-        );
-        assert!(
-            said_all
-                .lines()
-                .any(|line| line.ends_with(&format!(" | {wrong}"))),
-            "{said_all}"
-        );
-        assert!(said_all.contains(said), "{said_all}");
+        assert_eq!(said_all.lines().count(), 1, "{said_all}");
+        assert!(!said_all.contains("hunter2"), "{said_all}");
     }
 }
 
