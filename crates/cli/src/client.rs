@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
@@ -172,11 +172,14 @@ impl Client {
     }
 
     fn read(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer> {
-        let mut answer = answer.with_context(|| {
-            format!(
-                "cannot ask {} (--server or DEPONENT_URL names another)",
-                self.base
-            )
+        let mut answer = answer.map_err(|error| {
+            let base = &self.base;
+            match other_scheme(base, &error) {
+                Some(said) => anyhow!("cannot ask {base}: {said}"),
+                None => anyhow::Error::new(error).context(format!(
+                    "cannot ask {base} (--server or DEPONENT_URL names another)"
+                )),
+            }
         })?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
@@ -184,6 +187,31 @@ impl Client {
             .read_to_string()
             .with_context(|| format!("cannot read the answer of {}", self.base))?;
         Ok(Answer { status, body })
+    }
+}
+
+/// What to say when the server speaks TLS and was asked without, or the other way round; `None`: it is something else.
+fn other_scheme(base: &str, error: &ureq::Error) -> Option<String> {
+    match error {
+        // What answers a handshake is no TLS.
+        ureq::Error::Io(error) => {
+            let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
+            let is_foreign =
+                *error == rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+            let host = base.strip_prefix("https://").filter(|_| is_foreign)?;
+            Some(format!(
+                "the server does not seem to speak TLS; try http://{host}"
+            ))
+        }
+        // The answer begins with something else than `HTTP/`: a server that speaks TLS sends an alert.
+        ureq::Error::Protocol(error) => {
+            let is_foreign = error.to_string().contains("invalid HTTP version");
+            let host = base.strip_prefix("http://").filter(|_| is_foreign)?;
+            Some(format!(
+                "the server does not answer in plain HTTP; try https://{host}"
+            ))
+        }
+        _ => None,
     }
 }
 

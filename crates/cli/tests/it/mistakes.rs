@@ -1,6 +1,6 @@
 //! Slips: in settings, ports, folders and files, each said where it is and with what mends it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,36 @@ fn who_finds_no_folder_or_one_that_is_taken_is_told_what_names_another() {
         assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
         assert!(stderr(&output).contains(said), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn who_asks_with_the_wrong_scheme_is_told_the_other() {
+    let served = Served::new();
+    let plain = served.url().replace("http://", "https://");
+    // What a server of TLS sends to who does not: an alert, decode_error.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = format!("http://{}", listener.local_addr().unwrap());
+    let alert = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_ne!(stream.read(&mut [0; 4096]).unwrap(), 0);
+        stream.write_all(&[0x15, 3, 3, 0, 2, 2, 50]).unwrap();
+    });
+    for (asked, said, other) in [
+        (plain.as_str(), "does not seem to speak TLS; try ", served.url()),
+        (
+            tls.as_str(),
+            "does not answer in plain HTTP; try ",
+            tls.replace("http://", "https://"),
+        ),
+    ] {
+        let output = at_once(&["gate", "--job", "j", "--server", asked]);
+        assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+        assert_eq!(
+            stderr(&output),
+            format!("deponent: cannot ask {asked}: the server {said}{other}\n")
+        );
+    }
+    alert.join().unwrap();
 }
 
 #[test]
