@@ -469,9 +469,19 @@ fn name_unexpected_records(
             }
             named += 1;
             if named <= UNEXPECTED_NAMED {
-                let detail = format!("row {run_seq} of run {} has no record behind it", run.ordinal());
+                let (whose, row) = match store.run_read(run) {
+                    Ok(Some(row)) => ("", Some(row)),
+                    Ok(None) => (" of a run that is not there", None),
+                    Err(StoreError::Damaged { .. }) => (" of a run that cannot be read", None),
+                    Err(error) => return Err(error),
+                };
+                let detail = format!("row {run_seq}{whose} has no record behind it");
                 let finding = Finding::new(FindingCode::ProjectionUnexpected, "run_records", detail);
-                report.add(at_leaf(store, finding.with_tenant(tenant_id), leaf));
+                let mut finding = finding.with_tenant(tenant_id);
+                if let Some(row) = row {
+                    finding = finding.with_run(&row.state.run_id);
+                }
+                report.add(at_leaf(store, finding, leaf));
             }
         }
     }

@@ -1,9 +1,12 @@
 //! Projections: made again from leaves and bodies, byte for byte.
 
+use std::collections::BTreeSet;
+
 use evidence::record::RunCompleted;
 use store::Fault;
 
 use crate::bed::{Span, TestLedger, aborted, completed, projections, run, step, step_of, system, tamper};
+use crate::tamper::Copy;
 
 /// Two tenants with runs of all sorts.
 pub fn fill(bed: &TestLedger) {
@@ -128,4 +131,41 @@ fn a_failed_read_during_a_rebuild_leaves_the_old_rows() {
     assert!(ledger::rebuild(bed.ledger.store(), &mut |_| {}).is_err());
     assert_eq!(projections(bed.path()), before);
     bed.check();
+}
+
+#[test]
+fn a_run_that_a_wrong_row_names_is_told_by_its_id_and_another_tenants_is_not() {
+    let copy = Copy::new();
+    let report = copy.sql(
+        "UPDATE traces SET run = (SELECT run FROM runs WHERE tenant_no = 1 AND run_id = 'r10')
+         WHERE tenant_no = 1 AND trace_id = 'trace_r12';
+         UPDATE traces SET run = 2 << 40 WHERE tenant_no = 1 AND trace_id = 'trace_r14';
+         INSERT INTO run_records SELECT run, run_seq + 100, leaf, kind, NULL, step_index, occurred_at
+         FROM run_records WHERE run_seq = 0 AND run IN (SELECT run FROM runs WHERE tenant_no = 1 AND run_id = 'r16');
+         INSERT INTO run_records SELECT run + 5000, 7, leaf, kind, NULL, step_index, occurred_at
+         FROM run_records WHERE run = 1 << 40 AND run_seq = 0;",
+    );
+    let of = |place: &str| {
+        let found = report.findings.iter().filter(|finding| finding.place == place);
+        found
+            .map(|finding| (finding.run_id.as_deref(), finding.detail.as_str()))
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(
+        of("traces.run"),
+        BTreeSet::from([
+            (None, "stored run \"r10\" is not what the record says"),
+            (
+                None,
+                "stored a run that the tenant does not have is not what the record says"
+            ),
+        ])
+    );
+    assert_eq!(
+        of("run_records"),
+        BTreeSet::from([
+            (Some("r16"), "row 100 has no record behind it"),
+            (None, "row 7 of a run that is not there has no record behind it"),
+        ])
+    );
 }

@@ -120,6 +120,10 @@ claims! {
             let missing = store.rows_missing(&other).unwrap();
             assert_eq!(missing.iter().map(|row| row.place).collect::<Vec<_>>(), [place]);
         }
+        // What stands there is said as people name it.
+        let mut other = good.clone();
+        other.traces[0].0.run = RunKey::new(1, 5);
+        assert_eq!(store.rows_missing(&other).unwrap()[0].found, "run \"r\"");
     }
 
     a_snapshot_counts_what_one_tenant_has(store) {

@@ -82,7 +82,7 @@ pub(super) fn missing(c: &Connection, expected: &ExpectedRows) -> Result<Vec<Row
         .optional();
         let found = match run {
             Ok(Some(run)) if run == row.run.as_i64() => continue,
-            Ok(Some(run)) => format!("run {run}"),
+            Ok(Some(run)) => run_named(c, expected.tenant_no, run),
             Ok(None) => String::new(),
             Err(error) => error.to_string(),
         };
@@ -136,6 +136,21 @@ pub(super) fn missing(c: &Connection, expected: &ExpectedRows) -> Result<Vec<Row
         });
     }
     Ok(missing)
+}
+
+/// A run as people name it. One of another tenant is not named: who reads the finding may know nothing of it.
+fn run_named(c: &Connection, tenant_no: u32, run: i64) -> String {
+    let run_id = c
+        .prepare_cached("SELECT run_id FROM runs WHERE run = ?1 AND tenant_no = ?2")
+        .and_then(|mut s| {
+            s.query_row((run, tenant_no), |row| row.get::<_, String>(0))
+                .optional()
+        });
+    match run_id {
+        Ok(Some(run_id)) => format!("run {run_id:?}"),
+        Ok(None) => "a run that the tenant does not have".into(),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Neighbours of one run are read in one go.
