@@ -67,6 +67,10 @@ pub(crate) enum LedgerCommand {
         format: Format,
     },
     /// After a rollback: start the next epoch, with a new key and a first leaf that declares the loss.
+    ///
+    /// For a ledger that is refused because its database was set back, to a backup for instance. What is there stays, and
+    /// is verified by its old key; writing goes on in the next epoch. Once for each tenant that is behind, and for
+    /// _instance: `deponent verify` says which.
     #[command(
         after_help = "Exit codes: 0 recovered, 64 usage, or no such tenant, or its ledger is in order, 69 the data folder cannot be used"
     )]

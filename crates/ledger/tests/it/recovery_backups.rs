@@ -169,3 +169,35 @@ fn a_key_whose_ledger_and_mark_are_gone_signs_no_other() {
     bed.one(&tenant, system("y"));
     bed.check();
 }
+
+/// All is lost but a backup: its old marks would let its old keys sign once more what they have signed otherwise.
+#[test]
+fn a_whole_backup_without_its_marks_is_refused_and_goes_on_under_other_keys() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("kept"));
+    bed.ledger.checkpoint_now(&tenant);
+    let before = tenant.ledger().row.vkey.clone();
+    let backup = tempfile::tempdir().unwrap();
+    let bed = bed.reopen_after(|folder| copy_folder(folder, backup.path()));
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    bed.one(&tenant, system("lost"));
+    bed.ledger.checkpoint_now(&tenant);
+    let bed = bed.reopen_after(|folder| {
+        copy_folder(backup.path(), folder);
+        copy_database(backup.path(), folder);
+        std::fs::remove_file(Options::new(folder).high_water()).unwrap();
+    });
+    assert_refused(&bed);
+    for tenant_id in ["acme", "_instance"] {
+        bed.ledger.recover(tenant_id, "disk lost", bed.now()).unwrap();
+    }
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    assert_eq!(tenant.ledger().row.origin, "deponent.local/acme/1");
+    assert_ne!(tenant.ledger().row.vkey, before);
+    bed.one(&tenant, system("now"));
+    let report = bed.report();
+    crate::bed::assert_clean(&report);
+    assert!(report.flags.is_empty(), "{:?}", report.flags);
+}
