@@ -27,6 +27,22 @@ pub const FINDINGS_KEPT: usize = 100;
 /// Findings logged of one pass; the rest is counted.
 const FINDINGS_LOGGED: usize = 20;
 
+/// What the newest record about verifications says, in the ledger that is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRecord {
+    /// No findings: there is no such record, or it says that there are none any more.
+    Clean,
+    /// Findings, and no later verification is on record that found none.
+    Findings {
+        /// How many, as far as is known.
+        count: u64,
+        /// When the first of them was found.
+        found_at: Timestamp,
+    },
+    /// It cannot be read.
+    Unknown,
+}
+
 /// Background verification of a running ledger.
 #[derive(Debug)]
 pub struct Verifier {
@@ -64,10 +80,7 @@ impl Verifier {
             let origin = &tenant.ledger().row.origin;
             let count = state.progress(origin).unwrap_or_default().findings;
             if count > 0 {
-                // What cannot be read is found again by the next full verification.
-                let kept = state.found(origin).ok().flatten();
-                let kept = kept.and_then(|kept| serde_json::from_str(&kept).ok());
-                found.insert(origin.clone(), kept.unwrap_or_default());
+                found.insert(origin.clone(), kept_findings(&state, origin));
             }
         }
         Ok(Self {
@@ -90,29 +103,80 @@ impl Verifier {
         self.state.progress(origin).unwrap_or_default()
     }
 
+    /// Holds what `state.db` says of a ledger against what is on record in it. Who can write files can also change that
+    /// one, take it away or put an older one back; the ledger is signed. So findings on record stand until a full
+    /// verification finds none. Of a row that knows of none nothing else is believed either: all leaves are verified
+    /// anew, and a scrub is due, which ends a false alarm too. For a server that starts: what this process verifies
+    /// itself it knows.
+    pub fn hold_to_record(&self, row: &LedgerRow, on_record: OnRecord) {
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress(&row.origin);
+        match on_record {
+            OnRecord::Clean => {
+                // Findings of which the row alone says that they are on record are put there; a scrub tells whether
+                // they stand.
+                if progress.findings > 0 && progress.recorded {
+                    progress.last_full_scrub_at = None;
+                }
+                progress.recorded = false;
+            }
+            OnRecord::Findings { count, found_at } if progress.findings == 0 => {
+                tracing::warn!(
+                    origin = row.origin,
+                    count,
+                    "findings are on record of which state.db does not know: everything is verified anew"
+                );
+                progress = LedgerProgress {
+                    findings: count.max(1),
+                    found_at: Some(found_at),
+                    recorded: true,
+                    ..LedgerProgress::default()
+                };
+                let kept = kept_findings(&self.state, &row.origin);
+                let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.insert(row.origin.clone(), kept);
+            }
+            OnRecord::Findings { found_at, .. } => progress.recorded |= progress.found_at == Some(found_at),
+            OnRecord::Unknown => progress.last_full_scrub_at = None,
+        }
+        self.lock().insert(row.origin.clone(), progress);
+    }
+
     /// Whether anything is known of a ledger. Nothing is of one that came while a pass was ending.
     pub fn knows(&self, origin: &str) -> bool {
-        self.progress(origin).verified_at.is_some() || self.looked_at().contains(origin)
+        let progress = self.progress(origin);
+        progress.verified_at.is_some() || progress.findings > 0 || self.looked_at().contains(origin)
     }
 
     fn looked_at(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts findings on record that are not, once for all that stand since there were none. `record` is told how many
-    /// there are and since when, and says whether that is durable in the ledger; if not, the next call tries again,
-    /// also after a restart. After a crash between the two `record` is asked again, and finds by the time that it was done.
+    /// Puts findings on record that are not, once for all that stand since there were none; and, once these are on record,
+    /// that a full verification found none any more. `record` is told how many there are and since when, and says whether
+    /// that is durable in the ledger; if not, the next call tries again, also after a restart. After a crash between the
+    /// two `record` is asked again, and finds that it was done.
     pub fn record_found(&self, row: &LedgerRow, at: Timestamp, record: impl FnOnce(u64, Timestamp) -> bool) {
         let _recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
         let progress = self.progress(&row.origin);
-        if progress.findings == 0 || progress.recorded {
+        let are_there = progress.findings > 0;
+        if are_there == progress.recorded {
             return;
         }
-        let found_at = progress.found_at.unwrap_or(at);
-        if record(progress.findings, found_at) {
-            // Unless these were mended meanwhile, and others came.
-            self.keep(row, found_at, |now| {
-                now.recorded |= now.found_at == progress.found_at;
+        let since = if are_there {
+            progress.found_at
+        } else {
+            progress.last_full_scrub_at
+        };
+        let since = since.unwrap_or(at);
+        if record(progress.findings, since) {
+            self.keep(row, since, |now| {
+                now.recorded = if are_there {
+                    // If they were mended meanwhile that is yet to be recorded; if others came, they are.
+                    now.findings == 0 || now.found_at == progress.found_at || now.recorded
+                } else {
+                    now.recorded && now.findings > 0
+                };
             });
         }
     }
@@ -289,11 +353,14 @@ impl Verifier {
     fn keep(&self, row: &LedgerRow, at: Timestamp, change: impl FnOnce(&mut LedgerProgress)) {
         let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let mut progress = self.progress(&row.origin);
+        let were_there = progress.findings > 0;
         change(&mut progress);
         if progress.findings == 0 {
-            (progress.found_at, progress.recorded) = (None, false);
+            progress.found_at = None;
         } else {
             progress.found_at.get_or_insert(at);
+            // New ones are recorded for themselves, also when it is not on record yet that those before are gone.
+            progress.recorded &= were_there;
         }
         self.lock().insert(row.origin.clone(), progress);
         if let Err(error) = self.state.progress_set(&row.origin, &progress) {
@@ -317,6 +384,13 @@ impl Verifier {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, LedgerProgress>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was found last in a ledger. What cannot be read is found again by the next full verification.
+fn kept_findings(state: &StateDb, origin: &str) -> Vec<Finding> {
+    let kept = state.found(origin).ok().flatten();
+    kept.and_then(|kept| serde_json::from_str(&kept).ok())
+        .unwrap_or_default()
 }
 
 fn count(findings: &[Finding]) -> u64 {

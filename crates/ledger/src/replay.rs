@@ -14,21 +14,20 @@
 mod enforcer;
 mod forget;
 mod pass;
+mod record;
 mod report;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use evidence::canonical::{self, Value};
-use evidence::record::{Facts, ReplayBehavior, ReplayEnforced, ReplayOutcome};
-use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, hex_string, sha256, unhex};
+use evidence::record::{ReplayBehavior, ReplayOutcome};
+use evidence::{Timestamp, hex_string, sha256, unhex};
 
 use self::pass::WirePass;
+use self::record::{event_id, record_of};
 use crate::once::{Check, Checked, KeyRefusal, Lease, Once, OnceError, OnceKey, OnceSpace, OnceStatus};
-use crate::{
-    Bind, Body, BodyTooLarge, Draft, Ledger, Life, Placed, Record, RecordError, Rejection, RunNames,
-    SubmitError, Tenant,
-};
+use crate::{BodyTooLarge, Ledger, Life, Placed, RecordError, Rejection, RunNames, SubmitError, Tenant};
 
 pub use enforcer::{ReplayEnforcer, StepError, TraceReport};
 pub use forget::forget_outputs;
@@ -498,123 +497,6 @@ impl Replay {
         };
         self.reading(read).await
     }
-
-    /// The record that has this identity within a run; blocks.
-    fn record_of_run(&self, run_id: &str, identity: &Identity) -> Result<Option<Record>, ReplayError> {
-        let store = self.ledger.store();
-        let found = store.run_find(self.tenant.tenant_no, run_id);
-        let Some(run) = found.map_err(RecordError::from)? else {
-            return Ok(None);
-        };
-        let row = store.run_record_find(run.key, identity);
-        let Some(row) = row.map_err(RecordError::from)? else {
-            return Ok(None);
-        };
-        Ok(self.ledger.records(&self.tenant).read(&[row.leaf])?.pop())
-    }
-
-    /// What is on record of a pass already.
-    async fn brought(&self, pass: &Pass) -> Result<Option<Record>, ReplayError> {
-        let first = record_of(&pass.step, pass.event_id.clone(), ReplayOutcome::Executed);
-        let (run_id, identity) = (pass.step.run_id.clone(), first.identity());
-        self.reading(move |replay| replay.record_of_run(&run_id, &identity))
-            .await
-    }
-
-    /// Refuses an output when another one is on record of the pass. When the body of that is gone nobody can tell.
-    async fn refuse_other(&self, pass: &Pass, output_hash: &str) -> Result<(), ReplayError> {
-        let Some(first) = self.brought(pass).await? else {
-            return Ok(());
-        };
-        let Body::There(body) = &first.body else {
-            return Ok(());
-        };
-        let known = ReplayEnforced::read(body).and_then(|enforced| enforced.output_hash);
-        if known.as_deref() == Some(output_hash) {
-            return Ok(());
-        }
-        Err(ReplayError::Rejected(Rejection::Conflict(first.receipt()?)))
-    }
-
-    /// Puts it on record that the key is known with another input.
-    async fn violated(
-        &self,
-        step: &ReplayStep,
-        names: &RunNames,
-        known: Option<String>,
-        at: Timestamp,
-    ) -> Result<ReplayError, ReplayError> {
-        let mut record = record_of(step, event_id()?, ReplayOutcome::Violation);
-        record.known_input_hash.clone_from(&known);
-        self.write(self.draft(&step.run_id, names, &record, at)?, at)
-            .await?;
-        Ok(ReplayError::IdempotencyViolation {
-            key: step.key().unwrap_or_default().to_owned(),
-            expected_hash: known.unwrap_or_default(),
-            actual_hash: step.input_hash.clone().unwrap_or_default(),
-        })
-    }
-
-    fn draft(
-        &self,
-        run_id: &str,
-        names: &RunNames,
-        record: &ReplayEnforced,
-        at: Timestamp,
-    ) -> Result<Draft, ReplayError> {
-        let actor = names.agent_id.clone().or_else(|| self.principal.clone());
-        Ok(Draft {
-            kind: Kind::ReplayEnforced,
-            bind: Bind::Run(run_id.into()),
-            identity: Some(record.identity()),
-            // What is compared is the hash of the output, which stands in the body ([`Self::refuse_other`]).
-            content: None,
-            trace_id: Some(Arc::clone(&names.trace_id)),
-            correlation_id: names.correlation_id.clone(),
-            actor: (ActorType::Agent, actor),
-            occurred_at: at,
-            source_domain: SourceDomain::Activity,
-            source_component: "replay",
-            origin: Origin::Replay,
-            body: self.tenant.salts().seal(Kind::ReplayEnforced, &record.encode())?,
-            facts: Facts::Other,
-            expect_run_seq: None,
-        })
-    }
-
-    async fn write(&self, draft: Draft, at: Timestamp) -> Result<Placed, ReplayError> {
-        let outcomes = self.ledger.submit(&self.tenant, vec![draft], at).await?;
-        match outcomes.into_iter().next() {
-            Some(Ok(placed)) => Ok(placed),
-            Some(Err(Rejection::RunUnknown)) => Err(ReplayError::RunUnknown),
-            Some(Err(rejection)) => Err(ReplayError::Rejected(rejection)),
-            None => Err(ReplayError::Submit(SubmitError::Closing)),
-        }
-    }
-}
-
-fn record_of(step: &ReplayStep, event_id: String, outcome: ReplayOutcome) -> ReplayEnforced {
-    ReplayEnforced {
-        event_id,
-        step_index: step.step_index,
-        behavior: step.behavior,
-        outcome,
-        checked: false,
-        idempotency_key: step.key().map(str::to_owned),
-        input_hash: step.input_hash.clone(),
-        known_input_hash: None,
-        expected_hash: step.output_hash.clone(),
-        output_hash: None,
-        stored_hash: None,
-        output: None,
-    }
-}
-
-/// 32 hex digits.
-fn event_id() -> Result<String, ReplayError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| OnceError::Unavailable(error.to_string()))?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 /// Whether a text is a SHA-256 in lower-case hex, as expected hashes must be.

@@ -9,19 +9,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use evidence::Timestamp;
-use evidence::facet::facet;
 use ledger::INSTANCE;
 use serde::Deserialize;
-use store::FacetQuery;
 use tokio::time::sleep;
 
 use crate::api::health::{Wrong, unhealthy};
-use crate::system::{COMPONENT, Event, SOURCE_COMPONENT, Word};
+use crate::system::{Event, Word};
 use crate::tasks::Stop;
 use crate::{ApiError, App};
-
-/// Records looked through for the last start: ours is the first, unless an operator has written some in the same words.
-const STARTS_LOOKED_THROUGH: u32 = 100;
 
 /// How often health is looked at. Idle, it is a look at a few flags.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -119,32 +114,10 @@ fn last_settings(app: &App) -> Result<Option<BTreeMap<String, String>>, ApiError
     let Some(instance) = app.ledger.tenant(INSTANCE) else {
         return Ok(None);
     };
-    let mut query = FacetQuery {
-        facets: vec![
-            facet("system.component", COMPONENT),
-            facet("system.event_type", "STARTUP"),
-        ],
-        newest_first: true,
-        limit: 1,
-        ..FacetQuery::default()
-    };
-    for _ in 0..STARTS_LOOKED_THROUGH {
-        let page = app.ledger.store().facet_find(instance.tenant_no, &query)?;
-        for record in app.ledger.records(&instance).read(&page.leaves)? {
-            // Operators may write system records in the same words; whose it is stands in the header.
-            let ours = record.header()?.source_component == SOURCE_COMPONENT;
-            if let Some(body) = record.body.bytes().filter(|_| ours) {
-                return Ok(serde_json::from_slice::<Body>(body)
-                    .ok()
-                    .map(|body| body.details.settings));
-            }
-        }
-        let Some(next) = page.next.filter(|_| page.has_more) else {
-            return Ok(None);
-        };
-        query.below = Some(next);
-    }
-    Ok(None)
+    let started = app.newest_own(&instance, "STARTUP")?;
+    let body = started.and_then(|record| record.body.into_bytes());
+    let body = body.and_then(|body| serde_json::from_slice::<Body>(&body).ok());
+    Ok(body.map(|body| body.details.settings))
 }
 
 /// What was set otherwise at the last start: each as it was, and as it is.

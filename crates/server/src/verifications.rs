@@ -3,20 +3,22 @@
 //! The verifier itself is the ledger's; here is who runs it, what is published of
 //! it, and the bound on those that are asked for: one at a time for a tenant,
 //! [`ASKED_AT_ONCE_MAX`] in the process. Each of these is a job ([`ledger::own`]) of the same id.
+//!
+//! What of it goes on record stands in `record`.
+
+mod record;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evidence::canonical::Value;
-use evidence::facet::facet;
 use evidence::{Finding, Severity, Timestamp};
 use ledger::own::{OwnEnd, OwnJob, OwnWork, Watch, untold};
 use ledger::verify::Level;
 use ledger::{FINDINGS_KEPT, Tenant, Verifier};
 use tokio::sync::{Semaphore, watch};
 
-use crate::system::{Event, SOURCE_COMPONENT, Word};
 use crate::{ApiError, App, Verification, ids};
 
 /// Verifications on demand that run at once: each takes half of every core while it runs.
@@ -24,9 +26,6 @@ const ASKED_AT_ONCE_MAX: usize = 2;
 
 /// Ended ones kept for each tenant: whoever asked reads the outcome soon or asks again.
 const KEPT_MAX: usize = 16;
-
-/// The record that something was found.
-const FAILED: &str = "VERIFICATION_FAILED";
 
 /// What the jobs of verifications on demand are.
 const ABOUT: (OwnWork, Option<&str>) = (OwnWork::Verification, None);
@@ -144,7 +143,7 @@ impl Verifications {
 }
 
 impl App {
-    /// The verifier, opened at first use. Blocks.
+    /// The verifier, opened at first use, when what it kept is held against what is on record. Blocks.
     ///
     /// # Errors
     /// Its database can neither be read nor set aside.
@@ -158,12 +157,15 @@ impl App {
             return Ok(Arc::clone(verifier));
         }
         let opened = Arc::new(Verifier::open(&self.ledger)?);
+        for tenant in self.ledger.tenants() {
+            opened.hold_to_record(&tenant.ledger().row, self.on_record(&tenant));
+        }
         *verifier = Some(Arc::clone(&opened));
         Ok(opened)
     }
 
-    /// Says in [`App::verification`] how far the verifier is, and records that it found something, once.
-    /// Blocks.
+    /// Says in [`App::verification`] how far the verifier is, and records that it found something, once, and once that
+    /// it does no more. Blocks.
     pub(crate) fn publish_verification(&self, verifier: &Verifier, at: Timestamp) {
         let tenants = self.ledger.tenants();
         let known: Vec<Verification> = tenants
@@ -191,56 +193,8 @@ impl App {
         *self.verification.write().unwrap_or_else(PoisonError::into_inner) = known;
         for tenant in &tenants {
             verifier.record_found(&tenant.ledger().row, at, |count, found_at| {
-                self.record_failure(verifier, tenant, count, (found_at, at))
+                self.record_verification(verifier, tenant, count, (found_at, at))
             });
-        }
-    }
-
-    /// What is wrong with a ledger goes into it, where its tenant reads it; says whether it stands there. A ledger that
-    /// takes no more records is told of in the log only, with each pass.
-    fn record_failure(
-        &self,
-        verifier: &Verifier,
-        tenant: &Arc<Tenant>,
-        count: u64,
-        (found_at, at): (Timestamp, Timestamp),
-    ) -> bool {
-        // A crash came between the record and the mark.
-        let newest = self
-            .ledger
-            .records(tenant)
-            .newest(facet("system.event_type", FAILED), None);
-        if let Ok(Some(record)) = newest
-            && record.header().is_ok_and(|header| {
-                header.source_component == SOURCE_COMPONENT && header.occurred_at == found_at
-            })
-        {
-            return true;
-        }
-        let findings = verifier.findings(&tenant.ledger().row.origin);
-        let first = findings.first().map(ToString::to_string).unwrap_or_default();
-        let event = Event {
-            name: FAILED,
-            severity: "CRITICAL",
-            summary: format!("verification has {count} findings"),
-            details: vec![
-                ("findings", Word::Number(count)),
-                ("first_finding", Word::Text(first)),
-                ("origin", Word::Text(tenant.ledger().row.origin.clone())),
-            ],
-        };
-        match self.try_record_of(tenant, &event, found_at, at) {
-            Ok(()) => true,
-            Err(error) => {
-                let summary = &event.summary;
-                tracing::warn!(
-                    name = FAILED,
-                    summary,
-                    error,
-                    "a system record could not be written"
-                );
-                false
-            }
         }
     }
 
@@ -469,66 +423,6 @@ mod tests {
         fn job(&self, id: &str) -> JobView {
             self.app.ledger.job(&self.tenant, id).unwrap()
         }
-    }
-
-    #[test]
-    fn what_is_found_is_on_record_once_on_whichever_side_of_the_record_the_server_died() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = Options::new(folder.path());
-        let app = App::new(Ledger::open(options.clone(), clock()).unwrap(), clock);
-        let tenant = app.ledger.tenant_create("default", clock()).unwrap();
-        let event = Event {
-            name: "LOG",
-            severity: "INFO",
-            summary: "tampered with".into(),
-            details: Vec::new(),
-        };
-        app.record(&tenant, &event, clock());
-        let connection = rusqlite::Connection::open(options.database()).unwrap();
-        let changed = connection
-            .execute(
-                "UPDATE facets SET facet = 'system.severity=WARN' WHERE facet = 'system.severity=INFO'",
-                [],
-            )
-            .unwrap();
-        assert!(changed > 0);
-        let recorded = || {
-            let (events, _) = app
-                .ledger
-                .store()
-                .facet_count(
-                    tenant.tenant_no,
-                    &store::FacetQuery {
-                        facets: vec![facet("system.event_type", FAILED)],
-                        ..store::FacetQuery::default()
-                    },
-                    0,
-                )
-                .unwrap();
-            events
-        };
-        let row = tenant.ledger().row.clone();
-        // Found, and the server dies before it is on record.
-        Verifier::open(&app.ledger).unwrap().scrub(clock());
-        assert_eq!(recorded(), 0);
-        // On record, and the server dies before it is kept that it is.
-        let verifier = Verifier::open(&app.ledger).unwrap();
-        let mut told = None;
-        verifier.record_found(&row, clock(), |count, found_at| {
-            assert!(app.record_failure(&verifier, &tenant, count, (found_at, clock())));
-            told = Some(found_at);
-            false
-        });
-        assert_eq!((recorded(), told), (1, Some(clock())));
-        for _ in 0..2 {
-            let verifier = Verifier::open(&app.ledger).unwrap();
-            app.publish_verification(&verifier, clock());
-            assert_eq!(recorded(), 1);
-        }
-        let verifier = Verifier::open(&app.ledger).unwrap();
-        verifier.record_found(&row, clock(), |_, _| {
-            unreachable!("it is kept that it is on record")
-        });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What runs beside: full verifications of all tenants, and what they leave behind.
 
-use ledger::Verifier;
+use ledger::{OnRecord, Verifier};
 
 use crate::bed::{TestLedger, run, step, system, tamper};
 
@@ -88,12 +88,66 @@ fn what_was_found_is_told_until_it_is_on_record_and_again_when_it_comes_back() {
     let verifier = Verifier::open(&bed.ledger).unwrap();
     verifier.scrub(bed.now());
     assert_eq!(told(&verifier, true), None);
-    // Mended, and broken anew.
+    // Mended, which is told in the same way.
     tamper(bed.path(), "UPDATE runs SET model = NULL");
-    verifier.scrub(bed.now());
+    let mended_at = bed.now();
+    verifier.scrub(mended_at);
     assert_eq!(verifier.progress(&row.origin).findings, 0);
-    tamper(bed.path(), "UPDATE runs SET model = 'another'");
+    assert_eq!(told(&verifier, false), Some((0, mended_at)));
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    assert_eq!(told(&verifier, true), Some((0, mended_at)));
+    assert_eq!(told(&verifier, true), None);
+    // Broken anew; mended, and broken anew before it was told.
+    for _ in 0..2 {
+        tamper(bed.path(), "UPDATE runs SET model = 'another'");
+        let found_at = bed.now();
+        verifier.scrub(found_at);
+        assert_eq!(told(&verifier, true), Some((1, found_at)));
+        assert_eq!(told(&verifier, true), None);
+        tamper(bed.path(), "UPDATE runs SET model = NULL");
+        verifier.scrub(bed.now());
+    }
+}
+
+#[test]
+fn findings_on_record_stand_until_everything_was_verified_whatever_was_kept() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    let row = tenant.ledger().row.clone();
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    let at = bed.now();
+    verifier.scrub(at);
+    let kept = verifier.progress(&row.origin);
+    assert!(kept.findings == 0 && kept.verified_size == 1 && !verifier.scrub_due(at));
+    verifier.hold_to_record(&row, OnRecord::Clean);
+    assert_eq!(verifier.progress(&row.origin), kept);
+    // What cannot be read may be anything.
+    verifier.hold_to_record(&row, OnRecord::Unknown);
+    let held = verifier.progress(&row.origin);
+    assert_eq!((held.findings, held.last_full_scrub_at), (0, None));
+    assert!(verifier.scrub_due(at));
+
     let found_at = bed.now();
-    verifier.scrub(found_at);
-    assert_eq!(told(&verifier, true), Some((1, found_at)));
+    verifier.hold_to_record(&row, OnRecord::Findings { count: 3, found_at });
+    let held = verifier.progress(&row.origin);
+    assert_eq!(
+        (held.findings, held.verified_size, held.verified_at),
+        (3, 0, None)
+    );
+    assert!(verifier.knows(&row.origin) && verifier.scrub_due(at));
+    // Leaves that are in order do not make the rest so.
+    verifier.incremental(bed.now());
+    let held = verifier.progress(&row.origin);
+    assert_eq!((held.findings, held.verified_size), (3, 1));
+    let scrubbed = bed.now();
+    verifier.scrub(scrubbed);
+    assert_eq!(verifier.progress(&row.origin).findings, 0);
+    assert!(!verifier.scrub_due(scrubbed));
+    let mut told = None;
+    verifier.record_found(&row, bed.now(), |count, since| {
+        told = Some((count, since));
+        true
+    });
+    assert_eq!(told, Some((0, scrubbed)));
 }

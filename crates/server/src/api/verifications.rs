@@ -2,7 +2,8 @@
 //! one that runs.
 //!
 //! It is a job of the same id, with its progress at `/api/v1/jobs/{id}/progress`. Its outcome stands in
-//! `/api/v1/logs/audit/integrity`, and what it finds for the first time is a system record VERIFICATION_FAILED.
+//! `/api/v1/logs/audit/integrity`, and what it finds for the first time is a system record VERIFICATION_FAILED,
+//! and that it finds nothing any more VERIFICATION_PASSED.
 
 use std::time::Duration;
 

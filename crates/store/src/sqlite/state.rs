@@ -2,6 +2,8 @@
 //!
 //! Its loss harms no evidence: what was verified is verified again. But with it go the keys that are kept beside
 //! it, and what they stood for may be done again. So it is set aside only when SQLite calls it damaged, and loudly.
+//!
+//! Nobody has signed what stands in it: findings that are on record in a ledger go before its rows.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -29,7 +31,7 @@ pub struct LedgerProgress {
     pub findings: u64,
     /// When the first of them was found after there were none.
     pub found_at: Option<Timestamp>,
-    /// That there are findings is on record in the ledger, durably.
+    /// That there are findings is on record in the ledger, durably, and not yet that there are none any more.
     pub recorded: bool,
 }
 

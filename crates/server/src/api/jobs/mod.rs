@@ -1,10 +1,11 @@
 //! Jobs: created, started, going on, ended; their events, attempts and progress.
 //!
-//! `mod.rs` has what is done with a job, `view.rs` how it is shown, `list.rs` lists
+//! `mod.rs` has what is done with a job, `act.rs` how that takes its turn, `view.rs` how it is shown, `list.rs` lists
 //! and events, `progress.rs` progress as JSON and as server-sent events.
 //!
 //! Source: SPEC 7.1.
 
+mod act;
 mod list;
 mod progress;
 mod view;
@@ -19,7 +20,7 @@ use evidence::Timestamp;
 use evidence::canonical::Value;
 use evidence::job::{ProgressUpdate, Stage};
 use ledger::own::OWN_PREFIX;
-use ledger::{JobAct, JobDone, JobError, JobGuard, JobNext, Ledger, Moment, NewJob};
+use ledger::{JobAct, JobError, JobGuard, Ledger, NewJob};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -28,14 +29,16 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::act::{Whose, act, done};
 use self::view::{JobView, ProgressDone, RetriesView};
 use super::answer::{ReadProblems, WriteProblems, canonical, created, json, ok};
 use super::fields::{self, Num};
 use crate::access::operation::Action;
 use crate::api::logs::NoParams;
 use crate::extract::Holds;
-use crate::tasks::to_its_end;
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, RequestId, ids};
+
+pub(crate) use self::act::{moment, with_job};
 
 /// How long who calls work of Deponent's own off waits for its end: a batch takes a part of a second.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
@@ -53,15 +56,6 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(cancel))
         .routes(routes!(list::events))
         .routes(routes!(retries))
-}
-
-/// When a request does something with a job, and by what chance.
-pub(crate) fn moment(at: Timestamp) -> Moment {
-    Moment {
-        at,
-        draw: ids::draw(),
-        new_id: ids::uuid_v7,
-    }
 }
 
 impl From<JobError> for ApiError {
@@ -248,107 +242,6 @@ async fn create(
     };
     let job_id = new.job_id.clone();
     act(&app, &caller, job_id, at, JobAct::Create(new), Some(held)).await
-}
-
-/// Whose job something is to be done with.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// A caller's; one of Deponent's own is refused.
-    Callers,
-    /// One of Deponent's own.
-    Deponents,
-}
-
-/// Does something with a job, to its end: a caller that goes away does not let the next one in before the commit is
-/// answered. Nobody waits for a job on a thread that blocks.
-async fn done(
-    app: &App,
-    caller: &Caller,
-    job_id: String,
-    at: Timestamp,
-    act: JobAct,
-    held: Option<Holds>,
-    whose: Whose,
-) -> Result<JobDone, ApiError> {
-    let (app, tenant) = (app.clone(), caller.tenant.clone());
-    let (hold, parsing) = held.map_or((None, None), |(hold, parsing)| (Some(hold), parsing));
-    let ready = {
-        let rules = tenant.rules();
-        move || Ok(act.ready(&rules)?)
-    };
-    // What is left is small; others may parse large bodies while this one waits for its job.
-    let act = match parsing {
-        None => ready()?,
-        Some(parsing) => {
-            let act = app.blocking(move |_| ready()).await?;
-            drop(parsing);
-            act
-        }
-    };
-    to_its_end(async move {
-        let mut guard = app.ledger.job_lock(&tenant, &job_id).await?;
-        guard = app
-            .blocking(move |_| {
-                guard.load()?;
-                Ok(guard)
-            })
-            .await?;
-        let is_own = |handler: &str| handler.starts_with(OWN_PREFIX);
-        if whose == Whose::Callers && guard.handler().is_some_and(is_own) {
-            let message = "the job is Deponent's own; what it is about ends it";
-            return Err(ApiError::conflict("job_own", message));
-        }
-        let permit = if act.judges() && guard.is_large() {
-            let permit = app.large_audits.clone().acquire_owned().await;
-            Some(permit.map_err(|error| ApiError::internal(&error))?)
-        } else {
-            None
-        };
-        let (mut guard, next) = app
-            .blocking(move |_| {
-                let next = guard.decide(&act, &moment(at))?;
-                Ok((guard, next))
-            })
-            .await?;
-        drop((permit, hold));
-        match next {
-            JobNext::Write(turn) => Ok(guard.commit(*turn).await?),
-            JobNext::Done(done) => Ok(*done),
-        }
-    })
-    .await
-}
-
-/// The same, answered with the job.
-async fn act(
-    app: &App,
-    caller: &Caller,
-    job_id: String,
-    at: Timestamp,
-    act: JobAct,
-    held: Option<Holds>,
-) -> Result<Response, ApiError> {
-    let done = done(app, caller, job_id, at, act, held, Whose::Callers).await?;
-    created(&done.placed, &JobView::done(&caller.tenant, &done)?)
-}
-
-/// Looks at a job while nobody does anything with it.
-pub(crate) async fn with_job<T: Send + 'static>(
-    app: &App,
-    caller: &Caller,
-    job_id: String,
-    look: impl FnOnce(&mut JobGuard, &Ledger) -> Result<T, JobError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let (app, tenant) = (app.clone(), caller.tenant.clone());
-    to_its_end(async move {
-        let mut guard = app.ledger.job_lock(&tenant, &job_id).await?;
-        app.blocking(move |ledger| {
-            guard.load()?;
-            Ok(look(&mut guard, ledger)?)
-        })
-        .await
-    })
-    .await
 }
 
 /// Begins an attempt of a queued job.
