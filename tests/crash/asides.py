@@ -18,12 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from strace import failing, injected
-from witness import Client, Server, Witness, demand, verified
+from witness import Client, Server, Witness, comes, demand, verified
 
 # How long it may take until the server says that it has stopped writing.
-SAID_SECS_MAX = 5.0
+SAID_SECS_MAX = 60.0
+# How long it may take until a fault that strikes beside the act has come about, and is told of.
+BESIDE_SECS_MAX = 30.0
+# How long a command beside the server may take.
+TOLD_SECS_MAX = 180.0
 # The first pass of retention comes a minute after the start.
-ARCHIVED_SECS_MAX = 100.0
+ARCHIVED_SECS_MAX = 240.0
 # Requests with a key: what 1,000 of them wrote to its log is carried over into the state; on a busy machine somewhat later.
 KEYED_MAX = 1_800
 # The fault that they are for.
@@ -76,7 +80,7 @@ class Aside:
 def told(place: Place, *words: str) -> str | None:
     """A command beside the server; its last word when it failed."""
     done = subprocess.run([place.binary, *words, "--data-dir", str(place.data)], capture_output=True, text=True,
-                          timeout=60, check=False)
+                          timeout=TOLD_SECS_MAX, check=False)
     if done.returncode == 0:
         return None
     demand(done.stderr.strip(), f"{words} ended with {done.returncode} and said nothing")
@@ -86,7 +90,7 @@ def told(place: Place, *words: str) -> str | None:
 def make_tenant(place: Place) -> str | None:
     why = told(place, "tenant", "create", "acme")
     done = subprocess.run([place.binary, "tenant", "list", "--data-dir", str(place.data)], capture_output=True,
-                          text=True, timeout=60, check=True)
+                          text=True, timeout=TOLD_SECS_MAX, check=True)
     demand(("acme" in done.stdout) == (why is None), f"{why or 'made'}, and the list says:\n{done.stdout}")
     return why
 
@@ -231,15 +235,12 @@ def run(binary: str, aside: Aside, fault: Fault, count: int, folder: Path, prepa
         if aside.writes:
             write(witness, client)
         why = aside.act(Place(binary, data, server, client, kept))
-        demand(injected(log), "the fault never came about")
+        demand(comes(lambda: injected(log), BESIDE_SECS_MAX), "the fault never came about")
         demand(fault.then == "either" or bool(why) == (fault.then in ("refused", "stopped")), f"the act says {why!r}")
-        demand(why or "WARN" in server.errors(), "nothing is said of the fault")
+        demand(why or comes(lambda: "WARN" in server.errors(), BESIDE_SECS_MAX), "nothing is said of the fault")
         demand(server.process.poll() is None, f"the server died of it:\n{server.errors()}")
         if fault.then == "stopped":
-            end = time.monotonic() + SAID_SECS_MAX
-            while not stopped(client) and time.monotonic() < end:
-                time.sleep(0.02)
-            demand(stopped(client), "/readyz does not say that writing has stopped")
+            demand(comes(lambda: stopped(client), SAID_SECS_MAX), "/readyz does not say that writing has stopped")
             demand(witness.send(client, "/api/v1/runs", {"run_id": "late"}) is None, "a record was taken")
             demand(witness.refused.get("writes_stopped"), f"refused otherwise: {witness.refused}")
         elif aside.writes:

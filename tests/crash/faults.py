@@ -28,13 +28,16 @@ from pathlib import Path
 
 import asides
 from strace import failing, injected
-from witness import Broken, Client, Gone, Server, Witness, demand, verified
+from witness import Broken, Client, Gone, Server, Witness, comes, demand, verified
 import tlog_check
 
 # How long a fault may take to come about under load.
-FAULT_SECS_MAX = 25.0
+FAULT_SECS_MAX = 120.0
 # How long a server may take to say that it has stopped.
-SAID_SECS_MAX = 5.0
+SAID_SECS_MAX = 60.0
+# How long the load before the faults goes on at least, and how many acknowledgements there must be.
+PREPARED_SECS = 0.7
+PREPARED_MIN = 20
 # Faults that are tried beside the others: they wait for a pass of retention, or post for long.
 WAITING_MAX = 6
 # The others, at once: a server that starts under strace keeps no processor busy.
@@ -133,9 +136,10 @@ def strike(server: Server, case: Case, witness: Witness, log: Path, rng: random.
     if case.spared and injected(log):
         taken = len(witness.receipts)
         time.sleep(0.5)
+        more = comes(lambda: len(witness.receipts) > taken, SAID_SECS_MAX)
         load.finish()
         demand(server.process.poll() is None, f"the server died of it:\n{server.errors()}")
-        demand(len(witness.receipts) > taken, "nothing is taken any more")
+        demand(more, "nothing is taken any more")
         demand(not witness.refused, f"writers were refused: {witness.refused}")
         return "went on"
     # What follows the fault is tried too: writers go on until the server has said that it stopped.
@@ -161,14 +165,17 @@ def strike(server: Server, case: Case, witness: Witness, log: Path, rng: random.
 def prepare(binary: str, folder: Path) -> tuple[Path, Path]:
     """A folder with a ledger in it, so that cases begin with a server that serves; and the same with more in it."""
     data, before = folder / "data", folder / "before"
-    for _ in range(2):
+    for turn in range(2):
         if data.exists():
             shutil.copytree(data, before, ignore=shutil.ignore_patterns("admin.sock"))
         server, witness = Server(binary, data), Witness(0)
-        load = witness.load(server.started(), random.Random(data.stat().st_mtime_ns))
-        time.sleep(0.7)
+        # Its runs are none of those that the faults are tried with.
+        load = witness.load(server.started(), random.Random(f"prepared {turn}"))
+        time.sleep(PREPARED_SECS)
+        enough = comes(lambda: len(witness.receipts) >= PREPARED_MIN, SAID_SECS_MAX)
         load.finish()
         demand(server.end(signal.SIGTERM) == 0, "did not end well")
+        demand(enough, f"{len(witness.receipts)} acknowledgements, and {witness.refused} refused")
     return before, data
 
 

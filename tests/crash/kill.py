@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from witness import Broken, Client, Server, Witness, verified
+from witness import Broken, Client, Server, Witness, comes, verified
 import tlog_check
 
 # Share of rounds that are also killed before they listen.
@@ -31,6 +31,9 @@ KILLED_STARTING = 0.15
 
 # Share of rounds that are loaded for more than half a second.
 LONG = 0.15
+
+# How long the first acknowledgement may take, where there must be one.
+ACKNOWLEDGED_SECS_MAX = 60.0
 
 
 def rounds(binary: str, data: Path, count: int, seed: int, lose: bool = False) -> Witness:
@@ -40,7 +43,9 @@ def rounds(binary: str, data: Path, count: int, seed: int, lose: bool = False) -
     server.started()
     try:
         for n in range(1, count + 1):
-            load = witness.load(server.port, rng)
+            load, before = witness.load(server.port, rng), len(witness.receipts)
+            # What is to be lost must have been acknowledged.
+            assert not lose or comes(lambda: len(witness.receipts) > before, ACKNOWLEDGED_SECS_MAX), "nothing was"
             # Now and then long enough for checkpoints to be signed meanwhile.
             time.sleep(rng.uniform(0.5, 0.8) if rng.random() < LONG else rng.uniform(0.03, 0.25))
             server.end(signal.SIGKILL)

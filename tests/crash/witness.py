@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,12 @@ sys.path.insert(0, str(HERE.parent / "real"))
 import tlog_check  # noqa: E402
 
 TENANT = "default"
-START_SECS_MAX = 30.0
-REQUEST_SECS_MAX = 20.0
+# Against hanging for ever; a busy machine may take a good part of them.
+START_SECS_MAX = 120.0
+REQUEST_SECS_MAX = 60.0
+END_SECS_MAX = 120.0
+# A checkpoint is signed at latest one second after a commit; the rest is room for a busy machine.
+CHECKPOINT_SECS_MAX = 60.0
 SPANS_A_TRACE = 6
 TRACES_A_REQUEST = 3
 STEPS_A_RUN = 25
@@ -44,6 +49,14 @@ class Broken(Exception):
 def demand(holds: object, why: str) -> None:
     if not holds:
         raise Broken(why)
+
+
+def comes(holds: Callable[[], object], secs_max: float) -> bool:
+    """Waits until it holds, for so long; whether it came to hold."""
+    end = time.monotonic() + secs_max
+    while not (came := holds()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(came)
 
 
 class Gone(Exception):
@@ -136,10 +149,10 @@ class Server:
             except ProcessLookupError:
                 pass
         try:
-            return self.process.wait(40)
+            return self.process.wait(END_SECS_MAX)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise Broken(f"did not end within 40 s of {by.name}") from None
+            raise Broken(f"did not end within {END_SECS_MAX} s of {by.name}") from None
 
 
 @dataclass
@@ -212,7 +225,8 @@ class Witness:
     def write_runs(self, port: int, stop: threading.Event, rng: random.Random) -> None:
         client = Client(port)
         while not stop.is_set():
-            run_id = f"run-{rng.getrandbits(64):016x}"
+            # With a letter before it: sixteen digits may be the number of a card, and are redacted.
+            run_id = f"run-r{rng.getrandbits(64):016x}"
             if self.send(client, "/api/v1/runs", {"run_id": run_id, "agent_id": "crash", "plan": ["a"]}) is None:
                 stop.wait(0.02)
                 continue
@@ -238,7 +252,7 @@ class Witness:
         """Provenance, as a program logs it that may be killed at any moment."""
         client = Client(port)
         while not stop.is_set():
-            # With a letter before it: sixteen digits may be the number of a card, and are redacted.
+            # Here too with a letter before it.
             body = {"input": {"prompt": f"p{rng.getrandbits(64):016x}"},
                     "output": {"text": "x" * rng.randint(0, 2_000), "n": rng.getrandbits(32)},
                     "runtime_ms": rng.randint(0, 9_000)}
@@ -332,12 +346,12 @@ class Witness:
         """Reads every leaf and rebuilds the tree; none may say the same twice."""
         if self.size == 0:
             return
-        end = time.monotonic() + 5
+        end = time.monotonic() + CHECKPOINT_SECS_MAX
         while True:
             self.keep_checkpoint(client)
             if max(self.checkpoints, default=0) >= self.size:
                 break
-            demand(time.monotonic() < end, "no checkpoint covers the head five seconds after the last write")
+            demand(time.monotonic() < end, f"no checkpoint covers the head {CHECKPOINT_SECS_MAX} s after the last write")
             time.sleep(0.1)
         assert self.vkey
         log = tlog_check.check_log(lambda path: client.get_bytes(f"/tlog/{TENANT}/{path}"), self.vkey)

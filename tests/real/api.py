@@ -15,9 +15,10 @@ import httpx
 
 PAGE = 200
 # `runs.seal_after` is 30 s unless the server was started with less.
-SETTLE_SECS_MAX = 45.0
-CHECKPOINT_SECS_MAX = 5.0
-"""A checkpoint is signed at latest one second after a commit; five leave room for a busy machine."""
+SETTLE_SECS_MAX = 120.0
+CHECKPOINT_SECS_MAX = 60.0
+"""A checkpoint is signed at latest one second after a commit; the rest is room for a busy machine."""
+ANSWER_SECS_MAX = 60.0
 POLL_SECS = 0.05
 
 
@@ -30,7 +31,7 @@ class Api:
 
     def __post_init__(self) -> None:
         headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
-        self.client = httpx.Client(base_url=self.base_url, headers=headers, timeout=10, trust_env=False)
+        self.client = httpx.Client(base_url=self.base_url, headers=headers, timeout=ANSWER_SECS_MAX, trust_env=False)
 
     def get(self, path: str, **params: Any) -> Any:
         answer = self.client.get(path, params=params)

@@ -32,9 +32,10 @@ from api import Api
 from provider import Provider
 
 HERE = Path(__file__).parent
-START_SECS_MAX = 20.0
-STOP_SECS_MAX = 20.0
-EMIT_SECS_MAX = 60.0
+# Against hanging for ever; a busy machine may take a good part of them.
+START_SECS_MAX = 90.0
+STOP_SECS_MAX = 90.0
+EMIT_SECS_MAX = 180.0
 POLL_SECS = 0.05
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 LOOPBACK = r"(?:127\.0\.0\.1|localhost|\[::1\])"
@@ -93,7 +94,7 @@ def ready(process: subprocess.Popen[bytes], log: Path) -> Server:
 
 def is_ready(server: Server) -> bool:
     try:
-        return httpx.get(f"{server.base_url}/readyz", timeout=2, trust_env=False).status_code == 200
+        return httpx.get(f"{server.base_url}/readyz", timeout=10, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 

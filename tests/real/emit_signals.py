@@ -64,7 +64,8 @@ def watched(exporter: Any, results: list[str]) -> Any:
 
 def main() -> None:
     logging.basicConfig(stream=sys.stderr)
-    run_id = f"run-{uuid.uuid4()}"
+    # Hex without hyphens: groups of digits may be the number of a card, and are redacted.
+    run_id = f"run-{uuid.uuid4().hex}"
     pipeline = Pipeline("signal-service", {"deponent.run.id": run_id})
     tracer = pipeline.provider.get_tracer("signals", "1.0.0")
     root = tracer.start_span("invoke_agent signals", start_time=at(0), attributes={
@@ -82,7 +83,7 @@ def main() -> None:
     root.end(at(1_000))
 
     results: dict[str, list[str]] = {"logs": [], "metrics": []}
-    marker = f"marker-{uuid.uuid4()}"
+    marker = f"marker-{uuid.uuid4().hex}"
     logs = LoggerProvider(resource=pipeline.sdk_resource)
     logs.add_log_record_processor(
         BatchLogRecordProcessor(watched(log_exporter(), results["logs"])))

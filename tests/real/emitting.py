@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 import agent_run
 from agent_run import BASE_NS, MS, Chat, Run, Tool
 
-FLUSH_MS = 20_000
+FLUSH_MS = 60_000
 
 
 def protocol() -> str:

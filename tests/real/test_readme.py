@@ -2,12 +2,13 @@
 
 Each block of shell in a section is run by one shell, in order, in an empty folder where `target/release/deponent`
 is the program under test. Only what a terminal of one's own would not need is replaced: ports, the process that is
-killed, and how long one waits for a run to be settled.
+killed, and sleeps, which become waits for what they are there for. Packages come in the versions of requirements.txt.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import socket
@@ -21,8 +22,11 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[2] / "README.md"
-BLOCK_SECS_MAX = 180.0
-START_SECS_MAX = 60.0
+PACKAGES = Path(__file__).resolve().with_name("requirements.txt")
+# Some install packages.
+BLOCK_SECS_MAX = 600.0
+START_SECS_MAX = 180.0
+STOP_SECS_MAX = 90.0
 END = "__the block has ended__"
 
 
@@ -37,9 +41,20 @@ def blocks(section: str) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Below those that the kernel gives out by itself: nobody else takes it while the server is down."""
+    while True:
+        with socket.socket() as one:
+            port = random.randrange(20_000, 32_000)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def until(what: str, holds: str) -> str:
+    """Shell that waits until what is fetched has a text in it. (Not `grep -q`: it leaves, and `curl` fails of that.)"""
+    return f"until curl -s {what} | grep '{holds}' >/dev/null; do sleep 0.2; done"
 
 
 class Shell:
@@ -51,7 +66,7 @@ class Shell:
         self.folder, self.replace = folder, replace
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("DEPONENT_", "OTEL_"))}
         self.process = subprocess.Popen(
-            ["bash", "-o", "pipefail"], cwd=folder, env=self.environment | {"PYTHONUNBUFFERED": "1"},
+            ["bash", "-o", "pipefail"], cwd=folder, env=self.environment | {"PYTHONUNBUFFERED": "1", "PIP_CONSTRAINT": str(PACKAGES)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
     def type(self, block: str) -> str:
@@ -64,15 +79,15 @@ class Shell:
         late = threading.Timer(BLOCK_SECS_MAX, self.kill)
         late.start()
         said = []
-        for line in self.process.stdout:
-            if line.rstrip("\n").endswith(END):
-                said.append(line.replace(END, ""))
-                break
-            said.append(line)
-        else:
-            pytest.fail(f"the shell ended in:\n{block}\n{''.join(said)}")
-        late.cancel()
-        return "".join(said)
+        try:
+            for line in self.process.stdout:
+                if line.rstrip("\n").endswith(END):
+                    said.append(line.replace(END, ""))
+                    return "".join(said)
+                said.append(line)
+        finally:
+            late.cancel()
+        pytest.fail(f"the shell ended in:\n{block}\n{''.join(said)}")
 
     def kill(self) -> None:
         try:
@@ -112,17 +127,18 @@ class FirstTerminal:
         while time.monotonic() < end:
             assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()}"
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10):
                     if "demo: " in self.log.read_text() or (shell.folder / "deponent-data/demo-loaded").exists():
                         return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 pass
             time.sleep(0.1)
+        self.process.kill()
         pytest.fail(f"the server is not ready:\n{self.log.read_text()}")
 
     def ctrl_c(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(30) == 0, self.log.read_text()
+        assert self.process.wait(STOP_SECS_MAX) == 0, self.log.read_text()
 
 
 def test_the_five_minute_tour(shell: Shell) -> None:
@@ -130,7 +146,7 @@ def test_the_five_minute_tour(shell: Shell) -> None:
     shell.replace["127.0.0.1:4318"] = f"127.0.0.1:{port}"
     # The agent of step 5 has no setting of its own: its exporter sends to the default port.
     shell.replace["MINE=$("] = f"MINE=$(OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{port} "
-    shell.replace["sleep 35"] = "sleep 4"
+    shell.replace["sleep 35"] = until('"$A/api/v1/records?run_id=$MINE&kind=trace.completed"', '"trace.completed"')
     start, read, keep, proof, check, agent, ended, kill, after, verify, flip, cheaper, backup, rest, roll, recover, clean = \
         blocks("A five-minute tour")
     assert start.strip() == "cargo run --release -- serve --demo"
@@ -146,7 +162,7 @@ def test_the_five_minute_tour(shell: Shell) -> None:
         demand(shell.type(ended), r"trace\.completed")
         shell.replace["$(pgrep -f '[d]eponent serve --demo')"] = str(server.process.pid)
         shell.type(kill)
-        server.process.wait(10)
+        server.process.wait(STOP_SECS_MAX)
         server = FirstTerminal(shell, port)
         demand(shell.type(after), "gpt-4o-mini", '"tree_size"')
         said = shell.type(verify)
@@ -168,14 +184,16 @@ def test_the_five_minute_tour(shell: Shell) -> None:
 
 
 def test_the_walk_of_keys(shell: Shell) -> None:
-    shell.replace["4328"] = str(free_port())
+    port = free_port()
+    shell.replace |= {"4328": str(port), "sleep 2": until(f"http://127.0.0.1:{port}/readyz", '"ready"')}
     (walk,) = blocks("Keys: who was let in, who was refused, who read what")
     demand(shell.type(walk), '"run_id":"r-1"', '"trace_id":"trace_r-1"', '"status":404', '"status":404', '"status":403',
            '"ALLOW"', "tenant-boundary", '"row_count"', "is revoked", '"status":401', r"signin\.refused", r"key\.revoked", r"key\.created")
 
 
 def test_the_walk_of_jobs(shell: Shell) -> None:
-    shell.replace["4338"] = str(free_port())
+    port = free_port()
+    shell.replace |= {"4338": str(port), "sleep 2": until(f"http://127.0.0.1:{port}/readyz", '"ready"')}
     (walk,) = blocks("Jobs: did it stay inside its contract?")
     demand(shell.type(walk), "wait", "exit code 3", "'verdict': 'PASS'", "proceed", "exit code 0", "'verdict': 'FAIL'",
            "rollback", "exit code 1", "A-00", "open", "'verdict': 'INCONCLUSIVE'", "escalate", "exit code 2",

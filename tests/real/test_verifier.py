@@ -206,7 +206,7 @@ def test_proofbundle_on_the_command_line_accepts_and_refuses(
         return subprocess.run(
             [Path(sys.executable).with_name("proofbundle"), "verify-proof", proof, "--payload-file", entry,
              "--log-vkey", served.vkey, "--expected-origin", served.log.checkpoint.origin],
-            capture_output=True, check=False, timeout=30).returncode
+            capture_output=True, check=False, timeout=120).returncode
 
     assert verdict(one.proof, one.entry) == 0
     assert verdict(altered(one.proof, one.proof.rindex(b"=") - 2), one.entry) != 0

@@ -366,7 +366,7 @@ fn in_redis_a_key_has_one_live_holder_and_one_result() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_mins(1);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(Instant::now() < until, "redis-server does not answer");
         std::thread::sleep(Duration::from_millis(20));

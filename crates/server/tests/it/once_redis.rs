@@ -93,7 +93,7 @@ fn spawn(folder: &TempDir, port: u16, aof: &str) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_mins(1);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(Instant::now() < until, "redis-server does not answer");
         std::thread::sleep(Duration::from_millis(20));
@@ -108,7 +108,7 @@ fn bypassed(server: &TestServer) -> Value {
 
 /// Asks until the server has found its Redis again.
 fn until_answered(server: &TestServer, request: &Value) -> Value {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_mins(1);
     loop {
         let answer = server.post(CHECK, request);
         if answer.status == 200 && answer.json()["bypassed"] != true {

@@ -77,7 +77,7 @@ impl Redis {
     /// One command, by hand.
     fn tell(&self, words: &[&str]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         let words_sent = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
         let text = format!("*{}\r\n{}", words.len(), words_sent.collect::<String>());
         stream.write_all(text.as_bytes()).unwrap();
@@ -103,7 +103,7 @@ fn spawn(folder: &Path, port: u16, more: &[String]) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_mins(1);
     loop {
         let answers = TcpStream::connect(("127.0.0.1", port)).is_ok_and(|mut stream| {
             let mut answer = [0; 7];
