@@ -2,10 +2,16 @@
 //!
 //! A body goes in two ways, and which of them it was matters to whoever reads: what is erased says nothing any
 //! more, what is archived still says it, elsewhere. Neither is ever read as "there was none".
+//!
+//! What is stored is not taken for what the record says either: [`open`] holds it against the commitment in its leaf, and
+//! all that shows a body or judges by it gets it from there. Verification alone opens bodies itself, and makes findings of
+//! what it cannot open.
 
 use std::ops::ControlFlow;
 
-use store::{BodyRow, Gone, LeafKey, Store, StoreError};
+use evidence::record::BODY_BYTES_MAX;
+use evidence::{Header, commitment};
+use store::{BodyRow, Gone, LeafKey, Store, StoreError, codec};
 
 use crate::RecordError;
 
@@ -54,12 +60,33 @@ impl<B> Body<B> {
     }
 }
 
+/// What is wrong with a body that is not the one its leaf commits to.
+const ALTERED: &str = "it does not agree with the leaf's commitment: what is stored is not what was recorded";
+
 /// Bodies held at once, in bytes as stored, and the one that passes it: with one of 16 MiB that is not compressible some
 /// 24 MiB for a read, however long the list.
 const HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Leaves asked for at once: a search of some microseconds each, with which a read holds its place in the database.
 const HELD_LEAVES_MAX: usize = 256;
+
+/// Unpacks a body into `out`, which is cleared first, if it is the one that its leaf commits to: somebody may have altered
+/// it since, and no verification has come by yet.
+///
+/// # Errors
+/// [`RecordError::Body`]; `out` then has nothing that may be read.
+pub(crate) fn open(header: &Header<'_>, row: &BodyRow, out: &mut Vec<u8>) -> Result<(), RecordError> {
+    let damaged = |reason: String| RecordError::Body {
+        leaf: row.leaf.leaf_index(),
+        reason,
+    };
+    codec::unpack_into(&row.body, BODY_BYTES_MAX, out).map_err(|error| damaged(error.to_string()))?;
+    if commitment(&row.salt, header.kind, out) != header.commitment {
+        out.clear();
+        return Err(damaged(ALTERED.to_owned()));
+    }
+    Ok(())
+}
 
 /// Calls `each` with what is stored of each leaf's body, in the order of the leaves, until it breaks off.
 pub(crate) fn each_stored<E: From<RecordError>>(

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use evidence::record::{BODY_BYTES_MAX, EpochEnded};
-use evidence::{Header, Kind, Salt, commitment};
+use evidence::record::EpochEnded;
+use evidence::{Header, Kind};
 use serde::Deserialize;
-use store::{Head, LeafKey, LedgerRow, Store, StoreError, codec};
+use store::{Head, LeafKey, LedgerRow, Store, StoreError};
 use tlog::{Hash, LeafIndex, TreeSize};
 
 use crate::StoredTree;
@@ -315,11 +315,9 @@ fn declared(store: &dyn Store, ledger_no: u32) -> Option<Declared> {
     let first = LeafIndex::new(0);
     let proof = tree.inclusion(first, head.size).ok()?;
     tlog::verify_inclusion(&tlog::leaf_hash(&leaf), first, head.size, &proof, &head.root).ok()?;
-    let packed = store.bodies_get(&[LeafKey::new(ledger_no, 0)]).ok()?.pop()?;
-    let body = codec::unpack(&packed.body, BODY_BYTES_MAX).ok()?;
-    if commitment(&Salt::from(packed.salt), header.kind, &body) != header.commitment {
-        return None;
-    }
+    let stored = store.bodies_get(&[LeafKey::new(ledger_no, 0)]).ok()?.pop()?;
+    let mut body = Vec::new();
+    crate::body::open(&header, &stored, &mut body).ok()?;
     let wire: Wire = serde_json::from_slice(&body).ok()?;
     let mut ended: BTreeMap<String, Ended> = wire.epochs.into_iter().map(Ended::of).collect();
     // Records of before speak of one epoch, and not of its head.

@@ -11,15 +11,15 @@
 
 mod tally;
 
-use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
 use ::audit::completeness::{self, Counted};
 use ::audit::integrity::{Class, Facts as Gathered, Judgement, Policy, judge};
 use evidence::canonical::{self, Finite, Value};
-use evidence::record::{BODY_BYTES_MAX, Facts, RunDigest, SealFacts};
+use evidence::record::{Facts, RunDigest, SealFacts};
 use evidence::{ActorType, Header, Identity, Kind, Origin, SourceDomain, Timestamp};
-use store::{FacetQuery, Gone, LeafKey, RunRecordRow, RunRow, StoreError, codec};
+use store::{FacetQuery, Gone, LeafKey, RunRecordRow, RunRow, StoreError};
 
 use self::tally::{Tally, counts};
 use crate::settings::Setting;
@@ -36,9 +36,6 @@ const ROWS_READ: u32 = 10_000;
 
 /// Leaves of a run held at once: 64 of the longest are 4 MiB, and a part of a block holds some of them.
 const HEADERS_READ: usize = 64;
-
-/// Bodies of a run held at once: four of the largest are 64 MiB.
-const BODIES_READ: usize = 4;
 
 /// Most records of one run that are judged: 100 bytes each are kept of a span, 100 MB.
 const RUN_RECORDS_MAX: usize = 1_000_000;
@@ -481,48 +478,29 @@ impl Ledger {
     /// What is on record about a run.
     fn gather(&self, run: &RunRow) -> Result<(Gathered, Counted), RecordError> {
         let mut tally = Tally::new(run);
-        let mut body = Vec::new();
         self.each_page(run, |rows| {
-            let may_be_ahead: Vec<&RunRecordRow> =
-                rows.iter().filter(|row| tally.may_be_ahead(row)).collect();
-            for part in may_be_ahead.chunks(HEADERS_READ) {
-                let leaves: Vec<LeafKey> = part.iter().map(|row| row.leaf).collect();
-                let headers = crate::records::headers(self.store(), &leaves)?;
-                for (row, leaf) in part.iter().zip(&headers) {
-                    let header = Header::decode(leaf).map_err(|source| RecordError::Header {
-                        leaf: row.leaf.leaf_index(),
-                        source,
-                    })?;
-                    tally.recorded(row, header.recorded_at);
+            let counted: Vec<LeafKey> = rows
+                .iter()
+                .filter(|row| counts(row.kind))
+                .map(|row| row.leaf)
+                .collect();
+            let mut rows = rows.iter();
+            crate::records::each(self.store(), &counted, |record| {
+                for row in rows.by_ref() {
+                    if row.leaf != record.leaf {
+                        tally.take(row, None);
+                        continue;
+                    }
+                    if tally.may_be_ahead(row) {
+                        tally.recorded(row, record.header()?.recorded_at);
+                    }
+                    tally.take(row, record.body.bytes());
+                    break;
                 }
-            }
-            for chunk in rows.chunks(BODIES_READ) {
-                let leaves: Vec<LeafKey> = chunk
-                    .iter()
-                    .filter(|row| counts(row.kind))
-                    .map(|row| row.leaf)
-                    .collect();
-                let mut bodies: HashMap<LeafKey, Vec<u8>> = self
-                    .store()
-                    .bodies_get(&leaves)?
-                    .into_iter()
-                    .map(|row| (row.leaf, row.body))
-                    .collect();
-                for row in chunk {
-                    let read = match bodies.remove(&row.leaf) {
-                        Some(packed) => {
-                            codec::unpack_into(&packed, BODY_BYTES_MAX, &mut body).map_err(|error| {
-                                RecordError::Body {
-                                    leaf: row.leaf.leaf_index(),
-                                    reason: error.to_string(),
-                                }
-                            })?;
-                            Some(body.as_slice())
-                        }
-                        None => None,
-                    };
-                    tally.take(row, read);
-                }
+                Ok::<_, RecordError>(ControlFlow::Continue(()))
+            })?;
+            for row in rows {
+                tally.take(row, None);
             }
             Ok(())
         })?;

@@ -96,7 +96,7 @@ pub use retention::{RetentionError, RetentionSettings};
 pub use run_at::{FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, RunAt, run_at, run_newest_leaf};
 pub use settings::{Setting, SettingError};
 pub use settle::{EndRun, SettleError};
-pub use steps::{RUN_STEPS_MAX, StepPlace, for_each_step, step_places, step_places_at};
+pub use steps::{RUN_STEPS_MAX, StepPlace, step_places, step_places_at};
 pub use tenant::{
     INSTANCE, LedgerInfo, Refusal, TENANT_BYTES_MAX, Tenant, is_origin, is_tenant_name, no_tenant, origin_of,
 };

@@ -42,10 +42,10 @@ pub enum Rejection {
     #[error("a record with this identity and other content is in the ledger at leaf {}", .0.leaf_index)]
     Conflict(Receipt),
     /// The identity is taken, and whether by the same content cannot be told: the body, and the salt that content is
-    /// compared under, are in an archive or missing. The first stays.
+    /// compared under, are in an archive, missing, or others than were recorded. The first stays.
     #[error(
-        "a record with this identity is in the ledger at leaf {}; its body is archived or missing, so the content \
-         cannot be compared",
+        "a record with this identity is in the ledger at leaf {}; its body is archived, missing or damaged, so the \
+         content cannot be compared",
         .0.leaf_index
     )]
     Archived(Receipt),

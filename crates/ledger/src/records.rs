@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use evidence::record::BODY_BYTES_MAX;
 use evidence::{Header, HeaderError, RecordId, Timestamp};
-use store::{BodyRow, FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError, codec};
+use store::{BodyRow, FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError};
 use tlog::Hash;
 
 use crate::tree::{StoredTree, TreeError};
@@ -62,7 +61,7 @@ pub enum RecordError {
         /// What is wrong.
         source: HeaderError,
     },
-    /// The body cannot be unpacked or read.
+    /// The body cannot be unpacked or read, or is not the one that the leaf commits to.
     #[error("the body of leaf {leaf}: {reason}")]
     Body {
         /// Its index.
@@ -85,15 +84,13 @@ impl RecordError {
 }
 
 impl Record {
-    /// A leaf and what is stored of its body.
+    /// A leaf and what is stored of its body, which is held against it.
     fn of(leaf: LeafKey, header: Vec<u8>, body: Body<BodyRow>) -> Result<Self, RecordError> {
         let body = match body {
             Body::There(row) => {
-                let body = codec::unpack(&row.body, BODY_BYTES_MAX);
-                Body::There(body.map_err(|error| RecordError::Body {
-                    leaf: leaf.leaf_index(),
-                    reason: error.to_string(),
-                })?)
+                let mut body = Vec::new();
+                crate::body::open(&decode(leaf, &header)?, &row, &mut body)?;
+                Body::There(body)
             }
             Body::Gone(gone) => Body::Gone(gone),
         };
@@ -401,7 +398,7 @@ pub(crate) fn headers(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Vec<u
     there.collect()
 }
 
-fn decode(leaf: LeafKey, header: &[u8]) -> Result<Header<'_>, RecordError> {
+pub(crate) fn decode(leaf: LeafKey, header: &[u8]) -> Result<Header<'_>, RecordError> {
     Header::decode(header).map_err(|source| RecordError::Header {
         leaf: leaf.leaf_index(),
         source,

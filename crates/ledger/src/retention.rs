@@ -12,9 +12,9 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use evidence::record::{BODY_BYTES_MAX, Facts, HoldScope, RetentionArchived, RetentionClass};
+use evidence::record::{Facts, HoldScope, RetentionArchived, RetentionClass};
 use evidence::{Kind, Timestamp};
-use store::{FacetQuery, LeafKey, PrunedRow, Store, StoreError, codec};
+use store::{FacetQuery, LeafKey, PrunedRow, Store, StoreError};
 
 use crate::archive::{ArchiveWriter, Written};
 use crate::erase::Erasing;
@@ -339,7 +339,7 @@ impl Ledger {
             return Ok(None);
         };
         let mut writer = ArchiveWriter::new(&self.options().archive())?;
-        let mut written = Vec::with_capacity(leaves.len());
+        let (mut written, mut body) = (Vec::with_capacity(leaves.len()), Vec::new());
         for &leaf in &leaves {
             if watch.is_stopped() {
                 writer.discard()?;
@@ -355,8 +355,11 @@ impl Ledger {
             let header = crate::records::headers(self.store(), &[leaf])?
                 .pop()
                 .unwrap_or_default();
-            match codec::unpack(&row.body, BODY_BYTES_MAX) {
-                Ok(body) => writer.push(leaf, &header, &row.salt, &body)?,
+            // Nobody could open it any more once it is pruned.
+            let opened = crate::records::decode(leaf, &header)
+                .and_then(|header| crate::body::open(&header, &row, &mut body));
+            match opened {
+                Ok(()) => writer.push(leaf, &header, &row.salt, &body)?,
                 Err(error) => {
                     // Verification says what it is; the others need not wait for it.
                     tracing::warn!(

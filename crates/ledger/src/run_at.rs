@@ -9,9 +9,9 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts};
+use evidence::record::{ErasedRecord, Facts};
 use evidence::{Header, Kind, RunState};
-use store::{Gone, LeafKey, RunRecordRow, RunRow, Store, codec};
+use store::{Gone, LeafKey, RunRecordRow, RunRow, Store};
 
 use crate::verify::Erasures;
 use crate::{Body, RecordError};
@@ -148,18 +148,16 @@ fn facts_of(
         let header = &headers[place];
         facts[place] = match stored {
             Body::There(row) => {
-                let unreadable = |reason: String| RecordError::Body {
-                    leaf: leaf.leaf_index(),
-                    reason,
-                };
-                codec::unpack_into(&row.body, BODY_BYTES_MAX, &mut body)
-                    .map_err(|error| unreadable(error.to_string()))?;
+                crate::body::open(header, &row, &mut body)?;
                 *bytes += body.len();
                 if *bytes > FOLDED_BYTES_MAX {
                     said = Said::Long;
                     return Ok(ControlFlow::Break(()));
                 }
-                Facts::read(header, &body).map_err(|error| unreadable(error.to_string()))?
+                Facts::read(header, &body).map_err(|error| RecordError::Body {
+                    leaf: leaf.leaf_index(),
+                    reason: error.to_string(),
+                })?
             }
             Body::Gone(Gone::Erased) => {
                 let kept = erasures.kept_of(leaf, header.id)?;

@@ -7,18 +7,15 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use evidence::record::{BODY_BYTES_MAX, ErasurePerformed, StepView};
-use evidence::{Header, Kind, Timestamp, facet};
+use evidence::record::{ErasurePerformed, StepView};
+use evidence::{Kind, RecordId, Timestamp, facet};
 use serde::Deserialize;
-use store::{BodyRow, FacetQuery, Gone, LeafKey, RunRow, Store, codec};
+use store::{FacetQuery, Gone, LeafKey, RunRow, Store};
 
-use crate::{Body, RecordError};
+use crate::{Body, RecordError, records};
 
 /// Rows of a run read at once.
 const ROWS_READ: u32 = 10_000;
-
-/// Bodies held at once where only the ids of spans are wanted: four of the largest are 64 MiB.
-const BODIES_READ: usize = 4;
 
 /// Most steps of one run that are put in order: 40 bytes each, 40 MB.
 pub const RUN_STEPS_MAX: usize = 1_000_000;
@@ -136,24 +133,18 @@ pub fn step_places_at(
 }
 
 /// Calls `each` with every step and its body, in order, holding few bodies at once.
-pub fn for_each_step(
+pub(crate) fn for_each_step(
     store: &dyn Store,
     places: &[StepPlace],
     mut each: impl FnMut(&StepPlace, Body<&[u8]>) -> Result<(), RecordError>,
 ) -> Result<(), RecordError> {
     let leaves: Vec<LeafKey> = places.iter().map(|place| place.leaf).collect();
-    let (mut body, mut rest) = (Vec::new(), places.iter());
-    crate::body::each_stored(store, &leaves, |_, stored| {
+    let mut rest = places.iter();
+    records::each(store, &leaves, |record| {
         let Some(place) = rest.next() else {
             return Ok(ControlFlow::Break(()));
         };
-        match stored {
-            Body::There(row) => {
-                unpack(&row, &mut body)?;
-                each(place, Body::There(&body))?;
-            }
-            Body::Gone(gone) => each(place, Body::Gone(gone))?,
-        }
+        each(place, record.body.as_deref())?;
         Ok(ControlFlow::Continue(()))
     })
 }
@@ -207,67 +198,52 @@ fn span_ids(
         span_id: &'a str,
     }
     let mut ids = BTreeMap::new();
-    let mut body = Vec::new();
-    for chunk in leaves.chunks(BODIES_READ) {
-        for (leaf, stored) in chunk.iter().zip(crate::body::stored(store, chunk)?) {
-            let row = match stored {
-                Body::There(row) => row,
-                Body::Gone(Gone::Erased) => {
-                    if let Some(id) = erased_span_id(store, tenant_no, *leaf)? {
-                        ids.insert(*leaf, id);
-                    }
-                    continue;
+    records::each(store, leaves, |record| {
+        let body = match &record.body {
+            Body::There(body) => body,
+            Body::Gone(Gone::Erased) => {
+                if let Some(id) = erased_span_id(store, tenant_no, record.header()?.id)? {
+                    ids.insert(record.leaf, id);
                 }
-                Body::Gone(Gone::Archived | Gone::Missing) => return Ok(BTreeMap::new()),
-            };
-            unpack(&row, &mut body)?;
-            let wire: Wire<'_> = serde_json::from_slice(&body).map_err(|error| RecordError::Body {
-                leaf: row.leaf.leaf_index(),
-                reason: error.to_string(),
-            })?;
-            let id = wire
-                .otel
-                .and_then(|otel| otel.span_id.as_bytes().try_into().ok())
-                .unwrap_or_default();
-            ids.insert(row.leaf, id);
-        }
-    }
+                return Ok(ControlFlow::Continue(()));
+            }
+            Body::Gone(Gone::Archived | Gone::Missing) => {
+                ids.clear();
+                return Ok(ControlFlow::Break(()));
+            }
+        };
+        let wire: Wire<'_> = serde_json::from_slice(body).map_err(|error| RecordError::Body {
+            leaf: record.leaf.leaf_index(),
+            reason: error.to_string(),
+        })?;
+        let id = wire
+            .otel
+            .and_then(|otel| otel.span_id.as_bytes().try_into().ok())
+            .unwrap_or_default();
+        ids.insert(record.leaf, id);
+        Ok::<_, RecordError>(ControlFlow::Continue(()))
+    })?;
     Ok(ids)
 }
 
 /// What the record of its erasure keeps of a span's id: an erasure takes one step, with what tells of it. Of several the
 /// first counts, as where runs are added up.
-fn erased_span_id(store: &dyn Store, tenant_no: u32, leaf: LeafKey) -> Result<Option<[u8; 16]>, RecordError> {
-    let Some(bytes) = crate::records::headers(store, &[leaf])?.pop() else {
-        return Ok(None);
-    };
-    let id = Header::decode(&bytes)
-        .map_err(|source| RecordError::Header {
-            leaf: leaf.leaf_index(),
-            source,
-        })?
-        .id;
+fn erased_span_id(store: &dyn Store, tenant_no: u32, id: RecordId) -> Result<Option<[u8; 16]>, RecordError> {
     let query = FacetQuery {
         facets: vec![facet::facet("erasure", &id.to_string())],
         limit: 1,
         ..FacetQuery::default()
     };
     let by = store.facet_find(tenant_no, &query)?.leaves;
-    let Some(row) = store.bodies_get(&by)?.pop() else {
+    let Some(body) = records::read(store, &by)?
+        .pop()
+        .and_then(|record| record.body.into_bytes())
+    else {
         return Ok(None);
     };
-    let mut body = Vec::new();
-    unpack(&row, &mut body)?;
     // One that cannot be read is the verification's to find, and keeps nobody from reading the run.
     let erased = ErasurePerformed::read(&body).map_or_else(|_| Vec::new(), |erasure| erasure.erased);
     let kept = erased.into_iter().find(|record| record.record_id == id);
     let span_id = kept.and_then(|record| record.span_id);
     Ok(span_id.and_then(|span_id| evidence::hex_string(&span_id).as_bytes().try_into().ok()))
-}
-
-fn unpack(row: &BodyRow, body: &mut Vec<u8>) -> Result<(), RecordError> {
-    codec::unpack_into(&row.body, BODY_BYTES_MAX, body).map_err(|error| RecordError::Body {
-        leaf: row.leaf.leaf_index(),
-        reason: error.to_string(),
-    })
 }

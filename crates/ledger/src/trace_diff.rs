@@ -8,7 +8,8 @@ use evidence::record::StepView;
 use serde_json::value::RawValue;
 use store::{Gone, RunRow, Store};
 
-use crate::{Body, RecordError, StepPlace, for_each_step, step_places};
+use crate::steps::for_each_step;
+use crate::{Body, RecordError, StepPlace, step_places};
 
 /// Steps of each trace held at once.
 const CHUNK: usize = 128;

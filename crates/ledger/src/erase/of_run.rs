@@ -1,8 +1,8 @@
 //! What goes with a body, and what is left: one pass over the records of its run.
 
-use evidence::record::{BODY_BYTES_MAX, ERASED_RECORDS_MAX, Facts};
+use evidence::record::{ERASED_RECORDS_MAX, Facts};
 use evidence::{Header, Identity, Kind, RunState};
-use store::{LeafKey, RunKey, RunRecordRow, RunRow, Store, codec};
+use store::{BodyRow, LeafKey, RunKey, RunRecordRow, RunRow, Store};
 
 use super::hashes::Hashes;
 use super::{ELSEWHERE_MAX, EraseError, Plan, Remains, doom};
@@ -42,20 +42,15 @@ pub(super) fn with_run(
     let mut late = false;
     let mut more_left = false;
     let mut read = 0;
-    each_row(store, run.key, |row, leaf, packed| {
+    each_row(store, run.key, |row, leaf, stored| {
         let header_there = Header::decode(leaf).map_err(|source| RecordError::Header {
             leaf: row.leaf.leaf_index(),
             source,
         })?;
         let mut there = Vec::new();
-        let there = match packed {
-            Some(packed) => {
-                codec::unpack_into(packed, BODY_BYTES_MAX, &mut there).map_err(|error| {
-                    RecordError::Body {
-                        leaf: row.leaf.leaf_index(),
-                        reason: error.to_string(),
-                    }
-                })?;
+        let there = match stored {
+            Some(stored) => {
+                crate::body::open(&header_there, stored, &mut there)?;
                 read += there.len();
                 Some(there.as_slice())
             }
@@ -170,11 +165,11 @@ fn kept_row(row: &RunRecordRow, identity: Option<Identity>) -> Option<RunRecordR
     (row.identity != identity).then_some(RunRecordRow { identity, ..*row })
 }
 
-/// Shows every row of a run with its leaf and its packed body.
+/// Shows every row of a run with its leaf and what is stored of its body.
 fn each_row(
     store: &dyn Store,
     run: RunKey,
-    mut each: impl FnMut(&RunRecordRow, &[u8], Option<&[u8]>) -> Result<(), EraseError>,
+    mut each: impl FnMut(&RunRecordRow, &[u8], Option<&BodyRow>) -> Result<(), EraseError>,
 ) -> Result<(), EraseError> {
     let mut from = 0;
     loop {
@@ -187,7 +182,7 @@ fn each_row(
             let headers = crate::records::headers(store, &leaves)?;
             for (row, leaf) in chunk.iter().zip(&headers) {
                 let body = store.bodies_get(&[row.leaf])?.pop();
-                each(row, leaf, body.as_ref().map(|there| &*there.body))?;
+                each(row, leaf, body.as_ref())?;
             }
         }
         if whole {

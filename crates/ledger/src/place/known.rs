@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use evidence::record::{BODY_BYTES_MAX, Facts};
+use evidence::record::Facts;
 use evidence::{Header, Identity, Kind};
 use serde::Deserialize;
-use store::{BatchKnown, BatchQuery, Gone, LeafKey, RunKey, Store, TraceKey, codec};
+use store::{BatchKnown, BatchQuery, BodyRow, Gone, LeafKey, RunKey, Store, TraceKey};
 use tlog::LeafIndex;
 
 use super::{PlaceError, Placer, Slot, is_posted_evidence};
@@ -22,12 +22,45 @@ pub(super) struct Earlier {
 }
 
 /// What is known of what was sent before.
-#[derive(Clone, Copy)]
 enum Sent {
+    /// What is stored of the body. It is opened with its leaf, which the receipt is made from.
+    Stored(BodyRow),
     /// Its HMAC under that salt; `None`: the body says nothing of what was sent.
     Mac(evidence::Salt, Option<[u8; 32]>),
-    /// The body is gone, so nothing.
+    /// The body is gone, so nothing. One that cannot be opened is missing: who altered it could have it say that other
+    /// content is the same.
     Gone(Gone),
+}
+
+impl Earlier {
+    /// The first receipt. With its leaf the body is opened.
+    fn receipt(&mut self, store: &dyn Store) -> Result<Receipt, PlaceError> {
+        if let Some(receipt) = self.receipt {
+            return Ok(receipt);
+        }
+        let bytes = StoredTree::new(store, self.leaf.ledger_no()).leaf(self.leaf.leaf_index())?;
+        let header = Header::decode(&bytes).map_err(|error| TreeError::Damaged {
+            ledger_no: self.leaf.ledger_no(),
+            leaf: self.leaf.leaf_index(),
+            reason: error.to_string(),
+        })?;
+        if let Sent::Stored(row) = &self.sent {
+            let mut body = Vec::new();
+            self.sent = match crate::body::open(&header, row, &mut body) {
+                Ok(()) => Sent::Mac(row.salt, content_mac_of(&body)),
+                Err(error) => {
+                    tracing::error!(%error, "what was sent before cannot be compared");
+                    Sent::Gone(Gone::Missing)
+                }
+            };
+        }
+        Ok(*self.receipt.insert(Receipt {
+            record_id: header.id,
+            leaf_index: self.leaf.leaf_index(),
+            leaf_hash: tlog::leaf_hash(&bytes),
+            tree_size: LeafIndex::new(self.leaf.leaf_index()).as_u64() + 1,
+        }))
+    }
 }
 
 impl Placer<'_> {
@@ -47,7 +80,7 @@ impl Placer<'_> {
                 leaf,
                 receipt: None,
                 sent: match body {
-                    Body::There(row) => Sent::Mac(row.salt, content_mac_of(&row.body)),
+                    Body::There(row) => Sent::Stored(row),
                     Body::Gone(gone) => Sent::Gone(gone),
                 },
             };
@@ -119,19 +152,16 @@ impl Placer<'_> {
         let Some(earlier) = self.earlier.get_mut(&key) else {
             return Ok(None);
         };
-        let receipt = match earlier.receipt {
-            Some(receipt) => receipt,
-            None => *earlier.receipt.insert(receipt_of(self.store, earlier.leaf)?),
-        };
+        let receipt = earlier.receipt(self.store)?;
         let same = is_content
-            || match (draft.content, earlier.sent) {
+            || match (draft.content, &earlier.sent) {
                 // After an erasure a repeat is the first, whatever it says; of the server's own nothing was sent.
                 (_, Sent::Gone(Gone::Erased)) | (None, Sent::Mac(_, None) | Sent::Gone(_)) => true,
                 // It may be other content, and that must not be dropped without a word.
                 (Some(_), Sent::Gone(Gone::Archived | Gone::Missing)) => {
                     return Ok(Some(Err(Rejection::Archived(receipt))));
                 }
-                (Some(content), Sent::Mac(salt, Some(mac))) => evidence::content_mac(&salt, &content) == mac,
+                (Some(content), Sent::Mac(salt, Some(mac))) => evidence::content_mac(salt, &content) == *mac,
                 _ => false,
             };
         Ok(Some(if same {
@@ -201,27 +231,11 @@ pub(super) fn query_of<'d>(
     query
 }
 
-fn receipt_of(store: &dyn Store, leaf: LeafKey) -> Result<Receipt, PlaceError> {
-    let bytes = StoredTree::new(store, leaf.ledger_no()).leaf(leaf.leaf_index())?;
-    let header = Header::decode(&bytes).map_err(|error| TreeError::Damaged {
-        ledger_no: leaf.ledger_no(),
-        leaf: leaf.leaf_index(),
-        reason: error.to_string(),
-    })?;
-    Ok(Receipt {
-        record_id: header.id,
-        leaf_index: leaf.leaf_index(),
-        leaf_hash: tlog::leaf_hash(&bytes),
-        tree_size: LeafIndex::new(leaf.leaf_index()).as_u64() + 1,
-    })
-}
-
-fn content_mac_of(packed: &[u8]) -> Option<[u8; 32]> {
+fn content_mac_of(body: &[u8]) -> Option<[u8; 32]> {
     #[derive(Deserialize)]
     struct Wire<'a> {
         content_mac: Option<&'a str>,
     }
-    let body = codec::unpack(packed, BODY_BYTES_MAX).ok()?;
-    let wire: Wire<'_> = serde_json::from_slice(&body).ok()?;
+    let wire: Wire<'_> = serde_json::from_slice(body).ok()?;
     evidence::unhex(wire.content_mac?.as_bytes())
 }

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
-use evidence::record::{ARCHIVED_RECORDS_MAX, BODY_BYTES_MAX, Facts, RetentionClass, is_erasable};
+use evidence::record::{ARCHIVED_RECORDS_MAX, Facts, RetentionClass, is_erasable};
 use evidence::{Header, Identity, Kind, Timestamp, facet};
-use store::{FacetQuery, LeafKey, RunKey, RunRow, Store, codec};
+use store::{FacetQuery, LeafKey, RunKey, RunRow, Store};
 
 use super::RetentionError;
 use crate::hold::Holders;
@@ -315,8 +315,9 @@ impl Due<'_> {
         };
         let mut facets = Vec::new();
         if named && let Some(row) = self.store().bodies_get(&[leaf])?.pop() {
-            let body = codec::unpack(&row.body, BODY_BYTES_MAX).ok();
-            let facts = body.and_then(|body| Facts::read(&header, &body).ok());
+            let mut body = Vec::new();
+            let opened = crate::body::open(&header, &row, &mut body).ok();
+            let facts = opened.and_then(|()| Facts::read(&header, &body).ok());
             // What cannot be read may name it.
             let Some(facts) = facts else { return Ok(true) };
             facets = facts.facets(&header);

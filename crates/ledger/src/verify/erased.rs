@@ -10,11 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use evidence::record::{
-    BODY_BYTES_MAX, ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, RetentionArchived,
-};
+use evidence::record::{ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed, RetentionArchived};
 use evidence::{Finding, FindingCode, Header, Kind, RecordId, Salt, facet};
-use store::{FacetQuery, LeafKey, Store, StoreError, codec};
+use store::{FacetQuery, LeafKey, Store, StoreError};
 
 use crate::archive::{ArchiveError, Archives};
 use crate::tree::StoredTree;
@@ -331,11 +329,11 @@ impl<'a> Erasures<'a> {
         let Ok(bytes) = tree.leaf(leaf.leaf_index()) else {
             return Ok(None);
         };
-        let (Ok(header), Ok(body)) = (Header::decode(&bytes), codec::unpack(&row.body, BODY_BYTES_MAX))
-        else {
+        let Ok(header) = Header::decode(&bytes) else {
             return Ok(None);
         };
-        if evidence::commitment(&row.salt, header.kind, &body) != header.commitment {
+        let mut body = Vec::new();
+        if crate::body::open(&header, &row, &mut body).is_err() {
             return Ok(None);
         }
         Ok(match header.kind {

@@ -12,6 +12,7 @@ use ledger::{EraseAsked, RecordError, Tenant};
 use proptest::prelude::*;
 use store::Store;
 
+use crate::altered::alter;
 use crate::bed::{TestLedger, run, step, tamper};
 
 const RUN: &str = "20260101T000000Z";
@@ -301,9 +302,14 @@ fn a_record_that_cannot_be_read_is_no_shorter_log() {
         .run_records(bed.run_row(&tenant, RUN).key, 2, 1)
         .unwrap()[0]
         .leaf;
+    // Another body than was recorded; and no packed body at all.
+    let refused = || pages(bed.ledger.store(), &tenant, RUN).unwrap_err();
+    alter(&bed, leaf, "120", "999");
+    let altered = refused();
+    assert!(altered.to_string().contains("commitment"), "{altered}");
     spoil(bed.path(), leaf.as_i64());
-    let refused = pages(bed.ledger.store(), &tenant, RUN).unwrap_err();
-    assert!(matches!(refused, RecordError::Body { .. }), "{refused}");
+    let spoilt = refused();
+    assert!(matches!(spoilt, RecordError::Body { .. }), "{spoilt}");
 }
 
 fn spoil(folder: &Path, leaf: i64) {

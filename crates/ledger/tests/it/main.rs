@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::unwrap_used, unreachable_pub)] // a test that cannot go on has failed; its binary has no outside
 
+mod altered;
 mod api_keys;
 mod audit;
 mod background;

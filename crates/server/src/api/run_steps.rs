@@ -5,14 +5,15 @@
 //!
 //! Source: SPEC 5.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
 use evidence::record::{ErasedRecord, Facts, StepView};
 use evidence::{Header, Kind, RunState, Timestamp};
 use ledger::{
-    Body, FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, INSTANCE, Ledger, Record, RunAt, StepPlace, Tenant,
-    for_each_step, run_at, run_newest_leaf, step_places_at,
+    Body, FOLDED_BYTES_MAX, FOLDED_RECORDS_MAX, INSTANCE, Ledger, Record, RunAt, StepPlace, Tenant, run_at,
+    run_newest_leaf, step_places_at,
 };
 use serde::{Deserialize, Serialize};
 use store::{Gone, LeafKey, RunRow, TraceKey};
@@ -26,9 +27,6 @@ pub(crate) const PAGE_STEPS_MAX: usize = 10_000;
 
 /// Rows of a run read at once: 100 bytes each.
 const ROWS_READ: u32 = 10_000;
-
-/// Headers held at once while a page is read: of the longest, 4 MiB. How many bodies are, the ledger sees to.
-const CHUNK: usize = 64;
 
 /// Which part of a run.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -328,42 +326,27 @@ pub(crate) fn each_step(
     places: &[StepPlace],
     mut each: impl FnMut(&StepRead<'_>) -> Result<bool, ApiError>,
 ) -> Result<(), ApiError> {
-    let records = ledger.records(tenant);
-    for chunk in places.chunks(CHUNK) {
-        let leaves: Vec<LeafKey> = chunk.iter().map(|place| place.leaf).collect();
-        let mut headers = records.headers(&leaves)?.into_iter();
-        let mut stopped = false;
-        let mut failed = None;
-        for_each_step(ledger.store(), chunk, |place, body| {
-            let header = headers.next().unwrap_or_default();
-            if stopped || failed.is_some() {
-                return Ok(());
-            }
-            match read_step(place, &header, body).and_then(|step| each(&step)) {
-                Ok(more) => stopped = !more,
-                Err(error) => failed = Some(error),
-            }
-            Ok(())
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if stopped {
-            break;
-        }
-    }
-    Ok(())
+    let leaves: Vec<LeafKey> = places.iter().map(|place| place.leaf).collect();
+    let mut rest = places.iter();
+    ledger.records(tenant).each(&leaves, |record| {
+        let Some(place) = rest.next() else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let goes_on = each(&read_step(place, &record)?)?;
+        Ok(if goes_on {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        })
+    })
 }
 
-fn read_step<'a>(
-    place: &'a StepPlace,
-    header: &'a [u8],
-    body: Body<&'a [u8]>,
-) -> Result<StepRead<'a>, ApiError> {
-    let leaf = place.leaf.leaf_index();
-    let header = Header::decode(header).map_err(|error| damaged(leaf, &error))?;
-    let view = match body {
-        Body::There(body) => Ok(StepView::read(body).map_err(|error| damaged(leaf, &error))?),
+fn read_step<'a>(place: &'a StepPlace, record: &'a Record) -> Result<StepRead<'a>, ApiError> {
+    let header = record.header()?;
+    let view = match record.body.as_deref() {
+        Body::There(body) => {
+            Ok(StepView::read(body).map_err(|error| damaged(place.leaf.leaf_index(), &error))?)
+        }
         Body::Gone(gone) => Err(gone),
     };
     Ok(StepRead { place, header, view })

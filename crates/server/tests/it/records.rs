@@ -2,8 +2,9 @@ use std::collections::BTreeSet;
 
 use ::tlog::{Hash, TlogProof, VerifierKey};
 use serde_json::{Value, json};
+use store::{LeafKey, codec};
 
-use crate::server::{TestServer, span};
+use crate::server::{Answer, TestServer, span};
 
 const TRACE: &str = "01010101010101010101010101010101";
 
@@ -218,6 +219,74 @@ fn a_record_is_shown_as_stored() {
             "not_found"
         );
     }
+}
+
+/// Puts one text for another into the body at a leaf of `default`, behind the program's back.
+fn alter(server: TestServer, leaf_index: u64, from: &str, to: &str) -> TestServer {
+    let ledger_no = server
+        .app
+        .ledger
+        .tenant("default")
+        .unwrap()
+        .ledger()
+        .row
+        .ledger_no;
+    let leaf = LeafKey::new(ledger_no, leaf_index).as_i64();
+    server.reopen_after(|folder| {
+        let connection = rusqlite::Connection::open(folder.join("deponent.db")).unwrap();
+        let guard = "SELECT sql FROM sqlite_schema WHERE name = 'bodies_no_update'";
+        let guard: String = connection.query_row(guard, [], |row| row.get(0)).unwrap();
+        let read = "SELECT body FROM bodies WHERE leaf = ?1";
+        let packed: Vec<u8> = connection.query_row(read, [leaf], |row| row.get(0)).unwrap();
+        let body = String::from_utf8(codec::unpack(&packed, 1 << 20).unwrap()).unwrap();
+        assert!(body.contains(from), "{body}");
+        let other = codec::pack(body.replacen(from, to, 1).as_bytes());
+        connection.execute_batch("DROP TRIGGER bodies_no_update").unwrap();
+        let update = "UPDATE bodies SET body = ?1 WHERE leaf = ?2";
+        assert_eq!(connection.execute(update, (other, leaf)).unwrap(), 1);
+        connection.execute_batch(&guard).unwrap();
+    })
+}
+
+#[test]
+fn a_body_that_was_altered_is_shown_by_no_read_and_ends_no_run() {
+    let server = TestServer::new();
+    server.run("r");
+    let altered = server.step("r", 0, "failure");
+    let other = server.step("r", 1, "success");
+    server.run("s");
+    server.step("s", 0, "success");
+    let index = altered["receipt"]["leaf_index"].as_u64().unwrap();
+    let server = alter(server, index, "\"status\":\"failure\"", "\"status\":\"success\"");
+    let id = |step: &Value| step["receipt"]["record_id"].as_str().unwrap().to_owned();
+    let named = format!("the body of leaf {index}: it does not agree with the leaf's commitment");
+    let is_refused = |answer: &Answer| {
+        assert_eq!(answer.problem(500), "damaged");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(&named), "{detail}");
+    };
+    for path in [
+        "/api/v1/records?run_id=r",
+        &format!("/api/v1/records/{}", id(&altered)),
+        "/api/v1/records?kind=trace.step",
+        "/api/v1/traces/r",
+        "/api/v1/traces/diff?left=r&right=s",
+        "/api/v1/logs/llm-runs/r/trace",
+        "/api/v1/logs/llm-runs/r/replay",
+        "/api/v1/logs/llm-runs/r/governance",
+        "/api/v1/runs/r/integrity",
+    ] {
+        is_refused(&server.get(path));
+    }
+    let size = server.tree_size();
+    let end = json!({ "status": "completed" });
+    is_refused(&server.post("/api/v1/runs/r/complete", &end));
+    assert_eq!(server.tree_size(), size, "nothing was written");
+    // What was not touched is read, and ends.
+    server.get(&format!("/api/v1/records/{}", id(&other))).ok();
+    server.get("/api/v1/traces/s").ok();
+    server.get("/api/v1/runs/s/integrity").ok();
+    server.complete("s");
 }
 
 #[test]
