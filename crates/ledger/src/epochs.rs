@@ -18,6 +18,7 @@ use crate::StoredTree;
 use crate::high_water::{HighWater, Mark};
 use crate::keys::KeyFolder;
 use crate::open::behind_mark;
+use crate::recover::undeclared;
 use crate::tenant::{Refusal, origin_of};
 
 /// The head of what is not there.
@@ -265,8 +266,9 @@ impl Epochs {
     }
 }
 
-/// Why a ledger that is read offline is no evidence of one in order: behind its mark, not as it ended, or followed by what
-/// is not there; `None`: it is in order. `rows` are the tenant's, oldest first. The marks are read before the head, or what was signed in between passes for lost.
+/// Why a ledger that is read offline is no evidence of one in order: behind its mark, not as it ended, followed by what
+/// is not there, or an epoch without its first leaf; `None`: it is in order. `rows` are the tenant's, oldest first. The marks
+/// are read before the head, or what was signed in between passes for lost.
 ///
 /// # Errors
 /// A head cannot be read, or the keys cannot be listed.
@@ -286,7 +288,10 @@ pub fn offline_refusal(
     if behind.is_some() {
         return Ok(behind);
     }
-    Ok(said.changed(store, rows, marks, keys)?.map(Refusal::RolledBack))
+    if let Some(why) = said.changed(store, rows, marks, keys)? {
+        return Ok(Some(Refusal::RolledBack(why)));
+    }
+    Ok((row.epoch > 0 && head.size.as_u64() == 0).then(undeclared))
 }
 
 /// The members of the body that are read again.

@@ -39,7 +39,7 @@ pub(crate) struct Verify {
     /// Only this tenant [default: all]
     #[arg(long)]
     tenant: Option<String>,
-    /// Leaves, bodies, roots and checkpoints; no projections.
+    /// Leaves, bodies, roots, checkpoints, and that each tenant has its ledger; no projections.
     #[arg(long, value_name = "PART", value_parser = ["ledger"])]
     only: Option<String>,
     /// A verifier key that you kept: text, or a file of one key a line. May be given more than once.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use evidence::{Finding, FindingCode};
 use store::{CheckpointRow, Head, LedgerRow, Store, StoreError};
-use tlog::{Checkpoint, Frontier, Hash, TreeSize, VerifierKey};
+use tlog::{Checkpoint, Frontier, Hash, Note, TreeSize, VerifierKey};
 
 use super::{Level, Question, Report};
 use crate::epochs::{Ended, Epochs};
@@ -183,6 +183,14 @@ impl<'a> Checkpoints<'a> {
                 report.add(finding(FindingCode::CheckpointInvalid, detail));
             }
             Ok(opened) => {
+                // Anybody can add lines that no key here verifies.
+                if !opened.checkpoint.extensions().is_empty() || !has_one_signature(&stored.note) {
+                    let detail = format!(
+                        "the checkpoint over {} leaves has lines beside its text and the ledger's signature",
+                        stored.size
+                    );
+                    report.add(finding(FindingCode::CheckpointInvalid, detail));
+                }
                 self.newest = self.newest.max(Some(stored.size.as_u64()));
                 self.expect(stored.size.as_u64(), opened.checkpoint.root(), STORED);
             }
@@ -379,6 +387,11 @@ impl<'a> Checkpoints<'a> {
             declared_lost: self.declared_lost,
         })
     }
+}
+
+/// As every note that is stored: cosignatures are not kept, and one that opened has the ledger's own.
+fn has_one_signature(note: &str) -> bool {
+    Note::parse(note.as_bytes()).is_ok_and(|note| note.signatures().len() == 1)
 }
 
 fn place_of(from: &str) -> &'static str {

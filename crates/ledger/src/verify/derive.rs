@@ -76,6 +76,20 @@ pub(crate) struct Deriver {
     pub(crate) all_read: bool,
     /// Records whose archive is not at hand. Their facets are not counted.
     pub(crate) archived: u64,
+    /// Tenants that records made, where nothing is derived of them.
+    pub(crate) made: Vec<TenantRow>,
+}
+
+/// The tenant that a record made.
+pub(super) fn made_by(leaf: LeafKey, said: &Said) -> Option<TenantRow> {
+    let Facts::TenantCreated(tenant) = &said.facts else {
+        return None;
+    };
+    Some(TenantRow {
+        tenant_no: tenant.tenant_no,
+        tenant_id: tenant.tenant_id.clone(),
+        leaf,
+    })
 }
 
 impl Deriver {
@@ -94,6 +108,7 @@ impl Deriver {
             counts: ProjectionCounts::default(),
             all_read: true,
             archived: 0,
+            made: Vec::new(),
         }
     }
 
@@ -112,13 +127,8 @@ impl Deriver {
         findings: &mut Vec<Finding>,
     ) {
         out.rows.tenant_no = self.tenant_no;
-        if let Facts::TenantCreated(tenant) = &said.facts {
-            let (tenant_no, tenant_id) = (tenant.tenant_no, tenant.tenant_id.clone());
-            out.rows.tenants.push(TenantRow {
-                tenant_no,
-                tenant_id,
-                leaf,
-            });
+        if let Some(tenant) = made_by(leaf, &said) {
+            out.rows.tenants.push(tenant);
             self.counts.tenants += 1;
         }
         if let Facts::Archived(archived) = &said.facts

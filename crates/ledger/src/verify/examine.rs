@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts, StepFacts};
+use evidence::record::{BODY_BYTES_MAX, ErasedRecord, Facts, StepFacts, TENANT_COMPONENT};
 use evidence::{Finding, FindingCode, Header, Identity, Kind, RecordId, Salt, Timestamp, facet};
 use store::codec::Unpacker;
 use store::{BodyRef, LeafKey, TraceKey};
 use tlog::Hash;
 
 use super::{Erasures, Gone};
+use crate::INSTANCE;
 
 /// A leaf after it was looked at.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct Examined {
     pub(crate) erased: bool,
     /// Its body is gone because it was archived, and the archive is not at hand.
     pub(crate) pruned: bool,
-    /// `None`: no header could be read, or only the ledger is verified.
+    /// `None`: no header could be read, or only the ledger is verified and the record makes no tenant.
     pub(crate) said: Option<Said>,
 }
 
@@ -260,6 +261,14 @@ fn counted(header: Header<'_>, hash: Hash, only_ledger: bool) -> Examined {
     }
 }
 
+/// Whether a record may be one that makes a tenant. Which were made is asked where no projection is, too: a tenant whose
+/// rows are all gone has nothing else that speaks of it.
+fn may_make_tenant(header: &Header<'_>) -> bool {
+    header.kind == Kind::SystemRecord
+        && header.tenant_id == INSTANCE
+        && header.source_component == TENANT_COMPONENT
+}
+
 /// Of a record and its body.
 fn opened(
     (tenant_id, index): (&str, u64),
@@ -281,7 +290,7 @@ fn opened(
         findings.push(finding(FindingCode::CommitmentMismatch, detail));
         return counted(header, hash, only_ledger);
     }
-    if only_ledger {
+    if only_ledger && !may_make_tenant(&header) {
         return Examined {
             hash,
             erased: false,

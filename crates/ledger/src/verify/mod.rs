@@ -24,7 +24,7 @@ mod seals;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use evidence::{Finding, FindingCode};
-use store::{LedgerRow, Snapshot, Store, StoreError};
+use store::{LedgerRow, Snapshot, Store, StoreError, TenantRow};
 use tlog::VerifierKey;
 
 pub use report::{FINDINGS_MAX, LedgerReport, Level, Report};
@@ -46,7 +46,7 @@ const ERASURES_MEANWHILE_MAX: u32 = 3;
 pub struct Question<'a> {
     /// Only this tenant.
     pub tenant_id: Option<String>,
-    /// Leaves, bodies, roots and checkpoints; no projections.
+    /// Leaves, bodies, roots and checkpoints, and whether each tenant that was made has its ledger; no projections.
     pub only_ledger: bool,
     /// Keys that the verifier brings.
     pub vkeys: Vec<VerifierKey>,
@@ -126,7 +126,10 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
 
 fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> Result<(), StoreError> {
     // Before the ledgers: a tenant's ledger is older than its record.
-    let recorded = or_finding(store.tenants_list(), None, report)?;
+    let mut made = Vec::new();
+    if !question.only_ledger {
+        made = or_finding(store.tenants_list(), None, report)?;
+    }
     let ledgers = or_finding(store.ledgers_list(), None, report)?;
     let mut tenants: Vec<u32> = ledgers.iter().map(|row| row.tenant_no).collect();
     tenants.sort_unstable();
@@ -149,12 +152,13 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
         }
         looked_at.extend(ledgers.iter().filter(|row| row.tenant_no == tenant_no));
         let verified = tenant(store, question, &epochs, report);
-        or_finding(verified, Some(&epochs[0].tenant_id), report)?;
+        let by_leaves = or_finding(verified, Some(&epochs[0].tenant_id), report)?;
+        if question.only_ledger {
+            made.extend(by_leaves);
+        }
         chains.push(Epochs::read(store, &epochs));
     }
-    if !question.only_ledger {
-        owners::check(store, question, &recorded, &ledgers, report)?;
-    }
+    owners::check(store, question, &made, &ledgers, report)?;
     if question.tenant_id.is_none() {
         marks_without_ledger(question, &ledgers, &chains, report);
     } else if looked_at.is_empty() {
@@ -195,24 +199,26 @@ fn or_finding<T: Default>(
     }
 }
 
+/// Gives the tenants that its records made, where no projection is read.
 fn tenant(
     store: &dyn Store,
     question: &Question<'_>,
     epochs: &[LedgerRow],
     report: &mut Report,
-) -> Result<(), StoreError> {
+) -> Result<Vec<TenantRow>, StoreError> {
     let tenant_no = epochs[0].tenant_no;
     // An erasure changes rows that may have been read before it and compared after it. It is rare, and so is a
     // finding: with both, what was found is looked at once more.
     let mut disturbed = None;
+    let mut made = Vec::new();
     for _ in 0..ERASURES_MEANWHILE_MAX {
         let before = Erasures::count(store, tenant_no).ok();
         let mut seen = report.clone();
-        tenant_once(store, question, epochs, &mut seen)?;
+        made = tenant_once(store, question, epochs, &mut seen)?;
         let quiet = seen.errors == report.errors || Erasures::count(store, tenant_no).ok() == before;
         if quiet {
             *report = seen;
-            return Ok(());
+            return Ok(made);
         }
         disturbed = Some(seen);
     }
@@ -227,7 +233,7 @@ fn tenant(
         report.undecided = seen.undecided;
     }
     report.undecide(&epochs[0].tenant_id, "its bodies were erased all the while");
-    Ok(())
+    Ok(made)
 }
 
 /// Whether an erasure between two reads can look so.
@@ -246,7 +252,7 @@ fn tenant_once(
     question: &Question<'_>,
     epochs: &[LedgerRow],
     report: &mut Report,
-) -> Result<(), StoreError> {
+) -> Result<Vec<TenantRow>, StoreError> {
     let tenant_no = epochs[0].tenant_no;
     let (mut erasures, damage) = Erasures::load(store, tenant_no)?;
     for finding in damage {
@@ -316,6 +322,10 @@ fn tenant_once(
         )?;
         report.ledgers.push(ledger);
     }
+    if let Some(finding) = undeclared(store, epochs, &snapshot)? {
+        report.add(finding.with_tenant(&epochs[0].tenant_id));
+    }
+    let made = std::mem::take(&mut deriver.made);
     if !question.only_ledger {
         let (pruned, archived) = (deriver.counts.pruned, deriver.archived);
         let (late, mut counts) = deriver.finish(&mut derived);
@@ -344,7 +354,36 @@ fn tenant_once(
     if let Some(why) = erasures.archive_unread() {
         report.undecide(&epochs[0].tenant_id, &why);
     }
-    Ok(())
+    Ok(made)
+}
+
+/// The newest epoch, if it is not the first and has no leaf: a crash ended its recovery, or somebody emptied it. Either
+/// way it takes no record, as at the next start.
+fn undeclared(
+    store: &dyn Store,
+    epochs: &[LedgerRow],
+    snapshot: &Snapshot,
+) -> Result<Option<Finding>, StoreError> {
+    let Some(last) = epochs.last().filter(|row| row.epoch > 0) else {
+        return Ok(None);
+    };
+    let head = snapshot.heads.iter().find(|(no, _)| *no == last.ledger_no);
+    if head.is_none_or(|(_, head)| head.size.as_u64() > 0) {
+        return Ok(None);
+    }
+    // A serving process may be about to write it: an epoch has its row first.
+    for _ in 0..checkpoints::SIGNING_WAITS {
+        if store.head_read(last.ledger_no)?.size.as_u64() > 0 {
+            return Ok(None);
+        }
+        std::thread::sleep(checkpoints::SIGNING_WAIT);
+    }
+    let detail = format!(
+        "{} has no first leaf, which says what came before it: its recovery was not finished, or its leaves are gone; \
+         recover again",
+        last.origin
+    );
+    Ok(Some(Finding::new(FindingCode::RolledBack, "leaf_blocks", detail)))
 }
 
 /// A key of an epoch behind the newest, of which there is no row and no word: the database is older than the key.

@@ -16,7 +16,7 @@ use tlog::{Frontier, Hash};
 use super::checkpoints::Checkpoints;
 use super::chunk::{Looked, Looking};
 use super::compare::{self, Deferred};
-use super::derive::{Derived, Deriver};
+use super::derive::{Derived, Deriver, made_by};
 use super::examine::{Examined, Examiner};
 use super::{Erasures, LedgerReport, Level, Question, Report};
 use crate::epochs::Ended;
@@ -371,9 +371,11 @@ impl<'a, 'q> Fold<'a, 'q> {
         }
         self.erased += u64::from(leaf.erased);
         self.pruned += u64::from(leaf.pruned);
-        if let Some(said) = leaf.said {
-            self.deriver
-                .push(LeafKey::new(self.row.ledger_no, index), said, derived, findings);
+        let key = LeafKey::new(self.row.ledger_no, index);
+        match leaf.said {
+            Some(said) if self.question.only_ledger => self.deriver.made.extend(made_by(key, &said)),
+            Some(said) => self.deriver.push(key, said, derived, findings),
+            None => {}
         }
         Ok(())
     }

@@ -134,6 +134,25 @@ fn ask(bed: &TestLedger, vkey: bool, kept: Vec<Vec<u8>>, tenant: &str) -> (Optio
 }
 
 #[test]
+fn a_kept_checkpoint_may_have_the_signatures_of_others() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    let newest = bed
+        .ledger
+        .store()
+        .checkpoint_newest(tenant.ledger().row.ledger_no)
+        .unwrap()
+        .unwrap();
+    let cosigned = format!("{}— witness.example/w1 AAAAAAA=\n", newest.note);
+    assert_eq!(
+        ask(&bed, true, vec![cosigned.into_bytes()], "acme"),
+        (Some(Level::ValidSinceKeptCheckpoint), 0)
+    );
+}
+
+#[test]
 fn the_level_says_what_the_verifier_brought() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use ledger::verify::{Level, Question, verify};
-use ledger::{Options, RecoverError, Refusal, SubmitError};
-use store::LeafKey;
+use evidence::FindingCode;
+use ledger::verify::{Level, Question, Report, verify};
+use ledger::{HighWater, KeyFolder, Mark, Options, RecoverError, Refusal, SubmitError};
 use store::sqlite::{Access, SqliteStore};
-use tlog::VerifierKey;
+use store::{LeafKey, LedgerRow};
+use tlog::{TreeSize, VerifierKey};
 
-use crate::bed::{Span, TestLedger, copy_database, copy_folder, run, step, system, tamper};
+use crate::bed::{Span, TestLedger, assert_clean, copy_database, copy_folder, run, step, system, tamper};
 
 /// A ledger whose database was replaced by an older copy; the copy had `kept` leaves more than the run's start.
 pub fn rolled_back(then: impl FnOnce(&Path)) -> TestLedger {
@@ -52,7 +53,7 @@ fn an_older_copy_of_the_database_is_refused() {
         .iter()
         .find(|finding| finding.tenant_id.as_deref() == Some("acme"))
         .unwrap();
-    assert_eq!(finding.code, evidence::FindingCode::RolledBack);
+    assert_eq!(finding.code, FindingCode::RolledBack);
     // The instance's own ledger was not touched in between.
     assert!(
         bed.ledger
@@ -196,7 +197,7 @@ fn recovery_starts_the_next_epoch_and_declares_the_loss() {
     bed.complete(&tenant, "r");
     let verify = |bed: &TestLedger| {
         let report = bed.report();
-        crate::bed::assert_clean(&report);
+        assert_clean(&report);
         assert_eq!(report.level, Some(Level::ValidSelfSigned));
         let lost: Vec<_> = report
             .ledgers
@@ -232,7 +233,7 @@ fn a_second_recovery_is_a_third_epoch() {
     assert_refused(&bed);
     let (_, origin) = bed.ledger.recover("acme", "second", bed.now()).unwrap();
     assert_eq!(origin, "deponent.local/acme/2");
-    crate::bed::assert_clean(&bed.report());
+    assert_clean(&bed.report());
 }
 
 /// Everything of a ledger goes but its row, and projections are made anew: whoever does this needs no key.
@@ -279,7 +280,7 @@ fn an_epoch_that_has_ended_can_be_cut_no_more() {
     let tenant = bed.ledger.tenant("acme").unwrap();
     bed.one(&tenant, system("now"));
     let report = bed.report();
-    crate::bed::assert_clean(&report);
+    assert_clean(&report);
     let lost: Vec<_> = report
         .ledgers
         .iter()
@@ -342,7 +343,7 @@ fn a_database_from_before_a_recovery_is_refused_though_it_is_as_its_own_mark_say
     assert_eq!(origin, "deponent.local/acme/2");
     let bed = bed.reopen();
     let report = bed.report();
-    crate::bed::assert_clean(&report);
+    assert_clean(&report);
     assert_eq!(report.flags, ["LOST 2"]);
     // Who kept something of the lost epoch is told so, and not that the ledger is invalid.
     let store = SqliteStore::open(&crate::bed::database(bed.path()), Access::ReadOnly).unwrap();
@@ -389,7 +390,7 @@ fn a_crash_between_the_key_and_the_row_of_an_epoch_passes_its_number_over() {
     let tenant = bed.ledger.tenant("acme").unwrap();
     assert_eq!(tenant.ledger().refusal(), None);
     bed.one(&tenant, system("now"));
-    crate::bed::assert_clean(&bed.report());
+    assert_clean(&bed.report());
 }
 
 #[test]
@@ -400,10 +401,10 @@ fn the_lost_key_of_an_epoch_that_has_ended_is_no_finding() {
     let bed = bed.reopen_after(|folder| std::fs::remove_file(key(folder, 0)).unwrap());
     let tenant = bed.ledger.tenant("acme").unwrap();
     bed.one(&tenant, system("now"));
-    crate::bed::assert_clean(&bed.report());
+    assert_clean(&bed.report());
     std::fs::remove_file(key(bed.path(), 1)).unwrap();
     let codes: Vec<_> = bed.report().findings.iter().map(|finding| finding.code).collect();
-    assert_eq!(codes, [evidence::FindingCode::KeyMismatch]);
+    assert_eq!(codes, [FindingCode::KeyMismatch]);
 }
 
 #[test]
@@ -419,7 +420,7 @@ fn a_crash_before_the_declaration_leaves_an_epoch_that_takes_nothing_else_first(
     let (receipt, _) = bed.ledger.recover("acme", "second try", bed.now()).unwrap();
     assert_eq!(receipt.leaf_index, 0);
     bed.one(&tenant, system("now"));
-    crate::bed::assert_clean(&bed.report());
+    assert_clean(&bed.report());
     assert_eq!(
         bed.report()
             .ledgers
@@ -428,6 +429,106 @@ fn a_crash_before_the_declaration_leaves_an_epoch_that_takes_nothing_else_first(
             .count(),
         1
     );
+}
+
+/// Whether each finding is about an epoch without its first leaf.
+fn undeclared(report: &Report) -> Vec<(FindingCode, bool)> {
+    let findings = report.findings.iter();
+    findings
+        .map(|finding| (finding.code, finding.detail.contains("has no first leaf")))
+        .collect()
+}
+
+const NOTHING_SIGNED: Mark = Mark {
+    size: TreeSize::new(0),
+    root: tlog::empty_root(),
+};
+
+#[test]
+fn an_epoch_without_its_first_leaf_is_found_as_it_is_refused() {
+    let bed = rolled_back(|_| {});
+    bed.ledger.recover("acme", "old backup", bed.now()).unwrap();
+    let epochs = bed.ledger.tenant("acme").unwrap().epochs();
+    let rows: Vec<LedgerRow> = epochs.iter().map(|epoch| epoch.row.clone()).collect();
+    let head = bed.ledger.store().head_read(rows[0].ledger_no).unwrap();
+    // Its leaves go, and the marks are made those of ledgers in which nothing is missing.
+    let bed = bed.reopen_after(|folder| {
+        empty_ledger(folder, rows[1].ledger_no);
+        let ended = Mark {
+            size: head.size,
+            root: head.root,
+        };
+        let marks = [
+            (rows[0].origin.clone(), ended),
+            (rows[1].origin.clone(), NOTHING_SIGNED),
+        ];
+        HighWater::open(&Options::new(folder).high_water())
+            .unwrap()
+            .raise(&marks)
+            .unwrap();
+    });
+    assert_refused(&bed);
+    assert_eq!(undeclared(&bed.report()), [(FindingCode::RolledBack, true)]);
+    let options = Options::new(bed.path());
+    let marks = HighWater::open(&options.high_water()).unwrap();
+    let keys = KeyFolder::at(&options.keys());
+    let offline = ledger::offline_refusal(bed.ledger.store(), &rows, &rows[1], &marks, &keys).unwrap();
+    assert!(matches!(offline, Some(Refusal::RolledBack(_))), "{offline:?}");
+    bed.ledger.recover("acme", "it was emptied", bed.now()).unwrap();
+    assert_clean(&bed.report());
+}
+
+#[test]
+fn an_epoch_that_nobody_began_is_found_as_it_is_refused() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    let bed = bed.reopen_after(|folder| {
+        let (options, origin) = (Options::new(folder), "deponent.local/acme/1");
+        let keys = KeyFolder::at(&options.keys());
+        let key = keys.read_or_create("acme", 1, origin).unwrap();
+        HighWater::open(&options.high_water())
+            .unwrap()
+            .raise(&[(origin.to_owned(), NOTHING_SIGNED)])
+            .unwrap();
+        tamper(
+            folder,
+            &format!(
+                "INSERT INTO ledgers VALUES (9, 1, 'acme', 1, '{origin}', '{}')",
+                key.verifier()
+            ),
+        );
+    });
+    assert_refused(&bed);
+    assert_eq!(undeclared(&bed.report()), [(FindingCode::RolledBack, true)]);
+}
+
+#[test]
+fn an_epoch_whose_first_leaf_comes_while_it_is_looked_at_is_not_held_to_be_empty() {
+    let bed = rolled_back(|_| {});
+    bed.fault.arm(store::Fault::AppendRefused);
+    assert!(bed.ledger.recover("acme", "first try", bed.now()).is_err());
+    let bed = bed.reopen();
+    // What was set back, and what a crash left of its recovery: nothing else is said.
+    let rolled_back = FindingCode::RolledBack;
+    assert_eq!(
+        undeclared(&bed.report()),
+        [(rolled_back, false), (rolled_back, true)]
+    );
+    let marks = HighWater::open(&Options::new(bed.path()).high_water()).unwrap();
+    let question = Question {
+        marks: Some(&marks),
+        ..Question::default()
+    };
+    // Of the instance, of the epoch that was set back, and of the one that is begun: its head is fixed by then.
+    let (ledger, at) = (bed.ledger.clone(), bed.now());
+    bed.fault.before("checkpoints_read", 3, move || {
+        ledger.recover("acme", "second try", at).unwrap();
+    });
+    let report = verify(&*bed.fault, &question).unwrap();
+    assert_eq!(undeclared(&report), [(rolled_back, false)]);
+    assert!(bed.ledger.tenant("acme").unwrap().refusal().is_none());
+    assert_clean(&bed.report());
 }
 
 #[test]

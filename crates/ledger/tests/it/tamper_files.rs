@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use evidence::FindingCode;
-use ledger::Options;
-use ledger::verify::Report;
+use ledger::verify::{Question, Report, verify};
+use ledger::{HighWater, KeyFolder, Options};
 use rusqlite::Connection;
+use store::sqlite::{Access, SqliteStore};
 
 use crate::bed::{TestLedger, assert_clean, copy_folder, report, system, try_report};
 use crate::tamper::{Copy, assert_found, base, lines};
@@ -23,10 +24,7 @@ fn a_cut_tail_is_found_though_everything_that_is_left_agrees() {
         )
         .unwrap();
     });
-    let store = store::sqlite::SqliteStore::open(
-        &Options::new(copy.path()).database(),
-        store::sqlite::Access::ReadWrite,
-    );
+    let store = SqliteStore::open(&Options::new(copy.path()).database(), Access::ReadWrite);
     ledger::rebuild(&store.unwrap(), &mut |_| {}).unwrap();
     let report = report(copy.path());
     assert_eq!(report.exit_code(None), 1);
@@ -41,11 +39,8 @@ fn a_cut_tail_is_found_though_everything_that_is_left_agrees() {
         "{}",
         lines(&report)
     );
-    let store = store::sqlite::SqliteStore::open(
-        &Options::new(copy.path()).database(),
-        store::sqlite::Access::ReadOnly,
-    );
-    let alone = ledger::verify::verify(&store.unwrap(), &ledger::verify::Question::default()).unwrap();
+    let store = SqliteStore::open(&Options::new(copy.path()).database(), Access::ReadOnly);
+    let alone = verify(&store.unwrap(), &Question::default()).unwrap();
     assert_eq!(
         alone.exit_code(None),
         0,
@@ -110,7 +105,7 @@ fn checkpoints_keys_and_marks_altered_are_found() {
     std::fs::remove_file(keys.join("acme.0.key")).unwrap();
     let finding = assert_found(&report_of(&copy), keys.join("acme.0.key").to_str().unwrap());
     assert_eq!(finding.code, FindingCode::KeyMismatch);
-    let other = ledger::KeyFolder::open(&keys)
+    let other = KeyFolder::open(&keys)
         .unwrap()
         .read_or_create("acme", 0, ACME)
         .unwrap();
@@ -132,6 +127,101 @@ fn checkpoints_keys_and_marks_altered_are_found() {
 
 fn report_of(copy: &Copy) -> Report {
     report(copy.path())
+}
+
+#[test]
+fn a_line_below_the_signature_of_a_stored_checkpoint_is_found() {
+    for more in [
+        // No key that is known verifies it.
+        "'— other.example AAAAAAA=' || char(10)",
+        // The ledger's own once more.
+        "substr(note, instr(note, char(10) || char(10)) + 2)",
+    ] {
+        let report = Copy::new().sql(&format!(
+            "UPDATE checkpoints SET note = note || {more} WHERE ledger_no = 1
+             AND tree_size = (SELECT max(tree_size) FROM checkpoints WHERE ledger_no = 1)"
+        ));
+        let finding = assert_found(&report, "checkpoints.note");
+        assert_eq!(
+            (finding.code, report.errors),
+            (FindingCode::CheckpointInvalid, 1),
+            "{more}: {}",
+            lines(&report)
+        );
+    }
+}
+
+/// As `deponent verify --only ledger` does.
+fn only_ledger(folder: &Path) -> Report {
+    let options = Options::new(folder);
+    let marks = HighWater::open(&options.high_water()).unwrap();
+    let keys = KeyFolder::at(&options.keys());
+    let store = SqliteStore::open(&options.database(), Access::ReadOnly).unwrap();
+    let question = Question {
+        only_ledger: true,
+        marks: Some(&marks),
+        keys: Some(&keys),
+        ..Question::default()
+    };
+    verify(&store, &question).unwrap()
+}
+
+/// A ledger goes with its row and its mark, as if there had never been one.
+fn without_ledger(ledger_no: u32, origin: &str) -> Copy {
+    let copy = Copy::new();
+    copy.alter(|c| {
+        c.execute_batch(&format!(
+            "DELETE FROM leaf_blocks WHERE first_leaf >> 40 = {ledger_no};
+             DELETE FROM bodies WHERE leaf >> 40 = {ledger_no};
+             DELETE FROM tree_nodes WHERE ledger_no = {ledger_no};
+             DELETE FROM checkpoints WHERE ledger_no = {ledger_no};
+             DELETE FROM ledgers WHERE ledger_no = {ledger_no};"
+        ))
+        .unwrap();
+    });
+    let path = Options::new(copy.path()).high_water();
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let removed = file["ledgers"].as_object_mut().unwrap().remove(origin);
+    assert!(removed.is_some(), "{origin} has a mark");
+    std::fs::write(&path, file.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn a_tenant_that_is_gone_is_missed_by_the_record_that_made_it() {
+    assert_clean(&only_ledger(Copy::new().path()));
+    let copy = without_ledger(1, "deponent.local/acme");
+    // No projection is asked for it.
+    copy.alter(|c| {
+        c.execute("DELETE FROM tenants WHERE tenant_id = 'acme'", ())
+            .unwrap()
+    });
+    let report = only_ledger(copy.path());
+    let finding = assert_found(&report, "ledgers");
+    assert_eq!(
+        (finding.code, finding.tenant_id.as_deref(), report.errors),
+        (FindingCode::LeafMalformed, Some("acme"), 1),
+        "{}",
+        lines(&report)
+    );
+    assert!(
+        finding.detail.contains("was made, its ledger is not there"),
+        "{finding}"
+    );
+    assert_eq!(report_of(&copy).exit_code(None), 1);
+    // Nor does a projection that is not looked at accuse a ledger.
+    let copy = Copy::new();
+    copy.alter(|c| c.execute_batch("DELETE FROM tenants").unwrap());
+    assert_clean(&only_ledger(copy.path()));
+}
+
+#[test]
+fn the_ledger_that_makes_the_others_is_missed_itself() {
+    let copy = without_ledger(0, "deponent.local/_instance");
+    for report in [report_of(&copy), only_ledger(copy.path())] {
+        let finding = assert_found(&report, "ledgers");
+        assert_eq!(finding.tenant_id.as_deref(), Some("_instance"), "{finding}");
+    }
 }
 
 #[test]

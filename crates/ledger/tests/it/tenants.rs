@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use evidence::record::{SystemRecord, TENANT_CREATED};
-use ledger::{INSTANCE, KeyFolder, Options, SubmitError, TenantError, origin_of};
+use ledger::verify::{Question, verify};
+use ledger::{HighWater, INSTANCE, KeyFolder, Options, SubmitError, TenantError, origin_of};
 use store::Fault;
 
-use crate::bed::{Span, TestLedger, run, step, system, system_of};
+use crate::bed::{Span, TestLedger, assert_clean, copy_folder, report, run, step, system, system_of, tamper};
 
 #[test]
 fn nothing_crosses_from_one_tenant_to_another() {
@@ -108,7 +109,7 @@ fn a_key_with_its_mark_is_taken_up_and_a_key_alone_is_set_aside() {
                 .verifier()
                 .to_string();
             if with_mark {
-                let mut marks = ledger::HighWater::open(&Options::new(folder).high_water()).unwrap();
+                let mut marks = HighWater::open(&Options::new(folder).high_water()).unwrap();
                 let mark = ledger::Mark {
                     size: tlog::TreeSize::new(0),
                     root: tlog::empty_root(),
@@ -138,6 +139,83 @@ fn a_tenant_whose_record_a_crash_took_is_recorded_at_the_next_start() {
     bed.one(&tenant, system("x"));
     assert_eq!(bed.ledger.store().tenants_list().unwrap().len(), 1);
     bed.check();
+}
+
+#[test]
+fn a_tenant_that_is_made_while_a_verification_begins_is_not_missed() {
+    for only_ledger in [false, true] {
+        let bed = TestLedger::new();
+        bed.tenant("acme");
+        let (ledger, at) = (bed.ledger.clone(), bed.now());
+        // The ledgers are listed by then, and the instance's head is not fixed yet.
+        bed.fault.before("snapshot", 1, move || {
+            ledger.tenant_create("late", at).unwrap();
+        });
+        let question = Question {
+            only_ledger,
+            ..Question::default()
+        };
+        assert_clean(&verify(&*bed.fault, &question).unwrap());
+        assert!(bed.ledger.tenant("late").is_some());
+    }
+}
+
+#[test]
+fn a_ledger_that_no_record_made_is_excused_only_where_a_crash_may_have_left_it() {
+    let bed = TestLedger::new();
+    bed.tenant("other");
+    let options = Options::new(bed.path());
+    let older = HighWater::open(&options.high_water()).unwrap();
+    bed.fault.arm(Fault::AppendRefused);
+    assert!(bed.ledger.tenant_create("acme", bed.now()).is_err());
+    // Key, mark and row are there.
+    assert_clean(&bed.report());
+    // A verification that began before has read the marks of then.
+    for only_ledger in [false, true] {
+        let keys = KeyFolder::at(&options.keys());
+        let question = Question {
+            only_ledger,
+            marks: Some(&older),
+            keys: Some(&keys),
+            ..Question::default()
+        };
+        assert_clean(&verify(&*bed.fault, &question).unwrap());
+    }
+    // A row without a mark was put there.
+    let planted = tempfile::tempdir().unwrap();
+    copy_folder(bed.path(), planted.path());
+    let marks = Options::new(planted.path()).high_water();
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&marks).unwrap()).unwrap();
+    let removed = file["ledgers"]
+        .as_object_mut()
+        .unwrap()
+        .remove("deponent.local/acme");
+    assert!(removed.is_some());
+    std::fs::write(&marks, file.to_string()).unwrap();
+    let report = report(planted.path());
+    let found: Vec<(&str, &str)> = report
+        .findings
+        .iter()
+        .map(|finding| (finding.place.as_str(), finding.detail.as_str()))
+        .collect();
+    let why =
+        "no record made tenant acme of number 2, and its ledger has no mark, which is made before the row";
+    assert_eq!(found, [("ledgers.tenant_no", why)]);
+    // So was one whose origin is not its tenant's.
+    tamper(
+        planted.path(),
+        "UPDATE ledgers SET origin = 'deponent.local/else' WHERE tenant_id = 'acme'",
+    );
+    let store = store::sqlite::SqliteStore::open(
+        &crate::bed::database(planted.path()),
+        store::sqlite::Access::ReadOnly,
+    );
+    let report = verify(&store.unwrap(), &Question::default()).unwrap();
+    let found = report
+        .findings
+        .iter()
+        .any(|finding| finding.detail.ends_with("such a name or origin"));
+    assert!(found, "{:?}", report.findings);
 }
 
 #[test]
