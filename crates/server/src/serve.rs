@@ -548,7 +548,7 @@ mod tests {
             .unwrap();
         let builder = builder(Protocol::Http);
         timeout(
-            Duration::from_secs(20),
+            Duration::from_mins(1),
             requests(server, &builder, service, true, Duration::from_mins(1), stopped),
         )
         .await

@@ -58,21 +58,44 @@ pub struct FaultStore {
     inner: Arc<dyn Store>,
     armed: Mutex<Vec<Fault>>,
     stopped: AtomicBool,
-    held: Mutex<bool>,
+    held: Mutex<Held>,
     /// How long each append takes beside what it takes.
     slow: Mutex<Duration>,
-    released: Condvar,
+    held_changed: Condvar,
     /// Before which read by which method, counted down, and what.
     before: Mutex<Vec<(&'static str, u32, Hook)>>,
 }
 
+/// Whether appends are to wait, and how many do.
+#[derive(Default)]
+struct Held {
+    on: bool,
+    waiting: u32,
+}
+
+/// How long [`Hold::met`] waits: longer than the slowest machine takes to get to an append.
+const MET_WAIT: Duration = Duration::from_mins(2);
+
 /// While it lives, appends wait ([`FaultStore::hold`]).
 pub struct Hold<'a>(&'a FaultStore);
 
+impl Hold<'_> {
+    /// Waits until an append waits for it; `false`: none came in two minutes.
+    pub fn met(&self) -> bool {
+        let nobody = |held: &mut Held| held.waiting == 0;
+        let waited = self
+            .0
+            .held_changed
+            .wait_timeout_while(lock(&self.0.held), MET_WAIT, nobody);
+        let (held, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        held.waiting > 0
+    }
+}
+
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.held) = false;
-        self.0.released.notify_all();
+        lock(&self.0.held).on = false;
+        self.0.held_changed.notify_all();
     }
 }
 
@@ -91,9 +114,9 @@ impl FaultStore {
             inner,
             armed: Mutex::default(),
             stopped: AtomicBool::new(false),
-            held: Mutex::new(false),
+            held: Mutex::default(),
             slow: Mutex::default(),
-            released: Condvar::new(),
+            held_changed: Condvar::new(),
             before: Mutex::default(),
         }
     }
@@ -137,7 +160,7 @@ impl FaultStore {
 
     /// Makes appends wait until the guard is dropped.
     pub fn hold(&self) -> Hold<'_> {
-        *lock(&self.held) = true;
+        lock(&self.held).on = true;
         Hold(self)
     }
 
@@ -175,9 +198,15 @@ macro_rules! reads {
 impl Store for FaultStore {
     fn batch_append(&self, batches: &[Batch]) -> Result<(), AppendError> {
         let mut held = lock(&self.held);
-        while *held {
-            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+        held.waiting += 1;
+        self.held_changed.notify_all();
+        while held.on {
+            held = self
+                .held_changed
+                .wait(held)
+                .unwrap_or_else(PoisonError::into_inner);
         }
+        held.waiting -= 1;
         drop(held);
         let slow = *lock(&self.slow);
         if !slow.is_zero() {

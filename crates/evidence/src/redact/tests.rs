@@ -345,7 +345,7 @@ fn hostile_texts_take_linear_time() {
         let sent = canonical::to_vec(&Value::object([("t", Value::from(long.as_str()))]));
         Redactor::standard().body(Kind::TraceStep, &sent).unwrap();
         let took = started.elapsed();
-        assert!(took.as_secs() < 10, "{unit:?} took {took:?}");
+        assert!(took.as_secs() < 60, "{unit:?} took {took:?}");
     }
 }
 

@@ -1,4 +1,5 @@
 use std::thread::sleep;
+use std::time::Instant;
 
 use super::*;
 use crate::{JobView, Options};
@@ -73,16 +74,24 @@ fn work_says_how_far_it_is_while_it_goes_on() {
     let bed = Bed::new();
     let job = bed.begin();
     bed.watch.total.store(200, Ordering::Relaxed);
-    let mut told = Vec::new();
+    let told = Mutex::new(Vec::new());
     let mut tell = |now: Told<'_>| {
-        told.push((now.job_id.to_owned(), now.done));
+        told.lock().unwrap().push((now.job_id.to_owned(), now.done));
         ControlFlow::Continue(())
     };
     let seen = job.during(&mut tell, |watch| {
         watch.add(100);
-        sleep(LOOK_EVERY * 3);
-        bed.job().progress
+        let began = Instant::now();
+        loop {
+            sleep(LOOK_EVERY);
+            let seen = bed.job().progress;
+            let is_told = told.lock().unwrap().iter().any(|(_, done)| *done == 100);
+            if (is_told && seen.percentage > 0.0) || began.elapsed() > Duration::from_mins(2) {
+                break seen;
+            }
+        }
     });
+    let told = told.into_inner().unwrap();
     assert_eq!(
         (seen.percentage.to_bits(), seen.stage),
         (50.0_f64.to_bits(), Stage::Running)

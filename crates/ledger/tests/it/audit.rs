@@ -225,12 +225,14 @@ fn an_incident_whose_events_are_erased_is_found_and_stands_where_it_stood() {
     bed.ledger.rebuild().unwrap();
     assert_eq!(projections(bed.path()), kept);
     // A list without it, or that says more of it than is left, is found.
+    let whole = tempfile::tempdir().unwrap();
+    drop(bed.reopen_after(|folder| copy_folder(folder, whole.path())));
     for sql in [
         "DELETE FROM facets WHERE facet = 'incident'",
         "UPDATE facets SET facet = 'incident.run=r1' WHERE facet = 'incident'",
     ] {
         let folder = tempfile::tempdir().unwrap();
-        copy_folder(bed.path(), folder.path());
+        copy_folder(whole.path(), folder.path());
         tamper(folder.path(), sql);
         assert!(report(folder.path()).errors > 0, "{sql}");
     }

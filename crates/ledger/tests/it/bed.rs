@@ -11,8 +11,8 @@ use evidence::record::{
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, sha256};
 use ledger::verify::{Level, Question, Report, verify};
 use ledger::{
-    Bind, Draft, EndRun, HighWater, KeyFolder, Ledger, Options, Outcomes, Placed, Salts, SealedBody,
-    SettleError, SubmitError, Tenant, TraceBind,
+    Bind, Draft, EndRun, HighWater, INSTANCE, KeyFolder, Ledger, Options, Outcomes, Placed, Salts,
+    SealedBody, SettleError, SubmitError, Tenant, TraceBind,
 };
 use store::sqlite::{Access, SqliteStore};
 use store::{FaultStore, Store};
@@ -144,6 +144,15 @@ impl TestLedger {
             .as_u64()
     }
 
+    /// Signs all that is not covered yet, of every ledger, so that nobody does half a second later.
+    pub fn sign(&self) {
+        for tenant in self.ledger.tenants() {
+            self.ledger.checkpoint_now(&tenant);
+        }
+        let instance = self.ledger.tenant(INSTANCE).unwrap();
+        self.ledger.checkpoint_now(&instance);
+    }
+
     /// The whole auditor, over what is on disk.
     pub fn report(&self) -> Report {
         report(self.path())
@@ -248,6 +257,7 @@ pub fn database(folder: &Path) -> PathBuf {
 /// Runs SQL on the database behind the program's back, triggers out of the way and back again.
 pub fn tamper(folder: &Path, sql: &str) {
     let connection = rusqlite::Connection::open(database(folder)).unwrap();
+    connection.pragma_update(None, "synchronous", "off").unwrap();
     tamper_on(&connection, |connection| connection.execute_batch(sql).unwrap());
 }
 

@@ -210,6 +210,6 @@ fn a_job_of_thousands_of_steps_recorded_side_by_side_is_judged_whole() {
         .unwrap()
         .get("steps_executed");
     assert_eq!((audit.verdict(), steps), ("PASS", Some(&Value::Int(2_000))));
-    assert!(took.as_secs() < 5, "{took:?}");
+    assert!(took.as_secs() < 30, "{took:?}");
     bed.bed.check();
 }

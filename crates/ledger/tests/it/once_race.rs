@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -229,6 +229,23 @@ fn may_have_ended(asked: u128, told: u128) -> bool {
     told.saturating_sub(asked) >= u128::from(SHORT_LEASE_SECS) * 1_000_000
 }
 
+fn log_bytes(folder: &Path) -> u64 {
+    std::fs::metadata(folder.join("log")).unwrap().len()
+}
+
+/// Waits until a client has written down that it holds a key, or all have come to their end without.
+fn wait_for_holder(folder: &Path, noted: u64, children: &mut [Child]) {
+    let began = Instant::now();
+    while log_bytes(folder) == noted
+        && children
+            .iter_mut()
+            .any(|child| child.try_wait().unwrap().is_none())
+    {
+        assert!(began.elapsed() < Duration::from_mins(2), "nobody holds a key");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn race(folder: &Path, redis: Option<&str>, processes: u64) {
     let rounds = std::env::var_os("DEPONENT_RACE_ROUNDS")
         .and_then(|text| text.into_string().ok()?.parse().ok())
@@ -243,11 +260,16 @@ fn race(folder: &Path, redis: Option<&str>, processes: u64) {
             if phase > 0 && mode == Mode::RealTime {
                 std::thread::sleep(Duration::from_millis(SHORT_PHASE_MILLIS));
             }
+            let noted = log_bytes(folder);
             let mut children: Vec<Child> = (0..processes)
                 .map(|process| spawn(folder, redis, round, phase, process * each, each))
                 .collect();
             if phase < 2 {
                 let dying = children.len().div_ceil(2);
+                // By turns: on a slow machine nobody holds a key yet when the moment below has passed.
+                if round % 2 == 1 {
+                    wait_for_holder(folder, noted, &mut children);
+                }
                 // From before the first check to the middle of the keys, another moment each round.
                 std::thread::sleep(Duration::from_millis(5 + (round * 7 + phase * 13) % 60));
                 for child in children.iter_mut().take(dying) {
@@ -348,6 +370,56 @@ fn in_state_db_a_key_has_one_live_holder_and_one_result() {
     race(folder.path(), None, 4);
 }
 
+/// `None`: it has ended, as somebody else has the port.
+#[allow(clippy::zombie_processes)] // whoever gets it waits for it
+fn spawn_redis(folder: &Path, port: u16) -> Option<Child> {
+    let mut child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--appendonly", "yes", "--dir", folder.to_str().unwrap()])
+        // It is not killed here; synced, it would answer nobody while the disk is busy for a second.
+        .args(["--appendfsync", "no"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_mins(2);
+    while !answers(&child, port) {
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("redis-server does not answer");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some(child)
+}
+
+/// Whether it is this one that answers, and has read its data: another may have got the port meanwhile.
+fn answers(child: &Child, port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+        return false;
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    if stream.write_all(b"PING\r\nINFO server\r\n").is_err() {
+        return false;
+    }
+    let own = format!("\r\nprocess_id:{}\r\n", child.id());
+    let (mut said, mut part) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut part) {
+        said.extend_from_slice(&part[..n]);
+        let said = String::from_utf8_lossy(&said);
+        if !said.starts_with("+PONG") {
+            return false;
+        }
+        if said.contains(&own) {
+            return true;
+        }
+    }
+    false
+}
+
 #[test]
 fn in_redis_a_key_has_one_live_holder_and_one_result() {
     if Command::new("redis-server").arg("--version").output().is_err() {
@@ -355,22 +427,14 @@ fn in_redis_a_key_has_one_live_holder_and_one_result() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let mut redis = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--appendonly", "yes", "--dir", folder.path().to_str().unwrap()])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let until = Instant::now() + Duration::from_mins(1);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < until, "redis-server does not answer");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    // Bound and let go: somebody else may take it in between.
+    let spawned = |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        Some((port, spawn_redis(folder.path(), port)?))
+    };
+    let (port, mut redis) = (0..20).find_map(spawned).expect("redis-server does not start");
     let raced =
         std::panic::catch_unwind(|| race(folder.path(), Some(&format!("redis://127.0.0.1:{port}")), 4));
     redis.kill().unwrap();

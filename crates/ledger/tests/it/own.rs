@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use evidence::Timestamp;
 use evidence::canonical::Value;
@@ -19,6 +20,9 @@ use crate::retention::filled;
 
 /// Logs of a file: seven batches and a few.
 const LOGS: usize = 2_000;
+
+/// How long each append takes of work that is to be met on its way: a slow machine looks at it late.
+const SLOW: Duration = Duration::from_millis(600);
 
 fn now() -> Timestamp {
     static MICROS: AtomicI64 = AtomicI64::new(0);
@@ -135,7 +139,7 @@ fn what_was_imported_before_it_was_called_off_stays_and_importing_again_complete
     // The ledger takes the first batches, and somebody calls the job off.
     let (ledger, of) = (t.ledger.clone(), Arc::clone(&tenant));
     let fault = Arc::clone(&t.fault);
-    fault.slow_appends(std::time::Duration::from_millis(300));
+    fault.slow_appends(SLOW);
     let (told, job_id) = channel();
     let importing = std::thread::spawn({
         let path = path.clone();
@@ -151,8 +155,8 @@ fn what_was_imported_before_it_was_called_off_stays_and_importing_again_complete
     t.ledger
         .own_cancel(&tenant, &id, "wrong file".into(), CLOCK)
         .unwrap();
+    t.fault.slow_appends(Duration::ZERO);
     let done = importing.join().unwrap().unwrap();
-    t.fault.slow_appends(std::time::Duration::ZERO);
     let imported = done.result.unwrap();
     assert!(
         !imported.complete && imported.logs > 0 && imported.logs < LOGS as u64,
@@ -180,7 +184,7 @@ fn an_import_that_a_stop_interrupts_goes_on_at_the_next_start() {
     let mut t = TestLedger::new();
     let tenant = t.tenant("acme");
     let (path, log) = (provenance_file(&t), audit_log(&t));
-    t.fault.slow_appends(std::time::Duration::from_millis(300));
+    t.fault.slow_appends(SLOW);
     let (told, progress) = channel();
     let importing = std::thread::spawn({
         let (ledger, path) = (t.ledger.clone(), path.clone());
@@ -347,7 +351,7 @@ fn a_command_over_the_socket_hears_how_far_it_is_and_calls_it_off() {
         tenant_id: "acme".into(),
         path: path.clone(),
     };
-    t.fault.slow_appends(std::time::Duration::from_millis(300));
+    t.fault.slow_appends(SLOW);
     let mut tell = |told: Told<'_>| {
         if told.done == 0 {
             return ControlFlow::Continue(());
@@ -361,7 +365,7 @@ fn a_command_over_the_socket_hears_how_far_it_is_and_calls_it_off() {
         ControlFlow::Break("Ctrl-C".into())
     };
     let answer = ask(t.ledger.options(), &import(), &mut tell).unwrap();
-    t.fault.slow_appends(std::time::Duration::ZERO);
+    t.fault.slow_appends(Duration::ZERO);
     let Some(AdminAnswer::ProvenanceImported { imported, job_id }) = answer else {
         panic!("{answer:?}");
     };
@@ -384,15 +388,17 @@ fn archiving(
     std::thread::JoinHandle<Result<u64, ledger::RetentionError>>,
     Arc<str>,
 ) {
-    t.fault.slow_appends(std::time::Duration::from_millis(700));
+    t.fault.slow_appends(SLOW);
     let ledger = t.ledger.clone();
     let thread = std::thread::spawn(move || ledger.archive(NEXT_YEAR));
+    let began = Instant::now();
     loop {
         let mut jobs = t.ledger.own_without_end(tenant, OwnWork::Archiving);
         if let Some(job_id) = jobs.pop() {
             return (thread, job_id);
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        assert!(began.elapsed() < Duration::from_mins(2), "no job is on record");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -422,8 +428,8 @@ fn archiving_that_was_called_off_leaves_what_is_due_to_the_next_pass() {
     t.ledger
         .own_cancel(&tenant, &job_id, "not now".into(), CLOCK)
         .unwrap();
+    t.fault.slow_appends(Duration::ZERO);
     let before = thread.join().unwrap().unwrap();
-    t.fault.slow_appends(std::time::Duration::ZERO);
     let ended = job(&t.ledger, &tenant, &job_id);
     assert_eq!(ended.cancel_reason.as_deref(), Some("not now"));
     assert_eq!(t.ledger.archive(NEXT_YEAR).unwrap() + before, DUE);

@@ -127,6 +127,8 @@ fn a_failed_read_during_a_rebuild_leaves_the_old_rows() {
     let bed = TestLedger::new();
     fill(&bed);
     let before = projections(bed.path());
+    // Who signs reads heads too.
+    bed.sign();
     bed.fault.arm(Fault::HeadRead);
     assert!(ledger::rebuild(bed.ledger.store(), &mut |_| {}).is_err());
     assert_eq!(projections(bed.path()), before);

@@ -133,13 +133,15 @@ fn a_database_rolled_back_under_a_running_server_is_seen_before_signing() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
     bed.all(&tenant, vec![run("r"), step("r", 0)]);
-    bed.ledger.checkpoint_now(&tenant);
-    bed.one(&tenant, step("r", 1));
-    tamper(
-        bed.path(),
-        "DELETE FROM leaf_blocks WHERE first_leaf = (SELECT max(first_leaf) FROM leaf_blocks)",
-    );
+    bed.sign();
+    // It goes when somebody is about to sign, which is now or half a second after the commit.
+    let folder = bed.path().to_owned();
+    bed.fault.before("head_read", 1, move || {
+        let newest = "first_leaf = (SELECT max(first_leaf) FROM leaf_blocks)";
+        tamper(&folder, &format!("DELETE FROM leaf_blocks WHERE {newest}"));
+    });
     let signed = bed.ledger.counts().checkpoints;
+    bed.one(&tenant, step("r", 1));
     bed.ledger.checkpoint_now(&tenant);
     assert_eq!(bed.ledger.counts().checkpoints, signed);
     assert_refused(&bed);
@@ -149,7 +151,7 @@ fn a_database_rolled_back_under_a_running_server_is_seen_before_signing() {
 fn a_checkpoint_that_would_be_a_fork_refuses_its_ledger_and_no_other() {
     let bed = TestLedger::new();
     let (acme, other) = (bed.tenant("acme"), bed.tenant("other"));
-    bed.ledger.checkpoint_now(&acme);
+    bed.sign();
     let (ledger_no, size) = (acme.ledger().row.ledger_no, bed.size(&acme) + 1);
     tamper(
         bed.path(),
@@ -548,9 +550,9 @@ fn a_crash_between_mark_and_checkpoint_is_no_tampering_and_is_signed_at_the_next
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
     bed.one(&tenant, system("x"));
-    bed.ledger.checkpoint_now(&tenant);
-    bed.one(&tenant, system("y"));
+    bed.sign();
     bed.fault.arm(store::Fault::CheckpointLost);
+    bed.one(&tenant, system("y"));
     bed.ledger.checkpoint_now(&tenant);
     assert!(bed.ledger.stopped().is_some());
     let report = bed.report();

@@ -209,7 +209,7 @@ fn a_store_that_stays_away_is_not_asked_for_longer_than_a_lease_holds() {
     );
     let took = began.elapsed();
     assert!(
-        took >= Duration::from_secs(1) && took < Duration::from_secs(20),
+        took >= Duration::from_secs(1) && took < Duration::from_mins(1),
         "{took:?}"
     );
 }

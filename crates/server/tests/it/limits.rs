@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::server::Limits;
 use axum::body::{Body, HttpBody};
@@ -192,21 +192,24 @@ fn a_body_of_more_values_than_there_is_room_for_is_refused_before_it_is_read() {
 
 /// Waits until bodies take so many bytes.
 #[track_caller]
-fn wait_for_bodies(server: &TestServer, bytes: usize) {
+pub(crate) fn wait_for_bodies(server: &TestServer, bytes: usize) {
     let line = format!("\ndeponent_bodies_bytes {bytes}\n");
-    for _ in 0..500 {
-        if server.get("/metrics").text().contains(&line) {
-            return;
-        }
+    let began = Instant::now();
+    while !server.get("/metrics").text().contains(&line) {
+        assert!(
+            began.elapsed() < Duration::from_mins(2),
+            "bodies never take {bytes} bytes"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("bodies never take {bytes} bytes");
 }
 
 #[test]
 fn who_is_slow_to_send_takes_room_from_himself_before_others() {
     let server = TestServer::with_limits(Limits {
         bodies_in_flight_bytes_max: MIB,
+        body_idle: Duration::from_hours(1),
+        body_time: Duration::from_hours(1),
         ..Limits::default()
     });
     let bearer = |role: Role| format!("Bearer {}", key(&server, "default", role));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::access::Keyed;
 use crate::server::{Answer, TestServer, now};
-use crate::support::{refused, sha256, ticking_server};
+use crate::support::{refused, sha256};
 
 impl TestServer {
     pub(crate) fn check(&self, key: &str, body: &Value) -> Value {
@@ -140,16 +140,19 @@ fn a_failed_key_may_be_tried_again_and_its_reason_is_cut_and_redacted() {
 
 #[test]
 fn a_dead_holders_key_is_new_and_the_dead_one_is_refused() {
-    let server = ticking_server();
-    let lease = server.check("k", &json!({ "request": 1 }))["lease"].clone();
-    let mut said = Value::Null;
-    // A second passes with each request, of this test and of others.
-    for _ in 0..80 {
-        said = server.check("k", &json!({ "request": 1 }));
-        if said["is_new"] == true {
-            break;
-        }
+    static SECS: AtomicI64 = AtomicI64::new(0);
+    fn clock() -> Timestamp {
+        let micros = SECS.load(Ordering::Acquire) * 1_000_000;
+        now().checked_add_micros(micros).unwrap()
     }
+    let mut server = TestServer::new();
+    server.app.clock = clock;
+    server.router = ::server::router(server.app.clone());
+    let lease = server.check("k", &json!({ "request": 1 }))["lease"].clone();
+    SECS.store(59, Ordering::Release);
+    assert_eq!(server.check("k", &json!({ "request": 1 }))["is_new"], false);
+    SECS.store(61, Ordering::Release);
+    let said = server.check("k", &json!({ "request": 1 }));
     assert_eq!(
         (&said["result"], &said["previous"]),
         (&json!("new"), &json!("expired"))

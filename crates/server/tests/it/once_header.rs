@@ -317,7 +317,7 @@ fn a_large_body_and_a_packed_one_are_the_same_request_again() {
 fn a_request_that_takes_longer_than_a_lease_is_not_done_by_another() {
     let (mut server, fault) = TestServer::failing();
     let options = OnceOptions {
-        lease_secs: 1,
+        lease_secs: 4,
         ..server.app.once.options().clone()
     };
     let state = server.app.ledger.options().data_dir.join("state.db");
@@ -329,8 +329,9 @@ fn a_request_that_takes_longer_than_a_lease_is_not_done_by_another() {
     std::thread::scope(|scope| {
         let hold = fault.hold();
         let first = scope.spawn(post);
-        std::thread::sleep(Duration::from_millis(500));
-        for _ in 0..5 {
+        assert!(hold.met(), "it is never done");
+        // Longer than the lease, which is long enough to be renewed in time on a slow machine.
+        for _ in 0..10 {
             assert_eq!(post().problem(409), "idempotency_in_progress");
             std::thread::sleep(Duration::from_millis(500));
         }

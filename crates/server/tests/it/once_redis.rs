@@ -2,6 +2,7 @@
 //!
 //! Without `redis-server` on the path these tests say so and end; `scripts/test` installs it.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,11 +31,15 @@ impl Redis {
             eprintln!("redis-server is not installed: nothing was tested");
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let child = spawn(&folder, port, aof);
+        let folder = folder_of_redis();
+        // Bound and let go: somebody else may take it in between.
+        let spawned = |_| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            drop(listener);
+            Some((port, spawn(&folder, port, aof)?))
+        };
+        let (port, child) = (0..20).find_map(spawned).expect("redis-server does not start");
         Some(Self {
             folder,
             port,
@@ -49,11 +54,17 @@ impl Redis {
     }
 
     fn start_again(&mut self) {
-        self.child = spawn(&self.folder, self.port, self.aof);
+        let until = Instant::now() + Duration::from_mins(2);
+        self.child = loop {
+            if let Some(child) = spawn(&self.folder, self.port, self.aof) {
+                break child;
+            }
+            assert!(Instant::now() < until, "somebody else keeps its port");
+            std::thread::sleep(Duration::from_millis(20));
+        };
     }
 
     fn flush(&self) {
-        use std::io::{Read, Write};
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.write_all(b"FLUSHALL\r\n").unwrap();
         let mut answer = [0; 5];
@@ -84,21 +95,58 @@ impl Drop for Redis {
     }
 }
 
+/// In memory, where there is such a folder: what keeps a disk busy for a second would pass for a Redis that is away.
+fn folder_of_redis() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+/// `None`: it has ended, as somebody else has the port.
 #[allow(clippy::zombie_processes)] // whoever gets it waits for it, when it is dropped
-fn spawn(folder: &TempDir, port: u16, aof: &str) -> Child {
-    let child = Command::new("redis-server")
+fn spawn(folder: &TempDir, port: u16, aof: &str) -> Option<Child> {
+    let mut child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", aof, "--appendfsync", "always", "--dir"])
         .arg(folder.path())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let until = Instant::now() + Duration::from_mins(1);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < until, "redis-server does not answer");
+    let until = Instant::now() + Duration::from_mins(2);
+    while !answers(&child, port) {
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("redis-server does not answer");
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
-    child
+    Some(child)
+}
+
+/// Whether it is this one that answers, and has read its data: another may have got the port meanwhile.
+fn answers(child: &Child, port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+        return false;
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    if stream.write_all(b"PING\r\nINFO server\r\n").is_err() {
+        return false;
+    }
+    let own = format!("\r\nprocess_id:{}\r\n", child.id());
+    let (mut said, mut part) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut part) {
+        said.extend_from_slice(&part[..n]);
+        let said = String::from_utf8_lossy(&said);
+        if !said.starts_with("+PONG") {
+            return false;
+        }
+        if said.contains(&own) {
+            return true;
+        }
+    }
+    false
 }
 
 fn bypassed(server: &TestServer) -> Value {
@@ -108,7 +156,7 @@ fn bypassed(server: &TestServer) -> Value {
 
 /// Asks until the server has found its Redis again.
 fn until_answered(server: &TestServer, request: &Value) -> Value {
-    let until = Instant::now() + Duration::from_mins(1);
+    let until = Instant::now() + Duration::from_mins(2);
     loop {
         let answer = server.post(CHECK, request);
         if answer.status == 200 && answer.json()["bypassed"] != true {

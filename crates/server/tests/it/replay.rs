@@ -471,7 +471,7 @@ fn a_step_that_runs_longer_than_its_lease_stays_its_own() {
     let mut server = TestServer::new();
     server.run("r");
     let options = ledger::once::OnceOptions {
-        lease_secs: 1,
+        lease_secs: 4,
         ..server.app.once.options().clone()
     };
     let state = server.app.ledger.options().data_dir.join("state.db");
@@ -488,7 +488,8 @@ fn a_step_that_runs_longer_than_its_lease_stays_its_own() {
         ..ReplayStep::default()
     };
     let result = server.runtime.block_on(enforcer.enforce_step(step(0), || async {
-        for _ in 0..5 {
+        // Longer than the lease, which is long enough to be renewed in time on a slow machine.
+        for _ in 0..10 {
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
             let other = enforcer.enforce_step(step(1), || async { Ok::<_, String>(Canonical::Int(2)) });
             let refused = other.await.map(|result| result.executed);

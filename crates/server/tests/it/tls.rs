@@ -57,7 +57,7 @@ fn both_ports_speak_tls_to_who_trusts_the_certificate_and_nothing_else() {
             .build();
         ureq::Agent::config_builder()
             .tls_config(tls)
-            .timeout_global(Some(Duration::from_secs(10)))
+            .timeout_global(Some(Duration::from_mins(1)))
             .proxy(None)
             .build()
             .new_agent()
@@ -131,7 +131,7 @@ fn both_ports_speak_tls_to_who_trusts_the_certificate_and_nothing_else() {
     });
     let _ = stop.send(());
     server.runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(20), serving)
+        tokio::time::timeout(Duration::from_mins(1), serving)
             .await
             .expect("drains in time")
             .unwrap()
