@@ -357,6 +357,15 @@ fn tenant_once(
     Ok(made)
 }
 
+/// What is said of an epoch without its first leaf, behind its origin.
+const UNDECLARED: &str = " has no first leaf, which says what came before it: its recovery was not finished, or its \
+                          leaves are gone; recover again";
+
+/// Whether a finding of a full verification says that an epoch has no first leaf.
+pub(crate) fn is_undeclared(finding: &Finding) -> bool {
+    finding.code == FindingCode::RolledBack && finding.detail.ends_with(UNDECLARED)
+}
+
 /// The newest epoch, if it is not the first and has no leaf: a crash ended its recovery, or somebody emptied it. Either
 /// way it takes no record, as at the next start.
 fn undeclared(
@@ -378,11 +387,7 @@ fn undeclared(
         }
         std::thread::sleep(checkpoints::SIGNING_WAIT);
     }
-    let detail = format!(
-        "{} has no first leaf, which says what came before it: its recovery was not finished, or its leaves are gone; \
-         recover again",
-        last.origin
-    );
+    let detail = format!("{}{UNDECLARED}", last.origin);
     Ok(Some(Finding::new(FindingCode::RolledBack, "leaf_blocks", detail)))
 }
 
