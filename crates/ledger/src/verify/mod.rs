@@ -21,6 +21,7 @@ mod pipeline;
 mod report;
 mod seals;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use evidence::{Finding, FindingCode};
@@ -201,6 +202,20 @@ fn or_finding<T: Default>(
 
 /// Gives the tenants that its records made, where no projection is read.
 fn tenant(
+    store: &dyn Store,
+    question: &Question<'_>,
+    epochs: &[LedgerRow],
+    report: &mut Report,
+) -> Result<Vec<TenantRow>, StoreError> {
+    // The report is copied for each tenant, and what was said of those before it would be the most of it.
+    let mut ledgers = std::mem::take(&mut report.ledgers);
+    let made = tenant_undisturbed(store, question, epochs, report);
+    ledgers.append(&mut report.ledgers);
+    report.ledgers = ledgers;
+    made
+}
+
+fn tenant_undisturbed(
     store: &dyn Store,
     question: &Question<'_>,
     epochs: &[LedgerRow],
@@ -439,9 +454,10 @@ fn marks_without_ledger(
     chains: &[Epochs],
     report: &mut Report,
 ) {
+    let there: BTreeSet<&str> = ledgers.iter().map(|row| row.origin.as_str()).collect();
     for (origin, mark) in question.marks.into_iter().flat_map(HighWater::iter) {
         let size = mark.size.as_u64();
-        if size > 0 && ledgers.iter().all(|row| row.origin != origin) {
+        if size > 0 && !there.contains(origin) {
             let mut declared = chains.iter().filter_map(|chain| chain.ended(origin));
             if declared.any(|ended| ended.explains(size, mark.root)) {
                 continue;
