@@ -9,7 +9,7 @@ use store::sqlite::{LedgerProgress, StateDb};
 use store::{LedgerRow, StoreError};
 use tlog::TreeSize;
 
-use crate::verify::{Question, Report, incremental, verify};
+use crate::verify::{Question, Report, incremental, is_undeclared, verify};
 use crate::{HighWater, Ledger, Tenant};
 
 /// At latest this long after the last, everything is verified.
@@ -223,7 +223,12 @@ impl Verifier {
     /// Whether a full scrub is due.
     pub fn scrub_due(&self, at: Timestamp) -> bool {
         self.ledger.tenants().iter().any(|tenant| {
-            let last = self.progress(&tenant.ledger().row.origin).last_full_scrub_at;
+            let ledger = tenant.ledger();
+            // Of an epoch that waits for its first leaf nothing is kept, and it would be due for ever.
+            if ledger.row.epoch > 0 && ledger.refusal().is_some() && self.leaves(&ledger.row) == Some(0) {
+                return false;
+            }
+            let last = self.progress(&ledger.row.origin).last_full_scrub_at;
             // One that is still to come was under another clock, or is made up: it would put off all others.
             last.is_none_or(|last| last > at || at.micros_since(last) >= SCRUB_MICROS)
         })
@@ -314,6 +319,9 @@ impl Verifier {
         let concerns = |finding: &&Finding| finding.tenant_id.as_ref().is_none_or(|id| *id == row.tenant_id);
         let findings: Vec<Finding> = report.findings.iter().filter(concerns).cloned().collect();
         Self::log(row, &findings);
+        if findings.iter().any(is_undeclared) && self.is_settled_by_recovery(row) {
+            return;
+        }
         // A missing trigger warns; it does not make evidence false. All are counted, also those not kept.
         let errors = report.errors_of(&row.tenant_id);
         if !report.is_decided(&row.tenant_id, &row.origin) {
@@ -337,6 +345,21 @@ impl Verifier {
             }
         });
         self.keep_findings(row, findings);
+    }
+
+    /// Whether an epoch that had no first leaf is refused for it, of which every reader is told, or has one by now. A
+    /// recovery goes on with that epoch, under the same origin: what was found before its first leaf would be held
+    /// against it, and put on record in it, though that leaf declares what was lost.
+    fn is_settled_by_recovery(&self, row: &LedgerRow) -> bool {
+        let tenant = self.ledger.tenant(&row.tenant_id);
+        tenant.is_some_and(|tenant| tenant.refusal().is_some())
+            || self.leaves(row).is_some_and(|leaves| leaves > 0)
+    }
+
+    /// How many leaves a ledger has, if that can be told.
+    fn leaves(&self, row: &LedgerRow) -> Option<u64> {
+        let head = self.ledger.store().head_read(row.ledger_no).ok()?;
+        Some(head.size.as_u64())
     }
 
     fn keep_findings(&self, row: &LedgerRow, mut findings: Vec<Finding>) {

@@ -91,6 +91,13 @@ impl HighWater {
         Self::open(&self.path)
     }
 
+    /// Whether a ledger that is there has a mark: one that was made after these were read has it in the file by now. A
+    /// file that cannot be read any more does not show that it is missing; the next to open it says so.
+    pub(crate) fn has(&self, origin: &str) -> bool {
+        let is_here = |marks: &Self| marks.marks.contains_key(origin);
+        is_here(self) || self.reread().ok().is_none_or(|now| is_here(&now))
+    }
+
     /// The mark of a ledger.
     pub fn get(&self, origin: &str) -> Option<Mark> {
         self.marks.get(origin).copied()

@@ -112,8 +112,9 @@ impl<'a> Checkpoints<'a> {
                 this.expect(mark.size.as_u64(), mark.root, "high-water.json");
                 this.mark = Some(mark.size.as_u64());
             }
-            // Judged with the head, in `finish`.
-            None if question.marks.is_some() => {
+            // Judged with the head, in `finish`. The mark of a ledger that was made since they were read is held against
+            // it the next time.
+            None if question.marks.is_some_and(|marks| !marks.has(&row.origin)) => {
                 this.expect(u64::MAX, tlog::empty_root(), "high-water.json");
             }
             None => {}

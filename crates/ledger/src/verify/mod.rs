@@ -21,6 +21,7 @@ mod pipeline;
 mod report;
 mod seals;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use evidence::{Finding, FindingCode};
@@ -206,6 +207,20 @@ fn tenant(
     epochs: &[LedgerRow],
     report: &mut Report,
 ) -> Result<Vec<TenantRow>, StoreError> {
+    // The report is copied for each tenant, and what was said of those before it would be the most of it.
+    let mut ledgers = std::mem::take(&mut report.ledgers);
+    let made = tenant_undisturbed(store, question, epochs, report);
+    ledgers.append(&mut report.ledgers);
+    report.ledgers = ledgers;
+    made
+}
+
+fn tenant_undisturbed(
+    store: &dyn Store,
+    question: &Question<'_>,
+    epochs: &[LedgerRow],
+    report: &mut Report,
+) -> Result<Vec<TenantRow>, StoreError> {
     let tenant_no = epochs[0].tenant_no;
     // An erasure changes rows that may have been read before it and compared after it. It is rare, and so is a
     // finding: with both, what was found is looked at once more.
@@ -357,6 +372,15 @@ fn tenant_once(
     Ok(made)
 }
 
+/// What is said of an epoch without its first leaf, behind its origin.
+const UNDECLARED: &str = " has no first leaf, which says what came before it: its recovery was not finished, or its \
+                          leaves are gone; recover again";
+
+/// Whether a finding of a full verification says that an epoch has no first leaf.
+pub(crate) fn is_undeclared(finding: &Finding) -> bool {
+    finding.code == FindingCode::RolledBack && finding.detail.ends_with(UNDECLARED)
+}
+
 /// The newest epoch, if it is not the first and has no leaf: a crash ended its recovery, or somebody emptied it. Either
 /// way it takes no record, as at the next start.
 fn undeclared(
@@ -378,11 +402,7 @@ fn undeclared(
         }
         std::thread::sleep(checkpoints::SIGNING_WAIT);
     }
-    let detail = format!(
-        "{} has no first leaf, which says what came before it: its recovery was not finished, or its leaves are gone; \
-         recover again",
-        last.origin
-    );
+    let detail = format!("{}{UNDECLARED}", last.origin);
     Ok(Some(Finding::new(FindingCode::RolledBack, "leaf_blocks", detail)))
 }
 
@@ -434,9 +454,10 @@ fn marks_without_ledger(
     chains: &[Epochs],
     report: &mut Report,
 ) {
+    let there: BTreeSet<&str> = ledgers.iter().map(|row| row.origin.as_str()).collect();
     for (origin, mark) in question.marks.into_iter().flat_map(HighWater::iter) {
         let size = mark.size.as_u64();
-        if size > 0 && ledgers.iter().all(|row| row.origin != origin) {
+        if size > 0 && !there.contains(origin) {
             let mut declared = chains.iter().filter_map(|chain| chain.ended(origin));
             if declared.any(|ended| ended.explains(size, mark.root)) {
                 continue;

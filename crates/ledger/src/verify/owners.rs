@@ -6,9 +6,9 @@ use evidence::{Finding, FindingCode};
 use store::{LedgerRow, Store, StoreError, TenantRow};
 
 use super::{Question, Report, or_finding};
+use crate::INSTANCE;
 use crate::epochs::base_of;
 use crate::tenant::{is_tenant_name, origin_of};
-use crate::{HighWater, INSTANCE};
 
 /// Tenants by number and name.
 type Names<'a> = BTreeSet<(u32, &'a str)>;
@@ -134,11 +134,8 @@ fn no_crash_left(question: &Question<'_>, row: &LedgerRow) -> Option<&'static st
     if !is_tenant_name(&row.tenant_id) || origin_of(base_of(row), &row.tenant_id, row.epoch) != row.origin {
         return Some("none is given such a name or origin");
     }
-    let marks = question.marks?;
-    let is_marked = |marks: &HighWater| marks.get(&row.origin).is_some();
-    // Those that are held were read before the ledgers.
-    let known = is_marked(marks) || marks.reread().ok().is_none_or(|now| is_marked(&now));
-    (!known).then_some("its ledger has no mark, which is made before the row")
+    let is_marked = question.marks?.has(&row.origin);
+    (!is_marked).then_some("its ledger has no mark, which is made before the row")
 }
 
 /// Epochs follow one another.

@@ -3,6 +3,7 @@
 use ledger::{OnRecord, Verifier};
 
 use crate::bed::{TestLedger, run, step, system, tamper};
+use crate::recovery::rolled_back;
 
 #[test]
 fn one_tenants_damage_does_not_hide_anothers() {
@@ -58,6 +59,29 @@ fn marks_that_cannot_be_read_are_found() {
     let verifier = Verifier::open(&bed.ledger).unwrap();
     verifier.scrub(bed.now());
     assert_eq!(verifier.progress(&tenant.ledger().row.origin).findings, 1);
+}
+
+#[test]
+fn what_was_found_before_a_recovery_was_finished_is_not_held_against_the_epoch_that_it_began() {
+    let bed = rolled_back(|_| {});
+    bed.fault.arm(store::Fault::AppendRefused);
+    assert!(bed.ledger.recover("acme", "first try", bed.now()).is_err());
+    let bed = bed.reopen();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    let row = tenant.ledger().row.clone();
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    let at = bed.now();
+    verifier.scrub(at);
+    // It is refused, which says enough.
+    assert!(tenant.refusal().is_some());
+    assert_eq!(verifier.progress(&row.origin).findings, 0);
+    assert!(!verifier.scrub_due(at));
+    bed.ledger.recover("acme", "second try", bed.now()).unwrap();
+    assert_eq!(tenant.ledger().row.origin, row.origin);
+    assert!(verifier.scrub_due(at), "nobody has looked at it yet");
+    verifier.scrub(at);
+    assert_eq!(verifier.progress(&row.origin).findings, 0);
+    assert!(!verifier.scrub_due(at));
 }
 
 #[test]

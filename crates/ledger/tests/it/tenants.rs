@@ -219,6 +219,24 @@ fn a_ledger_that_no_record_made_is_excused_only_where_a_crash_may_have_left_it()
 }
 
 #[test]
+fn a_ledger_that_is_made_after_the_marks_were_read_has_not_lost_its_mark() {
+    let bed = TestLedger::new();
+    bed.tenant("other");
+    let older = HighWater::open(&Options::new(bed.path()).high_water()).unwrap();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    for only_ledger in [false, true] {
+        let question = Question {
+            only_ledger,
+            marks: Some(&older),
+            ..Question::default()
+        };
+        assert_clean(&verify(&*bed.fault, &question).unwrap());
+    }
+}
+
+#[test]
 fn a_caller_cannot_pass_a_record_off_as_a_tenants_making() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
