@@ -113,7 +113,8 @@ impl Ledger {
         let there = match &scope {
             HoldScope::Tenant => true,
             HoldScope::Run(run_id) => self.store().run_find(tenant.tenant_no, run_id)?.is_some(),
-            HoldScope::Record(id) => self.records(tenant).get(*id)?.is_some(),
+            // Also one whose body is altered: that is what a hold is for.
+            HoldScope::Record(id) => self.records(tenant).place(*id)?.is_some(),
         };
         if !there {
             return Err(HoldError::Unknown);

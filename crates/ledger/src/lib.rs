@@ -154,6 +154,8 @@ pub(crate) struct Inner {
     pub(crate) archives: Mutex<retention::Named>,
     pub(crate) running: own::Running,
     pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
+    /// Runs that are due and cannot be read, and when it was last tried.
+    pub(crate) unsettled: Mutex<std::collections::HashMap<store::RunKey, evidence::Timestamp>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Option<File>,
 }

@@ -165,6 +165,7 @@ impl Ledger {
             archives: Mutex::default(),
             settings: Mutex::new(()),
             sealing: Mutex::default(),
+            unsettled: Mutex::default(),
             thread: Mutex::new(None),
             _lock: lock,
         });

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use evidence::{Header, HeaderError, RecordId, Timestamp};
+use evidence::{Header, HeaderError, Kind, RecordId, Timestamp};
 use store::{BodyRow, FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError};
 use tlog::Hash;
 
@@ -143,18 +143,38 @@ impl Records {
 
     /// The record of that id; `None`: this tenant has none.
     pub fn get(&self, id: RecordId) -> Result<Option<Record>, RecordError> {
+        let Some((leaf, header)) = self.leaf_of(id)? else {
+            return Ok(None);
+        };
+        Ok(put_together(self.store(), &[leaf], vec![header])?.pop())
+    }
+
+    /// Where the record of that id stands, and its kind, whatever has become of its body; `None`: this tenant has none.
+    ///
+    /// # Errors
+    /// Its leaf cannot be read.
+    pub fn place(&self, id: RecordId) -> Result<Option<(LeafKey, Kind)>, RecordError> {
+        let Some((leaf, header)) = self.leaf_of(id)? else {
+            return Ok(None);
+        };
+        let kind = decode(leaf, &header)?.kind;
+        Ok(Some((leaf, kind)))
+    }
+
+    fn leaf_of(&self, id: RecordId) -> Result<Option<(LeafKey, Vec<u8>)>, RecordError> {
         let index = id.leaf_index().as_u64();
-        // The id names the leaf; the epoch is one of few.
+        // The id names the leaf; the epoch is one of few. Of the others' leaves there no body is read: it may be altered.
         for epoch in self.tenant.epochs().iter().rev() {
             let head = self.store().head_read(epoch.row.ledger_no)?;
             if index >= head.size.as_u64() {
                 continue;
             }
-            let record = self.read(&[LeafKey::new(epoch.row.ledger_no, index)])?.pop();
-            if let Some(record) = record
-                && record.header()?.id == id
-            {
-                return Ok(Some(record));
+            let leaf = LeafKey::new(epoch.row.ledger_no, index);
+            let Some(header) = self.headers(&[leaf])?.pop() else {
+                continue;
+            };
+            if decode(leaf, &header)?.id == id {
+                return Ok(Some((leaf, header)));
             }
         }
         Ok(None)

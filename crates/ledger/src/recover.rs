@@ -64,6 +64,10 @@ impl Ledger {
         let tenant = self
             .tenant(tenant_id)
             .ok_or_else(|| self.tenant_not_there(tenant_id))?;
+        // The rules of redaction hold in the next epoch too. Where they cannot be read nothing may be written, as at the
+        // start.
+        self.take_up_rules(&tenant)
+            .map_err(|error| TenantError::Refused(Refusal::Damaged(format!("redaction: {error}"))))?;
         let (reply, answer) = std::sync::mpsc::channel();
         let (task_tenant, reason) = (Arc::clone(&tenant), reason.to_owned());
         let queued = self.inner.queue.push_task(Box::new(move |sequencer| {

@@ -5,11 +5,11 @@
 //! A crash before the commit leaves the run as it was: a caller asks again, the
 //! server finds it due again.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use evidence::record::{Facts, RunCompleted, TraceEnded};
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, TraceStatus};
-use store::RunRow;
+use store::{RunKey, RunRow};
 
 use crate::{
     Bind, Draft, Ledger, Placed, RecordError, Rejection, RunSeen, Salts, SealedBody, SubmitError, Tenant,
@@ -24,6 +24,12 @@ const SETTLE_RUNS: u32 = 500;
 
 /// Due runs looked through for some that may be settled: 400 bytes each, 100 MB when that many ledgers are refused.
 const SETTLE_LOOK_MAX: u32 = 256_000;
+
+/// A damaged run is not read again before: it may be long, stays due for ever, and is logged each time.
+const DAMAGED_AGAIN_MICROS: i64 = 10 * 60 * 1_000_000;
+
+/// Damaged runs that are known as such, 5 MB; of more each pass reads some.
+const DAMAGED_MAX: usize = 100_000;
 
 /// How a run ends.
 #[derive(Clone, Debug)]
@@ -128,6 +134,13 @@ impl Ledger {
             before(options.seal_after_micros),
             before(options.abandon_after_micros),
         );
+        let mut unsettled = self
+            .inner
+            .unsettled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A time that is still to come was under another clock.
+        unsettled.retain(|_, tried_at| (0..DAMAGED_AGAIN_MICROS).contains(&at.micros_since(*tried_at)));
         let mut limit = SETTLE_RUNS;
         let mut due = loop {
             let mut due = self
@@ -136,16 +149,16 @@ impl Ledger {
                 .map_err(RecordError::from)?;
             let all = due.len() < usize::try_from(limit).unwrap_or(usize::MAX);
             due.retain(|run| {
-                tenants
-                    .iter()
-                    .any(|(_, tenant)| tenant.tenant_no == run.key.tenant_no())
+                let is_taken = |(_, tenant): &(u64, Arc<Tenant>)| tenant.tenant_no == run.key.tenant_no();
+                !unsettled.contains_key(&run.key) && tenants.iter().any(is_taken)
             });
-            // Runs of refused ledgers stay due for ever; they must not crowd out the others.
+            // Runs of refused ledgers and damaged ones stay due for ever; they must not crowd out the others.
             if all || !due.is_empty() || limit >= SETTLE_LOOK_MAX {
                 break due;
             }
             limit = limit.saturating_mul(8);
         };
+        drop(unsettled);
         due.truncate(usize::try_from(SETTLE_RUNS).unwrap_or(usize::MAX));
         // One submission a tenant.
         due.sort_by_key(|run| run.key.tenant_no());
@@ -186,7 +199,12 @@ impl Ledger {
             match end_drafts(self, (run, erasures), &how, at, &mut salts) {
                 Ok(more) => drafts.extend(more),
                 // One damaged run must not keep the others from being settled.
-                Err(error) => tracing::error!(run_id = run.state.run_id, %error, "cannot settle a run"),
+                Err(error) => {
+                    tracing::error!(run_id = run.state.run_id, %error, "cannot settle a run");
+                    if matches!(&error, SettleError::Read(error) if error.is_damage()) {
+                        self.set_aside(run.key, at);
+                    }
+                }
             }
         }
         let outcomes = self.submit_blocking(tenant, drafts, at, false)?;
@@ -195,6 +213,17 @@ impl Ledger {
             .iter()
             .filter(|outcome| outcome.as_ref().is_ok_and(|placed| placed.fresh))
             .count())
+    }
+
+    fn set_aside(&self, run: RunKey, at: Timestamp) {
+        let mut unsettled = self
+            .inner
+            .unsettled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if unsettled.len() < DAMAGED_MAX {
+            unsettled.insert(run, at);
+        }
     }
 }
 

@@ -492,3 +492,21 @@ fn keys_are_made_listed_rotated_and_revoked_and_let_the_server_off_loopback() {
     assert_eq!(run(&operator).status.code(), Some(64));
     assert_eq!(run(&["verify"]).status.code(), Some(0));
 }
+
+#[test]
+fn a_record_of_a_key_that_cannot_be_read_keeps_no_server_from_its_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| deponent(&[args, &["--data-dir", text(folder.path())]].concat());
+    assert_eq!(run(&["tenant", "create", "acme"]).status.code(), Some(0));
+    let made = run(&["key", "create", "--tenant", "acme", "--role", "reader"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let connection = rusqlite::Connection::open(folder.path().join("deponent.db")).unwrap();
+    let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'bodies_no_update'";
+    let trigger: String = connection.query_row(trigger, [], |row| row.get(0)).unwrap();
+    let alter = format!("DROP TRIGGER bodies_no_update; UPDATE bodies SET salt = zeroblob(32); {trigger};");
+    connection.execute_batch(&alter).unwrap();
+    drop(connection);
+    assert_ne!(run(&["key", "list"]).status.code(), Some(0));
+    let off_loopback = run(&["serve", "--check-config", "--listen", "0.0.0.0:0"]);
+    assert_eq!(off_loopback.status.code(), Some(0), "{}", stderr(&off_loopback));
+}

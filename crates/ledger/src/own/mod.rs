@@ -27,7 +27,7 @@ use evidence::canonical::{Finite, Value};
 use evidence::facet::facet;
 use evidence::job::{ProgressUpdate, Stage};
 use evidence::record::JobEvent;
-use store::FacetQuery;
+use store::{FacetQuery, LeafKey};
 
 pub use imports::ImportedAsJob;
 pub use rebuilding::RebuildError;
@@ -498,20 +498,16 @@ impl Ledger {
             newest_first: true,
             ..FacetQuery::default()
         };
-        let created = || {
-            let found = self.store().facet_find(tenant.tenant_no, &query).ok()?;
-            self.records(tenant).read(&found.leaves).ok()
-        };
-        let without_end = |record: &crate::Record| {
+        let found = self.store().facet_find(tenant.tenant_no, &query);
+        let without_end = |leaf: &LeafKey| {
+            // Each for itself: one that is damaged keeps no other from being taken up.
+            let record = self.records(tenant).read(&[*leaf]).ok()?.pop()?;
             let (created, _) = JobEvent::read(record.body.bytes()?).ok()?;
             let view = self.job(tenant, &created.job_id).ok()?;
             (!view.progress.stage.is_terminal()).then(|| created.job_id.into())
         };
-        created()
-            .unwrap_or_default()
-            .iter()
-            .filter_map(without_end)
-            .collect()
+        let leaves = found.map(|found| found.leaves).unwrap_or_default();
+        leaves.iter().filter_map(without_end).collect()
     }
 
     /// Takes up a job that a crash or a stop of the process has interrupted; verifications are the server's. Blocks for

@@ -4,8 +4,8 @@
 use std::fmt::Display;
 use std::ops::ControlFlow;
 
-use evidence::record::{IdentityEventType, Role, RunCompleted};
-use evidence::{ActorType, FindingCode, facet, hex_string};
+use evidence::record::{HoldScope, IdentityEventType, Role, RunCompleted};
+use evidence::{ActorType, FindingCode, Kind, facet, hex_string};
 use ledger::replay::replay_report;
 use ledger::{
     Changer, EraseError, IntegrityError, JobError, NewKey, RecordError, Rejection, SettleError, Tenant,
@@ -16,6 +16,7 @@ use store::{BodyRow, FacetQuery, LeafKey, codec};
 use crate::bed::{Span, TestLedger, completed, database, run, step, step_of, system, tamper_on};
 use crate::erasure::{enforced, erase};
 use crate::jobs::Bed;
+use crate::recovery::rolled_back;
 use crate::retention::{DAY, many};
 
 const SYSTEM: (ActorType, Option<&str>) = (ActorType::System, None);
@@ -147,6 +148,38 @@ fn an_altered_salt_or_another_records_body_is_no_body_either() {
 }
 
 #[test]
+fn where_a_record_stands_is_known_and_it_can_be_held_whatever_became_of_its_body() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let placed = bed.one(&tenant, system("note"));
+    let altered = leaf_of(&tenant, &placed);
+    alter(&bed, altered, "note", "nose");
+    let id = placed.receipt.record_id;
+    let place = bed.ledger.records(&tenant).place(id).unwrap();
+    assert_eq!(place, Some((altered, Kind::SystemRecord)));
+    let held = HoldScope::Record(id);
+    bed.ledger
+        .hold_place(&tenant, "h", held, ("key:counsel", "case 7"), bed.now())
+        .unwrap();
+}
+
+#[test]
+fn an_altered_body_hides_no_record_of_the_same_index_in_another_epoch() {
+    let bed = rolled_back(|_| {});
+    bed.ledger.recover("acme", "an old backup", bed.now()).unwrap();
+    let tenant = bed.ledger.tenant("acme").unwrap();
+    // The first leaf of an epoch declares it.
+    let newer = bed.one(&tenant, system("three"));
+    let altered = leaf_of(&tenant, &newer);
+    let records = bed.ledger.records(&tenant);
+    let older = LeafKey::new(tenant.epochs()[0].row.ledger_no, altered.leaf_index());
+    let id = records.read(&[older]).unwrap()[0].header().unwrap().id;
+    alter(&bed, altered, "three", "eight");
+    assert_eq!(records.get(id).unwrap().unwrap().leaf, older);
+    assert_altered(records.get(newer.receipt.record_id).unwrap_err(), altered);
+}
+
+#[test]
 fn no_run_ends_over_an_altered_step_and_others_do() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
@@ -173,7 +206,9 @@ fn no_run_ends_over_an_altered_step_and_others_do() {
     let settled = |span: &Span| bed.run_row(&tenant, &span.run_id()).state.settled;
     assert_eq!(spans.each_ref().map(settled), [false, true]);
     put(&bed, leaf, &before.body);
-    assert_eq!(bed.ledger.settle_due(bed.later(60_000)).unwrap(), 1);
+    // It is not read each second, and keeps its place from no other; after ten minutes it is looked at again.
+    assert_eq!(bed.ledger.settle_due(bed.later(599_000)).unwrap(), 0);
+    assert_eq!(bed.ledger.settle_due(bed.later(1_000)).unwrap(), 1);
     bed.check();
 }
 

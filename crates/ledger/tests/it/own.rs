@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 use evidence::Timestamp;
 use evidence::canonical::Value;
+use evidence::facet::facet;
 use evidence::job::Stage;
 use ledger::admin::{AdminAnswer, AdminRequest, ask};
-use ledger::own::{Clock, OwnWork, RebuildError, Told, untold};
+use ledger::own::{Clock, OwnEnd, OwnJob, OwnWork, RebuildError, Told, Watch, untold};
 use ledger::{INSTANCE, JobView, Ledger, Tenant};
+use store::FacetQuery;
 
+use crate::altered::alter;
 use crate::bed::{TestLedger, time};
 use crate::retention::filled;
 
@@ -314,6 +317,29 @@ fn a_rebuild_is_a_job_of_the_instance_and_one_that_is_called_off_changes_nothing
         )
     );
     t.check();
+}
+
+#[test]
+fn work_that_was_interrupted_is_found_beside_a_job_whose_record_was_altered() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    let [altered, whole] = ["own-altered", "own-whole"].map(Arc::<str>::from);
+    for id in [&altered, &whole] {
+        let watch = Arc::<Watch>::default();
+        let about = (OwnWork::Verification, None);
+        let job = OwnJob::begin(&t.ledger, &tenant, about, Some(id), &watch, CLOCK).unwrap();
+        watch.stop.store(true, Ordering::Relaxed);
+        job.end(OwnEnd::Stopped);
+    }
+    let query = FacetQuery {
+        facets: vec![facet("job", &altered)],
+        limit: 1,
+        ..FacetQuery::default()
+    };
+    let created = t.ledger.store().facet_find(tenant.tenant_no, &query).unwrap();
+    alter(&t, created.leaves[0], "own-altered", "own-another");
+    let found = t.ledger.own_without_end(&tenant, OwnWork::Verification);
+    assert_eq!(found, [whole]);
 }
 
 #[test]

@@ -52,6 +52,10 @@ fn a_tenant_whose_redaction_cannot_be_read_is_refused_for_writing_and_no_other()
             bed.now(),
         );
         assert!(anew.is_err(), "{damage}");
+        // Nor does another epoch begin without its rules.
+        assert!(bed.ledger.recover("t", "a try", bed.now()).is_err(), "{damage}");
+        let refused = bed.try_submit(&tenant, vec![run("s")]);
+        assert!(matches!(refused, Err(SubmitError::Refused(_))), "{damage}");
         assert!(bed.one(&bed.tenant("other"), run("s")).fresh);
     }
 }

@@ -136,9 +136,9 @@ async fn erase(
             .blocking(move |ledger| {
                 if !sees_audit {
                     // What one may not read is not there.
-                    let record = ledger.records(&tenant).get(record_id)?;
-                    let record = record.ok_or_else(ApiError::not_found)?;
-                    if is_audit(record.header()?.kind) {
+                    let place = ledger.records(&tenant).place(record_id)?;
+                    let (_, kind) = place.ok_or_else(ApiError::not_found)?;
+                    if is_audit(kind) {
                         return Err(ApiError::not_found());
                     }
                 }

@@ -328,15 +328,15 @@ async fn proof(
     let sees_audit = caller.may_read(&app, "audit");
     let text = app
         .blocking(move |service| {
-            let record = service
+            let (leaf, kind) = service
                 .records(&caller.tenant)
-                .get(id)?
+                .place(id)?
                 .ok_or_else(ApiError::not_found)?;
             // Absent there, absent here: not even that it exists is shown.
-            if !sees_audit && is_audit(record.header()?.kind) {
+            if !sees_audit && is_audit(kind) {
                 return Err(ApiError::not_found());
             }
-            prove(service, &caller.tenant, record.leaf)
+            prove(service, &caller.tenant, leaf)
         })
         .await?;
     let mut headers = HeaderMap::new();

@@ -282,6 +282,10 @@ fn a_body_that_was_altered_is_shown_by_no_read_and_ends_no_run() {
     let end = json!({ "status": "completed" });
     is_refused(&server.post("/api/v1/runs/r/complete", &end));
     assert_eq!(server.tree_size(), size, "nothing was written");
+    // What was recorded is proven as before: the proof is about the leaf.
+    server.sign();
+    let proof = server.get(&format!("/api/v1/records/{}/proof", id(&altered)));
+    assert_eq!(proof.status, 200);
     // What was not touched is read, and ends.
     server.get(&format!("/api/v1/records/{}", id(&other))).ok();
     server.get("/api/v1/traces/s").ok();
