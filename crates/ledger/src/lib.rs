@@ -155,7 +155,7 @@ pub(crate) struct Inner {
     pub(crate) running: own::Running,
     pub(crate) sealing: Mutex<std::collections::HashMap<u32, integrity::Sealing>>,
     /// Runs that are due and cannot be read, and when it was last tried.
-    pub(crate) unsettled: Mutex<std::collections::HashMap<store::RunKey, evidence::Timestamp>>,
+    pub(crate) unsettled: Mutex<std::collections::HashMap<store::RunKey, Timestamp>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Option<File>,
 }

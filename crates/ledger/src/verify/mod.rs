@@ -39,7 +39,7 @@ use crate::archive::ArchiveError;
 use crate::epochs::{Ended, Epochs, NOTHING, no_ledger_of_key};
 use crate::{HighWater, KeyFolder, no_tenant};
 
-/// How often a tenant is verified anew because bodies were erased while it was.
+/// How often a tenant is verified anew because bodies were erased while it was, or its newest epoch got its first leaf.
 const ERASURES_MEANWHILE_MAX: u32 = 3;
 
 /// What to hold the ledgers against, and how much of them.
@@ -222,15 +222,20 @@ fn tenant_undisturbed(
     report: &mut Report,
 ) -> Result<Vec<TenantRow>, StoreError> {
     let tenant_no = epochs[0].tenant_no;
-    // An erasure changes rows that may have been read before it and compared after it. It is rare, and so is a
-    // finding: with both, what was found is looked at once more.
+    // An erasure changes rows that may have been read before it and compared after it, and the first leaf of an epoch says
+    // what became of those before it. Both are rare, and so is a finding: with both, what was found is looked at once more.
+    let meanwhile = || {
+        let newest = epochs.last().and_then(|row| store.head_read(row.ledger_no).ok());
+        let begun = newest.map(|head| head.size.as_u64() > 0);
+        (Erasures::count(store, tenant_no).ok(), begun)
+    };
     let mut disturbed = None;
     let mut made = Vec::new();
     for _ in 0..ERASURES_MEANWHILE_MAX {
-        let before = Erasures::count(store, tenant_no).ok();
+        let before = meanwhile();
         let mut seen = report.clone();
         made = tenant_once(store, question, epochs, &mut seen)?;
-        let quiet = seen.errors == report.errors || Erasures::count(store, tenant_no).ok() == before;
+        let quiet = seen.errors == report.errors || meanwhile() == before;
         if quiet {
             *report = seen;
             return Ok(made);
