@@ -1,6 +1,7 @@
 //! Slips: in settings, ports, folders and files, each said where it is and with what mends it.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -267,6 +268,26 @@ pub(crate) fn at_once(args: &[&str]) -> Output {
     }
     let _ = child.kill();
     child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_to_be_mended_before_an_epoch_is_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let create = || {
+        let made = deponent(&["tenant", "create", "acme", "--data-dir", text(folder.path())]);
+        assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+        stdout(&made)
+    };
+    create();
+    let key = folder.path().join("keys/acme.0.key");
+    let set = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    set(0o644);
+    let said = create();
+    let (_, then) = said.split_once("its mode must be 0600\n").unwrap_or_else(|| panic!("{said}"));
+    assert!(then.starts_with("if that cannot be mended, "), "{said}");
+    assert!(then.contains("`deponent ledger recover --tenant acme`"), "{said}");
+    set(0o600);
+    assert!(!create().contains("refused"));
 }
 
 #[test]
