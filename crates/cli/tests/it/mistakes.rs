@@ -283,7 +283,9 @@ fn a_key_file_that_others_can_read_is_to_be_mended_before_an_epoch_is_begun() {
     let set = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
     set(0o644);
     let said = create();
-    let (_, then) = said.split_once("its mode must be 0600\n").unwrap_or_else(|| panic!("{said}"));
+    let (_, then) = said
+        .split_once("its mode must be 0600\n")
+        .unwrap_or_else(|| panic!("{said}"));
     assert!(then.starts_with("if that cannot be mended, "), "{said}");
     assert!(then.contains("`deponent ledger recover --tenant acme`"), "{said}");
     set(0o600);
