@@ -46,7 +46,14 @@ fn main() -> ExitCode {
         }
     };
     match args.command.run(&mut Args::command()) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => match output::unwritten() {
+            None => ExitCode::from(code),
+            Some(why) => {
+                output::error(&anyhow::anyhow!("stdout cannot be written: {why}"));
+                // Any other code says what was found, and holds without its words.
+                ExitCode::from(if code == 0 { EXIT_UNAVAILABLE } else { code })
+            }
+        },
         Err(error) => {
             let code = error
                 .downcast_ref::<output::Usage>()

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use evidence::canonical::JsonError;
@@ -30,19 +31,55 @@ impl Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Prints one line; a reader that has gone (a closed pipe) is no error.
+/// Why stdout took no more: a key that is shown once, or a report, may be lost with it.
+static UNWRITTEN: OnceLock<String> = OnceLock::new();
+
+/// Notes why a write failed; a reader that has gone (a closed pipe) has what it wanted.
+fn noted<T>(written: io::Result<T>) -> io::Result<T> {
+    if let Err(error) = &written
+        && !matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::Interrupted
+        )
+    {
+        // Those after the first fail of the same.
+        let _ = UNWRITTEN.set(error.to_string());
+    }
+    written
+}
+
+/// Why what was printed has not all been written, if it has not.
+pub(crate) fn unwritten() -> Option<&'static str> {
+    let _ = noted(io::stdout().lock().flush());
+    UNWRITTEN.get().map(String::as_str)
+}
+
+/// Prints one line.
 pub(crate) fn line(text: impl Display) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+    let _ = noted(writeln!(io::stdout().lock(), "{text}"));
 }
 
 /// Prints text as it is.
 pub(crate) fn text(text: &str) {
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let _ = noted(io::stdout().lock().write_all(text.as_bytes()));
+}
+
+/// Stdout, whose failed writes are noted.
+struct Stdout(io::StdoutLock<'static>);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        noted(self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        noted(self.0.flush())
+    }
 }
 
 /// Where rows are written that are too many for one text.
 pub(crate) fn stdout() -> impl Write {
-    io::BufWriter::with_capacity(128 * 1024, io::stdout().lock())
+    io::BufWriter::with_capacity(128 * 1024, Stdout(io::stdout().lock()))
 }
 
 /// Prints an answer as indented JSON.

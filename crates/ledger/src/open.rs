@@ -279,8 +279,7 @@ pub(crate) fn take_up_newest(
     let store = inner.store.as_ref();
     let last = tenant.ledger();
     if let Err(refusal) = take_up(inner, sequencer, tenant, &last) {
-        tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
-        last.refuse(refusal);
+        refuse(&last, refusal);
     } else if last.row.epoch > 0 && store.head_read(last.row.ledger_no)?.size.as_u64() == 0 {
         // A crash came between the epoch and its declaration, which must be the first leaf.
         last.refuse(crate::recover::undeclared());
@@ -288,10 +287,19 @@ pub(crate) fn take_up_newest(
     let said = Epochs::read(store, epochs);
     if let Some(why) = said.changed(store, epochs, sequencer.high_water(), &inner.keys)? {
         let refusal = Refusal::RolledBack(why);
-        tracing::error!(origin = last.row.origin, %refusal, "ledger refused for writing");
-        last.refuse(refusal);
+        refuse(&last, refusal);
     }
     judge_ended(store, tenant, &said)
+}
+
+/// A new epoch cannot be taken back, and a file of wrong mode needs none: so mending is named first.
+fn refuse(ledger: &LedgerInfo, refusal: Refusal) {
+    tracing::error!(
+        origin = ledger.row.origin,
+        %refusal,
+        "ledger refused for writing; if that cannot be mended, `deponent ledger recover` begins the next epoch"
+    );
+    ledger.refuse(refusal);
 }
 
 /// Nothing is written to those before the newest; who reads one is told whether it is as it ended.

@@ -101,7 +101,8 @@ fn local_only(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(host) = host.filter(|host| is_loopback(host)) else {
         return forbidden(
             "foreign_host",
-            "in local mode only requests to a loopback host are answered",
+            "in local mode only requests to a loopback host are answered; \
+             the first API key (`deponent key create`) ends local mode",
         );
     };
     let mut origins = headers.get_all(header::ORIGIN).iter();

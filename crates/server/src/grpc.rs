@@ -11,8 +11,8 @@ use std::convert::Infallible;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -51,7 +51,19 @@ pub(crate) fn router(app: App) -> Router {
         )
         .fallback(unimplemented)
         .layer(from_fn_with_state(app.clone(), entry))
+        .layer(from_fn(no_http_1))
         .with_state(app)
+}
+
+/// Tells an exporter of OTLP/HTTP that was given this port. Cut off it would try again and again, and never learn why;
+/// and the answer of gRPC to an unknown path is 200.
+async fn no_http_1(request: Request, next: Next) -> Response {
+    if request.version() < Version::HTTP_2 {
+        const WHY: &str =
+            "this port takes OTLP over gRPC (HTTP/2) alone; OTLP over HTTP goes to the port of --listen\n";
+        return (StatusCode::HTTP_VERSION_NOT_SUPPORTED, WHY).into_response();
+    }
+    next.run(request).await
 }
 
 async fn traces(app: State<App>, request: Request) -> Response {

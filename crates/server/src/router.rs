@@ -77,8 +77,13 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// Not the words of what is absent: who mistyped a path would look for a record.
 async fn not_found() -> ApiError {
-    ApiError::not_found()
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "no such path; /api/docs shows which there are",
+    )
 }
 
 async fn method_not_allowed(method: Method) -> ApiError {

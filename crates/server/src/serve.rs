@@ -109,7 +109,6 @@ pub async fn serve(
     tasks.spawn(port(
         http,
         service,
-        Protocol::Http,
         app.tls.as_ref().map(Tls::http),
         Arc::clone(&slots),
         idle,
@@ -118,15 +117,7 @@ pub async fn serve(
     if let Some(grpc) = grpc {
         let service = grpc::router(app.clone());
         let tls = app.tls.as_ref().map(Tls::grpc);
-        tasks.spawn(port(
-            grpc,
-            service,
-            Protocol::Grpc,
-            tls,
-            slots,
-            idle,
-            stopped.clone(),
-        ));
+        tasks.spawn(port(grpc, service, tls, slots, idle, stopped.clone()));
     }
     drop(stopped);
     shutdown.await;
@@ -183,23 +174,16 @@ impl Cut {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Protocol {
-    Http,
-    Grpc,
-}
-
 /// Accepts on one port until it is time to stop, then waits for the connections.
 async fn port(
     listener: TcpListener,
     service: Router,
-    protocol: Protocol,
     tls: Option<TlsAcceptor>,
     slots: Arc<Semaphore>,
     idle: Duration,
     mut stop: Stop,
 ) {
-    let builder = builder(protocol);
+    let builder = builder();
     let mut connections = Tasks::default();
     loop {
         let accepted = tokio::select! {
@@ -250,7 +234,7 @@ async fn accept(
     Ok((stream, slot))
 }
 
-fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
+fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -264,10 +248,7 @@ fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_EVERY);
-    match protocol {
-        Protocol::Http => builder,
-        Protocol::Grpc => builder.http2_only(),
-    }
+    builder
 }
 
 async fn connection(
@@ -546,7 +527,7 @@ mod tests {
             .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
             .await
             .unwrap();
-        let builder = builder(Protocol::Http);
+        let builder = builder();
         timeout(
             Duration::from_mins(1),
             requests(server, &builder, service, true, Duration::from_mins(1), stopped),

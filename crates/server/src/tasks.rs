@@ -150,12 +150,12 @@ pub(crate) async fn settle(app: App, mut stop: Stop) {
         let mut pause = SETTLE_EVERY;
         if app.ledger.stopped().is_none() {
             let at = (app.clock)();
-            let both = move |service: &ledger::Ledger| {
-                let settled = service.settle_due(at).unwrap_or_else(|error| {
+            let both = move |ledger: &ledger::Ledger| {
+                let settled = ledger.settle_due(at).unwrap_or_else(|error| {
                     tracing::warn!(%error, "cannot find the runs that are due");
                     0
                 });
-                Ok(settled + service.seal_due(at))
+                Ok(settled + ledger.seal_due(at))
             };
             match app.beside(both).await {
                 // More wait: go on after a rest, so that a backlog takes a third of a core and not the ingest's.
@@ -190,7 +190,7 @@ pub(crate) async fn retain(app: App, mut stop: Stop) {
         pause = RETAIN_EVERY;
         if app.ledger.stopped().is_none() {
             let clock = app.own_clock();
-            match app.beside(move |service| Ok(service.archive(clock))).await {
+            match app.beside(move |ledger| Ok(ledger.archive(clock))).await {
                 Ok(Ok(0)) => {}
                 Ok(Ok(pruned)) => tracing::info!(pruned, "bodies were archived and pruned"),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot archive what has been kept long enough"),

@@ -351,7 +351,7 @@ async fn load_demo(listen: SocketAddr, is_local: bool, mark: &std::path::Path) -
         loaded.runs, loaded.spans
     ));
     output::line(format_args!(
-        "try: curl http://{listen}/api/v1/logs/llm-runs?limit=5    deponent verify --data-dir {}",
+        "try: curl 'http://{listen}/api/v1/logs/llm-runs?limit=5'    deponent verify --data-dir {}",
         mark.parent().unwrap_or(mark).display()
     ));
     Ok(())

@@ -63,7 +63,8 @@ impl TenantCommand {
                             output::line(format_args!("tenant {tenant_id}\norigin {origin}\nvkey {vkey}"));
                             if let Some(why) = refused {
                                 output::line(format_args!(
-                                    "refused for writing until `deponent ledger recover --tenant {tenant_id}`: {why}"
+                                    "refused for writing: {why}\nif that cannot be mended, the next epoch goes on: \
+                                     `deponent ledger recover --tenant {tenant_id}`"
                                 ));
                             }
                         }

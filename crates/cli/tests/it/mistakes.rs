@@ -1,6 +1,7 @@
 //! Slips: in settings, ports, folders and files, each said where it is and with what mends it.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -267,6 +268,72 @@ pub(crate) fn at_once(args: &[&str]) -> Output {
     }
     let _ = child.kill();
     child.wait_with_output().unwrap()
+}
+
+#[test]
+fn an_answer_that_cannot_be_printed_is_no_success() {
+    // Linux alone has a file that is always full.
+    let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rows.csv"), "id\n1\n").unwrap();
+    std::fs::write(
+        folder.path().join("audit.jsonl"),
+        r#"{"type":"evidence","id":"ev-1","evidence_type":"csv","uri":"rows.csv","input_row_ids":["1"],"key_columns":["id"]}
+{"type":"deterministic","fn":"f","evidence_id":"ev-1","output_hash":"00"}
+"#,
+    )
+    .unwrap();
+    let printed = |args: &[&str], to: Stdio| {
+        Command::new(env!("CARGO_BIN_EXE_deponent"))
+            .args(args)
+            .env_clear()
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(to)
+            .output()
+            .unwrap()
+    };
+    for args in [
+        &["tenant", "create", "acme", "--data-dir", "data"][..],
+        &["completions", "bash"],
+        &["lineage", "drill", "--fn", "f", "--audit", "audit.jsonl"],
+    ] {
+        let lost = printed(args, full.try_clone().unwrap().into());
+        let said = stderr(&lost);
+        assert_eq!(lost.status.code(), Some(69), "{args:?}: {said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with("deponent: stdout cannot be written: "),
+            "{args:?}: {said}"
+        );
+        assert!(!said.contains("rows.csv:"), "{said}");
+        let kept = printed(args, Stdio::piped());
+        assert_eq!(kept.status.code(), Some(0), "{args:?}: {}", stderr(&kept));
+    }
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_to_be_mended_before_an_epoch_is_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let create = || {
+        let made = deponent(&["tenant", "create", "acme", "--data-dir", text(folder.path())]);
+        assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+        stdout(&made)
+    };
+    create();
+    let key = folder.path().join("keys/acme.0.key");
+    let set = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    set(0o644);
+    let said = create();
+    let (_, then) = said
+        .split_once("its mode must be 0600\n")
+        .unwrap_or_else(|| panic!("{said}"));
+    assert!(then.starts_with("if that cannot be mended, "), "{said}");
+    assert!(then.contains("`deponent ledger recover --tenant acme`"), "{said}");
+    set(0o600);
+    assert!(!create().contains("refused"));
 }
 
 #[test]

@@ -96,6 +96,11 @@ pub(super) fn compute(task: &Task, now: Timestamp) -> Result<Computed, EngineErr
         *sum = sum.checked_add(amount).map_err(wrong)?;
         Ok(())
     })?;
+    if rows == 0 {
+        // Nothing at all is in balance, so that an entity which was mistyped would pass.
+        let reason = format!("has no row of {period} and entity {:?}", task.entity);
+        return Err(EngineError::data(file.path(), reason));
+    }
     let mut inputs = vec![balance];
     let sizes = entity_sizes(task, &mut inputs)?;
     let chart = chart_of_accounts(task, &mut inputs)?;

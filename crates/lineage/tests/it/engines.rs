@@ -112,6 +112,31 @@ fn a_trial_balance_that_does_not_balance_is_shown_with_its_rows() {
 }
 
 #[test]
+fn a_trial_balance_without_a_row_of_the_entity_or_the_period_is_not_in_balance() {
+    let folder = folder();
+    let mistyped = engine::run(
+        "tb_diagnostics",
+        &task(&folder, "E9"),
+        &folder.path("out"),
+        at(NOW),
+    );
+    let said = mistyped.unwrap_err().to_string();
+    assert!(
+        said.ends_with("has no row of 2026-01 and entity \"E9\""),
+        "{said}"
+    );
+    let older = TRIAL_BALANCE.replace("2026-01,", "2025-11,");
+    folder.write("data/trial_balance_2026-01.csv", older);
+    let said = refusal(&folder, "tb_diagnostics");
+    assert!(
+        said.ends_with("has no row of 2026-01 and entity \"ALL\""),
+        "{said}"
+    );
+    // Nothing is left behind that a later check could take for a result.
+    assert!(!folder.path("out").exists());
+}
+
+#[test]
 fn a_day_of_the_month_is_of_the_period() {
     let folder = folder();
     let days = TRIAL_BALANCE.replace("2026-01,E2", "2026-01-31,E2");

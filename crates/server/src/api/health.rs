@@ -59,7 +59,7 @@ pub(crate) struct Wrong {
 pub(crate) fn unhealthy(app: &App) -> Vec<Wrong> {
     let stopped = app.ledger.stopped().map(|detail| Wrong {
         class: WRITING_STOPPED,
-        detail,
+        detail: format!("{detail}; once the cause is mended, start the server again"),
     });
     let mut wrong: Vec<Wrong> = stopped.into_iter().collect();
     for tenant in app.ledger.tenants() {

@@ -146,18 +146,13 @@ impl From<Receipt> for ReceiptView {
 
 impl RecordView {
     /// Who erased a body, and why, is of the audit topic.
-    fn of(
-        service: &Ledger,
-        tenant: &Arc<Tenant>,
-        record: Record,
-        sees_audit: bool,
-    ) -> Result<Self, ApiError> {
+    fn of(ledger: &Ledger, tenant: &Arc<Tenant>, record: Record, sees_audit: bool) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
         let gone = record.body.gone();
         // A body that is gone without a record that says so is neither: verification says what it is.
         let (erased, archived) = (gone == Some(Gone::Erased), gone == Some(Gone::Archived));
         let erasure = if erased {
-            service.erasure_of(tenant, record.header()?.id)?
+            ledger.erasure_of(tenant, record.header()?.id)?
         } else {
             None
         };
@@ -215,10 +210,10 @@ async fn list(
     let limit = limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let filter = Filter::new(query.run_id, query.trace_id, query.span_id, query.kind.as_deref())?;
     let sees_audit = caller.may_read(&app, "audit");
-    app.reading(caller.tenant.tenant_no, move |service| {
+    app.reading(caller.tenant.tenant_no, move |ledger| {
         let tenant = &caller.tenant;
         let ledger_no = tenant.ledger().row.ledger_no;
-        let head = service.store().head_read(ledger_no)?.size.as_u64();
+        let head = ledger.store().head_read(ledger_no)?.size.as_u64();
         let scope = ("records", &*tenant.tenant_id, filter.scope());
         let (as_of, from) = match &query.cursor {
             None => (query.as_of.unwrap_or(head), None),
@@ -234,8 +229,8 @@ async fn list(
             return Err(bad("as_of", &format!("the ledger has {head} leaves")));
         }
         let before = LeafKey::new(ledger_no, as_of);
-        let found = filter.find(service, tenant, before, from, limit)?;
-        let (items, next) = read_page(service, tenant, &found, sees_audit)?;
+        let found = filter.find(ledger, tenant, before, from, limit)?;
+        let (items, next) = read_page(ledger, tenant, &found, sees_audit)?;
         caller.answered(items.len());
         let next_cursor = next
             .map(|at| cursor::encode(&scope, (ledger_no, as_of), &at))
@@ -261,12 +256,12 @@ fn bad(name: &str, message: &str) -> ApiError {
 /// Reads the records found, until the page is full by bytes; without those of the audit topic for who may not
 /// read that.
 fn read_page(
-    service: &Ledger,
+    ledger: &Ledger,
     tenant: &Arc<Tenant>,
     found: &Found,
     sees_audit: bool,
 ) -> Result<(Vec<RecordView>, Option<Position>), ApiError> {
-    let records = service.records(tenant);
+    let records = ledger.records(tenant);
     let mut items = Vec::with_capacity(found.leaves.len());
     let mut bytes = 0;
     for (place, &(leaf, after)) in found.leaves.iter().enumerate() {
@@ -276,7 +271,7 @@ fn read_page(
                 continue;
             }
             bytes += record.body.bytes().map_or(0, <[u8]>::len);
-            items.push(RecordView::of(service, tenant, record, sees_audit)?);
+            items.push(RecordView::of(ledger, tenant, record, sees_audit)?);
         }
         let last = place + 1 == found.leaves.len();
         if bytes > PAGE_BYTES && !last {
@@ -298,15 +293,15 @@ async fn get(
 ) -> Result<Json<RecordView>, ApiError> {
     let id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
     let sees_audit = caller.may_read(&app, "audit");
-    app.reading(caller.tenant.tenant_no, move |service| {
-        let record = service
+    app.reading(caller.tenant.tenant_no, move |ledger| {
+        let record = ledger
             .records(&caller.tenant)
             .get(id)?
             .ok_or_else(ApiError::not_found)?;
         if !sees_audit && is_audit(record.header()?.kind) {
             return Err(ApiError::not_found());
         }
-        Ok(Json(RecordView::of(service, &caller.tenant, record, sees_audit)?))
+        Ok(Json(RecordView::of(ledger, &caller.tenant, record, sees_audit)?))
     })
     .await
 }
@@ -327,8 +322,8 @@ async fn proof(
     let id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
     let sees_audit = caller.may_read(&app, "audit");
     let text = app
-        .blocking(move |service| {
-            let (leaf, kind) = service
+        .blocking(move |ledger| {
+            let (leaf, kind) = ledger
                 .records(&caller.tenant)
                 .place(id)?
                 .ok_or_else(ApiError::not_found)?;
@@ -336,7 +331,7 @@ async fn proof(
             if !sees_audit && is_audit(kind) {
                 return Err(ApiError::not_found());
             }
-            prove(service, &caller.tenant, leaf)
+            prove(ledger, &caller.tenant, leaf)
         })
         .await?;
     let mut headers = HeaderMap::new();
@@ -351,15 +346,15 @@ async fn proof(
     Ok((headers, text).into_response())
 }
 
-fn prove(service: &Ledger, tenant: &Tenant, leaf: LeafKey) -> Result<String, ApiError> {
+fn prove(ledger: &Ledger, tenant: &Tenant, leaf: LeafKey) -> Result<String, ApiError> {
     let index = leaf.index();
     let newest = || -> Result<_, ApiError> {
-        let newest = service.store().checkpoint_newest(leaf.ledger_no())?;
+        let newest = ledger.store().checkpoint_newest(leaf.ledger_no())?;
         Ok(newest.filter(|checkpoint| index.is_in(checkpoint.size)))
     };
     let mut checkpoint = newest()?;
     if checkpoint.is_none() && leaf.ledger_no() == tenant.ledger().row.ledger_no {
-        service.checkpoint_now(tenant);
+        ledger.checkpoint_now(tenant);
         checkpoint = newest()?;
     }
     let Some(checkpoint) = checkpoint else {
@@ -367,7 +362,7 @@ fn prove(service: &Ledger, tenant: &Tenant, leaf: LeafKey) -> Result<String, Api
         return Err(ApiError::unavailable("no_checkpoint", message));
     };
     let size: TreeSize = checkpoint.size;
-    let hashes = StoredTree::new(service.store(), leaf.ledger_no()).inclusion(index, size)?;
+    let hashes = StoredTree::new(ledger.store(), leaf.ledger_no()).inclusion(index, size)?;
     Ok(TlogProof {
         extra: None,
         index,

@@ -100,7 +100,7 @@ impl Filter {
     /// The next page, of records before `before`.
     pub(super) fn find(
         &self,
-        service: &Ledger,
+        ledger: &Ledger,
         tenant: &Arc<Tenant>,
         before: LeafKey,
         from: Option<Position>,
@@ -113,15 +113,15 @@ impl Filter {
                 _ => before,
             };
             return match self.kind {
-                Some(kind) if !kind.is_of_run() => by_kind(service, tenant, kind, before, limit),
-                kind => scan(service, tenant, kind, before, rows),
+                Some(kind) if !kind.is_of_run() => by_kind(ledger, tenant, kind, before, limit),
+                kind => scan(ledger, tenant, kind, before, rows),
             };
         }
-        let Some(run) = self.run(service, tenant)? else {
+        let Some(run) = self.run(ledger, tenant)? else {
             return Ok(Found::default());
         };
         if let Some((trace, span)) = self.trace.as_ref().and_then(|trace| trace.span) {
-            let row = service
+            let row = ledger
                 .store()
                 .run_record_find(run.key, &Identity::span(&trace, &span))?;
             let row = row.filter(|row| row.leaf < before && self.kind.is_none_or(|kind| kind == row.kind));
@@ -135,12 +135,12 @@ impl Filter {
             Some(Position::Seq(seq)) => seq,
             _ => 0,
         };
-        self.of_run(service, tenant, run.key, before, from, rows)
+        self.of_run(ledger, tenant, run.key, before, from, rows)
     }
 
     /// The run of both id and trace, as far as they are given.
-    fn run(&self, service: &Ledger, tenant: &Tenant) -> Result<Option<RunRow>, ApiError> {
-        let (store, tenant_no) = (service.store(), tenant.tenant_no);
+    fn run(&self, ledger: &Ledger, tenant: &Tenant) -> Result<Option<RunRow>, ApiError> {
+        let (store, tenant_no) = (ledger.store(), tenant.tenant_no);
         let run = match &self.trace {
             Some(trace) => store.run_find_by_trace(tenant_no, &TraceKey::parse(&trace.id))?,
             None => store.run_find(tenant_no, self.run_id.as_deref().unwrap_or_default())?,
@@ -154,14 +154,14 @@ impl Filter {
 
     fn of_run(
         &self,
-        service: &Ledger,
+        ledger: &Ledger,
         tenant: &Arc<Tenant>,
         run: RunKey,
         before: LeafKey,
         mut from: u64,
         limit: usize,
     ) -> Result<Found, ApiError> {
-        let records = service.records(tenant);
+        let records = ledger.records(tenant);
         let mut found = Found::default();
         let end = from.saturating_add(SCAN_LEAVES_MAX);
         while from < end {
@@ -215,14 +215,14 @@ fn decode(header: &[u8], leaf: LeafKey) -> Result<Header<'_>, ApiError> {
 }
 
 /// The tenant's ledgers that have leaves before `before`, newest first, each with the end of its part.
-fn parts(service: &Ledger, tenant: &Tenant, before: LeafKey) -> Result<Vec<(u32, u64)>, ApiError> {
+fn parts(ledger: &Ledger, tenant: &Tenant, before: LeafKey) -> Result<Vec<(u32, u64)>, ApiError> {
     let mut parts = Vec::new();
     for epoch in tenant.epochs().iter().rev() {
         let ledger_no = epoch.row.ledger_no;
         if ledger_no > before.ledger_no() {
             continue;
         }
-        let head = service.store().head_read(ledger_no)?.size.as_u64();
+        let head = ledger.store().head_read(ledger_no)?.size.as_u64();
         let end = if ledger_no == before.ledger_no() {
             head.min(before.leaf_index())
         } else {
@@ -235,7 +235,7 @@ fn parts(service: &Ledger, tenant: &Tenant, before: LeafKey) -> Result<Vec<(u32,
 
 /// Records of no run by kind: each has it as a facet.
 fn by_kind(
-    service: &Ledger,
+    ledger: &Ledger,
     tenant: &Tenant,
     kind: Kind,
     before: LeafKey,
@@ -248,7 +248,7 @@ fn by_kind(
         newest_first: true,
         ..FacetQuery::default()
     };
-    let page = service.store().facet_find(tenant.tenant_no, &query)?;
+    let page = ledger.store().facet_find(tenant.tenant_no, &query)?;
     let at = |leaf: LeafKey| Position::Before(leaf.as_i64());
     Ok(Found {
         leaves: page.leaves.into_iter().map(|leaf| (leaf, at(leaf))).collect(),
@@ -258,7 +258,7 @@ fn by_kind(
 
 /// Looks through the leaves, newest first; `None`: every kind.
 fn scan(
-    service: &Ledger,
+    ledger: &Ledger,
     tenant: &Tenant,
     kind: Option<Kind>,
     before: LeafKey,
@@ -266,8 +266,8 @@ fn scan(
 ) -> Result<Found, ApiError> {
     let mut found = Found::default();
     let mut budget = SCAN_LEAVES_MAX;
-    for (ledger_no, end) in parts(service, tenant, before)? {
-        let tree = StoredTree::new(service.store(), ledger_no);
+    for (ledger_no, end) in parts(ledger, tenant, before)? {
+        let tree = StoredTree::new(ledger.store(), ledger_no);
         let mut end = end;
         while end > 0 {
             if budget == 0 {

@@ -14,11 +14,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message as _;
-
 use super::json;
 use super::limits::{BODIES_BYTES_MAX, ITEMS_MAX, PART_ITEMS_MAX, REASONS_MAX, REQUEST_BYTES_MAX};
 use super::schema;
@@ -298,7 +293,7 @@ fn each<'a>(
 }
 
 macro_rules! requests {
-    ($($(#[$doc:meta])* $name:ident, $proto:ident, $message:expr, $count:expr;)*) => { $(
+    ($($(#[$doc:meta])* $name:ident, $message:expr, $count:expr;)*) => { $(
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name<'a>(Request<'a>);
@@ -310,16 +305,6 @@ macro_rules! requests {
             /// [`DecodeError`], by what the sender can do. A bad item is no error: it is rejected when lowered.
             pub fn decode(body: &'a [u8], encoding: Encoding) -> Result<Self, DecodeError> {
                 Request::decode(body, encoding, $message, $count).map(Self)
-            }
-
-            /// Takes over a request that was decoded elsewhere.
-            ///
-            /// # Errors
-            /// As [`Self::decode`].
-            pub fn from_proto(request: &$proto) -> Result<$name<'static>, DecodeError> {
-                let bytes = request.encode_to_vec();
-                $name::decode(&bytes, Encoding::Protobuf)?;
-                Ok($name(Request::whole(Cow::Owned(bytes), Rejections::default())))
             }
 
             /// How many parts it is taken in; nearly always one.
@@ -359,9 +344,9 @@ const fn one(_: &[u8]) -> usize {
 
 requests! {
     /// The spans of one export request.
-    TraceRequest, ExportTraceServiceRequest, &schema::TRACES, one;
+    TraceRequest, &schema::TRACES, one;
     /// The log records of one export request.
-    LogsRequest, ExportLogsServiceRequest, &schema::LOGS, one;
+    LogsRequest, &schema::LOGS, one;
     /// The metrics of one export request.
-    MetricsRequest, ExportMetricsServiceRequest, &schema::METRICS, super::lower::metrics::points_count;
+    MetricsRequest, &schema::METRICS, super::lower::metrics::points_count;
 }

@@ -38,6 +38,9 @@ fn only_loopback_hosts_are_answered() {
     ] {
         assert_eq!(with(bad).problem(403), "foreign_host", "{bad}");
     }
+    // What ends local mode is said to who asks from another machine.
+    let said = with("10.0.0.1:4318").json()["detail"].to_string();
+    assert!(said.contains("`deponent key create`"), "{said}");
     let none = Request::builder().uri("/healthz").body(Body::empty()).unwrap();
     assert_eq!(server.send(none).problem(403), "foreign_host");
     // HTTP/2 names the host in the URI.
@@ -75,7 +78,13 @@ fn only_the_own_origin_is_answered() {
 fn unknown_routes_and_methods_are_problems() {
     let server = TestServer::new();
     assert_eq!(server.get("/nowhere").problem(404), "not_found");
-    assert_eq!(server.get("/api/v1/nowhere").problem(404), "not_found");
+    let nowhere = server.get("/api/v1/nowhere");
+    assert_eq!(nowhere.problem(404), "not_found");
+    // A path that was mistyped is told from a record that is not there.
+    let absent = server.get("/api/v1/traces/nowhere");
+    assert_eq!(absent.problem(404), "not_found");
+    assert_ne!(nowhere.json()["detail"], absent.json()["detail"]);
+    assert!(nowhere.json()["detail"].to_string().contains("/api/docs"));
     let answer = server.request(Method::DELETE, "/api/v1/ledger/head", &[], Body::empty());
     assert_eq!(answer.problem(405), "method_not_allowed");
     assert!(answer.header("allow").contains("GET"), "{:?}", answer.headers);

@@ -128,6 +128,21 @@ fn a_large_body_gets_its_answer_on_the_wire() {
 }
 
 #[test]
+fn an_exporter_of_http_at_the_port_of_grpc_is_told_so() {
+    let mut served = Served::new();
+    let mut stream = TcpStream::connect(served.grpc).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(2))).unwrap();
+    let post =
+        b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    stream.write_all(post).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 505 "), "{answer}");
+    assert!(answer.contains("gRPC") && answer.contains("--listen"), "{answer}");
+    served.stop();
+}
+
+#[test]
 fn grpc_spans_are_taken_plain_and_gzipped() {
     let mut served = Served::new();
     let url = format!("http://{}", served.grpc);
