@@ -133,9 +133,7 @@ pub(crate) async fn on_record(
         return Ok(sent);
     };
     Ok(RunNames {
-        correlation_id: names
-            .correlation_id
-            .unwrap_or_else(|| Arc::clone(&sent.run_id)),
+        correlation_id: names.correlation_id.unwrap_or_else(|| Arc::clone(&sent.run_id)),
         trace_id: names.trace_id,
         run_id: sent.run_id,
     })
