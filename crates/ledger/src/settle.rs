@@ -193,8 +193,8 @@ impl Ledger {
             let how = if run.state.ended() {
                 EndRun::Settled
             } else {
-                let hours = self.options().abandon_after_micros / 3_600_000_000;
-                EndRun::Abandoned(format!("abandoned: no record for {hours} h"))
+                let silent = in_words(self.options().abandon_after_micros);
+                EndRun::Abandoned(format!("abandoned: no record for {silent}"))
             };
             match end_drafts(self, (run, erasures), &how, at, &mut salts) {
                 Ok(more) => drafts.extend(more),
@@ -322,4 +322,24 @@ fn end_drafts(
         next_seq,
     ));
     Ok(drafts)
+}
+
+/// A time in words, in the largest unit of which it is a whole number.
+fn in_words(micros: i64) -> String {
+    [(3_600_000_000_i64, "h"), (60_000_000, "min"), (1_000_000, "s")]
+        .into_iter()
+        .find(|(unit, _)| micros % unit == 0)
+        .map_or_else(
+            || format!("{} ms", micros / 1_000),
+            |(unit, word)| format!("{} {word}", micros / unit),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn how_long_a_run_was_silent_is_said_whole() {
+        let said = [86_400_000, 5_400_000, 90_000, 1_500].map(|millis| super::in_words(millis * 1_000));
+        assert_eq!(said, ["24 h", "90 min", "90 s", "1500 ms"]);
+    }
 }

@@ -123,6 +123,26 @@ impl Placer<'_> {
         Ok(())
     }
 
+    /// What a draft answers behind the first record of its run, which was there before: it was there too, or the run is
+    /// not the one that is sent. Once that first record is erased, every other is taken for the same.
+    ///
+    /// # Errors
+    /// The store cannot say.
+    pub(crate) fn known_of_run(
+        &mut self,
+        draft: &Draft,
+        first: Receipt,
+    ) -> Result<Result<Placed, Rejection>, PlaceError> {
+        let known = match (&draft.bind, draft.identity) {
+            (Bind::Run(run_id), Some(identity)) => match self.by_id.get(run_id.as_ref()).copied() {
+                Some(run) => self.known(run, identity, draft)?,
+                None => None,
+            },
+            _ => None,
+        };
+        Ok(known.unwrap_or(Err(Rejection::Conflict(first))))
+    }
+
     /// What an identity that was seen before answers; `None`: it was not.
     pub(super) fn known(
         &mut self,

@@ -15,7 +15,7 @@ use crate::place::{After, Place, Placer};
 use crate::queue::Submission;
 use crate::tenant::Refusal;
 use crate::tree::{StoredTree, TreeError};
-use crate::{Outcomes, SubmitError};
+use crate::{Bind, Draft, Outcomes, SubmitError};
 
 /// Attempts to place one batch when the head moved under it. Only another writer can move it, and there
 /// should be none.
@@ -320,12 +320,16 @@ fn place_submission(
     submission: &Submission,
 ) -> Result<Outcomes, crate::place::PlaceError> {
     let mut outcomes: Outcomes = Vec::with_capacity(submission.drafts.len());
+    let of_new_run = |draft: &Draft| matches!(draft.bind, Bind::NewRun(_));
+    let whole_run = submission.group && submission.drafts.first().is_some_and(of_new_run);
     for draft in &submission.drafts {
-        let refused = submission.group && outcomes.first().is_some_and(Result::is_err);
-        outcomes.push(if refused {
-            Err(crate::Rejection::Group)
-        } else {
-            placer.place(draft, submission.at)?
+        let first = outcomes.first().filter(|_| submission.group);
+        let first = first.map(|first| first.as_ref().ok().copied());
+        outcomes.push(match first {
+            Some(None) => Err(crate::Rejection::Group),
+            // The run was there, so all of the group is: nothing of another is added to it.
+            Some(Some(first)) if whole_run && !first.fresh => placer.known_of_run(draft, first.receipt)?,
+            _ => placer.place(draft, submission.at)?,
         });
         debug_assert!(!matches!(draft.facts, Facts::RunStarted(_)) || draft.identity.is_some());
     }

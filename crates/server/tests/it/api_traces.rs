@@ -468,6 +468,58 @@ fn what_an_erased_plan_was_is_not_compared() {
 }
 
 #[test]
+fn a_trace_adds_nothing_to_a_run_whose_beginning_is_erased() {
+    let server = TestServer::new();
+    let forget = |run_id: &str| {
+        let path = format!("/api/v1/records?run_id={run_id}&kind=run.started");
+        let id = server.get(&path).ok()["items"][0]["receipt"]["record_id"].clone();
+        let asked = json!({ "reason": "asked for by the person", "only": true });
+        assert_eq!(erase(&server, id.as_str().unwrap(), &asked).status, 200);
+        id
+    };
+    // Nobody can say any more by which request the run came, so the first record is known whatever is sent.
+    server.run("w");
+    server.created("/api/v1/runs/w/steps", &step(5, "success"));
+    let id = forget("w");
+    let refused = server.post("/api/v1/traces", &whole("w"));
+    assert_eq!(refused.problem(409), "conflict");
+    assert_eq!(refused.json()["receipt"]["record_id"], id);
+    let run = server.get("/api/v1/traces/w").ok();
+    assert_eq!(
+        (&run["status"], &run["total_steps"], &run["root_hash"]),
+        (&json!("running"), &json!(1), &Value::Null),
+        "nothing was added"
+    );
+    // A trace that is there, all of it, is a success still.
+    server.created("/api/v1/traces", &whole("v"));
+    forget("v");
+    let mut again = whole("v");
+    again["correlation_id"] = json!("another");
+    let answer = server.post("/api/v1/traces", &again).ok();
+    assert_eq!(answer["correlation_id"], "v", "what is on record");
+    assert_eq!(answer["receipts"].as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn a_run_whose_beginning_is_erased_is_answered_by_its_own_names() {
+    let server = TestServer::new();
+    server.spans(&[span(9, 1)]);
+    let run_id = "09".repeat(16);
+    let read = server.get(&format!("/api/v1/traces/{run_id}")).ok();
+    let asked = json!({ "reason": "asked for by the person" });
+    assert_eq!(
+        erase(&server, read["record_id"].as_str().unwrap(), &asked).status,
+        200
+    );
+    let again = json!({ "run_id": run_id, "correlation_id": "another" });
+    let answer = server.post("/api/v1/runs", &again).ok();
+    assert_eq!(
+        (&answer["trace_id"], &answer["correlation_id"]),
+        (&json!(run_id), &json!(run_id))
+    );
+}
+
+#[test]
 fn a_long_trace_is_read_in_pages_that_do_not_shift() {
     let server = TestServer::new();
     let mut spans: Vec<Value> = (1..=10_010).map(|number| span(7, number)).collect();

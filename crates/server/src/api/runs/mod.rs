@@ -89,6 +89,7 @@ async fn start(
     app.ledger.expect_run(&caller.tenant, &names.run_id);
     let outcomes = app.ledger.submit(&caller.tenant, vec![draft], at).await?;
     let first = first(placed(outcomes)?)?;
+    let names = on_record(&app, &caller.tenant, &first, names).await?;
     let RunNames {
         run_id,
         trace_id,
@@ -111,6 +112,31 @@ pub(crate) fn first(placed: Vec<Placed>) -> Result<Placed, ApiError> {
         .into_iter()
         .next()
         .ok_or_else(|| ApiError::internal(&"a submission without outcome"))
+}
+
+/// The names under which the run stands. They are those that were sent, unless it was there: once its first record is
+/// erased, whatever is sent counts as the same.
+pub(crate) async fn on_record(
+    app: &App,
+    tenant: &Arc<Tenant>,
+    first: &Placed,
+    sent: RunNames,
+) -> Result<RunNames, ApiError> {
+    if first.fresh {
+        return Ok(sent);
+    }
+    let (tenant, run_id) = (Arc::clone(tenant), Arc::clone(&sent.run_id));
+    let names = app
+        .blocking(move |ledger| ledger.run_names(&tenant, &run_id).map_err(ApiError::from))
+        .await?;
+    let Some(names) = names else {
+        return Ok(sent);
+    };
+    Ok(RunNames {
+        correlation_id: names.correlation_id.unwrap_or_else(|| Arc::clone(&sent.run_id)),
+        trace_id: names.trace_id,
+        run_id: sent.run_id,
+    })
 }
 
 /// Completes a run, well or not.

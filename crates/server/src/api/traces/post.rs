@@ -3,7 +3,9 @@
 //! The first record's content is that of the whole request, so a run of that id
 //! that came in any other way is a conflict at the first record, and a group
 //! whose first record is refused writes nothing. A trace that was stored by the
-//! same request is complete already and gives its first receipts.
+//! same request is complete already and gives its first receipts. Once the first
+//! record is erased nobody can say by which request it came; then nothing is
+//! added to the run, and what it does not have is a conflict.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use utoipa::ToSchema;
 use crate::api::answer::{ReceiptOut, WriteProblems, created, placed};
 use crate::api::fields;
 use crate::api::records::ReceiptView;
-use crate::api::runs::{AbortIn, COMPONENT, EndIn, RunIn, RunNames};
+use crate::api::runs::{AbortIn, COMPONENT, EndIn, RunIn, RunNames, on_record};
 use crate::api::steps::{StepIn, StepRun};
 use crate::{ApiError, App, Caller, JsonBody, Received};
 
@@ -121,11 +123,12 @@ pub(super) async fn store(
     let first = *placed
         .first()
         .ok_or_else(|| ApiError::internal(&"a group without outcome"))?;
+    let names = on_record(&app, &caller.tenant, &first, whole.names).await?;
     let RunNames {
         run_id,
         trace_id,
         correlation_id,
-    } = &whole.names;
+    } = &names;
     created(
         &first,
         &TraceStoredOut {

@@ -75,6 +75,12 @@ impl<'a> LogRef<'a> {
                 return Err(format!("{name} has {} bytes, {len} are needed", id.len()).into());
             }
         }
+        // An id of zeros is none: SDKs send it with what is logged outside of any span, and it would bind all of that together.
+        for id in [&mut log.trace_id, &mut log.span_id] {
+            if id.iter().all(|byte| *byte == 0) {
+                *id = &[];
+            }
+        }
         if log.time.max(log.observed) > TIME_UNIX_NANO_MAX {
             return Err("its time lies before 1970 or after 2100".into());
         }

@@ -128,6 +128,15 @@ impl Speaker<'_, '_, '_> {
         }
     }
 
+    /// What an object holds under that name, where it does nothing but wrap it; else the object.
+    fn unwrapped<'v>(&mut self, sent: &'v Value, name: &str) -> &'v Value {
+        let Some(inner) = sent.get(name) else {
+            return sent;
+        };
+        self.leave_out(sent, &[name]);
+        inner
+    }
+
     /// Notes whether an object has members beside those, and those that need no keeping.
     fn leave_out(&mut self, object: &Value, known: &[&str]) {
         let members = object.as_object().unwrap_or_default();
@@ -174,7 +183,8 @@ impl Speaker<'_, '_, '_> {
             }
         }
         for call in calls.iter().chain(call) {
-            self.call(call.get("tool_call").unwrap_or(call));
+            let call = self.unwrapped(call, "tool_call");
+            self.call(call);
         }
         if let Some(name) = flat_call {
             self.call_of(Some(name), message.get("function_call_arguments_json"));
@@ -185,7 +195,11 @@ impl Speaker<'_, '_, '_> {
         match content {
             Value::Null => {}
             Value::Array(parts) => parts.iter().for_each(|part| match text_of(part) {
-                Some(text) if role == "tool" => self.response(&Value::from(text)),
+                Some(text) if role == "tool" => {
+                    let part = self.unwrapped(part, "message_content");
+                    self.leave_out(part, &["content", "text"]);
+                    self.response(&Value::from(text));
+                }
                 _ => self.part(part),
             }),
             _ if role == "tool" => self.response(content),
@@ -196,7 +210,7 @@ impl Speaker<'_, '_, '_> {
     }
 
     fn part(&mut self, part: &Value) {
-        let part = part.get("message_content").unwrap_or(part);
+        let part = self.unwrapped(part, "message_content");
         if let Some(text) = part.as_str() {
             return self.say(text);
         }
@@ -209,7 +223,13 @@ impl Speaker<'_, '_, '_> {
             Some("tool_call" | "tool_use" | "function_call" | "function") => self.call(part),
             Some("tool_call_response" | "tool_result" | "function_call_output") => {
                 self.leave_out(part, &["content", "output", "response", "result"]);
-                self.response(get(&["response", "result", "output", "content"]).unwrap_or(&Value::Null));
+                let mut said = ["response", "result", "output", "content"]
+                    .into_iter()
+                    .filter_map(|key| part.get(key).filter(|value| !value.is_null()));
+                let response = said.next().unwrap_or(&Value::Null);
+                // Some send it under two names, for readers of either.
+                self.said.lossy |= said.any(|other| other != response);
+                self.response(response);
             }
             Some("reasoning" | "thinking")
                 if get(&["content", "reasoning", "text", "thinking"])
@@ -244,11 +264,9 @@ impl Speaker<'_, '_, '_> {
     }
 
     fn call(&mut self, call: &Value) {
-        let function = call.get("function").unwrap_or(call);
-        self.leave_out(call, &["arguments", "function", "input", "name"]);
-        if call.get("function").is_some() {
-            self.leave_out(function, &["arguments", "name"]);
-        }
+        let function = self.unwrapped(call, "function");
+        self.leave_out(function, &["arguments", "input", "name"]);
+        self.said.lossy |= function.as_object().is_none();
         let arguments = function.get("arguments").or_else(|| function.get("input"));
         self.call_of(function.get("name"), arguments);
     }

@@ -95,6 +95,20 @@ fn a_log_record_is_a_system_record_of_its_scope() {
 }
 
 #[test]
+fn an_id_of_zeros_is_none() {
+    let record = LogRecord {
+        trace_id: vec![0; 16],
+        span_id: vec![0; 8],
+        ..log(9, "outside of any span")
+    };
+    let lowered = lower_request(&request(resource(), vec![record]));
+    let draft = &lowered.drafts[0];
+    assert_eq!((&draft.trace_id, &draft.correlation_id), (&None, &None));
+    let details = &body(draft)["details"];
+    assert_eq!((details.get("trace_id"), details.get("span_id")), (None, None));
+}
+
+#[test]
 fn severities_have_five_words() {
     let logs = [0, 1, 8, 9, 12, 13, 16, 17, 20, 21, 24, 99, -1].map(|number| log(number, "x"));
     let lowered = lower_request(&request(resource(), logs.to_vec()));

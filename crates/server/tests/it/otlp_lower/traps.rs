@@ -38,6 +38,39 @@ fn messages_from_which_ids_were_cut_stay_as_sent_too() {
 }
 
 #[test]
+fn messages_whose_parts_say_more_than_is_read_stay_as_sent_too() {
+    let said_twice = |response: Json, result: Json| json!({ "parts": [{ "type": "tool_call_response", "response": response, "result": result }] });
+    let more = [
+        json!({ "role": "tool", "content": [{ "type": "text", "text": "x", "cache_control": "ephemeral" }] }),
+        json!({ "role": "user", "contents": [{ "message_content": { "type": "text", "text": "x" }, "score": 1 }] }),
+        json!({ "role": "assistant", "tool_calls": [{ "tool_call": { "function": { "name": "t" } }, "score": 1 }] }),
+        json!({ "role": "assistant", "tool_calls": [{ "function": "t" }] }),
+        json!({ "role": "assistant", "tool_calls": [{ "function": { "arguments": "{}" }, "name": "t" }] }),
+        said_twice(json!("a"), json!("b")),
+    ];
+    for message in more {
+        let message = json!([message]).to_string();
+        let body = chat(vec![kv("gen_ai.input.messages", text(&message))]);
+        assert_eq!(body["otel"]["attributes"]["gen_ai.input.messages"], message);
+    }
+    let kept = json!([
+        said_twice(json!("a"), json!("a")),
+        said_twice(Json::Null, json!("a"))
+    ]);
+    let body = chat(vec![kv("gen_ai.input.messages", text(&kept.to_string()))]);
+    assert_eq!(
+        body["otel"]["attributes"],
+        json!({"gen_ai.operation.name": "chat"})
+    );
+    for message in 0..2 {
+        assert_eq!(
+            body["step"]["params"]["messages"][message]["parts"][0]["response"],
+            "a"
+        );
+    }
+}
+
+#[test]
 fn messages_are_read_as_values_and_as_json_text() {
     let message = json!([{"role": "user", "parts": [{"type": "text", "content": "hi"}, {"type": "blob", "mime_type": "image/png", "content": "AA=="}]}]);
     let a = chat(vec![kv("gen_ai.input.messages", text(&message.to_string()))]);
