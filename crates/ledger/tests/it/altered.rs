@@ -8,13 +8,16 @@ use evidence::record::{HoldScope, IdentityEventType, Role, RunCompleted};
 use evidence::{ActorType, FindingCode, Kind, facet, hex_string};
 use ledger::replay::replay_report;
 use ledger::{
-    Changer, EraseError, IntegrityError, JobError, NewKey, RecordError, Rejection, SettleError, Tenant,
-    run_at, step_places, trace_diff,
+    Changer, EndRun, EraseError, IntegrityError, JobError, NewKey, RecordError, Rejection, SettleError,
+    Tenant, run_at, step_places, trace_diff,
 };
 use store::{BodyRow, FacetQuery, LeafKey, codec};
 
-use crate::bed::{Span, TestLedger, completed, database, run, step, step_of, system, tamper_on};
+use crate::bed::{
+    Span, TestLedger, aborted, completed, database, run, step, step_of, system, tamper, tamper_on,
+};
 use crate::erasure::{enforced, erase};
+use crate::erasure_attacks::end;
 use crate::jobs::Bed;
 use crate::recovery::rolled_back;
 use crate::retention::{DAY, many};
@@ -209,6 +212,102 @@ fn no_run_ends_over_an_altered_step_and_others_do() {
     // It is not read each second, and keeps its place from no other; after ten minutes it is looked at again.
     assert_eq!(bed.ledger.settle_due(bed.later(599_000)).unwrap(), 0);
     assert_eq!(bed.ledger.settle_due(bed.later(1_000)).unwrap(), 1);
+    bed.check();
+}
+
+/// Nobody signs the row of a run, and its end is signed for good.
+#[test]
+fn a_run_ends_with_the_plan_and_seed_of_its_record_whatever_its_row_says() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let ends = ["r", "s"].map(|run_id| {
+        bed.all(&tenant, vec![run(run_id), step(run_id, 0)]);
+        tamper(
+            bed.path(),
+            "UPDATE runs SET plan_hash = 'another', seed = 7, agent_id = 'another', trace_id = 'another' \
+             WHERE run_id = 's'",
+        );
+        bed.complete(&tenant, run_id);
+        end(&bed, &tenant)
+    });
+    assert_eq!(ends[0], ends[1]);
+    let ended = bed.ledger.records(&tenant).newest("ended".into(), None);
+    let ended = ended.unwrap().unwrap();
+    let header = ended.header().unwrap();
+    assert_eq!(header.actor.id.as_deref(), Some("planner"));
+    assert_eq!(header.trace_id.as_deref(), Some("trace_s"));
+}
+
+#[test]
+fn a_run_of_spans_ends_as_its_spans_did_whatever_its_row_says() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let failed = Span {
+        failed: true,
+        ..Span::default()
+    };
+    let goes_on = Span {
+        trace: 2,
+        end: 0,
+        ..Span::default()
+    };
+    bed.all(&tenant, vec![failed.draft(), goes_on.draft()]);
+    tamper(
+        bed.path(),
+        "UPDATE runs SET status = 'completed', execution_status = 'SUCCEEDED'",
+    );
+    assert_eq!(bed.ledger.settle_due(bed.later(60_000)).unwrap(), 1);
+    assert_eq!(end(&bed, &tenant)["status"], "failed");
+    let refused = bed.end(&tenant, &goes_on.run_id(), &EndRun::Settled);
+    assert!(matches!(refused, Err(SettleError::Read(_))), "{refused:?}");
+
+    // Nor does one that has ended end in another way.
+    let ended = Span {
+        trace: 3,
+        ..Span::default()
+    };
+    bed.one(&tenant, ended.draft());
+    tamper(
+        bed.path(),
+        "UPDATE runs SET status = 'running', execution_status = 'RUNNING', completed_at = NULL WHERE settled = 0",
+    );
+    let size = bed.size(&tenant);
+    for how in [aborted("no"), completed(RunCompleted::default())] {
+        let refused = bed.end(&tenant, &ended.run_id(), &how);
+        assert!(
+            matches!(refused, Err(SettleError::Rejected(Rejection::RunEnded))),
+            "{refused:?}"
+        );
+    }
+    // The other fell silent, and is aborted; that one is not.
+    assert_eq!(bed.ledger.settle_due(bed.later(2 * DAY)).unwrap(), 1);
+    assert_eq!(bed.size(&tenant), size + 1);
+}
+
+#[test]
+fn no_run_ends_over_a_step_that_stands_elsewhere_than_its_row_says() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.all(&tenant, vec![run("r"), step("r", 0), step("r", 1)]);
+    let size = bed.size(&tenant);
+    let step = Kind::TraceStep as u8;
+    for change in ["occurred_at = occurred_at + 1", "step_index = 7 - step_index"] {
+        tamper(
+            bed.path(),
+            &format!("UPDATE run_records SET {change} WHERE kind = {step}"),
+        );
+        let refused = bed.end(&tenant, "r", &completed(RunCompleted::default()));
+        assert!(matches!(refused, Err(SettleError::Read(_))), "{refused:?}");
+        tamper(
+            bed.path(),
+            &format!(
+                "UPDATE run_records SET {} WHERE kind = {step}",
+                change.replace(" + 1", " - 1")
+            ),
+        );
+    }
+    assert_eq!(bed.size(&tenant), size, "nothing was written");
+    bed.complete(&tenant, "r");
     bed.check();
 }
 
