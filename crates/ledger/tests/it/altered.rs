@@ -440,6 +440,49 @@ fn a_job_is_not_folded_from_an_altered_event() {
     );
 }
 
+/// Nobody signs the lists that records are found in.
+#[test]
+fn the_gate_does_not_open_by_another_jobs_verdict() {
+    let bed = Bed::new();
+    bed.good("j2");
+    bed.started("j1");
+    tamper(
+        bed.bed.path(),
+        "INSERT INTO facets SELECT tenant_no, 'job.audit=j1', leaf, 0 FROM facets WHERE facet = 'job.audit=j2'",
+    );
+    let ledger = &bed.bed.ledger;
+    let refused = ledger.rollout(&bed.tenant, "j1");
+    assert!(matches!(refused, Err(JobError::Read(_))), "{refused:?}");
+    assert!(ledger.rollout(&bed.tenant, "j2").unwrap().authorized);
+}
+
+#[test]
+fn a_job_is_not_judged_by_another_contract_and_not_folded_from_another_jobs_events() {
+    let bed = Bed::new();
+    bed.contract("c2").unwrap();
+    bed.started("j1");
+    bed.started("j2");
+    tamper(
+        bed.bed.path(),
+        "UPDATE facets SET leaf = (SELECT leaf FROM facets WHERE facet = 'contract=c2') WHERE facet = 'contract=c1'",
+    );
+    let bed = bed.reopen();
+    assert!(matches!(bed.complete("j1"), Err(JobError::Read(_))));
+    let shown = bed.bed.ledger.contract(&bed.tenant, "c1");
+    assert!(matches!(shown, Err(JobError::Read(_))));
+    assert!(bed.bed.ledger.contract(&bed.tenant, "c2").unwrap().is_some());
+
+    tamper(
+        bed.bed.path(),
+        "UPDATE facets SET facet = 'job=j1' WHERE facet = 'job=j2'",
+    );
+    let bed = bed.reopen();
+    assert!(matches!(
+        bed.bed.ledger.job(&bed.tenant, "j1"),
+        Err(JobError::Read(_))
+    ));
+}
+
 #[test]
 fn a_report_of_a_replay_counts_no_altered_enforcement() {
     let bed = TestLedger::new();
