@@ -151,6 +151,30 @@ fn an_altered_salt_or_another_records_body_is_no_body_either() {
 }
 
 #[test]
+fn a_leaf_in_anothers_place_is_not_its_record_though_it_brings_its_body() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let [one, two] = ["one", "two"].map(|note| leaf_of(&tenant, &bed.one(&tenant, system(note))));
+    let connection = rusqlite::Connection::open(database(bed.path())).unwrap();
+    tamper_on(&connection, |connection| {
+        for update in [
+            "UPDATE leaf_blocks SET leaves = (SELECT leaves FROM leaf_blocks WHERE first_leaf = ?2) WHERE first_leaf = ?1",
+            "UPDATE bodies SET (salt, body) = (SELECT salt, body FROM bodies WHERE leaf = ?2) WHERE leaf = ?1",
+        ] {
+            let changed = connection.execute(update, [one.as_i64(), two.as_i64()]).unwrap();
+            assert_eq!(changed, 1);
+        }
+    });
+    let records = bed.ledger.records(&tenant);
+    let refused = records.read(&[one]);
+    assert!(
+        matches!(&refused, Err(RecordError::Header { leaf, .. }) if *leaf == one.leaf_index()),
+        "{refused:?}"
+    );
+    assert_eq!(records.read(&[two]).unwrap().len(), 1);
+}
+
+#[test]
 fn where_a_record_stands_is_known_and_it_can_be_held_whatever_became_of_its_body() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
