@@ -2,6 +2,8 @@
 //!
 //! https trusts what this machine trusts; `SSL_CERT_FILE` names other roots.
 
+use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -199,9 +201,12 @@ fn other_scheme(base: &str, error: &ureq::Error) -> Option<String> {
             let is_foreign =
                 *error == rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
             let host = base.strip_prefix("https://").filter(|_| is_foreign)?;
-            Some(format!(
-                "the server does not seem to speak TLS; try http://{host}"
-            ))
+            let mut said = "the server does not seem to speak TLS".to_owned();
+            // Whoever stands between could answer so, and would be sent the key in clear.
+            if is_loopback(base) {
+                let _ = write!(said, "; try http://{host}");
+            }
+            Some(said)
         }
         // The answer begins with something else than `HTTP/`: a server that speaks TLS sends an alert.
         ureq::Error::Protocol(error) => {
@@ -213,6 +218,14 @@ fn other_scheme(base: &str, error: &ureq::Error) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether a URL names this machine, which nobody stands before.
+fn is_loopback(url: &str) -> bool {
+    let url: Option<ureq::http::Uri> = url.parse().ok();
+    let host = url.as_ref().and_then(ureq::http::Uri::host).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// What a server's refusal is to who typed the command.
@@ -227,7 +240,6 @@ pub(crate) fn refusal(status: u16, detail: &str) -> String {
 
 /// A text as one segment of a path.
 pub(crate) fn segment(text: &str) -> String {
-    use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut path, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             path.push(char::from(byte));
@@ -240,7 +252,30 @@ pub(crate) fn segment(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{refusal, segment};
+    use std::io;
+
+    use super::{other_scheme, refusal, segment};
+
+    #[test]
+    fn a_key_is_advised_to_go_in_clear_to_this_machine_alone() {
+        let no_tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        let error = ureq::Error::Io(io::Error::other(no_tls));
+        let said = |base: &str| other_scheme(base, &error).unwrap();
+        for here in ["localhost:4318", "127.0.0.1:4318", "127.1.2.3", "[::1]:4318"] {
+            let said = said(&format!("https://{here}"));
+            assert!(said.ends_with(&format!("; try http://{here}")), "{said}");
+        }
+        for elsewhere in [
+            "deponent.example",
+            "192.0.2.1:4318",
+            "localhost.example",
+            "127.0.0.1@deponent.example",
+            "[2001:db8::1]:4318",
+        ] {
+            let said = said(&format!("https://{elsewhere}"));
+            assert_eq!(said, "the server does not seem to speak TLS");
+        }
+    }
 
     #[test]
     fn who_has_no_key_is_told_where_one_is_given() {

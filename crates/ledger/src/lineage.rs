@@ -22,7 +22,7 @@ use evidence::facet::facet;
 use evidence::record::{
     Facts, LineageFacts, LineageRecord, RunCompleted, RunStarted, lineage_identity, lineage_line,
 };
-use evidence::{Header, Identity, Kind, SourceDomain, Timestamp};
+use evidence::{Identity, Kind, SourceDomain, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{FacetQuery, LeafKey, Store};
 
@@ -491,10 +491,7 @@ fn erased_behind(
                 return Ok((found, true));
             }
             looked += 1;
-            let header = Header::decode(&header).map_err(|source| RecordError::Header {
-                leaf: leaf.leaf_index(),
-                source,
-            })?;
+            let header = records::decode(*leaf, &header)?;
             let of_run = header.run.as_ref().map(|run| &*run.run_id);
             if header.kind == kind && run_id.is_none_or(|run| of_run == Some(run)) {
                 found += 1;

@@ -131,7 +131,7 @@ impl<'a> Placer<'a> {
             earlier: HashMap::new(),
             placed: HashMap::new(),
         };
-        placer.take_known(known)?;
+        placer.take_known(known);
         Ok(placer)
     }
 

@@ -418,9 +418,15 @@ pub(crate) fn headers(store: &dyn Store, leaves: &[LeafKey]) -> Result<Vec<Vec<u
     there.collect()
 }
 
+/// Reads the header that stands at a leaf; its id names the leaf that it is of, so that one in another's place is known.
 pub(crate) fn decode(leaf: LeafKey, header: &[u8]) -> Result<Header<'_>, RecordError> {
-    Header::decode(header).map_err(|source| RecordError::Header {
+    let damaged = |source| RecordError::Header {
         leaf: leaf.leaf_index(),
         source,
-    })
+    };
+    let header = Header::decode(header).map_err(damaged)?;
+    if header.id.leaf_index().as_u64() != leaf.leaf_index() {
+        return Err(damaged(HeaderError::Field("id: it names another leaf")));
+    }
+    Ok(header)
 }

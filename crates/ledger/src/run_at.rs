@@ -78,10 +78,7 @@ pub fn run_at(store: &dyn Store, run: &RunRow, as_of: LeafKey) -> Result<RunAt, 
         let leaves = crate::records::headers(store, &leaves)?;
         let mut headers = Vec::with_capacity(rows.len());
         for (row, leaf) in rows.iter().zip(&leaves) {
-            headers.push(Header::decode(leaf).map_err(|source| RecordError::Header {
-                leaf: row.leaf.leaf_index(),
-                source,
-            })?);
+            headers.push(crate::records::decode(row.leaf, leaf)?);
         }
         let facts = match facts_of(store, &erasures, &rows, &headers, &mut bytes)? {
             Said::All(facts) => facts,

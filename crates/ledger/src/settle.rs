@@ -11,9 +11,9 @@ use evidence::record::{Facts, RunCompleted, TraceEnded};
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, TraceStatus};
 use store::{RunKey, RunRow};
 
+use crate::steps::{self, AtEnd};
 use crate::{
     Bind, Draft, Ledger, Placed, RecordError, Rejection, RunSeen, Salts, SealedBody, SubmitError, Tenant,
-    steps,
 };
 
 /// Attempts to end a run while steps keep coming: each one reads the run anew.
@@ -201,7 +201,13 @@ impl Ledger {
                 // One damaged run must not keep the others from being settled.
                 Err(error) => {
                     tracing::error!(run_id = run.state.run_id, %error, "cannot settle a run");
-                    if matches!(&error, SettleError::Read(error) if error.is_damage()) {
+                    let stays_so = match &error {
+                        SettleError::Read(error) => error.is_damage(),
+                        // Its records say that it has ended, and its row that it goes on.
+                        SettleError::Rejected(_) => true,
+                        _ => false,
+                    };
+                    if stays_so {
                         self.set_aside(run.key, at);
                     }
                 }
@@ -234,13 +240,34 @@ fn end_drafts(
     at: Timestamp,
     salts: &mut Salts,
 ) -> Result<Vec<Draft>, SettleError> {
-    let state = &run.state;
-    let (root_hash, total_steps) = if state.settled {
+    let row = &run.state;
+    let AtEnd {
+        state,
+        root_hash,
+        total_steps,
+    } = if row.settled {
         // Ended already: what follows is the same again, or a conflict; the recorded hash stands.
-        (state.root_hash, state.total_steps)
+        AtEnd {
+            state: row.clone(),
+            root_hash: row.root_hash,
+            total_steps: row.total_steps,
+        }
     } else {
-        steps::root_hash(ledger.store(), run)?
+        steps::at_end(ledger.store(), run)?
     };
+    // Whatever its row says: a run that goes on is not settled, and one that has ended does not end in another way.
+    match (how, state.ended()) {
+        _ if row.settled => {}
+        (EndRun::Settled, false) => {
+            let damaged = RecordError::Body {
+                leaf: run.started_leaf.leaf_index(),
+                reason: "the run is said to have ended, and none of its records says so".to_owned(),
+            };
+            return Err(damaged.into());
+        }
+        (EndRun::Settled, true) | (_, false) => {}
+        (_, true) => return Err(Rejection::RunEnded.into()),
+    }
     let (status, reason) = match how {
         EndRun::Completed(end, _) => (
             if end.failed {
@@ -290,7 +317,7 @@ fn end_drafts(
         }),
     };
     let mut drafts = Vec::with_capacity(2);
-    let mut next_seq = state.record_count;
+    let mut next_seq = row.record_count;
     let mut content = None;
     match how {
         EndRun::Completed(end, sent) => {

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use evidence::record::{ErasurePerformed, StepView};
-use evidence::{Kind, RecordId, Timestamp, facet};
+use evidence::record::{ErasedRecord, ErasurePerformed, Facts, StepView, root_hash, step_hash};
+use evidence::{Kind, RecordId, RunState, Timestamp, facet};
 use serde::Deserialize;
 use store::{FacetQuery, Gone, LeafKey, RunRow, Store};
 
+use crate::verify::Erasures;
 use crate::{Body, RecordError, records};
 
 /// Rows of a run read at once.
@@ -19,6 +20,9 @@ const ROWS_READ: u32 = 10_000;
 
 /// Most steps of one run that are put in order: 40 bytes each, 40 MB.
 pub const RUN_STEPS_MAX: usize = 1_000_000;
+
+/// What is wrong where the rows of a run name a record that says otherwise of itself.
+const MISPLACED: &str = "it is not of the record that the run has at that place";
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,35 +153,95 @@ pub(crate) fn for_each_step(
     })
 }
 
-/// The step hashes and root hash of SPEC 4.2, late steps left out; and how many steps they cover.
-///
-/// Without hash when a body is gone: then it can no longer be made.
-pub(crate) fn root_hash(store: &dyn Store, run: &RunRow) -> Result<(Option<[u8; 32]>, u32), RecordError> {
-    let mut places = step_places(store, run)?;
-    places.retain(|place| !place.late);
-    let mut hashes = Vec::with_capacity(places.len());
-    let mut whole = run_started_is_there(store, run)?;
-    for_each_step(store, &places, |place, body| {
-        let leaf = place.leaf.leaf_index();
-        let Body::There(body) = body else {
-            whole = false;
-            return Ok(());
-        };
-        let view = StepView::read(body).map_err(|error| RecordError::Body {
-            leaf,
-            reason: error.to_string(),
-        })?;
-        hashes.push(evidence::record::step_hash(place.step_index, &view.step));
-        Ok(())
-    })?;
-    let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
-    let hash = || evidence::record::root_hash(&run.state.plan_hash, run.state.seed, &hashes);
-    Ok((whole.then(hash), count))
+/// What the end of a run says of it.
+pub(crate) struct AtEnd {
+    /// What its start and its steps add up to.
+    pub(crate) state: RunState,
+    /// SPEC 4.2; none when a body is gone: then it can no longer be made.
+    pub(crate) root_hash: Option<[u8; 32]>,
+    /// How many steps the root hash covers.
+    pub(crate) total_steps: u32,
 }
 
-/// Whether plan and seed, which the hash covers, are not erased.
-fn run_started_is_there(store: &dyn Store, run: &RunRow) -> Result<bool, RecordError> {
-    Ok(!store.bodies_there(&[run.started_leaf])?.is_empty())
+/// What the records of a run say for its end, late steps left out. Not its row: nobody signs that, and the end is signed
+/// for good. Where one of them is in an archive, or missing, the row is all there is.
+pub(crate) fn at_end(store: &dyn Store, run: &RunRow) -> Result<AtEnd, RecordError> {
+    let mut places = step_places(store, run)?;
+    places.retain(|place| !place.late);
+    let total_steps = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    // A run adds up in the order of its records; the hashes stand in that of its steps.
+    let mut hashes = vec![[0; 32]; places.len()];
+    let mut steps: Vec<(usize, StepPlace)> = places.into_iter().enumerate().collect();
+    steps.sort_unstable_by_key(|(_, place)| place.run_seq);
+    let mut leaves = vec![run.started_leaf];
+    leaves.extend(steps.iter().map(|(_, place)| place.leaf));
+    let mut steps = steps.into_iter();
+    let mut erasures: Option<Erasures<'_>> = None;
+    let (mut state, mut is_whole, mut is_there) = (None::<RunState>, true, true);
+    records::each(store, &leaves, |record| {
+        let damaged = |reason: String| RecordError::Body {
+            leaf: record.leaf.leaf_index(),
+            reason,
+        };
+        let header = record.header()?;
+        let facts = match &record.body {
+            Body::There(body) => Facts::read(&header, body).map_err(|error| damaged(error.to_string()))?,
+            Body::Gone(Gone::Erased) => {
+                is_whole = false;
+                let erasures = match &mut erasures {
+                    Some(erasures) => erasures,
+                    none => none.insert(Erasures::unread(store, run.key.tenant_no())?),
+                };
+                let kept = erasures.kept_of(record.leaf, header.id)?;
+                Facts::erased(&header, &kept.unwrap_or_else(|| ErasedRecord::unknown(header.id)))
+            }
+            Body::Gone(Gone::Archived | Gone::Missing) => {
+                is_there = false;
+                return Ok(ControlFlow::Break(()));
+            }
+        };
+        let stands_at = |run_seq: u64| {
+            let at = header.run.as_ref();
+            at.is_some_and(|at| at.run_seq == run_seq && at.run_id == run.state.run_id)
+        };
+        match (&mut state, &facts) {
+            (None, Facts::RunStarted(started)) if stands_at(0) => {
+                let mut start = RunState::start(started, header.recorded_at);
+                if start.correlation_id.is_none() {
+                    // That of the first record that has one, and those that are no steps are not read.
+                    start.correlation_id.clone_from(&run.state.correlation_id);
+                }
+                state = Some(start);
+            }
+            (Some(state), _) if facts.is_step() => {
+                let Some((nth, place)) = steps.next() else {
+                    return Ok(ControlFlow::Break(()));
+                };
+                let given = facts.step_index();
+                if !stands_at(place.run_seq)
+                    || header.occurred_at != place.occurred_at
+                    || given.is_some_and(|given| given != place.step_index)
+                {
+                    return Err(damaged(MISPLACED.to_owned()));
+                }
+                state.apply(&facts, header.correlation_id.as_deref(), header.recorded_at);
+                if let Body::There(body) = &record.body {
+                    let view = StepView::read(body).map_err(|error| damaged(error.to_string()))?;
+                    hashes[nth] = step_hash(place.step_index, &view.step);
+                }
+            }
+            _ => return Err(damaged(MISPLACED.to_owned())),
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let state = state.filter(|_| is_there);
+    let state = state.unwrap_or_else(|| run.state.clone());
+    let root_hash = (is_there && is_whole).then(|| root_hash(&state.plan_hash, state.seed, &hashes));
+    Ok(AtEnd {
+        state,
+        root_hash,
+        total_steps,
+    })
 }
 
 /// The ids of spans, in hex. An erased one has its from the record of its erasure, so that it and the others stand where

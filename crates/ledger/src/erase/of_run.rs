@@ -43,10 +43,7 @@ pub(super) fn with_run(
     let mut more_left = false;
     let mut read = 0;
     each_row(store, run.key, |row, leaf, stored| {
-        let header_there = Header::decode(leaf).map_err(|source| RecordError::Header {
-            leaf: row.leaf.leaf_index(),
-            source,
-        })?;
+        let header_there = crate::records::decode(row.leaf, leaf)?;
         let mut there = Vec::new();
         let there = match stored {
             Some(stored) => {

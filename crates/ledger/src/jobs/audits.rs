@@ -16,7 +16,7 @@ use evidence::{ActorType, Kind, Timestamp};
 use store::{FacetQuery, LeafKey, Store};
 
 use super::act::redacted_text;
-use super::contracts::{of_policy, unreadable};
+use super::contracts::{found_as, of_policy, unreadable};
 use super::slots::JobGuard;
 use super::turn::{Turn, Verdict as Given};
 use super::{JobError, Moment};
@@ -389,14 +389,18 @@ fn job_audit(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<A
         match (&mut read, kind) {
             (None, Kind::GovernanceAudit) => {
                 let audit = GovernanceAudit::read(body).map_err(|error| unreadable(&record, &error))?;
-                read = Some(AuditRead {
+                let audit = AuditRead {
                     result: audit.result,
                     receipt: record.receipt()?,
                     resolution: None,
-                });
+                };
+                found_as(&record, job_id, audit.text("job_id"))?;
+                read = Some(audit);
             }
             (Some(read), Kind::GovernanceResolution) if read.resolution.is_none() => {
-                read.resolution = Some(resolution_of(&record, body)?);
+                let resolution = resolution_of(&record, body)?;
+                found_as(&record, job_id, &resolution.resolution.job_id)?;
+                read.resolution = Some(resolution);
             }
             _ => {}
         }
@@ -468,6 +472,7 @@ fn job_first(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<J
         return Ok(None);
     };
     let (event, _) = JobEvent::read(body).map_err(|error| unreadable(record, &error))?;
+    found_as(record, job_id, &event.job_id)?;
     Ok(Some(event))
 }
 
@@ -493,10 +498,13 @@ fn job_glance(
             match record.header()?.kind {
                 Kind::GovernanceAudit => {
                     let audit = GovernanceAudit::read(body).and_then(|audit| audit.facts());
-                    verdict = Some(audit.map_err(|error| unreadable(&record, &error))?.verdict);
+                    let audit = audit.map_err(|error| unreadable(&record, &error))?;
+                    found_as(&record, job_id, &audit.job_id)?;
+                    verdict = Some(audit.verdict);
                 }
                 Kind::JobEvent => {
                     let (event, _) = JobEvent::read(body).map_err(|error| unreadable(&record, &error))?;
+                    found_as(&record, job_id, &event.job_id)?;
                     let stage = event.metadata.get("stage").and_then(Value::as_str);
                     return Ok(Some(JobGlance {
                         stage: stage.and_then(Stage::parse).unwrap_or(Stage::Queued),

@@ -117,6 +117,7 @@ impl Ledger {
             return Ok(None);
         };
         let contract = GovernanceContract::read(body).map_err(|error| unreadable(&record, &error))?;
+        found_as(&record, contract_id, &contract.contract_id)?;
         let recorded_at = record.header()?.recorded_at;
         Ok(Some((contract, record.receipt()?, recorded_at)))
     }
@@ -191,6 +192,7 @@ impl Ledger {
             return Ok(None);
         };
         let signal = GovernanceSignal::read(body).map_err(|error| unreadable(&record, &error))?;
+        found_as(&record, signal_id, &signal.signal_id)?;
         Ok(Some((signal, record.receipt()?)))
     }
 
@@ -321,6 +323,14 @@ pub(super) fn of_policy(draft: Draft) -> Draft {
         source_domain: SourceDomain::Policy,
         ..draft
     }
+}
+
+/// Holds what a record says that it is of against what it was found by: nobody signs the lists that it is found in.
+pub(super) fn found_as(record: &Record, asked: &str, said: &str) -> Result<(), RecordError> {
+    if asked == said {
+        return Ok(());
+    }
+    Err(unreadable(record, &"it is of something else than it was found by"))
 }
 
 pub(super) fn unreadable(record: &Record, error: &dyn std::fmt::Display) -> RecordError {

@@ -11,6 +11,7 @@ use store::FacetQuery;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::JobError;
+use super::contracts::{found_as, unreadable};
 use crate::{Ledger, RecordError, Tenant, records};
 
 /// Most jobs held: 20,000 of 1.5 KiB are what ten seconds of the fastest benchmark touch.
@@ -423,10 +424,8 @@ impl Ledger {
                 if record.header()?.kind != Kind::JobEvent {
                     continue;
                 }
-                let (event, hash) = JobEvent::read(body).map_err(|error| RecordError::Body {
-                    leaf: record.leaf.leaf_index(),
-                    reason: error.to_string(),
-                })?;
+                let (event, hash) = JobEvent::read(body).map_err(|error| unreadable(&record, &error))?;
+                found_as(&record, job_id, &event.job_id)?;
                 match &mut state {
                     Some(state) => state.apply(&event, &hash, record.leaf.as_i64()),
                     None => state = JobState::begin(&event, &hash, record.leaf.as_i64()),

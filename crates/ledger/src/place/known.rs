@@ -23,8 +23,8 @@ pub(super) struct Earlier {
 
 /// What is known of what was sent before.
 enum Sent {
-    /// What is stored of the body. It is opened with its leaf, which the receipt is made from.
-    Stored(BodyRow),
+    /// The body is not read before the draft is placed: of a batch of repeats all at once might be any number of bytes.
+    Unread,
     /// Its HMAC under that salt; `None`: the body says nothing of what was sent.
     Mac(evidence::Salt, Option<[u8; 32]>),
     /// The body is gone, so nothing. One that cannot be opened is missing: who altered it could have it say that other
@@ -33,7 +33,7 @@ enum Sent {
 }
 
 impl Earlier {
-    /// The first receipt. With its leaf the body is opened.
+    /// The first receipt. With its leaf the body is read.
     fn receipt(&mut self, store: &dyn Store) -> Result<Receipt, PlaceError> {
         if let Some(receipt) = self.receipt {
             return Ok(receipt);
@@ -44,14 +44,11 @@ impl Earlier {
             leaf: self.leaf.leaf_index(),
             reason: error.to_string(),
         })?;
-        if let Sent::Stored(row) = &self.sent {
-            let mut body = Vec::new();
-            self.sent = match crate::body::open(&header, row, &mut body) {
-                Ok(()) => Sent::Mac(row.salt, content_mac_of(&body)),
-                Err(error) => {
-                    tracing::error!(%error, "what was sent before cannot be compared");
-                    Sent::Gone(Gone::Missing)
-                }
+        if matches!(self.sent, Sent::Unread) {
+            self.sent = match crate::body::stored(store, &[self.leaf])?.pop() {
+                Some(Body::There(row)) => sent_of(&header, &row),
+                Some(Body::Gone(gone)) => Sent::Gone(gone),
+                None => Sent::Gone(Gone::Missing),
             };
         }
         Ok(*self.receipt.insert(Receipt {
@@ -64,7 +61,7 @@ impl Earlier {
 }
 
 impl Placer<'_> {
-    pub(super) fn take_known(&mut self, known: BatchKnown) -> Result<(), PlaceError> {
+    pub(super) fn take_known(&mut self, known: BatchKnown) {
         for row in known.runs {
             self.by_id.insert(row.state.run_id.as_str().into(), row.key);
             self.slots.insert(row.key, Slot { row, touched: false });
@@ -72,21 +69,14 @@ impl Placer<'_> {
         for row in known.traces {
             self.by_trace.insert(row.trace, row.run);
         }
-        let leaves: Vec<LeafKey> = known.records.iter().map(|(_, _, leaf)| *leaf).collect();
-        // Of what a batch has twice the leaf is here twice, each time with its body.
-        let bodies = crate::body::stored(self.store, &leaves)?;
-        for ((run, identity, leaf), body) in known.records.into_iter().zip(bodies) {
+        for (run, identity, leaf) in known.records {
             let earlier = Earlier {
                 leaf,
                 receipt: None,
-                sent: match body {
-                    Body::There(row) => Sent::Stored(row),
-                    Body::Gone(gone) => Sent::Gone(gone),
-                },
+                sent: Sent::Unread,
             };
             self.earlier.insert((run, identity), earlier);
         }
-        Ok(())
     }
 
     /// As what a draft is on record if the same was written and erased before.
@@ -249,6 +239,17 @@ pub(super) fn query_of<'d>(
         }
     }
     query
+}
+
+fn sent_of(header: &Header<'_>, row: &BodyRow) -> Sent {
+    let mut body = Vec::new();
+    match crate::body::open(header, row, &mut body) {
+        Ok(()) => Sent::Mac(row.salt, content_mac_of(&body)),
+        Err(error) => {
+            tracing::error!(%error, "what was sent before cannot be compared");
+            Sent::Gone(Gone::Missing)
+        }
+    }
 }
 
 fn content_mac_of(body: &[u8]) -> Option<[u8; 32]> {

@@ -8,13 +8,16 @@ use evidence::record::{HoldScope, IdentityEventType, Role, RunCompleted};
 use evidence::{ActorType, FindingCode, Kind, facet, hex_string};
 use ledger::replay::replay_report;
 use ledger::{
-    Changer, EraseError, IntegrityError, JobError, NewKey, RecordError, Rejection, SettleError, Tenant,
-    run_at, step_places, trace_diff,
+    Changer, EndRun, EraseError, IntegrityError, JobError, NewKey, RecordError, Rejection, SettleError,
+    Tenant, run_at, step_places, trace_diff,
 };
 use store::{BodyRow, FacetQuery, LeafKey, codec};
 
-use crate::bed::{Span, TestLedger, completed, database, run, step, step_of, system, tamper_on};
+use crate::bed::{
+    Span, TestLedger, aborted, completed, database, run, step, step_of, system, tamper, tamper_on,
+};
 use crate::erasure::{enforced, erase};
+use crate::erasure_attacks::end;
 use crate::jobs::Bed;
 use crate::recovery::rolled_back;
 use crate::retention::{DAY, many};
@@ -148,6 +151,30 @@ fn an_altered_salt_or_another_records_body_is_no_body_either() {
 }
 
 #[test]
+fn a_leaf_in_anothers_place_is_not_its_record_though_it_brings_its_body() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let [one, two] = ["one", "two"].map(|note| leaf_of(&tenant, &bed.one(&tenant, system(note))));
+    let connection = rusqlite::Connection::open(database(bed.path())).unwrap();
+    tamper_on(&connection, |connection| {
+        for update in [
+            "UPDATE leaf_blocks SET leaves = (SELECT leaves FROM leaf_blocks WHERE first_leaf = ?2) WHERE first_leaf = ?1",
+            "UPDATE bodies SET (salt, body) = (SELECT salt, body FROM bodies WHERE leaf = ?2) WHERE leaf = ?1",
+        ] {
+            let changed = connection.execute(update, [one.as_i64(), two.as_i64()]).unwrap();
+            assert_eq!(changed, 1);
+        }
+    });
+    let records = bed.ledger.records(&tenant);
+    let refused = records.read(&[one]);
+    assert!(
+        matches!(&refused, Err(RecordError::Header { leaf, .. }) if *leaf == one.leaf_index()),
+        "{refused:?}"
+    );
+    assert_eq!(records.read(&[two]).unwrap().len(), 1);
+}
+
+#[test]
 fn where_a_record_stands_is_known_and_it_can_be_held_whatever_became_of_its_body() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
@@ -209,6 +236,102 @@ fn no_run_ends_over_an_altered_step_and_others_do() {
     // It is not read each second, and keeps its place from no other; after ten minutes it is looked at again.
     assert_eq!(bed.ledger.settle_due(bed.later(599_000)).unwrap(), 0);
     assert_eq!(bed.ledger.settle_due(bed.later(1_000)).unwrap(), 1);
+    bed.check();
+}
+
+/// Nobody signs the row of a run, and its end is signed for good.
+#[test]
+fn a_run_ends_with_the_plan_and_seed_of_its_record_whatever_its_row_says() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let ends = ["r", "s"].map(|run_id| {
+        bed.all(&tenant, vec![run(run_id), step(run_id, 0)]);
+        tamper(
+            bed.path(),
+            "UPDATE runs SET plan_hash = 'another', seed = 7, agent_id = 'another', trace_id = 'another' \
+             WHERE run_id = 's'",
+        );
+        bed.complete(&tenant, run_id);
+        end(&bed, &tenant)
+    });
+    assert_eq!(ends[0], ends[1]);
+    let ended = bed.ledger.records(&tenant).newest("ended".into(), None);
+    let ended = ended.unwrap().unwrap();
+    let header = ended.header().unwrap();
+    assert_eq!(header.actor.id.as_deref(), Some("planner"));
+    assert_eq!(header.trace_id.as_deref(), Some("trace_s"));
+}
+
+#[test]
+fn a_run_of_spans_ends_as_its_spans_did_whatever_its_row_says() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let failed = Span {
+        failed: true,
+        ..Span::default()
+    };
+    let goes_on = Span {
+        trace: 2,
+        end: 0,
+        ..Span::default()
+    };
+    bed.all(&tenant, vec![failed.draft(), goes_on.draft()]);
+    tamper(
+        bed.path(),
+        "UPDATE runs SET status = 'completed', execution_status = 'SUCCEEDED'",
+    );
+    assert_eq!(bed.ledger.settle_due(bed.later(60_000)).unwrap(), 1);
+    assert_eq!(end(&bed, &tenant)["status"], "failed");
+    let refused = bed.end(&tenant, &goes_on.run_id(), &EndRun::Settled);
+    assert!(matches!(refused, Err(SettleError::Read(_))), "{refused:?}");
+
+    // Nor does one that has ended end in another way.
+    let ended = Span {
+        trace: 3,
+        ..Span::default()
+    };
+    bed.one(&tenant, ended.draft());
+    tamper(
+        bed.path(),
+        "UPDATE runs SET status = 'running', execution_status = 'RUNNING', completed_at = NULL WHERE settled = 0",
+    );
+    let size = bed.size(&tenant);
+    for how in [aborted("no"), completed(RunCompleted::default())] {
+        let refused = bed.end(&tenant, &ended.run_id(), &how);
+        assert!(
+            matches!(refused, Err(SettleError::Rejected(Rejection::RunEnded))),
+            "{refused:?}"
+        );
+    }
+    // The other fell silent, and is aborted; that one is not.
+    assert_eq!(bed.ledger.settle_due(bed.later(2 * DAY)).unwrap(), 1);
+    assert_eq!(bed.size(&tenant), size + 1);
+}
+
+#[test]
+fn no_run_ends_over_a_step_that_stands_elsewhere_than_its_row_says() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.all(&tenant, vec![run("r"), step("r", 0), step("r", 1)]);
+    let size = bed.size(&tenant);
+    let step = Kind::TraceStep as u8;
+    for change in ["occurred_at = occurred_at + 1", "step_index = 7 - step_index"] {
+        tamper(
+            bed.path(),
+            &format!("UPDATE run_records SET {change} WHERE kind = {step}"),
+        );
+        let refused = bed.end(&tenant, "r", &completed(RunCompleted::default()));
+        assert!(matches!(refused, Err(SettleError::Read(_))), "{refused:?}");
+        tamper(
+            bed.path(),
+            &format!(
+                "UPDATE run_records SET {} WHERE kind = {step}",
+                change.replace(" + 1", " - 1")
+            ),
+        );
+    }
+    assert_eq!(bed.size(&tenant), size, "nothing was written");
+    bed.complete(&tenant, "r");
     bed.check();
 }
 
@@ -339,6 +462,49 @@ fn a_job_is_not_folded_from_an_altered_event() {
         bed.bed.ledger.job(&bed.tenant, "j1").map(|_| ()).unwrap_err(),
         event,
     );
+}
+
+/// Nobody signs the lists that records are found in.
+#[test]
+fn the_gate_does_not_open_by_another_jobs_verdict() {
+    let bed = Bed::new();
+    bed.good("j2");
+    bed.started("j1");
+    tamper(
+        bed.bed.path(),
+        "INSERT INTO facets SELECT tenant_no, 'job.audit=j1', leaf, 0 FROM facets WHERE facet = 'job.audit=j2'",
+    );
+    let ledger = &bed.bed.ledger;
+    let refused = ledger.rollout(&bed.tenant, "j1");
+    assert!(matches!(refused, Err(JobError::Read(_))), "{refused:?}");
+    assert!(ledger.rollout(&bed.tenant, "j2").unwrap().authorized);
+}
+
+#[test]
+fn a_job_is_not_judged_by_another_contract_and_not_folded_from_another_jobs_events() {
+    let bed = Bed::new();
+    bed.contract("c2").unwrap();
+    bed.started("j1");
+    bed.started("j2");
+    tamper(
+        bed.bed.path(),
+        "UPDATE facets SET leaf = (SELECT leaf FROM facets WHERE facet = 'contract=c2') WHERE facet = 'contract=c1'",
+    );
+    let bed = bed.reopen();
+    assert!(matches!(bed.complete("j1"), Err(JobError::Read(_))));
+    let shown = bed.bed.ledger.contract(&bed.tenant, "c1");
+    assert!(matches!(shown, Err(JobError::Read(_))));
+    assert!(bed.bed.ledger.contract(&bed.tenant, "c2").unwrap().is_some());
+
+    tamper(
+        bed.bed.path(),
+        "UPDATE facets SET facet = 'job=j1' WHERE facet = 'job=j2'",
+    );
+    let bed = bed.reopen();
+    assert!(matches!(
+        bed.bed.ledger.job(&bed.tenant, "j1"),
+        Err(JobError::Read(_))
+    ));
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The life of a run: started, stepped, ended once; what comes late; what falls silent.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use evidence::record::RunCompleted;
 use evidence::{ExecutionStatus, TraceStatus, hex_string, sha256};
 use ledger::{Rejection, RunSeen, SettleError, step_places, step_places_at};
@@ -59,6 +62,23 @@ fn a_completed_runs_root_hash_is_that_of_the_specification() {
         bed.run_row(&tenant, "empty").state.root_hash,
         Some(root_hash(&[]))
     );
+    bed.check();
+}
+
+/// Bodies of any length may stand behind a batch of short drafts.
+#[test]
+fn what_was_sent_before_is_read_one_body_at_a_time() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let steps = || (0..3).map(|index| step("r", index)).collect::<Vec<_>>();
+    bed.one(&tenant, run("r"));
+    bed.all(&tenant, steps());
+    let third = Arc::new(AtomicBool::new(false));
+    let read = Arc::clone(&third);
+    bed.fault
+        .before("bodies_page", 3, move || read.store(true, Ordering::Relaxed));
+    assert!(bed.all(&tenant, steps()).iter().all(|placed| !placed.fresh));
+    assert!(third.load(Ordering::Relaxed));
     bed.check();
 }
 
