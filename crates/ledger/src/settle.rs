@@ -180,8 +180,8 @@ impl Ledger {
             let how = if run.state.ended() {
                 EndRun::Settled
             } else {
-                let hours = self.options().abandon_after_micros / 3_600_000_000;
-                EndRun::Abandoned(format!("abandoned: no record for {hours} h"))
+                let silence = shown(self.options().abandon_after_micros);
+                EndRun::Abandoned(format!("abandoned: no record for {silence}"))
             };
             match end_drafts(self, (run, erasures), &how, at, &mut salts) {
                 Ok(more) => drafts.extend(more),
@@ -196,6 +196,14 @@ impl Ledger {
             .filter(|outcome| outcome.as_ref().is_ok_and(|placed| placed.fresh))
             .count())
     }
+}
+
+/// A time in the largest unit of which it is a whole number.
+fn shown(micros: i64) -> String {
+    const UNITS: [(i64, &str); 3] = [(3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s")];
+    let whole = UNITS.into_iter().find(|(unit, _)| micros % unit == 0);
+    let (unit, name) = whole.unwrap_or((1_000, "ms"));
+    format!("{} {name}", micros / unit)
 }
 
 fn end_drafts(
@@ -293,4 +301,23 @@ fn end_drafts(
         next_seq,
     ));
     Ok(drafts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn a_silence_of_less_than_an_hour_is_not_said_to_be_none() {
+        const SECOND: i64 = 1_000_000;
+        for (micros, said) in [
+            (24 * 3_600 * SECOND, "24 h"),
+            (90 * 60 * SECOND, "90 min"),
+            (30 * 60 * SECOND, "30 min"),
+            (45 * SECOND, "45 s"),
+            (1_500_000, "1500 ms"),
+        ] {
+            assert_eq!(shown(micros), said);
+        }
+    }
 }
