@@ -362,6 +362,10 @@ fn a_log_is_imported_through_a_server_once_however_often() {
             .code(),
         Some(2)
     );
+    server.post("/api/v1/lineage/deterministic", r#"{"fn":"alone"}"#);
+    let alone = deponent(folder, "lineage drill --fn alone --data-dir data");
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(stderr(&alone).contains("names no evidence"), "{}", stderr(&alone));
     // The environment names the server as well, unless a folder is typed.
     std::fs::rename(folder.join("audit_r1.jsonl"), folder.join("audit_r2.jsonl")).unwrap();
     for (command, line) in [
