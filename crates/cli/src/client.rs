@@ -64,6 +64,8 @@ pub(crate) enum Streamed {
 /// What a server answered.
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// After how many seconds it is worth asking again, where the server says so.
+    pub(crate) retry_after: Option<u64>,
     pub(crate) body: String,
 }
 
@@ -191,11 +193,17 @@ impl Client {
         })?;
         self.tell(answer.headers());
         let status = answer.status().as_u16();
+        let retry_after = answer.headers().get("retry-after");
+        let retry_after = retry_after.and_then(|secs| secs.to_str().ok()?.parse().ok());
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
         let body = body
             .read_to_string()
             .with_context(|| format!("cannot read the answer of {}", self.base))?;
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            retry_after,
+            body,
+        })
     }
 
     /// Says once what is wrong with the ledger that the answer is from: it must not pass for one of a ledger in order.
