@@ -144,7 +144,11 @@ fn with_room(ask: impl Fn() -> Result<Answer>) -> Result<Answer> {
         let answer = ask()?;
         let pause = answer.retry_after.filter(|_| is_full(&answer));
         let pause = pause.map(|secs| Duration::from_secs(secs.max(1)));
-        match pause.filter(|pause| Instant::now() + *pause <= until) {
+        let in_time = |pause: &Duration| {
+            let then = Instant::now().checked_add(*pause);
+            then.is_some_and(|then| then <= until)
+        };
+        match pause.filter(in_time) {
             Some(pause) => std::thread::sleep(pause),
             None => return Ok(answer),
         }
