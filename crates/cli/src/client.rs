@@ -2,6 +2,7 @@
 //!
 //! https trusts what this machine trusts; `SSL_CERT_FILE` names other roots.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::output::Usage;
+use crate::output::{self, Usage};
 use crate::settings;
 
 /// Where a server is asked for when nothing else is said.
@@ -26,6 +27,9 @@ const STREAM_TIME: Duration = Duration::from_hours(1);
 
 /// Longest answer that is read: the report of a replay names up to 10,000 steps, each in less than 1 KiB.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What an answer says of a ledger that is refused for writing.
+const LEDGER_STATUS: &str = "deponent-ledger-status";
 
 /// Longest key file.
 const KEY_BYTES_MAX: usize = 4 * 1024;
@@ -46,6 +50,8 @@ pub(crate) struct Client {
     agent: ureq::Agent,
     base: String,
     key: Option<String>,
+    /// That the ledger is not in order has been said.
+    told: Cell<bool>,
 }
 
 /// What a server answers at length.
@@ -60,6 +66,8 @@ pub(crate) enum Streamed {
 /// What a server answered.
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// After how many seconds it is worth asking again, where the server says so.
+    pub(crate) retry_after: Option<u64>,
     pub(crate) body: String,
 }
 
@@ -96,6 +104,7 @@ impl ServerArgs {
             agent: agent(&base),
             base: base.trim_end_matches('/').to_owned(),
             key: key.filter(|key| !key.is_empty()),
+            told: Cell::new(false),
         })
     }
 }
@@ -149,6 +158,7 @@ impl Client {
             .build();
         match request.call() {
             Ok(answer) if answer.status() == 200 => {
+                self.tell(answer.headers());
                 let said = answer.headers().get(header);
                 let said = said.and_then(|said| Some(said.to_str().ok()?.to_owned()));
                 let body = answer.into_body().into_with_config().limit(u64::MAX);
@@ -183,12 +193,29 @@ impl Client {
                 )),
             }
         })?;
+        self.tell(answer.headers());
         let status = answer.status().as_u16();
+        let retry_after = answer.headers().get("retry-after");
+        let retry_after = retry_after.and_then(|secs| secs.to_str().ok()?.parse().ok());
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
         let body = body
             .read_to_string()
             .with_context(|| format!("cannot read the answer of {}", self.base))?;
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            retry_after,
+            body,
+        })
+    }
+
+    /// Says once what is wrong with the ledger that the answer is from: it must not pass for one of a ledger in order.
+    fn tell(&self, headers: &ureq::http::HeaderMap) {
+        let status = headers.get(LEDGER_STATUS).and_then(|status| status.to_str().ok());
+        if let Some(status) = status
+            && !self.told.replace(true)
+        {
+            output::note(format_args!("deponent: {}: ledger status {status}", self.base));
+        }
     }
 }
 

@@ -31,7 +31,7 @@ struct Map {
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// The log names none.
-    #[error("the evidence names no file (uri is null); --map =FILE says which it was")]
+    #[error("the evidence names no file (uri is null or empty); --map =FILE says which it was")]
     NoUri,
     /// It is somewhere in a network.
     #[error("{0} is no file here; --map {0}=FILE names a copy of it")]
@@ -115,7 +115,8 @@ impl Places {
     /// # Errors
     /// [`PlaceError`].
     pub fn open(&self, uri: Option<&str>) -> Result<SourceFile, PlaceError> {
-        let Some(uri) = uri else {
+        // Writers that had no name wrote an empty one.
+        let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
             let given = self
                 .maps
                 .iter()
@@ -332,7 +333,10 @@ mod tests {
             plain.open(Some("s3://b/x.csv")),
             Err(PlaceError::Url(_))
         ));
-        assert!(matches!(plain.open(None), Err(PlaceError::NoUri)));
+        for none in [None, Some("")] {
+            assert!(matches!(plain.open(none), Err(PlaceError::NoUri)), "{none:?}");
+            assert!(mapped.open(none).is_ok(), "{none:?}");
+        }
         assert!(matches!(
             plain.open(Some("nowhere.csv")),
             Err(PlaceError::Missing(_))

@@ -422,10 +422,10 @@ impl Sources {
                 let (uri, hash) = Evidence::source(log, evidence)?;
                 let status = self.source(places, uri.as_deref(), hash.as_deref(), &mut remarks);
                 match status {
-                    SourceStatus::Missing if uri.is_none() => {
+                    SourceStatus::Missing if uri.as_deref().is_none_or(str::is_empty) => {
                         strict.push((
                             FindingKind::NoUri,
-                            "evidence names no file (uri is null)".to_owned(),
+                            "evidence names no file (uri is null or empty)".to_owned(),
                         ));
                     }
                     SourceStatus::Missing => {
@@ -485,7 +485,7 @@ impl Sources {
 }
 
 fn artifact_status(places: &Places, of: &DeterministicSeen, remarks: &mut Vec<String>) -> ArtifactStatus {
-    let Some(name) = of.artifact.as_deref() else {
+    let Some(name) = of.artifact.as_deref().filter(|name| !name.is_empty()) else {
         remarks.push("no artifact is named".to_owned());
         return ArtifactStatus::Missing;
     };

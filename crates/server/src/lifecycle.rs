@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use evidence::Timestamp;
+use evidence::redact::Redactor;
 use ledger::INSTANCE;
 use serde::Deserialize;
 use tokio::time::sleep;
@@ -77,9 +78,10 @@ fn started(app: &App, at: Timestamp) {
         };
         app.record_instance(&event, at);
     }
+    let settings = as_recorded(&app.settings);
     match last_settings(app) {
         Ok(Some(before)) => {
-            if let Some(event) = changed(&before, &app.settings) {
+            if let Some(event) = changed(&before, &settings) {
                 app.record_instance(&event, at);
             }
         }
@@ -94,11 +96,30 @@ fn started(app: &App, at: Timestamp) {
         severity: "INFO",
         summary: format!("deponent {} started", env!("CARGO_PKG_VERSION")),
         details: vec![
-            ("settings", Word::Map((*app.settings).clone())),
+            ("settings", Word::Map(settings)),
             ("version", version()),
         ],
     };
     app.record_instance(&event, at);
+}
+
+/// The settings as they stand on record. Of a name or text that redaction would change (a group that is an address) there
+/// is a hash alone: what it was shows by it at the next start, and a marker would look like a change each time.
+fn as_recorded(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let rules = Redactor::standard();
+    let shown = |text: &str, stays: bool| {
+        if stays && rules.text(text).is_none() {
+            return text.to_owned();
+        }
+        format!(
+            "sha256:{}",
+            evidence::hex_string(&evidence::sha256(text.as_bytes()))
+        )
+    };
+    settings
+        .iter()
+        .map(|(name, text)| (shown(name, !rules.is_secret_name(name)), shown(text, true)))
+        .collect()
 }
 
 /// The settings of the last start on record, if there was one.

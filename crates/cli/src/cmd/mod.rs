@@ -19,12 +19,13 @@ mod work;
 
 use std::path::PathBuf;
 
+use ::ledger::{HighWater, KeyFolder, Refusal, offline_refusal};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use store::sqlite::{Access, SqliteStore};
 use store::{LedgerRow, Store};
 
-use crate::output::Usage;
+use crate::output::{self, Usage};
 use crate::settings::{Flags, Settings};
 
 /// Exit code: could not tell, or not to the end.
@@ -155,9 +156,14 @@ impl DataDir {
         Ok(options)
     }
 
-    /// The database of such a folder, for reading, and the newest ledger of a tenant in it.
+    /// The database of such a folder, for reading, and the newest ledger of a tenant in it. Whoever reads one that is not
+    /// in order is told.
     fn open(&self, tenant: &str) -> Result<(SqliteStore, LedgerRow)> {
         let (store, newest, _) = self.epochs(tenant)?;
+        if let Err(error) = self.refusal(&store, &newest) {
+            // What is there is read all the same.
+            output::note(format_args!("deponent: {}: {error:#}", newest.origin));
+        }
         Ok((store, newest))
     }
 
@@ -170,6 +176,24 @@ impl DataDir {
         let mut rows = rows.into_iter();
         let newest = rows.next().ok_or_else(|| Usage(::ledger::no_tenant(tenant)))?;
         Ok((store, newest, rows.collect()))
+    }
+
+    /// Why a ledger is behind, or beside, what was signed of its tenant, and says so: what is read from it must not pass for
+    /// evidence of a ledger in order.
+    fn refusal(&self, store: &SqliteStore, row: &LedgerRow) -> Result<Option<Refusal>> {
+        // Before the head: a mark never runs ahead of what is committed.
+        let options = self.existing()?;
+        let mut rows = store.ledgers_list()?;
+        rows.retain(|other| other.tenant_no == row.tenant_no);
+        rows.sort_by_key(|other| other.epoch);
+        let refusal = match HighWater::open(&options.high_water()) {
+            Ok(marks) => offline_refusal(store, &rows, row, &marks, &KeyFolder::at(&options.keys()))?,
+            Err(error) => Some(Refusal::Damaged(error.to_string())),
+        };
+        if let Some(refusal) = &refusal {
+            output::note(format_args!("deponent: {}: {refusal}", row.origin));
+        }
+        Ok(refusal)
     }
 }
 

@@ -285,6 +285,18 @@ fn a_record_of_an_older_epoch_is_proved_by_its_id_and_by_epoch_and_index() {
         let why = said["status_detail"].as_str().unwrap();
         assert_eq!(stderr(&told), format!("deponent: deponent.local/acme: {why}\n"));
     }
+    for command in [
+        &["gate", "--job", "x"][..],
+        &["key", "list"],
+        &["lineage", "drill", "--fn", "f"],
+        &["lineage", "export", "x", "--out", text(older.path())],
+        &["provenance", "export", "--out", text(older.path())],
+        &["replay", "diff", "a", "b"],
+    ] {
+        let said = stderr(&run(&[command, &["--tenant", "acme"]].concat()));
+        let told = "deponent: deponent.local/acme: rollback detected: ";
+        assert!(said.starts_with(told), "{command:?}: {said}");
+    }
     let recovered = run(&["ledger", "recover", "--tenant", "acme", "--reason", "test"]);
     assert_eq!(recovered.status.code(), Some(0), "{}", stderr(&recovered));
 
@@ -343,6 +355,10 @@ fn a_server_whose_database_is_gone_starts_and_says_how_to_go_on() {
     std::fs::remove_file(folder.path().join("keys/keyed")).unwrap();
     let served = Served::over(folder.path(), folder.path());
     assert_eq!(served.get("/api/v1/ledger/head")["status"], "rollback_detected");
+    let asked = deponent(&["gate", "--job", "x", "--server", &served.url()]);
+    assert_eq!(asked.status.code(), Some(2), "{}", stderr(&asked));
+    let said = stderr(&asked);
+    assert!(said.contains("ledger status rollback_detected"), "{said}");
     let recover = ["ledger", "recover", "--tenant", "acme", "--reason", "disk lost"];
     let unknown = run(&recover);
     assert_eq!(unknown.status.code(), Some(64));

@@ -362,6 +362,10 @@ fn a_log_is_imported_through_a_server_once_however_often() {
             .code(),
         Some(2)
     );
+    server.post("/api/v1/lineage/deterministic", r#"{"fn":"alone"}"#);
+    let alone = deponent(folder, "lineage drill --fn alone --data-dir data");
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(stderr(&alone).contains("names no evidence"), "{}", stderr(&alone));
     // The environment names the server as well, unless a folder is typed.
     std::fs::rename(folder.join("audit_r1.jsonl"), folder.join("audit_r2.jsonl")).unwrap();
     for (command, line) in [
@@ -393,4 +397,23 @@ fn a_log_is_imported_through_a_server_once_however_often() {
     assert_eq!(code("lineage import named.jsonl --data-dir data"), Some(64));
     let named = format!("lineage import named.jsonl --server {}", server.url());
     assert_eq!(code(&named), Some(64));
+}
+
+#[test]
+fn an_import_waits_where_a_key_has_sent_too_much_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("deponent.toml"), "rate_limit = 5\n").unwrap();
+    let server = Served::over(&folder.path().join("data"), folder.path());
+    let log: String = (0..15)
+        .map(|number| format!("{{\"type\":\"ai_output\",\"number\":{number}}}\n"))
+        .collect();
+    std::fs::write(folder.path().join("audit_r.jsonl"), log).unwrap();
+    let command = format!("lineage import audit_r.jsonl --server {}", server.url());
+    let output = deponent(folder.path(), &command);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stdout(&output).starts_with("run r: 15 records written"),
+        "{}",
+        stdout(&output)
+    );
 }

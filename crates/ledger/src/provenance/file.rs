@@ -8,8 +8,8 @@
 //!
 //! Source: SPEC 9.1.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,11 +132,11 @@ pub enum ExportError {
     Store(#[from] store::StoreError),
 }
 
-/// Writes a tenant's logs into files by day, those between the times if given. Files of these days are replaced.
-/// `progress` is told how many logs were looked at, of [`count`].
+/// Writes a tenant's logs into files by day, those between the times if given. Files of these days are replaced, once all
+/// are whole. `progress` is told how many logs were looked at, of [`count`].
 ///
 /// # Errors
-/// [`ExportError`]; files may be there in part.
+/// [`ExportError`]; the files of before stand, unless it is one of giving names.
 pub fn export(
     store: &dyn Store,
     (tenant_no, tenant_id): (u32, &str),
@@ -144,10 +144,10 @@ pub fn export(
     (start, end): (Option<Timestamp>, Option<Timestamp>),
     progress: &mut dyn FnMut(u64),
 ) -> Result<Exported, ExportError> {
-    std::fs::create_dir_all(out).map_err(|error| named(out, &error))?;
+    fs::create_dir_all(out).map_err(|error| named(out, &error))?;
     let mut exported = Exported::default();
     let mut looked = 0;
-    let mut files: HashMap<String, BufWriter<File>> = HashMap::new();
+    let mut days = Days::new(out)?;
     let mut query = FacetQuery {
         facets: vec!["provenance".to_owned()],
         limit: FIND,
@@ -186,7 +186,7 @@ pub fn export(
             let mut line = serde_json::to_vec(&line).map_err(io::Error::from)?;
             line.push(b'\n');
             let day = at.to_string()[..10].to_owned();
-            write_line(out, day, &line, &mut files, &mut exported.files)?;
+            days.line(day, &line)?;
         }
         progress(looked);
         match page.next.or(page.leaves.last().copied()) {
@@ -194,10 +194,7 @@ pub fn export(
             _ => break,
         }
     }
-    for mut file in files.into_values() {
-        file.flush()?;
-    }
-    exported.files.sort();
+    exported.files = days.publish()?;
     Ok(exported)
 }
 
@@ -213,36 +210,84 @@ pub fn count(store: &dyn Store, tenant_no: u32) -> Result<u64, store::StoreError
     Ok(store.facet_count(tenant_no, &query, u32::MAX)?.0)
 }
 
-fn write_line(
-    out: &Path,
-    day: String,
-    line: &[u8],
-    files: &mut HashMap<String, BufWriter<File>>,
-    all: &mut Vec<PathBuf>,
-) -> io::Result<()> {
-    if let Some(file) = files.get_mut(&day) {
-        return file.write_all(line);
+/// The files of an export while they are written, under names that nobody takes for logs'. What is dropped before they
+/// have their own is taken away.
+struct Days<'a> {
+    out: &'a Path,
+    /// Tells them from those of another export.
+    mark: String,
+    open: HashMap<String, BufWriter<File>>,
+    /// All of them.
+    days: BTreeSet<String>,
+}
+
+impl<'a> Days<'a> {
+    fn new(out: &'a Path) -> io::Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        Ok(Self {
+            out,
+            mark: evidence::hex_string(&random),
+            open: HashMap::new(),
+            days: BTreeSet::new(),
+        })
     }
-    if files.len() == FILES_OPEN_MAX {
-        for (_, mut file) in files.drain() {
+
+    fn aside(&self, day: &str) -> PathBuf {
+        self.out.join(format!(".provenance_{day}-{}.new", self.mark))
+    }
+
+    fn line(&mut self, day: String, line: &[u8]) -> io::Result<()> {
+        if let Some(file) = self.open.get_mut(&day) {
+            return file.write_all(line);
+        }
+        if self.open.len() == FILES_OPEN_MAX {
+            self.flush()?;
+        }
+        let path = self.aside(&day);
+        let opened = if self.days.contains(&day) {
+            File::options().append(true).open(&path)
+        } else {
+            File::create_new(&path)
+        };
+        let mut file = BufWriter::new(opened.map_err(|error| named(&path, &error))?);
+        self.days.insert(day.clone());
+        file.write_all(line)?;
+        self.open.insert(day, file);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        for (_, mut file) in self.open.drain() {
             file.flush()?;
         }
+        Ok(())
     }
-    let path = out.join(format!("provenance_{day}.jsonl"));
-    let file = if all.contains(&path) {
-        File::options()
-            .append(true)
-            .open(&path)
-            .map_err(|error| named(&path, &error))?
-    } else {
-        let file = File::create(&path).map_err(|error| named(&path, &error))?;
-        all.push(path);
-        file
-    };
-    let mut file = BufWriter::new(file);
-    file.write_all(line)?;
-    files.insert(day, file);
-    Ok(())
+
+    /// Gives them their names once they are on disk; by day.
+    fn publish(mut self) -> io::Result<Vec<PathBuf>> {
+        self.flush()?;
+        for day in &self.days {
+            File::open(self.aside(day))?.sync_all()?;
+        }
+        let mut files = Vec::with_capacity(self.days.len());
+        for day in &self.days {
+            let path = self.out.join(format!("provenance_{day}.jsonl"));
+            fs::rename(self.aside(day), &path).map_err(|error| named(&path, &error))?;
+            files.push(path);
+        }
+        File::open(self.out)?.sync_all()?;
+        Ok(files)
+    }
+}
+
+impl Drop for Days<'_> {
+    fn drop(&mut self) {
+        // Of those that have their names nothing is left here.
+        for day in &self.days {
+            let _ = fs::remove_file(self.aside(day));
+        }
+    }
 }
 
 impl Imported {

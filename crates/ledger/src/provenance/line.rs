@@ -62,8 +62,7 @@ struct LineIn {
     output_hash: String,
     input_json: String,
     output_json: String,
-    #[serde(default)]
-    compressed: bool,
+    compressed: Option<bool>,
     model_version: Option<String>,
     adapter_version: Option<String>,
     commit_sha: Option<String>,
@@ -173,7 +172,7 @@ pub(super) fn read_line(text: &[u8]) -> Result<Option<Line>, String> {
         }
     };
     let payload = |field: &str, given: &str| -> Result<Value, String> {
-        let text = if line.compressed {
+        let text = if line.compressed == Some(true) {
             unpacked(given).map_err(|error| format!("{field}: {error}"))?
         } else {
             given.to_owned()
@@ -267,6 +266,7 @@ mod tests {
         let read = line(input, output, "");
         assert_eq!((read.log.model_version.as_str(), read.disagrees), ("2.0.0", None));
         assert_eq!(read.hashes, [input, output]);
+        assert_eq!(line(input, output, r#","compressed":null"#).hashes, [input, output]);
         let plan = |hash: &str| format!(r#","plan_hash":{hash}"#);
         for agreed in [plan("null"), plan("\"015abd7f5cc57a2d\"")] {
             assert_eq!(line(input, output, &agreed).disagrees, None, "{agreed}");

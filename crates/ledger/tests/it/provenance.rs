@@ -47,6 +47,25 @@ fn a_folder_that_cannot_be_written_into_is_named() {
 }
 
 #[test]
+fn an_export_that_fails_leaves_the_files_of_before() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    log(&t, &tenant, Value::Int(1), None).unwrap();
+    let file = exported(&t, &tenant);
+    let before = std::fs::read(&file).unwrap();
+    log(&t, &tenant, Value::Int(2), None).unwrap();
+    tamper(
+        t.path(),
+        "UPDATE bodies SET body = x'00' WHERE leaf = (SELECT max(leaf) FROM facets WHERE facet = 'provenance')",
+    );
+    let out = t.path().join("out");
+    let of = (tenant.tenant_no, &*tenant.tenant_id);
+    export(t.ledger.store(), of, &out, (None, None), &mut |_| {}).unwrap_err();
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "nothing is left beside");
+}
+
+#[test]
 fn a_file_that_is_read_again_makes_no_second_records() {
     let t = TestLedger::new();
     let tenant = t.tenant("acme");

@@ -194,6 +194,15 @@ fn the_files_are_said_to_be_what_they_are() {
             vec![FindingKind::ArtifactMissing, FindingKind::SourceMissing]
         )
     );
+    // An empty name is no name.
+    assert_eq!(
+        states("00", Some(""), Some(""), Some("00")),
+        (
+            ArtifactStatus::Missing,
+            SourceStatus::Missing,
+            vec![FindingKind::ArtifactMissing, FindingKind::NoUri]
+        )
+    );
     assert_eq!(
         states("00", None, Some("/etc/passwd"), Some("00")).1,
         SourceStatus::Missing

@@ -230,6 +230,7 @@ async fn metrics(app: State<App>, Received(at): Received, headers: HeaderMap) ->
             if names_tenants {
                 page.head("deponent_ledger_leaves", "gauge", "Leaves in a ledger.");
                 for (origin, size, _) in &ledgers {
+                    let origin = label(origin);
                     page.line(&format!("deponent_ledger_leaves{{origin=\"{origin}\"}} {size}"));
                 }
                 page.head(
@@ -238,7 +239,7 @@ async fn metrics(app: State<App>, Received(at): Received, headers: HeaderMap) ->
                     "1 when a ledger is refused for writing.",
                 );
                 for (origin, _, refused) in &ledgers {
-                    let refused = u8::from(*refused);
+                    let (origin, refused) = (label(origin), u8::from(*refused));
                     page.line(&format!(
                         "deponent_ledger_refused{{origin=\"{origin}\"}} {refused}"
                     ));
@@ -266,6 +267,12 @@ fn is_operator(app: &App, headers: &HeaderMap, at: Timestamp) -> bool {
         .and_then(bearer)
         .and_then(|token| app.ledger.api_keys().check(token, at).ok());
     app.is_local() || key.is_some_and(|key| key.role == Role::Operator)
+}
+
+/// The value of a label between its quotes. One that ended them would make the whole page unreadable; an origin has no
+/// line ends.
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// A page of metrics.
@@ -327,5 +334,16 @@ impl Document {
 impl IntoResponse for Document {
     fn into_response(self) -> Response {
         ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::label;
+
+    #[test]
+    fn an_origin_ends_no_label() {
+        assert_eq!(label("deponent.local/acme"), "deponent.local/acme");
+        assert_eq!(label(r#"a"b\c"#), r#"a\"b\\c"#);
     }
 }

@@ -85,6 +85,10 @@ pub(super) fn read(
     let said: Map<String, Value> = jsonwebtoken::decode(token, key, &validation)
         .map_err(|error| reason(&error))?
         .claims;
+    // A list of issuers that has ours among others passes the library; `iss` is one (RFC 7519).
+    if said.get("iss").and_then(Value::as_str) != Some(claims.issuer.as_str()) {
+        return Err("wrong_issuer".into());
+    }
     user(&said, claims, at)
 }
 
@@ -179,9 +183,11 @@ fn claim<'a>(said: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// Texts that mean nothing here are passed over: issuers put all of a person's groups there.
+/// Texts that mean nothing here are passed over: issuers put all of a person's groups there. A single text is a name that
+/// the settings know, which may have spaces, or else several with spaces between, as `scope` has them.
 fn roles(said: Option<&Value>, known: &BTreeMap<String, Role>) -> Vec<Role> {
     let texts: Vec<&str> = match said {
+        Some(Value::String(text)) if known.contains_key(text) => vec![text.as_str()],
         Some(Value::String(text)) => text.split(' ').collect(),
         Some(Value::Array(texts)) => texts.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),

@@ -233,6 +233,11 @@ fn tokens_that_are_not_to_be_believed_let_nobody_in_and_say_nothing() {
             claim("iss", json!("https://elsewhere.example")),
             "wrong_issuer",
         ),
+        (
+            "one issuer of several",
+            claim("iss", json!([issuer.url, "https://elsewhere.example"])),
+            "wrong_issuer",
+        ),
         ("no issuer", without("iss"), "missing_claim"),
         ("no subject", without("sub"), "missing_claim"),
         (
@@ -444,6 +449,25 @@ fn keys_of_a_file_need_no_issuer_and_claims_are_mapped() {
     assert_eq!(write.status, 200);
     let foreign = ask(&keyed, &token, Method::GET, "/tlog/other/checkpoint");
     assert_eq!(foreign.problem(404), "not_found");
+
+    // A group's name may have spaces, also where it is the only one and stands there as a text.
+    let named = Claims {
+        role_claim: "groups".into(),
+        roles: BTreeMap::from([
+            ("Deponent Auditors".to_owned(), Role::Auditor),
+            ("agents".to_owned(), Role::Writer),
+        ]),
+        ..claims.clone()
+    };
+    trust(&mut keyed, named, source());
+    for (groups, roles) in [
+        (json!("Deponent Auditors"), json!(["auditor"])),
+        (json!(["Deponent Auditors", "agents"]), json!(["auditor", "writer"])),
+        (json!("staff agents"), json!(["writer"])),
+    ] {
+        let token = key.token(&with(said.clone(), "groups", groups));
+        assert_eq!(me(&keyed, &token).ok()["roles"], roles);
+    }
 
     let fixed = Claims {
         tenant: Some("other".into()),

@@ -259,18 +259,33 @@ fn settings_that_differ_from_those_of_the_last_start_are_on_record() {
         served.server.reopen_after(|_| {})
     };
     let changes = |server: &TestServer| server.get("/api/v1/logs/system?event_type=CONFIG_CHANGE").ok();
-    let first = [("rate_limit", "none"), ("record.reads", "metadata")];
+    let hash = |text: &str| "sha256:".to_owned() + &evidence::hex_string(&evidence::sha256(text.as_bytes()));
+    // Redaction would leave markers of the first two, which differ from what is set and not from one another.
+    let first = [
+        ("oidc.roles", "admins@corp.example=admin"),
+        ("policies.token", "sha256:00"),
+        ("rate_limit", "none"),
+        ("record.reads", "metadata"),
+    ];
     let mut server = start(TestServer::new(), &first);
     server = start(server, &first);
     assert_eq!(changes(&server)["total"], 0, "nothing has changed");
-    let server = start(server, &[("policies.own", "sha256:00"), ("record.reads", "none")]);
+    let second = [
+        ("oidc.roles", "others@corp.example=admin"),
+        ("policies.own", "sha256:00"),
+        ("policies.token", "sha256:01"),
+        ("record.reads", "none"),
+    ];
+    let server = start(server, &second);
     let page = changes(&server);
     assert_eq!(page["total"], 1);
     assert_eq!(
         page["items"][0]["details"],
         serde_json::json!({
-            "after": { "policies.own": "sha256:00", "record.reads": "none" },
-            "before": { "rate_limit": "none", "record.reads": "metadata" },
+            "after": { "oidc.roles": hash("others@corp.example=admin"), "policies.own": "sha256:00",
+                "record.reads": "none", (hash("policies.token")): "sha256:01" },
+            "before": { "oidc.roles": hash("admins@corp.example=admin"), "rate_limit": "none",
+                "record.reads": "metadata", (hash("policies.token")): "sha256:00" },
         })
     );
 }

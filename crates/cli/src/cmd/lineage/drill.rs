@@ -114,6 +114,11 @@ impl FromLedger {
             Some(Body::Gone(gone)) => {
                 return Ok(Err(format!("the evidence of {name} is {}", gone.as_str())));
             }
+            None if names_none(&found.deterministic) => {
+                return Ok(Err(format!(
+                    "the deterministic record of {name} names no evidence"
+                )));
+            }
             None => {
                 return Ok(Err(format!(
                     "the evidence of {name} is not in the ledger, or is erased"
@@ -135,6 +140,18 @@ impl FromLedger {
             .map(|evidence| Cited { evidence, rows })
             .map_err(|error| format!("the evidence cannot be read: {error}")))
     }
+}
+
+/// Whether a deterministic record says that nothing was read.
+fn names_none(record: &Body) -> bool {
+    let Body::There(line) = record else { return false };
+    matches!(
+        LineType::read(line),
+        Ok(LineType::Deterministic {
+            evidence_id: None,
+            ..
+        })
+    )
 }
 
 /// Says that later records were erased: what is used may not be the newest.

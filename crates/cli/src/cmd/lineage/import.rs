@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ::evidence::record::{LINEAGE_COPY, LINEAGE_RUN, LineageRecord, lineage_identity, lineage_type};
 use ::evidence::redact::Redactor;
@@ -133,6 +134,36 @@ impl Seen {
     }
 }
 
+/// Longest wait for a server that has no room for one request just now, or has had too many of this key.
+const ROOM_TIME: Duration = Duration::from_mins(1);
+
+/// Asks until the server has room: a log has more lines than a key may send at once, and what is sent again is known.
+fn with_room(ask: impl Fn() -> Result<Answer>) -> Result<Answer> {
+    let until = Instant::now() + ROOM_TIME;
+    loop {
+        let answer = ask()?;
+        let pause = answer.retry_after.filter(|_| is_full(&answer));
+        let pause = pause.map(|secs| Duration::from_secs(secs.max(1)));
+        let in_time = |pause: &Duration| {
+            let then = Instant::now().checked_add(*pause);
+            then.is_some_and(|then| then <= until)
+        };
+        match pause.filter(in_time) {
+            Some(pause) => std::thread::sleep(pause),
+            None => return Ok(answer),
+        }
+    }
+}
+
+/// Whether it is a moment's matter: a ledger that takes nothing is not.
+fn is_full(answer: &Answer) -> bool {
+    if !matches!(answer.status, 429 | 503) {
+        return false;
+    }
+    let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    problem["code"] == "busy" || problem["code"] == "rate_limited"
+}
+
 const fn path_of(kind: Kind) -> &'static str {
     match kind {
         Kind::LineageEvidence => "/api/v1/lineage/evidence",
@@ -150,7 +181,8 @@ fn post(client: &Client, record: &LineageRecord, run_id: &str, copies: u32) -> R
     if copies > 0 {
         body.insert(LINEAGE_COPY, copies);
     }
-    client.post_bytes(path_of(record.kind()), canonical::to_vec(&body))
+    let body = canonical::to_vec(&body);
+    with_room(|| client.post_bytes(path_of(record.kind()), body.clone()))
 }
 
 /// The run that a log's file is named after.
@@ -231,7 +263,8 @@ fn send(client: &Client, log: &SourceFile, run_id: &str) -> Result<LineageImport
     bar.finish_and_clear();
     if imported.written + imported.known > 0 {
         let body = json!({ "status": "completed", "termination_reason": "imported" });
-        let answer = client.post(&format!("/api/v1/runs/{}/complete", segment(run_id)), &body)?;
+        let path = format!("/api/v1/runs/{}/complete", segment(run_id));
+        let answer = with_room(|| client.post(&path, &body))?;
         // Lines of a log that has grown come to a run that has ended.
         if !matches!(answer.status, 200 | 201 | 409) {
             bail!(refusal(answer.status, &problem(&answer)));
@@ -253,7 +286,7 @@ fn begin(client: &Client, run_id: &str, started_at: Option<Timestamp>) -> Result
     if let Some(started_at) = started_at {
         body["started_at"] = json!(started_at.to_string());
     }
-    let answer = client.post("/api/v1/runs", &body)?;
+    let answer = with_room(|| client.post("/api/v1/runs", &body))?;
     match answer.status {
         // 409: a run of that name was begun otherwise, and takes the lines.
         200 | 201 | 409 => Ok(()),
