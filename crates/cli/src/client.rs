@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::output::Usage;
+use crate::output::{self, Usage};
 use crate::settings;
 
 /// Where a server is asked for when nothing else is said.
@@ -55,10 +55,25 @@ pub(crate) enum Streamed {
     Refused(Answer),
 }
 
+/// Says beside an answer that the ledger it is from is not in order.
+const LEDGER_STATUS: &str = "deponent-ledger-status";
+
 /// What a server answered.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
+    /// `rollback_detected` or `damaged`; `None`: the ledger is in order.
+    ledger_status: Option<String>,
+}
+
+impl Answer {
+    /// Says so, if the ledger that it is from is not in order: what is read from it must not pass for evidence of one that
+    /// is.
+    pub(crate) fn tell_refusal(&self) {
+        if let Some(status) = &self.ledger_status {
+            output::note(format_args!("deponent: the ledger is not in order: {status}"));
+        }
+    }
 }
 
 impl ServerArgs {
@@ -182,11 +197,17 @@ impl Client {
             }
         })?;
         let status = answer.status().as_u16();
+        let ledger_status = answer.headers().get(LEDGER_STATUS);
+        let ledger_status = ledger_status.and_then(|status| Some(status.to_str().ok()?.to_owned()));
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
         let body = body
             .read_to_string()
             .with_context(|| format!("cannot read the answer of {}", self.base))?;
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            body,
+            ledger_status,
+        })
     }
 }
 

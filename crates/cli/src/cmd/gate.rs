@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use store::sqlite::SqliteStore;
 
 use super::InsteadOfServer;
-use crate::client::{Client, ServerArgs, refusal, segment};
+use crate::client::{Answer, Client, ServerArgs, refusal, segment};
 use crate::output::{self, Format};
 use crate::settings::parse_duration;
 
@@ -93,7 +93,7 @@ impl Gate {
         let until = Instant::now() + self.wait.unwrap_or_default();
         let mut pause = LOOK_FIRST;
         loop {
-            let said = asked.ask(&self.job)?;
+            let (said, answer) = asked.ask(&self.job)?;
             let left = until.saturating_duration_since(Instant::now());
             let waits = match &said {
                 Said::Answer(answer) => answer["action"] == "wait",
@@ -101,6 +101,9 @@ impl Gate {
                 Said::Unknown => false,
             };
             if !waits || left.is_zero() {
+                if let Some(answer) = answer {
+                    answer.tell_refusal();
+                }
                 return self.answer(said);
             }
             std::thread::sleep(pause.min(left));
@@ -113,6 +116,7 @@ impl Gate {
             return Ok(Asked::Server(self.server.client()?));
         };
         let (store, row) = folder.open(&self.tenant)?;
+        folder.tell_refusal(&store, &row);
         Ok(Asked::Folder(store, row.tenant_no))
     }
 
@@ -131,7 +135,9 @@ impl Gate {
             Format::Json => output::json(&answer)?,
             Format::Text => {
                 let verdict = decided.verdict.as_deref().unwrap_or("no verdict");
-                output::line(format_args!("{} ({verdict}): {}", decided.action, decided.reason));
+                // One line, whatever stands in the reason that a human gave: a second one could be taken for an answer.
+                let reason = decided.reason.replace(char::is_control, " ");
+                output::line(format_args!("{} ({verdict}): {reason}", decided.action));
             }
         }
         // Authorized is what counts; an action that is not known is nobody's permission.
@@ -145,40 +151,44 @@ impl Gate {
 }
 
 impl Asked {
-    fn ask(&self, job_id: &str) -> Result<Said> {
+    /// What the gate says, and the server's answer in which it stands.
+    fn ask(&self, job_id: &str) -> Result<(Said, Option<Answer>)> {
         match self {
             Self::Server(client) => ask_server(client, job_id),
-            Self::Folder(store, tenant_no) => match ledger::rollout(store, *tenant_no, job_id) {
-                Ok(read) => Ok(Said::Answer(json!({
-                    "action": read.action, "authorized": read.authorized, "job_id": job_id,
-                    "reason": read.reason, "verdict": read.verdict,
-                    "resolution": read.resolution.map(|resolution| json!({
-                        "actor_id": resolution.resolution.actor_id,
-                        "decision": resolution.resolution.decision.as_str(),
-                        "reason": resolution.resolution.reason,
-                        "resolved_at": resolution.at,
-                    })),
-                }))),
-                Err(ledger::JobError::Unknown) => Ok(Said::Unknown),
-                Err(error) => Err(error.into()),
-            },
+            Self::Folder(store, tenant_no) => Ok((ask_folder(store, *tenant_no, job_id)?, None)),
         }
     }
 }
 
-fn ask_server(client: &Client, job_id: &str) -> Result<Said> {
+fn ask_folder(store: &SqliteStore, tenant_no: u32, job_id: &str) -> Result<Said> {
+    match ledger::rollout(store, tenant_no, job_id) {
+        Ok(read) => Ok(Said::Answer(json!({
+            "action": read.action, "authorized": read.authorized, "job_id": job_id,
+            "reason": read.reason, "verdict": read.verdict,
+            "resolution": read.resolution.map(|resolution| json!({
+                "actor_id": resolution.resolution.actor_id,
+                "decision": resolution.resolution.decision.as_str(),
+                "reason": resolution.resolution.reason,
+                "resolved_at": resolution.at,
+            })),
+        }))),
+        Err(ledger::JobError::Unknown) => Ok(Said::Unknown),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn ask_server(client: &Client, job_id: &str) -> Result<(Said, Option<Answer>)> {
     let answer = match client.get(&format!("/api/v1/rollout/{}", segment(job_id))) {
         Ok(answer) => answer,
-        Err(error) => return Ok(Said::NotNow(error)),
+        Err(error) => return Ok((Said::NotNow(error), None)),
     };
-    match answer.status {
-        200 => Ok(Said::Answer(
-            serde_json::from_str(&answer.body).context("the server's answer is no JSON")?,
-        )),
-        404 if is_problem(&answer.body) => Ok(Said::Unknown),
-        status @ (429 | 500..) => Ok(Said::NotNow(anyhow!(refusal(status, &detail(&answer.body))))),
+    let said = match answer.status {
+        200 => Said::Answer(serde_json::from_str(&answer.body).context("the server's answer is no JSON")?),
+        404 if is_problem(&answer.body) => Said::Unknown,
+        status @ (429 | 500..) => Said::NotNow(anyhow!(refusal(status, &detail(&answer.body)))),
         status => bail!(refusal(status, &detail(&answer.body))),
-    }
+    };
+    Ok((said, Some(answer)))
 }
 
 /// Whether it is Deponent that says so, and not something in between.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use evidence::{Header, RecordId};
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::untold;
-use ledger::{HighWater, KeyFolder, Refusal, StoredTree, offline_refusal};
+use ledger::{Refusal, StoredTree};
 use serde_json::json;
 use store::sqlite::SqliteStore;
 use store::{LedgerRow, Store};
@@ -141,7 +141,7 @@ impl LedgerCommand {
 
 fn head(which: &Which) -> Result<u8> {
     let (store, row) = which.data_dir.open(&which.tenant)?;
-    let refusal = refusal_of(which, &store, &row)?;
+    let refusal = which.data_dir.refusal(&store, &row)?;
     let head = store.head_read(row.ledger_no)?;
     let checkpoint = store.checkpoint_newest(row.ledger_no)?;
     match which.format {
@@ -197,7 +197,7 @@ fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
         });
         return Ok(EXIT_UNKNOWN);
     };
-    let refusal = refusal_of(which, &store, &row)?;
+    let refusal = which.data_dir.refusal(&store, &row)?;
     let checkpoint = store
         .checkpoint_newest(row.ledger_no)?
         .filter(|checkpoint| index < checkpoint.size.as_u64());
@@ -234,24 +234,6 @@ fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
         Format::Text => std::io::stdout().lock().write_all(text.as_bytes())?,
     }
     Ok(0)
-}
-
-/// Why a ledger is behind, or beside, what was signed of its tenant, and says so: what is read from it must not pass for
-/// evidence of a ledger in order.
-fn refusal_of(which: &Which, store: &SqliteStore, row: &LedgerRow) -> Result<Option<Refusal>> {
-    // Before the head: a mark never runs ahead of what is committed.
-    let options = which.data_dir.existing()?;
-    let mut rows = store.ledgers_list()?;
-    rows.retain(|other| other.tenant_no == row.tenant_no);
-    rows.sort_by_key(|other| other.epoch);
-    let refusal = match HighWater::open(&options.high_water()) {
-        Ok(marks) => offline_refusal(store, &rows, row, &marks, &KeyFolder::at(&options.keys()))?,
-        Err(error) => Some(Refusal::Damaged(error.to_string())),
-    };
-    if let Some(refusal) = &refusal {
-        output::note(format_args!("deponent: {}: {refusal}", row.origin));
-    }
-    Ok(refusal)
 }
 
 /// The status as the HTTP API has it.

@@ -19,12 +19,13 @@ mod work;
 
 use std::path::PathBuf;
 
+use ::ledger::{HighWater, KeyFolder, Refusal, offline_refusal};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use store::sqlite::{Access, SqliteStore};
 use store::{LedgerRow, Store};
 
-use crate::output::Usage;
+use crate::output::{self, Usage};
 use crate::settings::{Flags, Settings};
 
 /// Exit code: could not tell, or not to the end.
@@ -170,6 +171,35 @@ impl DataDir {
         let mut rows = rows.into_iter();
         let newest = rows.next().ok_or_else(|| Usage(::ledger::no_tenant(tenant)))?;
         Ok((store, newest, rows.collect()))
+    }
+
+    /// Why a ledger is behind, or beside, what was signed of its tenant, and says so: what is read from it must not pass for
+    /// evidence of a ledger in order.
+    fn refusal(&self, store: &SqliteStore, row: &LedgerRow) -> Result<Option<Refusal>> {
+        // Before the head: a mark never runs ahead of what is committed.
+        let options = self.existing()?;
+        let mut rows = store.ledgers_list()?;
+        rows.retain(|other| other.tenant_no == row.tenant_no);
+        rows.sort_by_key(|other| other.epoch);
+        let refusal = match HighWater::open(&options.high_water()) {
+            Ok(marks) => offline_refusal(store, &rows, row, &marks, &KeyFolder::at(&options.keys()))?,
+            Err(error) => Some(Refusal::Damaged(error.to_string())),
+        };
+        if let Some(refusal) = &refusal {
+            output::note(format_args!("deponent: {}: {refusal}", row.origin));
+        }
+        Ok(refusal)
+    }
+
+    /// Says so to who asks for something else. Who may read the database need not be let in to the keys: then nobody
+    /// knows, and that is said.
+    fn tell_refusal(&self, store: &SqliteStore, row: &LedgerRow) {
+        if let Err(error) = self.refusal(store, row) {
+            let origin = &row.origin;
+            output::note(format_args!(
+                "deponent: {origin}: whether the ledger is in order cannot be told: {error:#}"
+            ));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use ledger::{Body, began_with, run_of, trace_diff};
 use store::RunRow;
 
 use super::{DataDir, InsteadOfServer};
-use crate::client::{Client, ServerArgs, refusal, segment};
+use crate::client::{Answer, ServerArgs, refusal, segment};
 use crate::output::{self, Format, Usage};
 
 /// The runs part.
@@ -173,16 +173,19 @@ impl Diff {
     fn of_server(&self) -> Result<Option<(Value, Value)>> {
         let client = self.server.client()?;
         let (left, right) = (segment(&self.run_a), segment(&self.run_b));
-        let Some(compared) = ask(&client, &format!("/api/v1/traces/diff?left={left}&right={right}"))? else {
+        let compared = client.get(&format!("/api/v1/traces/diff?left={left}&right={right}"))?;
+        compared.tell_refusal();
+        let Some(compared) = said(&compared)? else {
             return Ok(None);
         };
-        let report = ask(&client, &format!("/api/v1/replay/runs/{right}"))?;
+        let report = said(&client.get(&format!("/api/v1/replay/runs/{right}"))?)?;
         Ok(report.map(|report| (compared, report)))
     }
 
     /// The same from the database, also beside a server.
     fn of_folder(&self, folder: &DataDir) -> Result<Option<(Value, Value)>> {
         let (store, row) = folder.open(&self.tenant)?;
+        folder.tell_refusal(&store, &row);
         let run = |id: &str| run_of(&store, row.tenant_no, id);
         let (Some(left), Some(right)) = (run(&self.run_a)?, run(&self.run_b)?) else {
             return Ok(None);
@@ -330,9 +333,8 @@ fn print(both: &Compared, steps: &Report) {
     }
 }
 
-/// `None`: no such run.
-fn ask(client: &Client, path: &str) -> Result<Option<Value>> {
-    let answer = client.get(path)?;
+/// What a server answers; `None`: no such run.
+fn said(answer: &Answer) -> Result<Option<Value>> {
     let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     match answer.status {
         200 => Ok(Some(body)),
