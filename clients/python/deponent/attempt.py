@@ -26,6 +26,7 @@ EXPONENT_FROM = 1e21
 # The server takes 128 levels, and the step around its parameters is one.
 LEVELS_MAX = 127
 NAME_BYTES_MAX = 256
+INDEX_MAX = 2**31 - 1
 
 
 def check_name(name: str) -> None:
@@ -33,6 +34,12 @@ def check_name(name: str) -> None:
     long = not 1 <= len(name.encode(errors="replace")) <= NAME_BYTES_MAX
     if long or any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
         raise ParamsNotKept("name", f"must have 1 to {NAME_BYTES_MAX} bytes, and no control characters")
+
+
+def check_index(index: int | None) -> None:
+    """Refuses an index that no step can have: the steps after it would be counted on from it."""
+    if index is not None and not 0 <= index <= INDEX_MAX:
+        raise ParamsNotKept("index", f"must be 0 to {INDEX_MAX}")
 
 
 def kept(

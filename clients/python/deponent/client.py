@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-from .errors import UNKNOWN_BEFORE, ConflictError, code_of, raise_for
+from .errors import AWAY, UNKNOWN_BEFORE, ConflictError, code_of, raise_for, unreachable
 from .runs import AsyncRun, Run
 from .types import Json
 
@@ -26,8 +26,6 @@ PAUSE_SECS = 0.1
 # Longest pause that a server's Retry-After is given.
 PAUSE_SECS_MAX = 5.0
 TIMEOUT_SECS = 30.0
-# Answered so before anything was done, or after a failure of the other side's.
-AGAIN = frozenset({429, 502, 503, 504})
 # Of a run that was not there; of one that was, as it was begun, the answer is 200.
 CREATED = 201
 
@@ -45,7 +43,7 @@ def _pause(attempt: int, response: httpx.Response | None) -> float:
 
 def _again(response: httpx.Response) -> bool:
     """Whether to send it again: also while its first sending is still being answered."""
-    if response.status_code in AGAIN:
+    if response.status_code in AWAY:
         return True
     return response.status_code == 409 and code_of(response) == "idempotency_in_progress"
 
@@ -102,9 +100,9 @@ class Client:
             response: httpx.Response | None = None
             try:
                 response = self._http.request(method, path, json=body, headers=headers)
-            except httpx.TransportError:
+            except httpx.TransportError as error:
                 if last:
-                    raise
+                    raise unreachable(error) from error
             if response is not None and (last or not _again(response)):
                 raise_for(response)
                 return response
@@ -181,9 +179,9 @@ class AsyncClient:
             response: httpx.Response | None = None
             try:
                 response = await self._http.request(method, path, json=body, headers=headers)
-            except httpx.TransportError:
+            except httpx.TransportError as error:
                 if last:
-                    raise
+                    raise unreachable(error) from error
             if response is not None and (last or not _again(response)):
                 raise_for(response)
                 return response

@@ -78,7 +78,10 @@ class LeaseLost(ConflictError):
 
 
 class Unavailable(DeponentError):
-    """The server cannot answer now. Nothing may be done that must be done once."""
+    """The server cannot answer now, or nobody does: `code` is `unreachable` then, and `status` 0.
+
+    Nothing may be done that must be done once.
+    """
 
 
 _BY_CODE: dict[str, type[DeponentError]] = {
@@ -87,6 +90,9 @@ _BY_CODE: dict[str, type[DeponentError]] = {
     "replay_in_progress": InProgress,
     "lease_lost": LeaseLost,
 }
+
+# Answered so before anything was done, or after a failure of the other side's.
+AWAY = frozenset({429, 502, 503, 504})
 
 # The request was answered before, and the answer is not to be had.
 UNKNOWN_BEFORE = frozenset({"answer_not_kept", "earlier_outcome_unknown"})
@@ -105,6 +111,11 @@ def code_of(response: httpx.Response) -> str:
     return str(_problem(response).get("code", "unknown"))
 
 
+def unreachable(error: httpx.TransportError) -> Unavailable:
+    """What is raised when nobody answers."""
+    return Unavailable(f"the server does not answer: {error!r}", "unreachable", 0, {})
+
+
 def raise_for(response: httpx.Response) -> None:
     """Raises what the answer says, if it is no success."""
     if response.is_success:
@@ -115,5 +126,5 @@ def raise_for(response: httpx.Response) -> None:
     status = response.status_code
     kind = _BY_CODE.get(code)
     if kind is None:
-        kind = ConflictError if status == 409 else Unavailable if status in (429, 503) else DeponentError
+        kind = ConflictError if status == 409 else Unavailable if status in AWAY else DeponentError
     raise kind(message, code, status, problem)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
-from .attempt import LEVELS_MAX, Attempt, OpenStep, check_name, is_over, kept
+from .attempt import LEVELS_MAX, Attempt, OpenStep, check_index, check_name, is_over, kept
 from .current import enter, leave
 from .decorate import Expected, Key, P, R, decorated
 from .types import Behavior, Json
@@ -165,6 +165,7 @@ class Run(_Steps):
     ) -> Iterator[OpenStep]:
         """A step around a block: what must run stands under `if step.must_run`."""
         check_name(name)
+        check_index(index)
         params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
         path = self._uncounted(index)
         while path is not None:
@@ -268,6 +269,7 @@ class AsyncRun(_Steps):
     ) -> AsyncIterator[OpenStep]:
         """A step around a block: what must run stands under `if step.must_run`."""
         check_name(name)
+        check_index(index)
         params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
         path = self._uncounted(index)
         while path is not None:

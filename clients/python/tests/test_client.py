@@ -227,30 +227,31 @@ def segment(run_id: str) -> str:
 def test_whatever_a_run_is_called_its_steps_are_its_own(
     client: deponent.Client, url: str, run_id: str, other: str | None
 ) -> None:
-    mark = time.monotonic_ns()
+    # No digits: one in ten of that length may be a card number, which is redacted.
+    mark = str(time.monotonic_ns()).translate(str.maketrans("0123456789", "abcdefghij"))
     if "%s" in run_id:
         run_id %= mark
     others = client.run(other % mark) if other else None
     run = client.run(run_id)
     assert run.run_id == run_id
     with run.open_step("sync") as step:
-        step.output = str(mark)
+        step.output = mark
     with client.attach(run_id).open_step("attached") as step:
-        step.output = str(mark)
+        step.output = mark
     assert run.report()["run_id"] == run_id
 
     async def main() -> None:
         async with deponent.AsyncClient(url) as asynchronous:
             attached = asynchronous.attach(run_id)
             async with attached.open_step("async") as step:
-                step.output = str(mark)
+                step.output = mark
             assert (await attached.report())["run_id"] == run_id
             await attached.complete()
 
     asyncio.run(main())
     last = steps_of(client, run_id)[-3:]
     assert [(step["skill_name"], step["outcome_data"]) for step in last] == [
-        ("sync", str(mark)), ("attached", str(mark)), ("async", str(mark)),
+        ("sync", mark), ("attached", mark), ("async", mark),
     ]
     assert client.request("GET", f"/api/v1/traces/{segment(run_id)}")["status"] == "completed"
     assert others is None or steps_of(client, others.run_id) == []
@@ -430,6 +431,18 @@ def test_a_name_that_cannot_be_on_record_is_refused_before_anything_is_asked(nam
     with pytest.raises(deponent.ParamsNotKept, match="^name: .*; nothing ran$"):
         with run.open_step(name):
             raise AssertionError("it runs")
+
+
+def test_an_index_that_no_step_can_have_is_refused_and_not_counted_on_from(client: deponent.Client) -> None:
+    with client.run() as run:
+        for index in (-1, 2**31):
+            with pytest.raises(deponent.ParamsNotKept, match="^index: .*; nothing ran$"):
+                with run.open_step("s", index=index):
+                    raise AssertionError("it runs")
+        with run.open_step("s"):
+            pass
+    steps = client.request("GET", f"/api/v1/traces/{run.run_id}")["steps"]
+    assert [step["step_index"] for step in steps] == [0]
 
 
 def test_parameters_at_the_limit_are_on_record(client: deponent.Client) -> None:
@@ -622,6 +635,38 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_not(url: str) -> None:
     with pytest.raises(deponent.DeponentError, match="run_id: no") as raised:
         deponent.Client("http://test", transport=refusing).run()
     assert (raised.value.code, raised.value.status) == ("invalid", 422)
+
+
+def test_a_server_that_is_away_is_unavailable_and_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deponent.client.PAUSE_SECS", 0.001)
+    ran: list[str] = []
+
+    def away(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    run = deponent.Client("http://test", transport=httpx.MockTransport(away)).attach("r")
+
+    @run.step(behavior="skip", key="pay")
+    def pay() -> None:
+        ran.append("paid")
+
+    with pytest.raises(deponent.Unavailable, match="refused") as raised:
+        pay()
+    assert (raised.value.code, raised.value.status) == ("unreachable", 0)
+
+    async def main() -> None:
+        attached = deponent.AsyncClient("http://test", transport=httpx.MockTransport(away)).attach("r")
+        async with attached.open_step("pay", key="pay", index=0):
+            ran.append("paid")
+
+    with pytest.raises(deponent.Unavailable, match="refused"):
+        asyncio.run(main())
+    for status in (502, 504):
+        between = httpx.MockTransport(lambda _, status=status: httpx.Response(status, text="<html>"))
+        with pytest.raises(deponent.Unavailable) as refused:
+            deponent.Client("http://test", transport=between).run()
+        assert refused.value.status == status
+    assert ran == []
 
 
 class Lossy(httpx.HTTPTransport):

@@ -395,13 +395,15 @@ fn kept_as(operation: &str, status: StatusCode, headers: &HeaderMap, bytes: &Byt
         None => bytes.clone(),
         Some((_, member)) => without(bytes, member).ok()?,
     };
-    let media = headers
-        .get(header::CONTENT_TYPE)
-        .map_or(&b""[..], HeaderValue::as_bytes);
-    let mut kept = Vec::with_capacity(4 + media.len() + shown.len());
+    // The media type and, on a line of its own, which no header's value can have, where what was made is.
+    let said = |name: HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let (media, location) = (said(header::CONTENT_TYPE), said(header::LOCATION));
+    let line = if location.is_empty() { &b""[..] } else { b"\n" };
+    let said = [media, line, location].concat();
+    let mut kept = Vec::with_capacity(4 + said.len() + shown.len());
     kept.extend_from_slice(&status.as_u16().to_be_bytes());
-    kept.extend_from_slice(&u16::try_from(media.len()).unwrap_or(0).to_be_bytes());
-    kept.extend_from_slice(media);
+    kept.extend_from_slice(&u16::try_from(said.len()).unwrap_or(0).to_be_bytes());
+    kept.extend_from_slice(&said);
     kept.extend_from_slice(&shown);
     Some(kept)
 }
@@ -410,13 +412,18 @@ fn kept_as(operation: &str, status: StatusCode, headers: &HeaderMap, bytes: &Byt
 fn answer_of(kept: &[u8]) -> Option<Response> {
     let (status, rest) = kept.split_first_chunk::<2>()?;
     let (length, rest) = rest.split_first_chunk::<2>()?;
-    let (media, body) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    let (said, body) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    let mut said = said.split(|byte| *byte == b'\n');
+    let (media, location) = (said.next().unwrap_or_default(), said.next());
     let status = StatusCode::from_u16(u16::from_be_bytes(*status)).ok()?;
     let mut response = (status, Bytes::copy_from_slice(body)).into_response();
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_TYPE);
     if !media.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(media).ok()?);
+    }
+    if let Some(location) = location {
+        headers.insert(header::LOCATION, HeaderValue::from_bytes(location).ok()?);
     }
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
     Some(response)
@@ -569,6 +576,10 @@ mod tests {
         assert_eq!(answer.status(), StatusCode::CREATED);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
         assert_eq!(answer.headers()[REPLAYED], "true");
+        assert_eq!(answer.headers().get(header::LOCATION), None);
+        let answer = answer_of(b"\x00\xca\x00\x13application/json\n/v{}").unwrap();
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+        assert_eq!(answer.headers()[header::LOCATION], "/v");
         for damaged in [
             &b""[..],
             b"\x00",

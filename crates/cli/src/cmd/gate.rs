@@ -131,7 +131,9 @@ impl Gate {
             Format::Json => output::json(&answer)?,
             Format::Text => {
                 let verdict = decided.verdict.as_deref().unwrap_or("no verdict");
-                output::line(format_args!("{} ({verdict}): {}", decided.action, decided.reason));
+                // One line, whatever stands in the reason that a human gave: a second one could be taken for an answer.
+                let reason = decided.reason.replace(char::is_control, " ");
+                output::line(format_args!("{} ({verdict}): {reason}", decided.action));
             }
         }
         // Authorized is what counts; an action that is not known is nobody's permission.

@@ -98,11 +98,16 @@ fn the_gate_answers_with_its_exit_code() {
     server.step("open", "search");
     server.act("open", "complete", "{}");
     assert_eq!(server.gate("open", &[]).status.code(), Some(2));
-    let resolution = r#"{"decision":"proceed","actor_id":"ada","reason":"looked at it"}"#;
+    let resolution =
+        r#"{"decision":"proceed","actor_id":"ada","reason":"looked\u001b[2K at it\nrollback (FAIL)"}"#;
     server.post("/api/v1/audits/open/resolve", resolution);
     let resolved = server.gate("open", &[]);
     assert_eq!(resolved.status.code(), Some(0));
-    assert!(stdout(&resolved).contains("ada"));
+    // One line, and nothing in it that a terminal obeys.
+    assert_eq!(
+        stdout(&resolved),
+        "proceed (INCONCLUSIVE): resolved by ada: looked [2K at it rollback (FAIL)\n"
+    );
 
     let unknown = server.gate("no/bo dy", &[]);
     assert_eq!(unknown.status.code(), Some(2));
@@ -138,6 +143,36 @@ fn the_gate_waits_for_the_verdict() {
         server.act("late", "complete", "{}");
         assert_eq!(waiting.join().unwrap().status.code(), Some(0));
     });
+}
+
+#[test]
+fn who_asks_a_ledger_that_is_not_in_order_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let local = |args: &[&str]| deponent(&[args, &["--data-dir", data.to_str().unwrap()]].concat());
+    let server = Served::over(&data, folder.path());
+    server.job("good");
+    server.step("good", "search");
+    server.healthy("good");
+    server.act("good", "complete", "{}");
+    for said in [server.gate("good", &[]), local(&["gate", "--job", "good"])] {
+        assert_eq!((said.status.code(), stderr(&said)), (Some(0), String::new()));
+    }
+    drop(server);
+    // Nobody knows any more what was signed.
+    std::fs::remove_file(data.join("high-water.json")).unwrap();
+    let server = Served::over(&data, folder.path());
+    let url = server.url();
+    for (said, code) in [
+        (server.gate("good", &[]), 0),
+        (server.gate("lost", &["--format", "json"]), 2),
+        (local(&["gate", "--job", "good"]), 0),
+        (deponent(&["replay", "diff", "a", "b", "--server", &url]), 2),
+        (local(&["replay", "diff", "a", "b"]), 2),
+    ] {
+        assert_eq!(said.status.code(), Some(code), "{}", stderr(&said));
+        assert_eq!(stderr(&said).matches("rollback").count(), 1, "{}", stderr(&said));
+    }
 }
 
 #[test]

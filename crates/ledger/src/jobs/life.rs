@@ -178,6 +178,10 @@ impl JobGuard {
         ] {
             match first {
                 _ if given.is_null() => {}
+                // The attempt that is about to begin would forget it: no audit would ever see what was taken here.
+                None if name == "after" && state.stage() == Stage::Queued => {
+                    return Err(JobError::Stage(state.stage()));
+                }
                 None => drop(health.insert(name, given.clone())),
                 Some(first) if first == given => known = known.or(Some(place)),
                 Some(_) => {

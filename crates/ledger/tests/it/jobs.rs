@@ -290,6 +290,33 @@ fn a_failed_attempt_is_made_again_while_one_is_left_and_its_history_stays() {
     bed.bed.check();
 }
 
+/// An attempt that begins forgets the snapshot after the one before it.
+#[test]
+fn a_snapshot_after_is_taken_of_an_attempt_that_is_under_way() {
+    let bed = Bed::new();
+    bed.create(&retrying("j1", r#"{"max_retries":2}"#)).unwrap();
+    let healthy = r#"{"search":"HEALTHY"}"#;
+    let early = |before| {
+        let refused = bed.health("j1", before, r#"{"search":"DEGRADED"}"#);
+        assert!(
+            matches!(refused, Err(JobError::Stage(Stage::Queued))),
+            "{refused:?}"
+        );
+    };
+    early("null");
+    early(healthy);
+    bed.health("j1", healthy, "null").unwrap();
+    bed.start("j1").unwrap();
+    let first = bed.health("j1", "null", healthy).unwrap().placed;
+    bed.fail("j1", "timeout").unwrap();
+    let again = bed.health("j1", "null", healthy).unwrap().placed;
+    assert_eq!((again.receipt, again.fresh), (first.receipt, false));
+    bed.start("j1").unwrap();
+    bed.step("j1", 0, "search").unwrap();
+    assert!(bed.health("j1", "null", healthy).unwrap().placed.fresh);
+    assert_eq!(bed.complete("j1").unwrap().verdict.unwrap().verdict, "PASS");
+}
+
 #[test]
 fn an_error_that_is_not_worth_it_ends_the_job_at_once() {
     let bed = Bed::new();

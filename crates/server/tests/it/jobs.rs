@@ -430,6 +430,48 @@ fn a_step_twice_is_the_first_one_and_another_under_its_index_a_conflict() {
 }
 
 #[test]
+fn a_job_that_has_ended_tells_its_verdict_to_who_makes_it_again() {
+    let server = governed();
+    let made = server.job("j1");
+    server.acted("j1", "start", &json!({}));
+    server.job_step("j1", 0, "search");
+    server.healthy("j1");
+    assert_eq!(server.acted("j1", "complete", &json!({}))["verdict"], "PASS");
+    let body =
+        json!({ "job_id": "j1", "handler": "deploy", "contract_id": "c1", "payload": { "b": 1, "a": 2 } });
+    let again = server.post("/api/v1/jobs", &body);
+    assert_eq!(again.status, 200);
+    let again = again.json();
+    assert_eq!(
+        (&again["verdict"], &again["stage"], &again["receipt"]),
+        (&json!("PASS"), &json!("completed"), &made["receipt"])
+    );
+    // That of the call that ended it.
+    assert_eq!(again.get("audit"), None);
+}
+
+/// The verdict, and what a human decides, have the job's facet too.
+#[test]
+fn the_last_page_of_a_jobs_events_is_the_one_with_the_last_event() {
+    let server = governed();
+    server.started("j1");
+    server.job_step("j1", 0, "search");
+    server.acted("j1", "complete", &json!({}));
+    let decided = json!({ "decision": "stop", "actor_id": "ada", "reason": "seen" });
+    server.created("/api/v1/audits/j1/resolve", &decided);
+    for (limit, more) in [(3, true), (4, false), (5, false)] {
+        let page = server.get(&format!("/api/v1/jobs/j1/events?limit={limit}")).ok();
+        assert_eq!(
+            (&page["has_more"], &page["total"]),
+            (&json!(more), &json!(4)),
+            "{limit}"
+        );
+        assert_eq!(page["next_cursor"].is_string(), more, "{limit}");
+    }
+    assert_eq!(server.all_events("j1").len(), 4);
+}
+
+#[test]
 fn of_many_who_complete_a_job_at_once_one_does() {
     let server = governed();
     server.started("j1");

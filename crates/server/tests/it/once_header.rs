@@ -147,6 +147,18 @@ fn what_was_refused_is_decided_again() {
 }
 
 #[test]
+fn where_what_was_made_is_stands_in_the_second_answer_too() {
+    let server = TestServer::new();
+    let made = || server.keyed("/api/v1/verifications", "verify-1", &json!({}));
+    let (first, again) = (made(), made());
+    assert!(first.status.is_success(), "{}", first.text());
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert!(first.header("location").starts_with("/api/v1/verifications/"));
+    assert_eq!(again.header("location"), first.header("location"));
+    assert_eq!((again.status, &again.body), (first.status, &first.body));
+}
+
+#[test]
 fn a_malformed_key_is_refused_before_anything_is_done() {
     let server = TestServer::new();
     let size = server.tree_size();

@@ -99,7 +99,20 @@ pub(super) async fn act(
     held: Option<Holds>,
 ) -> Result<Response, ApiError> {
     let done = done(app, caller, job_id, at, act, held, Whose::Callers).await?;
-    created(&done.placed, &JobView::done(&caller.tenant, &done)?)
+    let judged = done.job.contract_id.is_some() && done.job.ended_at.is_some();
+    let verdict = if judged && !done.placed.fresh {
+        // It was there and has ended: it has the verdict that reading it tells.
+        let (tenant, job_id) = (caller.tenant.clone(), done.job.job_id.clone());
+        let glance = app
+            .blocking(move |ledger| Ok(ledger.job_glance(&tenant, &job_id, None)?))
+            .await?;
+        glance.and_then(|glance| glance.verdict)
+    } else {
+        None
+    };
+    let mut view = JobView::done(&caller.tenant, &done)?;
+    view.verdict = view.verdict.or(verdict);
+    created(&done.placed, &view)
 }
 
 /// Looks at a job while nobody does anything with it.
