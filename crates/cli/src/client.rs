@@ -251,7 +251,10 @@ fn other_scheme(base: &str, error: &ureq::Error) -> Option<String> {
 fn is_loopback(url: &str) -> bool {
     let url: Option<ureq::http::Uri> = url.parse().ok();
     let host = url.as_ref().and_then(ureq::http::Uri::host).unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 

@@ -95,10 +95,7 @@ fn started(app: &App, at: Timestamp) {
         name: "STARTUP",
         severity: "INFO",
         summary: format!("deponent {} started", env!("CARGO_PKG_VERSION")),
-        details: vec![
-            ("settings", Word::Map(settings)),
-            ("version", version()),
-        ],
+        details: vec![("settings", Word::Map(settings)), ("version", version())],
     };
     app.record_instance(&event, at);
 }

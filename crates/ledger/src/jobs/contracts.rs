@@ -330,7 +330,10 @@ pub(super) fn found_as(record: &Record, asked: &str, said: &str) -> Result<(), R
     if asked == said {
         return Ok(());
     }
-    Err(unreadable(record, &"it is of something else than it was found by"))
+    Err(unreadable(
+        record,
+        &"it is of something else than it was found by",
+    ))
 }
 
 pub(super) fn unreadable(record: &Record, error: &dyn std::fmt::Display) -> RecordError {

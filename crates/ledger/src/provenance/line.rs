@@ -266,7 +266,10 @@ mod tests {
         let read = line(input, output, "");
         assert_eq!((read.log.model_version.as_str(), read.disagrees), ("2.0.0", None));
         assert_eq!(read.hashes, [input, output]);
-        assert_eq!(line(input, output, r#","compressed":null"#).hashes, [input, output]);
+        assert_eq!(
+            line(input, output, r#","compressed":null"#).hashes,
+            [input, output]
+        );
         let plan = |hash: &str| format!(r#","plan_hash":{hash}"#);
         for agreed in [plan("null"), plan("\"015abd7f5cc57a2d\"")] {
             assert_eq!(line(input, output, &agreed).disagrees, None, "{agreed}");

@@ -62,7 +62,11 @@ fn an_export_that_fails_leaves_the_files_of_before() {
     let of = (tenant.tenant_no, &*tenant.tenant_id);
     export(t.ledger.store(), of, &out, (None, None), &mut |_| {}).unwrap_err();
     assert_eq!(std::fs::read(&file).unwrap(), before);
-    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "nothing is left beside");
+    assert_eq!(
+        std::fs::read_dir(&out).unwrap().count(),
+        1,
+        "nothing is left beside"
+    );
 }
 
 #[test]

@@ -462,7 +462,10 @@ fn keys_of_a_file_need_no_issuer_and_claims_are_mapped() {
     trust(&mut keyed, named, source());
     for (groups, roles) in [
         (json!("Deponent Auditors"), json!(["auditor"])),
-        (json!(["Deponent Auditors", "agents"]), json!(["auditor", "writer"])),
+        (
+            json!(["Deponent Auditors", "agents"]),
+            json!(["auditor", "writer"]),
+        ),
         (json!("staff agents"), json!(["writer"])),
     ] {
         let token = key.token(&with(said.clone(), "groups", groups));
