@@ -186,10 +186,8 @@ pub(in super::super) async fn entry(
         let mut alone = Shared::default();
         alone.add(&entry, &AuditItem::read(&entry)?, &mut metadata)?;
         alone.finish(&mut metadata);
-        metadata.ledger = Some(LedgerPlace {
-            leaf_index: detail.leaf_index,
-            tree_size: tree_size(ledger, tenant)?,
-        });
+        let size = tree_size(ledger, tenant)?;
+        metadata.ledger = Some(LedgerPlace::of(ledger, tenant, entry.record.leaf, size)?);
         metadata.answer(&detail)
     })
     .await
