@@ -48,8 +48,6 @@ pub(super) struct Asked {
 /// A record on its way into an answer.
 pub(super) struct Entry {
     pub(super) record: Record,
-    /// It stands in the instance's ledger, and is of no tenant.
-    pub(super) instance: bool,
 }
 
 impl Entry {
@@ -225,10 +223,7 @@ pub(super) fn page<T: Item>(
             bytes += record.body.bytes().map_or(0, <[u8]>::len) + record.header.len();
             lists[place].at += 1;
             below[place] = Some(record.leaf);
-            let entry = Entry {
-                record,
-                instance: place > 0,
-            };
+            let entry = Entry { record };
             let item = T::read(&entry)?;
             shared.add(&entry, &item, &mut metadata)?;
             items.push(item);

@@ -177,10 +177,7 @@ pub(in super::super) async fn entry(
         // What is no id is the id of nothing.
         let id = RecordId::parse(&entry_id).ok_or_else(ApiError::not_found)?;
         let record = ledger.records(tenant).get(id)?.ok_or_else(ApiError::not_found)?;
-        let entry = Entry {
-            record,
-            instance: false,
-        };
+        let entry = Entry { record };
         let detail = AuditDetail::read_kind(&entry)?;
         let mut metadata = metadata(tenant, "AuditLedger", SourceDomain::Logs, at);
         let mut alone = Shared::default();

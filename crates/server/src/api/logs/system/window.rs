@@ -263,10 +263,7 @@ impl Found {
             ledger.records(&of).each_of(&leaves, &wanted, |record| {
                 let leaf = record.leaf;
                 bytes += record.body.bytes().map_or(0, <[u8]>::len);
-                let entry = Entry {
-                    record,
-                    instance: shared,
-                };
+                let entry = Entry { record };
                 let kept = keep(SystemRecordOut::read(&entry)?);
                 events.extend(kept.map(|record| SystemEvent { record }));
                 if bytes > bytes_max {
