@@ -328,16 +328,19 @@ fn first_failure(
     places: &[StepPlace],
 ) -> Result<FirstFailure, ApiError> {
     let state = &run.row.state;
-    if state.failure_count == 0 {
-        // Steps in an archive are counted by their status still, erased ones no more.
-        let gone = if state.success_count == state.total_steps {
-            Vec::new()
-        } else {
-            erased(ledger, places)?
-        };
-        return Ok(FirstFailure { at: None, gone });
-    }
     let (mut at, mut gone) = (None, Vec::new());
+    let late: Vec<StepPlace>;
+    let places = if state.failure_count > 0 {
+        places
+    } else {
+        // Steps in an archive are counted by their status still, erased ones no more.
+        if state.success_count != state.total_steps {
+            gone = erased(ledger, places)?;
+        }
+        // Those that came late are counted nowhere.
+        late = places.iter().filter(|place| place.late).copied().collect();
+        late.as_slice()
+    };
     each_step(ledger, tenant, places, |step| {
         match &step.view {
             Ok(view) if view.step.status == StepStatus::Failure => at = Some(step.place.occurred_at),
