@@ -104,8 +104,8 @@ struct RunReplay<'a> {
     /// False: steps that say nothing any more may have failed before, or at all. Null on pages after the first, and
     /// where the first failure was not asked for.
     failure_known: Option<bool>,
-    /// Steps and decisions of the window that say nothing any more: what they decided is not among the events. And, with
-    /// `failure_known`, the steps outside of it that may have been the first failure.
+    /// Steps, decisions and audit events of the window that say nothing any more: what they decided is not among the
+    /// events. And, with `failure_known`, the steps outside of it that may have been the first failure.
     gone: GoneCounts,
     has_more: bool,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -242,6 +242,13 @@ pub(super) async fn replay(
         }
         let end_of_tree = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
         let about = about_run(ledger, tenant, &run, None, end_of_tree)?;
+        let gone_here = about
+            .gone
+            .iter()
+            .filter(|(at, _)| window.holds(*at) && on_page((*at, u64::MAX)));
+        for (_, why) in gone_here {
+            gone.count(*why);
+        }
         let audited = about
             .events
             .into_iter()

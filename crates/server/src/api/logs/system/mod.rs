@@ -66,6 +66,9 @@ pub(super) struct SystemRecordOut {
     /// The service instance that a log record came from.
     #[serde(skip)]
     instance: Option<String>,
+    /// Its body is gone: what it named is not known from it.
+    #[serde(skip)]
+    gone: bool,
 }
 
 /// The body as stored.
@@ -128,6 +131,7 @@ impl Item for SystemRecordOut {
             severity: body.severity,
             summary: body.summary,
             instance: body.instance,
+            gone: entry.record.body.gone().is_some(),
             // Also for an operator, who reads the instance's as his own.
             tenant_id: (&*header.tenant_id != INSTANCE).then(|| header.tenant_id.to_string()),
         })

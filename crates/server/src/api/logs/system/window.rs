@@ -423,7 +423,9 @@ pub(super) fn of_run(
         let one_of = |name: &Option<String>, names: &BTreeSet<String>| {
             name.as_deref().is_some_and(|name| names.contains(name))
         };
-        let of_run = one_of(&record.correlation_id, &names)
+        // Of one that is archived the facet alone says it, by which it was found.
+        let of_run = record.gone
+            || one_of(&record.correlation_id, &names)
             || one_of(&record.run_id, &names)
             || (window.holds(record.occurred_at)
                 && (one_of(&record.host, &around.hosts) || one_of(&record.instance, &around.instances)));
