@@ -115,6 +115,16 @@ fn bad_parameters_of_the_lists_are_refused() {
             "use_cursor"
         );
     }
+    server.run("r");
+    for read in ["", "/audit", "/r/events", "/r/replay"] {
+        let answer = server.get(&format!("{SYSTEM}{read}?instance_as_of=99"));
+        assert_eq!(answer.problem(400), "bad_parameter");
+        let detail = answer.json()["detail"].clone();
+        assert!(
+            detail.as_str().unwrap().contains("query: instance_as_of: "),
+            "{detail}"
+        );
+    }
 }
 
 #[test]

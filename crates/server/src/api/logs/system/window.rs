@@ -16,7 +16,7 @@ use super::super::shared::Item;
 use super::SystemRecordOut;
 use super::surroundings::{Stretch, recorded_around, surroundings, within};
 use crate::ApiError;
-use crate::api::run_list::{as_of, bad};
+use crate::api::run_list::{bad, instance_as_of};
 use crate::api::run_steps::{Run, RunParams};
 
 /// Records of one answer (SPEC 5).
@@ -137,7 +137,7 @@ pub(in super::super) fn instance_size(
         return Ok(run.beside);
     }
     match ledger.tenant(INSTANCE) {
-        Some(instance) => as_of(ledger, &instance, asked),
+        Some(instance) => instance_as_of(ledger, &instance, asked),
         None => Ok(0),
     }
 }
