@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use ::audit::completeness::Counted;
 use ::audit::integrity::{Class, Facts as Gathered, Failure, FailureReason};
-use evidence::record::{ActivityEvidence, CaptureFailure, StepEvidence};
-use evidence::{Kind, Timestamp};
+use evidence::record::{ACTIVITY_COMPLETIONS_MAX, ActivityEvidence, CaptureFailure, StepEvidence};
+use evidence::{Identity, Kind, Timestamp};
 use serde::Deserialize;
 use store::{RunRecordRow, RunRow};
 
@@ -64,9 +64,11 @@ pub(super) struct Tally {
     clock_faults: u64,
     /// Fingerprints of posted activities, which may be completed later.
     posted: HashMap<u32, (bool, bool)>,
+    /// Indexes of steps that were given one.
+    step_indexes: Vec<u32>,
     /// Steps and posted evidence whose bodies are gone: what they would have decided nobody knows.
     gone_steps: u64,
-    gone_activities: u64,
+    gone_activities: HashSet<Option<Identity>>,
     gone_environments: u64,
     gone_providers: u64,
 }
@@ -91,8 +93,9 @@ impl Tally {
             declared_steps: None,
             clock_faults: u64::from(ends_before_start(run)) + u64::from(is_in_the_future(run)),
             posted: HashMap::new(),
+            step_indexes: Vec::new(),
             gone_steps: 0,
-            gone_activities: 0,
+            gone_activities: HashSet::new(),
             gone_environments: 0,
             gone_providers: 0,
         }
@@ -114,6 +117,7 @@ impl Tally {
         match row.kind {
             Kind::TraceStep => {
                 self.counts[STEPS] += 1;
+                self.step_indexes.extend(row.step_index);
                 self.clock_faults += u64::from(self.start.is_after(row.occurred_at));
                 match body.and_then(StepEvidence::read) {
                     Some(step) => self.step(step),
@@ -130,7 +134,7 @@ impl Tally {
                     self.activity(&activity);
                 } else {
                     self.counts[ACTIVITY] += 1;
-                    self.gone_activities += 1;
+                    self.gone_activities.insert(row.identity);
                 }
             }
             Kind::EvidenceProvider => {
@@ -210,6 +214,26 @@ impl Tally {
         self.counts[ACTIVITY] += u64::from(activity.completion == 0);
     }
 
+    /// How many of the activities that are gone completed another: by their identities, as far as their steps are known.
+    fn gone_completions(&self) -> usize {
+        if self.gone_activities.is_empty() {
+            return 0;
+        }
+        let steps: HashSet<u32> = self
+            .step_indexes
+            .iter()
+            .chain(self.posted.keys())
+            .copied()
+            .collect();
+        let completions =
+            |step| (1..=ACTIVITY_COMPLETIONS_MAX).map(move |number| Identity::activity(step, number));
+        steps
+            .into_iter()
+            .flat_map(completions)
+            .filter(|identity| self.gone_activities.contains(&Some(*identity)))
+            .count()
+    }
+
     fn dropped_of(&mut self, body: Option<&[u8]>) {
         #[derive(Deserialize)]
         struct Wire {
@@ -225,6 +249,7 @@ impl Tally {
 
     pub(super) fn finish(mut self, run: &RunRow) -> (Gathered, Counted) {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        self.counts[ACTIVITY] = self.counts[ACTIVITY].saturating_sub(count(self.gone_completions()));
         // A run that was started by REST has a trace of its own.
         self.counts[TRACES] = count(self.traces.len()) + u64::from(!self.otlp);
         let orphans = self
@@ -246,12 +271,12 @@ impl Tally {
             (true, false, false) => None,
             (otlp, root, _) => Some(!otlp || root),
         };
-        let content = if no_step_gone && self.gone_activities == 0 {
+        let content = if no_step_gone && self.gone_activities.is_empty() {
             (boundaries > 0).then_some(with_content)
         } else {
             // What a posted activity lacks may be in a part of it that is gone.
             let step_without = self.boundaries > self.boundaries_with_content;
-            let posted_without = self.gone_activities == 0 && posted_with_content < self.posted.len();
+            let posted_without = self.gone_activities.is_empty() && posted_with_content < self.posted.len();
             (step_without || posted_without).then_some(with_content)
         };
         let counted = Counted {

@@ -77,8 +77,24 @@ pub(crate) fn as_of(ledger: &Ledger, tenant: &Tenant, asked: Option<u64>) -> Res
 /// # Errors
 /// 400 when the tree is not that large yet.
 pub(crate) fn within(asked: Option<u64>, size: u64) -> Result<u64, ApiError> {
+    named_within("as_of", asked, size)
+}
+
+/// The same of the instance's ledger, which a read shows beside the tenant's.
+///
+/// # Errors
+/// 400 when it is not that large yet.
+pub(crate) fn instance_as_of(
+    ledger: &Ledger,
+    instance: &Tenant,
+    asked: Option<u64>,
+) -> Result<u64, ApiError> {
+    named_within("instance_as_of", asked, tree_size(ledger, instance)?)
+}
+
+fn named_within(name: &str, asked: Option<u64>, size: u64) -> Result<u64, ApiError> {
     match asked {
-        Some(asked) if asked > size => Err(bad(format!("query: as_of: the tree has {size} leaves"))),
+        Some(asked) if asked > size => Err(bad(format!("query: {name}: the tree has {size} leaves"))),
         asked => Ok(asked.unwrap_or(size)),
     }
 }

@@ -484,6 +484,30 @@ fn a_replay_shows_thirty_seconds_on_each_side() {
 }
 
 #[test]
+fn a_step_that_came_late_may_be_the_first_that_failed() {
+    let server = TestServer::new();
+    let run = "01".repeat(16);
+    let mut root = span(1, 1, &[]);
+    root["parentSpanId"] = json!("");
+    server.spans(&[root]);
+    server.created(&format!("/api/v1/runs/{run}/seal"), &json!({}));
+    let around = || {
+        let around = server.get(&format!("{LIST}/{run}/replay?around=failure")).ok();
+        ["inflection_timestamp", "failure_known"].map(|name| around[name].clone())
+    };
+    let end = json!("2026-01-02T03:03:21.000000Z");
+    assert_eq!(around(), [end.clone(), json!(true)]);
+    let mut late = [span(1, 2, &[]), span(1, 3, &[])];
+    late[1]["startTimeUnixNano"] = json!("1767323007000000000");
+    late[1]["endTimeUnixNano"] = json!("1767323008000000000");
+    late[1]["status"] = json!({ "code": 2 });
+    server.spans(&late[..1]);
+    assert_eq!(around(), [end, json!(true)]);
+    server.spans(&late[1..]);
+    assert_eq!(around(), [json!("2026-01-02T03:03:27.000000Z"), json!(true)]);
+}
+
+#[test]
 fn an_export_names_the_profiles_that_the_records_serve() {
     let server = TestServer::new();
     let tags = |run: &str| read(&server, run, "export")["compliance_tags"].clone();

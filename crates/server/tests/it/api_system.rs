@@ -1,5 +1,7 @@
+use axum::http::Method;
 use serde_json::{Value, json};
 
+use crate::access::Keyed;
 use crate::schema::Schema;
 use crate::server::TestServer;
 use crate::support::{assert_checksum, pages};
@@ -67,6 +69,25 @@ fn system_records_are_filtered_paged_and_counted() {
 }
 
 #[test]
+fn records_of_the_instance_are_of_no_tenant_whoever_reads_them() {
+    let keyed = Keyed::new();
+    let record = json!({ "component": "c", "event_type": "E", "severity": "INFO", "summary": "s" });
+    let made = keyed.as_("operator", Method::POST, "/api/v1/system-records", &record);
+    assert_eq!(made.status, 201, "{}", made.text());
+    for who in ["admin", "operator"] {
+        for list in ["?event_type=E", "/audit?limit=1"] {
+            let page = keyed.get_as(who, &format!("/api/v1/logs/system{list}")).ok();
+            let item = &page["items"][0];
+            assert_eq!(
+                (&item["event_type"], &item["tenant_id"]),
+                (&json!("E"), &Value::Null),
+                "{who}: {list}"
+            );
+        }
+    }
+}
+
+#[test]
 fn bad_parameters_of_the_lists_are_refused() {
     let server = TestServer::new();
     for list in [
@@ -92,6 +113,16 @@ fn bad_parameters_of_the_lists_are_refused() {
         assert_eq!(
             server.get(&format!("{list}?offset=10001")).problem(400),
             "use_cursor"
+        );
+    }
+    server.run("r");
+    for read in ["", "/audit", "/r/events", "/r/replay"] {
+        let answer = server.get(&format!("{SYSTEM}{read}?instance_as_of=99"));
+        assert_eq!(answer.problem(400), "bad_parameter");
+        let detail = answer.json()["detail"].clone();
+        assert!(
+            detail.as_str().unwrap().contains("query: instance_as_of: "),
+            "{detail}"
         );
     }
 }

@@ -1,6 +1,7 @@
 //! What reads of a run say after retention took its bodies into an archive: never that they were erased, and never
 //! that there were none.
 
+use evidence::Timestamp;
 use serde_json::{Value, json};
 
 use crate::erasure::{self, because, record_id};
@@ -221,6 +222,75 @@ fn measurements_of_its_instance_that_are_gone_are_a_runs_when_they_were_taken_wh
     assert_eq!((&read()["total"], &read()["gone"]), (&json!(2), &gone(0)));
     archive(&server);
     assert_eq!((&read()["total"], &read()["gone"]), (&json!(0), &gone(2)));
+}
+
+/// A run 03… of the host h1 and the instance agent-1, and what happened there meanwhile; gives its resource.
+fn on_a_host(server: &TestServer) -> Value {
+    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let resource =
+        json!({ "attributes": [attribute("service.instance.id", "agent-1"), attribute("host.name", "h1")] });
+    let mut spans = export(&[span(3, 1)]);
+    spans["resourceSpans"][0]["resource"] = resource.clone();
+    assert_eq!(server.post("/v1/traces", &spans).ok(), json!({}));
+    let at = Timestamp::from_micros(1_767_323_000_500_000).unwrap();
+    let record = json!({ "component": "c", "event_type": "E", "severity": "INFO", "summary": "s", "host": "h1",
+        "occurred_at": at.to_string() });
+    server.created("/api/v1/system-records", &record);
+    resource
+}
+
+#[test]
+fn what_happened_on_a_runs_host_is_among_its_events_also_when_it_is_archived() {
+    let server = TestServer::new();
+    on_a_host(&server);
+    let path = format!("/api/v1/logs/system/{}/events", "03".repeat(16));
+    let shown = || {
+        let events = server.get(&path).ok();
+        assert_eq!(
+            (&events["total_events"], &events["complete"]),
+            (&json!(1), &json!(true))
+        );
+        ["event_type", "host"].map(|name| events["events"][0][name].clone())
+    };
+    assert_eq!(shown(), [json!("E"), json!("h1")]);
+    archive(&server);
+    assert_eq!(shown(), [json!("archived"), Value::Null]);
+}
+
+#[test]
+fn where_a_run_ran_that_is_gone_leaves_open_what_was_measured_and_happened_there() {
+    let server = TestServer::new();
+    let resource = on_a_host(&server);
+    let points = json!([{ "timeUnixNano": "1767323000500000000", "asInt": "1" }]);
+    let metric = json!({ "name": "m", "gauge": { "dataPoints": points } });
+    let sent =
+        json!({ "resourceMetrics": [{ "resource": resource, "scopeMetrics": [{ "metrics": [metric] }] }] });
+    assert_eq!(server.post("/v1/metrics", &sent).ok(), json!({}));
+    let read = |run: &str, of: &str| server.get(&format!("/api/v1/logs/system/{run}/{of}")).ok();
+    let run_id = "03".repeat(16);
+    let telemetry = || {
+        let telemetry = read(&run_id, "telemetry");
+        ["status", "total", "complete"].map(|name| telemetry[name].clone())
+    };
+    let events = || {
+        let events = read(&run_id, "events");
+        ["total_events", "complete"].map(|name| events[name].clone())
+    };
+    assert_eq!(telemetry(), [json!("collected"), json!(1), json!(true)]);
+    assert_eq!(events(), [json!(1), json!(true)]);
+    let environment = |run: &str| read(run, "snapshot")["environment_ids"][0].clone();
+    let erase = |id: &Value| {
+        let erased = erasure::erase(&server, id.as_str().unwrap(), &because());
+        assert_eq!(erased.status, 200, "{}", erased.text());
+    };
+    erase(&environment(&run_id));
+    assert_eq!(telemetry(), [json!("collected"), json!(0), json!(false)]);
+    assert_eq!(events(), [json!(0), json!(false)]);
+    // One that was posted names no place.
+    run(&server, "r", false);
+    erase(&environment("r"));
+    assert_eq!(read("r", "telemetry")["status"], "telemetry_not_collected");
+    assert_eq!(read("r", "events")["complete"], true);
 }
 
 #[test]

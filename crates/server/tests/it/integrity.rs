@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::erasure::{because, erase, record_id};
 use crate::server::{TestServer, now, span};
 use crate::support::refused;
 
@@ -428,6 +429,40 @@ fn a_run_of_spans_that_its_root_ended_is_sealed_at_once() {
         (&json!(1), &sealed["records_count"])
     );
     assert_verified(&server);
+}
+
+#[test]
+fn an_activity_is_counted_once_also_when_what_completed_it_is_erased() {
+    let server = TestServer::new();
+    server.run("r");
+    let step = server.step("r", 0, "success");
+    let post = |body: &Value| server.created("/api/v1/runs/r/evidence/activity", body);
+    for index in [0, 7] {
+        let print = "ab".repeat(32);
+        post(
+            &json!({ "step_index": index, "skill_id": "llm", "model_name": "m", "prompt_fingerprint": print,
+            "prompt_token_length": 5 }),
+        );
+    }
+    post(&json!({ "step_index": 0, "response_token_length": 1 }));
+    let of_no_step = post(&json!({ "step_index": 7, "completion_type": "stop" }));
+    let counted = || {
+        let integrity = of(&server, "r");
+        let content = integrity["completeness"]["content_captured"].clone();
+        (integrity["evidence_counts"]["activity_evidence"].clone(), content)
+    };
+    assert_eq!(counted(), (json!(2), json!("fail")));
+    erase(
+        &server,
+        &record_id(&of_no_step),
+        &json!({ "reason": "asked", "only": true }),
+    )
+    .ok();
+    assert_eq!(counted(), (json!(2), json!("unknown")));
+    // With the step both parts of its activity go.
+    let erased = erase(&server, &record_id(&step), &because()).ok();
+    assert_eq!(erased["erased"].as_array().unwrap().len(), 3, "{erased}");
+    assert_eq!(counted().0, 2);
 }
 
 #[test]

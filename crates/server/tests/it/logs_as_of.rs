@@ -335,3 +335,33 @@ fn grow_long(server: &TestServer) {
         server.spans(chunk);
     }
 }
+
+#[test]
+fn a_record_of_an_epoch_that_has_ended_stands_in_the_tree_of_that_epoch() {
+    let server = TestServer::new();
+    server.fill(5);
+    server.run("r");
+    server.created(
+        "/api/v1/runs/r/evidence/environment",
+        &json!({ "sdk_mode": "inline", "telemetry_enabled": true, "debug_mode": false, "dry_run": false }),
+    );
+    let event = json!({ "event_type": "LimitBreached", "entity_type": "LIMIT", "entity_id": "l", "actor_type": "SYSTEM" });
+    let entry = server.created("/api/v1/audit-events", &event)["entry_id"].clone();
+    server.sign();
+    let server = server.without_mark();
+    let ledger = &server.app.ledger;
+    let left = ledger.tenant("default").unwrap().ledger().row.ledger_no;
+    ledger
+        .recover("default", "a copy was put back", (server.app.clock)())
+        .unwrap();
+    let size = ledger.store().head_read(left).unwrap().size.as_u64();
+    for path in [
+        format!("{RUNS}/r/envelope"),
+        "/api/v1/logs/system/r/snapshot".to_owned(),
+        format!("/api/v1/logs/audit/entries/{}", entry.as_str().unwrap()),
+    ] {
+        let place = server.get(&path).ok()["metadata"]["ledger"].clone();
+        assert_eq!(place["tree_size"], size, "{path}");
+        assert!(place["leaf_index"].as_u64() < Some(size), "{path}: {place}");
+    }
+}

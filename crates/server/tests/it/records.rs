@@ -294,6 +294,36 @@ fn a_body_that_was_altered_is_shown_by_no_read_and_ends_no_run() {
 }
 
 #[test]
+fn an_audit_event_whose_body_is_missing_is_counted_where_it_would_stand() {
+    let server = TestServer::new();
+    server.run("r");
+    let event = json!({ "event_type": "LimitBreached", "entity_type": "LIMIT", "entity_id": "l", "actor_type": "SYSTEM",
+        "after_state": { "run_id": "r" } });
+    let index = server.created("/api/v1/audit-events", &event)["receipt"]["leaf_index"].clone();
+    let tenant = server.app.ledger.tenant("default").unwrap();
+    let leaf = LeafKey::new(tenant.ledger().row.ledger_no, index.as_u64().unwrap()).as_i64();
+    drop(tenant);
+    let server = server.reopen_after(|folder| {
+        let connection = rusqlite::Connection::open(folder.join("deponent.db")).unwrap();
+        let guard = "SELECT sql FROM sqlite_schema WHERE name = 'bodies_no_delete'";
+        let guard: String = connection.query_row(guard, [], |row| row.get(0)).unwrap();
+        connection.execute_batch("DROP TRIGGER bodies_no_delete").unwrap();
+        let delete = "DELETE FROM bodies WHERE leaf = ?1";
+        assert_eq!(connection.execute(delete, [leaf]).unwrap(), 1);
+        connection.execute_batch(&guard).unwrap();
+    });
+    let gone = json!({ "archived": 0, "erased": 0, "missing": 1 });
+    for read in ["governance", "replay"] {
+        let answer = server.get(&format!("/api/v1/logs/llm-runs/r/{read}")).ok();
+        assert_eq!(
+            (&answer["events"], &answer["gone"]),
+            (&json!([]), &gone),
+            "{read}"
+        );
+    }
+}
+
+#[test]
 fn a_cursor_of_the_ledger_before_a_recovery_is_refused() {
     let server = filled();
     server.run("one");

@@ -18,7 +18,8 @@ use store::{FacetQuery, Gone, LeafKey};
 use super::metadata::Metadata;
 use super::shared::{Item, Shared};
 use crate::api::run_list::{
-    Filters, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageParams, TOTAL_EXACT_MAX, as_of, bad, offset,
+    Filters, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PageParams, TOTAL_EXACT_MAX, as_of, bad, instance_as_of,
+    offset,
 };
 use crate::api::run_steps::damaged;
 use crate::{ApiError, cursor, extract};
@@ -48,8 +49,6 @@ pub(super) struct Asked {
 /// A record on its way into an answer.
 pub(super) struct Entry {
     pub(super) record: Record,
-    /// It stands in the instance's ledger, and is of no tenant.
-    pub(super) instance: bool,
 }
 
 impl Entry {
@@ -134,8 +133,14 @@ pub(super) fn page<T: Item>(
         let (size, Position(below, left, instance, total, exact)) =
             cursor::decode::<Position>(&scope, ledger_no, cursor)?;
         let other = |asked: Option<u64>, made: u64| asked.is_some_and(|asked| asked != made);
-        if other(asked.page.as_of, size) || other(asked.instance_as_of, instance) {
-            return Err(bad("query: as_of: the cursor was made at another tree size"));
+        for (name, asked, made) in [
+            ("as_of", asked.page.as_of, size),
+            ("instance_as_of", asked.instance_as_of, instance),
+        ] {
+            if other(asked, made) {
+                let message = format!("query: {name}: the cursor was made at another tree size");
+                return Err(bad(message));
+            }
         }
         // A cursor is no secret: whoever forges one gets no further than an offset does.
         if u64::from(left) > OFFSET_MAX {
@@ -150,7 +155,7 @@ pub(super) fn page<T: Item>(
     } else {
         let own = as_of(ledger, tenant, asked.page.as_of)?;
         let instance = match sources.get(1) {
-            Some(instance) => as_of(ledger, &instance.tenant, asked.instance_as_of)?,
+            Some(instance) => instance_as_of(ledger, &instance.tenant, asked.instance_as_of)?,
             None => 0,
         };
         (vec![own, instance], vec![None; sources.len()], None)
@@ -225,10 +230,7 @@ pub(super) fn page<T: Item>(
             bytes += record.body.bytes().map_or(0, <[u8]>::len) + record.header.len();
             lists[place].at += 1;
             below[place] = Some(record.leaf);
-            let entry = Entry {
-                record,
-                instance: place > 0,
-            };
+            let entry = Entry { record };
             let item = T::read(&entry)?;
             shared.add(&entry, &item, &mut metadata)?;
             items.push(item);

@@ -37,11 +37,8 @@ pub(super) async fn envelope(
         let mut run = Run::open(ledger, &caller.tenant, "envelope", &run_id, &params)?;
         run.known(ledger)?;
         let mut metadata = Metadata::of_run(&caller.tenant, &run, COMPONENT, SourceDomain::Activity)?;
-        let leaf_index = run.row.started_leaf.leaf_index();
-        metadata.ledger = Some(LedgerPlace {
-            leaf_index,
-            tree_size: run.as_of,
-        });
+        let leaf = run.row.started_leaf;
+        metadata.ledger = Some(LedgerPlace::of(ledger, &caller.tenant, leaf, run.as_of)?);
         metadata.answer(&RunRecord::new(
             run.started.header()?.id.to_string(),
             &run.row.state,

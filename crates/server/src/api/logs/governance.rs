@@ -73,7 +73,8 @@ impl GovernanceEvent {
 struct RunGovernance<'a> {
     as_of: u64,
     events: Vec<GovernanceEvent>,
-    /// Steps and decisions of this answer that say nothing any more: what they decided is not among the events.
+    /// Steps, decisions and audit events of this answer that say nothing any more: what they decided is not among the
+    /// events.
     gone: GoneCounts,
     has_more: bool,
     next_cursor: Option<String>,
@@ -131,7 +132,7 @@ pub(super) async fn governance(
             None
         };
         let (mut events, mut bytes, mut full) = (Vec::<GovernanceEvent>::new(), 0, None);
-        let gone = each_decision(ledger, tenant, &rows, |row, decision| {
+        let mut gone = each_decision(ledger, tenant, &rows, |row, decision| {
             let event = GovernanceEvent {
                 decision: decision.decision,
                 decision_reason: decision.decision_reason,
@@ -162,6 +163,9 @@ pub(super) async fn governance(
         let before = next_row.map_or(end, |row| row.leaf);
         let about = about_run(ledger, tenant, &run, leaf_of(run.beside), before)?;
         events.extend(about.events);
+        for (_, why) in about.gone {
+            gone.count(why);
+        }
         events.sort_by_key(|event| (event.timestamp, event.leaf_index));
         let has_more = next_row.is_some() || about.next.is_some();
         let next = (after_rows, about.next.map_or(beside_of(before) - 1, beside_of));

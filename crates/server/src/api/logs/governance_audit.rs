@@ -5,10 +5,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use evidence::Timestamp;
 use evidence::facet::facet;
 use ledger::{Ledger, Record, Tenant};
 use serde::Deserialize;
-use store::{FacetQuery, LeafKey};
+use store::{FacetQuery, Gone, LeafKey};
 
 use super::governance::{EVENTS_BYTES_MAX, EVENTS_MAX, GovernanceEvent};
 use crate::ApiError;
@@ -50,6 +51,9 @@ impl Body {
 pub(super) struct AboutRun {
     /// In the order in which they were recorded.
     pub(super) events: Vec<GovernanceEvent>,
+    /// Of those that say nothing any more when they happened, and how their bodies went. About what they were, nobody
+    /// can say; erased ones are found no more.
+    pub(super) gone: Vec<(Timestamp, Gone)>,
     /// The last leaf that was looked at, when there are more.
     pub(super) next: Option<LeafKey>,
 }
@@ -72,9 +76,11 @@ pub(super) fn about_run(
     };
     let found = ledger.store().facet_find(tenant.tenant_no, &query)?;
     let mut next = found.next.filter(|_| found.has_more);
-    let (mut events, mut bytes) = (Vec::with_capacity(found.leaves.len()), 0);
+    let (mut events, mut gone, mut bytes) = (Vec::with_capacity(found.leaves.len()), Vec::new(), 0);
     ledger.records(tenant).each(&found.leaves, |record| {
-        if let Some(event) = shown(&record)? {
+        if let Some(why) = record.body.gone() {
+            gone.push((record.header()?.occurred_at, why));
+        } else if let Some(event) = shown(&record)? {
             bytes += event.bytes();
             events.push(event);
         }
@@ -84,10 +90,10 @@ pub(super) fn about_run(
         }
         Ok::<_, ApiError>(ControlFlow::Continue(()))
     })?;
-    Ok(AboutRun { events, next })
+    Ok(AboutRun { events, gone, next })
 }
 
-/// An event as it is shown; `None`: it is about something else, or its body is gone.
+/// An event as it is shown; `None`: it is about something else, or says nothing any more.
 fn shown(record: &Record) -> Result<Option<GovernanceEvent>, ApiError> {
     let leaf_index = record.leaf.leaf_index();
     let Some(body) = record.body.bytes() else {

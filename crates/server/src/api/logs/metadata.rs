@@ -9,8 +9,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use evidence::canonical::sha256_hex;
 use evidence::{Origin, SourceDomain, Timestamp};
-use ledger::Tenant;
+use ledger::{Ledger, Tenant};
 use serde::{Deserialize, Serialize};
+use store::LeafKey;
 use utoipa::ToSchema;
 
 use crate::ApiError;
@@ -20,9 +21,25 @@ use crate::api::run_steps::{Run, damaged};
 /// Where one record stands.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct LedgerPlace {
-    pub(crate) leaf_index: u64,
+    leaf_index: u64,
     /// Leaves in the ledger when it was read.
-    pub(crate) tree_size: u64,
+    tree_size: u64,
+}
+
+impl LedgerPlace {
+    /// Of a leaf that is read in the tenant's tree of that size. One of an epoch that has ended stands in the tree that
+    /// this left behind, and no proof leads from it to another.
+    pub(crate) fn of(ledger: &Ledger, tenant: &Tenant, leaf: LeafKey, as_of: u64) -> Result<Self, ApiError> {
+        let tree_size = if leaf.ledger_no() == tenant.ledger().row.ledger_no {
+            as_of
+        } else {
+            ledger.store().head_read(leaf.ledger_no())?.size.as_u64()
+        };
+        Ok(Self {
+            leaf_index: leaf.leaf_index(),
+            tree_size,
+        })
+    }
 }
 
 /// What an answer is evidence of.

@@ -104,8 +104,8 @@ struct RunReplay<'a> {
     /// False: steps that say nothing any more may have failed before, or at all. Null on pages after the first, and
     /// where the first failure was not asked for.
     failure_known: Option<bool>,
-    /// Steps and decisions of the window that say nothing any more: what they decided is not among the events. And, with
-    /// `failure_known`, the steps outside of it that may have been the first failure.
+    /// Steps, decisions and audit events of the window that say nothing any more: what they decided is not among the
+    /// events. And, with `failure_known`, the steps outside of it that may have been the first failure.
     gone: GoneCounts,
     has_more: bool,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -242,6 +242,13 @@ pub(super) async fn replay(
         }
         let end_of_tree = LeafKey::new(tenant.ledger().row.ledger_no, run.as_of);
         let about = about_run(ledger, tenant, &run, None, end_of_tree)?;
+        let gone_here = about
+            .gone
+            .iter()
+            .filter(|(at, _)| window.holds(*at) && on_page((*at, u64::MAX)));
+        for (_, why) in gone_here {
+            gone.count(*why);
+        }
         let audited = about
             .events
             .into_iter()
@@ -328,16 +335,19 @@ fn first_failure(
     places: &[StepPlace],
 ) -> Result<FirstFailure, ApiError> {
     let state = &run.row.state;
-    if state.failure_count == 0 {
-        // Steps in an archive are counted by their status still, erased ones no more.
-        let gone = if state.success_count == state.total_steps {
-            Vec::new()
-        } else {
-            erased(ledger, places)?
-        };
-        return Ok(FirstFailure { at: None, gone });
-    }
     let (mut at, mut gone) = (None, Vec::new());
+    let late: Vec<StepPlace>;
+    let places = if state.failure_count > 0 {
+        places
+    } else {
+        // Steps in an archive are counted by their status still, erased ones no more.
+        if state.success_count != state.total_steps {
+            gone = erased(ledger, places)?;
+        }
+        // Those that came late are counted nowhere.
+        late = places.iter().filter(|place| place.late).copied().collect();
+        late.as_slice()
+    };
     each_step(ledger, tenant, places, |step| {
         match &step.view {
             Ok(view) if view.step.status == StepStatus::Failure => at = Some(step.place.occurred_at),

@@ -177,19 +177,14 @@ pub(in super::super) async fn entry(
         // What is no id is the id of nothing.
         let id = RecordId::parse(&entry_id).ok_or_else(ApiError::not_found)?;
         let record = ledger.records(tenant).get(id)?.ok_or_else(ApiError::not_found)?;
-        let entry = Entry {
-            record,
-            instance: false,
-        };
+        let entry = Entry { record };
         let detail = AuditDetail::read_kind(&entry)?;
         let mut metadata = metadata(tenant, "AuditLedger", SourceDomain::Logs, at);
         let mut alone = Shared::default();
         alone.add(&entry, &AuditItem::read(&entry)?, &mut metadata)?;
         alone.finish(&mut metadata);
-        metadata.ledger = Some(LedgerPlace {
-            leaf_index: detail.leaf_index,
-            tree_size: tree_size(ledger, tenant)?,
-        });
+        let size = tree_size(ledger, tenant)?;
+        metadata.ledger = Some(LedgerPlace::of(ledger, tenant, entry.record.leaf, size)?);
         metadata.answer(&detail)
     })
     .await

@@ -20,8 +20,9 @@ const READ: &str = "system-events";
 #[derive(Serialize, ToSchema)]
 struct SystemEvents<'a> {
     as_of: u64,
-    /// False: the run has more than 1,000 traces or 256 environments, and those are looked at; or it has gone on since
-    /// the first page, is too long to be added up again, and its traces are those of now.
+    /// False: the run has more than 1,000 traces or 256 environments, and those are looked at; or an environment that came
+    /// with its spans is gone, and with it which hosts and instances were the run's; or it has gone on since the first page,
+    /// is too long to be added up again, and its traces are those of now.
     complete: bool,
     events: Vec<SystemRecordOut>,
     /// More than 10,000 are read in pages, in the order in which they were recorded.

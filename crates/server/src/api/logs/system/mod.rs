@@ -14,7 +14,7 @@ mod window;
 use std::sync::Arc;
 
 use evidence::Timestamp;
-use ledger::{Ledger, Tenant};
+use ledger::{INSTANCE, Ledger, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -66,6 +66,9 @@ pub(super) struct SystemRecordOut {
     /// The service instance that a log record came from.
     #[serde(skip)]
     instance: Option<String>,
+    /// Its body is gone: what it named is not known from it.
+    #[serde(skip)]
+    gone: bool,
 }
 
 /// The body as stored.
@@ -128,7 +131,9 @@ impl Item for SystemRecordOut {
             severity: body.severity,
             summary: body.summary,
             instance: body.instance,
-            tenant_id: (!entry.instance).then(|| header.tenant_id.to_string()),
+            gone: entry.record.body.gone().is_some(),
+            // Also for an operator, who reads the instance's as his own.
+            tenant_id: (&*header.tenant_id != INSTANCE).then(|| header.tenant_id.to_string()),
         })
     }
 

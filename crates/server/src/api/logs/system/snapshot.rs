@@ -99,10 +99,7 @@ pub(super) async fn snapshot(
             metadata.occurred_at = header.occurred_at;
             metadata.recorded_at = header.recorded_at;
             metadata.origin = header.origin.as_str();
-            metadata.ledger = Some(LedgerPlace {
-                leaf_index: first.leaf.leaf_index(),
-                tree_size: run.as_of,
-            });
+            metadata.ledger = Some(LedgerPlace::of(ledger, tenant, first.leaf, run.as_of)?);
         } else {
             let note = br#"{"note":"no environment evidence was recorded for this run"}"#;
             snapshot.details = Some(answer::raw(note.to_vec())?);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use evidence::Timestamp;
 use evidence::redact::is_redacted;
+use evidence::{Identity, Kind, Timestamp};
 use ledger::{Ledger, Tenant};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -27,6 +27,8 @@ const APART_MICROS: i64 = 10 * 60 * 1_000_000;
 pub(super) struct Environments {
     /// Oldest first.
     pub(super) leaves: Vec<LeafKey>,
+    /// The one that was posted, which names no host and no instance.
+    posted: Option<LeafKey>,
     /// There are no more than [`ENVIRONMENTS_MAX`].
     pub(super) whole: bool,
 }
@@ -40,16 +42,22 @@ pub(super) fn environments(ledger: &Ledger, run: &Run) -> Result<Environments, A
         .map(|row| row.leaf)
         .filter(|leaf| run.sees(*leaf))
         .collect();
+    let once = Some(Identity::once(Kind::EvidenceEnvironment));
+    let posted = rows.iter().find(|row| row.identity == once);
     let whole = leaves.len() <= ENVIRONMENTS_MAX;
     leaves.truncate(ENVIRONMENTS_MAX);
-    Ok(Environments { leaves, whole })
+    Ok(Environments {
+        leaves,
+        posted: posted.map(|row| row.leaf),
+        whole,
+    })
 }
 
 /// What the environments of a run name, but for names of which redaction has left a marker: they tell nobody apart.
 pub(super) struct Surroundings {
     pub(super) hosts: BTreeSet<String>,
     pub(super) instances: BTreeSet<String>,
-    /// All of the run's environments were looked at.
+    /// All of the run's environments were looked at, and still say what they name.
     pub(super) whole: bool,
 }
 
@@ -64,7 +72,11 @@ pub(super) fn surroundings(
         #[serde(default)]
         resource: Map<String, Value>,
     }
-    let Environments { leaves, whole } = environments(ledger, run)?;
+    let Environments {
+        leaves,
+        posted,
+        mut whole,
+    } = environments(ledger, run)?;
     let (mut hosts, mut instances) = (BTreeSet::new(), BTreeSet::new());
     ledger.records(tenant).each(&leaves, |record| {
         if let Some(body) = record.body.bytes() {
@@ -78,6 +90,9 @@ pub(super) fn surroundings(
             };
             hosts.extend(text("host.name"));
             instances.extend(text("service.instance.id"));
+        } else {
+            // Where the run ran is gone with it.
+            whole &= posted == Some(record.leaf);
         }
         Ok::<_, ApiError>(ControlFlow::Continue(()))
     })?;

@@ -66,8 +66,9 @@ struct Point {
 struct Telemetry<'a> {
     as_of: u64,
     available_data: [&'static str; 4],
-    /// False: the run has more than 1,000 traces or 256 environments, and those are looked at; or it has gone on since
-    /// the first page, is too long to be added up again, and its traces are those of now.
+    /// False: the run has more than 1,000 traces or 256 environments, and those are looked at; or an environment that came
+    /// with its spans is gone, and with it which hosts and instances were the run's; or it has gone on since the first page,
+    /// is too long to be added up again, and its traces are those of now.
     complete: bool,
     /// Records of this answer that say nothing any more: their points are not among these.
     gone: GoneCounts,
@@ -153,7 +154,7 @@ struct Bound {
     instances: BTreeSet<String>,
     /// In which its service instances measure for it.
     window: Window,
-    /// All of its traces and environments are among them.
+    /// All of its traces are among them, and what all of its environments name.
     whole: bool,
 }
 
@@ -348,7 +349,9 @@ pub(super) async fn telemetry(
             last,
         } = read_points(ledger, tenant, &bound, &found)?;
         let has_more = found.has_more || last != found.all.last().copied();
-        if points.is_empty() && !has_more && gone == GoneCounts::default() && run.from == 0 {
+        // None was received only where it is known whose instances were the run's.
+        let none = points.is_empty() && !has_more && gone == GoneCounts::default();
+        if none && bound.whole && run.from == 0 {
             caller.answered(0);
             return metadata.answer(&TelemetryStub {
                 as_of: run.as_of,

@@ -16,7 +16,7 @@ use super::super::shared::Item;
 use super::SystemRecordOut;
 use super::surroundings::{Stretch, recorded_around, surroundings, within};
 use crate::ApiError;
-use crate::api::run_list::{as_of, bad};
+use crate::api::run_list::{bad, instance_as_of};
 use crate::api::run_steps::{Run, RunParams};
 
 /// Records of one answer (SPEC 5).
@@ -137,7 +137,7 @@ pub(in super::super) fn instance_size(
         return Ok(run.beside);
     }
     match ledger.tenant(INSTANCE) {
-        Some(instance) => as_of(ledger, &instance, asked),
+        Some(instance) => instance_as_of(ledger, &instance, asked),
         None => Ok(0),
     }
 }
@@ -263,10 +263,7 @@ impl Found {
             ledger.records(&of).each_of(&leaves, &wanted, |record| {
                 let leaf = record.leaf;
                 bytes += record.body.bytes().map_or(0, <[u8]>::len);
-                let entry = Entry {
-                    record,
-                    instance: shared,
-                };
+                let entry = Entry { record };
                 let kept = keep(SystemRecordOut::read(&entry)?);
                 events.extend(kept.map(|record| SystemEvent { record }));
                 if bytes > bytes_max {
@@ -426,7 +423,9 @@ pub(super) fn of_run(
         let one_of = |name: &Option<String>, names: &BTreeSet<String>| {
             name.as_deref().is_some_and(|name| names.contains(name))
         };
-        let of_run = one_of(&record.correlation_id, &names)
+        // Of one that is archived the facet alone says it, by which it was found.
+        let of_run = record.gone
+            || one_of(&record.correlation_id, &names)
             || one_of(&record.run_id, &names)
             || (window.holds(record.occurred_at)
                 && (one_of(&record.host, &around.hosts) || one_of(&record.instance, &around.instances)));
