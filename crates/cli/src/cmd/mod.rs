@@ -107,7 +107,7 @@ impl Command {
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, clap, "deponent", &mut script);
-                crate::output::text(&String::from_utf8_lossy(&script));
+                output::text(&String::from_utf8_lossy(&script));
                 Ok(0)
             }
         }

@@ -404,10 +404,10 @@ fn an_import_waits_where_a_key_has_sent_too_much_at_once() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("deponent.toml"), "rate_limit = 5\n").unwrap();
     let server = Served::over(&folder.path().join("data"), folder.path());
-    let log: String = (0..15)
+    let lines: Vec<String> = (0..15)
         .map(|number| format!("{{\"type\":\"ai_output\",\"number\":{number}}}\n"))
         .collect();
-    std::fs::write(folder.path().join("audit_r.jsonl"), log).unwrap();
+    std::fs::write(folder.path().join("audit_r.jsonl"), lines.concat()).unwrap();
     let command = format!("lineage import audit_r.jsonl --server {}", server.url());
     let output = deponent(folder.path(), &command);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

@@ -217,8 +217,8 @@ struct Days<'a> {
     /// Tells them from those of another export.
     mark: String,
     open: HashMap<String, BufWriter<File>>,
-    /// All of them.
-    days: BTreeSet<String>,
+    /// All of them, by day.
+    begun: BTreeSet<String>,
 }
 
 impl<'a> Days<'a> {
@@ -229,7 +229,7 @@ impl<'a> Days<'a> {
             out,
             mark: evidence::hex_string(&random),
             open: HashMap::new(),
-            days: BTreeSet::new(),
+            begun: BTreeSet::new(),
         })
     }
 
@@ -245,13 +245,13 @@ impl<'a> Days<'a> {
             self.flush()?;
         }
         let path = self.aside(&day);
-        let opened = if self.days.contains(&day) {
+        let opened = if self.begun.contains(&day) {
             File::options().append(true).open(&path)
         } else {
             File::create_new(&path)
         };
         let mut file = BufWriter::new(opened.map_err(|error| named(&path, &error))?);
-        self.days.insert(day.clone());
+        self.begun.insert(day.clone());
         file.write_all(line)?;
         self.open.insert(day, file);
         Ok(())
@@ -267,11 +267,11 @@ impl<'a> Days<'a> {
     /// Gives them their names once they are on disk; by day.
     fn publish(mut self) -> io::Result<Vec<PathBuf>> {
         self.flush()?;
-        for day in &self.days {
+        for day in &self.begun {
             File::open(self.aside(day))?.sync_all()?;
         }
-        let mut files = Vec::with_capacity(self.days.len());
-        for day in &self.days {
+        let mut files = Vec::with_capacity(self.begun.len());
+        for day in &self.begun {
             let path = self.out.join(format!("provenance_{day}.jsonl"));
             fs::rename(self.aside(day), &path).map_err(|error| named(&path, &error))?;
             files.push(path);
@@ -284,7 +284,7 @@ impl<'a> Days<'a> {
 impl Drop for Days<'_> {
     fn drop(&mut self) {
         // Of those that have their names nothing is left here.
-        for day in &self.days {
+        for day in &self.begun {
             let _ = fs::remove_file(self.aside(day));
         }
     }

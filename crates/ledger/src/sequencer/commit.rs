@@ -321,7 +321,7 @@ fn place_submission(
 ) -> Result<Outcomes, crate::place::PlaceError> {
     let mut outcomes: Outcomes = Vec::with_capacity(submission.drafts.len());
     let of_new_run = |draft: &Draft| matches!(draft.bind, Bind::NewRun(_));
-    let whole_run = submission.group && submission.drafts.first().is_some_and(of_new_run);
+    let whole_run = submission.group && submission.drafts.front().is_some_and(of_new_run);
     for draft in &submission.drafts {
         let first = outcomes.first().filter(|_| submission.group);
         let first = first.map(|first| first.as_ref().ok().copied());
