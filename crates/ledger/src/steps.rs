@@ -40,6 +40,9 @@ pub struct StepPlace {
 }
 
 /// The steps of a run, in order. At most [`RUN_STEPS_MAX`]; more is an error, not a cut.
+///
+/// # Errors
+/// The run's rows cannot be read, or one of them is not there: it might be a step's.
 pub fn step_places(store: &dyn Store, run: &RunRow) -> Result<Vec<StepPlace>, RecordError> {
     step_places_at(store, run, None)
 }
@@ -56,6 +59,13 @@ pub fn step_places_at(
     }
     let mut rows: Vec<Row> = Vec::new();
     let (mut from, mut ended) = (0, false);
+    // Records of a run are numbered without a gap: a row that was taken away would hide what it names from who reads, and
+    // from the hash over the steps.
+    let mut seen_up_to = 0;
+    let hidden = |run_seq: u64| RecordError::Body {
+        leaf: run.started_leaf.leaf_index(),
+        reason: format!("the run that it begins has a record {run_seq}, and no row names it"),
+    };
     loop {
         let page = store.run_records(run.key, from, ROWS_READ)?;
         let Some(last) = page.last() else { break };
@@ -67,6 +77,10 @@ pub fn step_places_at(
             .into_iter()
             .take_while(|row| before.is_none_or(|before| row.leaf < before));
         for row in seen {
+            if row.run_seq != seen_up_to {
+                return Err(hidden(seen_up_to));
+            }
+            seen_up_to += 1;
             ended |= matches!(row.kind, Kind::TraceCompleted | Kind::TraceAborted);
             if row.kind == Kind::TraceStep {
                 let place = StepPlace {
@@ -93,6 +107,9 @@ pub fn step_places_at(
         if whole {
             break;
         }
+    }
+    if before.is_none() && seen_up_to < run.state.record_count {
+        return Err(hidden(seen_up_to));
     }
     rows.sort_by_key(|row| {
         let place = row.place;

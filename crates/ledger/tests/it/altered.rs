@@ -336,6 +336,31 @@ fn no_run_ends_over_a_step_that_stands_elsewhere_than_its_row_says() {
 }
 
 #[test]
+fn a_step_whose_row_is_gone_is_not_left_out_in_silence() {
+    for gone in [1, 2] {
+        let bed = TestLedger::new();
+        let tenant = bed.tenant("acme");
+        bed.all(&tenant, vec![run("r"), step("r", 0), step("r", 1)]);
+        bed.all(&tenant, vec![run("s"), step("s", 0)]);
+        let row = bed.run_row(&tenant, "r");
+        assert_eq!(step_places(bed.ledger.store(), &row).unwrap().len(), 2);
+        tamper(
+            bed.path(),
+            &format!(
+                "DELETE FROM run_records WHERE run_seq = {gone} AND run = {}",
+                row.key.as_i64()
+            ),
+        );
+        let said = step_places(bed.ledger.store(), &row).unwrap_err().to_string();
+        let named = format!("has a record {gone}, and no row names it");
+        assert!(said.contains(&named), "{said}");
+        let refused = bed.end(&tenant, "r", &completed(RunCompleted::default()));
+        assert!(matches!(refused, Err(SettleError::Read(_))), "{refused:?}");
+        bed.complete(&tenant, "s");
+    }
+}
+
+#[test]
 fn the_order_of_spans_is_not_taken_from_an_altered_one() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");
