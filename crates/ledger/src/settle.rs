@@ -198,6 +198,8 @@ impl Ledger {
             };
             match end_drafts(self, (run, erasures), &how, at, &mut salts) {
                 Ok(more) => drafts.extend(more),
+                // Its end came after its row was read: it is due once more, as one that has ended.
+                Err(SettleError::Rejected(_)) if self.has_moved(run) => {}
                 // One damaged run must not keep the others from being settled.
                 Err(error) => {
                     tracing::error!(run_id = run.state.run_id, %error, "cannot settle a run");
@@ -219,6 +221,12 @@ impl Ledger {
             .iter()
             .filter(|outcome| outcome.as_ref().is_ok_and(|placed| placed.fresh))
             .count())
+    }
+
+    /// Whether a run has other records by now than its row told.
+    fn has_moved(&self, run: &RunRow) -> bool {
+        let now = self.store().run_find(run.key.tenant_no(), &run.state.run_id);
+        now.is_ok_and(|now| now.is_some_and(|now| now.state.record_count != run.state.record_count))
     }
 
     fn set_aside(&self, run: RunKey, at: Timestamp) {

@@ -215,6 +215,7 @@ impl Tally {
     }
 
     /// How many of the activities that are gone completed another: by their identities, as far as their steps are known.
+    /// Spans are numbered as they stand.
     fn gone_completions(&self) -> usize {
         if self.gone_activities.is_empty() {
             return 0;
@@ -224,6 +225,7 @@ impl Tally {
             .iter()
             .chain(self.posted.keys())
             .copied()
+            .chain(0..u32::try_from(self.counts[STEPS]).unwrap_or(u32::MAX))
             .collect();
         let completions =
             |step| (1..=ACTIVITY_COMPLETIONS_MAX).map(move |number| Identity::activity(step, number));

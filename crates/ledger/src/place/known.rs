@@ -33,9 +33,10 @@ enum Sent {
 }
 
 impl Earlier {
-    /// The first receipt. With its leaf the body is read.
-    fn receipt(&mut self, store: &dyn Store) -> Result<Receipt, PlaceError> {
-        if let Some(receipt) = self.receipt {
+    /// The first receipt. With its leaf the body is read, if what was sent `is_compared`.
+    fn receipt(&mut self, store: &dyn Store, is_compared: bool) -> Result<Receipt, PlaceError> {
+        let is_to_read = is_compared && matches!(self.sent, Sent::Unread);
+        if let Some(receipt) = self.receipt.filter(|_| !is_to_read) {
             return Ok(receipt);
         }
         let bytes = StoredTree::new(store, self.leaf.ledger_no()).leaf(self.leaf.leaf_index())?;
@@ -44,7 +45,7 @@ impl Earlier {
             leaf: self.leaf.leaf_index(),
             reason: error.to_string(),
         })?;
-        if matches!(self.sent, Sent::Unread) {
+        if is_to_read {
             self.sent = match crate::body::stored(store, &[self.leaf])?.pop() {
                 Some(Body::There(row)) => sent_of(&header, &row),
                 Some(Body::Gone(gone)) => Sent::Gone(gone),
@@ -162,7 +163,8 @@ impl Placer<'_> {
         let Some(earlier) = self.earlier.get_mut(&key) else {
             return Ok(None);
         };
-        let receipt = earlier.receipt(self.store)?;
+        // Where the identity is the content nothing is compared: each request of spans brings its environment again.
+        let receipt = earlier.receipt(self.store, !is_content)?;
         let same = is_content
             || match (draft.content, &earlier.sent) {
                 // After an erasure a repeat is the first, whatever it says; of the server's own nothing was sent.

@@ -82,6 +82,22 @@ fn what_was_sent_before_is_read_one_body_at_a_time() {
     bed.check();
 }
 
+/// Each request of spans brings the environment of its traces again.
+#[test]
+fn what_is_known_by_its_content_is_not_read_to_be_compared() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let environment = || Span::default().environment("shop");
+    let first = bed.one(&tenant, environment());
+    let read = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&read);
+    bed.fault
+        .before("bodies_page", 1, move || seen.store(true, Ordering::Relaxed));
+    assert_eq!(bed.one(&tenant, environment()).receipt, first.receipt);
+    assert!(!read.load(Ordering::Relaxed));
+    bed.check();
+}
+
 #[test]
 fn spans_stand_in_the_order_of_start_then_span_id_and_the_root_completes_the_run() {
     let bed = TestLedger::new();
@@ -429,6 +445,30 @@ fn a_run_that_fell_silent_is_aborted_and_one_that_speaks_is_not() {
     assert_eq!((state.status, state.settled), (TraceStatus::Aborted, true));
     assert_eq!(state.root_hash, Some(root_hash(&[step_hash(0, "search")])));
     assert_eq!(bed.run_row(&tenant, "loud").state.status, TraceStatus::Running);
+    bed.check();
+}
+
+#[test]
+fn a_run_whose_root_comes_while_it_is_held_to_be_silent_is_settled_when_it_is_due() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let child = Span {
+        span: 2,
+        parent: Some(1),
+        ..Span::default()
+    };
+    bed.one(&tenant, child.draft());
+    let at = bed.later(DAY_MILLIS + 1_000);
+    let (ledger, of) = (bed.ledger.clone(), Arc::clone(&tenant));
+    // Its row is read before, its records are after.
+    bed.fault.before("run_records", 1, move || {
+        let root = vec![Span::default().draft()];
+        ledger.submit_blocking(&of, root, at, false).unwrap();
+    });
+    assert_eq!(bed.ledger.settle_due(at).unwrap(), 0);
+    assert_eq!(bed.ledger.settle_due(bed.later(60_000)).unwrap(), 1);
+    let state = bed.run_row(&tenant, &child.run_id()).state;
+    assert_eq!((state.status, state.settled), (TraceStatus::Completed, true));
     bed.check();
 }
 

@@ -466,6 +466,25 @@ fn an_activity_is_counted_once_also_when_what_completed_it_is_erased() {
 }
 
 #[test]
+fn an_activity_of_a_span_is_counted_once_also_when_all_of_it_is_erased() {
+    let server = TestServer::new();
+    server.spans(&[span(1, 1)]);
+    let run = "01".repeat(16);
+    let path = format!("/api/v1/runs/{run}/evidence/activity");
+    let first = json!({ "step_index": 0, "skill_id": "llm", "model_name": "m", "prompt_token_length": 5,
+        "prompt_fingerprint": "ab".repeat(32) });
+    let completion = json!({ "step_index": 0, "response_token_length": 1 });
+    let parts = [first, completion].map(|part| server.created(&path, &part));
+    let counted = || of(&server, &run)["evidence_counts"]["activity_evidence"].clone();
+    let before = counted();
+    for part in &parts {
+        let asked = json!({ "reason": "asked", "only": true });
+        erase(&server, &record_id(part), &asked).ok();
+    }
+    assert_eq!(counted(), before);
+}
+
+#[test]
 fn a_tenant_says_what_it_expects_and_the_change_is_an_audit_event() {
     let server = TestServer::new();
     server.run("r");

@@ -471,6 +471,20 @@ fn the_last_page_of_a_jobs_events_is_the_one_with_the_last_event() {
     assert_eq!(server.all_events("j1").len(), 4);
 }
 
+/// Nobody signs the lists that records are found in.
+#[test]
+fn another_jobs_event_is_no_event_of_a_job() {
+    let server = governed();
+    server.job("j1");
+    server.job("j2");
+    let server = server.reopen_after(|folder| {
+        let connection = rusqlite::Connection::open(folder.join("deponent.db")).unwrap();
+        let change = "UPDATE facets SET facet = 'job=j1' WHERE facet = 'job=j2'";
+        assert!(connection.execute(change, []).unwrap() > 0);
+    });
+    assert_eq!(server.get("/api/v1/jobs/j1/events").problem(500), "damaged");
+}
+
 #[test]
 fn of_many_who_complete_a_job_at_once_one_does() {
     let server = governed();

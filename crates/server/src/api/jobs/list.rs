@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use evidence::canonical::{Limits, parse};
+use evidence::canonical::{Limits, Value, parse};
 use evidence::facet::facet;
 use evidence::record::JobEvent;
 use evidence::{Kind, RecordId, Timestamp};
@@ -251,7 +251,12 @@ fn page(
             continue;
         };
         // Bytes that were committed to are JSON; that they are is looked at before they go out.
-        parse(body, Limits::default()).map_err(|error| damaged(record.leaf.leaf_index(), &error.kind()))?;
+        let leaf = record.leaf.leaf_index();
+        let event = parse(body, Limits::default()).map_err(|error| damaged(leaf, &error.kind()))?;
+        // Nobody signs the list that it was found in.
+        if event.get("job_id").and_then(Value::as_str) != Some(&*job_id) {
+            return Err(damaged(leaf, &"it is of another job than it was found by"));
+        }
         events.push(raw(body.to_vec())?);
     }
     let next_cursor = match found.next {
@@ -265,7 +270,7 @@ fn page(
         has_more: next_cursor.is_some(),
         job_id,
         next_cursor,
-        total: all - judged,
+        total: all.saturating_sub(judged),
         total_exact: true,
     })
 }

@@ -137,6 +137,17 @@ impl Speaker<'_, '_, '_> {
         inner
     }
 
+    /// What an object says under the first of those names; notes whether it says something else under another. Some send it
+    /// under two, for readers of either.
+    fn one_of<'v>(&mut self, object: &'v Value, names: &[&str]) -> Option<&'v Value> {
+        let mut found = names
+            .iter()
+            .filter_map(|name| object.get(name).filter(|value| !value.is_null()));
+        let first = found.next()?;
+        self.said.lossy |= found.any(|other| other != first);
+        Some(first)
+    }
+
     /// Notes whether an object has members beside those, and those that need no keeping.
     fn leave_out(&mut self, object: &Value, known: &[&str]) {
         let members = object.as_object().unwrap_or_default();
@@ -160,16 +171,20 @@ impl Speaker<'_, '_, '_> {
             "tool_calls",
         ];
         self.leave_out(message, &KNOWN);
-        if let Some(reasoning) = message.get("reasoning_content").and_then(Value::as_str) {
-            self.reasoning(reasoning);
+        match message.get("reasoning_content") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(reasoning)) => self.reasoning(reasoning),
+            Some(_) => self.said.lossy = true,
         }
-        if let Some(Value::Array(parts)) = message.get("parts") {
-            for part in parts {
-                self.part(part);
-            }
+        match message.get("parts") {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(parts)) => parts.iter().for_each(|part| self.part(part)),
+            Some(_) => self.said.lossy = true,
         }
         let calls = message.get("tool_calls").map(parsed_value);
-        let calls = calls.as_ref().and_then(Value::as_array).unwrap_or_default();
+        let calls = calls.as_ref().filter(|calls| !calls.is_null());
+        self.said.lossy |= calls.is_some_and(|calls| calls.as_array().is_none());
+        let calls = calls.and_then(Value::as_array).unwrap_or_default();
         let call = message.get("function_call").filter(|call| !call.is_null());
         let flat_call = message.get("function_call_name");
         let called = !calls.is_empty() || call.is_some() || flat_call.is_some();
@@ -198,6 +213,7 @@ impl Speaker<'_, '_, '_> {
                 Some(text) if role == "tool" => {
                     let part = self.unwrapped(part, "message_content");
                     self.leave_out(part, &["content", "text"]);
+                    self.one_of(part, &["content", "text"]);
                     self.response(&Value::from(text));
                 }
                 _ => self.part(part),
@@ -218,24 +234,21 @@ impl Speaker<'_, '_, '_> {
         match part.get("type").and_then(Value::as_str) {
             Some("text" | "input_text" | "output_text") | None if text_of(part).is_some() => {
                 self.leave_out(part, &["content", "text"]);
+                self.one_of(part, &["content", "text"]);
                 self.say(text_of(part).unwrap_or_default());
             }
             Some("tool_call" | "tool_use" | "function_call" | "function") => self.call(part),
             Some("tool_call_response" | "tool_result" | "function_call_output") => {
                 self.leave_out(part, &["content", "output", "response", "result"]);
-                let mut said = ["response", "result", "output", "content"]
-                    .into_iter()
-                    .filter_map(|key| part.get(key).filter(|value| !value.is_null()));
-                let response = said.next().unwrap_or(&Value::Null);
-                // Some send it under two names, for readers of either.
-                self.said.lossy |= said.any(|other| other != response);
-                self.response(response);
+                let response = self.one_of(part, &["response", "result", "output", "content"]);
+                self.response(response.unwrap_or(&Value::Null));
             }
             Some("reasoning" | "thinking")
                 if get(&["content", "reasoning", "text", "thinking"])
                     .is_some_and(|text| text.as_str().is_some()) =>
             {
                 self.leave_out(part, &["content", "reasoning", "text", "thinking"]);
+                self.one_of(part, &["content", "reasoning", "text", "thinking"]);
                 let text = get(&["content", "reasoning", "text", "thinking"]).and_then(Value::as_str);
                 self.reasoning(text.unwrap_or_default());
             }
@@ -267,7 +280,7 @@ impl Speaker<'_, '_, '_> {
         let function = self.unwrapped(call, "function");
         self.leave_out(function, &["arguments", "input", "name"]);
         self.said.lossy |= function.as_object().is_none();
-        let arguments = function.get("arguments").or_else(|| function.get("input"));
+        let arguments = self.one_of(function, &["arguments", "input"]);
         self.call_of(function.get("name"), arguments);
     }
 

@@ -47,6 +47,11 @@ fn messages_whose_parts_say_more_than_is_read_stay_as_sent_too() {
         json!({ "role": "assistant", "tool_calls": [{ "function": "t" }] }),
         json!({ "role": "assistant", "tool_calls": [{ "function": { "arguments": "{}" }, "name": "t" }] }),
         said_twice(json!("a"), json!("b")),
+        json!({ "role": "user", "content": [{ "type": "text", "content": "a", "text": "b" }] }),
+        json!({ "role": "assistant", "tool_calls": [{ "name": "t", "arguments": "{}", "input": { "a": 1 } }] }),
+        json!({ "role": "assistant", "tool_calls": { "name": "t" } }),
+        json!({ "role": "assistant", "reasoning_content": ["x"] }),
+        json!({ "role": "user", "parts": "x" }),
     ];
     for message in more {
         let message = json!([message]).to_string();
