@@ -159,6 +159,11 @@ impl Settings {
         let path = flags
             .config
             .or_else(|| variable("DEPONENT_CONFIG").map(PathBuf::from));
+        if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            bail!(Usage(
+                "config: it is empty; name a file, or leave it unset".into()
+            ));
+        }
         let file = match &path {
             Some(path) => read_file(path)?,
             None if Path::new("deponent.toml").exists() => read_file(Path::new("deponent.toml"))?,
@@ -436,6 +441,7 @@ mod tests {
             ("DEPONENT_OIDC_TENANT", "acme"),
             ("DEPONENT_OIDC_TENANT_CLAIM", "org"),
             ("DEPONENT_OIDC_ROLE_CLAIM", "groups"),
+            ("DEPONENT_CONFIG", ""),
             ("DEPONENT_POLICIES", ""),
             ("DEPONENT_IDEMPOTENCY_KEY_FILE", ""),
             ("DEPONENT_TLS_CERT", "cert.pem"),
@@ -483,6 +489,10 @@ mod tests {
             assert!(refused.downcast_ref::<Usage>().is_some(), "{refused}");
             assert!(refused.to_string().starts_with(name), "{refused}");
         }
+        std::fs::write(&config, b"log = '\xff'").unwrap();
+        let refused = resolve(&[("DEPONENT_CONFIG", config.to_str().unwrap())]).unwrap_err();
+        assert!(refused.downcast_ref::<Usage>().is_some(), "{refused}");
+        assert!(refused.to_string().ends_with("is not UTF-8"), "{refused}");
         let flags = Flags {
             data_dir: Some(PathBuf::new()),
             ..Flags::default()
