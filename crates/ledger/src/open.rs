@@ -194,10 +194,10 @@ impl Ledger {
 }
 
 /// How long the lock is waited for: a process that is going down, or a program that one is just starting, holds it a
-/// moment longer than its ledger is open.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// moment longer than its ledger is open, and one that was killed while its disk was busy some seconds.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Takes the folder's lock, which is held while the file is open. Blocks for up to a second.
+/// Takes the folder's lock, which is held while the file is open. Blocks for up to five seconds.
 ///
 /// # Errors
 /// Another process has it still, or the file cannot be used.
