@@ -84,6 +84,12 @@ impl Options {
     pub fn lock(&self) -> PathBuf {
         self.data_dir.join("lock")
     }
+
+    /// Whether a process has the folder, as far as its lock tells.
+    pub fn is_served(&self) -> bool {
+        let held = |lock: File| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
+        File::open(self.lock()).is_ok_and(held)
+    }
 }
 
 /// Why a data folder cannot be opened.

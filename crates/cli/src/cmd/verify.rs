@@ -116,6 +116,7 @@ impl Verify {
             archive_may_be_away: false,
             marks: Some(&marks),
             keys: Some(&keys),
+            served: options.is_served(),
             progress: Some(&progress),
             stop: None,
             rest_factor: 0,
