@@ -3,6 +3,7 @@
 //! They are read as written, then resolved once into types that cannot be wrong.
 //! Unknown keys are errors, in the file and in the environment.
 
+mod duration;
 mod environment;
 mod file;
 mod oidc;
@@ -15,11 +16,13 @@ use anyhow::{Result, bail};
 use ledger::once::{LEASE_SECS_DEFAULT, LEASE_SECS_MAX, OnOutage, OnceOptions};
 use store::redis::RedisAof;
 
+use duration::whole_seconds;
 use environment::{either, environment};
 use file::{File, read_file};
 
 use crate::output::Usage;
 
+pub(crate) use duration::parse_duration;
 pub(crate) use environment::{client_environment, secret_file};
 pub(crate) use oidc::OidcSettings;
 
@@ -156,6 +159,11 @@ impl Settings {
         let path = flags
             .config
             .or_else(|| variable("DEPONENT_CONFIG").map(PathBuf::from));
+        if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            bail!(Usage(
+                "config: it is empty; name a file, or leave it unset".into()
+            ));
+        }
         let file = match &path {
             Some(path) => read_file(path)?,
             None if Path::new("deponent.toml").exists() => read_file(Path::new("deponent.toml"))?,
@@ -328,10 +336,13 @@ impl Settings {
                 file.idempotency.key_file,
             )?
             .unwrap_or_else(|| options.data_dir.join("keys").join("once.key")),
-            lease_secs: u32::try_from(lease_micros / 1_000_000)
-                .ok()
+            lease_secs: whole_seconds(lease_micros)
                 .filter(|secs| (1..=LEASE_SECS_MAX).contains(secs))
-                .ok_or_else(|| Usage(format!("idempotency.lease: must be 1s to {LEASE_SECS_MAX}s")))?,
+                .ok_or_else(|| {
+                    Usage(format!(
+                        "idempotency.lease: must be whole seconds, 1s to {LEASE_SECS_MAX}s"
+                    ))
+                })?,
             on_outage: match variable("DEPONENT_IDEMPOTENCY_ON_OUTAGE")
                 .or(file.idempotency.on_outage)
                 .as_deref()
@@ -388,21 +399,6 @@ fn address(name: &str, text: &str) -> Result<SocketAddr> {
         .ok_or_else(|| Usage(format!("{name}: {text:?} has no address")).into())
 }
 
-/// `500ms`, `30s`, `5m`, `24h`, `7d`, or bare seconds; microseconds.
-pub(crate) fn parse_duration(text: &str) -> Option<i64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let micros = match unit.trim() {
-        "ms" => 1_000,
-        "" | "s" => 1_000_000,
-        "m" => 60 * 1_000_000,
-        "h" => 3_600 * 1_000_000,
-        "d" => 86_400 * 1_000_000,
-        _ => return None,
-    };
-    number.parse::<i64>().ok()?.checked_mul(micros)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,11 +441,14 @@ mod tests {
             ("DEPONENT_OIDC_TENANT", "acme"),
             ("DEPONENT_OIDC_TENANT_CLAIM", "org"),
             ("DEPONENT_OIDC_ROLE_CLAIM", "groups"),
+            ("DEPONENT_CONFIG", ""),
             ("DEPONENT_POLICIES", ""),
             ("DEPONENT_IDEMPOTENCY_KEY_FILE", ""),
             ("DEPONENT_TLS_CERT", "cert.pem"),
             ("DEPONENT_TLOG_PUBLIC", "perhaps"),
             ("DEPONENT_IDEMPOTENCY_REDIS_AOF", "sometimes"),
+            ("DEPONENT_IDEMPOTENCY_LEASE", "1500ms"),
+            ("DEPONENT_IDEMPOTENCY_LEASE", "3600999ms"),
             ("DEPONENT_RATE_LIMIT", "0"),
             ("DEPONENT_DATA_DIR", ""),
         ] {
@@ -490,6 +489,10 @@ mod tests {
             assert!(refused.downcast_ref::<Usage>().is_some(), "{refused}");
             assert!(refused.to_string().starts_with(name), "{refused}");
         }
+        std::fs::write(&config, b"log = '\xff'").unwrap();
+        let refused = resolve(&[("DEPONENT_CONFIG", config.to_str().unwrap())]).unwrap_err();
+        assert!(refused.downcast_ref::<Usage>().is_some(), "{refused}");
+        assert!(refused.to_string().ends_with("is not UTF-8"), "{refused}");
         let flags = Flags {
             data_dir: Some(PathBuf::new()),
             ..Flags::default()
@@ -583,14 +586,5 @@ mod tests {
             toml::from_str("[oidc]\nissuer = \"https://i\"\naudience = \"a\"\nroles = { x = \"god\" }")
                 .unwrap();
         assert!(table.oidc.resolve(|_| None).is_err());
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("500ms"), Some(500_000));
-        assert_eq!(parse_duration("24h"), Some(86_400_000_000));
-        assert_eq!(parse_duration("7"), Some(7_000_000));
-        assert_eq!(parse_duration("h"), None);
-        assert_eq!(parse_duration("99999999999999999d"), None);
     }
 }

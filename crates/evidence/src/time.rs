@@ -22,6 +22,9 @@ use std::fmt;
 /// Bytes of the text form.
 pub const TEXT_BYTES: usize = 27;
 
+/// What a time looks like, for who wrote none.
+const EXAMPLE: &str = "2026-11-21T09:30:00Z";
+
 /// A moment: microseconds since 1970-01-01T00:00:00Z, leap seconds not counted, years 0001 to 9999.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -134,7 +137,7 @@ impl<'de> Deserialize<'de> for Timestamp {
             type Value = Timestamp;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an RFC 3339 time")
+                write!(f, "an RFC 3339 time such as {EXAMPLE}")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Timestamp, E> {

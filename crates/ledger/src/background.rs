@@ -299,6 +299,7 @@ impl Verifier {
             archive: Some(self.ledger.options().archive()),
             // Its operator may keep it elsewhere.
             archive_may_be_away: true,
+            served: true,
             ..question
         };
         let mut report = verify(self.ledger.store(), &question)?;

@@ -84,6 +84,12 @@ impl Options {
     pub fn lock(&self) -> PathBuf {
         self.data_dir.join("lock")
     }
+
+    /// Whether a process has the folder, as far as its lock tells.
+    pub fn is_served(&self) -> bool {
+        let held = |lock: File| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
+        File::open(self.lock()).is_ok_and(held)
+    }
 }
 
 /// Why a data folder cannot be opened.
@@ -194,10 +200,10 @@ impl Ledger {
 }
 
 /// How long the lock is waited for: a process that is going down, or a program that one is just starting, holds it a
-/// moment longer than its ledger is open.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// moment longer than its ledger is open, and one that was killed while its disk was busy some seconds.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Takes the folder's lock, which is held while the file is open. Blocks for up to a second.
+/// Takes the folder's lock, which is held while the file is open. Blocks for up to five seconds.
 ///
 /// # Errors
 /// Another process has it still, or the file cannot be used.

@@ -7,7 +7,6 @@ use evidence::record::Role;
 use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::untold;
 use serde_json::json;
-use store::sqlite::{Access, SqliteStore};
 
 use super::DataDir;
 use crate::output::{self, Format, Usage};
@@ -182,11 +181,11 @@ fn id_alone(key_id: String) -> Result<String> {
 }
 
 fn list(tenant: Option<&str>, data_dir: &DataDir, format: Format) -> Result<u8> {
-    if let Some(tenant) = tenant {
+    let store = match tenant {
         // One that does not exist has no keys, and is a slip.
-        data_dir.open(tenant)?;
-    }
-    let store = SqliteStore::open(&data_dir.existing()?.database(), Access::ReadOnly)?;
+        Some(tenant) => data_dir.open(tenant)?.0,
+        None => data_dir.open_all()?.0,
+    };
     let keys = ledger::read_keys(&store)?.list(tenant);
     let at = crate::clock::now();
     if format == Format::Json {

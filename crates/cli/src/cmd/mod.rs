@@ -17,6 +17,7 @@ mod tenant;
 mod verify;
 mod work;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ::ledger::{HighWater, KeyFolder, Refusal, offline_refusal};
@@ -178,17 +179,59 @@ impl DataDir {
         Ok((store, newest, rows.collect()))
     }
 
+    /// The database, and the ledgers of all tenants in the order in which they were made; of each that is not in order it is
+    /// said.
+    fn open_all(&self) -> Result<(SqliteStore, Vec<LedgerRow>)> {
+        let options = self.existing()?;
+        let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
+        let rows = store.ledgers_list()?;
+        let signed = Signed::of(&options);
+        let mut tenants: BTreeMap<u32, Vec<LedgerRow>> = BTreeMap::new();
+        for row in &rows {
+            tenants.entry(row.tenant_no).or_default().push(row.clone());
+        }
+        for mut epochs in tenants.into_values() {
+            epochs.sort_by_key(|row| row.epoch);
+            for row in &epochs {
+                if let Err(error) = signed.refusal(&store, &epochs, row) {
+                    output::note(format_args!("deponent: {}: {error:#}", row.origin));
+                }
+            }
+        }
+        Ok((store, rows))
+    }
+
     /// Why a ledger is behind, or beside, what was signed of its tenant, and says so: what is read from it must not pass for
     /// evidence of a ledger in order.
     fn refusal(&self, store: &SqliteStore, row: &LedgerRow) -> Result<Option<Refusal>> {
-        // Before the head: a mark never runs ahead of what is committed.
         let options = self.existing()?;
         let mut rows = store.ledgers_list()?;
         rows.retain(|other| other.tenant_no == row.tenant_no);
         rows.sort_by_key(|other| other.epoch);
-        let refusal = match HighWater::open(&options.high_water()) {
-            Ok(marks) => offline_refusal(store, &rows, row, &marks, &KeyFolder::at(&options.keys()))?,
-            Err(error) => Some(Refusal::Damaged(error.to_string())),
+        Signed::of(&options).refusal(store, &rows, row)
+    }
+}
+
+/// What a folder's ledgers are held against. Read before a head: a mark never runs ahead of what is committed.
+struct Signed {
+    /// Or why they cannot be read.
+    marks: Result<HighWater, String>,
+    keys: KeyFolder,
+}
+
+impl Signed {
+    fn of(options: &::ledger::Options) -> Self {
+        Self {
+            marks: HighWater::open(&options.high_water()).map_err(|error| error.to_string()),
+            keys: KeyFolder::at(&options.keys()),
+        }
+    }
+
+    /// Why a ledger is not in order, and says so. `rows` are its tenant's, oldest first.
+    fn refusal(&self, store: &SqliteStore, rows: &[LedgerRow], row: &LedgerRow) -> Result<Option<Refusal>> {
+        let refusal = match &self.marks {
+            Ok(marks) => offline_refusal(store, rows, row, marks, &self.keys)?,
+            Err(error) => Some(Refusal::Damaged(error.clone())),
         };
         if let Some(refusal) = &refusal {
             output::note(format_args!("deponent: {}: {refusal}", row.origin));

@@ -262,10 +262,14 @@ fn print(both: &Compared, steps: &Report) {
                 "they did the same so far"
             };
             let shared = both.left.total_steps.min(both.right.total_steps);
-            output::line(format_args!("{said}: {shared} steps"));
+            output::line(match shared {
+                1 => format!("{said}: 1 step"),
+                _ => format!("{said}: {shared} steps"),
+            });
         }
         Some(at) => {
             let place = match (at.step_index, at.position) {
+                (Some(index), Some(1)) => format!("at step {index} (1 step before it is the same)"),
                 (Some(index), Some(position)) => {
                     format!("at step {index} ({position} steps before it are the same)")
                 }

@@ -6,7 +6,6 @@ use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::untold;
 use serde_json::json;
 use store::Store;
-use store::sqlite::{Access, SqliteStore};
 
 use super::DataDir;
 use crate::output::{self, Format, Usage};
@@ -75,10 +74,9 @@ impl TenantCommand {
                 }
             }
             Self::List { data_dir, format } => {
-                let options = data_dir.existing()?;
-                let store = SqliteStore::open(&options.database(), Access::ReadOnly)?;
+                let (store, ledgers) = data_dir.open_all()?;
                 let mut rows = Vec::new();
-                for ledger in store.ledgers_list()? {
+                for ledger in ledgers {
                     let head = store.head_read(ledger.ledger_no)?;
                     match format {
                         Format::Text => output::line(format_args!(

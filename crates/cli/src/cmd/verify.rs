@@ -116,6 +116,7 @@ impl Verify {
             archive_may_be_away: false,
             marks: Some(&marks),
             keys: Some(&keys),
+            served: options.is_served(),
             progress: Some(&progress),
             stop: None,
             rest_factor: 0,
@@ -186,18 +187,25 @@ fn vkeys(given: &[String]) -> Result<Vec<VerifierKey>> {
             keys.push(key);
             continue;
         }
-        let file = std::fs::read_to_string(text).map_err(|error| {
-            Usage(format!(
-                "--vkey {text:?} is neither a verifier key nor a file: {error}"
-            ))
-        })?;
-        if is_checkpoint(file.as_bytes()) {
+        let file = match std::fs::read(text) {
+            // `<origin>+<hash>+<key>`, mistyped.
+            Err(_) if text.matches('+').count() > 1 => bail!(Usage(format!(
+                "--vkey {text:?} is neither a verifier key nor a file"
+            ))),
+            file => {
+                file.with_context(|| format!("--vkey {text:?} is no verifier key, and no file to read"))?
+            }
+        };
+        if is_checkpoint(&file) {
             bail!(Usage(format!(
                 "--vkey {text}: this file is a checkpoint, not a verifier key; it belongs to --checkpoint"
             )));
         }
         let before = keys.len();
-        for line in file.lines().filter(|line| !line.trim().is_empty()) {
+        for line in String::from_utf8_lossy(&file)
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+        {
             let key =
                 VerifierKey::parse(line.trim()).map_err(|error| Usage(format!("--vkey {text}: {error}")))?;
             keys.push(key);

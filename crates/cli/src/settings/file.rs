@@ -92,7 +92,8 @@ pub(super) fn read_file(path: &Path) -> Result<File> {
             path.display()
         )));
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = String::from_utf8(bytes).map_err(|_| Usage(format!("{} is not UTF-8", path.display())))?;
     parse(&text).map_err(|said| Usage(format!("{}: {said}", path.display())).into())
 }
 

@@ -297,6 +297,14 @@ fn a_record_of_an_older_epoch_is_proved_by_its_id_and_by_epoch_and_index() {
         let told = "deponent: deponent.local/acme: rollback detected: ";
         assert!(said.starts_with(told), "{command:?}: {said}");
     }
+    // Also who reads of all tenants, once.
+    for command in [["key", "list"], ["tenant", "list"]] {
+        let output = run(&command);
+        assert_eq!(output.status.code(), Some(0), "{command:?}");
+        let told = "deponent: deponent.local/acme: rollback detected: ";
+        let said = stderr(&output);
+        assert_eq!(said.matches(told).count(), 1, "{command:?}: {said}");
+    }
     let recovered = run(&["ledger", "recover", "--tenant", "acme", "--reason", "test"]);
     assert_eq!(recovered.status.code(), Some(0), "{}", stderr(&recovered));
 
@@ -305,6 +313,7 @@ fn a_record_of_an_older_epoch_is_proved_by_its_id_and_by_epoch_and_index() {
         (&read(&newest)["status"], stderr(&newest)),
         (&"ok".into(), String::new())
     );
+    assert!(!stderr(&run(&["tenant", "list"])).contains("deponent.local/acme"));
     assert_eq!(read(&proof("0", &[]))["origin"], "deponent.local/acme/1");
     for again in [
         proof(id, &[]),

@@ -240,6 +240,16 @@ fn what_is_brought_in_the_wrong_place_is_a_slip_and_no_finding() {
         assert_eq!(stdout(&output), "");
     }
     let absent = folder.path().join("absent");
+    let mistyped = format!("{}x", head["vkey"].as_str().unwrap());
+    for (brought, code) in [
+        (["--vkey", text(&absent)], 69),
+        (["--checkpoint", text(&absent)], 69),
+        (["--vkey", &*mistyped], 64),
+    ] {
+        let output = verify(&brought);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains(brought[1]), "{}", stderr(&output));
+    }
     for archive in [text(&absent), key] {
         let output = verify(&["--archive", archive]);
         assert_eq!(output.status.code(), Some(69), "{}", stdout(&output));

@@ -59,7 +59,7 @@ fn a_run_that_has_not_ended_leaves_open_whether_it_did_the_same() {
         let behind = diff("behind", "text");
         assert_eq!(behind.status.code(), Some(2), "{}", stdout(&behind));
         let said = stdout(&behind);
-        assert!(said.contains("they did the same so far: 1 steps"), "{said}");
+        assert!(said.contains("they did the same so far: 1 step\n"), "{said}");
         assert!(!said.contains("part"), "{said}");
         // What has parted stays so.
         assert_eq!(diff("parted", "text").status.code(), Some(1));
@@ -91,7 +91,7 @@ fn two_runs_part_at_the_same_step_by_the_server_and_by_its_folder() {
     }
     let said = stdout(&diff("first", "other", &["--data-dir", folder]));
     assert!(
-        said.contains("at step 1 (1 steps before it are the same)"),
+        said.contains("at step 1 (1 step before it is the same)"),
         "{said}"
     );
     assert!(said.contains("outcome_data"), "{said}");

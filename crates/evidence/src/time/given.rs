@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Deserializer};
 
-use super::{TimeError, Timestamp};
+use super::{EXAMPLE, TimeError, Timestamp};
 use crate::canonical::{self, Value};
 
 /// Longest text of a time that is given: an RFC 3339 time to the attosecond has 44 bytes. What is kept is kept whole.
@@ -49,7 +49,7 @@ impl<'de> Deserialize<'de> for GivenTime {
             type Value = GivenTime;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an RFC 3339 time")
+                write!(f, "an RFC 3339 time such as {EXAMPLE}")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<GivenTime, E> {

@@ -1,17 +1,17 @@
 //! Reads RFC 3339.
 
 use super::civil::{Civil, month_days};
-use super::{GIVEN_BYTES_MAX, Timestamp};
+use super::{EXAMPLE, GIVEN_BYTES_MAX, Timestamp};
 
 /// Why a text is no time here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TimeError {
     /// The text does not have the shape `YYYY-MM-DDTHH:MM:SS[.f…](Z|±HH:MM)`.
-    #[error("not an RFC 3339 time")]
+    #[error("not an RFC 3339 time such as {EXAMPLE}")]
     Malformed,
     /// The shape is right as far as it goes, but no offset follows.
-    #[error("time without an offset, Z or ±hh:mm")]
+    #[error("time without an offset, Z or ±hh:mm, as in {EXAMPLE}")]
     OffsetMissing,
     /// A field is outside its range, as the 30th of February is.
     #[error("time with a field out of range")]

@@ -134,6 +134,16 @@ fn fields_outside_their_ranges_are_refused() {
 }
 
 #[test]
+fn who_wrote_no_time_is_shown_one() {
+    assert!(Timestamp::parse(EXAMPLE).is_ok());
+    for text in ["yesterday", "2024-01-01", "2024-01-01T00:00:00"] {
+        assert!(refusal(text).to_string().contains(EXAMPLE), "{text}");
+    }
+    let no_text = serde_json::from_str::<Timestamp>("5").unwrap_err().to_string();
+    assert!(no_text.contains(EXAMPLE), "{no_text}");
+}
+
+#[test]
 fn an_offset_is_required() {
     for text in ["2024-01-01T00:00:00", "2024-01-01T00:00:00.5"] {
         assert_eq!(refusal(text), TimeError::OffsetMissing, "{text}");

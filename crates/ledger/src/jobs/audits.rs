@@ -329,9 +329,6 @@ impl JobGuard {
     ) -> Result<(Placed, AuditRead), JobError> {
         let (ledger, tenant, job_id) = (&self.ledger, &self.tenant, &*self.key.1);
         let mut audit = ledger.job_audit(tenant, job_id)?.ok_or(JobError::Unknown)?;
-        if audit.verdict() != Verdict::Inconclusive.as_str() {
-            return Err(JobError::Final(audit.verdict().to_owned()));
-        }
         let mut salts = tenant.salts();
         let resolution = GovernanceResolution {
             audit_id: audit.text("audit_id").to_owned(),
@@ -341,6 +338,11 @@ impl JobGuard {
             // As it is kept: the same again is compared with that.
             reason: redacted_text(salts.rules(), "reason", reason.to_owned())?,
         };
+        // What is none is told so, wherever the verdict stands.
+        resolution.check()?;
+        if audit.verdict() != Verdict::Inconclusive.as_str() {
+            return Err(JobError::Final(audit.verdict().to_owned()));
+        }
         if let Some(first) = &audit.resolution {
             let receipt = first.receipt;
             if first.resolution != resolution {
@@ -354,7 +356,6 @@ impl JobGuard {
                 audit,
             ));
         }
-        resolution.check()?;
         let draft = Draft::alone(
             Kind::GovernanceResolution,
             Facts::Resolution(resolution.clone()),

@@ -12,11 +12,6 @@ use crate::epochs::{Ended, Epochs};
 /// Checkpoints read at once.
 const CHECKPOINTS_READ: u32 = 1_000;
 
-/// Between mark and checkpoint, and between an epoch's key and its row, lie two fsyncs; ten looks in a second are enough
-/// for slow disks.
-pub(super) const SIGNING_WAITS: u32 = 10;
-pub(super) const SIGNING_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
-
 /// As which findings name one of the ledger's own.
 const STORED: &str = "a stored checkpoint";
 
@@ -279,14 +274,14 @@ impl<'a> Checkpoints<'a> {
         }
         if newest < mark.size.as_u64() && mark.size <= head.size {
             // A serving process may be about to keep it.
-            for _ in 0..SIGNING_WAITS {
+            let has_come = question.comes(|| {
                 let kept = store.checkpoint_newest(self.row.ledger_no)?;
-                if kept.is_some_and(|kept| kept.size >= mark.size) {
-                    // It came after the others were read, and is opened with them the next time.
-                    self.passed = self.passed.max(Some(mark.size.as_u64()));
-                    return Ok(());
-                }
-                std::thread::sleep(SIGNING_WAIT);
+                Ok(kept.is_some_and(|kept| kept.size >= mark.size))
+            })?;
+            if has_come {
+                // It came after the others were read, and is opened with them the next time.
+                self.passed = self.passed.max(Some(mark.size.as_u64()));
+                return Ok(());
             }
             let detail = format!(
                 "{} leaves were marked as signed, the newest checkpoint is over {newest}",

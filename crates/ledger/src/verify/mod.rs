@@ -22,7 +22,8 @@ mod report;
 mod seals;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use evidence::{Finding, FindingCode};
 use store::{LedgerRow, Snapshot, Store, StoreError, TenantRow};
@@ -61,6 +62,8 @@ pub struct Question<'a> {
     pub marks: Option<&'a HighWater>,
     /// The data folder's own keys, compared with those that the ledgers name.
     pub keys: Option<&'a KeyFolder>,
+    /// A process has the folder: what it is about to write is waited for longer.
+    pub served: bool,
     /// Counts leaves as they are done, for a progress bar.
     pub progress: Option<&'a AtomicU64>,
     /// Ends the verification without an answer once it is set.
@@ -78,7 +81,34 @@ impl Question<'_> {
         }
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
     }
+
+    /// Whether something is there, or comes while it is waited for.
+    fn comes(&self, is_there: impl Fn() -> Result<bool, StoreError>) -> Result<bool, StoreError> {
+        let looks = if self.served { LOOKS_SERVED } else { LOOKS };
+        for _ in 0..looks {
+            if is_there()? {
+                return Ok(true);
+            }
+            self.goes_on()?;
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(false)
+    }
+
+    /// Whether nobody has called it off.
+    fn goes_on(&self) -> Result<(), StoreError> {
+        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(StoreError::Unavailable("the verification was called off".into()));
+        }
+        Ok(())
+    }
 }
+
+/// Between mark and checkpoint, and between an epoch's key and its row, lie two fsyncs: a second of looks is enough for
+/// slow disks where nobody is known to write, and ten for a disk that is busy.
+const LOOKS: u32 = 10;
+const LOOKS_SERVED: u32 = 100;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Verifies what a store holds.
 ///
@@ -342,7 +372,7 @@ fn tenant_once(
         )?;
         report.ledgers.push(ledger);
     }
-    if let Some(finding) = undeclared(store, epochs, &snapshot)? {
+    if let Some(finding) = undeclared(store, question, epochs, &snapshot)? {
         report.add(finding.with_tenant(&epochs[0].tenant_id));
     }
     let made = std::mem::take(&mut deriver.made);
@@ -390,6 +420,7 @@ pub(crate) fn is_undeclared(finding: &Finding) -> bool {
 /// way it takes no record, as at the next start.
 fn undeclared(
     store: &dyn Store,
+    question: &Question<'_>,
     epochs: &[LedgerRow],
     snapshot: &Snapshot,
 ) -> Result<Option<Finding>, StoreError> {
@@ -401,11 +432,8 @@ fn undeclared(
         return Ok(None);
     }
     // A serving process may be about to write it: an epoch has its row first.
-    for _ in 0..checkpoints::SIGNING_WAITS {
-        if store.head_read(last.ledger_no)?.size.as_u64() > 0 {
-            return Ok(None);
-        }
-        std::thread::sleep(checkpoints::SIGNING_WAIT);
+    if question.comes(|| Ok(store.head_read(last.ledger_no)?.size.as_u64() > 0))? {
+        return Ok(None);
     }
     let detail = format!("{}{UNDECLARED}", last.origin);
     Ok(Some(Finding::new(FindingCode::RolledBack, "leaf_blocks", detail)))
@@ -430,11 +458,8 @@ fn key_without_ledger(
         }
     };
     // A serving process may be about to make the row: an epoch has its key first.
-    for _ in 0..checkpoints::SIGNING_WAITS {
-        if store.ledgers_list()?.iter().any(|row| row.origin == origin) {
-            return Ok(None);
-        }
-        std::thread::sleep(checkpoints::SIGNING_WAIT);
+    if question.comes(|| Ok(store.ledgers_list()?.iter().any(|row| row.origin == origin)))? {
+        return Ok(None);
     }
     let detail = no_ledger_of_key(&origin);
     Ok(Some(Finding::new(FindingCode::RolledBack, "ledgers", detail)))

@@ -278,13 +278,7 @@ impl<'a, 'q> Fold<'a, 'q> {
 
     /// Gives the chunk back, for its room.
     fn chunk(&mut self, mut chunk: Looked) -> Result<Looked, StoreError> {
-        if self
-            .question
-            .stop
-            .is_some_and(|stop| stop.load(Ordering::Relaxed))
-        {
-            return Err(StoreError::Unavailable("the verification was called off".into()));
-        }
+        self.question.goes_on()?;
         for finding in chunk.findings.drain(..) {
             self.report.add(finding);
         }

@@ -1,5 +1,6 @@
 //! Checkpoints: signed in time, by the key, and never ahead of the mark.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger::verify::{Level, Question, verify};
@@ -8,7 +9,7 @@ use store::Store;
 use store::sqlite::{Access, SqliteStore};
 use tlog::{Checkpoint, VerifierKey};
 
-use store::LeafKey;
+use store::{FaultStore, LeafKey};
 
 use crate::bed::{TestLedger, database, report, run, step, system, tamper};
 
@@ -395,6 +396,47 @@ fn what_is_signed_while_a_verification_begins_is_no_sign_of_leaves_that_are_gone
         finding.place == "checkpoints.note" && finding.detail.contains("speaks of 2 leaves, 1 are there")
     });
     assert!(found, "{:?}", report.findings);
+}
+
+#[test]
+fn a_checkpoint_that_a_serving_process_keeps_late_is_not_missing() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.ledger.checkpoint_now(&tenant);
+    let ledger_no = tenant.ledger().row.ledger_no;
+    let store = bed.ledger.store();
+    let newest = store.checkpoint_newest(ledger_no).unwrap().unwrap();
+    let options = Options::new(bed.path());
+    let marks = HighWater::open(&options.high_water()).unwrap();
+    tamper(
+        bed.path(),
+        &format!("DELETE FROM checkpoints WHERE ledger_no = {ledger_no}"),
+    );
+    let database = options.database();
+    let store = SqliteStore::open(&database, Access::ReadOnly).unwrap();
+    let late = FaultStore::new(Arc::new(store));
+    // By then nobody waits where nobody writes.
+    late.before("checkpoint_newest", 12, move || {
+        let connection = rusqlite::Connection::open(database).unwrap();
+        let row = (
+            ledger_no,
+            i64::try_from(newest.size.as_u64()).unwrap(),
+            newest.note,
+        );
+        connection
+            .execute("INSERT OR IGNORE INTO checkpoints VALUES (?1, ?2, ?3)", row)
+            .unwrap();
+    });
+    let question = Question {
+        marks: Some(&marks),
+        served: options.is_served(),
+        tenant_id: Some("acme".into()),
+        ..Question::default()
+    };
+    assert!(question.served, "by this process");
+    let report = verify(&late, &question).unwrap();
+    assert_eq!((report.errors, report.warnings), (0, 0), "{:?}", report.findings);
 }
 
 #[test]

@@ -504,7 +504,8 @@ fn a_folder_that_is_just_being_given_up_is_waited_for() {
     let waited = (0..20).any(|_| {
         let lock = ledger::lock(&options).unwrap();
         let ends = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(100));
+            // As one that is killed while its disk is busy.
+            std::thread::sleep(Duration::from_millis(1_200));
             drop(lock);
         });
         let taken = ledger::lock(&options).is_ok();

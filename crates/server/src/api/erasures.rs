@@ -58,8 +58,8 @@ struct EraseIn {
     /// Stands on record.
     reason: String,
     /// Leave the bodies that hold an unsalted hash of it: posted activity, provenance, the end of the run's trace.
-    #[serde(default)]
-    only: bool,
+    /// False when absent.
+    only: Option<bool>,
 }
 
 /// A record whose body is gone.
@@ -121,10 +121,11 @@ async fn erase(
 ) -> Result<Response, ApiError> {
     let record_id = RecordId::parse(&id).ok_or_else(ApiError::not_found)?;
     let sees_audit = caller.may_read(&app, "audit");
+    let only = body.value.only.unwrap_or_default();
     let asked = EraseAsked {
         record_id,
         reason: body.value.reason.clone(),
-        only: body.value.only,
+        only,
         principal: caller.principal.to_string(),
     };
     // Before a thread is taken, of which there are few; who goes away meanwhile leaves the line.
@@ -158,7 +159,7 @@ async fn erase(
                 record_id: *record_id,
             })
             .collect(),
-        only: body.value.only,
+        only,
         receipt: ReceiptOut(erasure.receipt),
         remains: erasure.remains.iter().map(remains).collect(),
         scrubbed: match erasure.scrubbed {

@@ -22,8 +22,9 @@ use super::ledger::status_of;
 use crate::caller::bearer;
 use crate::{ApiError, App, Received};
 
-/// A store that has not answered by then is not ready: probes give up after a second or more.
-const STORE_TIME: Duration = Duration::from_secs(1);
+/// A store that has not answered by then is not ready. On a busy disk a read of a healthy one may take a second or two; a
+/// probe that gives up earlier has its own say.
+const STORE_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()

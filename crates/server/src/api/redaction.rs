@@ -41,21 +41,22 @@ struct PatternIn {
 #[schema(as = RedactionSettings)]
 struct SettingsIn {
     /// Field names under which values are replaced whole; at most 200.
-    #[serde(default)]
-    fields: Vec<String>,
+    fields: Option<Vec<String>>,
     /// Built-in patterns that are not applied.
-    #[serde(default)]
-    off: Vec<String>,
+    off: Option<Vec<String>>,
     /// Patterns over free text; at most 20.
-    #[serde(default)]
-    patterns: Vec<PatternIn>,
+    patterns: Option<Vec<PatternIn>>,
 }
 
 impl SettingsIn {
     fn check(self) -> Result<RedactionSettings, ApiError> {
-        let texts = |texts: Vec<String>| Value::from(texts.into_iter().map(Value::from).collect::<Vec<_>>());
+        let texts = |texts: Option<Vec<String>>| {
+            let texts = texts.unwrap_or_default().into_iter();
+            Value::from(texts.map(Value::from).collect::<Vec<_>>())
+        };
         let patterns: Vec<Value> = self
             .patterns
+            .unwrap_or_default()
             .into_iter()
             .map(|own| Value::object([("name", own.name), ("pattern", own.pattern)]))
             .collect();

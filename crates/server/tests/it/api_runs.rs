@@ -377,7 +377,6 @@ fn a_step_keeps_to_the_rules_of_its_fields() {
         ("retry_count", json!(4_294_967_296_u64)),
         ("timestamp", json!("2026-02-30T00:00:00Z")),
         ("source", json!("otlp")),
-        ("idempotency_key", json!("")),
         ("idempotency_key", json!(long)),
         ("replay_behavior", json!("maybe")),
         ("input_hash", json!("")),
@@ -489,6 +488,18 @@ fn steps_stand_in_the_order_of_their_index() {
         .collect();
     assert_eq!(order, [1, 2, 4, 5]);
     assert_eq!(trace["root_hash"], Value::Null, "none until the run ends");
+}
+
+#[test]
+fn a_step_with_an_empty_idempotency_key_has_none() {
+    let server = TestServer::new();
+    server.run("r");
+    let mut body = step(0, "success");
+    body["idempotency_key"] = json!("");
+    let made = server.created("/api/v1/runs/r/steps", &body);
+    let id = made["receipt"]["record_id"].as_str().unwrap();
+    let record = server.get(&format!("/api/v1/records/{id}")).ok();
+    assert_eq!(record["body"]["step"].get("idempotency_key"), None);
 }
 
 #[test]

@@ -1,3 +1,7 @@
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use ::server::BLOCKING_AT_ONCE;
 use serde_json::json;
 
 use crate::access::Keyed;
@@ -57,6 +61,28 @@ fn what_verification_found_makes_the_server_not_ready() {
         "whose and how stands in the log: {text}"
     );
     assert_eq!(server.get("/api/v1/ledger/head").ok()["status"], "damaged");
+}
+
+#[test]
+fn a_server_whose_disk_is_busy_for_a_second_is_ready() {
+    let server = TestServer::new();
+    let all = Arc::new(Barrier::new(BLOCKING_AT_ONCE + 1));
+    for _ in 0..BLOCKING_AT_ONCE {
+        let (app, all) = (server.app.clone(), Arc::clone(&all));
+        server.runtime.spawn(async move {
+            let busy = app.blocking(move |_| {
+                all.wait();
+                std::thread::sleep(Duration::from_millis(1_500));
+                Ok(())
+            });
+            busy.await.unwrap();
+        });
+    }
+    all.wait();
+    let reasons = server.get("/readyz").json()["reasons"].clone();
+    // No verifier runs here.
+    let waiting = "2 ledgers: the first verification has not ended";
+    assert_eq!(reasons, json!([waiting]));
 }
 
 #[test]

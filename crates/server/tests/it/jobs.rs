@@ -258,6 +258,9 @@ fn a_missing_snapshot_escalates_until_a_named_human_decides() {
     assert_eq!(resolved["resolution"]["actor_id"], "ada");
     assert_eq!(server.post(path, &decide("proceed", "ada")).status, 200);
     assert_eq!(server.post(path, &decide("stop", "ada")).problem(409), "conflict");
+    refused(&server.post(path, &decide("proceed", "")), "actor_id");
+    let unsaid = json!({ "decision": "proceed", "actor_id": "ada", "reason": "" });
+    refused(&server.post(path, &unsaid), "reason");
     let rollout = server.rollout("j1");
     assert_eq!(
         (&rollout["authorized"], &rollout["verdict"]),

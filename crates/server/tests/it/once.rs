@@ -94,6 +94,12 @@ fn the_holder_completes_it_and_nobody_else() {
         done,
         "an answer was lost"
     );
+    let relabelled = json!({ "lease": lease, "trace_id": "t-3", "response": { "ok": true } });
+    assert_eq!(
+        server.on_key("k", "complete", &relabelled).ok(),
+        done,
+        "the first stays"
+    );
     let other = json!({ "lease": lease, "response": 2 });
     assert_eq!(server.on_key("k", "complete", &other).problem(409), "lease_lost");
     let fail = json!({ "lease": lease, "error": "late" });

@@ -111,6 +111,12 @@ fn a_tenant_adds_rules_and_takes_patterns_away_and_each_change_is_an_audit_event
             "actor_type": "SYSTEM", "before_state": {}, "after_state": { "off": ["us_ssn"] } }),
     );
     assert_eq!(server.get("/api/v1/redaction").ok()["off"], json!(["email"]));
+    // Null is absent, as everywhere.
+    let nothing = put(&json!({ "fields": null, "off": null, "patterns": null })).ok();
+    assert_eq!(
+        (&nothing["fields"], &nothing["off"], &nothing["patterns"]),
+        (&json!([]), &json!([]), &json!([]))
+    );
     let verified = server.post("/api/v1/verifications", &json!({})).ok();
     assert_eq!(verified["status"], "verified", "{verified}");
 }

@@ -52,6 +52,7 @@ pub(crate) struct StepIn {
     timestamp: Option<GivenTime>,
     /// `engine`, `external` (default), `replay`.
     source: Option<String>,
+    /// An empty one means none.
     idempotency_key: Option<String>,
     /// `execute`, `skip`, `check`.
     replay_behavior: Option<String>,
@@ -78,11 +79,12 @@ impl StepIn {
     pub(crate) fn check(&self) -> Result<TraceStep, ApiError> {
         let step_index = fields::count("step_index", self.step_index)?;
         fields::id("skill_name", &self.skill_name)?;
+        let key = self.idempotency_key.clone().filter(|key| !key.is_empty());
         fields::ids(&[
             ("skill_id", &self.skill_id),
             ("outcome_category", &self.outcome_category),
             ("outcome_code", &self.outcome_code),
-            ("idempotency_key", &self.idempotency_key),
+            ("idempotency_key", &key),
             ("input_hash", &self.input_hash),
             ("output_hash", &self.output_hash),
         ])?;
@@ -125,7 +127,7 @@ impl StepIn {
                 .map_or(Ok(Finite::default()), |n| fields::duration_ms("duration_ms", n))?,
             retry_count: fields::count("retry_count", self.retry_count.unwrap_or(0))?,
             source: source.into(),
-            idempotency_key: self.idempotency_key.clone(),
+            idempotency_key: key,
             replay_behavior: self.replay_behavior.clone(),
             input_hash: self.input_hash.clone(),
             output_hash: self.output_hash.clone(),

@@ -1,0 +1,46 @@
+//! Durations as they are written.
+
+/// `500ms`, `30s`, `5m`, `24h`, `7d`, or bare seconds; microseconds.
+pub(crate) fn parse_duration(text: &str) -> Option<i64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let micros = match unit.trim() {
+        "ms" => 1_000,
+        "" | "s" => 1_000_000,
+        "m" => 60 * 1_000_000,
+        "h" => 3_600 * 1_000_000,
+        "d" => 86_400 * 1_000_000,
+        _ => return None,
+    };
+    number.parse::<i64>().ok()?.checked_mul(micros)
+}
+
+/// `None`: there is a rest, which would be cut off.
+pub(super) fn whole_seconds(micros: i64) -> Option<u32> {
+    if micros % 1_000_000 != 0 {
+        return None;
+    }
+    u32::try_from(micros / 1_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse_duration, whole_seconds};
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Some(500_000));
+        assert_eq!(parse_duration("24h"), Some(86_400_000_000));
+        assert_eq!(parse_duration("7"), Some(7_000_000));
+        assert_eq!(parse_duration("h"), None);
+        assert_eq!(parse_duration("99999999999999999d"), None);
+    }
+
+    #[test]
+    fn seconds_are_whole_or_none() {
+        assert_eq!(whole_seconds(2_000_000), Some(2));
+        assert_eq!(whole_seconds(1_500_000), None);
+        assert_eq!(whole_seconds(999_999), None);
+        assert_eq!(whole_seconds(i64::MAX / 1_000_000 * 1_000_000), None);
+    }
+}
