@@ -12,7 +12,9 @@ mod turn;
 
 use std::sync::Arc;
 
-use evidence::record::{ErasedRecord, ErasurePerformed, Facts, RuleBroken, is_erasable};
+use evidence::record::{
+    ErasedRecord, ErasurePerformed, Facts, RuleBroken, is_erasable, is_verdict_of_verification,
+};
 use evidence::{Header, Identity, Kind, RecordId, Timestamp, facet, hex_string};
 use store::{ErasedRow, FacetQuery, LeafKey, PrunedRow, RunKey, RunRow, Scrubbed, Store, StoreError};
 
@@ -451,7 +453,10 @@ fn plan(
         Body::Gone(store::Gone::Erased) => return Err(EraseError::Already(asked.record_id)),
         Body::Gone(store::Gone::Archived | store::Gone::Missing) => return Err(EraseError::Archived),
     };
-    if !is_erasable(&header) {
+    let is_kept = !is_erasable(&header)
+        || header.kind == Kind::SystemRecord
+            && is_verdict_of_verification(&header, &facts_of(record.leaf, &header, body)?);
+    if is_kept {
         return Err(EraseError::Kept(header.kind.as_str()));
     }
     let mut plan = Plan {
@@ -478,11 +483,16 @@ fn plan(
     Ok(plan)
 }
 
+fn facts_of(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Facts, EraseError> {
+    Facts::read(header, body).map_err(|error| {
+        let reason = error.to_string();
+        let leaf = leaf.leaf_index();
+        RecordError::Body { leaf, reason }.into()
+    })
+}
+
 fn doom(leaf: LeafKey, header: &Header<'_>, body: &[u8]) -> Result<Doomed, EraseError> {
-    let facts = Facts::read(header, body).map_err(|error| RecordError::Body {
-        leaf: leaf.leaf_index(),
-        reason: error.to_string(),
-    })?;
+    let facts = facts_of(leaf, header, body)?;
     let kept = ErasedRecord::of(header, &facts, body);
     let (before, after) = (
         facts.facets(header),

@@ -24,7 +24,7 @@ use crate::{ApiError, App};
 pub(crate) const COMPONENT: &str = "server";
 
 /// The `source_component` of the server's own records.
-pub(crate) const SOURCE_COMPONENT: &str = "server";
+pub(crate) const SOURCE_COMPONENT: &str = evidence::record::SERVER_COMPONENT;
 
 /// Records looked through together for the newest of the server's own.
 const OWN_READ: u32 = 50;

@@ -131,3 +131,11 @@ pub fn is_erasable(header: &Header<'_>) -> bool {
         _ => true,
     }
 }
+
+/// Whether it is the server's word of what verification found. It is not erased either: the ledger is judged by it when
+/// `state.db` says otherwise. What callers say in the same words is theirs.
+pub fn is_verdict_of_verification(header: &Header<'_>, facts: &Facts) -> bool {
+    header.source_component == super::SERVER_COMPONENT
+        && matches!(facts, Facts::System(record)
+            if [super::VERIFICATION_FAILED, super::VERIFICATION_PASSED].contains(&record.event_type.as_str()))
+}

@@ -53,7 +53,7 @@ pub use capture_failure::{
 pub use environment::{
     ENVIRONMENTS, Environment, EnvironmentEvidence, SDK_MODES, TELEMETRY_DELIVERY, environment_identity,
 };
-pub use erased::{ErasedFacts, is_erasable};
+pub use erased::{ErasedFacts, is_erasable, is_verdict_of_verification};
 pub use erasure_performed::{ERASED_RECORDS_MAX, ErasedRecord, ErasurePerformed};
 pub use governance_audit::{GovernanceAudit, GovernanceAuditFacts};
 pub use governance_contract::{CONTRACT_SCOPE_MAX, GovernanceContract, GovernanceContractFacts};
@@ -89,7 +89,8 @@ pub use seal::{RunDigest, SealFacts};
 pub use step_evidence::{SpanEvidence, StepEvidence};
 pub use step_facts::StepFacts;
 pub use system_record::{
-    CAUSES, SEVERITIES, SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED, TenantCreated,
+    CAUSES, SERVER_COMPONENT, SEVERITIES, SystemFacts, SystemRecord, TENANT_COMPONENT, TENANT_CREATED,
+    TenantCreated, VERIFICATION_FAILED, VERIFICATION_PASSED,
 };
 pub use telemetry::{Telemetry, TelemetryFacts, TelemetryPoint};
 pub use trace_ended::{TraceEnded, TraceEndedFacts};

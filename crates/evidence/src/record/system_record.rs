@@ -16,6 +16,15 @@ pub const TENANT_CREATED: &str = "TENANT_CREATED";
 /// The source component, in the header, of the records that make tenants. Callers cannot choose it.
 pub const TENANT_COMPONENT: &str = "ledger";
 
+/// The source component, in the header, of the server's own records. Callers cannot choose it.
+pub const SERVER_COMPONENT: &str = "server";
+
+/// The event type of the server's own record that verification found something.
+pub const VERIFICATION_FAILED: &str = "VERIFICATION_FAILED";
+
+/// The event type of the server's own record that a full verification found nothing any more.
+pub const VERIFICATION_PASSED: &str = "VERIFICATION_PASSED";
+
 /// How grave a system record is (SPEC 5.3), least first.
 pub const SEVERITIES: [&str; 5] = ["DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"];
 

@@ -19,6 +19,8 @@ pub(super) struct Earlier {
     leaf: LeafKey,
     receipt: Option<Receipt>,
     sent: Sent,
+    /// As what somebody sent it, by its header; `None`: nobody did, it is the server's own, or the leaf is not read.
+    sent_as: Option<Kind>,
 }
 
 /// What is known of what was sent before.
@@ -52,6 +54,7 @@ impl Earlier {
                 None => Sent::Gone(Gone::Missing),
             };
         }
+        self.sent_as = (header.source_component != "ledger").then_some(header.kind);
         Ok(*self.receipt.insert(Receipt {
             record_id: header.id,
             leaf_index: self.leaf.leaf_index(),
@@ -75,6 +78,7 @@ impl Placer<'_> {
                 leaf,
                 receipt: None,
                 sent: Sent::Unread,
+                sent_as: None,
             };
             self.earlier.insert((run, identity), earlier);
         }
@@ -108,6 +112,7 @@ impl Placer<'_> {
                 leaf: row.leaf,
                 receipt: None,
                 sent: Sent::Mac([0; 32], None),
+                sent_as: None,
             };
             self.earlier.insert(key, earlier);
         }
@@ -167,8 +172,11 @@ impl Placer<'_> {
         let receipt = earlier.receipt(self.store, !is_content)?;
         let same = is_content
             || match (draft.content, &earlier.sent) {
-                // After an erasure a repeat is the first, whatever it says; of the server's own nothing was sent.
-                (_, Sent::Gone(Gone::Erased)) | (None, Sent::Mac(_, None) | Sent::Gone(_)) => true,
+                // After an erasure a repeat is the first, whatever its body says. But a trace ends once, in one of two
+                // ways, and its header still says in which, and whether anybody sent it.
+                (Some(_), Sent::Gone(Gone::Erased)) => earlier.sent_as == Some(draft.kind),
+                // Of the server's own nothing was sent.
+                (None, Sent::Mac(_, None) | Sent::Gone(_)) => true,
                 // It may be other content, and that must not be dropped without a word.
                 (Some(_), Sent::Gone(Gone::Archived | Gone::Missing)) => {
                     return Ok(Some(Err(Rejection::Archived(receipt))));

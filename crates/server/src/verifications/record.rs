@@ -6,17 +6,12 @@
 use std::sync::Arc;
 
 use evidence::Timestamp;
+use evidence::record::{VERIFICATION_FAILED as FAILED, VERIFICATION_PASSED as PASSED};
 use ledger::{OnRecord, Record, Tenant, Verifier};
 use serde::Deserialize;
 
 use crate::system::{Event, Word};
 use crate::{ApiError, App};
-
-/// The record that something was found.
-const FAILED: &str = "VERIFICATION_FAILED";
-
-/// The record that a full verification found nothing any more. It follows one of the former only.
-const PASSED: &str = "VERIFICATION_PASSED";
 
 impl App {
     /// What is on record of the verification of the ledger that is written to. Blocks.
@@ -118,7 +113,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use evidence::facet::facet;
-    use ledger::{Ledger, Options};
+    use ledger::{EraseAsked, EraseError, Ledger, Options};
 
     use super::*;
 
@@ -291,6 +286,38 @@ mod tests {
         assert_eq!((bed.restarted(), bed.recorded(PASSED)), ((0, false), 1));
         execute(&bed.state, found);
         assert_eq!((bed.restarted(), bed.recorded(FAILED)), ((7, true), 2));
+    }
+
+    #[test]
+    fn what_verification_found_is_not_erased_and_what_callers_say_in_its_words_is() {
+        let bed = Bed::new();
+        bed.verify();
+        execute(
+            &bed.state,
+            "UPDATE verification SET findings = 7, recorded = 1, found_at = verified_at",
+        );
+        assert_eq!((bed.restarted(), bed.recorded(FAILED)), ((7, true), 1));
+        let newest = || {
+            let records = bed.app.ledger.records(&bed.tenant);
+            records
+                .newest(facet("system.event_type", FAILED), None)
+                .unwrap()
+                .unwrap()
+        };
+        let erase = |record: &Record| {
+            let asked = EraseAsked {
+                record_id: record.header().unwrap().id,
+                reason: "nobody need know".into(),
+                only: false,
+                principal: "ada".into(),
+            };
+            bed.app.ledger.erase(&bed.tenant, &asked, clock())
+        };
+        let kept = erase(&newest());
+        assert!(matches!(kept, Err(EraseError::Kept("system.record"))), "{kept:?}");
+        bed.write_as_caller(FAILED, 1);
+        assert!(erase(&newest()).is_ok());
+        assert_eq!((bed.restarted().0, bed.recorded(FAILED)), (7, 1));
     }
 
     #[test]

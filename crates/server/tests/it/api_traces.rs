@@ -495,9 +495,16 @@ fn a_trace_adds_nothing_to_a_run_whose_beginning_is_erased() {
     forget("v");
     let mut again = whole("v");
     again["correlation_id"] = json!("another");
+    again["seed"] = json!(59);
+    again["steps"].as_array_mut().unwrap().pop();
     let answer = server.post("/api/v1/traces", &again).ok();
     assert_eq!(answer["correlation_id"], "v", "what is on record");
-    assert_eq!(answer["receipts"].as_array().unwrap().len(), 5);
+    assert_eq!(answer["receipts"].as_array().unwrap().len(), 4);
+    let run = server.get("/api/v1/traces/v").ok();
+    for field in ["plan_hash", "root_hash", "status", "total_steps"] {
+        assert_eq!(answer[field], run[field], "{field}");
+    }
+    assert_eq!(run["root_hash"], root_of_whole().1);
 }
 
 #[test]

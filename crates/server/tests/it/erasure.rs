@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::access::Keyed;
-use crate::server::{Answer, TestServer};
+use crate::server::{Answer, TestServer, span};
 use crate::support::{refused, sha256};
 
 pub(crate) fn record_id(answer: &Value) -> String {
@@ -384,6 +384,42 @@ fn a_run_whose_start_is_erased_is_found_by_nothing_that_it_said() {
         assert_eq!(total(path), 0, "{path}");
     }
     assert_eq!(total("/api/v1/traces"), 1, "the run stays");
+}
+
+#[test]
+fn an_erased_end_is_not_taken_for_another_than_its_header_says() {
+    let server = TestServer::new();
+    let forget = |run_id: &str, kind: &str| {
+        let path = format!("/api/v1/records?run_id={run_id}&kind={kind}");
+        let id = server.get(&path).ok()["items"][0]["receipt"]["record_id"].clone();
+        assert_eq!(erase(&server, id.as_str().unwrap(), &because()).status, 200);
+    };
+    let abort = |run_id: &str, reason: &str| {
+        let path = format!("/api/v1/runs/{run_id}/abort");
+        server.post(&path, &json!({ "reason": reason }))
+    };
+    server.run("c");
+    server.complete("c");
+    forget("c", "trace.completed");
+    assert_eq!(abort("c", "x").problem(409), "conflict", "it was completed");
+    assert_eq!(server.get("/api/v1/traces/c").ok()["status"], "completed");
+    server.run("a");
+    assert_eq!(abort("a", "disk").status, 201);
+    forget("a", "trace.aborted");
+    assert_eq!(
+        abort("a", "another").ok()["status"],
+        "aborted",
+        "why, nobody knows any more"
+    );
+    // The end of a run of spans is the server's: nobody sent one.
+    let mut root = span(9, 1);
+    root.as_object_mut().unwrap().remove("parentSpanId");
+    server.spans(&[root]);
+    let spans = "09".repeat(16);
+    server.created(&format!("/api/v1/runs/{spans}/seal"), &json!({}));
+    assert_eq!(abort(&spans, "x").problem(409), "run_ended");
+    forget(&spans, "trace.completed");
+    assert_eq!(abort(&spans, "x").problem(409), "run_ended");
 }
 
 /// An erasure without the wait for its answer.

@@ -5,7 +5,8 @@
 //! whose first record is refused writes nothing. A trace that was stored by the
 //! same request is complete already and gives its first receipts. Once the first
 //! record is erased nobody can say by which request it came; then nothing is
-//! added to the run, and what it does not have is a conflict.
+//! added to the run, what it does not have is a conflict, and the answer says
+//! what is on record.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use axum::extract::State;
 use axum::response::Response;
 use evidence::record::{Facts, RunStarted, SEED_DEFAULT, StepView, TraceEnded, root_hash, step_hash};
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp, content_mac, hex_string, sha256};
-use ledger::{Bind, Draft, Salts, SealedBody};
+use ledger::{Bind, Draft, Placed, Salts, SealedBody, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -75,6 +76,7 @@ pub(crate) struct TraceIn {
 #[derive(Serialize, ToSchema)]
 struct TraceStoredOut<'a> {
     correlation_id: &'a str,
+    /// Empty of a run that was there and whose first record is erased.
     plan_hash: String,
     /// Of the run's first record.
     #[schema(value_type = ReceiptView)]
@@ -82,7 +84,8 @@ struct TraceStoredOut<'a> {
     /// Of all its records: the start, the steps as they were sent, the end.
     #[schema(value_type = Vec<ReceiptView>)]
     receipts: Vec<ReceiptOut>,
-    root_hash: String,
+    /// Null of a run that was there and whose end is erased.
+    root_hash: Option<String>,
     run_id: &'a str,
     status: &'a str,
     total_steps: usize,
@@ -93,8 +96,13 @@ struct TraceStoredOut<'a> {
 struct Whole {
     names: RunNames,
     drafts: Vec<Draft>,
+    sums: Sums,
+}
+
+/// What a trace adds up to.
+struct Sums {
     plan_hash: String,
-    root_hash: [u8; 32],
+    root_hash: Option<[u8; 32]>,
     status: &'static str,
     total_steps: usize,
 }
@@ -124,6 +132,7 @@ pub(super) async fn store(
         .first()
         .ok_or_else(|| ApiError::internal(&"a group without outcome"))?;
     let names = on_record(&app, &caller.tenant, &first, whole.names).await?;
+    let sums = sums_on_record(&app, &caller.tenant, (&first, &names.run_id), whole.sums).await?;
     let RunNames {
         run_id,
         trace_id,
@@ -133,16 +142,40 @@ pub(super) async fn store(
         &first,
         &TraceStoredOut {
             correlation_id,
-            plan_hash: whole.plan_hash,
+            plan_hash: sums.plan_hash,
             receipt: ReceiptOut(first.receipt),
             receipts: placed.iter().map(|placed| ReceiptOut(placed.receipt)).collect(),
-            root_hash: hex_string(&whole.root_hash),
+            root_hash: sums.root_hash.as_ref().map(hex_string),
             run_id,
-            status: whole.status,
-            total_steps: whole.total_steps,
+            status: sums.status,
+            total_steps: sums.total_steps,
             trace_id,
         },
     )
+}
+
+/// What the run adds up to. That is what was sent, unless it was there: once its first record is erased, whatever is sent
+/// counts as the same.
+async fn sums_on_record(
+    app: &App,
+    tenant: &Tenant,
+    (first, run_id): (&Placed, &Arc<str>),
+    sent: Sums,
+) -> Result<Sums, ApiError> {
+    if first.fresh {
+        return Ok(sent);
+    }
+    let (tenant_no, run_id) = (tenant.tenant_no, Arc::clone(run_id));
+    let run = app
+        .blocking(move |ledger| Ok(ledger.store().run_find(tenant_no, &run_id)?))
+        .await?;
+    let Some(run) = run else { return Ok(sent) };
+    Ok(Sums {
+        plan_hash: run.state.plan_hash,
+        root_hash: run.state.root_hash,
+        status: run.state.status.as_str(),
+        total_steps: usize::try_from(run.state.total_steps).unwrap_or(usize::MAX),
+    })
 }
 
 fn whole(members: &Members, content: [u8; 32], at: Timestamp, mut salts: Salts) -> Result<Whole, ApiError> {
@@ -176,10 +209,12 @@ fn whole(members: &Members, content: [u8; 32], at: Timestamp, mut salts: Salts) 
     Ok(Whole {
         names,
         drafts,
-        plan_hash,
-        root_hash,
-        status,
-        total_steps,
+        sums: Sums {
+            plan_hash,
+            root_hash: Some(root_hash),
+            status,
+            total_steps,
+        },
     })
 }
 
