@@ -211,10 +211,7 @@ fn a_ledger_that_is_refused_begins_no_step_and_its_key_stays_free() {
         );
     }
     let at = bed.bed.now();
-    bed.bed
-        .ledger
-        .recover("acme", "a copy was put back", at)
-        .unwrap();
+    bed.bed.ledger.recover("acme", "a copy was put back", at).unwrap();
     assert!(bed.enforce(ReplayBehavior::Skip, Ok(7)).unwrap().executed);
 }
 
