@@ -171,6 +171,15 @@ impl Inner {
         stopped.or_else(|| self.store.is_stopped().then(|| LOG_STAYS.to_owned()))
     }
 
+    /// Why a ledger takes nothing, if it does not.
+    pub(crate) fn refusal(&self, ledger: &tenant::LedgerInfo) -> Option<SubmitError> {
+        if let Some(reason) = self.stopped() {
+            return Some(SubmitError::Stopped(reason));
+        }
+        let refusal = ledger.refusal()?;
+        Some(SubmitError::Refused(refusal.to_string()))
+    }
+
     pub(crate) fn stop(&self, reason: String) {
         self.stopped
             .write()

@@ -217,6 +217,10 @@ impl Replay {
     /// Every [`ReplayError`] that is not about an output that was brought; [`Rejection::RunEnded`] of a run that takes no
     /// step any more, [`Rejection::RunSealed`] of a sealed one.
     pub async fn begin(&self, step: ReplayStep, at: Timestamp) -> Result<Begun, ReplayError> {
+        // Nobody runs a step whose result could not be put on record then: it would be done again once it can.
+        if let Some(refusal) = self.ledger.inner.refusal(&self.tenant.ledger()) {
+            return Err(refusal.into());
+        }
         let names = self.names(&step.run_id).await?;
         // What came out of a step that was begun before the end or the seal is recorded all the same: it was done.
         match self.life(&step.run_id).await? {

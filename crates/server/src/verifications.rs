@@ -38,8 +38,8 @@ pub(crate) enum Outcome {
     /// It ended.
     Ended {
         at: Timestamp,
-        tree_size: u64,
-        tree_root: String,
+        /// Size and root; `None`: damage has kept it from being read to its end.
+        tree: Option<(u64, String)>,
         level: &'static str,
         /// Errors among the findings of this tenant.
         errors: u64,
@@ -55,20 +55,17 @@ impl Outcome {
     /// What the job of a verification says that came of it.
     fn result(&self) -> Option<Value> {
         let Self::Ended {
-            tree_size,
-            tree_root,
-            level,
-            errors,
-            ..
+            tree, level, errors, ..
         } = self
         else {
             return None;
         };
+        let (size, root) = tree.as_ref().map(|(size, root)| (*size, root.as_str())).unzip();
         Some(Value::object([
             ("anomalies_detected", Value::from(*errors)),
             ("level", Value::from(*level)),
-            ("tree_root", Value::from(tree_root.as_str())),
-            ("tree_size", Value::from(*tree_size)),
+            ("tree_root", root.map(Value::from).unwrap_or_default()),
+            ("tree_size", size.map(Value::from).unwrap_or_default()),
         ]))
     }
 }
@@ -317,7 +314,11 @@ impl App {
             return Outcome::Cancelled { at: (self.clock)() };
         }
         match report {
-            Ok(report) if !report.is_decided(&tenant.tenant_id, &tenant.ledger().row.origin) => {
+            // Damage that ended it is an answer, as it is to `deponent verify`.
+            Ok(report)
+                if report.errors_of(&tenant.tenant_id) == 0
+                    && !report.is_decided(&tenant.tenant_id, &tenant.ledger().row.origin) =>
+            {
                 Outcome::Failed {
                     at: (self.clock)(),
                     reason: report.undecided.join("; "),
@@ -332,10 +333,13 @@ impl App {
                     .filter(|finding| finding.severity == Severity::Error);
                 Outcome::Ended {
                     at: (self.clock)(),
-                    tree_size: ledger.map_or(0, |ledger| ledger.tree_size),
-                    tree_root: ledger.map(|ledger| ledger.tree_root.clone()).unwrap_or_default(),
-                    // What is decided has a level.
-                    level: report.level.unwrap_or(Level::Invalid).as_str(),
+                    tree: ledger.map(|ledger| (ledger.tree_size, ledger.tree_root.clone())),
+                    // What is decided has a level, and damage is one.
+                    level: report
+                        .level
+                        .filter(|_| ledger.is_some())
+                        .unwrap_or(Level::Invalid)
+                        .as_str(),
                     errors: u64::try_from(errors.count()).unwrap_or(u64::MAX),
                     findings: report.findings.into_iter().take(FINDINGS_KEPT).collect(),
                 }

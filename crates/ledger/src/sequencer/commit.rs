@@ -33,13 +33,7 @@ impl Sequencer {
         let mut by_ledger: BTreeMap<u32, Vec<Submission>> = BTreeMap::new();
         for submission in submissions {
             let ledger = submission.tenant.ledger();
-            let refusal = match self.inner.stopped() {
-                Some(reason) => Some(SubmitError::Stopped(reason)),
-                None => ledger
-                    .refusal()
-                    .map(|refusal| SubmitError::Refused(refusal.to_string())),
-            };
-            match refusal {
+            match self.inner.refusal(&ledger) {
                 Some(error) => submission.reply.send(Err(error)),
                 None => by_ledger
                     .entry(ledger.row.ledger_no)

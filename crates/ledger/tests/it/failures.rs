@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ledger::{Receipt, Rejection, SubmitError};
 use store::{Fault, Store};
 
-use crate::bed::{Span, TestLedger, assert_clean, report, run, step, system};
+use crate::bed::{Span, TestLedger, assert_clean, database, report, run, step, system};
 
 fn still_there(bed: &TestLedger, tenant: &Arc<ledger::Tenant>, receipts: &[Receipt]) {
     let records = bed.ledger.records(tenant);
@@ -513,6 +513,32 @@ fn a_folder_that_is_just_being_given_up_is_waited_for() {
         taken
     });
     assert!(waited);
+}
+
+#[test]
+fn a_database_that_was_removed_or_replaced_is_written_to_no_more() {
+    for replaced in [false, true] {
+        let bed = TestLedger::new();
+        let tenant = bed.tenant("acme");
+        let acknowledged = bed.all(&tenant, vec![run("r"), step("r", 0)]);
+        let (there, aside) = (database(bed.path()), bed.path().join("aside"));
+        std::fs::rename(&there, &aside).unwrap();
+        if replaced {
+            std::fs::copy(&aside, &there).unwrap();
+        }
+        assert!(matches!(
+            bed.try_submit(&tenant, vec![step("r", 1)]),
+            Err(SubmitError::Stopped(_))
+        ));
+        let reason = bed.ledger.stopped().unwrap();
+        assert!(reason.contains("removed or replaced"), "{reason}");
+        let bed = bed.reopen_after(|_| std::fs::rename(&aside, &there).unwrap());
+        let tenant = bed.tenant("acme");
+        let receipts: Vec<Receipt> = acknowledged.into_iter().map(|placed| placed.receipt).collect();
+        still_there(&bed, &tenant, &receipts);
+        bed.one(&tenant, step("r", 1));
+        bed.check();
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use ledger::once::{OnOutage, Once, OnceError, OnceOptions, OnceSaid};
 use ledger::replay::{
     ReplayEnforcer, ReplayError, ReplayResult, ReplayStep, StepError, forget_outputs, replay_report,
 };
-use ledger::{Body, EraseAsked, Erasure, Rejection, Tenant};
+use ledger::{Body, EraseAsked, Erasure, Rejection, SubmitError, Tenant};
 use store::Gone;
 use store::once::{OnceAct, OnceAsk, OnceStore};
 use store::sqlite::SqliteOnce;
@@ -72,6 +72,11 @@ impl Bed {
         let bed = TestLedger::new();
         let tenant = bed.tenant("acme");
         bed.one(&tenant, run("r"));
+        Self::over(bed, lease_secs)
+    }
+
+    fn over(bed: TestLedger, lease_secs: u32) -> Self {
+        let tenant = bed.ledger.tenant("acme").unwrap();
         let failing = Arc::new(AtomicU64::new(0));
         let backend = Away {
             inner: SqliteOnce::new(&bed.path().join("state.db")),
@@ -179,6 +184,35 @@ fn a_step_of_a_run_that_is_at_hand_is_decided_without_reading_and_its_end_is_kno
         "{refused:?}"
     );
     bed.bed.check();
+}
+
+#[test]
+fn a_ledger_that_is_refused_begins_no_step_and_its_key_stays_free() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, run("r"));
+    bed.sign();
+    let bed = bed.reopen_after(|folder| {
+        let marks = folder.join("high-water.json");
+        let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&marks).unwrap()).unwrap();
+        file["ledgers"]["deponent.local/acme"]["tree_size"] = 10_000.into();
+        std::fs::write(&marks, file.to_string()).unwrap();
+    });
+    let bed = Bed::over(bed, 60);
+    assert!(bed.tenant.refusal().is_some());
+    for behavior in [ReplayBehavior::Skip, ReplayBehavior::Execute] {
+        let refused = bed.enforce(behavior, Err("must not run"));
+        assert!(
+            matches!(
+                &refused,
+                Err(StepError::Replay(ReplayError::Submit(SubmitError::Refused(_))))
+            ),
+            "{refused:?}"
+        );
+    }
+    let at = bed.bed.now();
+    bed.bed.ledger.recover("acme", "a copy was put back", at).unwrap();
+    assert!(bed.enforce(ReplayBehavior::Skip, Ok(7)).unwrap().executed);
 }
 
 #[test]

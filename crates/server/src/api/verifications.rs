@@ -92,8 +92,7 @@ impl VerificationOut {
             }
             Outcome::Ended {
                 at,
-                tree_size,
-                tree_root,
+                tree,
                 level,
                 errors,
                 findings,
@@ -103,8 +102,7 @@ impl VerificationOut {
                 out.findings = findings.iter().map(|finding: &Finding| finding.into()).collect();
                 out.level = Some(level);
                 out.status = if errors == 0 { "verified" } else { "tampered" };
-                out.tree_root = Some(tree_root);
-                out.tree_size = Some(tree_size);
+                (out.tree_size, out.tree_root) = tree.unzip();
             }
         }
         out

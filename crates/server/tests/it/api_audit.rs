@@ -1,3 +1,5 @@
+use std::io::{Seek, SeekFrom, Write};
+
 use serde_json::{Value, json};
 
 use crate::schema::Schema;
@@ -83,6 +85,32 @@ fn a_verification_is_a_job_that_only_it_moves() {
         "job_stage"
     );
     assert_eq!(cancel("nobody").problem(404), "not_found");
+}
+
+#[test]
+fn damage_that_ends_a_verification_is_its_answer() {
+    let server = TestServer::new();
+    server.run("r");
+    server.sign();
+    let server = server.reopen_after(|folder| {
+        let path = folder.join("deponent.db");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let ask = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
+        assert_eq!(ask("PRAGMA wal_checkpoint(TRUNCATE)"), 0);
+        let root = ask("SELECT rootpage FROM sqlite_master WHERE name = 'checkpoints'");
+        let at = u64::from(root - 1) * u64::from(ask("PRAGMA page_size"));
+        drop(connection);
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(&[0xff; 64]).unwrap();
+    });
+    let answer = server.post(VERIFICATIONS, &json!({})).ok();
+    assert_eq!(
+        (&answer["status"], &answer["level"], &answer["tree_size"]),
+        (&json!("tampered"), &json!("INVALID"), &Value::Null),
+        "{answer}"
+    );
+    assert!(answer["anomalies_detected"].as_u64().unwrap() > 0, "{answer}");
 }
 
 #[test]

@@ -41,6 +41,20 @@ impl TestServer {
 }
 
 #[test]
+fn a_step_that_could_not_be_put_on_record_is_not_begun() {
+    let server = TestServer::new();
+    server.run("r");
+    let key = json!({ "idempotency_key": "pay" });
+    let server = server.without_mark();
+    for behavior in ["execute", "skip", "check"] {
+        let keyed = server.begin("r", 0, behavior, &key);
+        assert_eq!(keyed.problem(503), "ledger_refused");
+        let free = server.begin("r", 0, behavior, &json!({}));
+        assert_eq!(free.problem(503), "ledger_refused");
+    }
+}
+
+#[test]
 fn a_skipped_step_runs_once_and_its_output_stands_for_it() {
     let server = TestServer::new();
     server.run("r");

@@ -9,8 +9,8 @@ use crate::{AppendError, Batch, CheckpointRow, Head, LeafKey, LedgerRow, StoreEr
 
 impl SqliteStore {
     pub(super) fn append(&self, batches: &[Batch]) -> Result<(), AppendError> {
-        if self.is_stopped() {
-            return Err(AppendError::Refused("writing has stopped".into()));
+        if let Some(reason) = self.closed_to_writes() {
+            return Err(AppendError::Refused(reason));
         }
         let mut connection = self.writer();
         if batches.iter().any(|batch| !batch.erased.is_empty()) {
@@ -83,8 +83,8 @@ impl SqliteStore {
     }
 
     fn small_write(&self, write: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), StoreError> {
-        if self.is_stopped() {
-            return Err(StoreError::Refused("writing has stopped".into()));
+        if let Some(reason) = self.closed_to_writes() {
+            return Err(StoreError::Refused(reason));
         }
         let connection = self.writer();
         match write(&connection) {
@@ -104,8 +104,8 @@ impl SqliteStore {
         &self,
         batches: &mut dyn Iterator<Item = Result<Batch, StoreError>>,
     ) -> Result<(), StoreError> {
-        if self.is_stopped() {
-            return Err(StoreError::Refused("writing has stopped".into()));
+        if let Some(reason) = self.closed_to_writes() {
+            return Err(StoreError::Refused(reason));
         }
         // As with any other write: what follows a failed one could be acknowledged and not be there.
         let failed = |error| {

@@ -9,7 +9,9 @@
 //! it could not write, so that trying again succeeds without the data being there: then all writing stops.
 
 use std::ffi::c_int;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -45,7 +47,7 @@ pub(super) struct Carrier {
     thread: Option<JoinHandle<()>>,
     /// The database, to be synced. It outlives the store's connections: closing it takes away their locks, as POSIX has it,
     /// and another process could then delete the log that is being written.
-    _file: Arc<File>,
+    file: Arc<File>,
 }
 
 #[derive(Debug)]
@@ -104,8 +106,19 @@ impl Carrier {
         Ok(Self {
             shared,
             thread: Some(thread),
-            _file: file,
+            file,
         })
+    }
+
+    /// Whether the database that is open is still the one at `path`. One that was removed or replaced takes writes as
+    /// before, and nobody finds them again.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let of = |file: Metadata| (file.dev(), file.ino());
+        match (self.file.metadata(), std::fs::metadata(path)) {
+            (Ok(open), Ok(there)) => of(open) == of(there),
+            (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+            (Err(_), Ok(_)) => true,
+        }
     }
 
     /// Keeps the thread from carrying, once it has done what it does.

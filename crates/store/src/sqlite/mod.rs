@@ -84,6 +84,20 @@ impl SqliteStore {
         self.migrated
     }
 
+    /// Why nothing may be written, if nothing may. What is written to a file that is not there any more could be
+    /// acknowledged and not be found again.
+    fn closed_to_writes(&self) -> Option<String> {
+        if self.is_stopped() {
+            return Some("writing has stopped".into());
+        }
+        if self.carrier.as_ref().is_none_or(|open| open.is_at(&self.path)) {
+            return None;
+        }
+        self.stopped.store(true, Ordering::Release);
+        let path = self.path.display();
+        Some(format!("{path} was removed or replaced while it was open"))
+    }
+
     /// Cuts the log to nothing, all of it carried over. 0: done; else somebody is in the way.
     fn cut(&self, writer: &Connection) -> rusqlite::Result<i64> {
         let _paused = self.carrier.as_ref().map(Carrier::pause);
