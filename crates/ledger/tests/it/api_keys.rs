@@ -173,6 +173,10 @@ fn rules_of_keys_are_kept() {
             ..new("acme", Role::Reader)
         },
         NewKey {
+            name: Some(" ".into()),
+            ..new("acme", Role::Reader)
+        },
+        NewKey {
             expires_at: Some(bed.now()),
             ..new("acme", Role::Reader)
         },
