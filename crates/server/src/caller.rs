@@ -315,12 +315,12 @@ impl Caller {
     }
 
     fn forbidden(&self, action: Action, topic: &str) -> ApiError {
-        let role = self.roles.first().map(|role| role.as_str());
-        let message = format!(
-            "the role {} does not allow {} on {topic}",
-            role.unwrap_or("none"),
-            action.as_str(),
-        );
+        let roles: Vec<&str> = self.roles.iter().map(|role| role.as_str()).collect();
+        let whose = match roles.as_slice() {
+            [role] => format!("the role {role} does not allow"),
+            several => format!("none of the roles {} allows", several.join(", ")),
+        };
+        let message = format!("{whose} {} on {topic}", action.as_str());
         ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
