@@ -531,9 +531,11 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
         Err(refusal) => return refusal.into_response(),
     };
     if !parts.method.is_safe() && parts.uri.query().is_some_and(|query| !query.is_empty()) {
-        // What is meant by one, as by `?only=true` of an erasure, must not be passed over.
-        let message = "query: what changes something takes no parameters but those of its body";
-        return ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", message).into_response();
+        // What is meant by them, as by `?only=true` of an erasure, must not be passed over.
+        let message = "query: POST, PUT and DELETE take no parameters here";
+        let mut refused = ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", message).into_response();
+        tell_refusal(&caller.tenant, &mut refused);
+        return refused;
     }
     if let Some(RequestId(id)) = parts.extensions.get() {
         caller.tenant = caller.tenant.of_request(Arc::clone(id));

@@ -262,7 +262,7 @@ fn what_belongs_to_the_audit_topic_is_absent_for_a_reader() {
 }
 
 #[test]
-fn what_changes_something_takes_no_query_parameters() {
+fn post_put_and_delete_take_no_query_parameters() {
     let keyed = Keyed::new();
     let send = |who: &str, method: Method, path: &str| keyed.as_(who, method, path, &json!({ "reason": "x" }));
     let made = keyed.as_("admin", Method::POST, "/api/v1/runs", &json!({ "run_id": "r" }));
