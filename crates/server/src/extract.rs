@@ -237,13 +237,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
 /// What is asked for, where the standard library says only what it could not do.
 fn plainly(cause: &str) -> String {
-    const SAID: [(&str, &str); 4] = [
+    const SAID: [(&str, &str); 5] = [
         (
             "cannot parse integer from empty string",
             "must be a whole number, in digits",
         ),
-        ("invalid digit found in string", "must be a whole number, in digits"),
+        (
+            "invalid digit found in string",
+            "must be a whole number, in digits",
+        ),
         ("number too large to fit in target type", "is too large a number"),
+        ("number too small to fit in target type", "is too small a number"),
         (
             "provided string was not `true` or `false`",
             "must be true or false",

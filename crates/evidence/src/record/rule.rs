@@ -164,7 +164,10 @@ mod tests {
     #[test]
     fn a_name_and_a_reason_have_something_that_can_be_seen() {
         for good in ["ada", " ada ", "é", "李", "🤖", "?", "a\u{200b}"] {
-            assert!(name("actor_id", good).is_ok() && prose_given("reason", good).is_ok(), "{good:?}");
+            assert!(
+                name("actor_id", good).is_ok() && prose_given("reason", good).is_ok(),
+                "{good:?}"
+            );
         }
         for bad in [
             "",

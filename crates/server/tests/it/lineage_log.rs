@@ -245,7 +245,11 @@ fn a_log_is_cut_off_when_its_readers_key_is_revoked() {
             json!({ "kind": "flux", "deponent.run": "r" }),
         ),
     ] {
-        assert_eq!(keyed.as_("writer", Method::POST, path, &body).status, 201, "{path}");
+        assert_eq!(
+            keyed.as_("writer", Method::POST, path, &body).status,
+            201,
+            "{path}"
+        );
     }
     let (_, key) = keyed.keys.iter().find(|(name, _)| *name == "reader").unwrap();
     let read = || {
