@@ -301,6 +301,14 @@ impl ApiKeys {
         }
     }
 
+    /// Whether a key that let somebody in still would: it has the same secret, is not revoked and has not expired.
+    pub fn lets_in(&self, key: &ApiKey, at: Timestamp) -> bool {
+        let table = self.read();
+        let now = table.by_id.get(&key.key_id);
+        !table.held.contains(&key.key_id)
+            && now.is_some_and(|now| now.hash == key.hash && now.ended(at).is_none())
+    }
+
     /// Why something is not on record that holds all the same, if it does.
     fn not_recorded(&self, key_id: &str, error: KeyError) -> KeyError {
         if self.read().held.contains(key_id) {

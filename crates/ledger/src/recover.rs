@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evidence::record::{EpochEnded, Facts, LedgerRecovered};
+use evidence::record::{EpochEnded, Facts, LedgerRecovered, is_blank};
 use evidence::{ActorType, Kind, Origin, SourceDomain, Timestamp};
 use store::{LedgerRow, Store, StoreError};
 use tlog::Hash;
@@ -58,7 +58,7 @@ impl Ledger {
         reason: &str,
         at: Timestamp,
     ) -> Result<(Receipt, String), RecoverError> {
-        if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
+        if is_blank(reason) || reason.len() > REASON_BYTES_MAX {
             return Err(RecoverError::Reason);
         }
         let tenant = self

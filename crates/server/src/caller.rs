@@ -18,7 +18,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use evidence::Timestamp;
 use evidence::record::{Decision, Role};
-use ledger::{INSTANCE, Tenant};
+use ledger::{ApiKey, INSTANCE, Tenant};
 
 use crate::access::Level;
 use crate::access::operation::{self, Action, Operation, Trail};
@@ -54,12 +54,25 @@ pub struct Caller {
     pub tenant: Arc<Tenant>,
     /// The principal.
     pub principal: Arc<str>,
-    /// `key`, `user` or `local`.
+    /// `key`, `user`, `local` or `public`.
     pub(crate) kind: &'static str,
     pub(crate) roles: Arc<[Role]>,
+    credential: Credential,
     /// What it asks for.
     operation: Operation,
     rows: Arc<AtomicU64>,
+}
+
+/// What let a caller in, as far as it may end while an answer goes on.
+#[derive(Clone, Debug)]
+enum Credential {
+    /// Nothing was asked for: what is read is public.
+    Public,
+    /// That no key was ever made.
+    Local,
+    Key(Arc<ApiKey>),
+    /// A token, until then.
+    Token(Timestamp),
 }
 
 impl Caller {
@@ -91,14 +104,20 @@ impl Caller {
         operation: &Operation,
         tenant: Arc<Tenant>,
         principal: Arc<str>,
-        kind: &'static str,
         roles: &[Role],
+        credential: Credential,
     ) -> Self {
         Self {
             tenant,
             principal,
-            kind,
+            kind: match credential {
+                Credential::Public => "public",
+                Credential::Local => "local",
+                Credential::Key(_) => "key",
+                Credential::Token(_) => "user",
+            },
             roles: roles.into(),
+            credential,
             operation: *operation,
             rows: Arc::new(AtomicU64::new(ROWS_UNSET)),
         }
@@ -119,8 +138,8 @@ impl Caller {
                 operation,
                 tenant,
                 "local".into(),
-                "local",
                 &[Role::Admin, Role::Operator],
+                Credential::Local,
             ));
         }
         let mut given = parts.headers.get_all(header::AUTHORIZATION).iter();
@@ -142,8 +161,8 @@ impl Caller {
                     operation,
                     tenant,
                     key.principal().into(),
-                    "key",
                     &[key.role],
+                    Credential::Key(key),
                 ))
             }
             Err(refused) => {
@@ -173,7 +192,8 @@ impl Caller {
                 let principal: Arc<str> = user.principal.as_str().into();
                 match app.ledger.tenant(&user.tenant_id) {
                     Some(tenant) => {
-                        let caller = Self::new(operation, tenant, principal, "user", &user.roles);
+                        let credential = Credential::Token(user.expires_at);
+                        let caller = Self::new(operation, tenant, principal, &user.roles, credential);
                         if first {
                             let detail = detail(parts, operation);
                             let roles = Arc::clone(&caller.roles);
@@ -202,6 +222,17 @@ impl Caller {
         });
         note_refused(app, parts, operation, of, refused.reason, at);
         Err(unauthorized())
+    }
+
+    /// Whether what let it in still would: for answers that go on for long after that was decided.
+    pub(crate) fn is_let_in(&self, app: &App) -> bool {
+        let at = (app.clock)();
+        match &self.credential {
+            Credential::Public => true,
+            Credential::Local => app.is_local(),
+            Credential::Key(key) => app.ledger.api_keys().lets_in(key, at),
+            Credential::Token(expires_at) => *expires_at > at,
+        }
     }
 
     fn ask(&self, app: &App, action: &str, tenant: &str, topic: &str) -> Decided {
@@ -284,12 +315,12 @@ impl Caller {
     }
 
     fn forbidden(&self, action: Action, topic: &str) -> ApiError {
-        let role = self.roles.first().map(|role| role.as_str());
-        let message = format!(
-            "the role {} does not allow {} on {topic}",
-            role.unwrap_or("none"),
-            action.as_str(),
-        );
+        let roles: Vec<&str> = self.roles.iter().map(|role| role.as_str()).collect();
+        let whose = match roles.as_slice() {
+            [role] => format!("the role {role} does not allow"),
+            several => format!("none of the roles {} allows", several.join(", ")),
+        };
+        let message = format!("{whose} {} on {topic}", action.as_str());
         ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
@@ -472,7 +503,8 @@ async fn admitted(app: &App, parts: &Parts, operation: &Operation) -> Result<Cal
         // Whoever it is: what is public is read by all, and no record made of it.
         let tenant = app.ledger.tenant(tenant_id).filter(|_| tenant_id != INSTANCE);
         let tenant = tenant.ok_or_else(ApiError::not_found)?;
-        return Ok(Caller::new(operation, tenant, ANONYMOUS.into(), "public", &[]));
+        let credential = Credential::Public;
+        return Ok(Caller::new(operation, tenant, ANONYMOUS.into(), &[], credential));
     }
     let judged = Judged::new(app, parts, operation).await?;
     if operation.flush_first && judged.allows() {
@@ -498,6 +530,13 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
         Ok(caller) => caller,
         Err(refusal) => return refusal.into_response(),
     };
+    if !parts.method.is_safe() && parts.uri.query().is_some_and(|query| !query.is_empty()) {
+        // What is meant by them, as by `?only=true` of an erasure, must not be passed over.
+        let message = "query: POST, PUT and DELETE take no parameters here";
+        let mut refused = ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", message).into_response();
+        tell_refusal(&caller.tenant, &mut refused);
+        return refused;
+    }
     if let Some(RequestId(id)) = parts.extensions.get() {
         caller.tenant = caller.tenant.of_request(Arc::clone(id));
     }

@@ -9,9 +9,11 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
+use evidence::Timestamp;
 use evidence::canonical::{self, JsonError, JsonErrorClass};
 use evidence::redact::Redactor;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::{self, Held};
@@ -226,11 +228,47 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                 Err(ApiError::new(
                     StatusCode::BAD_REQUEST,
                     "bad_parameter",
-                    format!("query: {cause}"),
+                    format!("query: {}", plainly(&cause)),
                 ))
             }
         }
     }
+}
+
+/// What is asked for, where the standard library says only what it could not do.
+fn plainly(cause: &str) -> String {
+    const SAID: [(&str, &str); 5] = [
+        (
+            "cannot parse integer from empty string",
+            "must be a whole number, in digits",
+        ),
+        (
+            "invalid digit found in string",
+            "must be a whole number, in digits",
+        ),
+        ("number too large to fit in target type", "is too large a number"),
+        ("number too small to fit in target type", "is too small a number"),
+        (
+            "provided string was not `true` or `false`",
+            "must be true or false",
+        ),
+    ];
+    SAID.iter()
+        .find_map(|(said, meant)| Some(format!("{}{meant}", cause.strip_suffix(said)?)))
+        .unwrap_or_else(|| cause.to_owned())
+}
+
+/// A time that a list is filtered by. Records are compared by microseconds: cut to them, a finer one would leave out
+/// what it includes, or the reverse.
+pub(crate) fn filter_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let (time, is_finer) = Timestamp::parse_exact(&text).map_err(D::Error::custom)?;
+    if is_finer {
+        return Err(D::Error::custom(
+            "must be whole microseconds, as nothing is compared by less",
+        ));
+    }
+    Ok(Some(time))
 }
 
 /// Every `%` begins an escape, and the bytes are UTF-8: otherwise a decoder replaces and guesses.
@@ -291,7 +329,6 @@ pub(crate) fn limit(given: Option<u32>, default: u32, max: u32) -> Result<u32, A
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
     use serde_json::value::RawValue;
 
     use super::*;
@@ -362,6 +399,48 @@ mod tests {
                 error.message
             );
         }
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_told_what_is_asked_for() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Asked {
+            limit: Option<u32>,
+            exact: Option<bool>,
+            #[serde(default, deserialize_with = "filter_time")]
+            to: Option<Timestamp>,
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let read = |query: &str| {
+            let request = axum::http::Request::builder()
+                .uri(format!("/x?{query}"))
+                .body(())
+                .unwrap();
+            let mut parts = request.into_parts().0;
+            let read = Query::<Asked>::from_request_parts(&mut parts, &());
+            runtime.block_on(read)
+        };
+        let number = "query: limit: must be a whole number, in digits";
+        for (query, said) in [
+            ("limit=abc", number),
+            ("limit=", number),
+            ("limit=-1", number),
+            ("limit=1.5", number),
+            ("limit=4294967296", "query: limit: is too large a number"),
+            ("exact=yes", "query: exact: must be true or false"),
+            ("to=now", "query: to: not an RFC 3339 time"),
+            (
+                "to=2026-01-01T00:00:00.1234567Z",
+                "query: to: must be whole microseconds, as nothing is compared by less",
+            ),
+        ] {
+            assert_eq!(read(query).unwrap_err().message, said, "{query}");
+        }
+        let Query(asked) = read("limit=7&exact=true&to=2026-01-01T00:00:00.123456000Z").unwrap();
+        assert_eq!((asked.limit, asked.exact), (Some(7), Some(true)));
+        assert_eq!(asked.to.unwrap().to_string(), "2026-01-01T00:00:00.123456Z");
+        assert!(read("").unwrap().0.to.is_none());
     }
 
     #[test]

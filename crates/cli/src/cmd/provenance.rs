@@ -65,8 +65,13 @@ pub(crate) enum ProvenanceCommand {
     },
 }
 
+/// Logs are compared by microseconds: cut to them, a finer time would take in what it leaves out.
 fn time(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).map_err(|error| error.to_string())
+    match Timestamp::parse_exact(text) {
+        Ok((time, false)) => Ok(time),
+        Ok((_, true)) => Err("must be whole microseconds, as nothing is compared by less".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 impl ProvenanceCommand {
@@ -187,4 +192,15 @@ fn bar(logs: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn a_time_is_of_whole_microseconds() {
+        assert!(time("2026-05-05T00:00:00.123456000Z").is_ok());
+        assert!(time("2026-05-05T00:00:00.1234567Z").is_err() && time("2026-05-05").is_err());
+    }
 }

@@ -214,10 +214,10 @@ impl AuditEvent {
             return broken("entity_type", &format!("is about {}", entity.as_str()));
         }
         rule::identifier("entity_id", &self.entity_id)?;
-        rule::identifiers(&[
-            ("actor_id", &self.actor_id),
-            ("correlation_id", &self.correlation_id),
-        ])?;
+        if let Some(actor_id) = &self.actor_id {
+            rule::name("actor_id", actor_id)?;
+        }
+        rule::identifiers(&[("correlation_id", &self.correlation_id)])?;
         if self.actor_type != ActorType::System && self.actor_id.is_none() {
             let actor = self.actor_type.as_str();
             return Err(RuleBroken::new("actor_id", format!("{actor} needs one")));
@@ -465,6 +465,7 @@ mod tests {
             (ActorType::Human, None, Some("actor_id")),
             (ActorType::Agent, None, Some("actor_id")),
             (ActorType::Human, Some(""), Some("actor_id")),
+            (ActorType::Human, Some(" "), Some("actor_id")),
             (ActorType::System, None, None),
             (ActorType::System, Some("cron"), None),
             (ActorType::Human, Some("ada"), None),

@@ -45,7 +45,7 @@ impl GovernanceResolution {
     /// The first rule broken.
     pub fn check(&self) -> Result<(), RuleBroken> {
         rule::identifier("job_id", &self.job_id)?;
-        rule::identifier("actor_id", &self.actor_id)?;
+        rule::name("actor_id", &self.actor_id)?;
         rule::prose_given("reason", &self.reason)
     }
 
@@ -98,10 +98,12 @@ mod tests {
         let mut facets = Vec::new();
         resolution.facets(&mut facets);
         assert_eq!(facets, ["job=j1", "job.audit=j1"]);
-        let nameless = GovernanceResolution {
-            actor_id: String::new(),
-            ..resolution
-        };
-        assert_eq!(nameless.check().unwrap_err().field, "actor_id");
+        for nobody in ["", " ", "\u{200b}"] {
+            let nameless = GovernanceResolution {
+                actor_id: nobody.into(),
+                ..resolution.clone()
+            };
+            assert_eq!(nameless.check().unwrap_err().field, "actor_id", "{nobody:?}");
+        }
     }
 }

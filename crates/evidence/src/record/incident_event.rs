@@ -138,7 +138,9 @@ impl IncidentEvent {
                     let actor = act.actor_type.as_str();
                     return Err(RuleBroken::new("actor_id", format!("{actor} needs one")));
                 }
-                rule::identifiers(&[("actor_id", &act.actor_id)])?;
+                if let Some(actor_id) = &act.actor_id {
+                    rule::name("actor_id", actor_id)?;
+                }
                 rule::prose_given("reason", &act.reason)
             }
         }

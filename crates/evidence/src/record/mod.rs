@@ -82,7 +82,7 @@ pub(crate) use provider_call::provider_identity;
 pub(crate) use replay_enforced::replay_identity;
 pub use replay_enforced::{ReplayBehavior, ReplayEnforced, ReplayOutcome};
 pub use retention_archived::{ARCHIVED_RECORDS_MAX, RetentionArchived, RetentionClass};
-pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken};
+pub use rule::{ENTRIES_MAX, PROSE_BYTES_MAX, RuleBroken, is_blank};
 pub use run_completed::{RunCompleted, RunCompletedFacts};
 pub use run_started::{RUN_SOURCES, RunStarted, RunStartedFacts, SEED_DEFAULT};
 pub use seal::{RunDigest, SealFacts};

@@ -42,7 +42,47 @@ pub(crate) fn identifier(field: &'static str, text: &str) -> Result<(), RuleBrok
     Ok(())
 }
 
-/// The same of each that is given.
+/// Who did something: an identifier in which something can be seen, as a space names nobody.
+pub(crate) fn name(field: &'static str, text: &str) -> Result<(), RuleBroken> {
+    identifier(field, text)?;
+    if is_blank(text) {
+        return Err(RuleBroken::new(field, "must have something that can be seen"));
+    }
+    Ok(())
+}
+
+/// Whether nothing of a text can be seen: it is empty, or has only spaces and characters that are shown as nothing
+/// (Unicode's `Default_Ignorable_Code_Point`, and the blank of Braille).
+pub fn is_blank(text: &str) -> bool {
+    let is_unseen = |char: char| {
+        char.is_whitespace()
+            || char.is_control()
+            || matches!(
+                char,
+                '\u{ad}'
+                    | '\u{34f}'
+                    | '\u{61c}'
+                    | '\u{115f}'..='\u{1160}'
+                    | '\u{17b4}'..='\u{17b5}'
+                    | '\u{180b}'..='\u{180f}'
+                    | '\u{200b}'..='\u{200f}'
+                    | '\u{202a}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}'
+                    | '\u{2800}'
+                    | '\u{3164}'
+                    | '\u{fe00}'..='\u{fe0f}'
+                    | '\u{feff}'
+                    | '\u{ffa0}'
+                    | '\u{fff0}'..='\u{fff8}'
+                    | '\u{1bca0}'..='\u{1bca3}'
+                    | '\u{1d173}'..='\u{1d17a}'
+                    | '\u{e0000}'..='\u{e0fff}'
+            )
+    };
+    text.chars().all(is_unseen)
+}
+
+/// What [`identifier`] says of each that is given.
 pub(crate) fn identifiers(given: &[(&'static str, &Option<String>)]) -> Result<(), RuleBroken> {
     given
         .iter()
@@ -62,8 +102,8 @@ pub(crate) fn prose(field: &'static str, text: Option<&str>) -> Result<(), RuleB
 
 /// Prose that says something.
 pub(crate) fn prose_given(field: &'static str, text: &str) -> Result<(), RuleBroken> {
-    if text.is_empty() {
-        return Err(RuleBroken::new(field, "must not be empty"));
+    if is_blank(text) {
+        return Err(RuleBroken::new(field, "must say something"));
     }
     prose(field, Some(text))
 }
@@ -115,4 +155,33 @@ pub(crate) fn list(field: &'static str, entries: &[String]) -> Result<(), RuleBr
         ));
     }
     entries.iter().try_for_each(|entry| identifier(field, entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_a_reason_have_something_that_can_be_seen() {
+        for good in ["ada", " ada ", "é", "李", "🤖", "?", "a\u{200b}"] {
+            assert!(
+                name("actor_id", good).is_ok() && prose_given("reason", good).is_ok(),
+                "{good:?}"
+            );
+        }
+        for bad in [
+            "",
+            " ",
+            "\u{a0}\u{3000}",
+            "\u{200b}",
+            "\u{feff} \u{ad}",
+            "\u{2800}",
+            "\u{3164}",
+            "\u{e0041}",
+        ] {
+            assert_eq!(name("actor_id", bad).unwrap_err().field, "actor_id", "{bad:?}");
+            assert_eq!(prose_given("reason", bad).unwrap_err().field, "reason", "{bad:?}");
+        }
+        assert!(prose_given("reason", "\n").is_err() && prose_given("reason", "a\nb").is_ok());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use evidence::record::{Facts, IdentityEvent, IdentityEventType, Role};
+use evidence::record::{Facts, IdentityEvent, IdentityEventType, Role, is_blank};
 use evidence::{ActorType, Kind, Timestamp};
 use store::LeafKey;
 
@@ -152,11 +152,11 @@ impl Ledger {
             ));
         }
         if new.name.as_ref().is_some_and(|name| {
-            name.is_empty() || name.len() > KEY_NAME_BYTES_MAX || name.chars().any(char::is_control)
+            is_blank(name) || name.len() > KEY_NAME_BYTES_MAX || name.chars().any(char::is_control)
         }) {
             return Err(KeyError::Invalid(
                 "name",
-                "must be 1 to 100 bytes without control characters",
+                "must be 1 to 100 bytes without control characters, and something that can be seen",
             ));
         }
         if new.expires_at.is_some_and(|expires_at| expires_at <= at) {

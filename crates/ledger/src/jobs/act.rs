@@ -11,7 +11,7 @@ use audit::governance::{Health, target_of};
 use audit::retry::RetryPolicy;
 use evidence::canonical::{self, Limits, Value, parse, to_vec};
 use evidence::job::ProgressUpdate;
-use evidence::record::RuleBroken;
+use evidence::record::{RuleBroken, is_blank};
 use evidence::redact::Redactor;
 
 use super::{
@@ -140,8 +140,8 @@ impl JobAct {
             },
             Self::Fail(error) => Ready::Fail(prose(rules, "error", error)?),
             Self::Cancel(reason) => {
-                if reason.is_empty() {
-                    return Err(broken("reason", "must not be empty"));
+                if is_blank(&reason) {
+                    return Err(broken("reason", "must say something"));
                 }
                 Ready::Cancel(prose(rules, "reason", reason)?)
             }

@@ -63,6 +63,11 @@ fn keys_are_what_their_records_say_also_after_a_restart() {
     bed.ledger
         .key_revoke(Some("acme"), &admin.key.key_id, &by, bed.later(1))
         .unwrap();
+    let lets_in = |given: &ledger::GivenKey| bed.ledger.api_keys().lets_in(&given.key, bed.now());
+    assert_eq!(
+        [&reader, &writer, &rotated, &admin].map(lets_in),
+        [true, false, true, false]
+    );
     let judge = |bed: &TestLedger| {
         [&reader.text, &writer.text, &rotated.text, &admin.text].map(|text| reason(bed, text))
     };
@@ -170,6 +175,10 @@ fn rules_of_keys_are_kept() {
         new(INSTANCE, Role::Admin),
         NewKey {
             name: Some("a\nb".into()),
+            ..new("acme", Role::Reader)
+        },
+        NewKey {
+            name: Some(" ".into()),
             ..new("acme", Role::Reader)
         },
         NewKey {

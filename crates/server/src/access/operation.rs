@@ -559,6 +559,20 @@ mod tests {
 
     use super::*;
 
+    /// Nothing else tells who writes policies what they may speak of, and a topic that is mistyped is no error.
+    #[test]
+    fn the_schema_names_every_topic() {
+        let schema = include_str!("schema.cedarschema").replace("//", "");
+        let (_, topics) = schema.split_once("`topic` is one of:").unwrap();
+        let word = |topic: &str| topic.split_whitespace().next().map(str::to_owned);
+        let named: BTreeSet<String> = topics.split([',', '\n']).filter_map(word).collect();
+        for (_, path, access) in TABLE {
+            if let Access::Decided(operation) | Access::InHandler(operation) = access {
+                assert!(named.contains(operation.topic), "{path}: {}", operation.topic);
+            }
+        }
+    }
+
     #[test]
     fn every_row_is_of_a_route_and_every_route_has_one() {
         let document = serde_json::to_value(crate::openapi()).unwrap();

@@ -24,7 +24,7 @@ use super::fields;
 use super::records::{ReceiptView, RedactionsView};
 use super::run_list::as_of;
 use super::run_steps::damaged;
-use crate::extract::limit;
+use crate::extract::{filter_time, limit};
 use crate::{ApiError, App, Caller, JsonBody, Query, Received, cursor};
 
 /// Logs of a page unless asked otherwise.
@@ -132,9 +132,11 @@ async fn log(
 #[into_params(parameter_in = Query)]
 struct LogsQuery {
     /// At this time or later.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     start: Option<Timestamp>,
     /// At this time or before.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     end: Option<Timestamp>,
     /// With this input.
@@ -159,9 +161,11 @@ struct LogsQuery {
 #[into_params(parameter_in = Query)]
 struct DriftQuery {
     /// At this time or later.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     start: Option<Timestamp>,
     /// At this time or before.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     end: Option<Timestamp>,
     /// With this input.

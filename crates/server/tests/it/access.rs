@@ -262,6 +262,38 @@ fn what_belongs_to_the_audit_topic_is_absent_for_a_reader() {
 }
 
 #[test]
+fn post_put_and_delete_take_no_query_parameters() {
+    let keyed = Keyed::new();
+    let send =
+        |who: &str, method: Method, path: &str| keyed.as_(who, method, path, &json!({ "reason": "x" }));
+    let made = keyed.as_("admin", Method::POST, "/api/v1/runs", &json!({ "run_id": "r" }));
+    assert_eq!(made.status, 201);
+    let id = made.json()["receipt"]["record_id"].as_str().unwrap().to_owned();
+    let erase = format!("/api/v1/records/{id}/body?only=true");
+    for (method, path) in [
+        (Method::DELETE, erase.as_str()),
+        (Method::POST, "/api/v1/runs/r/abort?dry_run"),
+        (Method::POST, "/api/v1/keys/k/revoke?dry_run=true"),
+        (Method::PUT, "/api/v1/redaction?dry_run=true"),
+    ] {
+        assert_eq!(
+            send("admin", method, path).problem(400),
+            "bad_parameter",
+            "{path}"
+        );
+    }
+    let record = keyed.get_as("admin", &format!("/api/v1/records/{id}")).ok();
+    assert!(record["body"].is_object(), "{record}");
+    let refused = send("reader", Method::POST, "/api/v1/runs/r/abort?dry_run");
+    assert_eq!(
+        refused.problem(403),
+        "forbidden",
+        "who may not is told that first"
+    );
+    assert_eq!(send("writer", Method::POST, "/api/v1/runs/r/abort?").status, 201);
+}
+
+#[test]
 fn local_mode_is_over_when_the_first_key_is_made() {
     let server = TestServer::new();
     assert_eq!(server.get("/api/v1/me").ok()["principal"], "local");

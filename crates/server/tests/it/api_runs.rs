@@ -462,7 +462,7 @@ fn an_end_keeps_to_the_rules_of_its_fields() {
         refused(&server.post("/api/v1/runs/r/complete", &body), field);
     }
     refused(
-        &server.post("/api/v1/runs/r/abort", &json!({ "reason": "" })),
+        &server.post("/api/v1/runs/r/abort", &json!({ "reason": " " })),
         "reason",
     );
     assert_eq!(

@@ -179,6 +179,10 @@ fn every_broken_rule_of_an_incident_is_named() {
     for (bad, field) in [
         (json!({ "actor_type": "HUMAN", "reason": "x" }), "actor_id"),
         (json!({ "actor_type": "SYSTEM", "reason": "" }), "reason"),
+        (
+            json!({ "actor_type": "HUMAN", "actor_id": " ", "reason": "x" }),
+            "actor_id",
+        ),
         (json!({ "actor_type": "NOBODY", "reason": "x" }), "actor_type"),
     ] {
         refused(&server.post(&path, &bad), field);

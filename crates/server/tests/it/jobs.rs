@@ -253,7 +253,9 @@ fn a_missing_snapshot_escalates_until_a_named_human_decides() {
     let decide =
         |decision: &str, actor: &str| json!({ "decision": decision, "actor_id": actor, "reason": "seen" });
     refused(&server.post(path, &decide("maybe", "ada")), "decision");
-    refused(&server.post(path, &decide("proceed", "")), "actor_id");
+    for nobody in ["", " ", "\u{200b}"] {
+        refused(&server.post(path, &decide("proceed", nobody)), "actor_id");
+    }
     let resolved = server.created(path, &decide("proceed", "ada"));
     assert_eq!(resolved["resolution"]["actor_id"], "ada");
     assert_eq!(server.post(path, &decide("proceed", "ada")).status, 200);
@@ -404,6 +406,7 @@ fn bad_input_is_refused_by_its_field() {
             "output",
         ),
         ("cancel", json!({ "reason": "" }), "reason"),
+        ("cancel", json!({ "reason": " " }), "reason"),
     ] {
         refused(&server.act("j1", what, &body), field);
     }

@@ -1,9 +1,13 @@
 //! Jobs on their way, through HTTP: attempts, progress, what is seen of it.
 
 use axum::body::Body;
+use axum::http::Method;
+use ledger::Changer;
 use serde_json::{Value, json};
 
+use crate::access::Keyed;
 use crate::jobs::governed;
+use crate::server::now;
 use crate::support::ticking_server;
 
 #[test]
@@ -146,4 +150,50 @@ fn progress_comes_as_events_when_asked_for_and_ends_with_the_job() {
     assert_eq!(stages.first(), Some(&json!("starting")));
     assert_eq!(stages.last(), Some(&json!("completed")));
     assert!(watcher.contains("event: progress\n"));
+}
+
+#[test]
+fn a_stream_of_progress_ends_when_its_readers_key_does() {
+    let keyed = Keyed::new();
+    let act = |path: &str, body: &Value| {
+        let answer = keyed.as_("writer", Method::POST, path, body);
+        assert_eq!(answer.status, 201, "{path}");
+    };
+    act("/api/v1/jobs", &json!({ "job_id": "j1", "handler": "h" }));
+    act("/api/v1/jobs/j1/start", &json!({}));
+    let (_, key) = keyed.keys.iter().find(|(name, _)| *name == "reader").unwrap();
+    let told = std::thread::scope(|scope| {
+        let (began, begun) = std::sync::mpsc::channel();
+        let (router, runtime) = (keyed.server.router.clone(), &keyed.server.runtime);
+        let watcher = scope.spawn(move || {
+            use http_body_util::BodyExt;
+            use tower::ServiceExt;
+            runtime.block_on(async {
+                let request = axum::http::Request::get("/api/v1/jobs/j1/progress")
+                    .header("host", "localhost")
+                    .header("accept", "text/event-stream")
+                    .header("authorization", format!("Bearer {key}"))
+                    .body(Body::empty())
+                    .unwrap();
+                let mut body = router.oneshot(request).await.unwrap().into_body();
+                let mut text = String::new();
+                while let Some(frame) = body.frame().await {
+                    text.push_str(&String::from_utf8_lossy(&frame.unwrap().into_data().unwrap()));
+                    let _ = began.send(());
+                }
+                text
+            })
+        });
+        begun.recv().unwrap();
+        let id = key.split('_').nth(1).unwrap();
+        let ledger = &keyed.server.app.ledger;
+        ledger.key_revoke(None, id, &Changer::local(), now()).unwrap();
+        act("/api/v1/jobs/j1/progress", &json!({ "message": "not for him" }));
+        act("/api/v1/jobs/j1/complete", &json!({}));
+        watcher.join().unwrap()
+    });
+    assert!(
+        told.contains("\"starting\"") && !told.contains("not for him"),
+        "{told}"
+    );
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
+use axum::response::Response;
 use evidence::record::LineageRecord;
 use http_body_util::BodyExt;
+use ledger::Changer;
 use serde_json::{Value, json};
 use store::Fault;
 use tower::ServiceExt;
@@ -231,4 +233,40 @@ fn only_so_many_logs_are_read_at_once_and_one_that_is_given_up_makes_room() {
         200,
         "one that was read to its end holds nothing"
     );
+}
+
+#[test]
+fn a_log_is_cut_off_when_its_readers_key_is_revoked() {
+    let keyed = Keyed::new();
+    for (path, body) in [
+        ("/api/v1/runs", json!({ "run_id": "r" })),
+        (
+            "/api/v1/lineage/ai-output",
+            json!({ "kind": "flux", "deponent.run": "r" }),
+        ),
+    ] {
+        assert_eq!(
+            keyed.as_("writer", Method::POST, path, &body).status,
+            201,
+            "{path}"
+        );
+    }
+    let (_, key) = keyed.keys.iter().find(|(name, _)| *name == "reader").unwrap();
+    let read = || {
+        let request = Request::get(LOG)
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {key}"))
+            .body(Body::empty())
+            .unwrap();
+        let router = keyed.server.router.clone();
+        keyed.server.runtime.block_on(router.oneshot(request)).unwrap()
+    };
+    let told = |response: Response| keyed.server.runtime.block_on(response.into_body().collect());
+    assert!(told(read()).is_ok());
+    let begun = read();
+    assert_eq!(begun.status(), 200);
+    let id = key.split('_').nth(1).unwrap();
+    let ledger = &keyed.server.app.ledger;
+    ledger.key_revoke(None, id, &Changer::local(), now()).unwrap();
+    assert!(told(begun).is_err(), "a part is not the whole");
 }

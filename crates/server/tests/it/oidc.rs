@@ -445,6 +445,12 @@ fn keys_of_a_file_need_no_issuer_and_claims_are_mapped() {
     // One key: none need be named.
     let token = key.token_with(&json!({ "alg": "EdDSA" }), &said);
     assert_eq!(me(&keyed, &token).ok()["roles"], json!(["auditor", "writer"]));
+    let refused = ask(&keyed, &token, Method::GET, "/api/v1/keys");
+    assert_eq!(refused.problem(403), "forbidden");
+    assert_eq!(
+        refused.json()["detail"],
+        "none of the roles auditor, writer allows read on keys"
+    );
     let write = ask(&keyed, &token, Method::GET, "/api/v1/logs/audit");
     assert_eq!(write.status, 200);
     let foreign = ask(&keyed, &token, Method::GET, "/tlog/other/checkpoint");

@@ -117,6 +117,7 @@ fn filters_and_pages_find_what_they_should() {
         "limit=1001",
         "colour=red",
         "start=yesterday",
+        "end=2026-05-05T00:00:00.0000001Z",
     ] {
         assert_eq!(
             server.get(&format!("{PATH}?{bad}")).problem(400),

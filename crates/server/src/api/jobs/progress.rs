@@ -4,8 +4,7 @@
 //! reader that is slow sees the newest; nobody waits for it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -25,8 +24,9 @@ use crate::{ApiError, App, Caller, Path, Query};
 /// A comment on a stream on which nothing happens, so that nobody in between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A stream looks this often whether the server drains: the way down takes 30 s at most.
-const DRAIN_LOOK: Duration = Duration::from_secs(1);
+/// A stream looks this often whether the server drains, as the way down takes 30 s at most, and whether its reader is
+/// still let in.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Longest stream: a reader that is still there comes again. Each holds one of 1,024 connections.
 const STREAM_TIME: Duration = Duration::from_mins(30);
@@ -49,12 +49,12 @@ pub(super) async fn get(
         let job = with_job(&app, &caller, job_id, |guard, _| guard.view()).await?;
         return ok(&ProgressView::of(&job.job_id, &job.progress)?);
     }
-    let draining = Arc::clone(&app.draining);
     let watch = with_job(&app, &caller, job_id.clone(), |guard, _| guard.subscribe()).await?;
     let stream = Stream {
         watch,
         job_id,
-        draining,
+        app,
+        caller,
         until: Instant::now() + STREAM_TIME,
     };
     let events = futures_util::stream::unfold(stream, |mut stream| async move {
@@ -84,23 +84,29 @@ fn wants_events(headers: &HeaderMap) -> bool {
 struct Stream {
     watch: ProgressWatch,
     job_id: String,
-    draining: Arc<AtomicBool>,
+    app: App,
+    caller: Caller,
     until: Instant,
 }
 
 impl Stream {
-    /// The next event; `None`: the job has ended, the server drains, or the time is up.
+    /// The next event; `None`: the job has ended, the server drains, its reader's key or token is worth nothing any
+    /// more, or the time is up.
     async fn next(&mut self) -> Option<Event> {
-        let draining = Arc::clone(&self.draining);
-        let drained = async move {
-            while !draining.load(Ordering::Relaxed) {
-                sleep(DRAIN_LOOK).await;
+        let (app, caller) = (&self.app, &self.caller);
+        let stopped = async {
+            while !app.draining.load(Ordering::Relaxed) && caller.is_let_in(app) {
+                sleep(LOOK).await;
             }
         };
         let progress = tokio::select! {
             progress = timeout_at(self.until, self.watch.next()) => progress.ok()??,
-            () = drained => return None,
+            () = stopped => return None,
         };
+        // It may have been shut out since the last look.
+        if !caller.is_let_in(app) {
+            return None;
+        }
         event(&self.job_id, &progress).ok()
     }
 }

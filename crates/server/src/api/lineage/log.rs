@@ -79,6 +79,7 @@ pub(super) async fn get(
     caller.answered(usize::try_from(lines).unwrap_or(usize::MAX));
     let log = Log {
         app,
+        caller,
         run: run.key,
         next: 0,
         until: run.state.record_count,
@@ -131,6 +132,7 @@ fn lines_of(
 /// What is still to be told.
 struct Log {
     app: App,
+    caller: Caller,
     run: RunKey,
     next: u64,
     until: u64,
@@ -148,6 +150,10 @@ impl Log {
         while self.next < self.until {
             if Instant::now() > self.ends {
                 return Err(io::ErrorKind::TimedOut.into());
+            }
+            // Whoever is shut out meanwhile is told no more.
+            if !self.caller.is_let_in(&self.app) {
+                return Err(io::ErrorKind::PermissionDenied.into());
             }
             let (run, from, until) = (self.run, self.next, self.until);
             let page = self

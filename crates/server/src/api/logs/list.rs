@@ -12,6 +12,7 @@ use super::shared::same;
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::{Filters, Page, PageParams, given, page, shown};
 use crate::api::run_steps::damaged;
+use crate::extract::filter_time;
 use crate::{ApiError, App, Caller, Query, Received};
 
 /// What all items of a page share.
@@ -30,9 +31,11 @@ pub(super) struct ListQuery {
     execution_status: Option<ExecutionStatus>,
     is_synthetic: Option<bool>,
     /// Inclusive.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Timestamp>,
     /// Exclusive.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<Timestamp>,
     /// 1 to 500, 50 when absent.

@@ -1,7 +1,7 @@
 //! `run.completed` and the end of a trace: what a caller says of a run's end, checked.
 
 use evidence::canonical::Value;
-use evidence::record::RunCompleted;
+use evidence::record::{RunCompleted, is_blank};
 use evidence::{GivenTime, TimesGiven, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -82,8 +82,8 @@ impl EndIn {
 
 impl AbortIn {
     pub(crate) fn check(&self) -> Result<&str, ApiError> {
-        if self.reason.is_empty() {
-            return Err(ApiError::invalid("reason", "must not be empty"));
+        if is_blank(&self.reason) {
+            return Err(ApiError::invalid("reason", "must say something"));
         }
         fields::prose("reason", Some(&self.reason))?;
         Ok(&self.reason)

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::api::answer::{Number, ReadProblems, millis, ok};
 use crate::api::run_list::{Filters, Page, PageParams, bad, given, page, shown};
+use crate::extract::filter_time;
 use crate::{ApiError, App, Caller, Path, Query};
 
 /// Which traces.
@@ -26,9 +27,11 @@ pub(super) struct TraceQuery {
     #[param(value_type = Option<String>)]
     status: Option<TraceStatus>,
     /// Recorded at or after.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Timestamp>,
     /// Recorded before.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     to: Option<Timestamp>,
     /// 1 to 500, 50 when absent.

@@ -18,6 +18,7 @@ use super::super::shared::{Item, Named};
 use super::entry::AuditItem;
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::{Filters, PageParams, given, shown};
+use crate::extract::filter_time;
 use crate::{ApiError, App, Caller, Query, Received};
 
 const COMPONENT: &str = "AuditLedger";
@@ -35,9 +36,11 @@ pub(in super::super) struct EntriesQuery {
     #[param(value_type = Option<String>)]
     actor_type: Option<ActorType>,
     /// Inclusive.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Timestamp>,
     /// Exclusive.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<Timestamp>,
     /// 1 to 500, 50 when absent.
@@ -59,9 +62,11 @@ pub(in super::super) struct EntriesQuery {
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct PartQuery {
     /// Inclusive.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Timestamp>,
     /// Exclusive.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<Timestamp>,
     /// 1 to 500, 50 when absent.

@@ -13,6 +13,7 @@ use super::super::metadata::Metadata;
 use super::{COMPONENT, SystemRecordOut, sources};
 use crate::api::answer::ReadProblems;
 use crate::api::run_list::{Filters, PageParams, given, shown};
+use crate::extract::filter_time;
 use crate::{ApiError, App, Caller, Query, Received};
 
 /// Which records.
@@ -26,9 +27,11 @@ pub(super) struct ListQuery {
     #[serde(default, deserialize_with = "severity")]
     severity: Option<String>,
     /// Inclusive.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Timestamp>,
     /// Exclusive.
+    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<Timestamp>,
     /// 1 to 500, 50 when absent.
