@@ -73,6 +73,19 @@ impl Timestamp {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// Reads an RFC 3339 time; one between two microseconds is the later of them. What is at or after it, or before it, by
+    /// whole microseconds, is the same.
+    ///
+    /// # Errors
+    /// As [`Timestamp::parse_exact`]; [`TimeError::OutOfRange`] behind the last that there is.
+    pub fn parse_up(text: &str) -> Result<Self, TimeError> {
+        let (time, is_finer) = Self::parse_exact(text)?;
+        if is_finer {
+            return time.checked_add_micros(1).ok_or(TimeError::OutOfRange);
+        }
+        Ok(time)
+    }
+
     /// Reads an RFC 3339 time and cuts it to microseconds. See [`Timestamp::parse_exact`].
     pub fn parse(text: &str) -> Result<Self, TimeError> {
         Self::parse_exact(text).map(|(time, _)| time)

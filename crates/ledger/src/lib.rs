@@ -172,7 +172,7 @@ impl Inner {
     }
 
     /// Why a ledger takes nothing, if it does not.
-    pub(crate) fn refusal(&self, ledger: &tenant::LedgerInfo) -> Option<SubmitError> {
+    pub(crate) fn refusal(&self, ledger: &LedgerInfo) -> Option<SubmitError> {
         if let Some(reason) = self.stopped() {
             return Some(SubmitError::Stopped(reason));
         }

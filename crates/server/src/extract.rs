@@ -258,17 +258,11 @@ fn plainly(cause: &str) -> String {
         .unwrap_or_else(|| cause.to_owned())
 }
 
-/// A time that a list is filtered by. Records are compared by microseconds: cut to them, a finer one would leave out
-/// what it includes, or the reverse.
+/// A time at which what a list shows begins, or before which it ends. Records are compared by microseconds: of a finer one
+/// it is the next that has the same on its two sides.
 pub(crate) fn filter_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let (time, is_finer) = Timestamp::parse_exact(&text).map_err(D::Error::custom)?;
-    if is_finer {
-        return Err(D::Error::custom(
-            "must be whole microseconds, as nothing is compared by less",
-        ));
-    }
-    Ok(Some(time))
+    Timestamp::parse_up(&text).map(Some).map_err(D::Error::custom)
 }
 
 /// Every `%` begins an escape, and the bytes are UTF-8: otherwise a decoder replaces and guesses.
@@ -429,10 +423,9 @@ mod tests {
             ("limit=1.5", number),
             ("limit=4294967296", "query: limit: is too large a number"),
             ("exact=yes", "query: exact: must be true or false"),
-            ("to=now", "query: to: not an RFC 3339 time"),
             (
-                "to=2026-01-01T00:00:00.1234567Z",
-                "query: to: must be whole microseconds, as nothing is compared by less",
+                "to=now",
+                "query: to: not an RFC 3339 time such as 2026-11-21T09:30:00Z",
             ),
         ] {
             assert_eq!(read(query).unwrap_err().message, said, "{query}");
@@ -440,6 +433,8 @@ mod tests {
         let Query(asked) = read("limit=7&exact=true&to=2026-01-01T00:00:00.123456000Z").unwrap();
         assert_eq!((asked.limit, asked.exact), (Some(7), Some(true)));
         assert_eq!(asked.to.unwrap().to_string(), "2026-01-01T00:00:00.123456Z");
+        let Query(asked) = read("to=2026-01-01T00:00:00.1234560001Z").unwrap();
+        assert_eq!(asked.to.unwrap().to_string(), "2026-01-01T00:00:00.123457Z");
         assert!(read("").unwrap().0.to.is_none());
     }
 

@@ -136,7 +136,6 @@ struct LogsQuery {
     #[param(value_type = Option<String>, format = DateTime)]
     start: Option<Timestamp>,
     /// At this time or before.
-    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     end: Option<Timestamp>,
     /// With this input.
@@ -165,7 +164,6 @@ struct DriftQuery {
     #[param(value_type = Option<String>, format = DateTime)]
     start: Option<Timestamp>,
     /// At this time or before.
-    #[serde(default, deserialize_with = "filter_time")]
     #[param(value_type = Option<String>, format = DateTime)]
     end: Option<Timestamp>,
     /// With this input.
