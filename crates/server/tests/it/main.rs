@@ -55,6 +55,7 @@ mod replay;
 mod request_ids;
 mod schema;
 mod serve;
+mod serve_http2;
 mod server;
 mod support;
 mod times_given;
