@@ -74,16 +74,15 @@ impl Timestamp {
     }
 
     /// Reads an RFC 3339 time; one between two microseconds is the later of them. What is at or after it, or before it, by
-    /// whole microseconds, is the same.
+    /// whole microseconds, is the same. Behind the last that there is it is that one: some write the end of all time so,
+    /// with seven nines.
     ///
     /// # Errors
-    /// As [`Timestamp::parse_exact`]; [`TimeError::OutOfRange`] behind the last that there is.
+    /// As [`Timestamp::parse_exact`].
     pub fn parse_up(text: &str) -> Result<Self, TimeError> {
         let (time, is_finer) = Self::parse_exact(text)?;
-        if is_finer {
-            return time.checked_add_micros(1).ok_or(TimeError::OutOfRange);
-        }
-        Ok(time)
+        let up = time.checked_add_micros(1).filter(|_| is_finer);
+        Ok(up.unwrap_or(time))
     }
 
     /// Reads an RFC 3339 time and cuts it to microseconds. See [`Timestamp::parse_exact`].

@@ -335,7 +335,12 @@ pub(crate) fn create(
             origin: origin_of(&inner.options.origin, tenant_id, 0),
             vkey: String::new(),
         };
-        let row = open::create_ledger(inner.store.as_ref(), &inner.keys, sequencer.high_water(), row)?;
+        let row = open::create_ledger(inner.store.as_ref(), &inner.keys, sequencer.high_water(), row);
+        let row = row.inspect_err(|error| {
+            if inner.store.is_stopped() {
+                inner.stop(error.to_string());
+            }
+        })?;
         let ledger = Arc::new(LedgerInfo::new(row.clone(), None));
         let tenant = Arc::new(Tenant::new(row.tenant_no, tenant_id, vec![ledger]));
         // One that a database made anew does not know, and the marks do, is there and refused, as at the next start.

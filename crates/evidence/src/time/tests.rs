@@ -111,6 +111,19 @@ fn a_fraction_is_cut_to_microseconds_and_the_cut_is_told() {
 }
 
 #[test]
+fn a_finer_time_is_read_up_to_the_next_microsecond_that_there_is() {
+    let up = |text: &str| Timestamp::parse_up(text).map(Timestamp::as_micros);
+    assert_eq!(up("1970-01-01T00:00:00.1234567Z"), Ok(123_457));
+    assert_eq!(up("1970-01-01T00:00:00.1234560000Z"), Ok(123_456));
+    assert_eq!(up("1969-12-31T23:59:59.9999999Z"), Ok(0));
+    assert_eq!(up("1969-12-31T23:59:59.9999981Z"), Ok(-1));
+    let last = Timestamp::MAX.as_micros();
+    assert_eq!(up("9999-12-31T23:59:59.999999Z"), Ok(last));
+    assert_eq!(up("9999-12-31T23:59:59.9999999Z"), Ok(last));
+    assert_eq!(up("yesterday"), Err(TimeError::Malformed));
+}
+
+#[test]
 fn fields_outside_their_ranges_are_refused() {
     for text in [
         "2023-02-29T00:00:00Z",

@@ -54,7 +54,13 @@ impl Earlier {
                 None => Sent::Gone(Gone::Missing),
             };
         }
-        self.sent_as = (header.source_component != "ledger").then_some(header.kind);
+        // Spans say nothing of their run's start: that is made for the first of them.
+        let is_own = match &*header.source_component {
+            "ledger" => true,
+            "otlp" => header.kind == Kind::RunStarted,
+            _ => false,
+        };
+        self.sent_as = (!is_own).then_some(header.kind);
         Ok(*self.receipt.insert(Receipt {
             record_id: header.id,
             leaf_index: self.leaf.leaf_index(),
@@ -173,7 +179,7 @@ impl Placer<'_> {
         let same = is_content
             || match (draft.content, &earlier.sent) {
                 // After an erasure a repeat is the first, whatever its body says. But a trace ends once, in one of two
-                // ways, and its header still says in which, and whether anybody sent it.
+                // ways, and its header still says in which; and whether anybody sent it, as of a run's start.
                 (Some(_), Sent::Gone(Gone::Erased)) => earlier.sent_as == Some(draft.kind),
                 // Of the server's own nothing was sent.
                 (None, Sent::Mac(_, None) | Sent::Gone(_)) => true,

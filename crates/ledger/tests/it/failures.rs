@@ -542,6 +542,20 @@ fn a_database_that_was_removed_or_replaced_is_written_to_no_more() {
 }
 
 #[test]
+fn a_tenant_that_is_the_first_to_miss_the_database_says_why_writing_stops() {
+    let bed = TestLedger::new();
+    let (there, aside) = (database(bed.path()), bed.path().join("aside"));
+    std::fs::rename(&there, &aside).unwrap();
+    assert!(bed.ledger.tenant_create("acme", bed.now()).is_err());
+    let reason = bed.ledger.stopped().unwrap();
+    assert!(reason.contains("removed or replaced"), "{reason}");
+    let bed = bed.reopen_after(|_| std::fs::rename(&aside, &there).unwrap());
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("x"));
+    bed.check();
+}
+
+#[test]
 fn a_rebuild_that_cannot_be_written_stops_writing_like_any_other_write() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");

@@ -422,6 +422,19 @@ fn an_erased_end_is_not_taken_for_another_than_its_header_says() {
     assert_eq!(abort(&spans, "x").problem(409), "run_ended");
 }
 
+#[test]
+fn an_erased_start_that_nobody_sent_is_not_taken_for_one_that_was() {
+    let server = TestServer::new();
+    server.spans(&[span(9, 1)]);
+    let run_id = "09".repeat(16);
+    let path = format!("/api/v1/records?run_id={run_id}&kind=run.started");
+    let id = server.get(&path).ok()["items"][0]["receipt"]["record_id"].clone();
+    let start = || server.post("/api/v1/runs", &json!({ "run_id": run_id }));
+    assert_eq!(start().problem(409), "conflict");
+    assert_eq!(erase(&server, id.as_str().unwrap(), &because()).status, 200);
+    assert_eq!(start().problem(409), "conflict");
+}
+
 /// An erasure without the wait for its answer.
 fn erasing(server: &TestServer, runtime: &Runtime, id: &str) -> JoinHandle<u16> {
     let request = Request::builder()

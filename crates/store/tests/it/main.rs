@@ -438,6 +438,22 @@ fn reading_leaves_a_crashed_writers_files_as_they_were() {
 }
 
 #[test]
+fn each_write_to_a_database_that_was_removed_says_so() {
+    let (folder, store) = filled();
+    std::fs::remove_file(folder.path().join("deponent.db")).unwrap();
+    let checkpoint = CheckpointRow {
+        size: TreeSize::new(2),
+        note: "n".into(),
+    };
+    for _ in 0..2 {
+        let refused = store.checkpoints_append(&[(1, checkpoint.clone())]).unwrap_err();
+        assert!(matches!(refused, StoreError::Refused(_)));
+        assert!(refused.to_string().contains("removed or replaced"), "{refused}");
+    }
+    assert!(store.is_stopped());
+}
+
+#[test]
 fn the_schema_is_this() {
     let (folder, _store) = fresh();
     let mut dump = String::new();
