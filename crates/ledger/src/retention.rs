@@ -24,8 +24,8 @@ use crate::sequencer::Sequencer;
 use crate::verify::Erasures;
 use crate::{BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, SubmitError, Tenant};
 
-pub(crate) use due::AllWalks;
 use due::Due;
+pub(crate) use due::{AllWalks, committed};
 
 /// Bytes of one archive, about: the body that passes it is the archive's last.
 const ARCHIVE_BYTES_MAX: u64 = 64 * 1024 * 1024;

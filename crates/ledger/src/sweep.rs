@@ -2,7 +2,8 @@
 //!
 //! A crash, or a batch that was refused, leaves a file behind whose bodies were not pruned. What is erased of them
 //! afterwards would live on in it. So such files go before a pass of retention, and before an erasure answers. A file
-//! that holds what is nowhere else is left and told of: then it is the records that are damaged.
+//! that holds what is nowhere else is left and told of: then the records are damaged, or the archive that they name is
+//! away, or the file is of another ledger.
 //!
 //! Source: SPEC 11.6.
 
@@ -13,10 +14,12 @@ use std::sync::PoisonError;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use store::{LeafKey, Store, StoreError};
 
 use crate::archive::{ASIDE, LINE_BYTES_MAX, sync_parent};
-use crate::verify::Erasures;
+use crate::tree::{StoredTree, TreeError};
+use crate::verify::{Erasures, Gone};
 use crate::{Ledger, files};
 
 /// Lines looked at with one question to the store.
@@ -57,7 +60,7 @@ impl Ledger {
             let Some(tenant) = self.tenant(&files[0].0) else {
                 continue;
             };
-            let (erasures, damage) = Erasures::load(self.store(), tenant.tenant_no)?;
+            let (mut erasures, damage) = Erasures::load(self.store(), tenant.tenant_no)?;
             if let Some(finding) = damage.first() {
                 // What cannot be read may name them.
                 return Err(StoreError::Damaged {
@@ -68,7 +71,7 @@ impl Ledger {
             named.extend(erasures.archive_names());
             for (_, epoch, name) in files.iter().filter(|(.., name)| !named.contains(name)) {
                 let path = folder.join(name);
-                if is_elsewhere(self.store(), &erasures, *epoch, &path)? {
+                if is_elsewhere(self.store(), &mut erasures, *epoch, &path)? {
                     fs::remove_file(&path).map_err(failed)?;
                     swept = true;
                     tracing::info!(name, "an archive that no record names is taken away");
@@ -99,36 +102,58 @@ fn origin(name: &str) -> Option<(String, u32)> {
     Some((tenant_id.to_owned(), epoch))
 }
 
-/// Whether every record in a file has its body in the database, or in an archive that a record names, or was erased.
+/// Whether every record in a file is of the ledger, and has its body in the database, or in the archive that a record
+/// names, which is beside the file and as it was written, or was erased.
 fn is_elsewhere(
     store: &dyn Store,
-    erasures: &Erasures<'_>,
+    erasures: &mut Erasures<'_>,
     epoch: u32,
     path: &Path,
 ) -> Result<bool, StoreError> {
     #[derive(Deserialize)]
-    struct Line {
+    struct Line<'a> {
         #[serde(rename = "body")]
         _body: IgnoredAny,
+        #[serde(borrow)]
+        header: &'a RawValue,
         leaf_index: u64,
     }
+    let Some(folder) = path.parent() else {
+        return Ok(false);
+    };
     let Some(&(_, ledger_no)) = erasures.ledgers().iter().find(|(no, _)| *no == epoch) else {
         return Ok(false);
     };
     let failed = |error: io::Error| StoreError::Unavailable(format!("archives: {error}"));
     let mut reader = BufReader::new(files::open(path).map_err(|error| failed(files::named(path, &error)))?);
+    let size = store.head_read(ledger_no)?.size.as_u64();
+    let tree = StoredTree::new(store, ledger_no);
     let (mut line, mut asked) = (Vec::new(), Vec::new());
     loop {
         line.clear();
         let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
         let ended = read.map_err(failed)? == 0;
         if !ended {
-            let Ok(line) = serde_json::from_slice::<Line>(&line) else {
+            let Ok(line) = serde_json::from_slice::<Line<'_>>(&line) else {
                 return Ok(false);
             };
+            // Of a ledger of the same name in another data folder it may be the only copy.
+            if line.leaf_index >= size {
+                return Ok(false);
+            }
+            match tree.leaf(line.leaf_index) {
+                Ok(leaf) if leaf == line.header.get().as_bytes() => {}
+                Err(TreeError::Store(error)) => return Err(error),
+                // Verification says what a leaf is that cannot be read.
+                _ => return Ok(false),
+            }
             let leaf = LeafKey::new(ledger_no, line.leaf_index);
-            if erasures.known(leaf).is_none() {
-                asked.push(leaf);
+            match erasures.known(leaf) {
+                Some(Gone::Erased(_)) => {}
+                Some(Gone::Pruned) if erasures.open_archive_of(leaf, folder) => {}
+                // It may be the archive itself under another name.
+                Some(Gone::Pruned) => return Ok(false),
+                None => asked.push(leaf),
             }
         }
         if asked.len() >= LINES_ASKED || ended {

@@ -1,15 +1,16 @@
 //! What has been kept long enough.
 //!
 //! Runs stand in the order in which they began, system records and telemetry in that of their leaves, and a walk
-//! goes along them. What is archived for good is not looked at again while the process lives. What is held, or due
-//! later, is passed over and looked at again once the walk has come to its end: it keeps nothing behind it.
+//! goes along them. What is archived is not looked at again while the process lives, unless something came to its run
+//! or was erased from it. What is held, or due later, is passed over and looked at again once the walk has come to its
+//! end: it keeps nothing behind it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use evidence::record::{ARCHIVED_RECORDS_MAX, Facts, RetentionClass, is_erasable};
 use evidence::{Header, Identity, Kind, Timestamp, facet};
-use store::{FacetQuery, LeafKey, RunKey, RunRow, Store};
+use store::{Batch, FacetQuery, LeafKey, RunKey, RunRow, Store};
 
 use super::RetentionError;
 use crate::hold::Holders;
@@ -49,6 +50,14 @@ impl<P: Copy + PartialEq> Walk<P> {
         }
         self.next = behind;
     }
+
+    /// A pass begins: one that has ended begins anew.
+    fn begin(&mut self) {
+        if self.ended {
+            self.next = self.passed;
+            self.ended = false;
+        }
+    }
 }
 
 /// A tenant's walks since the process began.
@@ -56,12 +65,47 @@ impl<P: Copy + PartialEq> Walk<P> {
 pub(crate) struct Walks {
     /// Of runs and of made up ones, by ordinal.
     runs: [Walk<u64>; 2],
+    /// The first run, by ordinal, that something came to or was erased from since the walk of a class began.
+    changed: [Option<u64>; 2],
     /// Of system records and of telemetry, by the leaf before.
     records: [Walk<Option<LeafKey>>; 2],
 }
 
+impl Walks {
+    /// A run is no longer what it was when it was passed: something late came, or the word that it is made up went.
+    fn run_changed(&mut self, ordinal: u64) {
+        for changed in &mut self.changed {
+            *changed = Some(changed.map_or(ordinal, |first| first.min(ordinal)));
+        }
+    }
+
+    /// The walk of a class of runs goes back to what has changed.
+    fn begin_runs(&mut self, class: usize) {
+        let walk = &mut self.runs[class];
+        // Taken before anything is looked at: what changes meanwhile is left to the next pass.
+        if let Some(first) = self.changed[class].take() {
+            walk.passed = walk.passed.min(first);
+        }
+        walk.begin();
+    }
+}
+
 /// By tenant.
 pub(crate) type AllWalks = HashMap<u32, Walks>;
+
+/// A batch was committed: its runs are looked at again, also those that were passed for good.
+pub(crate) fn committed(walks: &Mutex<AllWalks>, batch: &Batch) {
+    let came = batch.run_records.iter().map(|row| row.run.ordinal());
+    let erased = batch.refolded.iter().map(|row| row.key.ordinal());
+    let Some(first) = came.chain(erased).min() else {
+        return;
+    };
+    let mut walks = walks.lock().unwrap_or_else(PoisonError::into_inner);
+    // Where there is none, nothing was passed yet.
+    if let Some(walks) = walks.get_mut(&batch.tenant_no) {
+        walks.run_changed(first);
+    }
+}
 
 fn walks<T>(ledger: &Ledger, tenant: &Tenant, body: impl FnOnce(&mut Walks) -> T) -> T {
     let mut walks = ledger
@@ -74,16 +118,10 @@ fn walks<T>(ledger: &Ledger, tenant: &Tenant, body: impl FnOnce(&mut Walks) -> T
 
 /// A pass begins: walks that have ended begin anew.
 pub(super) fn begin(ledger: &Ledger, tenant: &Tenant, class: RetentionClass) {
-    fn anew<P: Copy>(walk: &mut Walk<P>) {
-        if walk.ended {
-            walk.next = walk.passed;
-            walk.ended = false;
-        }
-    }
     walks(ledger, tenant, |walks| match class {
-        RetentionClass::Runs => anew(&mut walks.runs[0]),
-        RetentionClass::Synthetic => anew(&mut walks.runs[1]),
-        RetentionClass::System => walks.records.iter_mut().for_each(anew),
+        RetentionClass::Runs => walks.begin_runs(0),
+        RetentionClass::Synthetic => walks.begin_runs(1),
+        RetentionClass::System => walks.records.iter_mut().for_each(Walk::begin),
     });
 }
 

@@ -140,6 +140,7 @@ impl Sequencer {
                     .collect();
                 self.inner.names.changed(&batch.runs, &sealed);
                 self.inner.names.changed(&batch.refolded, &[]);
+                crate::retention::committed(&self.inner.retention, batch);
             }
             for submission in by_ledger.values().flatten() {
                 if let Some(run) = submission.erasing.as_ref().and_then(|erasing| erasing.run) {

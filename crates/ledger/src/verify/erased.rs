@@ -156,6 +156,19 @@ impl<'a> Erasures<'a> {
         errors
     }
 
+    /// Whether the archive of a pruned record is in a folder as its record names it. It is looked at once.
+    pub(crate) fn open_archive_of(&mut self, leaf: LeafKey, folder: &Path) -> bool {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(number) = known.archive_of(leaf) else {
+            return false;
+        };
+        if self.archives.has(number) {
+            return true;
+        }
+        let archived = known.archived.get(number);
+        archived.is_some_and(|archived| self.archives.add(number, folder, archived).is_ok())
+    }
+
     /// Salt and body of a pruned record whose archive is at hand.
     pub(crate) fn archived(&self, leaf: LeafKey) -> Option<(Salt, Vec<u8>)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);

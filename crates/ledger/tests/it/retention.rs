@@ -6,14 +6,14 @@ use evidence::record::{CaptureFailure, HoldScope, RetentionArchived, RunComplete
 use evidence::{ActorType, FindingCode, Kind};
 use ledger::verify::{Question, Report, verify};
 use ledger::{
-    EraseAsked, EraseError, HighWater, IntegrityError, KeyFolder, Options, Placed, Rejection, SettleError,
-    Tenant,
+    Bind, Draft, EraseAsked, EraseError, HighWater, IntegrityError, KeyFolder, Options, Placed, Rejection,
+    SettleError, Tenant,
 };
 use store::sqlite::{Access, SqliteStore};
 use store::{Fault, Gone};
 
 use crate::bed::{Span, TestLedger, completed, projections, run, run_of, step, step_of, system, tamper};
-use crate::erasure::erase;
+use crate::erasure::{enforced, erase};
 
 const SYSTEM: (ActorType, Option<&str>) = (ActorType::System, None);
 
@@ -195,6 +195,52 @@ fn what_is_archived_is_not_taken_for_the_same_when_it_is_sent_again() {
         assert_eq!((again.receipt, again.fresh), (first.receipt, false));
     }
     assert_eq!(bed.size(&tenant), size);
+    bed.check();
+}
+
+#[test]
+fn what_comes_late_to_an_archived_run_is_archived_by_the_same_process() {
+    let bed = TestLedger::new();
+    let tenant = filled(&bed);
+    assert!(bed.ledger.retain(bed.later(200 * DAY)).unwrap() > 0);
+    // The walk passes what it archived.
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
+    for run_id in ["r", "made-up"] {
+        let late = Draft {
+            bind: Bind::Run(run_id.into()),
+            ..enforced(0, "{\"a\":1}")
+        };
+        bed.one(&tenant, late);
+    }
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
+    assert_eq!(bed.ledger.retain(bed.later(200 * DAY)).unwrap(), 2);
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
+    bed.check();
+}
+
+#[test]
+fn a_made_up_run_of_which_that_word_was_erased_goes_with_the_others() {
+    let bed = TestLedger::new().reopen_with(|options| {
+        options.retention.runs_micros = 0;
+        options.retention.synthetic_micros = 1_000 * DAY * 1_000;
+    });
+    let tenant = bed.tenant("acme");
+    let made_up = RunStarted {
+        is_synthetic: true,
+        synthetic_scenario_id: Some("s".into()),
+        ..RunStarted::default()
+    };
+    let started = bed.one(&tenant, run_of("made-up", made_up));
+    bed.one(&tenant, step("made-up", 0));
+    bed.complete(&tenant, "made-up");
+    bed.ledger
+        .run_seal(&tenant, "made-up", SYSTEM, bed.now())
+        .unwrap();
+    // It is none of the class `runs`, which passes it.
+    assert_eq!(bed.ledger.retain(bed.now()).unwrap(), 0);
+    erase(&bed, &tenant, &started).unwrap();
+    assert!(!bed.run_row(&tenant, "made-up").state.is_synthetic);
+    assert!(bed.ledger.retain(bed.now()).unwrap() > 0);
     bed.check();
 }
 

@@ -177,6 +177,48 @@ fn a_pass_takes_away_what_no_record_names_but_nothing_that_is_nowhere_else() {
 }
 
 #[test]
+fn an_archive_under_another_name_stays_while_its_own_is_away() {
+    let bed = TestLedger::new();
+    let tenant = filled(&bed);
+    bed.ledger.retain(bed.later(8 * DAY)).unwrap();
+    let named = archived(&bed, &tenant).remove(0).archive;
+    let named = Options::new(bed.path()).archive().join(named);
+    let other = named.with_file_name("acme.0.synthetic.0-99.jsonl");
+    std::fs::rename(&named, &other).unwrap();
+    drop(tenant);
+    let bed = bed.reopen();
+    bed.ledger.retain(bed.now()).unwrap();
+    assert!(other.exists());
+    // Nor is what bears the name, and is another file, the archive.
+    std::fs::write(&named, "{}\n").unwrap();
+    bed.ledger.retain(bed.now()).unwrap();
+    assert!(other.exists());
+    std::fs::copy(&other, &named).unwrap();
+    bed.ledger.retain(bed.now()).unwrap();
+    assert!(named.exists() && !other.exists());
+    assert_good(&report(&bed, true), &[]);
+}
+
+#[test]
+fn an_archive_of_another_data_folder_is_not_taken_for_ours() {
+    let bed = TestLedger::new();
+    filled(&bed);
+    let theirs = TestLedger::new();
+    let tenant = theirs.tenant("acme");
+    theirs.all(&tenant, vec![system("of another"), system("and one more")]);
+    let path = orphan(&theirs, &tenant, 0..2);
+    let folder = Options::new(bed.path()).archive();
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = {
+        let here = folder.join(path.file_name().unwrap());
+        std::fs::copy(path, &here).unwrap();
+        here
+    };
+    bed.ledger.retain(bed.now()).unwrap();
+    assert!(path.exists());
+}
+
+#[test]
 fn an_archive_whose_record_was_refused_is_taken_away() {
     let bed = TestLedger::new();
     let tenant = filled(&bed);
