@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use super::json;
 use super::limits::{BODIES_BYTES_MAX, ITEMS_MAX, PART_ITEMS_MAX, REASONS_MAX, REQUEST_BYTES_MAX};
+use super::refused::RefusedSpans;
 use super::schema;
 use super::span::as_message;
 use super::wire::{Malformed, Reader};
@@ -159,6 +160,8 @@ fn field(body: &[u8], number: u32) -> &[u8] {
 struct Request<'a> {
     bytes: Cow<'a, [u8]>,
     rejected: Rejections,
+    /// Of them the spans that name their trace.
+    refused: RefusedSpans,
     /// The places, all items counted, at which its parts begin, the first part's left out.
     parts: Vec<usize>,
     /// Which items are meant; `None`: all.
@@ -178,10 +181,14 @@ impl<'a> Request<'a> {
             return Err(DecodeError::TooLarge(body.len()));
         }
         let mut request = match encoding {
-            Encoding::Protobuf => Self::whole(Cow::Borrowed(body), Rejections::default()),
+            Encoding::Protobuf => Self::whole(
+                Cow::Borrowed(body),
+                Rejections::default(),
+                RefusedSpans::default(),
+            ),
             Encoding::Json => {
-                let (bytes, rejected) = json::to_protobuf(body, message)?;
-                Self::whole(Cow::Owned(bytes), rejected)
+                let (bytes, rejected, refused) = json::to_protobuf(body, message)?;
+                Self::whole(Cow::Owned(bytes), rejected, refused)
             }
         };
         request.parts =
@@ -198,10 +205,11 @@ impl<'a> Request<'a> {
         Ok(request)
     }
 
-    const fn whole(bytes: Cow<'a, [u8]>, rejected: Rejections) -> Self {
+    const fn whole(bytes: Cow<'a, [u8]>, rejected: Rejections, refused: RefusedSpans) -> Self {
         Self {
             bytes,
             rejected,
+            refused,
             parts: Vec::new(),
             part: None,
             bodies_bytes_max: BODIES_BYTES_MAX,
@@ -239,14 +247,16 @@ impl<'a> Request<'a> {
             None => 0,
             Some(behind_first) => self.parts.get(behind_first).copied().unwrap_or(usize::MAX),
         };
+        // Said with the first.
+        let (rejected, refused) = if number == 0 {
+            (self.rejected.clone(), self.refused.clone())
+        } else {
+            Default::default()
+        };
         Request {
             bytes: Cow::Borrowed(self.bytes.as_ref()),
-            // Said with the first.
-            rejected: if number == 0 {
-                self.rejected.clone()
-            } else {
-                Rejections::default()
-            },
+            rejected,
+            refused,
             parts: Vec::new(),
             part: (!self.parts.is_empty()).then(|| begin(number)..begin(number + 1)),
             bodies_bytes_max,
@@ -349,4 +359,11 @@ requests! {
     LogsRequest, &schema::LOGS, one;
     /// The metrics of one export request.
     MetricsRequest, &schema::METRICS, super::lower::metrics::points_count;
+}
+
+impl TraceRequest<'_> {
+    /// The spans among those that name their trace.
+    pub(crate) fn refused(&self) -> RefusedSpans {
+        self.0.refused.clone()
+    }
 }

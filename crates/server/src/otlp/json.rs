@@ -12,6 +12,7 @@
 //! Source: <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>.
 
 mod field;
+mod refused;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -22,17 +23,19 @@ use serde_json::value::RawValue;
 
 use super::decode::{DecodeError, Rejections};
 use super::limits::ITEMS_MAX;
-use super::schema::{Field, Message};
+use super::refused::RefusedSpans;
+use super::schema::{self, Field, Message};
 use field::FieldSeed;
 
 /// A resource or scope that could not be read: field number 0, which no message has.
 const UNREADABLE: [u8; 1] = [0];
 
-/// Writes a request of that message as protobuf, without the items that are none.
+/// Writes a request of that message as protobuf, without the items that are none; tells how many those are, and which
+/// spans among them name their trace.
 pub(crate) fn to_protobuf(
     body: &[u8],
     message: &'static Message,
-) -> Result<(Vec<u8>, Rejections), DecodeError> {
+) -> Result<(Vec<u8>, Rejections, RefusedSpans), DecodeError> {
     let text = match std::str::from_utf8(body) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => Cow::Owned(mark_bad_utf8(body)),
@@ -48,7 +51,7 @@ pub(crate) fn to_protobuf(
     let done = seed.deserialize(&mut json).and_then(|()| json.end());
     let run = run.0.into_inner();
     match done {
-        Ok(()) => Ok((out, run.rejected)),
+        Ok(()) => Ok((out, run.rejected, run.refused)),
         Err(_) if run.items > ITEMS_MAX => Err(DecodeError::TooMany),
         Err(error) => Err(DecodeError::Malformed(error.to_string().into())),
     }
@@ -76,6 +79,23 @@ struct Run(RefCell<Counted>);
 struct Counted {
     items: usize,
     rejected: Rejections,
+    refused: RefusedSpans,
+}
+
+impl Counted {
+    /// Counts an item that is none, with the points that a metric shows, and notes whose span it would have been.
+    fn refuse(&mut self, message: &Message, raw: &RawValue, place: usize, error: &serde_json::Error) {
+        let mut count = 1;
+        if std::ptr::eq(message, &schema::SPAN) {
+            if let Some((trace_id, span_id)) = refused::span_ids(raw) {
+                self.refused.note(trace_id, span_id, error);
+            }
+        } else if std::ptr::eq(message, &schema::METRIC) {
+            count = refused::points_shown(raw);
+        }
+        self.rejected
+            .add(count, || format!("{} {place}: {error}", message.name));
+    }
 }
 
 /// Reads one message and appends its protobuf form.
@@ -89,7 +109,8 @@ impl<'de> DeserializeSeed<'de> for MessageSeed<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
+        // Not `deserialize_map`, whose error would quote what stands there.
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -98,6 +119,13 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the object of a {}", self.message.name)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Err(E::custom(format_args!(
+            "text where the object of a {} is needed",
+            self.message.name
+        )))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {

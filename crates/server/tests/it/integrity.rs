@@ -300,6 +300,22 @@ fn a_span_that_is_refused_is_noted_once() {
 }
 
 #[test]
+fn a_span_that_json_does_not_even_say_is_noted_too() {
+    let server = TestServer::new();
+    let mut bad = span(2, 7);
+    bad["kind"] = json!("SPAN_KIND_CLIENT");
+    let export = crate::server::export(&[span(2, 1), bad]);
+    assert_eq!(
+        server.post("/v1/traces", &export).ok()["partialSuccess"]["rejectedSpans"],
+        "1"
+    );
+    let judged = of(&server, &"02".repeat(16));
+    let failures = judged["capture_failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{judged}");
+    assert_noted_once(&server, &export);
+}
+
+#[test]
 fn every_run_whose_spans_were_refused_has_a_failure_and_the_rest_are_counted() {
     let server = TestServer::new();
     let (first, last) = (span(2, 1), span(3, 1));

@@ -284,8 +284,7 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
                         return Err(A::Error::custom("too many items"));
                     }
                     if let Err(error) = alone(raw, message, self.run, self.field, self.out) {
-                        let rejected = &mut self.run.0.borrow_mut().rejected;
-                        rejected.add(1, || format!("{} {place}: {error}", message.name));
+                        self.run.0.borrow_mut().refuse(message, raw, place, &error);
                     }
                     place += 1;
                 }
@@ -315,7 +314,7 @@ impl<'de> DeserializeSeed<'de> for NumberSeed<'_, '_> {
     }
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
         return None;
     };

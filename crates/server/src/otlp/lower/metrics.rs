@@ -43,6 +43,9 @@ enum Points {
 }
 
 impl Points {
+    /// The fields of a metric that hold points.
+    const FIELDS: [u32; 5] = [5, 7, 9, 10, 11];
+
     const fn of_field(number: u32) -> Option<Self> {
         match number {
             5 => Some(Self::Gauge),
@@ -120,11 +123,19 @@ impl<'a> MetricRef<'a> {
     }
 }
 
-/// The data points of a metric, counted without being read. A metric that cannot be read counts as one.
+/// The data points of a metric, counted without being read. One that cannot be read, and is refused as a whole, counts
+/// with those that can be told, at least as one.
 pub(crate) fn points_count(metric: &[u8]) -> usize {
-    MetricRef::read(metric).map_or(1, |metric| {
-        metric.data.map_or(0, |(_, data)| fields(data, 1).count())
-    })
+    let points = |data| fields(data, 1).count();
+    match MetricRef::read(metric) {
+        Ok(read) => read.data.map_or(0, |(_, data)| points(data)),
+        Err(_) => Points::FIELDS
+            .iter()
+            .flat_map(|number| fields(metric, *number))
+            .map(points)
+            .sum::<usize>()
+            .max(1),
+    }
 }
 
 /// Lowers the metrics of a request. A point without a time was measured when it was received.
@@ -182,7 +193,9 @@ pub fn lower_metrics(request: &MetricsRequest<'_>, received_at: Timestamp, salts
             let metric = match MetricRef::read(bytes) {
                 Ok(metric) => metric,
                 Err(reason) => {
-                    rejected.add(1, || format!("metric {place} of resource {index}: {}", reason.0));
+                    rejected.add(count(bytes), || {
+                        format!("metric {place} of resource {index}: {}", reason.0)
+                    });
                     continue;
                 }
             };

@@ -190,7 +190,7 @@ fn scope_rest(scope: &span::Origin<'_>) -> Option<Vec<u8>> {
 }
 
 /// Bytes as lower-case hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes
         .iter()

@@ -51,7 +51,7 @@ pub fn lower_traces(request: &TraceRequest<'_>, _received_at: Timestamp, salts: 
     let mut steps: Vec<(usize, Draft)> = Vec::new();
     let mut resource: Option<(usize, Result<Resource, Refusal>)> = None;
     let mut failures = Failures::default();
-    let mut refused = RefusedSpans::default();
+    let mut refused = request.refused();
 
     for group in request.groups() {
         let count = || u64::try_from(group.items().count()).unwrap_or(u64::MAX);

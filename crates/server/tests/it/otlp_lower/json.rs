@@ -126,6 +126,39 @@ fn a_bad_span_rejects_itself_alone() {
 }
 
 #[test]
+fn a_bad_span_that_names_its_trace_is_missed_there() {
+    for bad in [
+        r#""kind":"SPAN_KIND_CLIENT""#,
+        r#""name":"\ud800""#,
+        r#""attributes":[{"key":"k","value":{"bytesValue":"!"}}]"#,
+        r#""attributes":[3]"#,
+    ] {
+        let lowered = lower_json(&wrap(&format!("{{{IDS},{bad}}}")));
+        let refused: Vec<_> = lowered.refused.into_traces().collect();
+        assert_eq!(refused.len(), 1, "{bad}");
+        let (trace, of_trace) = &refused[0];
+        assert_eq!((trace, of_trace.told.len()), (&[1; 16], 1), "{bad}");
+        assert_eq!(of_trace.told[0].span_id, "0000000000000001", "{bad}");
+    }
+    let nameless = r#"3,null,{"traceId":7},{"traceId":"0101","kind":"x"},{"kind":"x"}"#;
+    let lowered = lower_json(&wrap(nameless));
+    assert_eq!((lowered.rejected.count, lowered.refused.is_empty()), (5, true));
+}
+
+#[test]
+fn a_reason_quotes_nothing_that_was_sent() {
+    let long = "secret ".repeat(10_000);
+    let lowered = lower_json(&wrap(&format!(r#"{{{IDS},"attributes":["{long}"]}},"{long}""#)));
+    assert_eq!(lowered.rejected.count, 2);
+    for reason in &lowered.rejected.reasons {
+        assert!(reason.len() < 200 && !reason.contains("secret"), "{reason:.200}");
+    }
+    let body = format!("\"{long}\"");
+    let error = TraceRequest::decode(body.as_bytes(), Encoding::Json).unwrap_err();
+    assert!(!error.to_string().contains("secret"));
+}
+
+#[test]
 fn bytes_that_are_no_utf8_reject_the_span_they_lie_in() {
     let text = wrap(&format!(
         r#"{{{IDS},"name":"good"}},{{{IDS},"name":"b@d"}},{{{IDS},"name":"\\@"}},{{{IDS},"name":"\@"}}"#

@@ -191,6 +191,36 @@ fn a_bad_point_rejects_itself_alone_and_no_value_is_null() {
 }
 
 #[test]
+fn a_metric_that_is_refused_counts_with_all_its_points() {
+    let points = vec![number(number_data_point::Value::AsInt(1)); 3];
+    let request = request(vec![metric(metric::Data::Gauge(Gauge { data_points: points }))]);
+    let json = serde_json::to_string(&request).unwrap();
+    let bad_point = json.replacen(r#""asInt":"1""#, r#""asInt":"one""#, 1);
+    let bad_name = json.replace(r#""name":"m""#, r#""name":7"#);
+    let no_points = json.replace(r#""gauge":{"#, r#""gauge":7,"other":{"#);
+    for (text, count) in [(bad_point, 3), (bad_name, 3), (no_points, 1)] {
+        assert_ne!(text, json);
+        let request = MetricsRequest::decode(text.as_bytes(), Encoding::Json).unwrap();
+        let lowered = lower_metrics(&request, now(), &mut Salts::default());
+        assert_eq!(
+            (lowered.drafts.len(), lowered.rejected.count),
+            (0, count),
+            "{text}"
+        );
+    }
+    // The name, a text of one letter, is no UTF-8.
+    let mut bytes = request.encode_to_vec();
+    let name = bytes
+        .windows(3)
+        .position(|window| window == b"\x0a\x01m")
+        .unwrap();
+    bytes[name + 2] = 0xff;
+    let request = MetricsRequest::decode(&bytes, Encoding::Protobuf).unwrap();
+    let lowered = lower_metrics(&request, now(), &mut Salts::default());
+    assert_eq!((lowered.drafts.len(), lowered.rejected.count), (0, 3));
+}
+
+#[test]
 fn many_points_are_several_records_of_bounded_size() {
     let points: Vec<_> = (0..20_000)
         .map(|n| number(number_data_point::Value::AsInt(n)))
