@@ -86,11 +86,11 @@ impl Counted {
     /// Counts an item that is none, with the points that a metric shows, and notes whose span it would have been.
     fn refuse(&mut self, message: &Message, raw: &RawValue, place: usize, error: &serde_json::Error) {
         let mut count = 1;
-        if std::ptr::eq(message, &schema::SPAN) {
+        if std::ptr::eq(message, &raw const schema::SPAN) {
             if let Some((trace_id, span_id)) = refused::span_ids(raw) {
                 self.refused.note(trace_id, span_id, error);
             }
-        } else if std::ptr::eq(message, &schema::METRIC) {
+        } else if std::ptr::eq(message, &raw const schema::METRIC) {
             count = refused::points_shown(raw);
         }
         self.rejected
