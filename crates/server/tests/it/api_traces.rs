@@ -510,19 +510,16 @@ fn a_trace_adds_nothing_to_a_run_whose_beginning_is_erased() {
 #[test]
 fn a_run_whose_beginning_is_erased_is_answered_by_its_own_names() {
     let server = TestServer::new();
-    server.spans(&[span(9, 1)]);
-    let run_id = "09".repeat(16);
-    let read = server.get(&format!("/api/v1/traces/{run_id}")).ok();
+    let mut sent = json!({ "run_id": "r", "correlation_id": "first" });
+    let begun = server.created("/api/v1/runs", &sent);
     let asked = json!({ "reason": "asked for by the person" });
-    assert_eq!(
-        erase(&server, read["record_id"].as_str().unwrap(), &asked).status,
-        200
-    );
-    let again = json!({ "run_id": run_id, "correlation_id": "another" });
-    let answer = server.post("/api/v1/runs", &again).ok();
+    let record_id = begun["receipt"]["record_id"].as_str().unwrap();
+    assert_eq!(erase(&server, record_id, &asked).status, 200);
+    sent["correlation_id"] = json!("another");
+    let answer = server.post("/api/v1/runs", &sent).ok();
     assert_eq!(
         (&answer["trace_id"], &answer["correlation_id"]),
-        (&json!(run_id), &json!(run_id))
+        (&begun["trace_id"], &json!("first"))
     );
 }
 
