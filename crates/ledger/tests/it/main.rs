@@ -38,6 +38,8 @@ mod provenance;
 mod receipts;
 mod recovery;
 mod recovery_backups;
+#[path = "../../../store/tests/it/redis_server.rs"]
+mod redis_server;
 mod replay;
 mod retention;
 mod retention_files;

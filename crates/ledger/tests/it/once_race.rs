@@ -13,8 +13,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -28,6 +27,8 @@ use store::once::OnceStore;
 use store::redis::{RedisAof, RedisClock, RedisOnce};
 use store::sqlite::{SqliteOnce, StateDb};
 use tokio::runtime::Runtime;
+
+use crate::redis_server::RedisServer;
 
 const CLIENTS: u64 = 64;
 const KEYS: u64 = 1_000;
@@ -370,76 +371,12 @@ fn in_state_db_a_key_has_one_live_holder_and_one_result() {
     race(folder.path(), None, 4);
 }
 
-/// `None`: it has ended, as somebody else has the port.
-#[allow(clippy::zombie_processes)] // whoever gets it waits for it
-fn spawn_redis(folder: &Path, port: u16) -> Option<Child> {
-    let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--appendonly", "yes", "--dir", folder.to_str().unwrap()])
-        // It is not killed here; synced, it would answer nobody while the disk is busy for a second.
-        .args(["--appendfsync", "no"])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let until = Instant::now() + Duration::from_mins(2);
-    while !answers(&child, port) {
-        if child.try_wait().unwrap().is_some() {
-            return None;
-        }
-        if Instant::now() > until {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("redis-server does not answer");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Some(child)
-}
-
-/// Whether it is this one that answers, and has read its data: another may have got the port meanwhile.
-fn answers(child: &Child, port: u16) -> bool {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
-        return false;
-    };
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    if stream.write_all(b"PING\r\nINFO server\r\n").is_err() {
-        return false;
-    }
-    let own = format!("\r\nprocess_id:{}\r\n", child.id());
-    let (mut said, mut part) = (Vec::new(), [0; 4096]);
-    while let Ok(n @ 1..) = stream.read(&mut part) {
-        said.extend_from_slice(&part[..n]);
-        let said = String::from_utf8_lossy(&said);
-        if !said.starts_with("+PONG") {
-            return false;
-        }
-        if said.contains(&own) {
-            return true;
-        }
-    }
-    false
-}
-
 #[test]
 fn in_redis_a_key_has_one_live_holder_and_one_result() {
-    if Command::new("redis-server").arg("--version").output().is_err() {
-        eprintln!("redis-server is not installed: nothing was tested");
+    // It is not killed here; synced, it would answer nobody while the disk is busy for a second.
+    let Some(redis) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "no"]) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    // Bound and let go: somebody else may take it in between.
-    let spawned = |_| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        Some((port, spawn_redis(folder.path(), port)?))
     };
-    let (port, mut redis) = (0..20).find_map(spawned).expect("redis-server does not start");
-    let raced =
-        std::panic::catch_unwind(|| race(folder.path(), Some(&format!("redis://127.0.0.1:{port}")), 4));
-    redis.kill().unwrap();
-    redis.wait().unwrap();
-    if let Err(panic) = raced {
-        std::panic::resume_unwind(panic);
-    }
+    let folder = tempfile::tempdir().unwrap();
+    race(folder.path(), Some(&redis.url()), 4);
 }

@@ -51,6 +51,8 @@ mod records;
 mod redaction;
 mod redaction_routes;
 mod redaction_rules;
+#[path = "../../../store/tests/it/redis_server.rs"]
+mod redis_server;
 mod replay;
 mod request_ids;
 mod schema;

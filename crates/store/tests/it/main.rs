@@ -5,6 +5,7 @@ mod once;
 mod once_answers;
 mod once_filing;
 mod once_redis;
+mod redis_server;
 
 use std::path::Path;
 use std::sync::Arc;

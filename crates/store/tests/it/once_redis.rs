@@ -5,7 +5,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,65 +14,13 @@ use store::once::{OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, Onc
 use store::once_conformance::ONCE_CLAIMS;
 use store::redis::{RedisAof, RedisClock, RedisOnce};
 use store::sqlite::StateDb;
-use tempfile::TempDir;
 
-/// A Redis of one's own in a temporary folder.
-struct Redis {
-    folder: TempDir,
-    port: u16,
-    more: Vec<String>,
-    child: Child,
-}
+use crate::redis_server::RedisServer;
 
-impl Redis {
-    /// `None`: there is no redis-server on this machine.
-    fn start(more: &[&str]) -> Option<Self> {
-        let there = Command::new("redis-server").arg("--version").output();
-        if there.is_err() {
-            eprintln!("redis-server is not installed: nothing was tested");
-            return None;
-        }
-        let folder = folder_of_redis();
-        let more: Vec<String> = more.iter().map(|word| (*word).to_owned()).collect();
-        // Bound and let go: somebody else may take it in between.
-        let spawned = |_| {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = listener.local_addr().unwrap().port();
-            drop(listener);
-            Some((port, spawn(folder.path(), port, &more)?))
-        };
-        let (port, child) = (0..20).find_map(spawned).expect("redis-server does not start");
-        Some(Self {
-            folder,
-            port,
-            more,
-            child,
-        })
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
+impl RedisServer {
     fn restart(&mut self) {
         self.kill();
         self.restart_after_kill();
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
     }
 
     /// One command, by hand.
@@ -87,67 +34,6 @@ impl Redis {
         let n = stream.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..n]).into_owned()
     }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// In memory, where there is such a folder: what keeps a disk busy for a second would pass for a Redis that is away.
-fn folder_of_redis() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
-}
-
-/// `None`: it has ended, as somebody else has the port.
-#[allow(clippy::zombie_processes)] // whoever gets it waits for it, when it is dropped
-fn spawn(folder: &Path, port: u16, more: &[String]) -> Option<Child> {
-    let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--dir", folder.to_str().unwrap()])
-        .args(more)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let until = Instant::now() + Duration::from_mins(2);
-    while !answers(&child, port) {
-        if child.try_wait().unwrap().is_some() {
-            return None;
-        }
-        if Instant::now() > until {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("redis-server does not answer");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Some(child)
-}
-
-/// Whether it is this one that answers, and has read its data: another may have got the port meanwhile.
-fn answers(child: &Child, port: u16) -> bool {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
-        return false;
-    };
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    if stream.write_all(b"PING\r\nINFO server\r\n").is_err() {
-        return false;
-    }
-    let own = format!("\r\nprocess_id:{}\r\n", child.id());
-    let (mut said, mut part) = (Vec::new(), [0; 4096]);
-    while let Ok(n @ 1..) = stream.read(&mut part) {
-        said.extend_from_slice(&part[..n]);
-        let said = String::from_utf8_lossy(&said);
-        if !said.starts_with("+PONG") {
-            return false;
-        }
-        if said.contains(&own) {
-            return true;
-        }
-    }
-    false
 }
 
 /// A node: its own `state.db`.
@@ -216,7 +102,9 @@ fn is_lost(store: &mut RedisOnce, name: &str) {
 
 #[test]
 fn redis_keeps_every_claim() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     for (name, claim) in ONCE_CLAIMS {
         println!("{name}");
         redis.tell(&["FLUSHALL"]);
@@ -251,7 +139,9 @@ return 1";
 
 #[test]
 fn by_its_own_clock_a_lease_ends_for_all_nodes() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut one = node(&redis.url(), folder.path(), "one", RedisClock::Redis);
     let mut other = node(&redis.url(), folder.path(), "other", RedisClock::Redis);
@@ -285,7 +175,9 @@ fn by_its_own_clock_a_lease_ends_for_all_nodes() {
 
 #[test]
 fn a_script_that_redis_lost_is_loaded_again() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
     is_new(&mut store, "k", 1);
@@ -297,7 +189,9 @@ fn a_script_that_redis_lost_is_loaded_again() {
 
 #[test]
 fn without_its_data_redis_is_not_believed_until_it_is_reset() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut one = node(&redis.url(), folder.path(), "one", RedisClock::Asks);
     let mut other = node(&redis.url(), folder.path(), "other", RedisClock::Asks);
@@ -331,7 +225,9 @@ fn without_its_data_redis_is_not_believed_until_it_is_reset() {
 
 #[test]
 fn a_node_that_knows_nothing_does_not_make_others_believe() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut one = node(&redis.url(), folder.path(), "one", RedisClock::Asks);
     is_new(&mut one, "k", 1);
@@ -343,7 +239,7 @@ fn a_node_that_knows_nothing_does_not_make_others_believe() {
 
 #[test]
 fn killed_and_started_again_it_goes_on_if_it_kept_its_data() {
-    let Some(mut redis) = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+    let Some(mut redis) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -359,7 +255,7 @@ fn killed_and_started_again_it_goes_on_if_it_kept_its_data() {
 
 #[test]
 fn killed_and_started_again_without_its_data_it_is_not_believed() {
-    let Some(mut redis) = Redis::start(&[]) else {
+    let Some(mut redis) = RedisServer::start(&[]) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -373,7 +269,7 @@ fn killed_and_started_again_without_its_data_it_is_not_believed() {
 
 #[test]
 fn a_redis_of_an_earlier_day_is_not_believed() {
-    let Some(mut redis) = Redis::start(&["--dbfilename", "dump.rdb"]) else {
+    let Some(mut redis) = RedisServer::start(&["--dbfilename", "dump.rdb"]) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -389,7 +285,9 @@ fn a_redis_of_an_earlier_day_is_not_believed() {
 
 #[test]
 fn while_it_is_paused_nothing_is_answered_and_nothing_mixed_up_after() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
     is_new(&mut store, "k", 1);
@@ -407,7 +305,9 @@ fn while_it_is_paused_nothing_is_answered_and_nothing_mixed_up_after() {
 
 #[test]
 fn cut_off_by_the_network_nothing_is_answered() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(redis.port);
     let url = format!("redis://127.0.0.1:{}", proxy.port);
@@ -466,7 +366,9 @@ impl Proxy {
 
 #[test]
 fn a_key_of_another_type_is_refused_alone() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut store = node(&redis.url(), folder.path(), "n", RedisClock::Asks);
     redis.tell(&["SET", "deponent:once:e:1:1:t:k", "x"]);
@@ -477,7 +379,8 @@ fn a_key_of_another_type_is_refused_alone() {
 
 #[test]
 fn one_that_throws_keys_away_is_refused() {
-    let Some(redis) = Redis::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]) else {
+    let Some(redis) = RedisServer::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"])
+    else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -489,7 +392,9 @@ fn one_that_throws_keys_away_is_refused() {
 
 #[test]
 fn one_without_an_append_only_file_is_refused_unless_that_is_accepted() {
-    let Some(redis) = Redis::start(&[]) else { return };
+    let Some(redis) = RedisServer::start(&[]) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let of = |name: &str, aof| {
         let state = StateDb::open(&folder.path().join(name)).unwrap();
@@ -510,7 +415,7 @@ fn one_without_an_append_only_file_is_refused_unless_that_is_accepted() {
 
 #[test]
 fn with_a_file_that_is_always_synced_a_killed_redis_has_every_key_that_was_answered() {
-    let Some(mut redis) = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+    let Some(mut redis) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -532,7 +437,7 @@ fn with_a_file_that_is_always_synced_a_killed_redis_has_every_key_that_was_answe
 fn killed_and_started_again_under_load_no_key_has_two_holders() {
     const CLIENTS: u8 = 8;
     const KEYS: u32 = 3_000;
-    let Some(mut redis) = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+    let Some(mut redis) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -579,17 +484,4 @@ fn killed_and_started_again_under_load_no_key_has_two_holders() {
     );
     assert!(failed > 0, "nobody noticed that it was killed");
     assert!(!held.is_empty());
-}
-
-impl Redis {
-    fn restart_after_kill(&mut self) {
-        let until = Instant::now() + Duration::from_mins(2);
-        self.child = loop {
-            if let Some(child) = spawn(self.folder.path(), self.port, &self.more) {
-                break child;
-            }
-            assert!(Instant::now() < until, "somebody else keeps its port");
-            std::thread::sleep(Duration::from_millis(20));
-        };
-    }
 }
