@@ -36,7 +36,7 @@ pub enum DecodeError {
     /// Not an OTLP request, or cut off (400).
     #[error("not an OTLP request: {0}")]
     Malformed(Cow<'static, str>),
-    /// More bytes than [`super::limits::REQUEST_BYTES_MAX`] (413).
+    /// More bytes than [`super::limits::REQUEST_BYTES_MAX`], or JSON in parts of which protobuf has more (413).
     #[error("the request has {0} bytes, at most {REQUEST_BYTES_MAX} are taken: send smaller batches")]
     TooLarge(usize),
     /// More spans, log records or data points than [`super::limits::ITEMS_MAX`] (413).
@@ -202,6 +202,11 @@ impl<'a> Request<'a> {
                     }
                     (error, _) => error,
                 })?;
+        // The other parts are read from the protobuf, in which lists of numbers are longer than in JSON: said now, while
+        // nothing is written.
+        if !request.parts.is_empty() && request.bytes.len() > REQUEST_BYTES_MAX {
+            return Err(DecodeError::TooLarge(request.bytes.len()));
+        }
         Ok(request)
     }
 

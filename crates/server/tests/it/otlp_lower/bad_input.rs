@@ -1,8 +1,8 @@
 //! What arrives broken: refused with a reason, or kept; and never at its neighbours' expense.
 
 use serde_json::json;
-use server::otlp::DecodeError;
 use server::otlp::limits::{ATTRIBUTES_MAX, BODIES_BYTES_MAX, ITEMS_MAX, PART_ITEMS_MAX, REQUEST_BYTES_MAX};
+use server::otlp::{DecodeError, MetricsRequest};
 
 use super::*;
 
@@ -449,6 +449,29 @@ fn a_request_over_the_limit_is_too_large() {
     assert_eq!(
         decode_error(&large, Encoding::Protobuf),
         DecodeError::TooLarge(REQUEST_BYTES_MAX + 1)
+    );
+}
+
+/// Each part but the first is read from the protobuf: it must not be refused when the first has been written.
+#[test]
+fn json_that_is_too_large_as_protobuf_is_refused_before_its_first_part() {
+    let bounds = "0,".repeat(REQUEST_BYTES_MAX / 8);
+    let request = |points: usize| {
+        let points = "{},".repeat(points);
+        format!(
+            r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[
+            {{"name":"h","histogram":{{"dataPoints":[{{"explicitBounds":[{bounds}0]}}]}}}},
+            {{"name":"g","gauge":{{"dataPoints":[{points}{{}}]}}}}]}}]}}]}}"#
+        )
+    };
+    let (one, two) = (request(PART_ITEMS_MAX - 2), request(PART_ITEMS_MAX - 1));
+    assert!(two.len() < REQUEST_BYTES_MAX / 2);
+    let decode = |json: &str| MetricsRequest::decode(json.as_bytes(), Encoding::Json).map(|it| it.parts());
+    assert_eq!(decode(&one), Ok(1));
+    let refused = decode(&two);
+    assert!(
+        matches!(refused, Err(DecodeError::TooLarge(bytes)) if bytes > REQUEST_BYTES_MAX),
+        "{refused:?}"
     );
 }
 
