@@ -43,6 +43,14 @@ pub enum OnRecord {
     Unknown,
 }
 
+/// A ledger with leaves that are not verified. See [`Verifier::behind`].
+#[derive(Clone, Debug)]
+pub struct Behind {
+    row: LedgerRow,
+    /// Its size when it was looked at: what is added meanwhile is left to the next time.
+    until: TreeSize,
+}
+
 /// Background verification of a running ledger.
 #[derive(Debug)]
 pub struct Verifier {
@@ -189,35 +197,69 @@ impl Verifier {
 
     /// Verifies what is new in every ledger. Blocks; a pass over nothing new costs one read a ledger.
     pub fn incremental(&self, at: Timestamp) {
+        for behind in self.behind() {
+            while self.step(&behind, at) {}
+        }
+    }
+
+    /// Ledgers of which not all leaves are verified, in the order in which to verify them: none waits for a first time
+    /// until others are done again. One read a ledger.
+    pub fn behind(&self) -> Vec<Behind> {
+        let mut behind = Vec::new();
         for tenant in self.ledger.tenants() {
             let row = tenant.ledger().row.clone();
-            self.looked_at().insert(row.origin.clone());
             let progress = self.progress(&row.origin);
-            let head = self.ledger.store().head_read(row.ledger_no);
-            if head.is_ok_and(|head| {
-                head.size.as_u64() == progress.verified_size && progress.verified_at.is_some()
-            }) {
-                continue;
-            }
-            match incremental(self.ledger.store(), &row, TreeSize::new(progress.verified_size)) {
-                Ok((head, findings)) => {
-                    Self::log(&row, &findings);
-                    self.keep(&row, at, |progress| {
-                        progress.verified_at = progress.verified_at.max(Some(at));
-                        if findings.is_empty() {
-                            progress.verified_size = progress.verified_size.max(head.size.as_u64());
-                        } else {
-                            // What a full verification found beyond these still stands.
-                            progress.findings = progress.findings.max(count(&findings));
-                        }
-                    });
-                    if !findings.is_empty() {
-                        self.keep_findings(&row, findings);
-                    }
+            let verified = TreeSize::new(progress.verified_size);
+            // What cannot be read is told by the step.
+            let until = match self.ledger.store().head_read(row.ledger_no) {
+                Ok(head) if head.size == verified && progress.verified_at.is_some() => {
+                    self.looked_at().insert(row.origin);
+                    continue;
                 }
-                Err(error) => tracing::error!(origin = row.origin, %error, "incremental verification failed"),
-            }
+                Ok(head) => head.size,
+                Err(_) => verified,
+            };
+            let is_known = self.looked_at().contains(&row.origin);
+            behind.push((is_known, Behind { row, until }));
         }
+        behind.sort_by_key(|(is_known, _)| *is_known);
+        behind.into_iter().map(|(_, behind)| behind).collect()
+    }
+
+    /// Verifies the next leaves of one, a twentieth of a second's work, and says whether some are left.
+    pub fn step(&self, behind: &Behind, at: Timestamp) -> bool {
+        let Behind { row, until } = behind;
+        let progress = self.progress(&row.origin);
+        let from = TreeSize::new(progress.verified_size);
+        let is_left = match incremental(self.ledger.store(), row, from, *until) {
+            Ok((head, findings)) => {
+                let is_left = findings.is_empty() && head.size < *until;
+                Self::log(row, &findings);
+                self.keep(row, at, |progress| {
+                    if !is_left {
+                        progress.verified_at = progress.verified_at.max(Some(at));
+                    }
+                    if findings.is_empty() {
+                        progress.verified_size = progress.verified_size.max(head.size.as_u64());
+                    } else {
+                        // What a full verification found beyond these still stands.
+                        progress.findings = progress.findings.max(count(&findings));
+                    }
+                });
+                if !findings.is_empty() {
+                    self.keep_findings(row, findings);
+                }
+                is_left
+            }
+            Err(error) => {
+                tracing::error!(origin = row.origin, %error, "incremental verification failed");
+                false
+            }
+        };
+        if !is_left {
+            self.looked_at().insert(row.origin.clone());
+        }
+        is_left
     }
 
     /// Whether a full scrub is due.

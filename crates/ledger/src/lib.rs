@@ -65,7 +65,7 @@ pub use api_keys::{
     ApiKey, ApiKeys, Changer, GivenKey, KEY_CHANGES_A_DAY_MAX, KEY_NAME_BYTES_MAX, KEYS_LIVE_MAX, KeyError,
     KeyRefused, LoadError, NewKey, read_keys,
 };
-pub use background::{FINDINGS_KEPT, OnRecord, SCRUB_MICROS, Verifier};
+pub use background::{Behind, FINDINGS_KEPT, OnRecord, SCRUB_MICROS, Verifier};
 pub use body::Body;
 pub use capture::{ActivityCaptured, CaptureError, ContextMissing};
 pub use counters::{Counters, Counts};

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use evidence::Timestamp;
+use ledger::Verifier;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -14,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::entry::{caught, panic_text};
 use crate::oidc::Oidc;
-use crate::{ApiError, App};
+use crate::{ApiError, App, bulk};
 
 /// How often runs that are due are looked for: SPEC's `runs.seal_after` is kept to the second. Idle, it is
 /// one look into two indexes.
@@ -25,6 +27,10 @@ const SETTLE_REST: u32 = 2;
 
 /// How often new leaves are verified; SPEC 2.7 asks for a minute. Idle, it is one look at each head.
 const VERIFY_EVERY: Duration = Duration::from_secs(20);
+
+/// While leaves wait to be verified, it rests as long as it works: else all that ingest brings in twenty seconds would
+/// keep a processor busy for four, and everybody waiting.
+const VERIFY_REST: u32 = 1;
 
 /// How often what has been kept long enough is looked for. A pass that finds nothing is a few reads a tenant.
 const RETAIN_EVERY: Duration = Duration::from_hours(1);
@@ -280,13 +286,24 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
             "what was verified before cannot be said yet"
         );
     }
+    let mut is_first = true;
     loop {
-        let at = (app.clock)();
-        let pass = Arc::clone(&verifier);
-        let publisher = app.clone();
+        let (at, next) = ((app.clock)(), Instant::now() + VERIFY_EVERY);
+        if is_first {
+            // Somebody waits for it: nothing is ready before.
+            let pass = Arc::clone(&verifier);
+            let passed = app.beside(move |_| {
+                pass.incremental(at);
+                Ok(())
+            });
+            told(passed.await);
+        } else {
+            pass_by_steps(&app, &verifier, at, &mut stop).await;
+        }
+        is_first = false;
+        let (pass, publisher) = (Arc::clone(&verifier), app.clone());
         let passed = app
             .beside(move |_| {
-                pass.incremental(at);
                 publisher.publish_verification(&pass, at);
                 Ok(pass.scrub_due(at))
             })
@@ -302,7 +319,6 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
                 tracing::error!(%error, "the full verification cannot begin");
             }
         }
-        let next = Instant::now() + VERIFY_EVERY;
         loop {
             tokio::select! {
                 () = sleep(NEW_TENANT_EVERY) => {}
@@ -313,6 +329,37 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
             }
         }
     }
+}
+
+/// One pass over what is new, a step at a time on the threads that give way to everything else. It ends early for a tenant
+/// that was made meanwhile, which the next one begins with.
+async fn pass_by_steps(app: &App, verifier: &Arc<Verifier>, at: Timestamp, stop: &mut Stop) {
+    let pass = Arc::clone(verifier);
+    let Some(behind) = told(app.beside(move |_| Ok(pass.behind())).await) else {
+        return;
+    };
+    for behind in behind {
+        loop {
+            let (pass, behind) = (Arc::clone(verifier), behind.clone());
+            let begun = Instant::now();
+            // Too many batches wait: what is left is left to the next pass.
+            let Some(true) = told(bulk::run(move || Ok(pass.step(&behind, at))).await) else {
+                break;
+            };
+            tokio::select! {
+                () = sleep(begun.elapsed() * VERIFY_REST) => {}
+                () = stop.wait() => return,
+            }
+            if app.has_unknown_tenant() {
+                return;
+            }
+        }
+    }
+}
+
+fn told<T>(done: Result<T, ApiError>) -> Option<T> {
+    done.inspect_err(|error| tracing::warn!(error = error.message, "verification of what is new is put off"))
+        .ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A Redis of one's own, in a temporary folder on a free port. The tests of three crates are compiled with this file, and
 //! each uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
