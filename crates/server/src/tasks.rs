@@ -12,7 +12,7 @@ use ledger::Verifier;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::entry::{caught, panic_text};
 use crate::oidc::Oidc;
@@ -28,9 +28,9 @@ const SETTLE_REST: u32 = 2;
 /// How often new leaves are verified; SPEC 2.7 asks for a minute. Idle, it is one look at each head.
 const VERIFY_EVERY: Duration = Duration::from_secs(20);
 
-/// While leaves wait to be verified, it rests as long as it works: else all that ingest brings in twenty seconds would
-/// keep a processor busy for four, and everybody waiting.
-const VERIFY_REST: u32 = 1;
+/// While leaves wait to be verified, it rests twice as long as it works, until the next pass is due: what ingest brings in
+/// twenty seconds would keep a processor busy for four of them, and all else waiting.
+const VERIFY_REST: u32 = 2;
 
 /// How often what has been kept long enough is looked for. A pass that finds nothing is a few reads a tenant.
 const RETAIN_EVERY: Duration = Duration::from_hours(1);
@@ -298,7 +298,7 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
             });
             told(passed.await);
         } else {
-            pass_by_steps(&app, &verifier, at, &mut stop).await;
+            pass_by_steps(&app, &verifier, at, next, &mut stop).await;
         }
         is_first = false;
         let (pass, publisher) = (Arc::clone(&verifier), app.clone());
@@ -331,9 +331,9 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
     }
 }
 
-/// One pass over what is new, a step at a time on the threads that give way to everything else. It ends early for a tenant
-/// that was made meanwhile, which the next one begins with.
-async fn pass_by_steps(app: &App, verifier: &Arc<Verifier>, at: Timestamp, stop: &mut Stop) {
+/// One pass over what is new, a step at a time on the threads that give way to everything else, without rest once the next
+/// is `due`. It ends early for a tenant that was made meanwhile, which the next one begins with.
+async fn pass_by_steps(app: &App, verifier: &Arc<Verifier>, at: Timestamp, due: Instant, stop: &mut Stop) {
     let pass = Arc::clone(verifier);
     let Some(behind) = told(app.beside(move |_| Ok(pass.behind())).await) else {
         return;
@@ -347,7 +347,7 @@ async fn pass_by_steps(app: &App, verifier: &Arc<Verifier>, at: Timestamp, stop:
                 break;
             };
             tokio::select! {
-                () = sleep(begun.elapsed() * VERIFY_REST) => {}
+                () = sleep_until(due.min(Instant::now() + begun.elapsed() * VERIFY_REST)) => {}
                 () = stop.wait() => return,
             }
             if app.has_unknown_tenant() {
