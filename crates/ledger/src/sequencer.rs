@@ -36,8 +36,6 @@ struct Writer {
     frontier: Frontier,
     /// Ordinal of the tenant's next run.
     next_run: u64,
-    /// Of the newest leaf. No leaf is recorded before it.
-    last_recorded_at: Timestamp,
     /// When it was last said that the clock is behind.
     warned: Option<Instant>,
     /// When the newest checkpoint must be signed; `None`: it covers everything.
@@ -89,14 +87,14 @@ impl Sequencer {
         let next_run = store
             .runs_total(tenant.tenant_no, None)
             .map_err(|error| damaged(&error))?;
-        let last_recorded_at =
-            last_recorded_at(store, ledger.row.ledger_no, head).map_err(|error| damaged(&error))?;
+        let newest = last_recorded_at(store, ledger.row.ledger_no, head).map_err(|error| damaged(&error))?;
         let signed = store
             .checkpoint_newest(ledger.row.ledger_no)
             .map_err(|error| damaged(&error))?;
         let covered = signed.map_or(0, |row| row.size.as_u64());
         let due = (covered < head.size.as_u64()).then(Instant::now);
         let no = ledger.row.ledger_no;
+        ledger.recorded(newest);
         self.writers.insert(
             no,
             Writer {
@@ -105,7 +103,6 @@ impl Sequencer {
                 head,
                 frontier,
                 next_run,
-                last_recorded_at,
                 warned: None,
                 due,
             },

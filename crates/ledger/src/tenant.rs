@@ -1,7 +1,7 @@
 //! Tenants and their ledgers as a running service knows them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use evidence::Timestamp;
@@ -127,6 +127,8 @@ pub struct LedgerInfo {
     refused: RwLock<Option<Refusal>>,
     /// Whether it is: looked at with every answer, for which the lock is too dear.
     is_refused: AtomicBool,
+    /// Microseconds; see [`LedgerInfo::newest`].
+    newest: AtomicI64,
 }
 
 /// Why a ledger is refused for writing.
@@ -153,7 +155,19 @@ impl LedgerInfo {
             row,
             is_refused: AtomicBool::new(refused.is_some()),
             refused: RwLock::new(refused),
+            newest: AtomicI64::new(Timestamp::MIN.as_micros()),
         }
+    }
+
+    /// When the newest leaf was recorded, or is about to be; before all times without leaves. No leaf is recorded
+    /// before it.
+    pub(crate) fn newest(&self) -> Timestamp {
+        Timestamp::from_micros(self.newest.load(Ordering::Acquire)).unwrap_or(Timestamp::MIN)
+    }
+
+    /// On the sequencer's thread, before the commit: who sees a leaf sees its time.
+    pub(crate) fn recorded(&self, at: Timestamp) {
+        self.newest.fetch_max(at.as_micros(), Ordering::AcqRel);
     }
 
     /// Why the ledger is refused, if it is.
@@ -234,6 +248,16 @@ impl Shared {
     pub fn refusal(&self) -> Option<Refusal> {
         let ledgers = self.ledgers.read().unwrap_or_else(PoisonError::into_inner);
         ledgers.last().and_then(|ledger| ledger.refusal())
+    }
+
+    /// What time it is for what the server itself says of when something was: `at`, which the clock showed, but never
+    /// before the newest record. What is recorded later is then not earlier either, also when the clock steps back,
+    /// so that a job's start, a signal that was given during it, its end and its window can be compared. For evidence
+    /// only: what somebody waits for, as a lease, goes by the clock, or it would never end.
+    #[must_use]
+    pub fn now(&self, at: Timestamp) -> Timestamp {
+        let ledgers = self.ledgers.read().unwrap_or_else(PoisonError::into_inner);
+        ledgers.last().map_or(at, |ledger| at.max(ledger.newest()))
     }
 
     /// Its rules of redaction.

@@ -137,6 +137,8 @@ impl Ledger {
         let ledger_no = turn.tenant.ledger().row.ledger_no;
         let tree_size = self.store().head_read(ledger_no)?.size.as_u64();
         let as_of = LeafKey::new(ledger_no, tree_size);
+        // The end is not before what is gathered: a signal that came while this waited for its turn is one of the job.
+        turn.at = turn.tenant.now(turn.at);
         let input = self.job_evidence(&turn.tenant, state, stage, turn.at, as_of)?;
         let mut result = audit(&input, turn.new_id(), turn.at, 0);
         result.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -356,18 +358,19 @@ impl JobGuard {
                 audit,
             ));
         }
+        let at = tenant.now(moment.at);
         let draft = Draft::alone(
             Kind::GovernanceResolution,
             Facts::Resolution(resolution.clone()),
             &resolution.encode(),
-            moment.at,
+            at,
             &mut salts,
         )?;
         let draft = of_policy(draft).by(ActorType::Human, Some(actor_id));
         let placed = ledger.one(tenant, draft, moment.at)?;
         audit.resolution = Some(ResolutionRead {
             resolution,
-            at: moment.at,
+            at,
             receipt: placed.receipt,
         });
         Ok((placed, audit))

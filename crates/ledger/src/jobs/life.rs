@@ -229,8 +229,9 @@ impl JobGuard {
             .delay_seconds(state.attempt_number, moment.draw)
             .unwrap_or(0.0);
         let delay_seconds = Finite::new(delay).unwrap_or_default();
+        // By the clock, as the runner waits by it: the ledger's time stands still while that is behind.
         #[allow(clippy::cast_possible_truncation)] // whole seconds of at most a year
-        let next = turn.at.checked_add_micros(delay as i64 * 1_000_000);
+        let next = moment.at.checked_add_micros(delay as i64 * 1_000_000);
         let next_attempt_at = next.unwrap_or(Timestamp::MAX).to_string();
         let duration = millis(state.progress.started_at.unwrap_or(turn.at), turn.at);
         let after = if will_retry { Stage::Queued } else { Stage::Failed };

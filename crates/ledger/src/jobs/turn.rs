@@ -17,7 +17,7 @@ use crate::{Draft, Outcomes, Placed, Salts, SealedBody, SubmitError, Tenant};
 pub struct Turn {
     pub(super) tenant: Arc<Tenant>,
     pub(super) moment: Moment,
-    /// Now, but not before the job's last event.
+    /// Now (`Tenant::now`), and not before the job's last event, which may stand in an epoch before.
     pub(super) at: Timestamp,
     pub(super) salts: Salts,
     pub(super) job_id: String,
@@ -44,7 +44,7 @@ impl Turn {
         Self {
             tenant: Arc::clone(tenant),
             moment: *moment,
-            at: moment.at,
+            at: tenant.now(moment.at),
             salts: tenant.salts(),
             job_id: job_id.to_owned(),
             attempt_number: 1,
@@ -58,11 +58,12 @@ impl Turn {
 
     /// The next one.
     pub(super) fn of(tenant: &Arc<Tenant>, state: &JobState, moment: &Moment) -> Self {
+        let first = Self::first(tenant, &state.job_id, moment);
         Self {
-            at: moment.at.max(state.last_at),
+            at: first.at.max(state.last_at),
             attempt_number: state.attempt_number,
             tip: Some(state.tip.clone()),
-            ..Self::first(tenant, &state.job_id, moment)
+            ..first
         }
     }
 

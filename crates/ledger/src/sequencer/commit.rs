@@ -96,7 +96,7 @@ impl Sequencer {
                 head: writer.head,
                 frontier: writer.frontier.clone(),
                 next_run: writer.next_run,
-                last_recorded_at: writer.last_recorded_at,
+                last_recorded_at: writer.ledger.newest(),
                 erased_key: &self.inner.erased_key,
             };
             let drafts = submissions.iter().flat_map(|submission| &submission.drafts);
@@ -108,6 +108,7 @@ impl Sequencer {
                 Ok(placer.finish())
             })();
             let (mut batch, left) = placed.map_err(|error| place_failure(ledger_no, error))?;
+            writer.ledger.recorded(left.last_recorded_at);
             // In the commit of its record, and not without it.
             let first = outcomes.len() - submissions.len();
             for (submission, outcomes) in submissions.iter().zip(&outcomes[first..]) {
@@ -151,9 +152,7 @@ impl Sequencer {
         for (
             ledger_no,
             After {
-                frontier,
-                next_run,
-                last_recorded_at,
+                frontier, next_run, ..
             },
         ) in after
         {
@@ -169,7 +168,6 @@ impl Sequencer {
                 };
                 writer.frontier = frontier;
                 writer.next_run = next_run;
-                writer.last_recorded_at = last_recorded_at;
             }
         }
         Ok(outcomes)
@@ -254,8 +252,8 @@ impl Sequencer {
         writer.next_run = store
             .runs_total(writer.ledger.row.tenant_no, None)
             .map_err(|error| stop(&error))?;
-        writer.last_recorded_at =
-            last_recorded_at(store, ledger_no, head).map_err(|error| damaged(error.to_string()))?;
+        let newest = last_recorded_at(store, ledger_no, head).map_err(|error| damaged(error.to_string()))?;
+        writer.ledger.recorded(newest);
         (writer.head, writer.frontier) = (head, frontier);
         Ok(())
     }
@@ -263,10 +261,9 @@ impl Sequencer {
 
 /// Says it when the clock is far behind the ledger, whose records then stand under the time of its last one.
 fn warn_of_clock(writer: &mut Writer, submissions: &[Submission]) {
-    let behind = |submission: &Submission| {
-        writer.last_recorded_at.as_micros() - submission.at.as_micros() > CLOCK_BEHIND_MICROS
-    };
-    let Some(late) = submissions.iter().find(|submission| behind(submission)) else {
+    let newest = writer.ledger.newest();
+    let behind = |submission: &&Submission| newest.micros_since(submission.at) > CLOCK_BEHIND_MICROS;
+    let Some(late) = submissions.iter().find(behind) else {
         return;
     };
     if writer
@@ -279,7 +276,7 @@ fn warn_of_clock(writer: &mut Writer, submissions: &[Submission]) {
     tracing::warn!(
         origin = writer.ledger.row.origin,
         clock = %late.at,
-        ledger = %writer.last_recorded_at,
+        ledger = %newest,
         "the clock is behind the ledger: records stand under the time of the ledger's last one until it has caught up"
     );
 }

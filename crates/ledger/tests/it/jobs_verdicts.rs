@@ -7,7 +7,7 @@ use evidence::record::{GovernanceContract, IncidentStatus, ResolutionDecision, S
 use ledger::{JobAct, JobError, NewJob};
 
 use crate::bed::time;
-use crate::jobs::{Bed, types, under_contract};
+use crate::jobs::{Bed, contract, retrying, types, under_contract};
 
 #[test]
 fn a_step_outside_scope_fails_the_job_and_opens_an_incident_with_its_audit_event() {
@@ -98,6 +98,94 @@ fn signals_given_while_the_job_ran_decide_and_others_do_not() {
         assert!(evidence.matches, "{scope} {offset_ms}");
         bed.bed.check();
     }
+}
+
+#[test]
+fn a_clock_that_steps_back_while_a_job_runs_hides_no_signal_from_its_verdict() {
+    for restarts in [false, true] {
+        let mut bed = Bed::new();
+        bed.started("j1");
+        bed.step("j1", 0, "search").unwrap();
+        bed.health("j1", "{}", "{}").unwrap();
+        bed.bed.later(-3_600_000);
+        if restarts {
+            bed = bed.reopen();
+        }
+        // As a signal without a time is given one.
+        let at = bed.tenant.now(bed.bed.now());
+        bed.signal("search", SignalDecision::Block, at);
+        bed.complete("j1").unwrap();
+        assert_eq!(bed.verdict("j1"), "FAIL", "restarts: {restarts}");
+        assert!(
+            bed.bed
+                .ledger
+                .job_audit_evidence(&bed.tenant, "j1")
+                .unwrap()
+                .matches
+        );
+        bed.bed.check();
+    }
+}
+
+#[test]
+fn a_signal_on_record_before_the_end_is_of_the_job_though_the_end_was_received_first() {
+    let bed = Bed::new();
+    bed.started("j1");
+    bed.step("j1", 0, "search").unwrap();
+    bed.health("j1", "{}", "{}").unwrap();
+    let received = bed.moment();
+    let at = bed.tenant.now(bed.bed.later(5_000));
+    bed.signal("search", SignalDecision::Block, at);
+    let end = JobAct::Complete(Value::Null);
+    bed.bed
+        .ledger
+        .job_act(&bed.tenant, "j1", &end, &received)
+        .unwrap();
+    assert_eq!(bed.verdict("j1"), "FAIL");
+    bed.bed.check();
+}
+
+#[test]
+fn a_clock_that_steps_back_moves_no_job_into_a_window_that_is_over() {
+    let bed = Bed::new();
+    let over = GovernanceContract {
+        activation_window_end: Some(time("2026-11-21T10:00:00Z")),
+        ..contract("over")
+    };
+    bed.bed.later(7_200_000);
+    bed.bed
+        .ledger
+        .contract_record(&bed.tenant, &over, &bed.moment())
+        .unwrap();
+    // To half past nine.
+    bed.bed.later(-5_400_000);
+    let new = NewJob {
+        contract_id: Some("over".into()),
+        ..under_contract("j1")
+    };
+    bed.create(&new).unwrap();
+    bed.start("j1").unwrap();
+    bed.step("j1", 0, "search").unwrap();
+    bed.health("j1", "{}", "{}").unwrap();
+    bed.complete("j1").unwrap();
+    assert_eq!(bed.verdict("j1"), "FAIL");
+    bed.bed.check();
+}
+
+#[test]
+fn who_waits_for_the_next_attempt_waits_by_the_clock_that_there_is() {
+    let bed = Bed::new();
+    let retry = r#"{"strategy":"fixed","base_delay_seconds":30,"jitter_factor":0}"#;
+    bed.create(&retrying("j1", retry)).unwrap();
+    bed.start("j1").unwrap();
+    bed.bed.later(-3_600_000);
+    let job = bed.fail("j1", "timeout").unwrap().job;
+    let attempt = job.history.last().unwrap();
+    let soon = bed.bed.now().checked_add_micros(30_000_000).unwrap();
+    assert!(attempt.next_attempt_at.unwrap() <= soon);
+    // When it failed is evidence, and not before it began.
+    assert!(attempt.timestamp >= job.started_at.unwrap());
+    bed.bed.check();
 }
 
 #[test]

@@ -39,7 +39,7 @@ struct SignalIn {
     scope: String,
     /// `allow` or `block`.
     decision: String,
-    /// The time of receipt when absent.
+    /// The time of receipt when absent, but not before what is on record already.
     #[schema(value_type = Option<String>, format = DateTime)]
     at: Option<GivenTime>,
 }
@@ -98,7 +98,7 @@ async fn record(
             scope: given.scope,
             decision: SignalDecision::parse(&given.decision)
                 .ok_or_else(|| ApiError::invalid("decision", "must be allow or block"))?,
-            at: given.at.map_or(at, |given| given.time),
+            at: given.at.map_or_else(|| caller.tenant.now(at), |given| given.time),
         };
         let placed = ledger.signal_record(&caller.tenant, &signal, &times, &moment(at))?;
         let view = SignalView {

@@ -23,6 +23,7 @@ mod integrity;
 mod issuer;
 mod jobs;
 mod jobs_bounds;
+mod jobs_clock;
 mod jobs_going;
 mod jobs_lists;
 mod ledger;
