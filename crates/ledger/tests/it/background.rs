@@ -176,3 +176,60 @@ fn findings_on_record_stand_until_everything_was_verified_whatever_was_kept() {
     });
     assert_eq!(told, Some((0, scrubbed)));
 }
+
+#[test]
+fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() {
+    let bed = TestLedger::new();
+    let (busy, quiet) = (bed.tenant("busy"), bed.tenant("quiet"));
+    // A block each.
+    for _ in 0..70 {
+        bed.one(&busy, system("one"));
+    }
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    let progress = |tenant: &ledger::Tenant| verifier.progress(&tenant.ledger().row.origin);
+    let at = bed.now();
+    let behind = verifier.behind();
+    assert_eq!(behind.len(), 3, "with the instance's");
+    // It is left to the next time.
+    let late = bed.one(&busy, system("late"));
+    let mut left = 0;
+    for behind in &behind {
+        while verifier.step(behind, at) {
+            left += 1;
+            assert_eq!(
+                (progress(&busy).verified_size, progress(&busy).verified_at),
+                (64, None)
+            );
+        }
+    }
+    assert_eq!(left, 1);
+    let index = late.receipt.leaf_index;
+    assert_eq!(
+        (progress(&busy).verified_size, progress(&busy).verified_at),
+        (index, Some(at))
+    );
+    assert_eq!(progress(&quiet).verified_at, Some(at));
+
+    // One that is new is not kept waiting by what came in meanwhile.
+    for _ in 0..3 {
+        bed.one(&busy, system("more"));
+    }
+    let new = bed.tenant("new");
+    bed.one(&new, system("first"));
+    let behind = verifier.behind();
+    assert!(!verifier.step(&behind[0], at));
+    assert_eq!(progress(&new).verified_at, Some(at));
+    assert_eq!(progress(&busy).verified_size, index);
+
+    // What is altered among them is found, and the step does not go past it.
+    let row = busy.ledger().row.clone();
+    let leaf = store::LeafKey::new(row.ledger_no, index).as_i64();
+    tamper(
+        bed.path(),
+        &format!("UPDATE bodies SET salt = zeroblob(32) WHERE leaf = {leaf};"),
+    );
+    verifier.incremental(bed.now());
+    let found = progress(&busy);
+    assert_eq!((found.findings, found.verified_size), (1, index));
+    assert_eq!(verifier.findings(&row.origin)[0].leaf_index, Some(index));
+}
