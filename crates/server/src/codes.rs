@@ -164,6 +164,7 @@ const CODES: &[Row] = &[
     row(409, "job_full", Of::These(JOBS), "the job has as many steps, events or bytes as it may"),
     row(409, "verdict_final", Of::These(&["audit_resolve"]), "only INCONCLUSIVE is resolved"),
     row(409, "key_revoked", Of::These(&["key_rotate"]), "the key is revoked"),
+    row(409, "key_expired", Of::These(&["key_rotate"]), "the key has expired"),
     row(409, "too_many_keys", Of::These(&["key_create"]), "the tenant has 1,000 live keys"),
     row(410, "seal_gone", Of::These(&["run_integrity"]), "the run is sealed, and its seal is in an archive"),
     row(413, "output_too_large", Of::These(&["replay_result"]), "the output is longer than 4 MiB"),

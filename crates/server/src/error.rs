@@ -209,6 +209,7 @@ impl From<KeyError> for ApiError {
             KeyError::TenantUnknown(_) | KeyError::KeyUnknown(_) => Self::not_found(),
             KeyError::Invalid(..) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message),
             KeyError::Revoked => Self::conflict("key_revoked", message),
+            KeyError::Expired => Self::conflict("key_expired", message),
             KeyError::TooMany => Self::conflict("too_many_keys", message),
             KeyError::TooOften { wait_micros } => Self {
                 retry_after_secs: u32::try_from(wait_micros / 1_000_000 + 1).ok(),

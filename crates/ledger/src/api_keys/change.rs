@@ -87,6 +87,9 @@ pub enum KeyError {
     /// A revoked key stays revoked.
     #[error("the key is revoked")]
     Revoked,
+    /// Another secret would be worth nothing either: when a key ends is not changed.
+    #[error("the key has expired, and would let nobody in with another secret either: make a new one")]
+    Expired,
     /// The tenant has as many as it may.
     #[error("the tenant has {KEYS_LIVE_MAX} live keys; revoke some")]
     TooMany,
@@ -209,6 +212,9 @@ impl Ledger {
         let (key, tenant) = self.key_of(tenant_id, key_id)?;
         if key.revoked_at.is_some() {
             return Err(KeyError::Revoked);
+        }
+        if key.ended(at).is_some() {
+            return Err(KeyError::Expired);
         }
         self.key_change_allowed(&tenant, at)?;
         let text = format!("{PREFIX}{key_id}_{}", random_chars(SECRET_CHARS));

@@ -205,6 +205,36 @@ fn rules_of_keys_are_kept() {
 }
 
 #[test]
+fn a_key_that_has_expired_is_not_rotated() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let by = Changer::local();
+    let expiring = NewKey {
+        expires_at: bed.now().checked_add_micros(10_000_000),
+        ..new("acme", Role::Reader)
+    };
+    let given = bed.ledger.key_create(&expiring, &by, bed.now()).unwrap();
+    let id = &given.key.key_id;
+    let rotated = bed.ledger.key_rotate(None, id, &by, bed.now()).unwrap();
+    let size = bed.size(&tenant);
+    assert!(matches!(
+        bed.ledger.key_rotate(None, id, &by, bed.later(10_000)),
+        Err(KeyError::Expired)
+    ));
+    assert_eq!(bed.size(&tenant), size, "nothing is written");
+    let at = rotated.key.rotated_at.unwrap();
+    let keys = bed.ledger.api_keys();
+    assert!(keys.check(&rotated.text, at).is_ok(), "the key is as it was");
+    // One that was revoked since is said to be revoked.
+    bed.ledger.key_revoke(None, id, &by, bed.now()).unwrap();
+    assert!(matches!(
+        bed.ledger.key_rotate(None, id, &by, bed.now()),
+        Err(KeyError::Revoked)
+    ));
+    bed.check();
+}
+
+#[test]
 fn a_tenant_has_so_many_live_keys_and_no_more() {
     let bed = TestLedger::new();
     bed.tenant("acme");

@@ -162,15 +162,23 @@ pub(crate) async fn export(
     let app = app.clone();
     // A request that has begun is not given up half-way when nobody waits for its answer any more.
     to_its_end(async move {
-        let mut refused = Rejections::default();
-        loop {
-            submit(&app, &caller, at, lowered, &mut refused).await?;
+        let (mut refused, mut missing) = (Rejections::default(), RefusedSpans::default());
+        let written = loop {
+            if let Err(error) = submit(&app, &caller, at, lowered, &mut refused, &mut missing).await {
+                break Err(error);
+            }
             if !more {
-                return Ok(ExportAnswer::new(&refused));
+                break Ok(());
             }
             room(&app.ledger).await;
-            (lowered, parts, more) = bulk::run(move || parts.lower(at)).await?;
-        }
+            match bulk::run(move || parts.lower(at)).await {
+                Ok(next) => (lowered, parts, more) = next,
+                Err(error) => break Err(error),
+            }
+        };
+        // Only now: the trace of a refused span may come with a later part. When a part failed, of those that are written.
+        let noted = note_missing(&app, &caller, missing, at).await;
+        written.and(noted).map(|()| ExportAnswer::new(&refused))
     })
     .await
 }
@@ -244,18 +252,19 @@ async fn room(ledger: &Ledger) {
     }
 }
 
-/// Submits a part, and counts and tells what was refused of it.
+/// Submits a part, and counts and tells what was refused of it; `missing` takes the spans among that.
 async fn submit(
     app: &App,
     caller: &Caller,
     at: Timestamp,
     lowered: Lowered,
     refused: &mut Rejections,
+    missing: &mut RefusedSpans,
 ) -> Result<(), ApiError> {
     let Lowered {
         drafts,
         rejected,
-        refused: mut missing,
+        refused: refused_spans,
         bodies_bytes_left: _,
     } = lowered;
     // An environment or failure stands for no item of its own: nobody sent it to be counted.
@@ -266,6 +275,7 @@ async fn submit(
         .collect();
     let outcomes = app.ledger.submit(&caller.tenant, drafts, at).await?;
     refused.merge(rejected);
+    missing.merge(refused_spans);
     for (outcome, item) in outcomes.iter().zip(items) {
         if let (Err(rejection), Some(name)) = (outcome, item) {
             refused.count += 1;
@@ -281,11 +291,6 @@ async fn submit(
             }
         }
     }
-    if !missing.is_empty() {
-        let tenant = Arc::clone(&caller.tenant);
-        app.blocking(move |ledger| note_missing(ledger, &tenant, missing, at))
-            .await?;
-    }
     Ok(())
 }
 
@@ -293,7 +298,21 @@ async fn submit(
 const MISSING_CHUNK: usize = 1_000;
 
 /// Tells runs of spans that they sent and that were not taken. Each is told once.
-fn note_missing(
+async fn note_missing(
+    app: &App,
+    caller: &Caller,
+    missing: RefusedSpans,
+    at: Timestamp,
+) -> Result<(), ApiError> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let tenant = Arc::clone(&caller.tenant);
+    app.blocking(move |ledger| write_missing(ledger, &tenant, missing, at))
+        .await
+}
+
+fn write_missing(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     missing: RefusedSpans,

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 /// of them say nothing new. The rest of a trace is one record more, with their number.
 pub(super) const TOLD_MAX: usize = 100;
 
-/// The refused spans of one request, by trace; a request has at most [`super::ITEMS_MAX`] spans, so no more traces.
+/// The refused spans of one request, of all its parts, by trace. A request has at most [`super::ITEMS_MAX`] spans, so no
+/// more are held, each with its id and reason: some 30 MB, less than a part takes while it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RefusedSpans {
     by_trace: BTreeMap<[u8; 16], RefusedOfTrace>,
@@ -57,6 +58,19 @@ impl RefusedSpans {
         }
     }
 
+    /// Those of a later part of the request.
+    pub fn merge(&mut self, later: Self) {
+        for (trace_id, of_trace) in later.by_trace {
+            for span in of_trace.told {
+                self.note(trace_id, span.span_id, &span.reason);
+            }
+            if let Some((count, first)) = of_trace.more {
+                let known = self.by_trace.entry(trace_id).or_default();
+                known.more.get_or_insert((0, first)).0 += count;
+            }
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_trace.is_empty()
@@ -95,5 +109,27 @@ mod tests {
                 .map(|(more, span)| (*more, span.span_id.as_str()));
             assert_eq!(more, Some((1, "bb")));
         }
+    }
+
+    #[test]
+    fn what_later_parts_refuse_is_told_as_if_it_were_one() {
+        let of = |spans: std::ops::Range<usize>| {
+            let mut refused = RefusedSpans::default();
+            for span in spans {
+                refused.note([1; 16], format!("{span:016x}"), &"why");
+            }
+            refused
+        };
+        for (one, other) in [(0, 0), (0, 300), (40, 300), (101, 300), (250, 300), (250, 40)] {
+            let mut parts = of(0..one);
+            parts.merge(of(one..one + other));
+            assert_eq!(parts, of(0..one + other), "{one} and {other}");
+        }
+        let mut parts = of(0..300);
+        parts.note([2; 16], "aa".into(), &"why");
+        let mut later = RefusedSpans::default();
+        later.note([3; 16], "bb".into(), &"why");
+        parts.merge(later);
+        assert_eq!(parts.into_traces().count(), 3);
     }
 }

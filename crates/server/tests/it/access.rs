@@ -194,6 +194,31 @@ fn a_rotated_and_a_revoked_key_let_nobody_in() {
 }
 
 #[test]
+fn a_key_that_has_ended_is_not_rotated() {
+    let keyed = Keyed::new();
+    let rotate = |id: &str| {
+        let path = format!("/api/v1/keys/{id}/rotate");
+        keyed.as_("admin", Method::POST, &path, &Value::Null)
+    };
+    // Made a second ago, to end now.
+    let new = NewKey {
+        tenant_id: "acme".into(),
+        role: Role::Reader,
+        name: None,
+        expires_at: Some(now()),
+    };
+    let earlier = now().checked_add_micros(-1_000_000).unwrap();
+    let ledger = &keyed.server.app.ledger;
+    let given = ledger.key_create(&new, &Changer::local(), earlier).unwrap();
+    let refused = rotate(&given.key.key_id);
+    assert_eq!(refused.problem(409), "key_expired");
+    assert!(refused.text().contains("make a new one"), "{}", refused.text());
+    let revoke = format!("/api/v1/keys/{}/revoke", given.key.key_id);
+    keyed.as_("admin", Method::POST, &revoke, &Value::Null).ok();
+    assert_eq!(rotate(&given.key.key_id).problem(409), "key_revoked");
+}
+
+#[test]
 fn keys_are_made_over_http_and_shown_once() {
     let keyed = Keyed::new();
     let body = json!({ "role": "reader", "name": "ci" });

@@ -1,6 +1,7 @@
 //! Runs judged, and sealed once.
 
 use serde_json::{Value, json};
+use server::otlp::limits::PART_ITEMS_MAX;
 
 use crate::erasure::{because, erase, record_id};
 use crate::server::{TestServer, now, span};
@@ -353,6 +354,37 @@ fn every_run_whose_spans_were_refused_has_a_failure_and_the_rest_are_counted() {
     assert_eq!(failures.len(), 2, "{judged}");
     assert!(counted(failures)[0].starts_with("2 more spans"), "{judged}");
     assert_ne!(judged["grade"], "PASS", "{judged}");
+    assert_noted_once(&server, &export);
+}
+
+#[test]
+fn a_span_that_is_refused_is_noted_though_its_trace_comes_with_another_part() {
+    let server = TestServer::new();
+    let bad = |trace: u8, field: &str, value: &str| {
+        let mut span = span(trace, 1);
+        span["spanId"] = json!("00000000000000ff");
+        span[field] = json!(value);
+        span
+    };
+    // With the first part: one that JSON does not even say, and one that is no evidence.
+    let mut spans = vec![
+        bad(3, "kind", "SPAN_KIND_CLIENT"),
+        bad(4, "startTimeUnixNano", "0"),
+    ];
+    spans.extend((0x100..).take(PART_ITEMS_MAX).map(|id| span(2, id)));
+    // With the second: what these belong to, and one of a trace that the first has.
+    spans.extend([span(3, 1), span(4, 1), bad(2, "startTimeUnixNano", "0")]);
+    let export = crate::server::export(&spans);
+    assert_eq!(
+        server.post("/v1/traces", &export).ok()["partialSuccess"]["rejectedSpans"],
+        "3"
+    );
+    for trace in ["02", "03", "04"] {
+        let judged = of(&server, &trace.repeat(16));
+        let failures = judged["capture_failures"].as_array().unwrap();
+        assert_eq!(failures.len(), 1, "{judged}");
+        assert_ne!(judged["grade"], "PASS", "{judged}");
+    }
     assert_noted_once(&server, &export);
 }
 

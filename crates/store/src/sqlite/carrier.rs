@@ -12,7 +12,7 @@ use std::ffi::c_int;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -47,7 +47,42 @@ pub(super) struct Carrier {
     thread: Option<JoinHandle<()>>,
     /// The database, to be synced. It outlives the store's connections: closing it takes away their locks, as POSIX has it,
     /// and another process could then delete the log that is being written.
-    file: Arc<File>,
+    _file: Arc<File>,
+    /// The database and its log.
+    written: [Written; 2],
+}
+
+/// A file that takes what is written.
+#[derive(Debug)]
+struct Written {
+    path: PathBuf,
+    /// Its device and number there, which no other file can have while this one is open.
+    file: (u64, u64),
+}
+
+impl Written {
+    fn new(path: PathBuf, open: &Metadata) -> Self {
+        let file = (open.dev(), open.ino());
+        Self { path, file }
+    }
+
+    /// The log of the database at `path`. SQLite makes it at the first read, cuts it and begins it anew, and takes it away
+    /// when the last connection closes. It lies beside the file itself where the path is a link to it.
+    fn log_of(path: &Path) -> io::Result<Self> {
+        let mut log = std::fs::canonicalize(path)?.into_os_string();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        let open = std::fs::metadata(&log)?;
+        Ok(Self::new(log, &open))
+    }
+
+    /// Whether it is not at its path any more.
+    fn is_gone(&self) -> bool {
+        match std::fs::metadata(&self.path) {
+            Ok(there) => (there.dev(), there.ino()) != self.file,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -68,10 +103,10 @@ struct Wanted {
 }
 
 impl Carrier {
-    /// Has the log of the database at `path` carried over as `writer` makes it grow, by `connection`.
+    /// Has the log of the database at `path` carried over as `writer` makes it grow, by `connection`. Both have read it.
     ///
     /// # Errors
-    /// The file cannot be opened, or there is no thread to be had.
+    /// The file cannot be opened, it has no log, or there is no thread to be had.
     pub(super) fn start(
         path: &Path,
         writer: &mut Connection,
@@ -80,6 +115,10 @@ impl Carrier {
     ) -> Result<Self, StoreError> {
         let refused = |error| StoreError::Refused(format!("cannot open {}: {error}", path.display()));
         let file = Arc::new(File::open(path).map_err(refused)?);
+        let written = [
+            Written::new(path.to_owned(), &file.metadata().map_err(refused)?),
+            Written::log_of(path).map_err(refused)?,
+        ];
         let shared = Arc::new(Shared {
             wanted: Mutex::default(),
             asked: Condvar::new(),
@@ -106,19 +145,16 @@ impl Carrier {
         Ok(Self {
             shared,
             thread: Some(thread),
-            file,
+            _file: file,
+            written,
         })
     }
 
-    /// Whether the database that is open is still the one at `path`. One that was removed or replaced takes writes as
-    /// before, and nobody finds them again.
-    pub(super) fn is_at(&self, path: &Path) -> bool {
-        let of = |file: Metadata| (file.dev(), file.ino());
-        match (self.file.metadata(), std::fs::metadata(path)) {
-            (Ok(open), Ok(there)) => of(open) == of(there),
-            (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
-            (Err(_), Ok(_)) => true,
-        }
+    /// The path of the database, or of its log, if what is open is not what is there. A file that was removed or replaced
+    /// takes writes as before, and nobody finds them again.
+    pub(super) fn gone(&self) -> Option<&Path> {
+        let gone = self.written.iter().find(|file| file.is_gone())?;
+        Some(&gone.path)
     }
 
     /// Keeps the thread from carrying, once it has done what it does.
@@ -241,6 +277,7 @@ mod tests {
             writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         };
         assert_eq!(cut, Ok(0), "nobody is in the way while it is paused");
+        assert_eq!(carrier.gone(), None, "a log that is cut is the same file");
         drop(carrier); // would wait for ever if its thread did not end
         drop(writer);
         assert!(!stopped.load(Ordering::Acquire));

@@ -87,12 +87,12 @@ impl SqliteStore {
     /// Why nothing may be written, if nothing may. What is written to a file that is not there any more could be
     /// acknowledged and not be found again.
     fn closed_to_writes(&self) -> Option<String> {
-        if self.carrier.as_ref().is_none_or(|open| open.is_at(&self.path)) {
+        let Some(gone) = self.carrier.as_ref().and_then(Carrier::gone) else {
             return self.is_stopped().then(|| "writing has stopped".into());
-        }
+        };
         // Said each time: who writes tries once more, one by one, and reports what he is told last.
         self.stopped.store(true, Ordering::Release);
-        let path = self.path.display();
+        let path = gone.display();
         Some(format!("{path} was removed or replaced while it was open"))
     }
 

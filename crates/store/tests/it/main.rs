@@ -72,6 +72,13 @@ fn first_batch() -> Batch {
     batch
 }
 
+fn checkpoint(size: u64) -> CheckpointRow {
+    CheckpointRow {
+        size: TreeSize::new(size),
+        note: "n".into(),
+    }
+}
+
 /// Rows in every ledger table.
 fn filled() -> (tempfile::TempDir, SqliteStore) {
     let (folder, store) = fresh();
@@ -439,18 +446,33 @@ fn reading_leaves_a_crashed_writers_files_as_they_were() {
 }
 
 #[test]
-fn each_write_to_a_database_that_was_removed_says_so() {
-    let (folder, store) = filled();
-    std::fs::remove_file(folder.path().join("deponent.db")).unwrap();
-    let checkpoint = CheckpointRow {
-        size: TreeSize::new(2),
-        note: "n".into(),
-    };
-    for _ in 0..2 {
-        let refused = store.checkpoints_append(&[(1, checkpoint.clone())]).unwrap_err();
-        assert!(matches!(refused, StoreError::Refused(_)));
-        assert!(refused.to_string().contains("removed or replaced"), "{refused}");
+fn each_write_to_a_database_or_log_that_was_removed_says_so() {
+    for name in ["deponent.db", "deponent.db-wal"] {
+        let (folder, store) = filled();
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+        for _ in 0..2 {
+            let refused = store.checkpoints_append(&[(1, checkpoint(2))]).unwrap_err();
+            assert!(matches!(refused, StoreError::Refused(_)));
+            let said = format!("{name} was removed or replaced");
+            assert!(refused.to_string().contains(&said), "{refused}");
+        }
+        assert!(store.is_stopped());
     }
+}
+
+#[test]
+fn the_log_of_a_database_that_is_a_link_is_known_too() {
+    let (folder, store) = filled();
+    drop(store);
+    let links = tempfile::tempdir().unwrap();
+    let file = folder.path().join("deponent.db");
+    std::os::unix::fs::symlink(&file, links.path().join("deponent.db")).unwrap();
+    let store = open(links.path(), Access::ReadWrite).unwrap();
+    store.checkpoints_append(&[(1, checkpoint(2))]).unwrap();
+    store.tidy();
+    store.checkpoints_append(&[(1, checkpoint(3))]).unwrap();
+    std::fs::remove_file(folder.path().join("deponent.db-wal")).unwrap();
+    assert!(store.checkpoints_append(&[(1, checkpoint(4))]).is_err());
     assert!(store.is_stopped());
 }
 
