@@ -84,7 +84,7 @@ struct Decided {
 
 enum Asked {
     Server(Client),
-    Folder(SqliteStore, u32),
+    Folder(Box<SqliteStore>, u32),
 }
 
 impl Gate {
@@ -113,7 +113,7 @@ impl Gate {
             return Ok(Asked::Server(self.server.client()?));
         };
         let (store, row) = folder.open(&self.tenant)?;
-        Ok(Asked::Folder(store, row.tenant_no))
+        Ok(Asked::Folder(Box::new(store), row.tenant_no))
     }
 
     fn answer(&self, said: Said) -> Result<u8> {
@@ -150,7 +150,7 @@ impl Asked {
     fn ask(&self, job_id: &str) -> Result<Said> {
         match self {
             Self::Server(client) => ask_server(client, job_id),
-            Self::Folder(store, tenant_no) => match ledger::rollout(store, *tenant_no, job_id) {
+            Self::Folder(store, tenant_no) => match ledger::rollout(store.as_ref(), *tenant_no, job_id) {
                 Ok(read) => Ok(Said::Answer(json!({
                     "action": read.action, "authorized": read.authorized, "job_id": job_id,
                     "reason": read.reason, "verdict": read.verdict,
