@@ -16,7 +16,7 @@ use evidence::{ActorType, Kind, Timestamp};
 use store::{FacetQuery, LeafKey, Store};
 
 use super::act::redacted_text;
-use super::contracts::{found_as, judged_by, of_policy, unreadable};
+use super::contracts::{found_as, of_policy, unreadable};
 use super::slots::JobGuard;
 use super::turn::{Turn, Verdict as Given};
 use super::{JobError, Moment};
@@ -388,7 +388,7 @@ fn job_audit(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<A
     let leaves = store.facet_find(tenant_no, &query)?.leaves;
     let mut read: Option<AuditRead> = None;
     for record in records::read(store, &leaves)? {
-        let Some(body) = judged_by(store, tenant_no, &record)? else {
+        let Some(body) = record.kept_body(store, tenant_no)? else {
             continue;
         };
         let kind = record.header()?.kind;

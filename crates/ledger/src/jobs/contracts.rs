@@ -7,13 +7,12 @@ use audit::governance::Signal;
 use evidence::facet::facet;
 use evidence::record::{Facts, GovernanceContract, GovernanceSignal, SignalDecision};
 use evidence::{Kind, SourceDomain, TimesGiven, Timestamp};
-use store::{FacetQuery, Gone, LeafKey, Store};
+use store::{FacetQuery, LeafKey};
 
 use super::slots::ContractGuard;
 use super::{JobError, Moment};
-use crate::verify::Erasures;
 use crate::{
-    Body, BodyTooLarge, Draft, Ledger, Placed, Receipt, Record, RecordError, SubmitError, Tenant, records,
+    BodyTooLarge, Draft, Ledger, Placed, Receipt, Record, RecordError, SubmitError, Tenant, records,
 };
 
 /// Days looked at one by one; a longer time is read whole.
@@ -231,7 +230,7 @@ impl Ledger {
                     return Ok(None);
                 }
                 for record in records::read(self.store(), &page.leaves)? {
-                    let Some(body) = judged_by(self.store(), tenant.tenant_no, &record)? else {
+                    let Some(body) = record.kept_body(self.store(), tenant.tenant_no)? else {
                         continue;
                     };
                     let signal = GovernanceSignal::read(body).map_err(|error| RecordError::Body {
@@ -337,28 +336,6 @@ pub(super) fn found_as(record: &Record, asked: &str, said: &str) -> Result<(), R
         record,
         &"it is of something else than it was found by",
     ))
-}
-
-/// The body of a record that jobs are judged by. None of these is erased or archived ([`evidence::record::is_erasable`]): one
-/// that is not there was taken away, and without it another verdict would come out. `None`: an older build erased it, and
-/// its erasure is on record.
-pub(super) fn judged_by<'r>(
-    store: &dyn Store,
-    tenant_no: u32,
-    record: &'r Record,
-) -> Result<Option<&'r [u8]>, RecordError> {
-    let kept = match &record.body {
-        Body::There(body) => return Ok(Some(body.as_slice())),
-        // The list that says so is not signed.
-        Body::Gone(Gone::Erased) => {
-            Erasures::unread(store, tenant_no)?.kept_of(record.leaf, record.header()?.id)?
-        }
-        Body::Gone(Gone::Archived | Gone::Missing) => None,
-    };
-    if kept.is_some() {
-        return Ok(None);
-    }
-    Err(unreadable(record, &"it is missing, and nothing says why"))
 }
 
 pub(super) fn unreadable(record: &Record, error: &dyn std::fmt::Display) -> RecordError {

@@ -11,7 +11,7 @@ use store::FacetQuery;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::JobError;
-use super::contracts::{found_as, judged_by, unreadable};
+use super::contracts::{found_as, unreadable};
 use crate::{Ledger, RecordError, Tenant, records};
 
 /// Most jobs held: 20,000 of 1.5 KiB are what ten seconds of the fastest benchmark touch.
@@ -423,7 +423,7 @@ impl Ledger {
                 if record.header()?.kind != Kind::JobEvent {
                     continue;
                 }
-                let Some(body) = judged_by(self.store(), tenant.tenant_no, &record)? else {
+                let Some(body) = record.kept_body(self.store(), tenant.tenant_no)? else {
                     continue;
                 };
                 let (event, hash) = JobEvent::read(body).map_err(|error| unreadable(&record, &error))?;
