@@ -21,6 +21,14 @@ const SCRUB_REST: u32 = 9;
 /// A full verification that somebody waits for rests as long as it works: half of each core stays for others.
 const ASKED_REST: u32 = 1;
 
+/// Leaves of a step, which gives way to others after it: a twentieth of a second at most, also where each stands in a
+/// block of its own.
+const STEP_LEAVES: u64 = 4_096;
+
+/// The same where somebody waits for the end: what a step begins with (erasures, the right edge) is read seldom, and
+/// what is done is kept now and then.
+const WAITED_LEAVES: u64 = 1 << 20;
+
 /// Findings of one ledger that are kept for readers; all are counted.
 pub const FINDINGS_KEPT: usize = 100;
 
@@ -47,8 +55,17 @@ pub enum OnRecord {
 #[derive(Clone, Debug)]
 pub struct Behind {
     row: LedgerRow,
+    /// No pass of this process has looked at it.
+    is_new: bool,
     /// Its size when it was looked at: what is added meanwhile is left to the next time.
     until: TreeSize,
+}
+
+impl Behind {
+    /// Whether no pass of this process has looked at it: nothing is ready until one has.
+    pub const fn is_new(&self) -> bool {
+        self.is_new
+    }
 }
 
 /// Background verification of a running ledger.
@@ -198,12 +215,13 @@ impl Verifier {
     /// Verifies what is new in every ledger. Blocks; a pass over nothing new costs one read a ledger.
     pub fn incremental(&self, at: Timestamp) {
         for behind in self.behind() {
-            while self.step(&behind, at) {}
+            while self.advance(&behind, at, WAITED_LEAVES) {}
         }
     }
 
     /// Ledgers of which not all leaves are verified, in the order in which to verify them: none waits for a first time
-    /// until others are done again. One read a ledger.
+    /// until others are done again, and of these the one that waits longest is the first, as a pass may be broken off.
+    /// One read a ledger.
     pub fn behind(&self) -> Vec<Behind> {
         let mut behind = Vec::new();
         for tenant in self.ledger.tenants() {
@@ -219,19 +237,26 @@ impl Verifier {
                 Ok(head) => head.size,
                 Err(_) => verified,
             };
-            let is_known = self.looked_at().contains(&row.origin);
-            behind.push((is_known, Behind { row, until }));
+            let is_new = !self.looked_at().contains(&row.origin);
+            behind.push((progress.verified_at, Behind { row, is_new, until }));
         }
-        behind.sort_by_key(|(is_known, _)| *is_known);
+        behind.sort_by_key(|(verified_at, behind)| (!behind.is_new, *verified_at));
         behind.into_iter().map(|(_, behind)| behind).collect()
     }
 
     /// Verifies the next leaves of one, a twentieth of a second's work, and says whether some are left.
     pub fn step(&self, behind: &Behind, at: Timestamp) -> bool {
-        let Behind { row, until } = behind;
+        self.advance(behind, at, STEP_LEAVES)
+    }
+
+    /// The same of so many leaves, and of those in the blocks that are read with them.
+    fn advance(&self, behind: &Behind, at: Timestamp, leaves: u64) -> bool {
+        let Behind { row, until, .. } = behind;
         let progress = self.progress(&row.origin);
         let from = TreeSize::new(progress.verified_size);
-        let is_left = match incremental(self.ledger.store(), row, from, *until) {
+        let end = TreeSize::new(progress.verified_size.saturating_add(leaves)).min(*until);
+        // It comes to `end`, which is beyond `from` while some are left, or finds something: this ends.
+        let is_left = match incremental(self.ledger.store(), row, from, end) {
             Ok((head, findings)) => {
                 let is_left = findings.is_empty() && head.size < *until;
                 Self::log(row, &findings);

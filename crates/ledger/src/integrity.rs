@@ -494,7 +494,12 @@ impl Ledger {
                     if tally.may_be_ahead(row) {
                         tally.recorded(row, record.header()?.recorded_at);
                     }
-                    tally.take(row, record.body.bytes());
+                    let body = if row.kind == Kind::EvidenceCaptureFailure {
+                        record.kept_body(self.store(), run.key.tenant_no())?
+                    } else {
+                        record.body.bytes()
+                    };
+                    tally.take(row, body);
                     break;
                 }
                 Ok::<_, RecordError>(ControlFlow::Continue(()))

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use evidence::{Header, HeaderError, Kind, RecordId, Timestamp};
-use store::{BodyRow, FacetQuery, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError};
+use store::{BodyRow, FacetQuery, Gone, LeafKey, RunKey, RunRecordRow, RunRow, Store, StoreError};
 use tlog::Hash;
 
 use crate::tree::{StoredTree, TreeError};
+use crate::verify::Erasures;
 use crate::{Body, Ledger, Receipt, Tenant};
 
 /// A stored record: its leaf and, unless it is gone, its body.
@@ -100,6 +101,27 @@ impl Record {
     /// The header.
     pub fn header(&self) -> Result<Header<'_>, RecordError> {
         decode(self.leaf, &self.header)
+    }
+
+    /// The body of a record that others are judged by, which is neither erased nor archived
+    /// ([`evidence::record::is_erasable`]): one that is not there was taken away, and without it they would be judged
+    /// otherwise. `None`: an older build erased it, and its erasure is on record.
+    pub(crate) fn kept_body(&self, store: &dyn Store, tenant_no: u32) -> Result<Option<&[u8]>, RecordError> {
+        let erased = match &self.body {
+            Body::There(body) => return Ok(Some(body.as_slice())),
+            // The list that says so is not signed.
+            Body::Gone(Gone::Erased) => {
+                Erasures::unread(store, tenant_no)?.kept_of(self.leaf, self.header()?.id)?
+            }
+            Body::Gone(Gone::Archived | Gone::Missing) => None,
+        };
+        if erased.is_some() {
+            return Ok(None);
+        }
+        Err(RecordError::Body {
+            leaf: self.leaf.leaf_index(),
+            reason: "it is missing, and nothing says why".to_owned(),
+        })
     }
 
     /// Hash of the leaf.

@@ -388,7 +388,9 @@ fn job_audit(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<A
     let leaves = store.facet_find(tenant_no, &query)?.leaves;
     let mut read: Option<AuditRead> = None;
     for record in records::read(store, &leaves)? {
-        let Some(body) = record.body.bytes() else { continue };
+        let Some(body) = record.kept_body(store, tenant_no)? else {
+            continue;
+        };
         let kind = record.header()?.kind;
         match (&mut read, kind) {
             (None, Kind::GovernanceAudit) => {

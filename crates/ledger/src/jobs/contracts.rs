@@ -230,7 +230,9 @@ impl Ledger {
                     return Ok(None);
                 }
                 for record in records::read(self.store(), &page.leaves)? {
-                    let Some(body) = record.body.bytes() else { continue };
+                    let Some(body) = record.kept_body(self.store(), tenant.tenant_no)? else {
+                        continue;
+                    };
                     let signal = GovernanceSignal::read(body).map_err(|error| RecordError::Body {
                         leaf: record.leaf.leaf_index(),
                         reason: error.to_string(),

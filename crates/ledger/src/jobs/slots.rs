@@ -419,11 +419,13 @@ impl Ledger {
         loop {
             let page = self.store().facet_find(tenant.tenant_no, &query)?;
             for record in records::read(self.store(), &page.leaves)? {
-                // An erased event says nothing any more; verdicts and resolutions are no events.
-                let Some(body) = record.body.bytes() else { continue };
+                // Verdicts and resolutions are no events; one that an older build erased says nothing any more.
                 if record.header()?.kind != Kind::JobEvent {
                     continue;
                 }
+                let Some(body) = record.kept_body(self.store(), tenant.tenant_no)? else {
+                    continue;
+                };
                 let (event, hash) = JobEvent::read(body).map_err(|error| unreadable(&record, &error))?;
                 found_as(&record, job_id, &event.job_id)?;
                 match &mut state {

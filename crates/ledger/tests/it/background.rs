@@ -1,5 +1,6 @@
 //! What runs beside: full verifications of all tenants, and what they leave behind.
 
+use evidence::FindingCode;
 use ledger::{OnRecord, Verifier};
 
 use crate::bed::{TestLedger, run, step, system, tamper};
@@ -181,9 +182,12 @@ fn findings_on_record_stand_until_everything_was_verified_whatever_was_kept() {
 fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() {
     let bed = TestLedger::new();
     let (busy, quiet) = (bed.tenant("busy"), bed.tenant("quiet"));
-    // A block each.
-    for _ in 0..70 {
-        bed.one(&busy, system("one"));
+    bed.one(&busy, run("r"));
+    for first in (0..5_050).step_by(1_010) {
+        bed.all(
+            &busy,
+            (first..first + 1_010).map(|index| step("r", index)).collect(),
+        );
     }
     let verifier = Verifier::open(&bed.ledger).unwrap();
     let progress = |tenant: &ledger::Tenant| verifier.progress(&tenant.ledger().row.origin);
@@ -196,10 +200,9 @@ fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() 
     for behind in &behind {
         while verifier.step(behind, at) {
             left += 1;
-            assert_eq!(
-                (progress(&busy).verified_size, progress(&busy).verified_at),
-                (64, None)
-            );
+            let so_far = progress(&busy);
+            assert!((1..bed.size(&busy)).contains(&so_far.verified_size), "{so_far:?}");
+            assert_eq!(so_far.verified_at, None);
         }
     }
     assert_eq!(left, 1);
@@ -232,4 +235,53 @@ fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() 
     let found = progress(&busy);
     assert_eq!((found.findings, found.verified_size), (1, index));
     assert_eq!(verifier.findings(&row.origin)[0].leaf_index, Some(index));
+}
+
+#[test]
+fn a_step_is_of_leaves_and_not_of_blocks_and_what_is_new_comes_first() {
+    let bed = TestLedger::new();
+    let known = bed.tenant("a");
+    bed.one(&known, system("one"));
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    bed.one(&known, system("two"));
+    let new = bed.tenant("new");
+    // Each in a commit of its own, and so in a block.
+    for _ in 0..100 {
+        bed.one(&new, system("one"));
+    }
+    let at = bed.now();
+    let behind = verifier.behind();
+    assert_eq!(behind.iter().filter(|behind| behind.is_new()).count(), 1);
+    assert!(behind[0].is_new());
+    assert!(!verifier.step(&behind[0], at), "one step is enough");
+    let progress = verifier.progress(&new.ledger().row.origin);
+    assert_eq!(
+        (progress.verified_size, progress.verified_at),
+        (bed.size(&new), Some(at))
+    );
+    // It was looked at, and is behind no more.
+    assert!(verifier.behind().iter().all(|behind| !behind.is_new()));
+}
+
+#[test]
+fn a_ledger_that_loses_leaves_while_a_pass_is_under_way_ends_the_pass_and_is_found() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("one"));
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    let last = bed.one(&tenant, system("two")).receipt.leaf_index;
+    let row = tenant.ledger().row.clone();
+    let behind = verifier.behind().pop().unwrap();
+    let leaf = store::LeafKey::new(row.ledger_no, last).as_i64();
+    tamper(
+        bed.path(),
+        &format!("DELETE FROM leaf_blocks WHERE first_leaf = {leaf}"),
+    );
+    // All that is there was verified before: a step that is left would be left for ever.
+    assert!(!verifier.step(&behind, bed.now()));
+    let found = verifier.findings(&row.origin);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].code, FindingCode::RolledBack);
 }

@@ -1,11 +1,12 @@
 //! A job's events are a chain: what breaks it is found in a ledger that is whole.
 
 use evidence::canonical::Value;
-use evidence::record::{Facts, JobEvent, JobEventType};
+use evidence::record::{Facts, JobEvent, JobEventType, SignalDecision};
 use evidence::{FindingCode, Kind, Timestamp};
 use ledger::{Draft, Salts};
+use store::LeafKey;
 
-use crate::bed::report;
+use crate::bed::{report, tamper};
 use crate::jobs::Bed;
 
 /// Writes events as they are, as who holds the ledger's key can.
@@ -85,4 +86,46 @@ fn verification_finds_every_change_of_a_chain_in_a_ledger_that_is_whole() {
         events.swap(at, at + 1);
         assert!(broken(&events), "event {at} swapped");
     }
+}
+
+/// As if there had been no such step, signal or end: no verification has come by yet.
+#[test]
+fn a_job_is_not_judged_without_a_body_that_was_taken_away() {
+    let leaf_of = |bed: &Bed, index: u64| LeafKey::new(bed.tenant.ledger().row.ledger_no, index);
+    let take = |bed: &Bed, leaf: LeafKey| {
+        let delete = format!("DELETE FROM bodies WHERE leaf = {}", leaf.as_i64());
+        tamper(bed.bed.path(), &delete);
+    };
+    let refused = |bed: &Bed, job_id: &str, gone: LeafKey| {
+        let said = bed.complete(job_id).map(|_| ()).unwrap_err().to_string();
+        let named = format!("the body of leaf {}: it is missing", gone.leaf_index());
+        assert!(said.contains(&named), "{said}");
+    };
+    let bed = Bed::new();
+    bed.started("j1");
+    let outside = bed.step("j1", 0, "billing").unwrap().placed.receipt.leaf_index;
+    let ended = bed.good("j2").placed.receipt.leaf_index;
+    let (outside, ended) = (leaf_of(&bed, outside), leaf_of(&bed, ended));
+    take(&bed, outside);
+    take(&bed, ended);
+    // What is in use is not folded again.
+    let bed = bed.reopen();
+    refused(&bed, "j1", outside);
+    refused(&bed, "j2", ended);
+    // Nobody signs the list of what is erased either.
+    let leaf = outside.as_i64();
+    tamper(
+        bed.bed.path(),
+        &format!(
+            "INSERT INTO facets SELECT tenant_no, 'erased', leaf, 0 FROM facets WHERE facet = 'job=j1' AND leaf = {leaf}"
+        ),
+    );
+    refused(&bed, "j1", outside);
+
+    bed.started("j3");
+    bed.step("j3", 0, "search").unwrap();
+    bed.signal("search", SignalDecision::Block, bed.bed.now());
+    let signal = leaf_of(&bed, bed.bed.size(&bed.tenant) - 1);
+    take(&bed, signal);
+    refused(&bed, "j3", signal);
 }

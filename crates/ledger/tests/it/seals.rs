@@ -8,9 +8,9 @@ use evidence::record::{CaptureFailure, EnvironmentEvidence};
 use evidence::redact::RedactionSettings;
 use evidence::{ActorType, Timestamp};
 use ledger::{Changer, EraseAsked, EraseError, Erasure, IntegrityError, Placed, Tenant};
-use store::Fault;
+use store::{Fault, LeafKey};
 
-use crate::bed::{Span, TestLedger, run, step};
+use crate::bed::{Span, TestLedger, run, step, tamper};
 
 fn failure() -> CaptureFailure {
     CaptureFailure::of_words("traces", "capture_failed", Some("permanent"), None).unwrap()
@@ -284,6 +284,31 @@ fn a_failure_is_not_erased_to_better_a_grade() {
         .unwrap();
     assert_eq!((grade(&t), &before[1]), (before.clone(), &Value::Bool(true)));
     t.check();
+}
+
+/// One that is permanent is the whole grade, and one of which nothing is known is not.
+#[test]
+fn no_run_is_sealed_over_a_failure_that_was_taken_away() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    t.all(&tenant, vec![run("r"), step("r", 0)]);
+    let placed = t
+        .ledger
+        .capture_failure(&tenant, "r", &failure(), t.now())
+        .unwrap();
+    t.complete(&tenant, "r");
+    let leaf = LeafKey::new(tenant.ledger().row.ledger_no, placed.receipt.leaf_index);
+    let delete = format!("DELETE FROM bodies WHERE leaf = {}", leaf.as_i64());
+    tamper(t.path(), &delete);
+    let refused = t
+        .ledger
+        .run_seal(&tenant, "r", (ActorType::System, None), t.now());
+    assert!(
+        matches!(&refused, Err(IntegrityError::Read(error)) if error.to_string().contains("it is missing")),
+        "{refused:?}"
+    );
+    assert_eq!(t.ledger.seal_due(due(&t)), 0);
+    assert!(t.ledger.run_integrity(&tenant, "r").is_err());
 }
 
 #[test]
