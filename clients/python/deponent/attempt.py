@@ -36,6 +36,15 @@ def check_name(name: str) -> None:
         raise ParamsNotKept("name", f"must have 1 to {NAME_BYTES_MAX} bytes, and no control characters")
 
 
+def check_key(key: str | None) -> None:
+    """Refuses a key that is none: with an empty one the step would run each time, where it was to run once."""
+    if key is None:
+        return
+    long = not 1 <= len(key.encode(errors="replace")) <= NAME_BYTES_MAX
+    if long or any(unicodedata.category(char) in ("Cc", "Cs") for char in key):
+        raise ParamsNotKept("key", f"must have 1 to {NAME_BYTES_MAX} bytes, and no control characters; None is no key")
+
+
 def check_index(index: int | None) -> None:
     """Refuses an index that no step can have: the steps after it would be counted on from it."""
     if index is not None and not 0 <= index <= INDEX_MAX:
@@ -141,7 +150,7 @@ class Attempt:
             "run_id": self.run_id, "step_index": self.index, "replay_behavior": self.behavior,
         }
         self._with_key(body)
-        if self.expected:
+        if self.expected is not None:
             body["output_hash"] = self.expected
         return body
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
-from .attempt import LEVELS_MAX, Attempt, OpenStep, check_index, check_name, is_over, kept
+from .attempt import LEVELS_MAX, Attempt, OpenStep, check_index, check_key, check_name, is_over, kept
 from .current import enter, leave
 from .decorate import Expected, Key, P, R, decorated
 from .types import Behavior, Json
@@ -166,6 +166,7 @@ class Run(_Steps):
         """A step around a block: what must run stands under `if step.must_run`."""
         check_name(name)
         check_index(index)
+        check_key(key)
         params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
         path = self._uncounted(index)
         while path is not None:
@@ -270,6 +271,7 @@ class AsyncRun(_Steps):
         """A step around a block: what must run stands under `if step.must_run`."""
         check_name(name)
         check_index(index)
+        check_key(key)
         params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
         path = self._uncounted(index)
         while path is not None:

@@ -433,6 +433,23 @@ def test_a_name_that_cannot_be_on_record_is_refused_before_anything_is_asked(nam
             raise AssertionError("it runs")
 
 
+@pytest.mark.parametrize("key", ["", "a\nb", "a" * 257, "\ud800"], ids=["empty", "control", "long", "surrogate"])
+def test_a_key_that_is_none_is_refused_before_anything_is_asked(key: str) -> None:
+    run = deponent.Client("http://test", transport=httpx.MockTransport(lambda _: refusal(500, "asked"))).attach("r")
+    paid: list[str] = []
+
+    @run.step(behavior="skip", key=lambda order: order)
+    def pay(order: str) -> None:
+        paid.append(order)
+
+    with pytest.raises(deponent.ParamsNotKept, match="^key: .*None is no key; nothing ran$"):
+        with run.open_step("pay", behavior="skip", key=key):
+            raise AssertionError("it runs")
+    with pytest.raises(deponent.ParamsNotKept):
+        pay(key)
+    assert paid == []
+
+
 def test_an_index_that_no_step_can_have_is_refused_and_not_counted_on_from(client: deponent.Client) -> None:
     with client.run() as run:
         for index in (-1, 2**31):

@@ -10,7 +10,7 @@ use evidence::canonical::{self, Value};
 use evidence::record::{COMMIT_UNKNOWN, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView};
 use evidence::{GivenTime, Header, TimesGiven, Timestamp};
 use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -140,7 +140,7 @@ fn packed(text: &str) -> io::Result<String> {
 pub fn unpacked(text: &str) -> Result<String, String> {
     let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
     let mut out = String::new();
-    GzDecoder::new(bytes.as_slice())
+    MultiGzDecoder::new(bytes.as_slice())
         .take(PAYLOAD_BYTES_MAX + 1)
         .read_to_string(&mut out)
         .map_err(|error| error.to_string())?;

@@ -11,7 +11,7 @@ use tlog::{Checkpoint, VerifierKey};
 
 use store::{FaultStore, LeafKey};
 
-use crate::bed::{TestLedger, database, report, run, step, system, tamper};
+use crate::bed::{TestLedger, copy_folder, database, report, run, step, system, tamper};
 
 #[test]
 fn a_checkpoint_follows_a_commit_within_a_second_and_the_mark_is_never_behind_it() {
@@ -499,4 +499,31 @@ fn what_the_brought_key_has_not_signed_is_not_held_to_be_its_own() {
         (Some(Level::ValidSinceKeptCheckpoint), 0)
     );
     assert_eq!(report.flags, Vec::<String>::new());
+}
+
+#[test]
+fn who_brings_the_key_need_not_have_the_one_that_signs() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("one"));
+    bed.sign();
+    let vkey = VerifierKey::parse(&tenant.ledger().row.vkey).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(bed.path(), folder.path());
+    let options = Options::new(folder.path());
+    std::fs::remove_file(options.keys().join("acme.0.key")).unwrap();
+    let marks = HighWater::open(&options.high_water()).unwrap();
+    let store = SqliteStore::open(&options.database(), Access::ReadOnly).unwrap();
+    let verified = |vkeys: Vec<VerifierKey>| {
+        let question = Question {
+            marks: Some(&marks),
+            keys: Some(&KeyFolder::at(&options.keys())),
+            tenant_id: Some("acme".into()),
+            vkeys,
+            ..Question::default()
+        };
+        verify(&store, &question).unwrap().exit_code(None)
+    };
+    assert_eq!(verified(vec![vkey]), 0);
+    assert_eq!(verified(Vec::new()), 1, "nothing else tells whose it is");
 }
