@@ -120,3 +120,31 @@ fn a_tenant_adds_rules_and_takes_patterns_away_and_each_change_is_an_audit_event
     let verified = server.post("/api/v1/verifications", &json!({})).ok();
     assert_eq!(verified["status"], "verified", "{verified}");
 }
+
+/// Sets a tenant's rules.
+#[track_caller]
+fn set(server: &TestServer, settings: &Value) {
+    let headers = [("content-type", "application/json")];
+    let path = "/api/v1/redaction";
+    server
+        .request(axum::http::Method::PUT, path, &headers, settings.to_string())
+        .ok();
+}
+
+#[test]
+fn a_whole_trace_of_which_redaction_leaves_no_step_is_refused_whole() {
+    let server = TestServer::new();
+    set(&server, &json!({ "fields": ["step"] }));
+    let size = server.tree_size();
+    let trace = json!({
+        "run_id": "t1", "status": "completed",
+        "steps": [{ "step_index": 0, "skill_name": "search", "status": "success", "outcome_category": "SUCCESS" }],
+    });
+    let refused = server.post("/api/v1/traces", &trace);
+    assert_eq!(refused.problem(422), "invalid");
+    assert_eq!(server.tree_size(), size, "nothing of it is on record");
+    assert_eq!(server.get("/api/v1/traces/t1").problem(404), "not_found");
+    set(&server, &json!({}));
+    let stored = server.created("/api/v1/traces", &trace);
+    assert_eq!(stored["total_steps"], 1);
+}
