@@ -299,7 +299,9 @@ impl Ledger {
             .map_err(|_| self.unanswered())?
     }
 
-    /// Submits drafts of which all or none are written: if the first is rejected, so are the others.
+    /// Submits drafts of which all or none are written. If the first is rejected for what is on record, the others are with
+    /// [`Rejection::Group`]; if any is for what it is itself ([`Rejection::Redacted`], [`Rejection::LeafTooLarge`]), all are
+    /// for that. Only the first may depend on what is on record; what is known already keeps its first receipt.
     pub async fn submit_group(
         &self,
         tenant: &Arc<Tenant>,

@@ -5,6 +5,7 @@
 //!
 //! Start at [`Placer`].
 
+mod group;
 mod known;
 
 use std::collections::HashMap;

@@ -50,7 +50,7 @@ pub(crate) struct Submission {
     pub(crate) drafts: VecDeque<Draft>,
     /// When the request was received.
     pub(crate) at: Timestamp,
-    /// All or none: the first draft's rejection rejects the others.
+    /// All or none: what rejects one rejects the others.
     pub(crate) group: bool,
     pub(crate) reply: Reply,
     pub(crate) bytes: usize,

@@ -11,6 +11,7 @@ use super::BodyError;
 use crate::Kind;
 use crate::canonical::{self, Value};
 use crate::facet::push_facet;
+use crate::redact;
 
 /// The body of a `governance.audit`: an AuditResult.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,16 @@ pub struct GovernanceAudit {
 }
 
 impl GovernanceAudit {
+    /// Counts the markers of redaction in it. What it rests on was redacted before, and nothing in it is from here on: a
+    /// verdict is a word that is decided by.
+    pub fn count_markers(&mut self) {
+        self.result.remove(redact::MEMBER);
+        let tally = redact::tally(&self.result);
+        if tally.get("count").and_then(Value::as_i64) != Some(0) {
+            self.result.insert(redact::MEMBER, tally);
+        }
+    }
+
     /// The canonical body.
     pub fn encode(&self) -> Vec<u8> {
         canonical::to_vec(&self.result)
@@ -91,5 +102,23 @@ mod tests {
         audit.facts().unwrap().facets(&mut facets);
         assert_eq!(facets, ["job=j1", "job.audit=j1"]);
         assert!(GovernanceAudit::read(br#"{"job_id":"j1"}"#).is_err());
+        let mut counted = audit.clone();
+        counted.count_markers();
+        assert_eq!(counted, audit, "without markers it has no member for them");
+    }
+
+    #[test]
+    fn markers_are_counted_once() {
+        let body = br#"{"audit_id":"a1","job_id":"j1","verdict":"FAIL","verdict_reason":"<REDACTED_EMAIL>"}"#;
+        let mut audit = GovernanceAudit::read(body).unwrap();
+        audit.count_markers();
+        let once = audit.encode();
+        let text = String::from_utf8(once.clone()).unwrap();
+        assert!(
+            text.contains(r#""redactions":{"count":1,"patterns":["email"]}"#),
+            "{text}"
+        );
+        audit.count_markers();
+        assert_eq!(audit.encode(), once);
     }
 }

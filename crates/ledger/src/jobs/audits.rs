@@ -143,14 +143,17 @@ impl Ledger {
         let mut result = audit(&input, turn.new_id(), turn.at, 0);
         result.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(input);
-        let body = GovernanceAudit {
+        let mut body = GovernanceAudit {
             result: audit_result_to_record(&result),
         };
+        // What a client said was redacted when the act was looked at (`act.rs`), and names are refused that redaction
+        // would change. A tenant's rules that changed the rest would put another verdict on record than is answered.
+        body.count_markers();
         let facts = body.facts().map_err(|error| RecordError::Body {
             leaf: tree_size,
             reason: error.to_string(),
         })?;
-        let draft = Draft::alone(
+        let draft = Draft::alone_clean(
             Kind::GovernanceAudit,
             Facts::GovernanceAudit(facts),
             &body.encode(),
@@ -160,6 +163,8 @@ impl Ledger {
         turn.beside.push(of_policy(draft));
         let incident_id = (result.verdict == Verdict::Fail).then(|| turn.new_id());
         if let Some(incident_id) = &incident_id {
+            // As events that change a setting: their words are Deponent's own, and their texts were redacted before.
+            let mut salts = turn.tenant.built_in_salts();
             let opened = IncidentOpened {
                 severity: SEVERITY.into(),
                 policy_id: Some(result.contract_id.clone()),
@@ -171,7 +176,7 @@ impl Ledger {
                 ..IncidentOpened::default()
             };
             turn.beside
-                .push(opened_draft(incident_id, opened, turn.at, &mut turn.salts)?);
+                .push(opened_draft(incident_id, opened, turn.at, &mut salts)?);
             let breach = Value::object([
                 ("audit_id", result.audit_id.as_str()),
                 ("incident_id", incident_id),
@@ -179,8 +184,7 @@ impl Ledger {
                 ("verdict", result.verdict.as_str()),
             ]);
             let event = limit_breached(&result.contract_id, Some(breach));
-            turn.beside
-                .push(audit_event_draft(&event, turn.at, &mut turn.salts)?);
+            turn.beside.push(audit_event_draft(&event, turn.at, &mut salts)?);
         }
         turn.verdict = Some(Given {
             audit_id: result.audit_id,
@@ -419,14 +423,26 @@ fn job_audit(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<A
 /// # Errors
 /// [`JobError::Unknown`].
 pub fn rollout(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<RolloutRead, JobError> {
+    let escalate = |reason: &str| RolloutRead {
+        verdict: None,
+        authorized: false,
+        action: Action::Escalate.as_str(),
+        reason: reason.to_owned(),
+        resolution: None,
+    };
     if let Some(audit) = job_audit(store, tenant_no, job_id)? {
-        let verdict = Verdict::parse(audit.verdict());
+        // There is a verdict, so nobody is told to wait for one.
+        let Some(verdict) = Verdict::parse(audit.verdict()) else {
+            return Ok(escalate(
+                "the verdict on record is none of PASS, FAIL and INCONCLUSIVE; a human must decide",
+            ));
+        };
         let resolution = audit.resolution.as_ref().map(|read| Resolution {
             proceed: read.resolution.decision == ResolutionDecision::Proceed,
             actor_id: &read.resolution.actor_id,
             reason: &read.resolution.reason,
         });
-        let decided = decide(verdict, resolution);
+        let decided = decide(Some(verdict), resolution);
         return Ok(RolloutRead {
             verdict: Some(audit.verdict().to_owned()),
             authorized: decided.authorized,
@@ -438,13 +454,6 @@ pub fn rollout(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Rollou
     // First and last event say what is missing, without folding the job.
     let first = job_first(store, tenant_no, job_id)?.ok_or(JobError::Unknown)?;
     let last = job_glance(store, tenant_no, job_id, None)?.ok_or(JobError::Unknown)?;
-    let escalate = |reason: &str| RolloutRead {
-        verdict: None,
-        authorized: false,
-        action: Action::Escalate.as_str(),
-        reason: reason.to_owned(),
-        resolution: None,
-    };
     if first.metadata.get("contract_id").is_none() {
         return Ok(escalate(
             "the job has no contract, so nothing judges it; a human must decide",

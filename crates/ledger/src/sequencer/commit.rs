@@ -311,6 +311,13 @@ fn place_submission(
     placer: &mut Placer<'_>,
     submission: &Submission,
 ) -> Result<Outcomes, crate::place::PlaceError> {
+    // What one draft alone meets stays its own; of more, none is placed if one could not be written.
+    if submission.group
+        && submission.drafts.len() > 1
+        && let Some(rejection) = placer.refused_of_group(&submission.drafts, submission.at)
+    {
+        return Ok(vec![Err(rejection); submission.drafts.len()]);
+    }
     let mut outcomes: Outcomes = Vec::with_capacity(submission.drafts.len());
     let of_new_run = |draft: &Draft| matches!(draft.bind, Bind::NewRun(_));
     let whole_run = submission.group && submission.drafts.front().is_some_and(of_new_run);

@@ -2,11 +2,14 @@
 
 use std::time::Instant;
 
+use evidence::Kind;
 use evidence::canonical::{Limits, Value, parse};
-use evidence::record::{GovernanceContract, IncidentStatus, ResolutionDecision, SignalDecision};
-use ledger::{JobAct, JobError, NewJob};
+use evidence::record::{
+    Facts, GovernanceAudit, GovernanceContract, IncidentStatus, ResolutionDecision, SignalDecision,
+};
+use ledger::{Bind, JobAct, JobError, NewJob, SealedBody};
 
-use crate::bed::time;
+use crate::bed::{draft, salt, time};
 use crate::jobs::{Bed, contract, retrying, types, under_contract};
 
 #[test]
@@ -243,6 +246,25 @@ fn a_job_without_contract_or_cancelled_has_no_verdict_and_escalates() {
         bed.bed.ledger.rollout(&bed.tenant, "nobody"),
         Err(JobError::Unknown)
     ));
+    bed.bed.check();
+}
+
+/// As a tenant's rules left them once. There is one, so nobody is told to wait for it.
+#[test]
+fn a_verdict_on_record_that_cannot_be_read_escalates() {
+    let bed = Bed::new();
+    bed.started("j1");
+    let body = br#"{"audit_id":"a1","job_id":"j1","verdict":"<REDACTED>"}"#;
+    let facts = GovernanceAudit::read(body).unwrap().facts().unwrap();
+    let kind = Kind::GovernanceAudit;
+    let sealed = SealedBody::seal_clean(kind, salt(), body).unwrap();
+    let audit = draft(kind, Bind::None, Facts::GovernanceAudit(facts), sealed);
+    bed.bed.one(&bed.tenant, audit);
+    let rollout = bed.bed.ledger.rollout(&bed.tenant, "j1").unwrap();
+    assert_eq!(
+        (rollout.action, rollout.authorized, rollout.verdict),
+        ("escalate", false, None)
+    );
     bed.bed.check();
 }
 

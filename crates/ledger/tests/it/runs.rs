@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use evidence::record::RunCompleted;
+use evidence::record::{BODY_BYTES_MAX, RunCompleted};
+use evidence::redact::{RedactionSettings, Redactor};
 use evidence::{ExecutionStatus, TraceStatus, hex_string, sha256};
-use ledger::{Rejection, RunSeen, SettleError, step_places, step_places_at};
-use store::{Fault, LeafKey};
+use ledger::{Draft, Rejection, RunSeen, SealedBody, SettleError, step_places, step_places_at};
+use store::{Fault, LeafKey, codec};
 
 use crate::bed::{Span, TestLedger, aborted, completed, run, step, step_of, system, tamper, time};
 use crate::erasure::erase;
@@ -429,6 +430,58 @@ fn a_group_is_all_or_none() {
         .submit_blocking(&tenant, group, bed.now(), true)
         .unwrap();
     assert!(outcomes.iter().all(Result::is_ok));
+    bed.check();
+}
+
+/// The draft as it is under rules by which nothing of its kind is left.
+fn without_step(draft: Draft) -> Draft {
+    let settings = RedactionSettings {
+        fields: vec!["step".into()],
+        ..RedactionSettings::default()
+    };
+    let rules = Redactor::new(&settings).unwrap();
+    let body = codec::unpack(&draft.body.packed, BODY_BYTES_MAX).unwrap();
+    let body = SealedBody::seal_by(&rules, draft.kind, draft.body.salt, &body).unwrap();
+    assert!(body.redacted);
+    Draft { body, ..draft }
+}
+
+#[test]
+fn a_group_of_which_a_later_record_cannot_be_written_leaves_nothing_on_record() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let submit = |group: Vec<Draft>| {
+        bed.ledger
+            .submit_blocking(&tenant, group, bed.now(), true)
+            .unwrap()
+    };
+    let mut long = step("r", 1);
+    long.correlation_id = Some("x".repeat(70_000).into());
+    for (last, rejection) in [
+        (without_step(step("r", 1)), Rejection::Redacted),
+        (long, Rejection::LeafTooLarge),
+    ] {
+        let outcomes = submit(vec![run("r"), step("r", 0), last]);
+        assert_eq!(outcomes, vec![Err(rejection); 3]);
+        assert_eq!(bed.size(&tenant), 0);
+        let found = bed.ledger.store().run_find(tenant.tenant_no, "r").unwrap();
+        assert!(found.is_none());
+    }
+    // What is on record already answers as ever, whatever rules came since: nothing of it is written.
+    let first = submit(vec![run("r"), step("r", 0), step("r", 1)]);
+    assert!(first.iter().all(|outcome| outcome.as_ref().unwrap().fresh));
+    let again = submit(vec![run("r"), step("r", 0), without_step(step("r", 1))]);
+    for (first, again) in first.iter().zip(&again) {
+        let (first, again) = (first.as_ref().unwrap(), again.as_ref().unwrap());
+        assert_eq!((again.receipt, again.fresh), (first.receipt, false));
+    }
+    let known = submit(vec![without_step(step("r", 0)), step("r", 2)]);
+    assert!(known.iter().all(Result::is_ok));
+    assert_eq!(bed.size(&tenant), 4);
+    // A record that stands alone is refused alone.
+    let alone = bed.submit(&tenant, vec![step("r", 3), without_step(step("r", 4))]);
+    assert!(alone[0].is_ok());
+    assert_eq!(alone[1], Err(Rejection::Redacted));
     bed.check();
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::jobs::governed;
 use crate::redaction::planted;
 use crate::server::{TestServer, span};
 use crate::support::sha256;
@@ -119,4 +120,76 @@ fn a_tenant_adds_rules_and_takes_patterns_away_and_each_change_is_an_audit_event
     );
     let verified = server.post("/api/v1/verifications", &json!({})).ok();
     assert_eq!(verified["status"], "verified", "{verified}");
+}
+
+/// Sets a tenant's rules.
+#[track_caller]
+fn set(server: &TestServer, settings: &Value) {
+    let headers = [("content-type", "application/json")];
+    let path = "/api/v1/redaction";
+    server
+        .request(axum::http::Method::PUT, path, &headers, settings.to_string())
+        .ok();
+}
+
+#[test]
+fn a_whole_trace_of_which_redaction_leaves_no_step_is_refused_whole() {
+    let server = TestServer::new();
+    set(&server, &json!({ "fields": ["step"] }));
+    let size = server.tree_size();
+    let trace = json!({
+        "run_id": "t1", "status": "completed",
+        "steps": [{ "step_index": 0, "skill_name": "search", "status": "success", "outcome_category": "SUCCESS" }],
+    });
+    let refused = server.post("/api/v1/traces", &trace);
+    assert_eq!(refused.problem(422), "invalid");
+    assert_eq!(server.tree_size(), size, "nothing of it is on record");
+    assert_eq!(server.get("/api/v1/traces/t1").problem(404), "not_found");
+    set(&server, &json!({}));
+    let stored = server.created("/api/v1/traces", &trace);
+    assert_eq!(stored["total_steps"], 1);
+}
+
+#[test]
+fn no_rule_of_a_tenant_changes_a_verdict_or_what_it_brings() {
+    let words = json!([{ "name": "words", "pattern": "[A-Z]{3,12}|[0-9]+[.][0-9]+[.][0-9]+" }]);
+    for settings in [
+        json!({ "fields": ["verdict", "result", "auditor_version", "status", "severity", "event_type", "event"] }),
+        json!({ "patterns": words }),
+    ] {
+        let server = governed();
+        server.started("j1");
+        server.job_step("j1", 0, "billing");
+        server.healthy("j1");
+        server.started("j2");
+        server.job_step("j2", 0, "search");
+        set(&server, &settings);
+        let done = server.acted("j1", "complete", &json!({}));
+        assert_eq!(done["verdict"], "FAIL");
+        let rollout = server.rollout("j1");
+        assert_eq!(
+            (&rollout["verdict"], &rollout["action"]),
+            (&json!("FAIL"), &json!("rollback"))
+        );
+        let audit = server.get("/api/v1/audits/j1").ok();
+        assert!(!audit.to_string().contains("<REDACTED"), "{audit}");
+        let incident_id = done["incident_id"].as_str().unwrap();
+        let incident = server.get(&format!("/api/v1/incidents/{incident_id}")).ok();
+        assert_eq!(
+            (&incident["severity"], &incident["status"]),
+            (&json!("HIGH"), &json!("OPEN"))
+        );
+        let breached = server.get("/api/v1/logs/audit?event_type=LimitBreached").ok();
+        assert_eq!(breached["total"], 1, "{breached}");
+        assert_eq!(
+            server.acted("j2", "complete", &json!({}))["verdict"],
+            "INCONCLUSIVE"
+        );
+        set(&server, &json!({}));
+        let decision = json!({ "decision": "proceed", "actor_id": "ada", "reason": "seen" });
+        server.created("/api/v1/audits/j2/resolve", &decision);
+        assert_eq!(server.rollout("j2")["action"], "proceed");
+        let verified = server.post("/api/v1/verifications", &json!({})).ok();
+        assert_eq!(verified["status"], "verified", "{verified}");
+    }
 }
