@@ -354,6 +354,10 @@ impl<'a> Placer<'a> {
         if let (Some(slot), Some(run_seq)) = (slot, run_seq) {
             slot.touched = true;
             if run_seq == 0 {
+                if let (true, Facts::RunStarted(start)) = (draft.body.redacted, &*facts) {
+                    // The run begins with what stands in its record, not with what its maker knew.
+                    slot.row.state = RunState::start(start, at);
+                }
                 slot.row.state.record_count = 1;
             } else {
                 slot.row.state.apply(&facts, draft.correlation_id.as_deref(), at);

@@ -1,9 +1,21 @@
-//! Settings that cannot be read: what they were set for is not done without them.
+//! Settings that cannot be read: what they were set for is not done without them. And whatever a tenant's redaction is,
+//! what is projected is what the records say.
 
-use evidence::redact::{RedactionSettings, TenantPattern};
-use ledger::{Changer, Refusal, SubmitError};
+use evidence::record::RunStarted;
+use evidence::redact::{RedactionSettings, Redactor, TenantPattern};
+use evidence::{Kind, content_mac, sha256};
+use ledger::{Changer, Draft, Refusal, SealedBody, SubmitError};
 
-use crate::bed::{TestLedger, run, tamper};
+use crate::bed::{TestLedger, run, run_of, salt, tamper};
+
+/// Rules that replace what stands under this name.
+fn hiding(field: &str) -> Redactor {
+    let settings = RedactionSettings {
+        fields: vec![field.into()],
+        ..RedactionSettings::default()
+    };
+    Redactor::new(&settings).unwrap()
+}
 
 /// Without its redaction a tenant's secrets would be stored: it fails closed (SPEC 6.4).
 #[test]
@@ -58,4 +70,30 @@ fn a_tenant_whose_redaction_cannot_be_read_is_refused_for_writing_and_no_other()
         assert!(matches!(refused, Err(SubmitError::Refused(_))), "{damage}");
         assert!(bed.one(&bed.tenant("other"), run("s")).fresh);
     }
+}
+
+#[test]
+fn a_run_begins_with_what_redaction_has_left_of_its_start() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let rules = hiding("source");
+    let start = RunStarted {
+        source: "SDK".into(),
+        ..RunStarted::default()
+    };
+    let redacted = || {
+        let (content, salt) = (sha256(&start.encode(None)), salt());
+        let body = start.encode(Some(&content_mac(&salt, &content)));
+        Draft {
+            body: SealedBody::seal_by(&rules, Kind::RunStarted, salt, &body).unwrap(),
+            ..run_of("r", start.clone())
+        }
+    };
+    let first = bed.one(&tenant, redacted());
+    assert_eq!(bed.run_row(&tenant, "r").state.source, "<REDACTED>");
+    let again = bed.one(&tenant, redacted());
+    assert!(!again.fresh);
+    assert_eq!(again.receipt.record_id, first.receipt.record_id);
+    bed.complete(&tenant, "r");
+    bed.check();
 }
