@@ -178,8 +178,10 @@ impl<'a> Placer<'a> {
             return Ok(Err(rejection));
         }
         let written = self.write(draft, run, at);
-        // A trace is bound by the first record that names it: one that no leaf names could not be derived again.
-        if let (Ok(_), Bind::Trace(trace), Some(run)) = (&written, &draft.bind, run) {
+        // A trace is bound by the first record that names it: one that no leaf names could not be derived again. What is
+        // noted of a trace names it for people only.
+        let names_trace = matches!(draft.kind, Kind::TraceStep | Kind::EvidenceEnvironment);
+        if let (Ok(_), Bind::Trace(trace), Some(run), true) = (&written, &draft.bind, run, names_trace) {
             self.bind_trace(TraceKey::W3c(trace.trace_id), run);
         }
         Ok(written)

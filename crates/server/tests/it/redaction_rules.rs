@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::redaction::planted;
-use crate::server::{Answer, TestServer, span};
+use crate::server::{Answer, TestServer, export, span};
 use crate::support::sha256;
 
 fn rules(server: &TestServer, settings: &Value) -> Answer {
@@ -135,5 +135,55 @@ fn a_rule_for_a_word_of_a_runs_start_does_not_part_the_run_from_its_record() {
     rules(&server, &json!({ "fields": ["source"] })).ok();
     server.run("r");
     server.step("r", 0, "success");
+    assert_verified(&server);
+}
+
+/// What stands in the records of that kind, of a run that spans made.
+fn bodies(server: &TestServer, trace: u8, kind: &str) -> Vec<Value> {
+    let run_id = format!("{trace:02x}").repeat(16);
+    let found = server
+        .get(&format!("/api/v1/records?run_id={run_id}&kind={kind}"))
+        .ok();
+    let items = found["items"].as_array().unwrap();
+    items.iter().map(|item| item["body"].clone()).collect()
+}
+
+#[test]
+fn a_pattern_that_meets_ids_leaves_what_is_noted_of_spans_as_it_is() {
+    let server = TestServer::new();
+    let pattern = |name: &str, pattern: &str| json!({ "name": name, "pattern": pattern });
+    let patterns = [pattern("long", "[0-9a-f]{32}"), pattern("short", "[0-9a-f]{16}")];
+    rules(&server, &json!({ "patterns": patterns })).ok();
+    server.spans(&[span(3, 1), span(3, 2)]);
+    let other = |number| {
+        let mut other = span(3, number);
+        other["name"] = json!("other");
+        other
+    };
+    for _ in 0..2 {
+        let refused = server.post("/v1/traces", &export(&[other(1), other(2)])).ok();
+        assert_eq!(refused["partialSuccess"]["rejectedSpans"], "2", "{refused}");
+    }
+    let abouts: Vec<Value> = bodies(&server, 3, "evidence.capture_failure")
+        .into_iter()
+        .map(|body| body["about"].clone())
+        .collect();
+    let about = |number| format!("trace {} span {number:016x}", "03".repeat(16));
+    assert_eq!(abouts.len(), 2, "{abouts:?}");
+    for number in [1, 2] {
+        assert!(abouts.contains(&json!(about(number))), "{abouts:?}");
+    }
+    assert_verified(&server);
+}
+
+#[test]
+fn a_rule_for_the_resource_leaves_one_environment_that_is_known_again() {
+    let server = TestServer::new();
+    rules(&server, &json!({ "fields": ["resource"] })).ok();
+    server.spans(&[span(3, 1)]);
+    server.spans(&[span(3, 2)]);
+    let found = bodies(&server, 3, "evidence.environment");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["resource"], json!({ "service.name": "<REDACTED>" }));
     assert_verified(&server);
 }

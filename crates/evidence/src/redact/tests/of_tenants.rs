@@ -129,6 +129,28 @@ fn no_rule_of_a_tenant_touches_the_words_of_its_access_trail() {
 }
 
 #[test]
+fn no_rule_of_a_tenant_touches_what_a_capture_failure_is_about() {
+    let rules = rules(
+        r#"{"fields":["about","evidence_class","resolution"],"patterns":[{"name":"hex","pattern":"[0-9a-f]{12,}"}]}"#,
+    );
+    let sent = r#"{"about":"span 00000000000000a1","error_message":"of 00000000000000a1","evidence_class":"trace_steps","failure_reason":"capture_failed","request_id":"REQUEST","resolution":"transient"}"#;
+    let stored = |request_id: &str| {
+        let sent = sent.replace("REQUEST", request_id);
+        let stored = rules.body(Kind::EvidenceCaptureFailure, sent.as_bytes()).unwrap();
+        String::from_utf8(stored.unwrap()).unwrap()
+    };
+    let expected = |request_id: &str, count: u8| {
+        format!(
+            r#"{{"about":"span 00000000000000a1","error_message":"of <REDACTED_HEX>","evidence_class":"trace_steps","failure_reason":"capture_failed","redactions":{{"count":{count},"patterns":["hex"]}},"request_id":"{request_id}","resolution":"transient"}}"#
+        )
+    };
+    // What a client calls its request is his text; what was made here is not.
+    let made = "019b2bfe-95bf-7585-8161-443830434726";
+    assert_eq!(stored(made), expected(made, 1));
+    assert_eq!(stored("of 0123456789abcdef"), expected("of <REDACTED_HEX>", 2));
+}
+
+#[test]
 fn settings_that_cannot_hold_are_refused() {
     let long = "x".repeat(PATTERN_BYTES_MAX + 1);
     for (json, part) in [
