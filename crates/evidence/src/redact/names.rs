@@ -156,6 +156,12 @@ pub(super) fn is_exempt(name: &str) -> bool {
         .any(|ending| name.ends_with(ending))
 }
 
+/// Whether a member of Deponent's own is a time by another name than those of [`is_exempt`]: of a signal and a contract. It
+/// is left alone where it is a time: a request may have anybody's text there.
+pub(super) fn is_time(name: &str) -> bool {
+    matches!(name, "activation_window_end" | "activation_window_start" | "at")
+}
+
 /// Of the kinds that say who called, or what evidence is missing: the members that a caller writes freely. All others are
 /// words and identifiers of Deponent's own, by which the records are found and known again, and keys known; no rule
 /// touches them.

@@ -44,6 +44,7 @@ impl Whose {
         match self {
             Self::Ours | Self::Event => {
                 names::is_exempt(name) && is_text(value)
+                    || names::is_time(name) && is_time(value)
                     || is_own_request(name, value)
                     || name == TIMES_GIVEN && are_times(value)
             }

@@ -187,3 +187,26 @@ fn a_rule_for_the_resource_leaves_one_environment_that_is_known_again() {
     assert_eq!(found[0]["resource"], json!({ "service.name": "<REDACTED>" }));
     assert_verified(&server);
 }
+
+#[test]
+fn a_pattern_that_meets_dates_refuses_no_contract_and_no_signal() {
+    let server = TestServer::new();
+    let dates = json!([{ "name": "dob", "pattern": "[0-9]{4}-[0-9]{2}-[0-9]{2}" }]);
+    rules(&server, &json!({ "patterns": dates })).ok();
+    server.created(
+        "/api/v1/contracts",
+        &json!({ "contract_id": "c", "scope": ["search"], "proposed_changes": [{ "scope": "search" }],
+            "activation_window_start": "2020-01-01T00:00:00Z", "activation_window_end": "2030-01-01T00:00:00Z" }),
+    );
+    let signal = json!({ "signal_type": "t", "scope": "s", "decision": "block" });
+    server.created("/api/v1/signals", &signal);
+    let contract = server.get("/api/v1/contracts/c").ok();
+    assert!(!contract.to_string().contains("REDACTED"), "{contract}");
+    // What names something is refused as before.
+    let named = json!({ "signal_type": "t", "scope": "of 1970-01-01", "decision": "block" });
+    assert_eq!(
+        server.post("/api/v1/signals", &named).problem(422),
+        "name_redacted"
+    );
+    assert_verified(&server);
+}

@@ -129,6 +129,28 @@ fn no_rule_of_a_tenant_touches_the_words_of_its_access_trail() {
 }
 
 #[test]
+fn times_of_contracts_and_signals_stay_where_they_are_times() {
+    let rules =
+        rules(r#"{"fields":["at"],"patterns":[{"name":"dob","pattern":"[0-9]{4}-[0-9]{2}-[0-9]{2}"}]}"#);
+    let stored = |kind, sent: &str| {
+        let stored = rules.body(kind, sent.as_bytes()).unwrap();
+        stored.map(|stored| String::from_utf8(stored).unwrap())
+    };
+    let signal = r#"{"at":"2026-01-02T03:04:05Z","scope":"search"}"#;
+    assert_eq!(stored(Kind::GovernanceSignal, signal), None);
+    let contract = r#"{"activation_window_end":"2030-01-01T00:00:00Z","activation_window_start":"2020-01-01T00:00:00Z"}"#;
+    assert_eq!(stored(Kind::GovernanceContract, contract), None);
+    assert_eq!(rules.request(contract.as_bytes()).unwrap(), None);
+    let born = r#"{"activation_window_start":"born 1970-01-01","at":"1970-01-01"}"#;
+    assert_eq!(
+        stored(Kind::GovernanceSignal, born).unwrap(),
+        r#"{"activation_window_start":"born <REDACTED_DOB>","at":"<REDACTED>","redactions":{"count":2,"patterns":["dob","field"]}}"#
+    );
+    let of_caller = r#"{"params":{"at":"2026-01-02T03:04:05Z"}}"#;
+    assert!(stored(Kind::TraceStep, of_caller).unwrap().contains("<REDACTED>"));
+}
+
+#[test]
 fn no_rule_of_a_tenant_touches_what_a_capture_failure_is_about() {
     let rules = rules(
         r#"{"fields":["about","evidence_class","resolution"],"patterns":[{"name":"hex","pattern":"[0-9a-f]{12,}"}]}"#,
