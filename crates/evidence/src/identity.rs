@@ -94,14 +94,21 @@ impl Identity {
                 | Kind::EvidenceIntegrity,
                 _,
             ) => Some(Self::once(header.kind)),
-            (Kind::EvidenceEnvironment, _) => crate::record::environment_identity(body),
-            (Kind::EvidenceActivity, _) => {
+            (_, Facts::Lineage(_)) => Some(crate::record::lineage_identity(header.kind, body)),
+            (kind, _) => Self::of_body(kind, body),
+        }
+    }
+
+    /// The identity of a record that has it from its body alone, of no facts; `None`: it has none, or from elsewhere.
+    pub fn of_body(kind: Kind, body: &[u8]) -> Option<Self> {
+        match kind {
+            Kind::EvidenceEnvironment => crate::record::environment_identity(body),
+            Kind::EvidenceActivity => {
                 crate::record::ActivityEvidence::read(body).map(|activity| activity.identity())
             }
-            (Kind::EvidenceProvider, _) => crate::record::provider_identity(body),
-            (_, Facts::Lineage(_)) => Some(crate::record::lineage_identity(header.kind, body)),
-            (Kind::ReplayEnforced, _) => crate::record::replay_identity(body),
-            (Kind::EvidenceCaptureFailure, _) => crate::record::CaptureFailure::read(body)?.identity(),
+            Kind::EvidenceProvider => crate::record::provider_identity(body),
+            Kind::ReplayEnforced => crate::record::replay_identity(body),
+            Kind::EvidenceCaptureFailure => crate::record::CaptureFailure::read(body)?.identity(),
             _ => None,
         }
     }

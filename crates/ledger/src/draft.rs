@@ -193,6 +193,20 @@ impl Draft {
         Facts::read(header, &body).map(Cow::Owned).map_err(unreadable)
     }
 
+    /// Gives a draft whose body redaction changed the identity that verification will find there. Of these kinds it is
+    /// made of texts, and its maker made it of those that were sent; of all others, of what no rule touches.
+    pub(crate) fn know_by_body(&mut self) {
+        let is_of_texts = matches!(
+            self.kind,
+            Kind::EvidenceEnvironment | Kind::EvidenceCaptureFailure | Kind::ReplayEnforced
+        );
+        if !is_of_texts || !self.body.redacted || self.identity.is_none() {
+            return;
+        }
+        let body = codec::unpack(&self.body.packed, BODY_BYTES_MAX).ok();
+        self.identity = body.and_then(|body| Identity::of_body(self.kind, &body));
+    }
+
     /// Bytes that the draft holds in memory while it waits, about.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.body.packed.len()

@@ -111,7 +111,13 @@ pub(crate) const LOG_STAYS: &str = "the database's log cannot be carried over in
 /// How long work that gives way waits before it looks again.
 const GIVE_WAY: std::time::Duration = std::time::Duration::from_millis(20);
 
-fn submission(tenant: &Arc<Tenant>, drafts: Vec<Draft>, at: Timestamp, group: bool) -> (Submission, Answer) {
+fn submission(
+    tenant: &Arc<Tenant>,
+    mut drafts: Vec<Draft>,
+    at: Timestamp,
+    group: bool,
+) -> (Submission, Answer) {
+    drafts.iter_mut().for_each(Draft::know_by_body);
     let (reply, answer) = Reply::new();
     let submission = Submission {
         tenant: Arc::clone(tenant),

@@ -179,8 +179,10 @@ impl<'a> Placer<'a> {
             return Ok(Err(rejection));
         }
         let written = self.write(draft, run, at);
-        // A trace is bound by the first record that names it: one that no leaf names could not be derived again.
-        if let (Ok(_), Bind::Trace(trace), Some(run)) = (&written, &draft.bind, run) {
+        // A trace is bound by the first record that names it: one that no leaf names could not be derived again. What is
+        // noted of a trace names it for people only.
+        let names_trace = matches!(draft.kind, Kind::TraceStep | Kind::EvidenceEnvironment);
+        if let (Ok(_), Bind::Trace(trace), Some(run), true) = (&written, &draft.bind, run, names_trace) {
             self.bind_trace(TraceKey::W3c(trace.trace_id), run);
         }
         Ok(written)
@@ -355,6 +357,10 @@ impl<'a> Placer<'a> {
         if let (Some(slot), Some(run_seq)) = (slot, run_seq) {
             slot.touched = true;
             if run_seq == 0 {
+                if let (true, Facts::RunStarted(start)) = (draft.body.redacted, &*facts) {
+                    // The run begins with what stands in its record, not with what its maker knew.
+                    slot.row.state = RunState::start(start, at);
+                }
                 slot.row.state.record_count = 1;
             } else {
                 slot.row.state.apply(&facts, draft.correlation_id.as_deref(), at);

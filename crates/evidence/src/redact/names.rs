@@ -34,6 +34,9 @@ const SECRET: [&str; 24] = [
 /// The last of the list, kept apart only because the list is long.
 const CVC: &str = "cvc";
 
+/// Of an id that a client gave, which is his text; one that was made here may have digits enough for a card.
+pub(super) const REQUEST_ID: &str = "request_id";
+
 /// Longest name that is looked up, the built-in ones and tenants' own.
 pub(super) const NAME_BYTES_MAX: usize = 64;
 
@@ -153,12 +156,20 @@ pub(super) fn is_exempt(name: &str) -> bool {
         .any(|ending| name.ends_with(ending))
 }
 
-/// Of the kinds that say who called: the members that a caller writes freely. All others are words and identifiers of
-/// Deponent's own, by which the records are found and keys known; no rule touches them.
+/// Whether a member of Deponent's own is a time by another name than those of [`is_exempt`]: of a signal and a contract. It
+/// is left alone where it is a time: a request may have anybody's text there.
+pub(super) fn is_time(name: &str) -> bool {
+    matches!(name, "activation_window_end" | "activation_window_start" | "at")
+}
+
+/// Of the kinds that say who called, or what evidence is missing: the members that a caller writes freely. All others are
+/// words and identifiers of Deponent's own, by which the records are found and known again, and keys known; no rule
+/// touches them.
 pub(super) const fn free_of(kind: Kind) -> Option<&'static [&'static str]> {
     match kind {
         Kind::AccessEvent => Some(&["filters", "resource"]),
         Kind::AuthorizationDecision => Some(&[]),
+        Kind::EvidenceCaptureFailure => Some(&["error_message", REQUEST_ID]),
         Kind::IdentityEvent => Some(&["name"]),
         _ => None,
     }

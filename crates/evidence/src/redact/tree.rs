@@ -42,10 +42,10 @@ enum Whose {
 impl Whose {
     fn leaves_alone(self, name: &str, value: &Value) -> bool {
         match self {
-            // An id that a client gave is his text; one that was made here may have digits enough for a card.
             Self::Ours | Self::Event => {
                 names::is_exempt(name) && is_text(value)
-                    || name == "request_id" && is_uuid(value)
+                    || names::is_time(name) && is_time(value)
+                    || is_own_request(name, value)
                     || name == TIMES_GIVEN && are_times(value)
             }
             Self::State => names::is_run_of_state(name) && is_identifier(value),
@@ -108,7 +108,7 @@ impl Walk<'_> {
         };
         members
             .iter_mut()
-            .filter(|(name, _)| free.contains(&name.as_str()))
+            .filter(|(name, value)| free.contains(&name.as_str()) && !is_own_request(name, value))
             .fold(false, |changed, (name, value)| {
                 let place = Place {
                     whose: Whose::Anybodys,
@@ -199,6 +199,11 @@ fn is_identifier(value: &Value) -> bool {
     value
         .as_str()
         .is_some_and(|text| text.len() <= IDENTIFIER_BYTES_MAX && !text.chars().any(char::is_control))
+}
+
+/// The id of a request that was made here.
+fn is_own_request(name: &str, value: &Value) -> bool {
+    name == names::REQUEST_ID && is_uuid(value)
 }
 
 fn is_uuid(value: &Value) -> bool {

@@ -1,9 +1,21 @@
-//! Settings that cannot be read: what they were set for is not done without them.
+//! Settings that cannot be read: what they were set for is not done without them. And whatever a tenant's redaction is,
+//! what is projected is what the records say.
 
-use evidence::redact::{RedactionSettings, TenantPattern};
-use ledger::{Changer, Refusal, SubmitError};
+use evidence::record::{CaptureFailure, Environment, EvidenceClass, Facts, RunStarted};
+use evidence::redact::{RedactionSettings, Redactor, TenantPattern};
+use evidence::{Identity, Kind, content_mac, sha256};
+use ledger::{Changer, Draft, Refusal, SealedBody, SubmitError};
 
-use crate::bed::{TestLedger, run, tamper};
+use crate::bed::{Span, TestLedger, run, run_of, salt, tamper};
+
+/// Rules that replace what stands under this name.
+fn hiding(field: &str) -> Redactor {
+    let settings = RedactionSettings {
+        fields: vec![field.into()],
+        ..RedactionSettings::default()
+    };
+    Redactor::new(&settings).unwrap()
+}
 
 /// Without its redaction a tenant's secrets would be stored: it fails closed (SPEC 6.4).
 #[test]
@@ -58,4 +70,134 @@ fn a_tenant_whose_redaction_cannot_be_read_is_refused_for_writing_and_no_other()
         assert!(matches!(refused, Err(SubmitError::Refused(_))), "{damage}");
         assert!(bed.one(&bed.tenant("other"), run("s")).fresh);
     }
+}
+
+#[test]
+fn a_run_begins_with_what_redaction_has_left_of_its_start() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let rules = hiding("source");
+    let start = RunStarted {
+        source: "SDK".into(),
+        ..RunStarted::default()
+    };
+    let redacted = || {
+        let (content, salt) = (sha256(&start.encode(None)), salt());
+        let body = start.encode(Some(&content_mac(&salt, &content)));
+        Draft {
+            body: SealedBody::seal_by(&rules, Kind::RunStarted, salt, &body).unwrap(),
+            ..run_of("r", start.clone())
+        }
+    };
+    let first = bed.one(&tenant, redacted());
+    assert_eq!(bed.run_row(&tenant, "r").state.source, "<REDACTED>");
+    let again = bed.one(&tenant, redacted());
+    assert!(!again.fresh);
+    assert_eq!(again.receipt.record_id, first.receipt.record_id);
+    bed.complete(&tenant, "r");
+    bed.check();
+}
+
+/// Its identity is made of its resource, as that stands in the record.
+#[test]
+fn an_environment_is_known_again_by_what_redaction_has_left_of_it() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let rules = hiding("resource");
+    let redacted = |service: &str| {
+        let environment = Environment {
+            resource: format!("{{\"service.name\":\"{service}\"}}").into_bytes(),
+            environment: None,
+            sdk_version: None,
+            dropped_attributes_count: 0,
+        };
+        let mut body = Vec::new();
+        environment.encode(&mut body);
+        Draft {
+            body: SealedBody::seal_by(&rules, Kind::EvidenceEnvironment, salt(), &body).unwrap(),
+            ..Span::default().environment(service)
+        }
+    };
+    let first = bed.one(&tenant, redacted("shop"));
+    // The same marker is left of another one.
+    for service in ["shop", "mail"] {
+        let again = bed.one(&tenant, redacted(service));
+        assert!(!again.fresh, "{service}");
+        assert_eq!(again.receipt.record_id, first.receipt.record_id);
+    }
+    let run = bed.run_row(&tenant, &Span::default().run_id());
+    let left = Identity::environment(br#"{"service.name":"<REDACTED>"}"#);
+    let found = bed.ledger.store().run_record_find(run.key, &left).unwrap();
+    assert_eq!(found.unwrap().leaf.leaf_index(), first.receipt.leaf_index);
+    bed.check();
+}
+
+/// Whatever is evidence of something missing says what: no rule makes two of it one.
+#[test]
+fn a_noted_failure_keeps_what_it_is_about() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let settings = RedactionSettings {
+        fields: vec!["about".into(), "evidence_class".into()],
+        patterns: vec![TenantPattern {
+            name: "hex".into(),
+            pattern: "[0-9a-f]{16}".into(),
+        }],
+        ..RedactionSettings::default()
+    };
+    bed.ledger
+        .redaction_change(&tenant, &settings, &Changer::local(), bed.now())
+        .unwrap();
+    bed.one(&tenant, run("r"));
+    let note = |about: &str| {
+        let message = "refused: 00112233445566778";
+        let failure = CaptureFailure::noted(EvidenceClass::TraceSteps, about, message);
+        bed.ledger
+            .capture_failure(&tenant, "r", &failure, bed.now())
+            .unwrap()
+    };
+    let (one, other) = ("span 0000000000000001", "span 0000000000000002");
+    assert!(note(one).fresh && note(other).fresh);
+    assert!(!note(one).fresh && !note(other).fresh);
+    bed.check();
+}
+
+/// Verification finds the trace of a span and of an environment, and of nothing that is only noted.
+#[test]
+fn what_is_noted_of_a_trace_does_not_bind_it() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("t");
+    let of = |trace| Span {
+        trace,
+        run_id: Some("r".into()),
+        ..Span::default()
+    };
+    bed.all(&tenant, vec![run("r"), of(1).draft(), of(1).environment("shop")]);
+    let kind = Kind::EvidenceCaptureFailure;
+    let failure = CaptureFailure::noted(EvidenceClass::TraceSteps, "dropped", "dropped");
+    let noted = Draft {
+        kind,
+        identity: failure.identity(),
+        body: SealedBody::seal(kind, salt(), &failure.encode()).unwrap(),
+        facts: Facts::Other,
+        ..of(2).environment("shop")
+    };
+    bed.all(&tenant, vec![of(2).environment("shop"), noted]);
+    assert!(
+        bed.ledger
+            .records(&tenant)
+            .run(&of(2).trace_hex())
+            .unwrap()
+            .is_none()
+    );
+    bed.check();
+    bed.one(&tenant, of(2).draft());
+    assert!(
+        bed.ledger
+            .records(&tenant)
+            .run(&of(2).trace_hex())
+            .unwrap()
+            .is_some()
+    );
+    bed.check();
 }

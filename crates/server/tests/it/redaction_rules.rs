@@ -4,8 +4,23 @@ use serde_json::{Value, json};
 
 use crate::jobs::governed;
 use crate::redaction::planted;
-use crate::server::{TestServer, span};
+use crate::server::{Answer, TestServer, export, span};
 use crate::support::sha256;
+
+fn rules(server: &TestServer, settings: &Value) -> Answer {
+    server.request(
+        axum::http::Method::PUT,
+        "/api/v1/redaction",
+        &[("content-type", "application/json")],
+        settings.to_string(),
+    )
+}
+
+#[track_caller]
+fn assert_verified(server: &TestServer) {
+    let verified = server.post("/api/v1/verifications", &json!({})).ok();
+    assert_eq!(verified["status"], "verified", "{verified}");
+}
 
 #[test]
 fn a_step_without_secrets_has_no_member_for_them() {
@@ -36,14 +51,7 @@ fn a_fingerprint_is_that_of_the_text_as_sent() {
 #[test]
 fn a_tenant_adds_rules_and_takes_patterns_away_and_each_change_is_an_audit_event() {
     let server = TestServer::new();
-    let put = |settings: &Value| {
-        server.request(
-            axum::http::Method::PUT,
-            "/api/v1/redaction",
-            &[("content-type", "application/json")],
-            settings.to_string(),
-        )
-    };
+    let put = |settings: &Value| rules(&server, settings);
     let before = server.get("/api/v1/redaction").ok();
     assert_eq!(
         (&before["fields"], &before["off"], &before["patterns"]),
@@ -118,8 +126,90 @@ fn a_tenant_adds_rules_and_takes_patterns_away_and_each_change_is_an_audit_event
         (&nothing["fields"], &nothing["off"], &nothing["patterns"]),
         (&json!([]), &json!([]), &json!([]))
     );
-    let verified = server.post("/api/v1/verifications", &json!({})).ok();
-    assert_eq!(verified["status"], "verified", "{verified}");
+    assert_verified(&server);
+}
+
+/// What is projected is what the records say, whatever the rules.
+#[test]
+fn a_rule_for_a_word_of_a_runs_start_does_not_part_the_run_from_its_record() {
+    let server = TestServer::new();
+    rules(&server, &json!({ "fields": ["source"] })).ok();
+    server.run("r");
+    server.step("r", 0, "success");
+    assert_verified(&server);
+}
+
+/// What stands in the records of that kind, of a run that spans made.
+fn bodies(server: &TestServer, trace: u8, kind: &str) -> Vec<Value> {
+    let run_id = format!("{trace:02x}").repeat(16);
+    let found = server
+        .get(&format!("/api/v1/records?run_id={run_id}&kind={kind}"))
+        .ok();
+    let items = found["items"].as_array().unwrap();
+    items.iter().map(|item| item["body"].clone()).collect()
+}
+
+#[test]
+fn a_pattern_that_meets_ids_leaves_what_is_noted_of_spans_as_it_is() {
+    let server = TestServer::new();
+    let pattern = |name: &str, pattern: &str| json!({ "name": name, "pattern": pattern });
+    let patterns = [pattern("long", "[0-9a-f]{32}"), pattern("short", "[0-9a-f]{16}")];
+    rules(&server, &json!({ "patterns": patterns })).ok();
+    server.spans(&[span(3, 1), span(3, 2)]);
+    let other = |number| {
+        let mut other = span(3, number);
+        other["name"] = json!("other");
+        other
+    };
+    for _ in 0..2 {
+        let refused = server.post("/v1/traces", &export(&[other(1), other(2)])).ok();
+        assert_eq!(refused["partialSuccess"]["rejectedSpans"], "2", "{refused}");
+    }
+    let abouts: Vec<Value> = bodies(&server, 3, "evidence.capture_failure")
+        .into_iter()
+        .map(|body| body["about"].clone())
+        .collect();
+    let about = |number| format!("trace {} span {number:016x}", "03".repeat(16));
+    assert_eq!(abouts.len(), 2, "{abouts:?}");
+    for number in [1, 2] {
+        assert!(abouts.contains(&json!(about(number))), "{abouts:?}");
+    }
+    assert_verified(&server);
+}
+
+#[test]
+fn a_rule_for_the_resource_leaves_one_environment_that_is_known_again() {
+    let server = TestServer::new();
+    rules(&server, &json!({ "fields": ["resource"] })).ok();
+    server.spans(&[span(3, 1)]);
+    server.spans(&[span(3, 2)]);
+    let found = bodies(&server, 3, "evidence.environment");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["resource"], json!({ "service.name": "<REDACTED>" }));
+    assert_verified(&server);
+}
+
+#[test]
+fn a_pattern_that_meets_dates_refuses_no_contract_and_no_signal() {
+    let server = TestServer::new();
+    let dates = json!([{ "name": "dob", "pattern": "[0-9]{4}-[0-9]{2}-[0-9]{2}" }]);
+    rules(&server, &json!({ "patterns": dates })).ok();
+    server.created(
+        "/api/v1/contracts",
+        &json!({ "contract_id": "c", "scope": ["search"], "proposed_changes": [{ "scope": "search" }],
+            "activation_window_start": "2020-01-01T00:00:00Z", "activation_window_end": "2030-01-01T00:00:00Z" }),
+    );
+    let signal = json!({ "signal_type": "t", "scope": "s", "decision": "block" });
+    server.created("/api/v1/signals", &signal);
+    let contract = server.get("/api/v1/contracts/c").ok();
+    assert!(!contract.to_string().contains("REDACTED"), "{contract}");
+    // What names something is refused as before.
+    let named = json!({ "signal_type": "t", "scope": "of 1970-01-01", "decision": "block" });
+    assert_eq!(
+        server.post("/api/v1/signals", &named).problem(422),
+        "name_redacted"
+    );
+    assert_verified(&server);
 }
 
 /// Sets a tenant's rules.

@@ -129,6 +129,50 @@ fn no_rule_of_a_tenant_touches_the_words_of_its_access_trail() {
 }
 
 #[test]
+fn times_of_contracts_and_signals_stay_where_they_are_times() {
+    let rules =
+        rules(r#"{"fields":["at"],"patterns":[{"name":"dob","pattern":"[0-9]{4}-[0-9]{2}-[0-9]{2}"}]}"#);
+    let stored = |kind, sent: &str| {
+        let stored = rules.body(kind, sent.as_bytes()).unwrap();
+        stored.map(|stored| String::from_utf8(stored).unwrap())
+    };
+    let signal = r#"{"at":"2026-01-02T03:04:05Z","scope":"search"}"#;
+    assert_eq!(stored(Kind::GovernanceSignal, signal), None);
+    let contract = r#"{"activation_window_end":"2030-01-01T00:00:00Z","activation_window_start":"2020-01-01T00:00:00Z"}"#;
+    assert_eq!(stored(Kind::GovernanceContract, contract), None);
+    assert_eq!(rules.request(contract.as_bytes()).unwrap(), None);
+    let born = r#"{"activation_window_start":"born 1970-01-01","at":"1970-01-01"}"#;
+    assert_eq!(
+        stored(Kind::GovernanceSignal, born).unwrap(),
+        r#"{"activation_window_start":"born <REDACTED_DOB>","at":"<REDACTED>","redactions":{"count":2,"patterns":["dob","field"]}}"#
+    );
+    let of_caller = r#"{"params":{"at":"2026-01-02T03:04:05Z"}}"#;
+    assert!(stored(Kind::TraceStep, of_caller).unwrap().contains("<REDACTED>"));
+}
+
+#[test]
+fn no_rule_of_a_tenant_touches_what_a_capture_failure_is_about() {
+    let rules = rules(
+        r#"{"fields":["about","evidence_class","resolution"],"patterns":[{"name":"hex","pattern":"[0-9a-f]{12,}"}]}"#,
+    );
+    let sent = r#"{"about":"span 00000000000000a1","error_message":"of 00000000000000a1","evidence_class":"trace_steps","failure_reason":"capture_failed","request_id":"REQUEST","resolution":"transient"}"#;
+    let stored = |request_id: &str| {
+        let sent = sent.replace("REQUEST", request_id);
+        let stored = rules.body(Kind::EvidenceCaptureFailure, sent.as_bytes()).unwrap();
+        String::from_utf8(stored.unwrap()).unwrap()
+    };
+    let expected = |request_id: &str, count: u8| {
+        format!(
+            r#"{{"about":"span 00000000000000a1","error_message":"of <REDACTED_HEX>","evidence_class":"trace_steps","failure_reason":"capture_failed","redactions":{{"count":{count},"patterns":["hex"]}},"request_id":"{request_id}","resolution":"transient"}}"#
+        )
+    };
+    // What a client calls its request is his text; what was made here is not.
+    let made = "019b2bfe-95bf-7585-8161-443830434726";
+    assert_eq!(stored(made), expected(made, 1));
+    assert_eq!(stored("of 0123456789abcdef"), expected("of <REDACTED_HEX>", 2));
+}
+
+#[test]
 fn settings_that_cannot_hold_are_refused() {
     let long = "x".repeat(PATTERN_BYTES_MAX + 1);
     for (json, part) in [
