@@ -2,6 +2,7 @@
 
 use evidence::FindingCode;
 use ledger::{OnRecord, Verifier};
+use store::sqlite::StateDb;
 
 use crate::bed::{TestLedger, run, step, system, tamper};
 use crate::recovery::rolled_back;
@@ -192,7 +193,7 @@ fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() 
     let verifier = Verifier::open(&bed.ledger).unwrap();
     let progress = |tenant: &ledger::Tenant| verifier.progress(&tenant.ledger().row.origin);
     let at = bed.now();
-    let behind = verifier.behind();
+    let behind = verifier.behind(at);
     assert_eq!(behind.len(), 3, "with the instance's");
     // It is left to the next time.
     let late = bed.one(&busy, system("late"));
@@ -219,7 +220,7 @@ fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() 
     }
     let new = bed.tenant("new");
     bed.one(&new, system("first"));
-    let behind = verifier.behind();
+    let behind = verifier.behind(at);
     assert!(!verifier.step(&behind[0], at));
     assert_eq!(progress(&new).verified_at, Some(at));
     assert_eq!(progress(&busy).verified_size, index);
@@ -251,7 +252,7 @@ fn a_step_is_of_leaves_and_not_of_blocks_and_what_is_new_comes_first() {
         bed.one(&new, system("one"));
     }
     let at = bed.now();
-    let behind = verifier.behind();
+    let behind = verifier.behind(at);
     assert_eq!(behind.iter().filter(|behind| behind.is_new()).count(), 1);
     assert!(behind[0].is_new());
     assert!(!verifier.step(&behind[0], at), "one step is enough");
@@ -261,7 +262,7 @@ fn a_step_is_of_leaves_and_not_of_blocks_and_what_is_new_comes_first() {
         (bed.size(&new), Some(at))
     );
     // It was looked at, and is behind no more.
-    assert!(verifier.behind().iter().all(|behind| !behind.is_new()));
+    assert!(verifier.behind(at).iter().all(|behind| !behind.is_new()));
 }
 
 #[test]
@@ -273,7 +274,7 @@ fn a_ledger_that_loses_leaves_while_a_pass_is_under_way_ends_the_pass_and_is_fou
     verifier.incremental(bed.now());
     let last = bed.one(&tenant, system("two")).receipt.leaf_index;
     let row = tenant.ledger().row.clone();
-    let behind = verifier.behind().pop().unwrap();
+    let behind = verifier.behind(bed.now()).pop().unwrap();
     let leaf = store::LeafKey::new(row.ledger_no, last).as_i64();
     tamper(
         bed.path(),
@@ -284,4 +285,39 @@ fn a_ledger_that_loses_leaves_while_a_pass_is_under_way_ends_the_pass_and_is_fou
     let found = verifier.findings(&row.origin);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].code, FindingCode::RolledBack);
+}
+
+#[test]
+fn what_state_db_says_of_leaves_or_times_that_are_not_there_does_not_stay() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("one"));
+    let row = tenant.ledger().row.clone();
+    Verifier::open(&bed.ledger).unwrap().scrub(bed.now());
+    let state = StateDb::open(&bed.path().join("state.db")).unwrap();
+    let kept = state.progress(&row.origin).unwrap();
+    let mut beyond = kept;
+    beyond.verified_size = 1_000_000_000;
+    state.progress_set(&row.origin, &beyond).unwrap();
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    assert_eq!(verifier.findings(&row.origin)[0].code, FindingCode::RolledBack);
+    // A full verification finds nothing, and neither does what follows it.
+    verifier.scrub(bed.now());
+    let told = |verifier: &Verifier| {
+        let progress = verifier.progress(&row.origin);
+        (progress.findings, progress.verified_size)
+    };
+    assert_eq!(told(&verifier), (0, bed.size(&tenant)));
+    bed.one(&tenant, system("two"));
+    verifier.incremental(bed.now());
+    assert_eq!(told(&verifier), (0, bed.size(&tenant)));
+
+    let mut to_come = state.progress(&row.origin).unwrap();
+    to_come.verified_at = Some(crate::bed::time("2099-01-01T00:00:00Z"));
+    state.progress_set(&row.origin, &to_come).unwrap();
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    let at = bed.now();
+    verifier.incremental(at);
+    assert_eq!(verifier.progress(&row.origin).verified_at, Some(at));
 }
