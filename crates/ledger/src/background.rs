@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use evidence::{Finding, FindingCode, Timestamp};
+use evidence::{Finding, FindingCode, Severity, Timestamp};
 use store::sqlite::{LedgerProgress, StateDb};
 use store::{LedgerRow, StoreError};
 use tlog::TreeSize;
@@ -273,7 +273,7 @@ impl Verifier {
                     }
                 });
                 if !findings.is_empty() {
-                    self.keep_findings(row, findings);
+                    self.keep_findings_beside(row, findings);
                 }
                 is_left
             }
@@ -400,7 +400,7 @@ impl Verifier {
                 self.keep(row, at, |progress| {
                     progress.findings = progress.findings.max(errors);
                 });
-                self.keep_findings(row, findings);
+                self.keep_findings_beside(row, findings);
             }
             return;
         }
@@ -433,6 +433,17 @@ impl Verifier {
     fn leaves(&self, row: &LedgerRow) -> Option<u64> {
         let head = self.ledger.store().head_read(row.ledger_no).ok()?;
         Some(head.size.as_u64())
+    }
+
+    /// Keeps findings beside those that still stand: the longer list, as the larger number is told. Warnings are not counted.
+    fn keep_findings_beside(&self, row: &LedgerRow, findings: Vec<Finding>) {
+        let errors = |findings: &[Finding]| {
+            let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+            findings.iter().filter(is_error).count()
+        };
+        if errors(&findings) >= errors(&self.findings(&row.origin)) {
+            self.keep_findings(row, findings);
+        }
     }
 
     fn keep_findings(&self, row: &LedgerRow, mut findings: Vec<Finding>) {

@@ -321,3 +321,32 @@ fn what_state_db_says_of_leaves_or_times_that_are_not_there_does_not_stay() {
     verifier.incremental(at);
     assert_eq!(verifier.progress(&row.origin).verified_at, Some(at));
 }
+
+#[test]
+fn the_findings_of_a_full_verification_are_told_beside_a_later_one() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let row = tenant.ledger().row.clone();
+    let altered = |summary: &str| {
+        let index = bed.one(&tenant, system(summary)).receipt.leaf_index;
+        let leaf = store::LeafKey::new(row.ledger_no, index).as_i64();
+        let alter = format!("UPDATE bodies SET salt = zeroblob(32) WHERE leaf = {leaf}");
+        tamper(bed.path(), &alter);
+    };
+    altered("one");
+    altered("two");
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.scrub(bed.now());
+    let found = verifier.findings(&row.origin);
+    assert_eq!(found.len(), 2);
+    // Findings keep a pass from going on, so it begins behind them.
+    let state = StateDb::open(&bed.path().join("state.db")).unwrap();
+    let mut kept = state.progress(&row.origin).unwrap();
+    kept.verified_size = bed.size(&tenant);
+    state.progress_set(&row.origin, &kept).unwrap();
+    altered("three");
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    assert_eq!(verifier.progress(&row.origin).findings, 2);
+    assert_eq!(verifier.findings(&row.origin), found);
+}
