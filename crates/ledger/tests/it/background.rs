@@ -350,3 +350,34 @@ fn the_findings_of_a_full_verification_are_told_beside_a_later_one() {
     assert_eq!(verifier.progress(&row.origin).findings, 2);
     assert_eq!(verifier.findings(&row.origin), found);
 }
+
+#[test]
+fn a_right_edge_that_cannot_be_read_is_found_and_a_store_that_cannot_answer_is_not() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("one"));
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    bed.one(&tenant, system("two"));
+    bed.sign();
+    let row = tenant.ledger().row.clone();
+    let told = || {
+        let progress = verifier.progress(&row.origin);
+        (progress.findings, progress.verified_size)
+    };
+    // The instance's is not.
+    let behind = &verifier.behind(bed.now())[0];
+    bed.fault.arm(store::Fault::ReadBy("blocks_read"));
+    assert!(!verifier.step(behind, bed.now()));
+    assert_eq!((bed.fault.armed(), told()), (vec![], (0, 1)));
+
+    let first = store::LeafKey::new(row.ledger_no, 0).as_i64();
+    tamper(
+        bed.path(),
+        &format!("UPDATE leaf_blocks SET leaves = x'ff' WHERE first_leaf = {first}"),
+    );
+    assert!(!verifier.step(behind, bed.now()));
+    assert_eq!(told(), (1, 1));
+    let found = verifier.findings(&row.origin);
+    assert_eq!((found[0].code, found[0].leaf_index), (FindingCode::Unreadable, Some(0)));
+}
