@@ -379,5 +379,8 @@ fn a_right_edge_that_cannot_be_read_is_found_and_a_store_that_cannot_answer_is_n
     assert!(!verifier.step(behind, bed.now()));
     assert_eq!(told(), (1, 1));
     let found = verifier.findings(&row.origin);
-    assert_eq!((found[0].code, found[0].leaf_index), (FindingCode::Unreadable, Some(0)));
+    assert_eq!(
+        (found[0].code, found[0].leaf_index),
+        (FindingCode::Unreadable, Some(0))
+    );
 }

@@ -588,6 +588,9 @@ fn a_job_whose_start_was_lost_is_what_the_ledger_has_of_it_after_a_recovery() {
         ),
     );
     assert!(bed.bed.try_submit(&bed.tenant, vec![system("x")]).is_err());
-    bed.bed.ledger.recover("acme", "leaves were lost", bed.bed.now()).unwrap();
+    bed.bed
+        .ledger
+        .recover("acme", "leaves were lost", bed.bed.now())
+        .unwrap();
     bed.start("j1").unwrap();
 }

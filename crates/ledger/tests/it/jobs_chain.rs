@@ -139,5 +139,6 @@ fn a_contract_whose_body_was_taken_away_is_not_answered_as_the_same_again() {
     let delete = format!("DELETE FROM bodies WHERE leaf = {}", leaf.as_i64());
     tamper(bed.bed.path(), &delete);
     let said = bed.contract("c2").map(|_| ()).unwrap_err().to_string();
-    assert!(said.contains(&format!("the body of leaf {index}: it is missing")), "{said}");
+    let named = format!("the body of leaf {index}: it is missing");
+    assert!(said.contains(&named), "{said}");
 }
