@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use evidence::{Finding, FindingCode, Timestamp};
+use evidence::{Finding, FindingCode, Severity, Timestamp};
 use store::sqlite::{LedgerProgress, StateDb};
 use store::{LedgerRow, StoreError};
 use tlog::TreeSize;
@@ -214,7 +214,7 @@ impl Verifier {
 
     /// Verifies what is new in every ledger. Blocks; a pass over nothing new costs one read a ledger.
     pub fn incremental(&self, at: Timestamp) {
-        for behind in self.behind() {
+        for behind in self.behind(at) {
             while self.advance(&behind, at, WAITED_LEAVES) {}
         }
     }
@@ -222,7 +222,7 @@ impl Verifier {
     /// Ledgers of which not all leaves are verified, in the order in which to verify them: none waits for a first time
     /// until others are done again, and of these the one that waits longest is the first, as a pass may be broken off.
     /// One read a ledger.
-    pub fn behind(&self) -> Vec<Behind> {
+    pub fn behind(&self, at: Timestamp) -> Vec<Behind> {
         let mut behind = Vec::new();
         for tenant in self.ledger.tenants() {
             let row = tenant.ledger().row.clone();
@@ -230,7 +230,8 @@ impl Verifier {
             let verified = TreeSize::new(progress.verified_size);
             // What cannot be read is told by the step.
             let until = match self.ledger.store().head_read(row.ledger_no) {
-                Ok(head) if head.size == verified && progress.verified_at.is_some() => {
+                // A time that is still to come was under another clock, or is made up: it would stay for ever.
+                Ok(head) if head.size == verified && progress.verified_at.is_some_and(|last| last <= at) => {
                     self.looked_at().insert(row.origin);
                     continue;
                 }
@@ -262,7 +263,7 @@ impl Verifier {
                 Self::log(row, &findings);
                 self.keep(row, at, |progress| {
                     if !is_left {
-                        progress.verified_at = progress.verified_at.max(Some(at));
+                        progress.verified_at = Some(at);
                     }
                     if findings.is_empty() {
                         progress.verified_size = progress.verified_size.max(head.size.as_u64());
@@ -272,7 +273,7 @@ impl Verifier {
                     }
                 });
                 if !findings.is_empty() {
-                    self.keep_findings(row, findings);
+                    self.keep_findings_beside(row, findings);
                 }
                 is_left
             }
@@ -399,7 +400,7 @@ impl Verifier {
                 self.keep(row, at, |progress| {
                     progress.findings = progress.findings.max(errors);
                 });
-                self.keep_findings(row, findings);
+                self.keep_findings_beside(row, findings);
             }
             return;
         }
@@ -408,7 +409,11 @@ impl Verifier {
             progress.last_full_scrub_at = Some(at);
             progress.findings = errors;
             if let Some(verified) = verified.filter(|_| errors == 0) {
-                progress.verified_size = progress.verified_size.max(verified.tree_size);
+                // An incremental pass may have come further meanwhile. Who says that it was beyond what is there is wrong, and
+                // would be found to be so again and again.
+                let so_far = Some(progress.verified_size)
+                    .filter(|so_far| self.leaves(row).is_some_and(|leaves| *so_far <= leaves));
+                progress.verified_size = verified.tree_size.max(so_far.unwrap_or_default());
                 progress.verified_at = progress.verified_at.max(Some(at));
             }
         });
@@ -428,6 +433,17 @@ impl Verifier {
     fn leaves(&self, row: &LedgerRow) -> Option<u64> {
         let head = self.ledger.store().head_read(row.ledger_no).ok()?;
         Some(head.size.as_u64())
+    }
+
+    /// Keeps findings beside those that still stand: the longer list, as the larger number is told. Warnings are not counted.
+    fn keep_findings_beside(&self, row: &LedgerRow, findings: Vec<Finding>) {
+        let errors = |findings: &[Finding]| {
+            let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+            findings.iter().filter(is_error).count()
+        };
+        if errors(&findings) >= errors(&self.findings(&row.origin)) {
+            self.keep_findings(row, findings);
+        }
     }
 
     fn keep_findings(&self, row: &LedgerRow, mut findings: Vec<Finding>) {

@@ -142,6 +142,8 @@ fn next_epoch(
         .and_then(|outcome| outcome.map_err(|rejection| SubmitError::Refused(rejection.to_string())));
     match placed {
         Ok(placed) => {
+            // Those in use may name events that were lost: what jobs are is read from what is left.
+            sequencer.inner().jobs.forget();
             // What was refused until now has ended as it is.
             let store = Arc::clone(&sequencer.inner().store);
             let rows: Vec<LedgerRow> = tenant.epochs().iter().map(|epoch| epoch.row.clone()).collect();

@@ -118,7 +118,9 @@ pub enum ReplayError {
     )]
     LeaseLost,
     /// The step was done, and its output is not there any more.
-    #[error("the step was done; its output was too large to be kept, or cannot be decrypted")]
+    #[error(
+        "the step was done; its output was erased, was too large to be kept, or cannot be decrypted: it is not there any more"
+    )]
     OutputLost,
     /// No such run.
     #[error("no such run")]

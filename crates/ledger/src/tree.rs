@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use store::{LeafBlock, Store, StoreError, codec};
-use tlog::{Frontier, Hash, LeafIndex, TileNodes, TreeSize};
+use tlog::{Frontier, Hash, LeafIndex, ProofError, TileNodes, TileNodesError, TreeSize};
 
 /// Hashes of a full tile.
 pub(crate) const TILE_WIDTH: u64 = 256;
@@ -166,26 +166,33 @@ impl<'s> StoredTree<'s> {
 
     /// The root over the first `size` leaves.
     pub fn root(&self, size: TreeSize, of: TreeSize) -> Result<Hash, TreeError> {
-        tlog::root_at(size, &self.nodes(of)).map_err(|error| self.proof_error(&error))
+        tlog::root_at(size, &self.nodes(of)).map_err(|error| self.proof_error(error))
     }
 
     /// The right edge of the tree.
     pub fn frontier(&self, size: TreeSize) -> Result<Frontier, TreeError> {
-        Frontier::from_source(size, &self.nodes(size)).map_err(|error| self.proof_error(&error))
+        Frontier::from_source(size, &self.nodes(size)).map_err(|error| self.proof_error(error))
     }
 
     /// Proof that a leaf is in the tree of that size.
     pub fn inclusion(&self, index: LeafIndex, size: TreeSize) -> Result<Vec<Hash>, TreeError> {
-        tlog::inclusion_proof(index, size, &self.nodes(size)).map_err(|error| self.proof_error(&error))
+        tlog::inclusion_proof(index, size, &self.nodes(size)).map_err(|error| self.proof_error(error))
     }
 
     /// Proof that the tree of `first` leaves is a prefix of the tree of `second`.
     pub fn consistency(&self, first: TreeSize, second: TreeSize) -> Result<Vec<Hash>, TreeError> {
-        tlog::consistency_proof(first, second, &self.nodes(second)).map_err(|error| self.proof_error(&error))
+        tlog::consistency_proof(first, second, &self.nodes(second)).map_err(|error| self.proof_error(error))
     }
 
-    fn proof_error(&self, error: &impl std::fmt::Display) -> TreeError {
-        self.damaged(0, &error.to_string())
+    fn proof_error(&self, error: ProofError<TileNodesError<TreeError>>) -> TreeError {
+        match error {
+            // That the store cannot answer now is no damage, and of damage it is told where.
+            ProofError::Source {
+                source: TileNodesError::Tile { source, .. },
+                ..
+            } => source,
+            other => self.damaged(0, &other.to_string()),
+        }
     }
 }
 

@@ -275,7 +275,7 @@ impl From<ledger::BodyTooLarge> for ApiError {
 impl From<RecordError> for ApiError {
     fn from(error: RecordError) -> Self {
         match error {
-            RecordError::Store(error) => error.into(),
+            RecordError::Store(error) | RecordError::Tree(ledger::TreeError::Store(error)) => error.into(),
             damaged => {
                 tracing::error!(error = %damaged, "stored evidence cannot be read");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", damaged.to_string())

@@ -336,7 +336,7 @@ pub(crate) async fn verify(app: App, mut stop: Stop) {
 /// ends early while somebody is still to be told of such a tenant, or one was made meanwhile, which the next begins with.
 async fn pass_by_steps(app: &App, verifier: &Arc<Verifier>, at: Timestamp, due: Instant, stop: &mut Stop) {
     let pass = Arc::clone(verifier);
-    let Some(behind) = told(app.beside(move |_| Ok(pass.behind())).await) else {
+    let Some(behind) = told(app.beside(move |_| Ok(pass.behind(at))).await) else {
         return;
     };
     for behind in behind {

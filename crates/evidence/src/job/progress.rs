@@ -2,7 +2,7 @@
 
 use super::Stage;
 use crate::Timestamp;
-use crate::canonical::{Finite, Value};
+use crate::canonical::{Finite, INTEGER_MAX, Value};
 
 /// What people look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +17,7 @@ pub struct Progress {
     pub current_step: u32,
     /// Steps in all.
     pub total_steps: Option<u32>,
-    /// Seconds left, if the rest takes as long as what is done.
+    /// Seconds left, if the rest takes as long as what is done; at most [`INTEGER_MAX`].
     pub eta_seconds: Option<u64>,
     /// When this attempt began; `None`: it has not.
     pub started_at: Option<Timestamp>,
@@ -172,7 +172,7 @@ impl Progress {
         self.updated_at = at;
     }
 
-    /// ⌊(100−p)·elapsed/p⌋
+    /// ⌊(100−p)·elapsed/p⌋; none where JSON cannot hold it, which is no time that anybody waits.
     fn eta(&self, at: Timestamp) -> Option<u64> {
         let micros = at.micros_since(self.started_at?);
         if self.percentage <= 0.0 || micros <= 0 {
@@ -182,7 +182,8 @@ impl Progress {
         let elapsed = micros as f64 / 1_000_000.0;
         let left = ((100.0 - self.percentage) * elapsed / self.percentage).floor();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // not negative; `as` saturates
-        Some(left as u64)
+        let left = left as u64;
+        (left <= INTEGER_MAX.unsigned_abs()).then_some(left)
     }
 }
 
@@ -216,6 +217,16 @@ mod tests {
             (progress.percentage.to_bits(), progress.message.as_deref()),
             (0.0_f64.to_bits(), None)
         );
+    }
+
+    #[test]
+    fn a_time_left_that_json_cannot_hold_is_not_said() {
+        let mut progress = Progress::queued(None, at(0));
+        progress.start(at(0)).unwrap();
+        progress.update(&percent(1e-300), at(30)).unwrap();
+        assert_eq!(progress.eta_seconds, None);
+        progress.update(&percent(1e-6), at(30)).unwrap();
+        assert!(progress.eta_seconds.is_some());
     }
 
     #[test]

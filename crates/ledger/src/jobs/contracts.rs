@@ -66,7 +66,7 @@ impl Ledger {
         // Between the look and the commit nobody else writes a contract of that id.
         if let Some(first) = self.contract_record_of(tenant, &contract.contract_id)? {
             let receipt = first.receipt()?;
-            let there = first.body.bytes();
+            let there = first.kept_body(self.store(), tenant.tenant_no)?;
             // A pattern of the tenant may be younger than the contract: what stands there as it was sent is the same.
             let is_as_sent = there == Some(body.as_slice());
             if let Some(kept) = kept.as_deref().filter(|_| !is_as_sent) {

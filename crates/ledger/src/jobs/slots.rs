@@ -127,8 +127,10 @@ impl Jobs {
         slots.trim();
     }
 
-    /// Lets go of every job that nobody holds: what is stored says what they are. Who looks on goes on looking.
+    /// Lets go of every contract, and of every job that nobody holds: what is stored says what they are. Who looks on goes
+    /// on looking.
     pub(crate) fn forget(&self) {
+        *lock(&self.contracts) = Contracts::default();
         let mut slots = lock(&self.slots);
         let slots = &mut *slots;
         let mut freed = 0;

@@ -4,7 +4,7 @@
 //! within a minute at a few microseconds a leaf.
 
 use evidence::{Finding, FindingCode};
-use store::{Head, LedgerRow, Store, codec};
+use store::{Head, LedgerRow, Store, StoreError, codec};
 use tlog::TreeSize;
 
 use super::Erasures;
@@ -19,7 +19,7 @@ const BLOCKS_READ: u32 = 64;
 /// with findings. The ledger had `until` leaves already: that it has fewer is one.
 ///
 /// # Errors
-/// The store cannot answer, or the tree before `from` cannot be taken up.
+/// The store cannot answer.
 pub fn incremental(
     store: &dyn Store,
     row: &LedgerRow,
@@ -38,7 +38,18 @@ pub fn incremental(
             vec![finding(FindingCode::RolledBack, "leaf_blocks", detail)],
         ));
     }
-    let mut frontier = StoredTree::new(store, row.ledger_no).frontier(from)?;
+    let mut frontier = match StoredTree::new(store, row.ledger_no).frontier(from) {
+        Ok(frontier) => frontier,
+        // A right edge that cannot be read is bad evidence; a store that cannot answer is none.
+        Err(TreeError::Damaged { leaf, reason, .. }) => {
+            let damage = finding(FindingCode::Unreadable, "leaf_blocks, tree_nodes", reason);
+            return Ok((head, vec![damage.with_leaf(leaf)]));
+        }
+        Err(TreeError::Store(StoreError::Damaged { place, reason })) => {
+            return Ok((head, vec![finding(FindingCode::Unreadable, place, reason)]));
+        }
+        Err(error) => return Err(error),
+    };
     let erasures = Erasures::unread(store, row.tenant_no)?;
     let tenant_id = row.tenant_id.as_str().into();
     let unpacker = codec::Unpacker::default();

@@ -2,6 +2,7 @@
 
 use evidence::FindingCode;
 use ledger::{OnRecord, Verifier};
+use store::sqlite::StateDb;
 
 use crate::bed::{TestLedger, run, step, system, tamper};
 use crate::recovery::rolled_back;
@@ -196,7 +197,7 @@ fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() 
     let verifier = Verifier::open(&bed.ledger).unwrap();
     let progress = |tenant: &ledger::Tenant| verifier.progress(&tenant.ledger().row.origin);
     let at = bed.now();
-    let behind = verifier.behind();
+    let behind = verifier.behind(at);
     assert_eq!(behind.len(), 3, "with the instance's");
     // It is left to the next time.
     let late = bed.one(&busy, system("late"));
@@ -221,7 +222,7 @@ fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() 
     }
     let new = bed.tenant("new");
     bed.one(&new, system("first"));
-    let behind = verifier.behind();
+    let behind = verifier.behind(at);
     assert!(!verifier.step(&behind[0], at));
     assert_eq!(progress(&new).verified_at, Some(at));
     assert_eq!(progress(&busy).verified_size, verified);
@@ -253,7 +254,7 @@ fn a_step_is_of_leaves_and_not_of_blocks_and_what_is_new_comes_first() {
         bed.one(&new, system("one"));
     }
     let at = bed.now();
-    let behind = verifier.behind();
+    let behind = verifier.behind(at);
     assert_eq!(behind.iter().filter(|behind| behind.is_new()).count(), 1);
     assert!(behind[0].is_new());
     assert!(!verifier.step(&behind[0], at), "one step is enough");
@@ -263,7 +264,7 @@ fn a_step_is_of_leaves_and_not_of_blocks_and_what_is_new_comes_first() {
         (bed.size(&new), Some(at))
     );
     // It was looked at, and is behind no more.
-    assert!(verifier.behind().iter().all(|behind| !behind.is_new()));
+    assert!(verifier.behind(at).iter().all(|behind| !behind.is_new()));
 }
 
 #[test]
@@ -275,7 +276,7 @@ fn a_ledger_that_loses_leaves_while_a_pass_is_under_way_ends_the_pass_and_is_fou
     verifier.incremental(bed.now());
     let last = bed.one(&tenant, system("two")).receipt.leaf_index;
     let row = tenant.ledger().row.clone();
-    let behind = verifier.behind().pop().unwrap();
+    let behind = verifier.behind(bed.now()).pop().unwrap();
     let leaf = store::LeafKey::new(row.ledger_no, last).as_i64();
     tamper(
         bed.path(),
@@ -286,4 +287,102 @@ fn a_ledger_that_loses_leaves_while_a_pass_is_under_way_ends_the_pass_and_is_fou
     let found = verifier.findings(&row.origin);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].code, FindingCode::RolledBack);
+}
+
+#[test]
+fn what_state_db_says_of_leaves_or_times_that_are_not_there_does_not_stay() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("one"));
+    let row = tenant.ledger().row.clone();
+    Verifier::open(&bed.ledger).unwrap().scrub(bed.now());
+    let state = StateDb::open(&bed.path().join("state.db")).unwrap();
+    let kept = state.progress(&row.origin).unwrap();
+    let mut beyond = kept;
+    beyond.verified_size = 1_000_000_000;
+    state.progress_set(&row.origin, &beyond).unwrap();
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    assert_eq!(verifier.findings(&row.origin)[0].code, FindingCode::RolledBack);
+    // A full verification finds nothing, and neither does what follows it.
+    verifier.scrub(bed.now());
+    let told = |verifier: &Verifier| {
+        let progress = verifier.progress(&row.origin);
+        (progress.findings, progress.verified_size)
+    };
+    assert_eq!(told(&verifier), (0, bed.size(&tenant)));
+    bed.one(&tenant, system("two"));
+    verifier.incremental(bed.now());
+    assert_eq!(told(&verifier), (0, bed.size(&tenant)));
+
+    let mut to_come = state.progress(&row.origin).unwrap();
+    to_come.verified_at = Some(crate::bed::time("2099-01-01T00:00:00Z"));
+    state.progress_set(&row.origin, &to_come).unwrap();
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    let at = bed.now();
+    verifier.incremental(at);
+    assert_eq!(verifier.progress(&row.origin).verified_at, Some(at));
+}
+
+#[test]
+fn the_findings_of_a_full_verification_are_told_beside_a_later_one() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let row = tenant.ledger().row.clone();
+    let altered = |summary: &str| {
+        let index = bed.one(&tenant, system(summary)).receipt.leaf_index;
+        let leaf = store::LeafKey::new(row.ledger_no, index).as_i64();
+        let alter = format!("UPDATE bodies SET salt = zeroblob(32) WHERE leaf = {leaf}");
+        tamper(bed.path(), &alter);
+    };
+    altered("one");
+    altered("two");
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.scrub(bed.now());
+    let found = verifier.findings(&row.origin);
+    assert_eq!(found.len(), 2);
+    // Findings keep a pass from going on, so it begins behind them.
+    let state = StateDb::open(&bed.path().join("state.db")).unwrap();
+    let mut kept = state.progress(&row.origin).unwrap();
+    kept.verified_size = bed.size(&tenant);
+    state.progress_set(&row.origin, &kept).unwrap();
+    altered("three");
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    assert_eq!(verifier.progress(&row.origin).findings, 2);
+    assert_eq!(verifier.findings(&row.origin), found);
+}
+
+#[test]
+fn a_right_edge_that_cannot_be_read_is_found_and_a_store_that_cannot_answer_is_not() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("one"));
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    bed.one(&tenant, system("two"));
+    bed.sign();
+    let row = tenant.ledger().row.clone();
+    let told = || {
+        let progress = verifier.progress(&row.origin);
+        (progress.findings, progress.verified_size)
+    };
+    // The instance's is not.
+    let behind = &verifier.behind(bed.now())[0];
+    bed.fault.arm(store::Fault::ReadBy("blocks_read"));
+    assert!(!verifier.step(behind, bed.now()));
+    assert_eq!((bed.fault.armed(), told()), (vec![], (0, 1)));
+
+    let first = store::LeafKey::new(row.ledger_no, 0).as_i64();
+    tamper(
+        bed.path(),
+        &format!("UPDATE leaf_blocks SET leaves = x'ff' WHERE first_leaf = {first}"),
+    );
+    assert!(!verifier.step(behind, bed.now()));
+    assert_eq!(told(), (1, 1));
+    let found = verifier.findings(&row.origin);
+    assert_eq!(
+        (found[0].code, found[0].leaf_index),
+        (FindingCode::Unreadable, Some(0))
+    );
 }

@@ -8,9 +8,9 @@ use evidence::job::{ProgressUpdate, Stage};
 use evidence::record::{GovernanceContract, GovernanceSignal, JobEvent, SignalDecision};
 use evidence::{TimesGiven, Timestamp};
 use ledger::{JobAct, JobDone, JobError, Moment, NewJob, SubmitError, Tenant};
-use store::{FacetQuery, Fault};
+use store::{FacetQuery, Fault, LeafKey};
 
-use crate::bed::{TestLedger, time};
+use crate::bed::{TestLedger, system, tamper, time};
 
 pub fn new_id(_: Timestamp) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -566,4 +566,31 @@ fn a_slow_subscriber_never_holds_the_job_and_sees_its_end() {
         bed.bed.ledger.progress_subscribe(&bed.tenant, "nobody"),
         Err(JobError::Unknown)
     ));
+}
+
+/// What a process knew of a job before its ledger lost leaves is not what the next epoch goes on from.
+#[test]
+fn a_job_whose_start_was_lost_is_what_the_ledger_has_of_it_after_a_recovery() {
+    let bed = Bed::new();
+    bed.create(&under_contract("j1")).unwrap();
+    let ledger_no = bed.tenant.ledger().row.ledger_no;
+    let there = bed.bed.size(&bed.tenant);
+    bed.start("j1").unwrap();
+    bed.bed.sign();
+    let leaf = LeafKey::new(ledger_no, there).as_i64();
+    tamper(
+        bed.bed.path(),
+        &format!(
+            "DELETE FROM leaf_blocks WHERE first_leaf >= {leaf};
+             DELETE FROM bodies WHERE leaf >= {leaf};
+             DELETE FROM facets WHERE leaf >= {leaf};
+             DELETE FROM checkpoints WHERE ledger_no = {ledger_no} AND tree_size > {there}"
+        ),
+    );
+    assert!(bed.bed.try_submit(&bed.tenant, vec![system("x")]).is_err());
+    bed.bed
+        .ledger
+        .recover("acme", "leaves were lost", bed.bed.now())
+        .unwrap();
+    bed.start("j1").unwrap();
 }

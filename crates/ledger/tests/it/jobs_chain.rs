@@ -129,3 +129,16 @@ fn a_job_is_not_judged_without_a_body_that_was_taken_away() {
     take(&bed, signal);
     refused(&bed, "j3", signal);
 }
+
+/// Without it nobody can tell whether the same was posted again.
+#[test]
+fn a_contract_whose_body_was_taken_away_is_not_answered_as_the_same_again() {
+    let bed = Bed::new();
+    let index = bed.contract("c2").unwrap().receipt.leaf_index;
+    let leaf = LeafKey::new(bed.tenant.ledger().row.ledger_no, index);
+    let delete = format!("DELETE FROM bodies WHERE leaf = {}", leaf.as_i64());
+    tamper(bed.bed.path(), &delete);
+    let said = bed.contract("c2").map(|_| ()).unwrap_err().to_string();
+    let named = format!("the body of leaf {index}: it is missing");
+    assert!(said.contains(&named), "{said}");
+}

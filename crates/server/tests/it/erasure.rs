@@ -357,6 +357,7 @@ fn the_stored_output_of_an_erased_step_is_told_to_nobody_and_the_step_is_not_don
     for _ in 0..2 {
         let again = server.post("/api/v1/replay/steps", &step);
         assert_eq!(again.problem(409), "output_not_kept");
+        assert!(again.json()["detail"].as_str().unwrap().contains("was erased"));
     }
     let report = server.get("/api/v1/replay/runs/r").ok();
     assert_eq!((&report["total"], &report["erased"]), (&json!(2), &json!(2)));
