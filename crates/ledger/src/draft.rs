@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use evidence::record::{BODY_BYTES_MAX, Facts, RunStarted};
 use evidence::redact::{Redactor, TooDeep};
-use evidence::{ActorType, Header, Identity, Kind, Origin, Salt, SourceDomain, Timestamp, canonical};
+use evidence::{
+    Actor, ActorType, Header, Identity, Kind, Origin, RecordId, RunPlace, Salt, SourceDomain, Timestamp,
+    canonical,
+};
 use store::codec;
 
 /// A record before it has a place in the ledger.
@@ -191,6 +194,34 @@ impl Draft {
         let body =
             codec::unpack(&self.body.packed, BODY_BYTES_MAX).map_err(|_| crate::Rejection::Redacted)?;
         Facts::read(header, &body).map(Cow::Owned).map_err(unreadable)
+    }
+
+    /// The header of its record, in its place.
+    pub(crate) fn header<'d>(
+        &'d self,
+        id: RecordId,
+        tenant_id: &'d str,
+        run: Option<RunPlace<'d>>,
+        recorded_at: Timestamp,
+    ) -> Header<'d> {
+        Header {
+            id,
+            tenant_id: tenant_id.into(),
+            kind: self.kind,
+            run,
+            trace_id: self.trace_id.as_deref().map(Into::into),
+            correlation_id: self.correlation_id.as_deref().map(Into::into),
+            actor: Actor {
+                kind: self.actor.0,
+                id: self.actor.1.as_deref().map(Into::into),
+            },
+            occurred_at: self.occurred_at,
+            recorded_at,
+            source_domain: self.source_domain,
+            source_component: self.source_component.into(),
+            origin: self.origin,
+            commitment: self.body.commitment,
+        }
     }
 
     /// Gives a draft whose body redaction changed the identity that verification will find there. Of these kinds it is

@@ -13,8 +13,7 @@ use std::sync::Arc;
 
 use evidence::record::{Facts, StepFacts};
 use evidence::{
-    Actor, ActorType, Header, Identity, Kind, LEAF_BYTES_MAX, Origin, RecordId, RunPlace, RunState,
-    SourceDomain, Timestamp,
+    ActorType, Identity, Kind, LEAF_BYTES_MAX, Origin, RecordId, RunPlace, RunState, SourceDomain, Timestamp,
 };
 use store::{
     Batch, BodyRow, FacetRow, Head, LeafBlock, LeafKey, NodeRow, RunKey, RunRecordRow, RunRow, Store,
@@ -320,24 +319,7 @@ impl<'a> Placer<'a> {
                 run_id: slot.row.state.run_id.as_str().into(),
                 run_seq: slot.row.state.record_count,
             });
-        let header = Header {
-            id,
-            tenant_id: (&*self.tenant.tenant_id).into(),
-            kind: draft.kind,
-            run: run_place,
-            trace_id: draft.trace_id.as_deref().map(Into::into),
-            correlation_id: draft.correlation_id.as_deref().map(Into::into),
-            actor: Actor {
-                kind: draft.actor.0,
-                id: draft.actor.1.as_deref().map(Into::into),
-            },
-            occurred_at: draft.occurred_at,
-            recorded_at: at,
-            source_domain: draft.source_domain,
-            source_component: draft.source_component.into(),
-            origin: draft.origin,
-            commitment: draft.body.commitment,
-        };
+        let header = draft.header(id, &self.tenant.tenant_id, run_place, at);
         self.leaf.clear();
         header.encode(&mut self.leaf);
         if self.leaf.len() > LEAF_BYTES_MAX {

@@ -3,7 +3,7 @@
 //! What the first draft meets is known once it is placed. A later one of the same group is refused for what it is
 //! itself: redaction has left no body of its kind, or its header is longer than a leaf.
 
-use evidence::{Actor, Header, LEAF_BYTES_MAX, RecordId, RunPlace, Timestamp};
+use evidence::{LEAF_BYTES_MAX, RecordId, RunPlace, Timestamp};
 
 use super::Placer;
 use crate::draft::Bind;
@@ -69,28 +69,13 @@ impl Placer<'_> {
             return Some(Rejection::LeafTooLarge);
         };
         let run = run_of(draft).filter(|_| draft.kind.is_of_run());
-        let header = Header {
-            id,
-            tenant_id: (&*self.tenant.tenant_id).into(),
-            kind: draft.kind,
-            run: run.map(|run_id| RunPlace {
-                run_id: run_id.into(),
-                // As long as it can be.
-                run_seq: u64::MAX,
-            }),
-            trace_id: draft.trace_id.as_deref().map(Into::into),
-            correlation_id: draft.correlation_id.as_deref().map(Into::into),
-            actor: Actor {
-                kind: draft.actor.0,
-                id: draft.actor.1.as_deref().map(Into::into),
-            },
-            occurred_at: draft.occurred_at,
-            recorded_at: at,
-            source_domain: draft.source_domain,
-            source_component: draft.source_component.into(),
-            origin: draft.origin,
-            commitment: draft.body.commitment,
-        };
+        // As long as it can be.
+        let run_seq = u64::MAX;
+        let run = run.map(|run_id| RunPlace {
+            run_id: run_id.into(),
+            run_seq,
+        });
+        let header = draft.header(id, &self.tenant.tenant_id, run, at);
         let mut leaf = Vec::new();
         header.encode(&mut leaf);
         if leaf.len() > LEAF_BYTES_MAX {
