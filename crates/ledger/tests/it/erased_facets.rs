@@ -84,7 +84,13 @@ fn facets_that_cannot_be_read_are_a_finding_and_the_tenant_is_verified_all_the_s
             let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
             connection.query_row(sql, [table], |row| row.get(0)).unwrap()
         };
-        let (page, size) = (usize::try_from(root("facets")).unwrap(), 4096);
+        let size: u32 = connection
+            .query_row("PRAGMA page_size", [], |row| row.get(0))
+            .unwrap();
+        let (page, size) = (
+            usize::try_from(root("facets")).unwrap(),
+            usize::try_from(size).unwrap(),
+        );
         connection
             .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
             .unwrap();

@@ -248,14 +248,15 @@ fn triggers_indexes_tables_and_dictionaries_that_differ_are_found() {
 
 #[test]
 fn a_damaged_file_is_damage_not_an_open_question() {
-    let pages = std::fs::metadata(Options::new(base()).database()).unwrap().len() / 4096;
+    const PAGE: usize = 8_192;
+    let pages = std::fs::metadata(Options::new(base()).database()).unwrap().len() / 8_192;
     let copy = Copy::new();
     let database = Options::new(copy.path()).database();
     let good = std::fs::read(Options::new(base()).database()).unwrap();
     let step = usize::try_from(pages / 24 + 1).unwrap();
     for page in (1..usize::try_from(pages).unwrap()).step_by(step) {
         let mut bytes = good.clone();
-        bytes[page * 4096..page * 4096 + 64].fill(0xff);
+        bytes[page * PAGE..page * PAGE + 64].fill(0xff);
         std::fs::write(&database, bytes).unwrap();
         match try_report(copy.path()) {
             Ok(report) => assert_eq!(report.exit_code(None), 1, "page {page}"),

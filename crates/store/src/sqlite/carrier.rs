@@ -20,15 +20,15 @@ use std::thread::JoinHandle;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode};
 
-use super::unavailable;
+use super::{PAGE_BYTES, unavailable};
 use crate::StoreError;
 
 /// Pages added to the log after which the thread carries them over: 800 KiB, some 3 ms of the disk.
-const CARRY_PAGES: i64 = 200;
+const CARRY_PAGES: i64 = 100;
 
 /// Pages in the log from which on the writer has it begun anew, as soon as the thread has left little: near 16 MiB. The
 /// fewer, the more often a page that is always written to is copied.
-const CHECKPOINT_PAGES: i64 = 4_000;
+const CHECKPOINT_PAGES: i64 = 2_000;
 
 /// What is little.
 const LEFT_PAGES_MAX: i64 = 2 * CARRY_PAGES;
@@ -38,7 +38,7 @@ const LEFT_PAGES_MAX: i64 = 2 * CARRY_PAGES;
 const OVERDUE_PAGES: i64 = 2 * CHECKPOINT_PAGES;
 
 /// Bytes that the log keeps when it is begun anew: each page with its frame's head, and the log's.
-pub(super) const LOG_KEPT_BYTES: i64 = OVERDUE_PAGES * (4_096 + 24) + 32;
+pub(super) const LOG_KEPT_BYTES: i64 = OVERDUE_PAGES * (PAGE_BYTES + 24) + 32;
 
 /// See the module.
 #[derive(Debug)]
@@ -263,6 +263,7 @@ mod tests {
         let path = folder.path().join("some.db");
         let connect = || {
             let connection = Connection::open(&path).unwrap();
+            connection.pragma_update(None, "page_size", PAGE_BYTES).unwrap();
             connection.pragma_update(None, "journal_mode", "wal").unwrap();
             connection.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
             connection
@@ -277,7 +278,7 @@ mod tests {
             writer
                 .execute("INSERT INTO t VALUES (?, zeroblob(40000))", [n])
                 .unwrap();
-            pages += 10;
+            pages += 5;
             longest = longest.max(
                 std::fs::metadata(folder.path().join("some.db-wal"))
                     .unwrap()
@@ -286,7 +287,7 @@ mod tests {
         }
         assert!(pages > 3 * OVERDUE_PAGES, "enough to begin anew a few times");
         // A frame is a page and its head.
-        let most = u64::try_from(OVERDUE_PAGES + CHECKPOINT_PAGES).unwrap() * (4096 + 24);
+        let most = u64::try_from(OVERDUE_PAGES + CHECKPOINT_PAGES).unwrap() * (8_192 + 24);
         assert!(longest < most, "{longest}");
         let cut = {
             let _paused = carrier.pause();

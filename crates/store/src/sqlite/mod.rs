@@ -34,6 +34,10 @@ use crate::StoreError;
 /// 4 × [`READER_CACHE_KIB`] of memory.
 const READERS_MAX: usize = 4;
 
+/// Bytes of a page of a database that is made now; one that is there keeps its own. A body is some 700 bytes, of which half a one is
+/// lost at each page's end; what is read is read page by page.
+const PAGE_BYTES: i64 = 8 * 1024;
+
 /// Page cache of a reader.
 const READER_CACHE_KIB: i64 = 4 * 1024;
 

@@ -12,8 +12,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::carrier::LOG_KEPT_BYTES;
 use super::{
-    Access, CARRIER_CACHE_KIB, Carrier, READER_CACHE_KIB, READERS_MAX, SqliteStore, WRITER_CACHE_KIB,
-    unavailable,
+    Access, CARRIER_CACHE_KIB, Carrier, PAGE_BYTES, READER_CACHE_KIB, READERS_MAX, SqliteStore,
+    WRITER_CACHE_KIB, unavailable,
 };
 use crate::{StoreError, codec};
 
@@ -137,6 +137,8 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
     let set = |name: &str, value: i64| connection.pragma_update(None, name, value).map_err(unavailable);
     set("busy_timeout", BUSY_MILLIS)?;
     if access == Access::ReadWrite {
+        // Only before the first page is written.
+        set("page_size", PAGE_BYTES)?;
         connection
             .pragma_update(None, "journal_mode", "wal")
             .map_err(unavailable)?;
