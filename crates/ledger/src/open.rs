@@ -326,8 +326,8 @@ pub(crate) fn judge_ended(store: &dyn Store, tenant: &Tenant, said: &Epochs) -> 
     Ok(())
 }
 
-/// Of an epoch that is as it ended: when its newest leaf was recorded, which [`Tenant::now`] does not go back behind. One that
-/// cannot be read keeps nobody from writing to the next: verification says what is wrong with it.
+/// Of an epoch that is as it ended: when its newest leaf was recorded, which [`Tenant::now`] does not go back behind. One
+/// that cannot be read keeps nobody from writing to the next: verification says what is wrong with it.
 fn recall_newest(store: &dyn Store, ledger: &LedgerInfo, head: Head) {
     let ledger_no = ledger.row.ledger_no;
     let is_whole = StoredTree::new(store, ledger_no)

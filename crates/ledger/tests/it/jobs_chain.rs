@@ -159,7 +159,12 @@ fn a_job_is_not_judged_without_an_event_that_its_list_has_lost() {
     let outside = bed.step("j1", 0, "billing").unwrap().placed.receipt.leaf_index;
     let next = bed.step("j1", 1, "search").unwrap().placed.receipt.leaf_index;
     unlist("j1", outside);
-    let created = bed.create(&under_contract("j2")).unwrap().placed.receipt.leaf_index;
+    let created = bed
+        .create(&under_contract("j2"))
+        .unwrap()
+        .placed
+        .receipt
+        .leaf_index;
     let started = bed.start("j2").unwrap().placed.receipt.leaf_index;
     unlist("j2", created);
     // What is in use is not folded again.
@@ -222,12 +227,22 @@ fn a_contract_or_signal_whose_body_was_taken_away_is_damage_and_not_unknown() {
         .newest("signal".to_owned(), None)
         .unwrap()
         .unwrap();
-    let signal_id = GovernanceSignal::read(record.body.bytes().unwrap()).unwrap().signal_id;
+    let signal_id = GovernanceSignal::read(record.body.bytes().unwrap())
+        .unwrap()
+        .signal_id;
     let refused = || {
-        let shown = ledger.contract(&bed.tenant, "c2").map(|_| ()).unwrap_err().to_string();
+        let shown = ledger
+            .contract(&bed.tenant, "c2")
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
         let named = format!("the body of leaf {contract}: it is missing");
         assert!(shown.contains(&named), "{shown}");
-        let shown = ledger.signal(&bed.tenant, &signal_id).map(|_| ()).unwrap_err().to_string();
+        let shown = ledger
+            .signal(&bed.tenant, &signal_id)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
         let named = format!("the body of leaf {signal}: it is missing");
         assert!(shown.contains(&named), "{shown}");
     };

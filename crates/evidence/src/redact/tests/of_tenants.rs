@@ -179,10 +179,7 @@ fn what_somebody_decides_and_the_id_of_a_signal_stay_and_reasons_do_not() {
     );
     let stored = |kind, sent: &str| {
         let stored = rules.body(kind, sent.as_bytes()).unwrap();
-        stored.map_or_else(
-            || sent.to_owned(),
-            |stored| String::from_utf8(stored).unwrap(),
-        )
+        stored.map_or_else(|| sent.to_owned(), |stored| String::from_utf8(stored).unwrap())
     };
     let tally = r#""redactions":{"count":1,"patterns":["words"]}"#;
     for (kind, sent, kept) in [
@@ -222,7 +219,10 @@ fn a_text_is_redacted_as_it_would_be_under_its_name() {
     let rules = rules(r#"{"fields":["reason"],"patterns":[{"name":"words","pattern":"[a-z]{5,}"}]}"#);
     assert_eq!(rules.text_under("reason", "asked bob"), FIELD_MARKER);
     assert_eq!(rules.text_under("reason", ""), "");
-    assert_eq!(rules.text_under("action_reason", "asked bob"), "<REDACTED_WORDS> bob");
+    assert_eq!(
+        rules.text_under("action_reason", "asked bob"),
+        "<REDACTED_WORDS> bob"
+    );
     assert_eq!(rules.text_under("action_reason", "bob"), "bob");
     let body = br#"{"a":"<REDACTED_WORDS> bob"}"#.to_vec();
     let once = counted(body);
