@@ -60,6 +60,19 @@ pub fn tally(value: &Value) -> Value {
     tree::tally(value).to_value()
 }
 
+/// The canonical body of what was redacted before, with the markers in it counted and nothing else changed.
+pub fn counted(body: Vec<u8>) -> Vec<u8> {
+    let Ok(mut value) = canonical::parse(&body, LIMITS) else {
+        return body;
+    };
+    let tally = tree::tally(&value);
+    if tally.count == 0 {
+        return body;
+    }
+    value.insert(MEMBER, tally.to_value());
+    canonical::to_vec(&value)
+}
+
 /// A body that is nested too deep to be looked through, and so is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nested too deep to be looked through for secrets")]
@@ -170,6 +183,17 @@ impl Redactor {
     /// The text with secrets replaced; `None`: it stays as it is.
     pub fn text(&self, text: &str) -> Option<String> {
         text::redact(self, text, text::JSON_LEVELS)
+    }
+
+    /// The text with secrets replaced as it would be under that name at the top of a body.
+    pub fn text_under(&self, name: &str, text: &str) -> String {
+        if !self.is_secret_name(name) {
+            return self.text(text).unwrap_or_else(|| text.to_owned());
+        }
+        if text.is_empty() {
+            return String::new();
+        }
+        FIELD_MARKER.to_owned()
     }
 
     /// Whether a tenant's own patterns are among them, which cost more than the built-in rules.

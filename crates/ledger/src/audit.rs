@@ -24,7 +24,7 @@ use evidence::canonical::Value;
 use evidence::record::AuditEntityType as Entity;
 use evidence::record::AuditEventType as Event;
 use evidence::record::{AuditEvent, Facts};
-use evidence::{ActorType, Kind, Origin, Timestamp};
+use evidence::{ActorType, Kind, Origin, Timestamp, redact};
 
 use crate::{Draft, Ledger, Receipt, Salts, SubmitError, Tenant, WriteError};
 
@@ -53,11 +53,25 @@ pub fn draft(event: &AuditEvent, at: Timestamp, salts: &mut Salts) -> Result<Dra
     event.check()?;
     let facts = Facts::Audit(event.facts());
     let draft = Draft::alone(Kind::AuditEvent, facts, &event.encode(), at, salts)?;
-    Ok(Draft {
+    Ok(told(event, draft))
+}
+
+/// The same of an event in which all that somebody else wrote was redacted before: the rest are Deponent's own words,
+/// which no rule of a tenant changes.
+pub(crate) fn draft_clean(event: &AuditEvent, at: Timestamp, salts: &mut Salts) -> Result<Draft, WriteError> {
+    event.check()?;
+    let facts = Facts::Audit(event.facts());
+    let body = redact::counted(event.encode());
+    let draft = Draft::alone_clean(Kind::AuditEvent, facts, &body, at, salts)?;
+    Ok(told(event, draft))
+}
+
+fn told(event: &AuditEvent, draft: Draft) -> Draft {
+    Draft {
         correlation_id: event.correlation_id.as_deref().map(Arc::from),
         source_domain: event.entity_type.source_domain(),
         ..draft.by(event.actor_type, event.actor_id.as_deref())
-    })
+    }
 }
 
 impl Draft {

@@ -262,14 +262,16 @@ impl Verifier {
                 let is_left = findings.is_empty() && head.size < *until;
                 Self::log(row, &findings);
                 self.keep(row, at, |progress| {
-                    if !is_left {
-                        progress.verified_at = Some(at);
-                    }
                     if findings.is_empty() {
                         progress.verified_size = progress.verified_size.max(head.size.as_u64());
+                        if !is_left {
+                            progress.verified_at = Some(at);
+                        }
                     } else {
                         // What a full verification found beyond these still stands.
                         progress.findings = progress.findings.max(count(&findings));
+                        // It came no further, so no time is newer; one that is still to come is none.
+                        progress.verified_at = progress.verified_at.filter(|last| *last <= at);
                     }
                 });
                 if !findings.is_empty() {

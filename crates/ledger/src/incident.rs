@@ -359,14 +359,20 @@ fn act_drafts(
         IncidentStep::Closed => audit::incident_manually_closed,
         IncidentStep::Opened => return Err(IncidentError::Step { status, step }),
     };
+    // Why he did it is all that a caller writes freely here; states and steps are words that are decided by.
+    let reason = salts.rules().text_under("reason", &act.reason);
     let event = AuditEvent {
         actor_type: act.actor_type,
         actor_id: act.actor_id.clone(),
-        action_reason: Some(act.reason.clone()),
+        action_reason: Some(salts.rules().text_under("action_reason", &reason)),
         ..event_of(&incident.incident_id, state(status), state(next))
     };
+    let act = IncidentAct { reason, ..act };
     let step = IncidentEvent::Act(incident.incident_id.clone(), step, act);
-    Ok(vec![draft(&step, at, salts)?, audit::draft(&event, at, salts)?])
+    Ok(vec![
+        draft(&step, at, salts)?,
+        audit::draft_clean(&event, at, salts)?,
+    ])
 }
 
 /// On the sequencer's thread: looks again, and writes if nothing came in between; `None`: something did.

@@ -22,7 +22,7 @@ use crate::files::named;
 use crate::high_water::{HighWater, Mark};
 use crate::keys::KeyFolder;
 use crate::queue::Queue;
-use crate::sequencer::Sequencer;
+use crate::sequencer::{Sequencer, last_recorded_at};
 use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, Tenants, origin_of};
 use crate::tree::StoredTree;
 use crate::{Inner, Ledger, PlannedThere, RetentionSettings};
@@ -314,12 +314,32 @@ pub(crate) fn judge_ended(store: &dyn Store, tenant: &Tenant, said: &Epochs) -> 
         let Some(ended) = said.ended(&ledger.row.origin) else {
             continue;
         };
-        match ended.differs(head_of(store, ledger.row.ledger_no)?) {
+        let head = head_of(store, ledger.row.ledger_no)?;
+        match ended.differs(head) {
             Some(why) => ledger.refuse(Refusal::RolledBack(why)),
-            None => ledger.accept(),
+            None => {
+                ledger.accept();
+                recall_newest(store, &ledger, head);
+            }
         }
     }
     Ok(())
+}
+
+/// Of an epoch that is as it ended: when its newest leaf was recorded, which [`Tenant::now`] does not go back behind. One
+/// that cannot be read keeps nobody from writing to the next: verification says what is wrong with it.
+fn recall_newest(store: &dyn Store, ledger: &LedgerInfo, head: Head) {
+    let ledger_no = ledger.row.ledger_no;
+    let is_whole = StoredTree::new(store, ledger_no)
+        .frontier(head.size)
+        .is_ok_and(|frontier| frontier.root() == head.root);
+    match last_recorded_at(store, ledger_no, head) {
+        Ok(newest) if is_whole => ledger.recorded(newest),
+        _ => tracing::warn!(
+            origin = ledger.row.origin,
+            "the last leaves of an older epoch cannot be read: times begin by the clock"
+        ),
+    }
 }
 
 /// Folds the keys of every tenant. A tenant whose identity records cannot be read has no keys at all: what is missing may

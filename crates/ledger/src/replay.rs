@@ -308,7 +308,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`ReplayError::ReplayMismatch`], [`ReplayError::LeaseLost`], [`Rejection::Conflict`] of another output than the
-    /// first, and those of the ledger and the store.
+    /// first, unless that is erased, and those of the ledger and the store.
     pub async fn finish(
         &self,
         pass: &Pass,
@@ -346,13 +346,20 @@ impl Replay {
         // brought again, which puts it on record then.
         if let (Some(lease), Some(key)) = (pass.lease, step.key()) {
             let place = self.place(key);
-            if mismatch.is_some() {
-                self.once.fail(&place, lease, "replay_mismatch", at).await?;
+            let kept = if mismatch.is_some() {
+                self.once.fail(&place, lease, "replay_mismatch", at).await
             } else {
                 let sealed = self.once.vault().seal(&place, text)?;
                 self.once
                     .complete(&place, lease, None, Some(hash), Some(sealed), at)
-                    .await?;
+                    .await
+            };
+            if let Err(refusal) = kept {
+                // Of what was erased the key says no more than that it was done.
+                let is_over = matches!(refusal, KeyRefusal::LeaseLost | KeyRefusal::Unknown);
+                if !is_over || !self.is_erased(pass).await? {
+                    return Err(refusal.into());
+                }
             }
         }
         let placed = self.write(draft, at).await?;

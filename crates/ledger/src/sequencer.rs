@@ -213,7 +213,11 @@ impl Drop for Exit {
 }
 
 /// When the newest leaf was recorded; before all times without leaves.
-fn last_recorded_at(store: &dyn Store, ledger_no: u32, head: Head) -> Result<Timestamp, TreeError> {
+pub(crate) fn last_recorded_at(
+    store: &dyn Store,
+    ledger_no: u32,
+    head: Head,
+) -> Result<Timestamp, TreeError> {
     let Some(last) = head.size.as_u64().checked_sub(1) else {
         return Ok(Timestamp::MIN);
     };

@@ -251,13 +251,17 @@ impl Shared {
     }
 
     /// What time it is for what the server itself says of when something was: `at`, which the clock showed, but never
-    /// before the newest record. What is recorded later is then not earlier either, also when the clock steps back,
-    /// so that a job's start, a signal that was given during it, its end and its window can be compared. For evidence
-    /// only: what somebody waits for, as a lease, goes by the clock, or it would never end.
+    /// before the newest record, of the epochs before too, as a job goes on in the next. What is recorded later is then
+    /// not earlier either, also when the clock steps back, so that a job's start, a signal that was given during it, its
+    /// end and its window can be compared. For evidence only: what somebody waits for, as a lease, goes by the clock, or
+    /// it would never end.
     #[must_use]
     pub fn now(&self, at: Timestamp) -> Timestamp {
         let ledgers = self.ledgers.read().unwrap_or_else(PoisonError::into_inner);
-        ledgers.last().map_or(at, |ledger| at.max(ledger.newest()))
+        ledgers
+            .iter()
+            .map(|ledger| ledger.newest())
+            .fold(at, Timestamp::max)
     }
 
     /// Its rules of redaction.

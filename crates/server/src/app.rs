@@ -67,7 +67,7 @@ pub struct Verification {
     pub origin: String,
     /// Leaves verified.
     pub verified_size: u64,
-    /// When the last pass ended.
+    /// When the last pass over new leaves ended that found nothing.
     pub verified_at: Option<Timestamp>,
     /// When the last full scrub ended.
     pub last_full_scrub_at: Option<Timestamp>,
@@ -75,7 +75,7 @@ pub struct Verification {
     pub findings: u64,
     /// What a pass found wrong, in a few words; `None`: nothing.
     pub damaged: Option<String>,
-    /// The first incremental pass has not ended yet: the server is not ready.
+    /// No incremental pass has ended yet, nor found anything: the server is not ready.
     pub pending: bool,
 }
 

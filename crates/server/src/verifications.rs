@@ -183,7 +183,8 @@ impl App {
                     findings: progress.findings,
                     damaged: (progress.findings > 0)
                         .then(|| format!("verification has {} findings", progress.findings)),
-                    pending: progress.verified_at.is_none(),
+                    // One that has found something is not waited for: it is damaged.
+                    pending: progress.verified_at.is_none() && progress.findings == 0,
                 })
             })
             .collect();

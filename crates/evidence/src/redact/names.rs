@@ -140,6 +140,7 @@ pub(super) fn is_exempt(name: &str) -> bool {
             | "row_ids"
             | "run_id"
             | "run_ids"
+            | "signal_id"
             | "source_pattern_id"
             | "source_recovery_id"
             | "source_run_id"
@@ -162,15 +163,24 @@ pub(super) fn is_time(name: &str) -> bool {
     matches!(name, "activation_window_end" | "activation_window_start" | "at")
 }
 
-/// Of the kinds that say who called, or what evidence is missing: the members that a caller writes freely. All others are
-/// words and identifiers of Deponent's own, by which the records are found and known again, and keys known; no rule
-/// touches them.
+/// Of the kinds that say who called, what evidence is missing, or what somebody decided: the members that a caller writes
+/// freely. All others are words and identifiers of Deponent's own, by which the records are found and known again, keys
+/// known and gates opened; no rule touches them.
 pub(super) const fn free_of(kind: Kind) -> Option<&'static [&'static str]> {
     match kind {
         Kind::AccessEvent => Some(&["filters", "resource"]),
         Kind::AuthorizationDecision => Some(&[]),
         Kind::EvidenceCaptureFailure => Some(&["error_message", REQUEST_ID]),
+        Kind::GovernanceResolution => Some(&["reason", REQUEST_ID]),
         Kind::IdentityEvent => Some(&["name"]),
+        Kind::IncidentEvent => Some(&[
+            "policy_name",
+            "reason",
+            REQUEST_ID,
+            "severity",
+            "summary",
+            "violation_type",
+        ]),
         _ => None,
     }
 }

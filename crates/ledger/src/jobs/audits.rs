@@ -482,12 +482,14 @@ fn job_first(store: &dyn Store, tenant_no: u32, job_id: &str) -> Result<Option<J
         ..FacetQuery::default()
     };
     let leaves = store.facet_find(tenant_no, &query)?.leaves;
-    let record = records::read(store, &leaves)?.pop();
-    let Some((record, body)) = record.as_ref().and_then(|it| Some((it, it.body.bytes()?))) else {
+    let Some(record) = records::read(store, &leaves)?.pop() else {
         return Ok(None);
     };
-    let (event, _) = JobEvent::read(body).map_err(|error| unreadable(record, &error))?;
-    found_as(record, job_id, &event.job_id)?;
+    let Some(body) = record.kept_body(store, tenant_no)? else {
+        return Ok(None);
+    };
+    let (event, _) = JobEvent::read(body).map_err(|error| unreadable(&record, &error))?;
+    found_as(&record, job_id, &event.job_id)?;
     Ok(Some(event))
 }
 
@@ -509,7 +511,9 @@ fn job_glance(
     let mut verdict = None;
     for leaf in store.facet_find(tenant_no, &query)?.leaves {
         for record in records::read(store, &[leaf])? {
-            let Some(body) = record.body.bytes() else { continue };
+            let Some(body) = record.kept_body(store, tenant_no)? else {
+                continue;
+            };
             match record.header()?.kind {
                 Kind::GovernanceAudit => {
                     let audit = GovernanceAudit::read(body).and_then(|audit| audit.facts());

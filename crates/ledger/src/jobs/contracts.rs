@@ -101,10 +101,10 @@ impl Ledger {
         Ok(records::read(self.store(), &leaves)?.pop())
     }
 
-    /// A contract with its receipt; `None`: there is none of that id. Blocks.
+    /// A contract with its receipt; `None`: there is none of that id, or an older build erased it. Blocks.
     ///
     /// # Errors
-    /// Its record cannot be read.
+    /// Its record cannot be read, or its body was taken away.
     pub fn contract(
         &self,
         tenant: &Tenant,
@@ -113,7 +113,7 @@ impl Ledger {
         let Some(record) = self.contract_record_of(tenant, contract_id)? else {
             return Ok(None);
         };
-        let Some(body) = record.body.bytes() else {
+        let Some(body) = record.kept_body(self.store(), tenant.tenant_no)? else {
             return Ok(None);
         };
         let contract = GovernanceContract::read(body).map_err(|error| unreadable(&record, &error))?;
@@ -170,10 +170,10 @@ impl Ledger {
         self.one(tenant, draft, moment.at)
     }
 
-    /// A signal with its receipt; `None`: there is none of that id. Blocks.
+    /// A signal with its receipt; `None`: there is none of that id, or an older build erased it. Blocks.
     ///
     /// # Errors
-    /// Its record cannot be read.
+    /// Its record cannot be read, or its body was taken away.
     pub fn signal(
         &self,
         tenant: &Tenant,
@@ -188,7 +188,7 @@ impl Ledger {
         let Some(record) = records::read(self.store(), &leaves)?.pop() else {
             return Ok(None);
         };
-        let Some(body) = record.body.bytes() else {
+        let Some(body) = record.kept_body(self.store(), tenant.tenant_no)? else {
             return Ok(None);
         };
         let signal = GovernanceSignal::read(body).map_err(|error| unreadable(&record, &error))?;

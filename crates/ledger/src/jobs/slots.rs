@@ -7,7 +7,7 @@ use evidence::facet::facet;
 use evidence::job::{JobState, Progress, ProgressUpdate};
 use evidence::record::{GovernanceContract, JobEvent};
 use evidence::{Kind, Timestamp};
-use store::FacetQuery;
+use store::{FacetQuery, LeafKey};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::JobError;
@@ -430,6 +430,17 @@ impl Ledger {
                 };
                 let (event, hash) = JobEvent::read(body).map_err(|error| unreadable(&record, &error))?;
                 found_as(&record, job_id, &event.job_id)?;
+                // The hash of each is the next one's to name, so an event that is in the list no more is missed.
+                let tip = state.as_ref().map(|state| state.tip.as_str());
+                if event.previous_event_hash.as_deref() != tip {
+                    let last = state.as_ref().map(|state| LeafKey::from_i64(state.last_place));
+                    if !self.event_erased(tenant, last, record.leaf)? {
+                        return Err(unreadable(
+                            &record,
+                            &"the event that it names as the one before is missing, and nothing says why",
+                        ));
+                    }
+                }
                 match &mut state {
                     Some(state) => state.apply(&event, &hash, record.leaf.as_i64()),
                     None => state = JobState::begin(&event, &hash, record.leaf.as_i64()),
@@ -447,6 +458,37 @@ impl Ledger {
             state.forget_steps();
         }
         Ok(state)
+    }
+
+    /// Whether an event of some job between two leaves is erased, as only older builds did. The lists of its job do not
+    /// have it any more, and its header does not say whose it was: it may be the one that is missed.
+    fn event_erased(
+        &self,
+        tenant: &Tenant,
+        after: Option<LeafKey>,
+        before: LeafKey,
+    ) -> Result<bool, RecordError> {
+        let mut query = FacetQuery {
+            facets: vec![facet("kind", Kind::JobEvent.as_str()), "erased".to_owned()],
+            as_of: Some(before),
+            below: after,
+            limit: FOLD_RECORDS,
+            ..FacetQuery::default()
+        };
+        loop {
+            let page = self.store().facet_find(tenant.tenant_no, &query)?;
+            for record in records::read(self.store(), &page.leaves)? {
+                // Nobody signs that list; the erasure is in the ledger.
+                let is_event = record.header()?.kind == Kind::JobEvent;
+                if is_event && record.kept_body(self.store(), tenant.tenant_no)?.is_none() {
+                    return Ok(true);
+                }
+            }
+            if !page.has_more {
+                return Ok(false);
+            }
+            query.below = page.next;
+        }
     }
 }
 

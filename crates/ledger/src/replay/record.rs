@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use evidence::record::{Facts, ReplayEnforced, ReplayOutcome};
 use evidence::{ActorType, Identity, Kind, Origin, SourceDomain, Timestamp};
+use store::Gone;
 
 use super::{Pass, Replay, ReplayError, ReplayStep};
 use crate::once::OnceError;
@@ -47,6 +48,12 @@ impl Replay {
             return Ok(());
         }
         Err(ReplayError::Rejected(Rejection::Conflict(first.receipt()?)))
+    }
+
+    /// Whether what is on record of a pass is erased: what is brought again is the first then, whatever it is.
+    pub(super) async fn is_erased(&self, pass: &Pass) -> Result<bool, ReplayError> {
+        let first = self.brought(pass).await?;
+        Ok(first.is_some_and(|first| first.body.gone() == Some(Gone::Erased)))
     }
 
     /// Puts it on record that the key is known with another input.

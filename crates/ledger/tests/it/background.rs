@@ -234,9 +234,10 @@ fn what_is_new_is_verified_step_by_step_and_is_not_said_to_be_verified_before() 
         bed.path(),
         &format!("UPDATE bodies SET salt = zeroblob(32) WHERE leaf = {leaf};"),
     );
-    verifier.incremental(bed.now());
+    verifier.incremental(bed.later(20_000));
     let found = progress(&busy);
     assert_eq!((found.findings, found.verified_size), (1, verified));
+    assert_eq!(found.verified_at, Some(at), "nothing is verified since");
     assert_eq!(verifier.findings(&row.origin)[0].leaf_index, Some(verified + 1));
 }
 
@@ -351,6 +352,32 @@ fn the_findings_of_a_full_verification_are_told_beside_a_later_one() {
     verifier.incremental(bed.now());
     assert_eq!(verifier.progress(&row.origin).findings, 2);
     assert_eq!(verifier.findings(&row.origin), found);
+}
+
+#[test]
+fn a_pass_that_finds_something_says_of_no_leaf_that_it_is_verified() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let row = tenant.ledger().row.clone();
+    let index = bed.one(&tenant, system("one")).receipt.leaf_index;
+    let leaf = store::LeafKey::new(row.ledger_no, index).as_i64();
+    let alter = format!("UPDATE bodies SET salt = zeroblob(32) WHERE leaf = {leaf}");
+    tamper(bed.path(), &alter);
+    // The first, and one behind a time that is still to come.
+    for verified_at in [None, Some(crate::bed::time("2099-01-01T00:00:00Z"))] {
+        let state = StateDb::open(&bed.path().join("state.db")).unwrap();
+        let mut kept = state.progress(&row.origin).unwrap();
+        kept.verified_at = verified_at;
+        state.progress_set(&row.origin, &kept).unwrap();
+        let verifier = Verifier::open(&bed.ledger).unwrap();
+        verifier.incremental(bed.later(20_000));
+        let found = verifier.progress(&row.origin);
+        assert_eq!(
+            (found.findings, found.verified_size, found.verified_at),
+            (1, 0, None)
+        );
+        assert!(verifier.knows(&row.origin));
+    }
 }
 
 #[test]

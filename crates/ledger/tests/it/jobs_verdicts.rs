@@ -8,8 +8,9 @@ use evidence::record::{
     Facts, GovernanceAudit, GovernanceContract, IncidentStatus, ResolutionDecision, SignalDecision,
 };
 use ledger::{Bind, JobAct, JobError, NewJob, SealedBody};
+use store::LeafKey;
 
-use crate::bed::{draft, salt, time};
+use crate::bed::{draft, salt, system, tamper, time};
 use crate::jobs::{Bed, contract, retrying, types, under_contract};
 
 #[test]
@@ -127,6 +128,42 @@ fn a_clock_that_steps_back_while_a_job_runs_hides_no_signal_from_its_verdict() {
                 .matches
         );
         bed.bed.check();
+    }
+}
+
+/// The next epoch begins by the clock; what is said of a job that goes on in it does not.
+#[test]
+fn a_clock_that_was_set_back_hides_no_signal_of_a_job_that_goes_on_after_a_recovery() {
+    for restarts in [false, true] {
+        let mut bed = Bed::new();
+        bed.started("j1");
+        bed.step("j1", 0, "search").unwrap();
+        bed.health("j1", "{}", "{}").unwrap();
+        let ledger_no = bed.tenant.ledger().row.ledger_no;
+        let there = bed.bed.size(&bed.tenant);
+        bed.bed.one(&bed.tenant, system("lost"));
+        bed.bed.sign();
+        let leaf = LeafKey::new(ledger_no, there).as_i64();
+        tamper(
+            bed.bed.path(),
+            &format!(
+                "DELETE FROM leaf_blocks WHERE first_leaf >= {leaf};
+                 DELETE FROM bodies WHERE leaf >= {leaf};
+                 DELETE FROM facets WHERE leaf >= {leaf};
+                 DELETE FROM checkpoints WHERE ledger_no = {ledger_no} AND tree_size > {there}"
+            ),
+        );
+        // As who restored a backup: the process knows nothing of the time before.
+        bed = bed.reopen();
+        let now = bed.bed.later(-3_600_000);
+        bed.bed.ledger.recover("acme", "leaves were lost", now).unwrap();
+        if restarts {
+            bed = bed.reopen();
+        }
+        let at = bed.tenant.now(bed.bed.now());
+        bed.signal("search", SignalDecision::Block, at);
+        bed.complete("j1").unwrap();
+        assert_eq!(bed.verdict("j1"), "FAIL", "restarts: {restarts}");
     }
 }
 

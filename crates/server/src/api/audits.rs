@@ -20,7 +20,7 @@ use super::fields;
 use super::jobs::{moment, with_job};
 use super::records::ReceiptView;
 use crate::api::logs::NoParams;
-use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received};
+use crate::{ApiError, App, Caller, ExactJsonBody, JsonBody, Path, Query, Received};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -284,7 +284,8 @@ async fn resolve(
     caller: Caller,
     Received(at): Received,
     Path(job_id): Path<String>,
-    body: JsonBody<ResolveIn>,
+    // What is decided is no free text; the reason is redacted where it is written.
+    ExactJsonBody(body): ExactJsonBody<ResolveIn>,
 ) -> Result<Response, ApiError> {
     // Nobody waits for a job with the place of a large body that is parsed.
     let JsonBody {

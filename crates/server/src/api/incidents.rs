@@ -21,7 +21,7 @@ use super::fields;
 use super::logs::NoParams;
 use super::records::ReceiptView;
 use super::run_list::{Filters, given, shown};
-use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, ids};
+use crate::{ApiError, App, Caller, ExactJsonBody, JsonBody, Path, Query, Received, ids};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -245,7 +245,7 @@ async fn acknowledge(
     caller: Caller,
     at: Received,
     id: Path<String>,
-    body: JsonBody<ActIn>,
+    ExactJsonBody(body): ExactJsonBody<ActIn>,
 ) -> Result<Response, ApiError> {
     act(app, caller, at, id, body, IncidentStep::Acknowledged).await
 }
@@ -261,7 +261,7 @@ async fn resolve(
     caller: Caller,
     at: Received,
     id: Path<String>,
-    body: JsonBody<ActIn>,
+    ExactJsonBody(body): ExactJsonBody<ActIn>,
 ) -> Result<Response, ApiError> {
     act(app, caller, at, id, body, IncidentStep::Resolved).await
 }
@@ -277,7 +277,7 @@ async fn close(
     caller: Caller,
     at: Received,
     id: Path<String>,
-    body: JsonBody<ActIn>,
+    ExactJsonBody(body): ExactJsonBody<ActIn>,
 ) -> Result<Response, ApiError> {
     act(app, caller, at, id, body, IncidentStep::Closed).await
 }
@@ -287,6 +287,7 @@ async fn act(
     caller: Caller,
     Received(at): Received,
     Path(incident_id): Path<String>,
+    // Not redacted yet: of it only the reason is free text, which is redacted where it is written.
     body: JsonBody<ActIn>,
     step: IncidentStep,
 ) -> Result<Response, ApiError> {

@@ -42,7 +42,7 @@ struct LedgerHead {
     checkpoint_size: Option<u64>,
     /// Leaves verified; null while none were.
     verified_size: Option<u64>,
-    /// When verification last ended.
+    /// When leaves were last verified as they came, and nothing was wrong with them.
     verified_at: Option<String>,
     /// When the last full scrub ended.
     last_full_scrub_at: Option<String>,

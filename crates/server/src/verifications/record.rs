@@ -274,6 +274,20 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_in_which_the_first_pass_found_something_is_damaged_and_not_waited_for() {
+        let bed = Bed::new();
+        let connection = rusqlite::Connection::open(&bed.database).unwrap();
+        let alter = "DROP TRIGGER bodies_no_update; UPDATE bodies SET salt = zeroblob(32)";
+        connection.execute_batch(alter).unwrap();
+        let verifier = bed.app.verifier().unwrap();
+        verifier.incremental(clock());
+        bed.app.publish_verification(&verifier, clock());
+        let known = bed.app.verification_of(&bed.tenant.ledger()).unwrap();
+        assert!(known.damaged.is_some() && !known.pending, "{known:?}");
+        assert_eq!((known.verified_at, known.verified_size), (None, 0));
+    }
+
+    #[test]
     fn findings_of_which_state_db_alone_says_that_they_are_on_record_are_put_there() {
         let bed = Bed::new();
         bed.verify();

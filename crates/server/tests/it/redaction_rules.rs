@@ -283,3 +283,60 @@ fn no_rule_of_a_tenant_changes_a_verdict_or_what_it_brings() {
         assert_eq!(verified["status"], "verified", "{verified}");
     }
 }
+
+#[test]
+fn no_rule_of_a_tenant_changes_what_somebody_decides_and_its_reason_is_redacted() {
+    let words = json!([{ "name": "words", "pattern": "[A-Za-z0-9]{4,}" }]);
+    for (settings, reason) in [
+        (
+            json!({ "fields": ["decision", "audit_id", "event", "event_type", "entity_type", "status", "actor_type", "reason"] }),
+            "<REDACTED>",
+        ),
+        (json!({ "patterns": words }), "<REDACTED_WORDS> bob"),
+    ] {
+        let server = governed();
+        server.started("j1");
+        server.job_step("j1", 0, "search");
+        assert_eq!(
+            server.acted("j1", "complete", &json!({}))["verdict"],
+            "INCONCLUSIVE"
+        );
+        let audit_id = server.get("/api/v1/audits/j1").ok()["audit_id"].clone();
+        let incident = json!({ "severity": "HIGH", "summary": "over budget", "source_run_id": "run-0001" });
+        let incident = server.created("/api/v1/incidents", &incident);
+        set(&server, &settings);
+        let decision = json!({ "decision": "proceed", "actor_id": "ada0", "reason": "asked bob" });
+        let resolved = server.created("/api/v1/audits/j1/resolve", &decision);
+        let again = server.post("/api/v1/audits/j1/resolve", &decision).ok();
+        assert_eq!(again["receipt"], resolved["receipt"]);
+        let rollout = server.rollout("j1");
+        assert_eq!(rollout["action"], "proceed");
+        assert_eq!(rollout["resolution"]["reason"], reason);
+        assert_eq!(rollout["resolution"]["actor_id"], "ada0");
+        let record = rollout["resolution"]["receipt"]["record_id"].as_str().unwrap();
+        let record = server.get(&format!("/api/v1/records/{record}")).ok();
+        assert_eq!(record["body"]["audit_id"], audit_id);
+        assert_eq!(record["redactions"]["count"], 1, "{record}");
+        let id = incident["incident_id"].as_str().unwrap();
+        let by = json!({ "actor_type": "HUMAN", "actor_id": "ada0", "reason": "asked bob" });
+        let taken = server.created(&format!("/api/v1/incidents/{id}/acknowledge"), &by);
+        assert_eq!(taken["status"], "ACKNOWLEDGED");
+        assert_eq!(taken["history"][1]["reason"], reason);
+        let record = taken["audit_receipt"]["record_id"].as_str().unwrap();
+        let record = server.get(&format!("/api/v1/records/{record}")).ok();
+        let body = &record["body"];
+        assert_eq!(body["event_type"], "IncidentAcknowledged");
+        assert_eq!(body["action_reason"], reason);
+        assert_eq!(
+            body["after_state"],
+            json!({ "source_run_id": "run-0001", "status": "ACKNOWLEDGED" })
+        );
+        assert_eq!(record["redactions"]["count"], 1, "{record}");
+        // An opening too, whose every text is the caller's.
+        let opened = json!({ "severity": "LOW", "summary": "asked bob" });
+        let opened = server.created("/api/v1/incidents", &opened);
+        assert_eq!(opened["status"], "OPEN");
+        set(&server, &json!({}));
+        assert_verified(&server);
+    }
+}

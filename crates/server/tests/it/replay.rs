@@ -324,6 +324,34 @@ fn another_result_under_the_same_token_is_a_conflict() {
 }
 
 #[test]
+fn a_result_whose_record_was_erased_is_the_first_again_and_its_output_is_not_kept_again() {
+    let server = TestServer::new();
+    server.run("r");
+    let key = json!({ "idempotency_key": "k" });
+    let begun = server.begin("r", 0, "skip", &key).ok();
+    let output = json!({ "paid": true });
+    let first = server.bring(&begun, &output);
+    assert_eq!(first.status, 201, "{}", first.text());
+    let first = first.json();
+    assert_eq!(erase(&server, &record_id(&first), &because()).status, 200);
+    for brought in [&output, &json!({ "paid": false })] {
+        let again = server.bring(&begun, brought);
+        assert_eq!(again.status, 200, "{}", again.text());
+        assert_eq!(record_id(&again.json()), record_id(&first));
+    }
+    assert_eq!(server.enforced("r"), [Value::Null], "nothing is recorded again");
+    // The step is not done a second time, and what came out of it is gone.
+    assert_eq!(server.begin("r", 0, "skip", &key).problem(409), "output_not_kept");
+    assert_eq!(server.give_up(&begun).problem(409), "conflict");
+    // Whose lease another has is told so as ever.
+    let other = json!({ "idempotency_key": "l" });
+    let begun = server.begin("r", 1, "skip", &other).ok();
+    assert_eq!(server.give_up(&begun).status, 204);
+    server.begin("r", 1, "skip", &other).ok();
+    assert_eq!(server.bring(&begun, &output).problem(409), "lease_lost");
+}
+
+#[test]
 fn a_run_that_has_ended_begins_no_step() {
     let server = TestServer::new();
     server.run("r");

@@ -23,7 +23,7 @@ use crate::StoreError;
 pub struct LedgerProgress {
     /// Leaves that the incremental verification has covered.
     pub verified_size: u64,
-    /// When it last ended.
+    /// When it last ended and had found nothing.
     pub verified_at: Option<Timestamp>,
     /// When everything was last verified.
     pub last_full_scrub_at: Option<Timestamp>,

@@ -173,6 +173,68 @@ fn no_rule_of_a_tenant_touches_what_a_capture_failure_is_about() {
 }
 
 #[test]
+fn what_somebody_decides_and_the_id_of_a_signal_stay_and_reasons_do_not() {
+    let rules = rules(
+        r#"{"fields":["decision","event"],"patterns":[{"name":"hex","pattern":"[0-9a-f]{8,}"},{"name":"words","pattern":"[a-z]{5,}"}]}"#,
+    );
+    let stored = |kind, sent: &str| {
+        let stored = rules.body(kind, sent.as_bytes()).unwrap();
+        stored.map_or_else(|| sent.to_owned(), |stored| String::from_utf8(stored).unwrap())
+    };
+    let tally = r#""redactions":{"count":1,"patterns":["words"]}"#;
+    for (kind, sent, kept) in [
+        (
+            Kind::GovernanceResolution,
+            r#"{"actor_id":"alice","audit_id":"019b2bfe-95bf","decision":"proceed","job_id":"deploy","reason":"asked bob"}"#.to_owned(),
+            format!(
+                r#"{{"actor_id":"alice","audit_id":"019b2bfe-95bf","decision":"proceed","job_id":"deploy","reason":"<REDACTED_WORDS> bob",{tally}}}"#
+            ),
+        ),
+        (
+            Kind::IncidentEvent,
+            r#"{"actor_id":"alice","event":"acknowledged","incident_id":"019b2bfe-95bf","reason":"asked bob"}"#.to_owned(),
+            format!(
+                r#"{{"actor_id":"alice","event":"acknowledged","incident_id":"019b2bfe-95bf","reason":"<REDACTED_WORDS> bob",{tally}}}"#
+            ),
+        ),
+        (
+            Kind::IncidentEvent,
+            r#"{"event":"opened","incident_id":"019b2bfe-95bf","severity":"HIGH","summary":"of alice"}"#.to_owned(),
+            format!(
+                r#"{{"event":"opened","incident_id":"019b2bfe-95bf",{tally},"severity":"HIGH","summary":"of <REDACTED_WORDS>"}}"#
+            ),
+        ),
+        (
+            Kind::GovernanceSignal,
+            r#"{"scope":"a","signal_id":"019b2bfe-95bf-7585-8161-443830434726"}"#.to_owned(),
+            r#"{"scope":"a","signal_id":"019b2bfe-95bf-7585-8161-443830434726"}"#.to_owned(),
+        ),
+    ] {
+        assert_eq!(stored(kind, &sent), kept, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_text_is_redacted_as_it_would_be_under_its_name() {
+    let rules = rules(r#"{"fields":["reason"],"patterns":[{"name":"words","pattern":"[a-z]{5,}"}]}"#);
+    assert_eq!(rules.text_under("reason", "asked bob"), FIELD_MARKER);
+    assert_eq!(rules.text_under("reason", ""), "");
+    assert_eq!(
+        rules.text_under("action_reason", "asked bob"),
+        "<REDACTED_WORDS> bob"
+    );
+    assert_eq!(rules.text_under("action_reason", "bob"), "bob");
+    let body = br#"{"a":"<REDACTED_WORDS> bob"}"#.to_vec();
+    let once = counted(body);
+    assert_eq!(
+        String::from_utf8(once.clone()).unwrap(),
+        r#"{"a":"<REDACTED_WORDS> bob","redactions":{"count":1,"patterns":["words"]}}"#
+    );
+    assert_eq!(counted(once.clone()), once);
+    assert_eq!(counted(b"{}".to_vec()), b"{}");
+}
+
+#[test]
 fn settings_that_cannot_hold_are_refused() {
     let long = "x".repeat(PATTERN_BYTES_MAX + 1);
     for (json, part) in [

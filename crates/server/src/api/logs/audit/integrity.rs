@@ -75,7 +75,7 @@ struct IntegrityCheck {
     /// `verified`, `tampered`, `stale`, `never_verified` or `rollback_detected`.
     status: &'static str,
     status_detail: Option<String>,
-    /// When leaves were last verified as they came.
+    /// When leaves were last verified as they came, and nothing was wrong with them.
     #[schema(value_type = Option<String>, format = DateTime)]
     verified_at: Option<Timestamp>,
     /// Leaves verified since they came.
