@@ -1,4 +1,24 @@
-//! Durations as they are written.
+//! Durations as they are written, and within what bounds.
+
+use anyhow::Result;
+
+use crate::output::Usage;
+
+/// Longest duration that may be set, in days: a hundred years, which is for ever to a ledger, and short enough that a
+/// time less it is a time.
+const SET_DAYS_MAX: i64 = 36_500;
+
+/// A duration that a setting says, of at least so many seconds; microseconds.
+pub(super) fn bounded(name: &str, text: &str, least_secs: i64) -> Result<i64> {
+    let allowed = least_secs.saturating_mul(1_000_000)..=SET_DAYS_MAX * 86_400 * 1_000_000;
+    let found = parse_duration(text).filter(|micros| allowed.contains(micros));
+    found.ok_or_else(|| {
+        Usage(format!(
+            "{name}: {text:?} is no duration between {least_secs}s and {SET_DAYS_MAX}d; write e.g. 500ms, 30s, 5m, 24h"
+        ))
+        .into()
+    })
+}
 
 /// `500ms`, `30s`, `5m`, `24h`, `7d`, or bare seconds; microseconds.
 pub(crate) fn parse_duration(text: &str) -> Option<i64> {
