@@ -501,16 +501,6 @@ mod tests {
             assert!(said.starts_with(&format!("{table}.{key}: {wrong:?} ")), "{said}");
             assert!(said.contains(bounds), "{said}");
         }
-        let widest = [
-            ("DEPONENT_RUNS_ABANDON_AFTER", "1s"),
-            ("DEPONENT_RUNS_SEAL_AFTER", "0s"),
-            ("DEPONENT_RETENTION_MINIMUM", "36500d"),
-            ("DEPONENT_RETENTION_RUNS", "0s"),
-        ];
-        let ledger = resolve(&widest).unwrap().ledger;
-        assert_eq!(ledger.abandon_after_micros, 1_000_000);
-        assert_eq!(ledger.minimum_retention_micros, 36_500 * 86_400_000_000);
-        assert_eq!((ledger.seal_after_micros, ledger.retention.runs_micros), (0, 0));
     }
 
     #[test]

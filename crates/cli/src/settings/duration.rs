@@ -45,7 +45,7 @@ pub(super) fn whole_seconds(micros: i64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_duration, whole_seconds};
+    use super::{bounded, parse_duration, whole_seconds};
 
     #[test]
     fn durations_have_units() {
@@ -54,6 +54,16 @@ mod tests {
         assert_eq!(parse_duration("7"), Some(7_000_000));
         assert_eq!(parse_duration("h"), None);
         assert_eq!(parse_duration("99999999999999999d"), None);
+    }
+
+    #[test]
+    fn the_bounds_themselves_are_allowed() {
+        assert_eq!(bounded("x", "0s", 0).unwrap(), 0);
+        assert_eq!(bounded("x", "1s", 1).unwrap(), 1_000_000);
+        assert_eq!(bounded("x", "36500d", 0).unwrap(), 36_500 * 86_400_000_000);
+        for (text, least_secs) in [("999ms", 1), ("36500d1", 0), ("876001h", 0)] {
+            assert!(bounded("x", text, least_secs).is_err(), "{text}");
+        }
     }
 
     #[test]
