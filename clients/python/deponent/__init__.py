@@ -16,6 +16,7 @@ from .attempt import OpenStep
 from .client import AsyncClient, Client
 from .current import current_run
 from .errors import (
+    BadAnswer,
     ConflictError,
     DeponentError,
     IdempotencyViolation,
@@ -35,6 +36,7 @@ __all__ = [
     "AsyncClient",
     "AsyncOpenStep",
     "AsyncRun",
+    "BadAnswer",
     "Behavior",
     "Client",
     "ConflictError",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import ConflictError, DeponentError, LeaseLost, OutputNotKept, ParamsNotKept
+from .errors import NO_CODE, ConflictError, DeponentError, LeaseLost, OutputNotKept, ParamsNotKept
 from .types import Behavior, Json, StepResult
 
 # Renewed so often while a lease holds, two renewals may be lost.
@@ -104,8 +104,10 @@ def arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 
 
 def is_over(error: Exception) -> bool:
-    """Whether no renewal can succeed any more. After all else, the next one may."""
-    return isinstance(error, LeaseLost) or (isinstance(error, DeponentError) and error.status == 404)
+    """Whether no renewal can succeed any more. After all else, the next one may, also after a 404 that is a proxy's."""
+    if isinstance(error, LeaseLost):
+        return True
+    return isinstance(error, DeponentError) and error.status == 404 and error.code != NO_CODE
 
 
 class OpenStep:
@@ -161,7 +163,8 @@ class Attempt:
         else:
             self.path = f"/api/v1/replay/steps/{said['token']}"
             if self.key:
-                self.lease_secs = float(said.get("lease_secs", LEASE_SECS))
+                secs = said.get("lease_secs")
+                self.lease_secs = LEASE_SECS if secs is None else float(secs)
         return self.step
 
     @property

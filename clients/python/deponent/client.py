@@ -2,7 +2,8 @@
 
 What is retried is safe to send again: results and steps have an identity, new
 runs and decisions an `Idempotency-Key`. So a decision whose answer was lost is
-answered again, and the lease that it gave is not held by nobody.
+answered again, and the lease that it gave is not held by nobody. So is what comes
+with a success and is no answer of the server: what it said was lost on its way.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any, Self
 
 import httpx
 
-from .errors import AWAY, UNKNOWN_BEFORE, ConflictError, code_of, raise_for, unreachable
+from . import answers
+from .answers import Check, read
+from .errors import AWAY, UNKNOWN_BEFORE, BadAnswer, ConflictError, code_of, raise_for, unreachable
 from .runs import AsyncRun, Run
 from .types import Json
 
@@ -36,7 +39,7 @@ def _headers(api_key: str | None) -> dict[str, str]:
 
 def _pause(attempt: int, response: httpx.Response | None) -> float:
     said = response.headers.get("retry-after", "") if response is not None else ""
-    if said.isdigit():
+    if said.isdecimal():
         return min(float(said), PAUSE_SECS_MAX)
     return float(min(PAUSE_SECS * 2**attempt, PAUSE_SECS_MAX))
 
@@ -85,14 +88,25 @@ class Client:
         *,
         idempotency_key: str | None = None,
         patience_secs: float = 0.0,
+        check: Check = answers.anything,
     ) -> dict[str, Any]:
-        """One request, tried again while the server is busy or away: five times, and as long as `patience_secs`."""
-        response = self._answer(method, path, body, idempotency_key, patience_secs)
-        return response.json() if response.content else {}
+        """One request, tried again while the server is busy or away: five times, and as long as `patience_secs`.
+
+        An answer that is no JSON object, or of which `check` says that it lacks something, is `BadAnswer`.
+        """
+        _, answer = self._answer(method, path, body, idempotency_key, check, patience_secs)
+        return answer
 
     def _answer(
-        self, method: str, path: str, body: Json, idempotency_key: str | None, patience_secs: float = 0.0
-    ) -> httpx.Response:
+        self,
+        method: str,
+        path: str,
+        body: Json,
+        idempotency_key: str | None,
+        check: Check,
+        patience_secs: float = 0.0,
+    ) -> tuple[int, dict[str, Any]]:
+        """The status of a success, and what it says."""
         headers = {"idempotency-key": f'"{idempotency_key}"'} if idempotency_key else {}
         until = time.monotonic() + patience_secs
         for attempt in count():
@@ -100,31 +114,38 @@ class Client:
             response: httpx.Response | None = None
             try:
                 response = self._http.request(method, path, json=body, headers=headers)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 if last:
                     raise unreachable(error) from error
             if response is not None and (last or not _again(response)):
                 raise_for(response)
-                return response
+                try:
+                    return response.status_code, read(response, check)
+                except BadAnswer:
+                    if last:
+                        raise
             time.sleep(_pause(attempt, response))
         raise AssertionError("unreachable")
 
     def decide(self, body: dict[str, Json]) -> dict[str, Any]:
         """What to do about a step."""
-        path = "/api/v1/replay/steps"
         try:
-            return self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
+            return self._decision(body)
         except ConflictError as error:
             if error.code not in UNKNOWN_BEFORE:
                 raise
             # Nothing ran: asking anew finds the stored output, or says who holds the step.
-            return self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
+            return self._decision(body)
+
+    def _decision(self, body: dict[str, Json]) -> dict[str, Any]:
+        key, check = str(uuid.uuid4()), answers.decision
+        return self.request("POST", "/api/v1/replay/steps", body, idempotency_key=key, check=check)
 
     def run(self, run_id: str | None = None, **fields: Json) -> Run:
         """Starts a run; `fields` are those of POST /api/v1/runs. `with` makes it the current one, and ends it."""
         body = _run_body(run_id, fields)
-        started = self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()))
-        return Run(self, str(started.json()["run_id"]), ends=True, new=started.status_code == CREATED)
+        status, run = self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()), answers.started)
+        return Run(self, run["run_id"], ends=True, new=status == CREATED)
 
     def attach(self, run_id: str) -> Run:
         """A run that was started elsewhere. `with` makes it the current one, and does not end it."""
@@ -164,14 +185,25 @@ class AsyncClient:
         *,
         idempotency_key: str | None = None,
         patience_secs: float = 0.0,
+        check: Check = answers.anything,
     ) -> dict[str, Any]:
-        """One request, tried again while the server is busy or away: five times, and as long as `patience_secs`."""
-        response = await self._answer(method, path, body, idempotency_key, patience_secs)
-        return response.json() if response.content else {}
+        """One request, tried again while the server is busy or away: five times, and as long as `patience_secs`.
+
+        An answer that is no JSON object, or of which `check` says that it lacks something, is `BadAnswer`.
+        """
+        _, answer = await self._answer(method, path, body, idempotency_key, check, patience_secs)
+        return answer
 
     async def _answer(
-        self, method: str, path: str, body: Json, idempotency_key: str | None, patience_secs: float = 0.0
-    ) -> httpx.Response:
+        self,
+        method: str,
+        path: str,
+        body: Json,
+        idempotency_key: str | None,
+        check: Check,
+        patience_secs: float = 0.0,
+    ) -> tuple[int, dict[str, Any]]:
+        """The status of a success, and what it says."""
         headers = {"idempotency-key": f'"{idempotency_key}"'} if idempotency_key else {}
         until = time.monotonic() + patience_secs
         for attempt in count():
@@ -179,31 +211,38 @@ class AsyncClient:
             response: httpx.Response | None = None
             try:
                 response = await self._http.request(method, path, json=body, headers=headers)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 if last:
                     raise unreachable(error) from error
             if response is not None and (last or not _again(response)):
                 raise_for(response)
-                return response
+                try:
+                    return response.status_code, read(response, check)
+                except BadAnswer:
+                    if last:
+                        raise
             await asyncio.sleep(_pause(attempt, response))
         raise AssertionError("unreachable")
 
     async def decide(self, body: dict[str, Json]) -> dict[str, Any]:
         """What to do about a step."""
-        path = "/api/v1/replay/steps"
         try:
-            return await self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
+            return await self._decision(body)
         except ConflictError as error:
             if error.code not in UNKNOWN_BEFORE:
                 raise
             # Nothing ran: asking anew finds the stored output, or says who holds the step.
-            return await self.request("POST", path, body, idempotency_key=str(uuid.uuid4()))
+            return await self._decision(body)
+
+    async def _decision(self, body: dict[str, Json]) -> dict[str, Any]:
+        key, check = str(uuid.uuid4()), answers.decision
+        return await self.request("POST", "/api/v1/replay/steps", body, idempotency_key=key, check=check)
 
     async def run(self, run_id: str | None = None, **fields: Json) -> AsyncRun:
         """Starts a run; `fields` are those of POST /api/v1/runs."""
         body = _run_body(run_id, fields)
-        started = await self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()))
-        return AsyncRun(self, str(started.json()["run_id"]), ends=True, new=started.status_code == CREATED)
+        status, run = await self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()), answers.started)
+        return AsyncRun(self, run["run_id"], ends=True, new=status == CREATED)
 
     def attach(self, run_id: str) -> AsyncRun:
         """A run that was started elsewhere."""

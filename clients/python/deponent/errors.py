@@ -84,12 +84,40 @@ class Unavailable(DeponentError):
     """
 
 
+# Characters of an answer that an error shows.
+SHOWN_CHARS = 200
+
+
+class BadAnswer(DeponentError):
+    """What answered is not Deponent (a proxy's page, say), or its answer lacks what it must have: `code` is `bad_answer`.
+
+    Nothing of it is believed: no step runs for it, and none counts as done. `text` is how the answer begins.
+    """
+
+    def __init__(self, why: str, response: httpx.Response) -> None:
+        self.content_type = response.headers.get("content-type", "")[:SHOWN_CHARS]
+        self.text = _beginning(response)
+        super().__init__(
+            f"the answer is none that the server gives: {why}; {_described(response)}",
+            "bad_answer", response.status_code, {},
+        )
+
+
 _BY_CODE: dict[str, type[DeponentError]] = {
     "replay_mismatch": ReplayMismatch,
     "idempotency_violation": IdempotencyViolation,
     "replay_in_progress": InProgress,
     "lease_lost": LeaseLost,
 }
+
+# What such a refusal has beside.
+_FIELDS: dict[str, tuple[tuple[str, type], ...]] = {
+    "replay_mismatch": (("step_index", int), ("expected_hash", str), ("actual_hash", str)),
+    "idempotency_violation": (("key", str),),
+}
+
+# Of a refusal that has none: something else than the server has answered.
+NO_CODE = "unknown"
 
 # Answered so before anything was done, or after a failure of the other side's.
 AWAY = frozenset({429, 502, 503, 504})
@@ -101,18 +129,29 @@ UNKNOWN_BEFORE = frozenset({"answer_not_kept", "earlier_outcome_unknown"})
 def _problem(response: httpx.Response) -> dict[str, Any]:
     try:
         problem = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return problem if isinstance(problem, dict) else {}
 
 
 def code_of(response: httpx.Response) -> str:
     """The stable code of a refusal."""
-    return str(_problem(response).get("code", "unknown"))
+    code = _problem(response).get("code")
+    return code if isinstance(code, str) and code else NO_CODE
 
 
-def unreachable(error: httpx.TransportError) -> Unavailable:
-    """What is raised when nobody answers."""
+def _beginning(response: httpx.Response) -> str:
+    # No character has more than four bytes.
+    return response.content[: 4 * SHOWN_CHARS].decode(errors="replace")[:SHOWN_CHARS]
+
+
+def _described(response: httpx.Response) -> str:
+    kind = response.headers.get("content-type", "")[:SHOWN_CHARS]
+    return f"status {response.status_code}, content type {kind!r}, {_beginning(response)!r}"
+
+
+def unreachable(error: httpx.RequestError) -> Unavailable:
+    """What is raised when nobody answers, or with what cannot be unpacked."""
     return Unavailable(f"the server does not answer: {error!r}", "unreachable", 0, {})
 
 
@@ -122,9 +161,14 @@ def raise_for(response: httpx.Response) -> None:
         return
     problem = _problem(response)
     code = code_of(response)
-    message = str(problem.get("detail", f"the server answers {response.status_code}"))
+    if any(not isinstance(problem.get(name), of) for name, of in _FIELDS.get(code, ())):
+        raise BadAnswer(f"it says {code}, and not what of it", response)
+    said = problem.get("detail")
+    message = said if isinstance(said, str) and said else f"the server refuses: {_described(response)}"
     status = response.status_code
     kind = _BY_CODE.get(code)
     if kind is None:
-        kind = ConflictError if status == 409 else Unavailable if status in AWAY else DeponentError
+        # A conflict says that the server knows something else: who says nothing of it may be a proxy.
+        conflict = status == 409 and code != NO_CODE
+        kind = ConflictError if conflict else Unavailable if status in AWAY else DeponentError
     raise kind(message, code, status, problem)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
+from . import answers
 from .attempt import LEVELS_MAX, Attempt, OpenStep, check_index, check_key, check_name, is_over, kept
 from .current import enter, leave
 from .decorate import Expected, Key, P, R, decorated
@@ -89,7 +90,7 @@ class _Steps:
 
     def _count(self, path: str, page: dict[str, Any]) -> str | None:
         """Counts on from the steps of a page; gives where the next one is."""
-        cursor = page["next_cursor"]
+        cursor = page.get("next_cursor")
         with self._lock:
             self._next = max([self._next, *(step["step_index"] + 1 for step in page["steps"])])
             if cursor is None:
@@ -170,7 +171,7 @@ class Run(_Steps):
         params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
         path = self._uncounted(index)
         while path is not None:
-            path = self._count(path, self.client.request("GET", path))
+            path = self._count(path, self.client.request("GET", path, check=answers.page))
         attempt = self._attempt(name, behavior, key, params, expected, index)
         error: BaseException | None = None
         try:
@@ -190,7 +191,10 @@ class Run(_Steps):
                 if attempt.path is not None:
                     with attempt.bringing() as body:
                         path, patience_secs = f"{attempt.path}/result", attempt.lease_secs or 0.0
-                        attempt.brought(self.client.request("POST", path, body, patience_secs=patience_secs))
+                        answer = self.client.request(
+                            "POST", path, body, patience_secs=patience_secs, check=answers.result
+                        )
+                        attempt.brought(answer)
             finally:
                 renewal.stop()
             attempt.done()
@@ -275,7 +279,7 @@ class AsyncRun(_Steps):
         params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
         path = self._uncounted(index)
         while path is not None:
-            path = self._count(path, await self.client.request("GET", path))
+            path = self._count(path, await self.client.request("GET", path, check=answers.page))
         attempt = self._attempt(name, behavior, key, params, expected, index)
         error: BaseException | None = None
         try:
@@ -312,7 +316,10 @@ class AsyncRun(_Steps):
     async def _bring(self, attempt: Attempt) -> None:
         with attempt.bringing() as body:
             path, patience_secs = f"{attempt.path}/result", attempt.lease_secs or 0.0
-            attempt.brought(await self.client.request("POST", path, body, patience_secs=patience_secs))
+            answer = await self.client.request(
+                "POST", path, body, patience_secs=patience_secs, check=answers.result
+            )
+            attempt.brought(answer)
 
     async def _free(self, attempt: Attempt, raised: BaseException) -> None:
         if attempt.path is not None:

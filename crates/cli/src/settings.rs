@@ -6,6 +6,7 @@
 mod duration;
 mod environment;
 mod file;
+mod idempotency;
 mod oidc;
 
 use std::collections::BTreeMap;
@@ -13,10 +14,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use ledger::once::{LEASE_SECS_DEFAULT, LEASE_SECS_MAX, OnOutage, OnceOptions};
+use ledger::once::{OnOutage, OnceOptions};
 use store::redis::RedisAof;
 
-use duration::whole_seconds;
+use duration::bounded;
 use environment::{either, environment};
 use file::{File, read_file};
 
@@ -25,6 +26,10 @@ use crate::output::Usage;
 pub(crate) use duration::parse_duration;
 pub(crate) use environment::{client_environment, secret_file};
 pub(crate) use oidc::OidcSettings;
+
+/// Shortest `runs.abandon_after`, in seconds: runs are looked at each second, and with less every run that has begun
+/// would be aborted at the next look.
+const ABANDON_AFTER_SECS_MIN: i64 = 1;
 
 /// What flags say.
 #[derive(Debug, Default)]
@@ -52,6 +57,9 @@ pub(crate) struct Settings {
     /// How idempotency keys are held and what is kept with them encrypted.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) once: OnceOptions,
+    /// `idempotency.key_file` is set: its file must be there. Who sets nothing has one made when it is needed.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
+    pub(crate) once_key_is_named: bool,
     /// The operator's own policies, a file or folder.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) policies: Option<PathBuf>,
@@ -214,33 +222,32 @@ impl Settings {
                 options.origin
             )));
         }
-        let duration = |name: &str, variable_name: &str, file: Option<String>, default: i64| -> Result<i64> {
-            match variable(variable_name).or(file) {
-                None => Ok(default),
-                Some(text) => parse_duration(&text).ok_or_else(|| {
-                    Usage(format!(
-                        "{name}: {text:?} is no duration; write e.g. 500ms, 30s, 5m, 24h"
-                    ))
-                    .into()
-                }),
-            }
-        };
+        let duration =
+            |name: &str, variable_name: &str, file: Option<String>, least_secs: i64, default: i64| {
+                match variable(variable_name).or(file) {
+                    None => Ok(default),
+                    Some(text) => bounded(name, &text, least_secs),
+                }
+            };
         options.seal_after_micros = duration(
             "runs.seal_after",
             "DEPONENT_RUNS_SEAL_AFTER",
             file.runs.seal_after,
+            0,
             options.seal_after_micros,
         )?;
         options.abandon_after_micros = duration(
             "runs.abandon_after",
             "DEPONENT_RUNS_ABANDON_AFTER",
             file.runs.abandon_after,
+            ABANDON_AFTER_SECS_MIN,
             options.abandon_after_micros,
         )?;
         options.minimum_retention_micros = duration(
             "retention.minimum",
             "DEPONENT_RETENTION_MINIMUM",
             file.retention.minimum,
+            0,
             options.minimum_retention_micros,
         )?;
         for (name, variable_name, file, micros) in [
@@ -263,7 +270,7 @@ impl Settings {
                 &mut options.retention.system_micros,
             ),
         ] {
-            *micros = duration(name, variable_name, file, *micros)?;
+            *micros = duration(name, variable_name, file, 0, *micros)?;
         }
         let record = |name: &str, variable_name: &str, file: Option<String>| -> Result<bool> {
             match variable(variable_name).or(file).as_deref() {
@@ -276,18 +283,9 @@ impl Settings {
             record("record.reads", "DEPONENT_RECORD_READS", file.record.reads)?,
             record("record.writes", "DEPONENT_RECORD_WRITES", file.record.writes)?,
         );
-        let path = |name: &str, variable_name: &str, file: Option<PathBuf>| -> Result<Option<PathBuf>> {
-            let path = variable(variable_name).map(PathBuf::from).or(file);
-            if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
-                bail!(Usage(format!(
-                    "{name}: it is empty; name a path, or leave it unset"
-                )));
-            }
-            Ok(path)
-        };
         let tls = match (
-            path("tls.cert", "DEPONENT_TLS_CERT", file.tls.cert)?,
-            path("tls.key", "DEPONENT_TLS_KEY", file.tls.key)?,
+            named_path("tls.cert", variable("DEPONENT_TLS_CERT"), file.tls.cert)?,
+            named_path("tls.key", variable("DEPONENT_TLS_KEY"), file.tls.key)?,
         ) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
@@ -323,47 +321,7 @@ impl Settings {
             // The address may hold a password, so that it is not said.
             store::redis::check_address(url).map_err(|error| Usage(format!("redis_url: {error}")))?;
         }
-        let lease_micros = duration(
-            "idempotency.lease",
-            "DEPONENT_IDEMPOTENCY_LEASE",
-            file.idempotency.lease,
-            i64::from(LEASE_SECS_DEFAULT) * 1_000_000,
-        )?;
-        let once = OnceOptions {
-            key_file: path(
-                "idempotency.key_file",
-                "DEPONENT_IDEMPOTENCY_KEY_FILE",
-                file.idempotency.key_file,
-            )?
-            .unwrap_or_else(|| options.data_dir.join("keys").join("once.key")),
-            lease_secs: whole_seconds(lease_micros)
-                .filter(|secs| (1..=LEASE_SECS_MAX).contains(secs))
-                .ok_or_else(|| {
-                    Usage(format!(
-                        "idempotency.lease: must be whole seconds, 1s to {LEASE_SECS_MAX}s"
-                    ))
-                })?,
-            on_outage: match variable("DEPONENT_IDEMPOTENCY_ON_OUTAGE")
-                .or(file.idempotency.on_outage)
-                .as_deref()
-            {
-                None | Some("refuse") => OnOutage::Refuse,
-                Some("allow") => OnOutage::Allow,
-                Some(other) => bail!(Usage(format!(
-                    "idempotency.on_outage: {other:?} is neither refuse nor allow"
-                ))),
-            },
-        };
-        let redis_aof = match variable("DEPONENT_IDEMPOTENCY_REDIS_AOF")
-            .or(file.idempotency.redis_aof)
-            .as_deref()
-        {
-            None | Some("required") => RedisAof::Required,
-            Some("optional") => RedisAof::Optional,
-            Some(other) => bail!(Usage(format!(
-                "idempotency.redis_aof: {other:?} is neither required nor optional"
-            ))),
-        };
+        let idempotency = file.idempotency.resolve(variable, &options.data_dir)?;
         let listen = address("listen", &listen)?;
         let grpc_listen = if grpc == "off" {
             None
@@ -372,9 +330,10 @@ impl Settings {
         };
         Ok(Self {
             redis_url,
-            redis_aof,
-            once,
-            policies: path("policies", "DEPONENT_POLICIES", file.policies)?,
+            redis_aof: idempotency.redis_aof,
+            once: idempotency.once,
+            once_key_is_named: idempotency.key_is_named,
+            policies: named_path("policies", variable("DEPONENT_POLICIES"), file.policies)?,
             rate_limit,
             record,
             tls,
@@ -386,6 +345,17 @@ impl Settings {
             ledger: options,
         })
     }
+}
+
+/// A path that a variable or the file says; it is not empty.
+fn named_path(name: &str, variable: Option<String>, file: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    let path = variable.map(PathBuf::from).or(file);
+    if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+        bail!(Usage(format!(
+            "{name}: it is empty; name a path, or leave it unset"
+        )));
+    }
+    Ok(path)
 }
 
 fn address(name: &str, text: &str) -> Result<SocketAddr> {
@@ -432,6 +402,7 @@ mod tests {
         for (name, value) in [
             ("DEPONENT_LISTEN", "nowhere"),
             ("DEPONENT_RUNS_SEAL_AFTER", "soon"),
+            ("DEPONENT_RUNS_ABANDON_AFTER", "0s"),
             ("DEPONENT_RETENTION_MINIMUM", "for ever"),
             ("DEPONENT_LEDGER_ORIGIN", "a b"),
             ("DEPONENT_LEDGER_ORIGIN", "https://log.example"),
@@ -499,6 +470,37 @@ mod tests {
         };
         let refused = Settings::resolve(flags, &BTreeMap::new()).unwrap_err();
         assert!(refused.to_string().starts_with("data_dir"), "{refused}");
+    }
+
+    #[test]
+    fn a_duration_out_of_bounds_is_told_with_its_setting_its_value_and_what_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("deponent.toml");
+        for (table, key, wrong, bounds) in [
+            ("runs", "abandon_after", "0s", "between 1s and 36500d"),
+            ("runs", "abandon_after", "999ms", "between 1s and 36500d"),
+            ("runs", "abandon_after", "36501d", "between 1s and 36500d"),
+            ("runs", "seal_after", "106751991d", "between 0s and 36500d"),
+            ("retention", "minimum", "876001h", "between 0s and 36500d"),
+            ("retention", "runs", "99999999999999d", "between 0s and 36500d"),
+            (
+                "retention",
+                "synthetic",
+                "9223372036854775807",
+                "between 0s and 36500d",
+            ),
+            ("retention", "system", "-1s", "between 0s and 36500d"),
+            ("idempotency", "lease", "0s", "between 1s and 3600s"),
+            ("idempotency", "lease", "1500ms", "between 1s and 3600s"),
+            ("idempotency", "lease", "2h", "between 1s and 3600s"),
+        ] {
+            std::fs::write(&config, format!("[{table}]\n{key} = '{wrong}'")).unwrap();
+            let refused = resolve(&[("DEPONENT_CONFIG", config.to_str().unwrap())]).unwrap_err();
+            assert!(refused.downcast_ref::<Usage>().is_some(), "{refused}");
+            let said = refused.to_string();
+            assert!(said.starts_with(&format!("{table}.{key}: {wrong:?} ")), "{said}");
+            assert!(said.contains(bounds), "{said}");
+        }
     }
 
     #[test]

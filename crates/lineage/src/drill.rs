@@ -25,12 +25,22 @@ pub enum DrillError {
     /// The file.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Nobody knows which columns make an id.
-    #[error("no columns of it hold the ids; --key COL[,COL] says which make one")]
-    NoKey,
+    /// Nobody knows which columns make an id; with what was remarked where they were looked for.
+    #[error("{}; --key COL[,COL] says which make one", no_columns(.0))]
+    NoKey(Remarks),
     /// Of what type the file is.
     #[error("nothing says whether it is csv, json, jsonl or parquet")]
     NoType,
+}
+
+/// That no columns hold the ids, or that nobody could tell.
+fn no_columns(remarks: &Remarks) -> String {
+    match remarks.bad_rows {
+        0 => "no columns of it hold the ids".to_owned(),
+        bad => format!(
+            "could not tell which columns hold the ids: none of the rows that could be read, and {bad} could not"
+        ),
+    }
 }
 
 /// What was found.
@@ -113,9 +123,8 @@ pub fn find_key(
             columns.iter().map(|column| (*column).to_owned()).collect(),
         ));
     }
-    key::find(source, &evidence.input_row_ids, reading)?
-        .map(Key::Found)
-        .ok_or(DrillError::NoKey)
+    let (found, remarks) = key::find(source, &evidence.input_row_ids, reading)?;
+    found.map(Key::Found).ok_or(DrillError::NoKey(remarks))
 }
 
 struct Cited<'a> {

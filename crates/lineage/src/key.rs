@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
-use crate::source::{Reading, Source, SourceError};
+use crate::source::{Reading, Remarks, Source, SourceError};
 use crate::{Column, Row};
 
 /// Ids that are looked for when columns are found: enough to tell columns apart.
@@ -52,7 +52,8 @@ struct Seen {
 }
 
 /// Finds the columns that make the ids: in one pass which columns hold which part, in another which combination
-/// matches the most ids with the fewest rows.
+/// matches the most ids with the fewest rows. Beside them what was remarked: rows that could not be read may hold what
+/// the others do not.
 ///
 /// # Errors
 /// The source cannot be read.
@@ -60,7 +61,7 @@ pub(crate) fn find(
     source: &Source<'_>,
     ids: &[String],
     reading: &mut Reading<'_>,
-) -> Result<Option<Found>, SourceError> {
+) -> Result<(Option<Found>, Remarks), SourceError> {
     let mut distinct: Vec<&str> = Vec::new();
     let mut known = HashSet::new();
     for id in ids {
@@ -69,7 +70,7 @@ pub(crate) fn find(
         }
     }
     let Some(parts) = most_common(distinct.iter().map(|id| id.split('|').count())) else {
-        return Ok(None);
+        return Ok((None, Remarks::default()));
     };
     let parts = parts.min(PARTS_MAX);
     // values[p]: the texts that stand at part p; the last list is that of whole ids.
@@ -83,14 +84,14 @@ pub(crate) fn find(
         }
         add(&mut values, parts, id);
     }
-    let columns = columns_seen(source, &values, reading)?;
+    let (columns, remarks) = columns_seen(source, &values, reading)?;
     let mut combinations = combine(&columns, parts);
     // A single column may hold whole ids, whatever they contain.
     combinations.extend(best(&columns, parts).into_iter().map(|column| vec![column]));
     combinations.sort();
     combinations.dedup();
     if combinations.is_empty() {
-        return Ok(None);
+        return Ok((None, remarks));
     }
     let judged = judge(
         source,
@@ -100,21 +101,19 @@ pub(crate) fn find(
     )?;
     let mut ranked: Vec<(usize, &Judged)> = judged.iter().enumerate().collect();
     ranked.sort_by_key(|(place, judged)| (std::cmp::Reverse(judged.ids.len()), judged.rows, *place));
-    let Some((place, first)) = ranked.first() else {
-        return Ok(None);
+    let Some((place, first)) = ranked.first().filter(|(_, first)| !first.ids.is_empty()) else {
+        return Ok((None, remarks));
     };
-    if first.ids.is_empty() {
-        return Ok(None);
-    }
     let is_ambiguous = ranked
         .get(1)
         .is_some_and(|(_, second)| (second.ids.len(), second.rows) == (first.ids.len(), first.rows));
-    Ok(combinations.get(*place).map(|combination| Found {
+    let found = combinations.get(*place).map(|combination| Found {
         columns: combination.iter().map(|column| column.1.clone()).collect(),
         matched: first.ids.len(),
         looked_for: distinct.len(),
         is_ambiguous,
-    }))
+    });
+    Ok((found, remarks))
 }
 
 fn add<'a>(values: &mut [HashMap<&'a [u8], usize>], part: usize, text: &'a str) {
@@ -142,7 +141,7 @@ fn columns_seen(
     source: &Source<'_>,
     values: &[HashMap<&[u8], usize>],
     reading: &mut Reading<'_>,
-) -> Result<HashMap<String, Seen>, SourceError> {
+) -> Result<(HashMap<String, Seen>, Remarks), SourceError> {
     let mut columns: HashMap<String, Seen> = HashMap::new();
     let mut look = |name: &str, place: usize, text: &[u8]| {
         for (part, texts) in values.iter().enumerate() {
@@ -165,7 +164,7 @@ fn columns_seen(
         }
     };
     let names = source.columns().unwrap_or_default();
-    source.each(reading, &mut |_, row| {
+    let read = source.each(reading, &mut |_, row| {
         match row {
             Row::Csv(record) => {
                 for (place, (name, text)) in names.iter().zip(record.iter()).enumerate() {
@@ -191,7 +190,7 @@ fn columns_seen(
     })?;
     // A name that is there twice is no key.
     columns.retain(|name, _| names.iter().filter(|known| *known == name).count() <= 1);
-    Ok(columns)
+    Ok((columns, read.remarks))
 }
 
 /// The columns that hold the most values of a part.

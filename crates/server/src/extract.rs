@@ -84,13 +84,45 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for ExactJsonBody<T>
     }
 }
 
+/// No body, or one that says nothing. What somebody sends where none is taken is meant to change what is done, and would not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoBody;
+
+impl FromRequest<App> for NoBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let held = body::receive(&app.budget, &app.limits, sender(&parts), &parts.headers, body).await?;
+        if says_nothing(&held.bytes) {
+            return Ok(Self);
+        }
+        Err(ApiError::malformed(
+            "body: this request takes none; send no body, or {}",
+        ))
+    }
+}
+
+/// Whether it is empty, or an empty object.
+fn says_nothing(bytes: &[u8]) -> bool {
+    let mut said = bytes.iter().filter(|byte| !byte.is_ascii_whitespace());
+    matches!(
+        (said.next(), said.next(), said.next()),
+        (None, ..) | (Some(b'{'), Some(b'}'), None)
+    )
+}
+
+/// Whose a body is.
+fn sender(parts: &Parts) -> body::Sender {
+    let caller = parts.extensions.get::<Caller>();
+    caller.map_or_else(|| (0, Arc::from("")), Caller::sender)
+}
+
 impl<T: DeserializeOwned + Send + 'static> JsonBody<T> {
     async fn receive(request: Request, app: &App, rules: Option<Arc<Redactor>>) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
-        let caller = parts.extensions.get::<Caller>();
-        let sender = caller.map_or_else(|| (0, Arc::from("")), Caller::sender);
-        let held = body::receive(&app.budget, &app.limits, sender, &parts.headers, body).await?;
+        let held = body::receive(&app.budget, &app.limits, sender(&parts), &parts.headers, body).await?;
         if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
             // A tenant's own patterns take far longer than the built-in rules.
             if rules.as_ref().is_some_and(|rules| rules.has_own_patterns()) {
@@ -341,6 +373,16 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Inner {
         name: String,
+    }
+
+    #[test]
+    fn a_body_that_says_nothing_is_none() {
+        for none in ["", " \n", "{}", "{ }\r\n"] {
+            assert!(says_nothing(none.as_bytes()), "{none:?}");
+        }
+        for some in ["null", "[]", "{}{}", "{\"a\":1}", "{", "a"] {
+            assert!(!says_nothing(some.as_bytes()), "{some:?}");
+        }
     }
 
     fn read(text: &str) -> Result<JsonBody<Body>, ApiError> {

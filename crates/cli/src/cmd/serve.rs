@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use ledger::once::{Once, OnceOptions};
+use ledger::once::{Once, OnceOptions, Vault};
 use ledger::{Ledger, LoadError, admin};
 use server::{Access, App, Claims, KeySource, LOCAL_TENANT, Level, Levels, Oidc, Policies, Rate, Tls};
 use store::once::OnceStore;
@@ -81,6 +81,7 @@ impl Serve {
         }
         let access = access(&settings)?;
         let tls = tls(settings.tls.as_ref())?;
+        once_key(&settings)?;
         if tls.is_some() && self.demo {
             bail!(Usage(
                 "--demo: its runs are sent in clear text; load them without tls first".into()
@@ -180,6 +181,22 @@ fn tls(paths: Option<&(PathBuf, PathBuf)>) -> Result<Option<Tls>> {
     };
     let tls = Tls::new(&read(cert)?, &read(key)?).map_err(|error| Usage(format!("tls: {error}")))?;
     Ok(Some(tls))
+}
+
+/// Refuses a file of `idempotency.key_file` that holds no key. One that is named and not there is not made: kept answers
+/// could not be opened under another, and what was done would be a conflict.
+fn once_key(settings: &Settings) -> Result<()> {
+    if !settings.once_key_is_named {
+        return Ok(());
+    }
+    Vault::new(&settings.once.key_file).look().map_err(|error| {
+        let then = if error.kind() == std::io::ErrorKind::NotFound {
+            "; write 64 hexadecimal digits into it, mode 0600, or leave the setting unset"
+        } else {
+            ""
+        };
+        Usage(format!("idempotency.key_file: {error}{then}")).into()
+    })
 }
 
 /// Who may call, and how.

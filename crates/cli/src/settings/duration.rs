@@ -1,4 +1,24 @@
-//! Durations as they are written.
+//! Durations as they are written, and within what bounds.
+
+use anyhow::Result;
+
+use crate::output::Usage;
+
+/// Longest duration that may be set, in days: a hundred years, which is for ever to a ledger, and short enough that a
+/// time less it is a time.
+const SET_DAYS_MAX: i64 = 36_500;
+
+/// A duration that a setting says, of at least so many seconds; microseconds.
+pub(super) fn bounded(name: &str, text: &str, least_secs: i64) -> Result<i64> {
+    let allowed = least_secs.saturating_mul(1_000_000)..=SET_DAYS_MAX * 86_400 * 1_000_000;
+    let found = parse_duration(text).filter(|micros| allowed.contains(micros));
+    found.ok_or_else(|| {
+        Usage(format!(
+            "{name}: {text:?} is no duration between {least_secs}s and {SET_DAYS_MAX}d; write e.g. 500ms, 30s, 5m, 24h"
+        ))
+        .into()
+    })
+}
 
 /// `500ms`, `30s`, `5m`, `24h`, `7d`, or bare seconds; microseconds.
 pub(crate) fn parse_duration(text: &str) -> Option<i64> {
@@ -25,7 +45,7 @@ pub(super) fn whole_seconds(micros: i64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_duration, whole_seconds};
+    use super::{bounded, parse_duration, whole_seconds};
 
     #[test]
     fn durations_have_units() {
@@ -34,6 +54,16 @@ mod tests {
         assert_eq!(parse_duration("7"), Some(7_000_000));
         assert_eq!(parse_duration("h"), None);
         assert_eq!(parse_duration("99999999999999999d"), None);
+    }
+
+    #[test]
+    fn the_bounds_themselves_are_allowed() {
+        assert_eq!(bounded("x", "0s", 0).unwrap(), 0);
+        assert_eq!(bounded("x", "1s", 1).unwrap(), 1_000_000);
+        assert_eq!(bounded("x", "36500d", 0).unwrap(), 36_500 * 86_400_000_000);
+        for (text, least_secs) in [("999ms", 1), ("36500d1", 0), ("876001h", 0)] {
+            assert!(bounded("x", text, least_secs).is_err(), "{text}");
+        }
     }
 
     #[test]

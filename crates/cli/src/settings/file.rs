@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::idempotency::IdempotencyTable;
 use super::oidc::OidcTable;
 use crate::output::Usage;
 
@@ -31,15 +32,6 @@ pub(super) struct File {
     pub(super) oidc: OidcTable,
     pub(super) tls: TlsTable,
     pub(super) tlog: TlogTable,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct IdempotencyTable {
-    pub(super) on_outage: Option<String>,
-    pub(super) lease: Option<String>,
-    pub(super) key_file: Option<PathBuf>,
-    pub(super) redis_aof: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

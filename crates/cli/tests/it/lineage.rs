@@ -162,6 +162,69 @@ fn exit_codes_tell_findings_from_questions_that_cannot_be_answered() {
 }
 
 #[test]
+fn what_could_not_be_read_is_told_where_something_is_not_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    std::fs::write(path.join("rows.csv"), "txn,amount\nT1,1\nT2,2,3\nT3,\"3\n").unwrap();
+    let line = |function: &str, evidence: &str| {
+        format!(
+            "{{\"type\":\"deterministic\",\"fn\":\"{function}\",\"evidence_id\":\"{evidence}\",\"output_hash\":\"00\"}}\n"
+        )
+    };
+    let evidence = |id: &str, rows: &str, key: &str| {
+        format!(
+            "{{\"type\":\"evidence\",\"id\":\"{id}\",\"evidence_type\":\"csv\",\"uri\":\"rows.csv\",\
+             \"input_row_ids\":{rows}{key}}}\n"
+        )
+    };
+    let log = [
+        evidence("ev-1", "[\"T2\",\"T3\"]", ""),
+        line("sought", "ev-1"),
+        evidence("ev-2", "[\"T1\",\"T2\"]", ",\"key_columns\":[\"txn\"]"),
+        line("keyed", "ev-2"),
+        line("nowhere", "ev-3"),
+        "{\n".repeat(12),
+    ]
+    .concat();
+    std::fs::write(path.join("audit.jsonl"), log).unwrap();
+    let drill = |function: &str, code: i32, said: &[&str]| {
+        let output = deponent(
+            path,
+            &format!("lineage drill --audit audit.jsonl --fn {function}"),
+        );
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(
+            text.contains("2 more lines of the audit log are malformed"),
+            "{text}"
+        );
+        for part in said {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    };
+    drill(
+        "sought",
+        2,
+        &[
+            "line 3 has 3 cells",
+            "line 4 has a quote",
+            "could not tell which columns",
+        ],
+    );
+    drill(
+        "keyed",
+        1,
+        &["no row: T2", "may be among the 2 that could not be read"],
+    );
+    drill("nowhere", 2, &["evidence ev-3", "12 of its lines cannot"]);
+    drill(
+        "nobody",
+        2,
+        &["no deterministic record of nobody", "12 of its lines cannot"],
+    );
+}
+
+#[test]
 fn the_map_that_is_suggested_works_as_it_is_typed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

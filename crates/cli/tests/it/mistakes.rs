@@ -347,6 +347,63 @@ fn a_key_file_that_others_can_read_is_to_be_mended_before_an_epoch_is_begun() {
 }
 
 #[test]
+fn a_named_key_file_that_cannot_be_used_is_refused_by_the_check_and_by_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("once.key");
+    let config = folder.path().join("deponent.toml");
+    std::fs::write(
+        &config,
+        format!("[idempotency]\nkey_file = '{}'\n", key.display()),
+    )
+    .unwrap();
+    let data = folder.path().join("data");
+    let serve = [
+        "serve",
+        "--config",
+        text(&config),
+        "--data-dir",
+        text(&data),
+        "--listen",
+        "127.0.0.1:0",
+        "--grpc-listen",
+        "off",
+    ];
+    let check = [&serve[..], &["--check-config"]].concat();
+    let refused = |why: &str| {
+        for args in [&serve[..], &check[..]] {
+            let output = at_once(args);
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(64), "{said}");
+            let named = format!("deponent: idempotency.key_file: {}: ", key.display());
+            assert!(said.starts_with(&named) && said.contains(why), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+        assert!(!data.exists());
+    };
+    refused("leave the setting unset");
+    assert!(!key.exists(), "nothing is made");
+    let write = |digits: usize, mode| {
+        std::fs::write(&key, "a".repeat(digits)).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for digits in [0, 63, 65] {
+        write(digits, 0o600);
+        refused("must hold 64 hexadecimal digits");
+    }
+    write(1_000, 0o600);
+    refused("too long");
+    write(64, 0o644);
+    refused("its mode must be 0600");
+    std::fs::remove_file(&key).unwrap();
+    std::fs::create_dir(&key).unwrap();
+    refused("no regular file");
+    std::fs::remove_dir(&key).unwrap();
+    write(64, 0o600);
+    let output = deponent(&check);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
 fn a_pipe_in_the_place_of_a_mark_or_a_key_is_a_finding_and_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let data = text(folder.path());

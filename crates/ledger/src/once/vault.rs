@@ -60,6 +60,16 @@ impl Vault {
         self.keys().map(drop)
     }
 
+    /// Whether its file is there and holds a key. Nothing is made.
+    ///
+    /// # Errors
+    /// It is not, or does not; with the path.
+    pub fn look(&self) -> io::Result<()> {
+        read(&self.file)
+            .map(drop)
+            .map_err(|error| files::named(&self.file, &error))
+    }
+
     /// Seals bytes to a key's place.
     ///
     /// # Errors
@@ -259,5 +269,29 @@ mod tests {
         assert!(Vault::new(&file).seal(&place("a", "k"), Vec::new()).is_ok());
         fs::write(&file, "00").unwrap();
         assert!(Vault::new(&file).seal(&place("a", "k"), Vec::new()).is_err());
+    }
+
+    #[test]
+    fn who_looks_for_a_key_makes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys").join("once.key");
+        let vault = Vault::new(&file);
+        let absent = vault.look().unwrap_err();
+        assert_eq!(absent.kind(), io::ErrorKind::NotFound);
+        assert!(
+            absent.to_string().starts_with(&file.display().to_string()),
+            "{absent}"
+        );
+        assert!(!file.parent().unwrap().exists());
+        vault.ready().unwrap();
+        vault.look().unwrap();
+        for digits in [0, 62, 66, 300] {
+            fs::write(&file, "0".repeat(digits)).unwrap();
+            assert_eq!(
+                vault.look().unwrap_err().kind(),
+                io::ErrorKind::InvalidData,
+                "{digits}"
+            );
+        }
     }
 }

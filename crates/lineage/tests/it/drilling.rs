@@ -1,4 +1,4 @@
-use lineage::drill::Key;
+use lineage::drill::{DrillError, Key};
 use lineage::source::Encoding;
 use lineage::{Evidence, PlaceError, RowFormat};
 
@@ -147,6 +147,34 @@ fn the_key_is_said_recorded_known_or_found() {
         .drill("mails", &cites("m.json", &["B1", "B2"]), RowFormat::Csv)
         .unwrap();
     assert_eq!((columns(&mails), &*mails.numbers), ("id".into(), &[0, 1][..]));
+}
+
+#[test]
+fn where_rows_cannot_be_read_nobody_says_that_no_columns_hold_the_ids() {
+    let folder = Folder::new();
+    folder.write("cut.csv", "entity,txn\nE1,T1\nE2,T2,more\nE3,\"T3\nE4,T4\n");
+    folder.write("cut.jsonl", "{\"txn\":\"T1\"}\n[\"T2\"]\n{\"txn\":\"T3\",\n");
+    for name in ["cut.csv", "cut.jsonl"] {
+        let error = folder
+            .drill("flux", &cites(name, &["T2", "T3"]), RowFormat::Csv)
+            .err()
+            .unwrap();
+        let said = error.to_string();
+        assert!(said.starts_with("could not tell"), "{name}: {said}");
+        assert!(
+            said.contains("2 could not") && said.contains("--key"),
+            "{name}: {said}"
+        );
+        let DrillError::NoKey(remarks) = error else {
+            panic!("{name}: {said}");
+        };
+        assert_eq!((remarks.bad_rows, remarks.kept.len()), (2, 2), "{name}");
+    }
+    // Where enough can be read the key is found, and what could not be read is told with the rows.
+    let rows = folder
+        .drill("flux", &cites("cut.csv", &["T1", "T2"]), RowFormat::Csv)
+        .unwrap();
+    assert_eq!((&*rows.numbers, rows.drilled.remarks.bad_rows), (&[0][..], 2));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use super::logs::NoParams;
 use super::records::ReceiptView;
 use super::run_list::{as_of, bad};
 use crate::api::answer::ReceiptOut;
+use crate::extract::NoBody;
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, RequestId};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -260,6 +261,7 @@ async fn rotate(
     Received(at): Received,
     request_id: RequestId,
     Path(id): Path<String>,
+    NoBody: NoBody,
 ) -> Result<Response, ApiError> {
     let tenant_id = tenant_of_key(&app, &caller, &id, &request_id, at)?;
     app.blocking(move |ledger| {
@@ -279,6 +281,7 @@ async fn revoke(
     Received(at): Received,
     request_id: RequestId,
     Path(id): Path<String>,
+    NoBody: NoBody,
 ) -> Result<Json<KeyView>, ApiError> {
     let tenant_id = tenant_of_key(&app, &caller, &id, &request_id, at)?;
     app.blocking(move |ledger| {

@@ -26,6 +26,7 @@ use super::answer::{ReadProblems, ReceiptOut, WriteProblems, created, ok, raw};
 use super::fields;
 use super::logs::NoParams;
 use super::records::ReceiptView;
+use crate::extract::NoBody;
 use crate::{ApiError, App, Caller, ExactJsonBody, Path, Query, Received, idempotent};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -308,6 +309,7 @@ async fn renew(
     caller: Caller,
     Received(at): Received,
     Path(token): Path<String>,
+    NoBody: NoBody,
 ) -> Result<Response, ApiError> {
     let replay = replay(&app, &caller);
     let pass = replay.pass(&token, at)?;

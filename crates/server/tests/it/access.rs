@@ -319,6 +319,35 @@ fn post_put_and_delete_take_no_query_parameters() {
 }
 
 #[test]
+fn a_body_where_none_is_taken_is_refused_and_nothing_is_done() {
+    let keyed = Keyed::new();
+    let (_, key) = keyed.keys.iter().find(|(name, _)| *name == "reader").unwrap();
+    let id = key.split('_').nth(1).unwrap().to_owned();
+    let post = |path: &str, body: &Value| keyed.as_("admin", Method::POST, path, body);
+    for what in ["rotate", "revoke"] {
+        let path = format!("/api/v1/keys/{id}/{what}");
+        for body in [
+            json!({ "expires_at": "2027-01-01T00:00:00Z" }),
+            json!([]),
+            json!("x"),
+        ] {
+            let refused = post(&path, &body);
+            assert_eq!(refused.problem(400), "malformed", "{path}");
+            assert!(refused.text().contains("takes none"), "{}", refused.text());
+        }
+    }
+    assert_eq!(
+        keyed.get_as("reader", "/api/v1/me").status,
+        200,
+        "its key is as it was"
+    );
+    let renew = post("/api/v1/replay/steps/t/renew", &json!({ "lease_secs": 600 }));
+    assert_eq!(renew.problem(400), "malformed");
+    post(&format!("/api/v1/keys/{id}/revoke"), &json!({})).ok();
+    assert_eq!(keyed.get_as("reader", "/api/v1/me").status, 401);
+}
+
+#[test]
 fn local_mode_is_over_when_the_first_key_is_made() {
     let server = TestServer::new();
     assert_eq!(server.get("/api/v1/me").ok()["principal"], "local");

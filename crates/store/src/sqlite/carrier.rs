@@ -9,10 +9,8 @@
 //! it could not write, so that trying again succeeds without the data being there: then all writing stops.
 
 use std::ffi::c_int;
-use std::fs::{File, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +18,7 @@ use std::thread::JoinHandle;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode};
 
+use super::there::There;
 use super::{PAGE_BYTES, unavailable};
 use crate::StoreError;
 
@@ -49,56 +48,7 @@ pub(super) struct Carrier {
     /// and another process could then delete the log that is being written.
     _file: Arc<File>,
     /// The database and its log.
-    written: [Written; 2],
-}
-
-/// A file that takes what is written.
-#[derive(Debug)]
-struct Written {
-    path: PathBuf,
-    /// Its device and number there, which no other file can have while this one is open.
-    file: (u64, u64),
-}
-
-impl Written {
-    fn new(path: PathBuf, open: &Metadata) -> Self {
-        let file = (open.dev(), open.ino());
-        Self { path, file }
-    }
-
-    /// The log of the database at `path`. SQLite makes it at the first read, cuts it and begins it anew, and takes it away
-    /// when the last connection closes. It lies beside the file itself where the path is a link to it.
-    fn log_of(path: &Path) -> io::Result<Self> {
-        let mut log = std::fs::canonicalize(path)?.into_os_string();
-        log.push("-wal");
-        let log = PathBuf::from(log);
-        let open = std::fs::metadata(&log)?;
-        Ok(Self::new(log, &open))
-    }
-
-    /// Whether it is not at its path any more.
-    fn is_gone(&self) -> bool {
-        match file_at(&self.path) {
-            Ok(there) => there != self.file,
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        }
-    }
-}
-
-/// Device and number of the file at a path, and nothing else of it: once the times of the log were asked for, the kernel
-/// keeps them finely at its next write, and the sync of each commit takes half as long again.
-#[cfg(target_os = "linux")]
-fn file_at(path: &Path) -> io::Result<(u64, u64)> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
-    let there = statx(CWD, path, AtFlags::empty(), StatxFlags::INO)?;
-    Ok((makedev(there.stx_dev_major, there.stx_dev_minor), there.stx_ino))
-}
-
-/// Device and number of the file at a path.
-#[cfg(not(target_os = "linux"))]
-fn file_at(path: &Path) -> io::Result<(u64, u64)> {
-    let there = std::fs::metadata(path)?;
-    Ok((there.dev(), there.ino()))
+    written: [There; 2],
 }
 
 #[derive(Debug)]
@@ -132,8 +82,8 @@ impl Carrier {
         let refused = |error| StoreError::Refused(format!("cannot open {}: {error}", path.display()));
         let file = Arc::new(File::open(path).map_err(refused)?);
         let written = [
-            Written::new(path.to_owned(), &file.metadata().map_err(refused)?),
-            Written::log_of(path).map_err(refused)?,
+            There::new(path.to_owned(), &file.metadata().map_err(refused)?),
+            There::log_of(path).map_err(refused)?,
         ];
         let shared = Arc::new(Shared {
             wanted: Mutex::default(),
@@ -166,11 +116,10 @@ impl Carrier {
         })
     }
 
-    /// The path of the database, or of its log, if what is open is not what is there. A file that was removed or replaced
-    /// takes writes as before, and nobody finds them again.
+    /// The path of the database, or of its log, if what is open is not what is there.
     pub(super) fn gone(&self) -> Option<&Path> {
         let gone = self.written.iter().find(|file| file.is_gone())?;
-        Some(&gone.path)
+        Some(gone.path())
     }
 
     /// Keeps the thread from carrying, once it has done what it does.

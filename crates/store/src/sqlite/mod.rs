@@ -15,6 +15,7 @@ mod read;
 mod runs;
 mod select;
 mod state;
+mod there;
 mod verify;
 
 pub use erase::REWRITE_BYTES_MAX;

@@ -111,6 +111,10 @@ impl SqliteOnce {
             }
             _ => {}
         }
+        if self.answers.as_ref().is_some_and(Answers::is_gone) {
+            // To sync it would keep them for nobody.
+            return self.file_answers().map(|()| None);
+        }
         // An earlier process may have died before its sync.
         let no_files = self.answers.is_none() && !self.has_files();
         match &mut self.answers {

@@ -8,7 +8,7 @@ use store::once::{OnceAct, OnceAsk, OnceError, OnceKey, OnceSaid, OnceSpace, Onc
 use store::once_conformance::ONCE_CLAIMS;
 use store::sqlite::{SqliteOnce, StateDb};
 
-use crate::once_answers::answer;
+use crate::once_answers::{answer, given};
 
 pub(crate) fn check(key: &str, lease: u8) -> OnceAsk {
     OnceAsk {
@@ -193,6 +193,87 @@ fn only_a_damaged_state_is_set_aside_whole_and_never_over_another() {
     let error = StateDb::open_or_begin_anew(&path).unwrap_err();
     assert!(matches!(error, store::StoreError::Unavailable(_)), "{error}");
     assert!(path.is_dir() && !file("state.db.damaged-3").exists());
+}
+
+#[test]
+fn where_the_state_was_removed_or_replaced_nothing_is_claimed_or_kept() {
+    let (file, log) = ("state.db", "state.db-wal");
+    for (name, is_replaced) in [(file, false), (file, true), (log, false), (log, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (there, aside) = (folder.path().join(name), folder.path().join("aside"));
+        let mut once = SqliteOnce::new(&path);
+        let asks = [check("k", 1), answer("a"), given("a"), answer("begun")];
+        assert!(once.apply(&asks).iter().all(Result::is_ok));
+        std::fs::rename(&there, &aside).unwrap();
+        if is_replaced {
+            std::fs::copy(&aside, &there).unwrap();
+        }
+        let said = format!("{name} was removed or replaced");
+        for _ in 0..2 {
+            assert!(once.at_once(&answer("b")).is_none());
+            for ask in [check("l", 1), answer("b"), given("begun")] {
+                let refused = once.apply(&[ask]).remove(0).unwrap_err();
+                assert!(refused.to_string().contains(&said), "{refused}");
+            }
+            assert!(once.sweep(check("k", 1).at).is_err());
+            let known = once.apply(&[answer("a")]).remove(0);
+            assert!(
+                matches!(known, Ok(OnceSaid::Known { .. })),
+                "what is known is: {known:?}"
+            );
+        }
+        // As it was put back it has all that was promised.
+        std::fs::rename(&aside, &there).unwrap();
+        assert!(matches!(
+            once.apply(&[check("l", 1)]).remove(0),
+            Ok(OnceSaid::New { .. })
+        ));
+        assert!(once.apply(&[given("begun")])[0].is_ok());
+        drop(once);
+        let mut once = SqliteOnce::new(&path);
+        for ask in [check("k", 2), check("l", 2), answer("a"), answer("begun")] {
+            let said = once.apply(&[ask]).remove(0);
+            assert!(matches!(said, Ok(OnceSaid::Known { .. })), "{name}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_state_that_is_removed_before_anything_was_asked_is_not_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    // As a server has it open from its start.
+    let _state = StateDb::open(&path).unwrap();
+    let mut once = SqliteOnce::new(&path);
+    std::fs::remove_file(&path).unwrap();
+    for ask in [check("k", 1), answer("a")] {
+        let refused = once.apply(&[ask]).remove(0).unwrap_err();
+        assert!(refused.to_string().contains("state.db was removed"), "{refused}");
+    }
+    assert!(!path.exists());
+}
+
+#[test]
+fn answers_whose_files_were_removed_become_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let mut once = SqliteOnce::new(&path);
+    assert!(once.apply(&[answer("a"), given("a")]).iter().all(Result::is_ok));
+    for name in ["state.db-answers", "state.db-answers-2"] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    assert!(once.at_once(&answer("b")).is_none());
+    // A second later, when they are to be on disk.
+    assert!(once.sync().is_err(), "the files are still to be opened anew");
+    assert_eq!(held(&path), (1, 6));
+    assert!(once.apply(&[answer("b"), given("b")]).iter().all(Result::is_ok));
+    drop(once);
+    let mut once = SqliteOnce::new(&path);
+    for key in ["a", "b"] {
+        let said = once.apply(&[answer(key)]).remove(0);
+        assert!(matches!(said, Ok(OnceSaid::Known { .. })), "{key}: {said:?}");
+    }
 }
 
 #[test]

@@ -6,12 +6,15 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use ledger::Body;
 use lineage::drill::{DrillError, Drilled, Key, drill, find_key, source_type};
-use lineage::source::{Encoding, Reading, Source, SourceError};
+use lineage::source::{Encoding, Reading, Remarks, Source, SourceError};
 use lineage::{Evidence, LineType, PlaceError, Places, RowFormat, RowIds, RowWriter, SourceFile, shown};
 
 use super::{EXIT_UNKNOWN, LogArgs, PlaceArgs, bar};
 use crate::cmd::DataDir;
 use crate::output::{self, Usage};
+
+/// Malformed lines of a log that are named; `lineage verify` names more of them.
+const MALFORMED_SHOWN: usize = 10;
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -224,10 +227,13 @@ impl Drill {
             Ok(drilled) => Ok(tell(&drilled, &file, &evidence)),
             // The file is not to blame; `main` says what is.
             Err(DrillError::Source(SourceError::Visit(_))) if output::unwritten().is_some() => Ok(0),
-            Err(error) => Ok(unknown(&format!(
-                "{}: {error}",
-                shown(&file.path().display().to_string())
-            ))),
+            Err(error) => {
+                let path = shown(&file.path().display().to_string());
+                if let DrillError::NoKey(remarks) = &error {
+                    tell_unread(&path, remarks);
+                }
+                Ok(unknown(&format!("{path}: {error}")))
+            }
         }
     }
 
@@ -244,12 +250,25 @@ impl Drill {
         let bar = bar(log.bytes());
         let index = lineage::scan(log, &mut |done| bar.set_position(done))?;
         bar.finish_and_clear();
-        for line in index.malformed.iter().take(10) {
+        for line in index.malformed.iter().take(MALFORMED_SHOWN) {
             output::note(format_args!(
                 "note: line {} of the audit log {}",
                 line.number, line.reason
             ));
         }
+        let more = index
+            .malformed_count
+            .saturating_sub(u64::try_from(MALFORMED_SHOWN).unwrap_or(u64::MAX));
+        if more > 0 {
+            output::note(format_args!(
+                "note: {more} more lines of the audit log are malformed; `deponent lineage verify` names them"
+            ));
+        }
+        // What is not found may stand in one of them.
+        let or_unread = match index.malformed_count {
+            0 => String::new(),
+            count => format!(", as far as it can be read: {count} of its lines cannot"),
+        };
         let name = shown(&self.function);
         if let Some(note) = index.gone_behind_function(&self.function) {
             output::note(format_args!("note: {note}"));
@@ -267,7 +286,7 @@ impl Drill {
                 known.join(", ")
             };
             return Ok(Err(format!(
-                "the audit log has no deterministic record of {name}; it has {known}"
+                "the audit log has no deterministic record of {name}{or_unread}; it has {known}"
             )));
         };
         if of.count > 1 {
@@ -288,7 +307,7 @@ impl Drill {
         let Some(seen) = index.evidence(id) else {
             let id = shown(id);
             return Ok(Err(format!(
-                "evidence {id}, named by {name} in line {}, is not in the audit log",
+                "evidence {id}, named by {name} in line {}, is not in the audit log{or_unread}",
                 of.line
             )));
         };
@@ -405,18 +424,23 @@ fn unknown(reason: &str) -> u8 {
     EXIT_UNKNOWN
 }
 
+/// Which rows of a file could not be read.
+fn tell_unread(path: &str, remarks: &Remarks) {
+    for remark in &remarks.kept {
+        output::note(format_args!("{path}: {}", shown(remark)));
+    }
+    if remarks.more > 0 {
+        output::note(format_args!("{path}: {} more such rows", remarks.more));
+    }
+}
+
 /// What is to be said beside the rows; the exit code.
 fn tell(drilled: &Drilled, file: &SourceFile, evidence: &Evidence) -> u8 {
     if drilled.broke_off {
         return 0;
     }
     let path = shown(&file.path().display().to_string());
-    for remark in &drilled.remarks.kept {
-        output::note(format_args!("{path}: {}", shown(remark)));
-    }
-    if drilled.remarks.more > 0 {
-        output::note(format_args!("{path}: {} more such rows", drilled.remarks.more));
-    }
+    tell_unread(&path, &drilled.remarks);
     for note in &drilled.notes {
         output::note(format_args!("note: {note}"));
     }
@@ -427,10 +451,16 @@ fn tell(drilled: &Drilled, file: &SourceFile, evidence: &Evidence) -> u8 {
     for id in &drilled.unmatched {
         output::note(format_args!("no row: {}", shown(id)));
     }
+    let bad = drilled.remarks.bad_rows;
+    if bad > 0 && !drilled.unmatched.is_empty() {
+        output::note(format_args!(
+            "note: rows of these ids may be among the {bad} that could not be read"
+        ));
+    }
     let found = drilled.ids - drilled.unmatched.len();
     output::note(format_args!(
         "{} rows for {found} of {} ids, in {} rows of {path}",
         drilled.matched, drilled.ids, drilled.rows
     ));
-    u8::from(!drilled.unmatched.is_empty() || drilled.remarks.bad_rows > 0)
+    u8::from(!drilled.unmatched.is_empty() || bad > 0)
 }

@@ -89,6 +89,8 @@ impl SqliteOnce {
                 },
                 None,
             ) => {
+                // What it stands for is not done where nobody would know of it after the next start.
+                self.table.writable()?;
                 if self.held(&key.tenant)?.0 >= ENTRIES_PER_TENANT_MAX {
                     return Ok(OnceSaid::Full);
                 }
@@ -119,6 +121,8 @@ impl SqliteOnce {
         mut entry: OnceEntry,
         payload: Option<&Vec<u8>>,
     ) -> Result<OnceSaid, OnceError> {
+        // The file is the table's: with another table nobody reads it.
+        self.table.writable()?;
         let room = PAYLOAD_BYTES_PER_TENANT_MAX.saturating_sub(self.held(&key.tenant)?.1);
         let payload = payload.filter(|payload| payload.len() as u64 <= room).cloned();
         entry.payload_bytes = payload.as_ref().map_or(0, |payload| payload.len() as u64);
@@ -162,6 +166,8 @@ impl SqliteOnce {
     /// Whether an answer can be appended now, or after going on in the other file.
     pub(super) fn has_room(&mut self) -> bool {
         match &self.answers {
+            // It is opened anew, once they are rows.
+            Some(answers) if answers.is_gone() => false,
             Some(answers) if answers.is_ready() => true,
             Some(answers) => answers.written != Written::Lost && self.turn_over(),
             None => false,

@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use evidence::{Timestamp, sha256};
 
+use super::table::replaced;
 use crate::once::{OnceEntry, OnceKey, OnceSpace, OnceStatus};
+use crate::sqlite::there::There;
 
 /// Answers that become rows together, in some 15 ms: meanwhile as many find room in the other file.
 pub(super) const FILED_TOGETHER: usize = 500;
@@ -129,6 +131,7 @@ impl Kept {
 pub(super) struct Answers {
     pub(super) place: Place,
     file: Arc<File>,
+    there: There,
     id: FileId,
     /// Where the next entry goes.
     end: u64,
@@ -167,6 +170,7 @@ impl Answers {
         }
         Ok(Self {
             place,
+            there: There::new(path.clone(), &file.metadata()?),
             file: Arc::new(file),
             id,
             end: 0,
@@ -202,9 +206,14 @@ impl Answers {
         self.kept.count == 0
     }
 
-    /// Whether there is something to make rows of, or a file to begin anew.
+    /// Whether the file was removed or replaced: nobody will find what is in it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.there.is_gone()
+    }
+
+    /// Whether there is something to make rows of, or a file to begin or open anew.
     pub(super) fn is_to_be_filed(&self) -> bool {
-        !self.is_empty() || self.written == Written::Lost
+        !self.is_empty() || self.written == Written::Lost || self.is_gone()
     }
 
     /// What is in it.
@@ -230,6 +239,9 @@ impl Answers {
     /// Begins the file anew under that name: all that were kept are rows.
     pub(super) fn begin_anew(&mut self, id: FileId) -> io::Result<()> {
         self.written = Written::Lost;
+        if self.is_gone() {
+            return Err(io::Error::other(replaced(self.there.path())));
+        }
         begin(&self.file, &id)?;
         self.begun_anew(id);
         Ok(())

@@ -98,6 +98,8 @@ impl SqliteOnce {
     /// Makes rows of all answers that wait, and begins their files anew. Opens what is not open.
     pub(super) fn file_answers(&mut self) -> Result<(), OnceError> {
         self.collect();
+        // Before anything is touched: what waits goes on being known.
+        self.table.writable()?;
         self.open_missing()?;
         // The older one first: what is in the other under the same key came when its time was over.
         let all = [self.before.take(), self.answers.take(), self.spare.take()];

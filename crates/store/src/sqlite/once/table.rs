@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use evidence::Timestamp;
@@ -15,6 +15,7 @@ use rusqlite::{Connection, ffi};
 use super::act::{hold, sweep};
 use crate::once::{OnceError, SWEPT_AT_ONCE, SWEPT_PER_ACT};
 use crate::sqlite::open::make_private;
+use crate::sqlite::there::There;
 
 /// Acts that write before the log is carried over: near 16 MiB of pages. Who writes meanwhile waits for it.
 pub(super) const CARRY_ACTS: usize = 1_000;
@@ -57,7 +58,7 @@ INSERT OR REPLACE INTO once_files
 DROP TABLE once_answers;
 ";
 
-/// What all writers know of the log.
+/// What all writers know of the database and its log.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// Something could not be written: the kernel may have dropped what came before it as well, and says so once only.
@@ -65,6 +66,16 @@ pub(super) struct Log {
     lost: AtomicBool,
     /// Held by who writes.
     written: Mutex<Written>,
+    files: Mutex<Files>,
+    /// That they are not there any more is in the log of the server: once is enough.
+    told: AtomicBool,
+}
+
+/// The database as it was first seen, and its log as it was when it was last opened: it goes with the last connection.
+#[derive(Debug, Default)]
+struct Files {
+    database: Option<There>,
+    log: Option<There>,
 }
 
 /// Since the log was last carried over: acts that wrote, and the bytes of their payloads.
@@ -83,6 +94,30 @@ impl Log {
     fn lose(&self) {
         self.lost.store(true, Ordering::Release);
     }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection, unless the database is another than at first: in that one no key is known.
+    fn open(&self, path: &Path) -> rusqlite::Result<Connection> {
+        let mut files = self.files();
+        if let Some(gone) = files.database.as_ref().filter(|database| database.is_gone()) {
+            return Err(cannot_open(replaced(gone.path())));
+        }
+        let connection = open(path)?;
+        if files.database.is_none() {
+            files.database = There::at(path.to_owned()).ok();
+        }
+        files.log = There::log_of(path).ok();
+        Ok(connection)
+    }
+}
+
+/// What is said of a file that is not there any more: by its name, as clients read it too.
+pub(super) fn replaced(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).display();
+    format!("{name} was removed or replaced while it was open")
 }
 
 /// See the module. The file is opened when it is first needed, and again after a failure.
@@ -95,10 +130,13 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(path: &Path) -> Self {
+        let log = Log::default();
+        // Of one that is there what is opened later must be the same.
+        log.files().database = There::at(path.to_owned()).ok();
         Self {
             path: path.to_owned(),
             connection: None,
-            log: Arc::default(),
+            log: Arc::new(log),
         }
     }
 
@@ -125,10 +163,28 @@ impl Table {
 
     pub(super) fn connection(&mut self) -> rusqlite::Result<&Connection> {
         if self.connection.is_none() {
-            self.connection = Some(open(&self.path)?);
+            self.connection = Some(self.log.open(&self.path)?);
         }
         // Just put there.
         self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)
+    }
+
+    /// Refuses to write where nobody would find it again: the database or its log was removed or replaced.
+    pub(super) fn writable(&self) -> Result<(), OnceError> {
+        let files = self.log.files();
+        // Without a connection the log may have gone with the last one.
+        let log = files.log.as_ref().filter(|_| self.is_open());
+        let mut both = files.database.iter().chain(log);
+        let Some(gone) = both.find(|file| file.is_gone()) else {
+            return Ok(());
+        };
+        let why = replaced(gone.path());
+        if !self.log.told.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "{why}: keys are refused until it is put back, or forgotten with what was in it by the next start"
+            );
+        }
+        Err(OnceError::Unavailable(why))
     }
 
     /// Reads.
@@ -150,6 +206,7 @@ impl Table {
     ) -> Result<T, OnceError> {
         let log = Arc::clone(&self.log);
         let mut written = log.written.lock().unwrap_or_else(PoisonError::into_inner);
+        self.writable()?;
         if log.is_lost() {
             self.take_up(&mut written)?;
         }
@@ -196,6 +253,7 @@ impl Table {
     }
 
     fn take_up(&mut self, written: &mut Written) -> Result<(), OnceError> {
+        self.writable()?;
         let touched = self
             .connection()
             .and_then(|connection| hold(connection, 0, "", 0, 0));
@@ -269,10 +327,12 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
+fn cannot_open(why: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(why))
+}
+
 fn open(path: &Path) -> rusqlite::Result<Connection> {
-    make_private(path).map_err(|error| {
-        rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(error.to_string()))
-    })?;
+    make_private(path).map_err(|error| cannot_open(error.to_string()))?;
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_MAX)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
