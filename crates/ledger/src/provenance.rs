@@ -83,7 +83,7 @@ pub struct ProvenanceQuery {
 /// A page of logs, newest recorded first.
 #[derive(Debug, Default)]
 pub struct ProvenancePage {
-    /// Their records; bodies are there, unless erased.
+    /// Their records; bodies are there, unless erased, archived, or damaged ([`Record::is_damaged`]).
     pub records: Vec<Record>,
     /// The cursor of the next page; `None`: this is the last.
     pub next: Option<LeafKey>,
@@ -242,7 +242,7 @@ impl Ledger {
             }
             page.next = Some(leaf);
             if query.takes(header) {
-                let record = records.read(&[leaf])?.pop();
+                let record = records.listed(leaf)?;
                 bytes += record
                     .as_ref()
                     .and_then(|record| record.body.bytes())

@@ -20,6 +20,8 @@ pub struct Record {
     pub header: Vec<u8>,
     /// The body, or why it is not there.
     pub body: Body,
+    /// See [`Record::is_altered`].
+    altered: bool,
 }
 
 /// Records on a page of [`Records::find`] at most: the longest page of the HTTP API.
@@ -95,7 +97,49 @@ impl Record {
             }
             Body::Gone(gone) => Body::Gone(gone),
         };
-        Ok(Self { leaf, header, body })
+        Ok(Self {
+            leaf,
+            header,
+            body,
+            altered: false,
+        })
+    }
+
+    /// The same for a list, which a body that cannot be opened does not end: such a record comes without it.
+    fn listed(leaf: LeafKey, header: Vec<u8>, body: Body<BodyRow>) -> Result<Self, RecordError> {
+        let (mut out, mut altered) = (Vec::new(), false);
+        let body = match body {
+            Body::There(row) => {
+                let opened = crate::body::open(&decode(leaf, &header)?, &row, &mut out);
+                match opened {
+                    Ok(()) => Body::There(out),
+                    Err(error @ RecordError::Body { .. }) => {
+                        tracing::error!(%error, "a list goes on without it");
+                        altered = true;
+                        Body::Gone(Gone::Missing)
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Body::Gone(gone) => Body::Gone(gone),
+        };
+        Ok(Self {
+            leaf,
+            header,
+            body,
+            altered,
+        })
+    }
+
+    /// Whether a body is stored that is not the one its leaf commits to. Only a list has such a record, and without that
+    /// body ([`Records::each_listed`]): every other read ends with an error.
+    pub fn is_altered(&self) -> bool {
+        self.altered
+    }
+
+    /// Whether the body that was recorded is not to be had, and no record says why: it was altered or taken away.
+    pub fn is_damaged(&self) -> bool {
+        self.body.gone() == Some(Gone::Missing)
     }
 
     /// The header.
@@ -222,6 +266,7 @@ impl Records {
             leaves,
             |chunk| self.headers(chunk),
             |_, _| Ok(true),
+            Record::of,
             call,
         )
     }
@@ -237,7 +282,53 @@ impl Records {
         call: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
         let wanted = |leaf, header: &[u8]| Ok(wanted(leaf, &decode(leaf, header)?));
-        each_chosen(self.store(), leaves, |chunk| self.headers(chunk), wanted, call)
+        each_chosen(
+            self.store(),
+            leaves,
+            |chunk| self.headers(chunk),
+            wanted,
+            Record::of,
+            call,
+        )
+    }
+
+    /// [`Records::each_of`] for a list: a record whose body was altered comes without it ([`Record::is_altered`]), as
+    /// nobody could get past it otherwise. Nothing may be judged by what comes so.
+    ///
+    /// # Errors
+    /// A leaf, or the store, cannot be read, or those of `call`.
+    pub fn each_listed<E: From<RecordError>>(
+        &self,
+        leaves: &[LeafKey],
+        mut wanted: impl FnMut(LeafKey, &Header<'_>) -> bool,
+        call: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let wanted = |leaf, header: &[u8]| Ok(wanted(leaf, &decode(leaf, header)?));
+        each_chosen(
+            self.store(),
+            leaves,
+            |chunk| self.headers(chunk),
+            wanted,
+            Record::listed,
+            call,
+        )
+    }
+
+    /// The record at a leaf, as a list has it ([`Records::each_listed`]).
+    ///
+    /// # Errors
+    /// The leaf, or the store, cannot be read.
+    pub fn listed(&self, leaf: LeafKey) -> Result<Option<Record>, RecordError> {
+        let mut found = None;
+        self.each_listed(
+            &[leaf],
+            |_, _| true,
+            |record| {
+                found = Some(record);
+                Ok::<_, RecordError>(ControlFlow::Continue(()))
+            },
+        )?;
+        Ok(found)
     }
 
     /// Records by their facets, a page of at most [`FOUND_RECORDS_MAX`], less when it is full by bytes.
@@ -371,15 +462,20 @@ pub(crate) fn each<E: From<RecordError>>(
         leaves,
         |chunk| headers(store, chunk),
         |_, _| Ok(true),
+        Record::of,
         call,
     )
 }
+
+/// [`Record::of`], or [`Record::listed`].
+type Opened = fn(LeafKey, Vec<u8>, Body<BodyRow>) -> Result<Record, RecordError>;
 
 fn each_chosen<E: From<RecordError>>(
     store: &dyn Store,
     leaves: &[LeafKey],
     headers_of: impl Fn(&[LeafKey]) -> Result<Vec<Vec<u8>>, RecordError>,
     mut wanted: impl FnMut(LeafKey, &[u8]) -> Result<bool, RecordError>,
+    opened: Opened,
     mut call: impl FnMut(Record) -> Result<ControlFlow<()>, E>,
 ) -> Result<(), E> {
     for chunk in leaves.chunks(HEADERS_READ) {
@@ -393,7 +489,7 @@ fn each_chosen<E: From<RecordError>>(
         let (mut headers, mut broke_off) = (headers.into_iter(), false);
         crate::body::each_stored(store, &chosen, |leaf, body| {
             let header = headers.next().unwrap_or_default();
-            let went_on = call(Record::of(leaf, header, body)?)?;
+            let went_on = call(opened(leaf, header, body)?)?;
             broke_off = went_on.is_break();
             Ok::<_, E>(went_on)
         })?;

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer::{ReadProblems, ReceiptOut, WriteProblems, created, ok, raw};
-use super::facet_list::{self, ListParams};
+use super::facet_list::{self, DamagedEntry, ListParams};
 use super::fields;
 use super::jobs::moment;
 use super::records::ReceiptView;
@@ -216,6 +216,10 @@ struct Item {
 #[schema(as = ContractPage)]
 struct Page {
     as_of: u64,
+    /// Entries of the page that cannot be shown. Absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    damaged: Vec<DamagedEntry>,
     #[schema(value_type = Object)]
     filters_applied: Filters,
     has_more: bool,
@@ -250,17 +254,23 @@ async fn list(
             cursor: query.cursor,
             as_of: query.as_of,
         };
-        let page = facet_list::page(ledger, tenant, params)?;
-        let mut items = Vec::with_capacity(page.leaves.len());
-        for leaf in &page.leaves {
-            // One at a time: a contract may be 3 MiB.
-            for record in ledger.records(tenant).read(&[*leaf])? {
-                items.extend(item(&record)?);
-            }
-        }
+        let mut page = facet_list::page(ledger, tenant, params)?;
+        let records = ledger.records(tenant);
+        // One at a time: a contract may be 3 MiB. Its entry has its id of all that.
+        let items = page.entries(ledger, tenant, |leaf| {
+            let item = match records.read(&[leaf])?.pop() {
+                Some(record) => item(&record)?,
+                None => None,
+            };
+            Ok(item.map(|item| {
+                let text = item.contract_id.len();
+                (item, text)
+            }))
+        })?;
         caller.answered(items.len());
         ok(&Page {
             as_of: page.as_of,
+            damaged: page.damaged,
             filters_applied: page.filters_applied,
             has_more: page.has_more,
             items,

@@ -1,11 +1,20 @@
 //! Pages of records that share facets, newest first.
 //!
+//! An entry that cannot be shown because a body that it is made of was altered, or taken away without a record that says
+//! so, ends no list: the page names it ([`DamagedEntry`]) and goes on.
+//!
 //! As in lists of runs, the tree size of the first page and its total go with the
 //! cursor, so that paging does not shift under new records.
 
-use ledger::{Ledger, Tenant};
-use store::{FacetQuery, LeafKey};
+use std::sync::Arc;
 
+use evidence::RecordId;
+use ledger::{Ledger, RecordError, Tenant};
+use serde::Serialize;
+use store::{FacetQuery, LeafKey};
+use utoipa::ToSchema;
+
+use super::records::epoch_of;
 use super::run_list::{self, Filters, LIMIT_DEFAULT, LIMIT_MAX, TOTAL_EXACT_MAX};
 use crate::{ApiError, cursor, extract};
 
@@ -40,20 +49,60 @@ pub(crate) struct ListPage {
     pub(crate) has_more: bool,
     pub(crate) next_cursor: Option<String>,
     pub(crate) filters_applied: Filters,
+    /// Of the page's entries those that [`ListPage::entries`] could not read.
+    pub(crate) damaged: Vec<DamagedEntry>,
+}
+
+/// An entry that cannot be shown: a body that it is made of is not the one that was recorded, or is missing. By the record
+/// that stands in the list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DamagedEntry {
+    /// Which of the tenant's ledgers: 0, and one more after each recovery.
+    epoch: u32,
+    leaf_index: u64,
+    #[schema(value_type = String)]
+    record_id: RecordId,
+}
+
+impl DamagedEntry {
+    fn at(ledger: &Ledger, tenant: &Arc<Tenant>, leaf: LeafKey) -> Result<Option<Self>, RecordError> {
+        let Some(record) = ledger.records(tenant).listed(leaf)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            epoch: epoch_of(tenant, leaf),
+            leaf_index: leaf.leaf_index(),
+            record_id: record.header()?.id,
+        }))
+    }
 }
 
 impl ListPage {
     /// Reads the entries at its leaves, each with the bytes of its text, and ends the page early when those are many.
+    /// Nobody could get past one that is damaged otherwise.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// Those of `read`, but for damage behind a leaf that can be read.
     pub(crate) fn entries<T>(
         &mut self,
+        ledger: &Ledger,
+        tenant: &Arc<Tenant>,
         mut read: impl FnMut(LeafKey) -> Result<Option<(T, usize)>, ApiError>,
     ) -> Result<Vec<T>, ApiError> {
         let (mut entries, mut bytes) = (Vec::with_capacity(self.leaves.len()), 0);
         for (place, &leaf) in self.leaves.iter().enumerate() {
-            if let Some((entry, text)) = read(leaf)? {
+            let found = read(leaf);
+            let is_damaged = match &found {
+                Ok(None) => ledger
+                    .records(tenant)
+                    .listed(leaf)?
+                    .is_some_and(|record| record.is_damaged()),
+                Ok(Some(_)) => false,
+                Err(error) => error.code == "damaged",
+            };
+            if is_damaged {
+                self.damaged.extend(DamagedEntry::at(ledger, tenant, leaf)?);
+            } else if let Some((entry, text)) = found? {
                 entries.push(entry);
                 bytes += text;
             }
@@ -126,5 +175,6 @@ pub(crate) fn page(ledger: &Ledger, tenant: &Tenant, params: ListParams) -> Resu
         total_exact,
         next_cursor,
         filters_applied,
+        damaged: Vec::new(),
     })
 }

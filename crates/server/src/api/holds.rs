@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer::{ReadProblems, ReceiptOut, WriteProblems, canonical, json, ok};
-use super::facet_list::{self, ListParams};
+use super::facet_list::{self, DamagedEntry, ListParams};
 use super::logs::NoParams;
 use super::records::ReceiptView;
 use super::run_list::{Filters, given};
@@ -233,6 +233,10 @@ struct HoldsQuery {
 #[schema(as = HoldPage)]
 struct Page<'a> {
     as_of: u64,
+    /// Entries of the page that cannot be shown. Absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    damaged: Vec<DamagedEntry>,
     #[schema(value_type = Object)]
     filters_applied: Filters,
     has_more: bool,
@@ -263,7 +267,7 @@ async fn list(
             as_of: query.as_of,
         };
         let mut page = facet_list::page(ledger, &caller.tenant, params)?;
-        let holds = page.entries(|leaf| {
+        let holds = page.entries(ledger, &caller.tenant, |leaf| {
             let found = ledger.holds_at(&caller.tenant, &[leaf])?.pop();
             Ok(found.map(|hold| {
                 let released = hold.released.as_ref().map_or(0, |released| released.reason.len());
@@ -274,6 +278,7 @@ async fn list(
         caller.answered(holds.len());
         ok(&Page {
             as_of: page.as_of,
+            damaged: page.damaged,
             filters_applied: page.filters_applied,
             has_more: page.has_more,
             items: holds.iter().map(HoldView::of).collect(),

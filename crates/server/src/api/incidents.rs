@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer::{ReadProblems, ReceiptOut, WriteProblems, canonical, json, ok};
-use super::facet_list::{self, ListParams};
+use super::facet_list::{self, DamagedEntry, ListParams};
 use super::fields;
 use super::logs::NoParams;
 use super::records::ReceiptView;
@@ -354,6 +354,10 @@ struct IncidentsQuery {
 #[schema(as = IncidentPage)]
 struct Page<'a> {
     as_of: u64,
+    /// Entries of the page that cannot be shown. Absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    damaged: Vec<DamagedEntry>,
     #[schema(value_type = Object)]
     filters_applied: Filters,
     has_more: bool,
@@ -391,7 +395,7 @@ async fn list(
         };
         let mut page = facet_list::page(ledger, tenant, params)?;
         let as_of = LeafKey::new(tenant.ledger().row.ledger_no, page.as_of);
-        let incidents = page.entries(|leaf| {
+        let incidents = page.entries(ledger, tenant, |leaf| {
             let found = ledger.incident_at(tenant, leaf, as_of)?;
             Ok(found.map(|one| {
                 let reasons: usize = one
@@ -408,6 +412,7 @@ async fn list(
         caller.answered(incidents.len());
         ok(&Page {
             as_of: page.as_of,
+            damaged: page.damaged,
             filters_applied: page.filters_applied,
             has_more: page.has_more,
             items: incidents

@@ -7,16 +7,16 @@ use axum::response::Response;
 use evidence::facet::facet;
 use evidence::record::{CONFIDENCE_VERSION_DEFAULT, Facts, PolicyActivation};
 use evidence::{Kind, RecordId, SourceDomain, Timestamp};
-use ledger::{Draft, Record, Salts};
+use ledger::{Draft, Record, Salts, Tenant};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer::{Number, ReadProblems, ReceiptOut, WriteProblems, created, ok, placed};
-use super::facet_list::{self, ListParams};
+use super::facet_list::{self, DamagedEntry, ListParams};
 use super::fields::Num;
-use super::records::ReceiptView;
+use super::records::{ReceiptView, epoch_of};
 use super::run_list::{Filters, given, shown};
 use super::run_steps::damaged;
 use super::runs::first;
@@ -149,6 +149,8 @@ struct Item {
     #[schema(value_type = Option<f64>)]
     confidence_at_activation: Option<Number>,
     confidence_version: Option<String>,
+    /// Which of the tenant's ledgers the leaf is of: 0, and one more after each recovery.
+    epoch: u32,
     leaf_index: u64,
     loop_trace_id: Option<String>,
     policy_id: Option<String>,
@@ -160,7 +162,7 @@ struct Item {
 }
 
 impl Item {
-    fn of(record: &Record) -> Result<Self, ApiError> {
+    fn of(tenant: &Tenant, record: &Record) -> Result<Self, ApiError> {
         #[derive(Default, Deserialize)]
         struct Body {
             approval_path: Option<String>,
@@ -182,6 +184,7 @@ impl Item {
             approval_path: body.approval_path,
             confidence_at_activation: body.confidence_at_activation.map(|number| Number(number.0.get())),
             confidence_version: body.confidence_version,
+            epoch: epoch_of(tenant, record.leaf),
             leaf_index,
             loop_trace_id: body.loop_trace_id,
             policy_id: body.policy_id,
@@ -198,6 +201,10 @@ impl Item {
 #[schema(as = PolicyActivationPage)]
 struct Page {
     as_of: u64,
+    /// Entries of the page that cannot be shown. Absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    damaged: Vec<DamagedEntry>,
     #[schema(value_type = Object)]
     filters_applied: Filters,
     has_more: bool,
@@ -233,14 +240,23 @@ async fn list(
             cursor: query.cursor,
             as_of: query.as_of,
         };
-        let page = facet_list::page(ledger, tenant, params)?;
-        let records = ledger.records(tenant).read(&page.leaves)?;
-        caller.answered(records.len());
+        let mut page = facet_list::page(ledger, tenant, params)?;
+        let records = ledger.records(tenant);
+        let items = page.entries(ledger, tenant, |leaf| {
+            let record = records.read(&[leaf])?.pop();
+            let Some(record) = record.filter(|record| !record.is_damaged()) else {
+                return Ok(None);
+            };
+            let text = record.body.bytes().map_or(0, <[u8]>::len);
+            Ok(Some((Item::of(tenant, &record)?, text)))
+        })?;
+        caller.answered(items.len());
         ok(&Page {
             as_of: page.as_of,
+            damaged: page.damaged,
             filters_applied: page.filters_applied,
             has_more: page.has_more,
-            items: records.iter().map(Item::of).collect::<Result<_, _>>()?,
+            items,
             next_cursor: page.next_cursor,
             total: page.total,
             total_exact: page.total_exact,

@@ -11,6 +11,7 @@ use evidence::record::{
     COMMIT_UNKNOWN, PROVENANCE_STATUSES, PROVENANCE_VERSION_DEFAULT, ProvenanceLog, ProvenanceView,
 };
 use evidence::{GivenTime, TimesGiven, Timestamp, canonical};
+use ledger::Tenant;
 use ledger::provenance::{DRIFT_BYTES_MAX, PROVENANCE_PAGE_MAX, ProvenanceQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,7 +22,7 @@ use utoipa_axum::routes;
 
 use super::answer::{ReadProblems, WriteProblems, json};
 use super::fields;
-use super::records::{ReceiptView, RedactionsView};
+use super::records::{ReceiptView, RedactionsView, epoch_of};
 use super::run_list::as_of;
 use super::run_steps::damaged;
 use crate::extract::{filter_time, limit};
@@ -219,12 +220,13 @@ impl LogsQuery {
 
 /// A log, with its payloads as JSON text.
 #[derive(Serialize, ToSchema)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 struct LogView {
     id: String,
     timestamp: String,
     input_hash: Option<String>,
     output_hash: Option<String>,
-    /// Canonical JSON text; null when erased or archived.
+    /// Canonical JSON text; null when erased, archived or damaged.
     input_json: Option<String>,
     output_json: Option<String>,
     /// False: here payloads are text.
@@ -239,6 +241,8 @@ struct LogView {
     /// The first 16 digits of input_hash.
     plan_hash: Option<String>,
     record_id: String,
+    /// Which of the tenant's ledgers the leaf is of: 0, and one more after each recovery.
+    epoch: u32,
     leaf_index: u64,
     /// Present and true when the body was erased: what it said is null.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -248,10 +252,14 @@ struct LogView {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     archived: bool,
+    /// Present and true when the body that was recorded is not to be had, and no record says why: what it said is null.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    damaged: bool,
 }
 
 impl LogView {
-    fn of(record: &ledger::Record) -> Result<Self, ApiError> {
+    fn of(tenant: &Tenant, record: &ledger::Record) -> Result<Self, ApiError> {
         let header = record.header()?;
         let leaf_index = record.leaf.leaf_index();
         let log = match record.body.bytes() {
@@ -279,9 +287,11 @@ impl LogView {
             run_id: header.run.as_ref().map(|run| run.run_id.to_string()),
             plan_hash: log.map(|log| log.plan_hash().to_owned()),
             record_id,
+            epoch: epoch_of(tenant, record.leaf),
             leaf_index,
             erased: record.body.gone() == Some(Gone::Erased),
             archived: record.body.gone() == Some(Gone::Archived),
+            damaged: record.is_damaged(),
         })
     }
 }
@@ -336,7 +346,11 @@ async fn list(
                 .transpose()?;
             caller.answered(page.records.len());
             let out = LogsPage {
-                items: page.records.iter().map(LogView::of).collect::<Result<_, _>>()?,
+                items: page
+                    .records
+                    .iter()
+                    .map(|record| LogView::of(&tenant, record))
+                    .collect::<Result<_, _>>()?,
                 has_more: next_cursor.is_some(),
                 next_cursor,
                 as_of: size,

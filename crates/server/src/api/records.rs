@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evidence::{Kind, RecordId, Timestamp};
-use ledger::{Ledger, Receipt, Record, StoredTree, Tenant};
+use ledger::{Ledger, Receipt, Record, RecordError, StoredTree, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::{Gone, LeafKey};
@@ -69,9 +69,11 @@ pub(crate) struct RecordView {
     /// The leaf's bytes.
     #[schema(value_type = Object)]
     header: Box<RawValue>,
-    /// Null when erased or archived.
+    /// Null when erased, archived or damaged.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
+    /// Which of the tenant's ledgers the receipt is of: 0, and one more after each recovery.
+    epoch: u32,
     receipt: ReceiptView,
     /// What was taken out of the body before it was recorded.
     redactions: RedactionsView,
@@ -84,6 +86,10 @@ pub(crate) struct RecordView {
     /// Present and true when the body was archived and pruned; what is projected stays.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     archived: bool,
+    /// Present and true when the body that was recorded is not to be had, and no record that can be read says why: what
+    /// is stored is another (in lists; a read of the record alone is 500 `damaged` then), or nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    damaged: bool,
 }
 
 /// How a body went.
@@ -149,10 +155,17 @@ impl RecordView {
     fn of(ledger: &Ledger, tenant: &Arc<Tenant>, record: Record, sees_audit: bool) -> Result<Self, ApiError> {
         let receipt = record.receipt()?.into();
         let gone = record.body.gone();
-        // A body that is gone without a record that says so is neither: verification says what it is.
         let (erased, archived) = (gone == Some(Gone::Erased), gone == Some(Gone::Archived));
+        let mut damaged = record.is_damaged();
         let erasure = if erased {
-            ledger.erasure_of(tenant, record.header()?.id)?
+            match ledger.erasure_of(tenant, record.header()?.id) {
+                // What would say why it is gone cannot be read. That stops no list of others.
+                Err(RecordError::Body { .. }) => {
+                    damaged = true;
+                    None
+                }
+                read => read?,
+            }
         } else {
             None
         };
@@ -169,6 +182,7 @@ impl RecordView {
             None => None,
         };
         let redactions = RedactionsView::of(record.body.bytes());
+        let epoch = epoch_of(tenant, record.leaf);
         let (header, body) = (
             raw(record.header)?,
             record.body.into_bytes().map(raw).transpose()?,
@@ -176,13 +190,24 @@ impl RecordView {
         Ok(Self {
             header,
             body,
+            epoch,
             receipt,
             redactions,
             erased,
             erasure,
             archived,
+            damaged,
         })
     }
+}
+
+/// The epoch that a leaf of the tenant is of: a leaf index alone names one in each.
+pub(super) fn epoch_of(tenant: &Tenant, leaf: LeafKey) -> u32 {
+    let epochs = tenant.epochs();
+    let of = epochs
+        .iter()
+        .find(|epoch| epoch.row.ledger_no == leaf.ledger_no());
+    of.map_or(0, |epoch| epoch.row.epoch)
 }
 
 /// A page of records.
@@ -266,7 +291,7 @@ fn read_page(
     let mut bytes = 0;
     for (place, &(leaf, after)) in found.leaves.iter().enumerate() {
         // One at a time: a body may be 16 MiB.
-        for record in records.read(&[leaf])? {
+        if let Some(record) = records.listed(leaf)? {
             if !sees_audit && is_audit(record.header()?.kind) {
                 continue;
             }

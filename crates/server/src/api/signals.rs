@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer::{ReadProblems, ReceiptOut, WriteProblems, created, ok};
-use super::facet_list::{self, ListParams};
+use super::facet_list::{self, DamagedEntry, ListParams};
 use super::fields;
 use super::jobs::moment;
 use super::records::ReceiptView;
@@ -158,6 +158,10 @@ struct SignalsQuery {
 #[schema(as = SignalPage)]
 struct Page {
     as_of: u64,
+    /// Entries of the page that cannot be shown. Absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    damaged: Vec<DamagedEntry>,
     #[schema(value_type = Object)]
     filters_applied: Filters,
     has_more: bool,
@@ -202,20 +206,26 @@ async fn list(
             cursor: query.cursor,
             as_of: query.as_of,
         };
-        let page = facet_list::page(ledger, tenant, params)?;
-        let mut items = Vec::with_capacity(page.leaves.len());
-        for record in ledger.records(tenant).read(&page.leaves)? {
-            let Some(body) = record.body.bytes() else { continue };
-            let signal =
-                GovernanceSignal::read(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
-            items.push(SignalView {
+        let mut page = facet_list::page(ledger, tenant, params)?;
+        let records = ledger.records(tenant);
+        let items = page.entries(ledger, tenant, |leaf| {
+            let Some(record) = records.read(&[leaf])?.pop() else {
+                return Ok(None);
+            };
+            let Some(body) = record.body.bytes() else {
+                return Ok(None);
+            };
+            let signal = GovernanceSignal::read(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
+            let view = SignalView {
                 record_id: Some(record.header()?.id),
                 ..SignalView::of(signal)
-            });
-        }
+            };
+            Ok(Some((view, body.len())))
+        })?;
         caller.answered(items.len());
         ok(&Page {
             as_of: page.as_of,
+            damaged: page.damaged,
             filters_applied: page.filters_applied,
             has_more: page.has_more,
             items,

@@ -15,6 +15,7 @@ mod attacks;
 mod audit_events;
 mod audit_vectors;
 mod capture;
+mod damaged;
 mod entry;
 mod erasure;
 mod health;

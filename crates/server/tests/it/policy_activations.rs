@@ -45,6 +45,7 @@ fn a_second_activation_is_a_record_of_its_own_and_current() {
         let mut item = item.clone();
         let members = item.as_object_mut().unwrap();
         assert_eq!(members.remove("record_id").unwrap(), made["receipt"]["record_id"]);
+        assert_eq!(members.remove("epoch").unwrap(), 0);
         assert_eq!(
             members.remove("leaf_index").unwrap(),
             made["receipt"]["leaf_index"]

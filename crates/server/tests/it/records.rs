@@ -222,7 +222,7 @@ fn a_record_is_shown_as_stored() {
 }
 
 /// Puts one text for another into the body at a leaf of `default`, behind the program's back.
-fn alter(server: TestServer, leaf_index: u64, from: &str, to: &str) -> TestServer {
+pub(crate) fn alter(server: TestServer, leaf_index: u64, from: &str, to: &str) -> TestServer {
     let ledger_no = server
         .app
         .ledger
@@ -249,7 +249,7 @@ fn alter(server: TestServer, leaf_index: u64, from: &str, to: &str) -> TestServe
 }
 
 #[test]
-fn a_body_that_was_altered_is_shown_by_no_read_and_ends_no_run() {
+fn a_body_that_was_altered_is_shown_by_no_read_of_its_run_and_ends_no_run() {
     let server = TestServer::new();
     server.run("r");
     let altered = server.step("r", 0, "failure");
@@ -266,9 +266,7 @@ fn a_body_that_was_altered_is_shown_by_no_read_and_ends_no_run() {
         assert!(detail.contains(&named), "{detail}");
     };
     for path in [
-        "/api/v1/records?run_id=r",
         &format!("/api/v1/records/{}", id(&altered)),
-        "/api/v1/records?kind=trace.step",
         "/api/v1/traces/r",
         "/api/v1/traces/diff?left=r&right=s",
         "/api/v1/logs/llm-runs/r/trace",
@@ -350,6 +348,27 @@ fn a_cursor_of_the_ledger_before_a_recovery_is_refused() {
     for path in &go_on {
         assert_eq!(server.get(path).problem(400), "bad_cursor", "{path}");
     }
+}
+
+#[test]
+fn records_of_the_same_leaf_index_in_two_epochs_are_told_apart() {
+    let server = TestServer::new();
+    server.run("before");
+    server.sign();
+    let server = server.without_mark();
+    let at = (server.app.clock)();
+    let ledger = &server.app.ledger;
+    ledger.recover("default", "a copy was put back", at).unwrap();
+    let page = server.get("/api/v1/records").ok();
+    let items = page["items"].as_array().unwrap();
+    let places: Vec<_> = items
+        .iter()
+        .map(|item| (item["epoch"].as_u64(), item["receipt"]["leaf_index"].as_u64()))
+        .collect();
+    let firsts = [(Some(1), Some(0)), (Some(0), Some(0))];
+    assert!(firsts.iter().all(|place| places.contains(place)), "{places:?}");
+    let distinct: BTreeSet<_> = places.iter().collect();
+    assert_eq!(distinct.len(), places.len(), "{places:?}");
 }
 
 #[test]

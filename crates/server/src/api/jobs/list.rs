@@ -13,7 +13,7 @@ use store::{FacetQuery, LeafKey};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::answer::{ReadProblems, ok, raw};
-use crate::api::facet_list::{self, ListParams};
+use crate::api::facet_list::{self, DamagedEntry, ListParams};
 use crate::api::run_list::{self, Filters, LIMIT_DEFAULT, LIMIT_MAX, given, shown};
 use crate::api::run_steps::damaged;
 use crate::{ApiError, App, Caller, Path, Query, cursor, extract};
@@ -64,6 +64,10 @@ struct Item {
 #[schema(as = JobPage)]
 pub(super) struct Page {
     as_of: u64,
+    /// Entries of the page that cannot be shown. Absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    damaged: Vec<DamagedEntry>,
     #[schema(value_type = Object)]
     filters_applied: Filters,
     has_more: bool,
@@ -109,15 +113,21 @@ pub(super) async fn list(
             cursor: query.cursor,
             as_of: query.as_of,
         };
-        let page = facet_list::page(ledger, tenant, params)?;
+        let mut page = facet_list::page(ledger, tenant, params)?;
         let as_of = LeafKey::new(tenant.ledger().row.ledger_no, page.as_of);
-        let mut items = Vec::with_capacity(page.leaves.len());
-        for record in ledger.records(tenant).read(&page.leaves)? {
-            items.extend(item(ledger, tenant, &record, as_of)?);
-        }
+        let records = ledger.records(tenant);
+        let items = page.entries(ledger, tenant, |leaf| {
+            let item = match records.read(&[leaf])?.pop() {
+                Some(record) => item(ledger, tenant, &record, as_of)?,
+                None => None,
+            };
+            // Names alone.
+            Ok(item.map(|item| (item, 0)))
+        })?;
         caller.answered(items.len());
         ok(&Page {
             as_of: page.as_of,
+            damaged: page.damaged,
             filters_applied: page.filters_applied,
             has_more: page.has_more,
             items,

@@ -56,12 +56,15 @@ impl Entry {
         Ok(self.record.header()?)
     }
 
-    /// What stands where the body said something, when it is gone.
+    /// What stands where the body said something, when it is gone, or is not the one that was recorded.
     pub(super) fn gone_word(&self) -> &'static str {
+        if self.record.is_altered() {
+            return "damaged";
+        }
         self.record.body.gone().map_or("", Gone::as_str)
     }
 
-    /// The body as `T`; `None`: it is gone.
+    /// The body as `T`; `None`: it is gone, or altered.
     pub(super) fn body<'a, T: Deserialize<'a>>(&'a self) -> Result<Option<T>, ApiError> {
         let read = |body: &'a [u8]| {
             serde_json::from_slice(body).map_err(|error| damaged(self.record.leaf.leaf_index(), &error))
@@ -223,23 +226,28 @@ pub(super) fn page<T: Item>(
         // Leaves say themselves of which ledger they are.
         let leaves: Vec<LeafKey> = chosen.iter().map(|(_, leaf)| *leaf).collect();
         let mut places = chosen.iter().map(|(place, _)| *place);
-        records.each(&leaves, |record| {
-            let Some(place) = places.next() else {
-                return Ok::<_, ApiError>(ControlFlow::Break(()));
-            };
-            bytes += record.body.bytes().map_or(0, <[u8]>::len) + record.header.len();
-            lists[place].at += 1;
-            below[place] = Some(record.leaf);
-            let entry = Entry { record };
-            let item = T::read(&entry)?;
-            shared.add(&entry, &item, &mut metadata)?;
-            items.push(item);
-            Ok(if bytes < PAGE_BYTES_MAX {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            })
-        })?;
+        // Whoever alters one body would hide all that stands behind it.
+        records.each_listed(
+            &leaves,
+            |_, _| true,
+            |record| {
+                let Some(place) = places.next() else {
+                    return Ok::<_, ApiError>(ControlFlow::Break(()));
+                };
+                bytes += record.body.bytes().map_or(0, <[u8]>::len) + record.header.len();
+                lists[place].at += 1;
+                below[place] = Some(record.leaf);
+                let entry = Entry { record };
+                let item = T::read(&entry)?;
+                shared.add(&entry, &item, &mut metadata)?;
+                items.push(item);
+                Ok(if bytes < PAGE_BYTES_MAX {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                })
+            },
+        )?;
     }
     shared.finish(&mut metadata);
     let has_more = lists.iter().any(|list| list.at < list.leaves.len() || list.more);

@@ -66,7 +66,7 @@ pub(super) struct SystemRecordOut {
     /// The service instance that a log record came from.
     #[serde(skip)]
     instance: Option<String>,
-    /// Its body is gone: what it named is not known from it.
+    /// Its body is gone, or altered: what it named is not known from it.
     #[serde(skip)]
     gone: bool,
 }

@@ -260,7 +260,7 @@ impl Found {
                 continue;
             };
             let leaves: Vec<LeafKey> = leaves.iter().copied().collect();
-            ledger.records(&of).each_of(&leaves, &wanted, |record| {
+            ledger.records(&of).each_listed(&leaves, &wanted, |record| {
                 let leaf = record.leaf;
                 bytes += record.body.bytes().map_or(0, <[u8]>::len);
                 let entry = Entry { record };
@@ -423,7 +423,7 @@ pub(super) fn of_run(
         let one_of = |name: &Option<String>, names: &BTreeSet<String>| {
             name.as_deref().is_some_and(|name| names.contains(name))
         };
-        // Of one that is archived the facet alone says it, by which it was found.
+        // Of one that is archived or damaged the facet alone says it, by which it was found.
         let of_run = record.gone
             || one_of(&record.correlation_id, &names)
             || one_of(&record.run_id, &names)
