@@ -50,6 +50,11 @@ impl SqliteStore {
             Access::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_WRITE,
         } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // SQLite takes away the log beside an empty database: looking must not.
+        let is_empty = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
+        if access == Access::ReadOnly && std::fs::metadata(path).is_ok_and(is_empty) {
+            return Err(StoreError::Refused(format!("{} is empty", path.display())));
+        }
         if access == Access::ReadWrite {
             let refused = |error| StoreError::Refused(format!("cannot open {}: {error}", path.display()));
             make_private(path).map_err(refused)?;

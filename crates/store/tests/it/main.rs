@@ -446,6 +446,21 @@ fn reading_leaves_a_crashed_writers_files_as_they_were() {
 }
 
 #[test]
+fn an_emptied_database_keeps_its_log_when_somebody_looks() {
+    let (folder, writer) = filled();
+    let copy = tempfile::tempdir().unwrap();
+    let log = copy.path().join("deponent.db-wal");
+    std::fs::copy(folder.path().join("deponent.db-wal"), &log).unwrap();
+    drop(writer);
+    std::fs::write(copy.path().join("deponent.db"), b"").unwrap();
+    let before = std::fs::read(&log).unwrap();
+    assert!(!before.is_empty());
+    let refused = open(copy.path(), Access::ReadOnly).unwrap_err();
+    assert!(refused.to_string().ends_with("deponent.db is empty"), "{refused}");
+    assert_eq!(std::fs::read(&log).unwrap(), before);
+}
+
+#[test]
 fn each_write_to_a_database_or_log_that_was_removed_says_so() {
     for name in ["deponent.db", "deponent.db-wal"] {
         let (folder, store) = filled();
