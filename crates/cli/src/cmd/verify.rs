@@ -127,6 +127,14 @@ impl Verify {
         };
         let started = Instant::now();
         let report = with_progress(&store, &progress, || verify(&store, &question));
+        // What looked like damage may have been a page of before beside one of after.
+        if store.has_moved() {
+            let path = store.path().display();
+            let why = format!(
+                "{path} was written to while it was read; it can only be read beside a writer where files can be written beside it"
+            );
+            return self.ended(&[], &[why], EXIT_UNKNOWN);
+        }
         let report = match report {
             Ok(report) => report,
             Err(error) => return self.unread(&error),

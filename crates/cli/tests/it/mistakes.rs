@@ -295,6 +295,29 @@ fn what_is_brought_in_the_wrong_place_is_a_slip_and_no_finding() {
 }
 
 #[test]
+fn a_folder_where_nothing_can_be_written_is_read_as_far_as_nothing_is_in_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let made = deponent(&["tenant", "create", "acme", "--data-dir", data]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    // Permissions do not hold root back; a link to nowhere does, as SQLite follows none.
+    std::os::unix::fs::symlink("nowhere", folder.path().join("deponent.db-shm")).unwrap();
+    for args in [
+        &["verify"][..],
+        &["ledger", "head", "--tenant", "acme"],
+        &["tenant", "list"],
+    ] {
+        let read = deponent(&[args, &["--data-dir", data]].concat());
+        assert_eq!(read.status.code(), Some(0), "{args:?}: {}", stderr(&read));
+    }
+    std::fs::write(folder.path().join("deponent.db-wal"), "what was committed last").unwrap();
+    let unread = deponent(&["verify", "--data-dir", data]);
+    assert_eq!(unread.status.code(), Some(2), "{}", stdout(&unread));
+    let said = "can only be read where files can be written beside it; copy both into such a folder\n";
+    assert!(stderr(&unread).ends_with(said), "{}", stderr(&unread));
+}
+
+#[test]
 fn a_file_that_never_ends_is_read_to_a_bound() {
     let folder = tempfile::tempdir().unwrap();
     let data = text(folder.path());

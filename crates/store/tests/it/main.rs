@@ -6,6 +6,7 @@ mod once_answers;
 mod once_filing;
 mod once_redis;
 mod redis_server;
+mod still;
 
 use std::path::Path;
 use std::sync::Arc;
