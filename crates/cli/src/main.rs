@@ -3,6 +3,7 @@
 //! Exit codes are a contract: 0 holds, 1 findings, 2 could not tell, 3 valid
 //! prefix, 64 usage, 69 unavailable.
 
+mod brought;
 mod client;
 mod clock;
 mod cmd;

@@ -11,7 +11,7 @@ use std::io;
 use evidence::record::EpochEnded;
 use evidence::{Header, Kind};
 use serde::Deserialize;
-use store::{Head, LeafKey, LedgerRow, Store, StoreError};
+use store::{BodyRow, Head, LeafKey, LedgerRow, Store, StoreError};
 use tlog::{Hash, LeafIndex, TreeSize};
 
 use crate::StoredTree;
@@ -20,6 +20,7 @@ use crate::keys::KeyFolder;
 use crate::open::behind_mark;
 use crate::recover::undeclared;
 use crate::tenant::{Refusal, origin_of};
+use crate::tree::unless_damaged;
 
 /// The head of what is not there.
 pub(crate) const NOTHING: Head = Head {
@@ -152,15 +153,20 @@ pub(crate) struct Epochs {
 }
 
 impl Epochs {
-    /// Reads the first leaf of each but the first. One that cannot be read says nothing.
-    pub(crate) fn read(store: &dyn Store, rows: &[LedgerRow]) -> Self {
-        let declared = |row: &LedgerRow| (row.epoch > 0).then(|| declared(store, row.ledger_no)).flatten();
-        Self {
-            all: rows
-                .iter()
-                .map(|row| (row.origin.clone(), declared(row)))
-                .collect(),
+    /// Reads the first leaf of each but the first. One that is damaged says nothing.
+    ///
+    /// # Errors
+    /// The store cannot answer now.
+    pub(crate) fn read(store: &dyn Store, rows: &[LedgerRow]) -> Result<Self, StoreError> {
+        let mut all = Vec::with_capacity(rows.len());
+        for row in rows {
+            let declared = match row.epoch {
+                0 => None,
+                _ => declared(store, row.ledger_no)?,
+            };
+            all.push((row.origin.clone(), declared));
         }
+        Ok(Self { all })
     }
 
     /// What was said last of an epoch.
@@ -271,7 +277,7 @@ impl Epochs {
 /// are read before the head, or what was signed in between passes for lost.
 ///
 /// # Errors
-/// A head cannot be read, or the keys cannot be listed.
+/// The store cannot answer now, a head cannot be read, or the keys cannot be listed.
 pub fn offline_refusal(
     store: &dyn Store,
     rows: &[LedgerRow],
@@ -279,12 +285,12 @@ pub fn offline_refusal(
     marks: &HighWater,
     keys: &KeyFolder,
 ) -> Result<Option<Refusal>, StoreError> {
-    let said = Epochs::read(store, rows);
+    let said = Epochs::read(store, rows)?;
     let head = store.head_read(row.ledger_no)?;
     if let Some(ended) = said.ended(&row.origin) {
         return Ok(ended.differs(head).map(Refusal::RolledBack));
     }
-    let behind = behind_mark(store, row, head, marks.get(&row.origin));
+    let behind = behind_mark(store, row, head, marks.get(&row.origin))?;
     if behind.is_some() {
         return Ok(behind);
     }
@@ -308,21 +314,37 @@ struct Wire {
 
 /// What the first leaf of an epoch says, if leaf and body are those that its tree was made of: whoever changes an epoch that
 /// has ended would change its successor's word too.
-fn declared(store: &dyn Store, ledger_no: u32) -> Option<Declared> {
+fn declared(store: &dyn Store, ledger_no: u32) -> Result<Option<Declared>, StoreError> {
     let tree = StoredTree::new(store, ledger_no);
-    let leaf = tree.leaf(0).ok()?;
-    let header = Header::decode(&leaf).ok()?;
+    let Some(leaf) = unless_damaged(tree.leaf(0))? else {
+        return Ok(None);
+    };
     // Only that kind declares: another record's body may have members of the same names.
-    if header.kind != Kind::LedgerRecovered {
-        return None;
-    }
-    let head = store.head_read(ledger_no).ok()?;
+    let Some(header) = Header::decode(&leaf)
+        .ok()
+        .filter(|header| header.kind == Kind::LedgerRecovered)
+    else {
+        return Ok(None);
+    };
+    let Some(head) = unless_damaged(store.head_read(ledger_no))? else {
+        return Ok(None);
+    };
     let first = LeafIndex::new(0);
-    let proof = tree.inclusion(first, head.size).ok()?;
-    tlog::verify_inclusion(&tlog::leaf_hash(&leaf), first, head.size, &proof, &head.root).ok()?;
-    let stored = store.bodies_get(&[LeafKey::new(ledger_no, 0)]).ok()?.pop()?;
+    let Some(proof) = unless_damaged(tree.inclusion(first, head.size))? else {
+        return Ok(None);
+    };
+    if tlog::verify_inclusion(&tlog::leaf_hash(&leaf), first, head.size, &proof, &head.root).is_err() {
+        return Ok(None);
+    }
+    let stored = unless_damaged(store.bodies_get(&[LeafKey::new(ledger_no, 0)]))?;
+    let body = stored.and_then(|mut stored| stored.pop());
+    Ok(body.and_then(|body| said_by(&header, &body)))
+}
+
+/// What a body says, if it is the one that its leaf commits to.
+fn said_by(header: &Header<'_>, stored: &BodyRow) -> Option<Declared> {
     let mut body = Vec::new();
-    crate::body::open(&header, &stored, &mut body).ok()?;
+    crate::body::open(header, stored, &mut body).ok()?;
     let wire: Wire = serde_json::from_slice(&body).ok()?;
     let mut ended: BTreeMap<String, Ended> = wire.epochs.into_iter().map(Ended::of).collect();
     // Records of before speak of one epoch, and not of its head.

@@ -24,7 +24,7 @@ use crate::keys::KeyFolder;
 use crate::queue::Queue;
 use crate::sequencer::{Sequencer, last_recorded_at};
 use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, Tenants, origin_of};
-use crate::tree::StoredTree;
+use crate::tree::{StoredTree, TreeError};
 use crate::{Inner, Ledger, PlannedThere, RetentionSettings};
 
 /// How to run a ledger.
@@ -276,6 +276,9 @@ fn take_up_tenants(inner: &Arc<Inner>, sequencer: &mut Sequencer) -> Result<(), 
 }
 
 /// Takes up the newest of a tenant's ledgers for writing, or refuses it: that is no error.
+///
+/// # Errors
+/// The store cannot answer now: then it is not known which.
 pub(crate) fn take_up_newest(
     inner: &Arc<Inner>,
     sequencer: &mut Sequencer,
@@ -284,13 +287,13 @@ pub(crate) fn take_up_newest(
 ) -> Result<(), StoreError> {
     let store = inner.store.as_ref();
     let last = tenant.ledger();
-    if let Err(refusal) = take_up(inner, sequencer, tenant, &last) {
+    if let Some(refusal) = take_up(inner, sequencer, tenant, &last)? {
         refuse(&last, refusal);
     } else if last.row.epoch > 0 && store.head_read(last.row.ledger_no)?.size.as_u64() == 0 {
         // A crash came between the epoch and its declaration, which must be the first leaf.
         last.refuse(crate::recover::undeclared());
     }
-    let said = Epochs::read(store, epochs);
+    let said = Epochs::read(store, epochs)?;
     if let Some(why) = said.changed(store, epochs, sequencer.high_water(), &inner.keys)? {
         let refusal = Refusal::RolledBack(why);
         refuse(&last, refusal);
@@ -355,83 +358,94 @@ fn load_api_keys(inner: &Inner) {
     }
 }
 
-/// Takes up one ledger for writing, if its head, mark, key and last checkpoint agree.
+/// Takes up one ledger for writing, if its head, mark, key and last checkpoint agree; gives why they do not.
+///
+/// # Errors
+/// The store cannot answer now.
 pub(crate) fn take_up(
     inner: &Arc<Inner>,
     sequencer: &mut Sequencer,
     tenant: &Tenant,
     ledger: &Arc<LedgerInfo>,
-) -> Result<(), Refusal> {
+) -> Result<Option<Refusal>, StoreError> {
+    try_take_up(inner, sequencer, tenant, ledger).or_else(|error| Refusal::of(error).map(Some))
+}
+
+fn try_take_up(
+    inner: &Arc<Inner>,
+    sequencer: &mut Sequencer,
+    tenant: &Tenant,
+    ledger: &Arc<LedgerInfo>,
+) -> Result<Option<Refusal>, TreeError> {
     let row = &ledger.row;
     let store = inner.store.as_ref();
-    let damaged = |error: &dyn std::fmt::Display| Refusal::Damaged(error.to_string());
-    let head = store.head_read(row.ledger_no).map_err(|error| damaged(&error))?;
+    let damaged = |why: String| Ok(Some(Refusal::Damaged(why)));
+    let head = store.head_read(row.ledger_no)?;
     let mark = sequencer.high_water().get(&row.origin);
-    if let Some(refusal) = behind_mark(store, row, head, mark) {
-        return Err(refusal);
+    let behind = behind_mark(store, row, head, mark)?;
+    if behind.is_some() {
+        return Ok(behind);
     }
-    let signer = inner
-        .keys
-        .read(&row.tenant_id, row.epoch, &row.origin)
-        .map_err(|error| damaged(&error))?
-        .ok_or_else(|| Refusal::Damaged("the ledger's key file is missing".into()))?;
+    let signer = match inner.keys.read(&row.tenant_id, row.epoch, &row.origin) {
+        Ok(Some(signer)) => signer,
+        Ok(None) => return damaged("the ledger's key file is missing".into()),
+        Err(error) => return damaged(error.to_string()),
+    };
     if signer.verifier().to_string() != row.vkey {
-        return Err(Refusal::Damaged(
-            "the key file is not the key that the ledger was made with".into(),
-        ));
+        return damaged("the key file is not the key that the ledger was made with".into());
     }
-    if let Some(last) = store
-        .checkpoint_newest(row.ledger_no)
-        .map_err(|error| damaged(&error))?
-    {
+    if let Some(last) = store.checkpoint_newest(row.ledger_no)? {
         let keys = [signer.verifier().clone()];
-        let opened =
-            Checkpoint::open(last.note.as_bytes(), &keys, &row.origin).map_err(|error| damaged(&error))?;
+        let opened = match Checkpoint::open(last.note.as_bytes(), &keys, &row.origin) {
+            Ok(opened) => opened,
+            Err(error) => return damaged(error.to_string()),
+        };
         let size = opened.checkpoint.size();
         if size > head.size {
             let detail = format!(
                 "the ledger has {} leaves, a checkpoint over {size} is stored",
                 head.size
             );
-            return Err(Refusal::RolledBack(detail));
+            return Ok(Some(Refusal::RolledBack(detail)));
         }
-        let root = StoredTree::new(store, row.ledger_no)
-            .root(size, head.size)
-            .map_err(|error| damaged(&error))?;
+        let root = StoredTree::new(store, row.ledger_no).root(size, head.size)?;
         if root != opened.checkpoint.root() {
-            return Err(Refusal::Damaged(format!(
+            return damaged(format!(
                 "the last checkpoint, over {size} leaves, has another root"
-            )));
+            ));
         }
     }
     sequencer.add(tenant, Arc::clone(ledger), signer)
 }
 
 /// Why a ledger is behind, or beside, its mark.
+///
+/// # Errors
+/// The store cannot answer now.
 pub(crate) fn behind_mark(
     store: &dyn Store,
     row: &LedgerRow,
     head: Head,
     mark: Option<Mark>,
-) -> Option<Refusal> {
+) -> Result<Option<Refusal>, StoreError> {
     let Some(mark) = mark else {
-        return (head.size.as_u64() != 0).then(|| {
+        return Ok((head.size.as_u64() != 0).then(|| {
             Refusal::RolledBack("the high-water mark is missing beside a ledger that has leaves".into())
-        });
+        }));
     };
     if head.size < mark.size {
         let detail = format!("the ledger has {} leaves, {} were signed", head.size, mark.size);
-        return Some(Refusal::RolledBack(detail));
+        return Ok(Some(Refusal::RolledBack(detail)));
     }
     if mark.size.as_u64() == 0 {
-        return None;
+        return Ok(None);
     }
     match StoredTree::new(store, row.ledger_no).root(mark.size, head.size) {
-        Ok(root) if root == mark.root => None,
-        Ok(_) => Some(Refusal::RolledBack(format!(
+        Ok(root) if root == mark.root => Ok(None),
+        Ok(_) => Ok(Some(Refusal::RolledBack(format!(
             "another root was signed at {} leaves",
             mark.size
-        ))),
-        Err(error) => Some(Refusal::Damaged(error.to_string())),
+        )))),
+        Err(error) => Refusal::of(error).map(Some),
     }
 }

@@ -10,7 +10,7 @@ use store::{Batch, Head, LateRunRow, LeafKey, LedgerRow, Store, StoreError};
 use tlog::TreeSize;
 
 use crate::archive::ArchiveError;
-use crate::tree::StoredTree;
+use crate::tree::{StoredTree, TreeError};
 use crate::verify::{Derived, Deriver, Erasures, Examiner};
 
 /// Leaves of one step: their rows are held at once, about 1 MiB.
@@ -21,8 +21,8 @@ const STEP_LEAVES: u64 = 1_024;
 /// Crash at any point: the old projections stand.
 ///
 /// # Errors
-/// A record cannot be read. A rebuild from damaged evidence would hide the damage, so nothing is replaced;
-/// verification names what is wrong.
+/// [`StoreError::Damaged`]: a record cannot be read. A rebuild from damaged evidence would hide the damage, so nothing
+/// is replaced; verification names what is wrong. [`StoreError::Unavailable`]: the store cannot answer now.
 pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, StoreError> {
     rebuild_with(store, None, &mut |done| {
         progress(done);
@@ -33,7 +33,7 @@ pub fn rebuild(store: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<u64, 
 /// The same with the archives in a folder, without which what was pruned cannot be read. `Break` stops it.
 ///
 /// # Errors
-/// See [`rebuild`]; [`StoreError::Unavailable`] when it was stopped.
+/// See [`rebuild`]; [`StoreError::Unavailable`] also when it was stopped.
 pub fn rebuild_with(
     store: &dyn Store,
     archive: Option<&Path>,
@@ -152,10 +152,6 @@ fn step(
     deriver: &mut Deriver,
     erasures: &Erasures<'_>,
 ) -> Result<(Batch, u64, u64), StoreError> {
-    let damaged = |reason: String| StoreError::Damaged {
-        place: "leaf_blocks",
-        reason,
-    };
     let head = store.head_read(row.ledger_no)?;
     let size = head.size.as_u64();
     let end = size.min(first + STEP_LEAVES);
@@ -182,12 +178,15 @@ fn step(
             }
             Ok(())
         })
-        .map_err(|error| damaged(error.to_string()))?;
-    if let Some(why) = erasures.archive_unread() {
+        .map_err(TreeError::into_store)?;
+    if let Some(why) = erasures.unsaid() {
         return Err(StoreError::Unavailable(why));
     }
     if let Some(finding) = findings.into_iter().next() {
-        return Err(damaged(finding.to_string()));
+        return Err(StoreError::Damaged {
+            place: "leaf_blocks",
+            reason: finding.to_string(),
+        });
     }
     Ok((batch_of(row.tenant_no, derived), end, size))
 }

@@ -148,7 +148,8 @@ fn next_epoch(
             let store = Arc::clone(&sequencer.inner().store);
             let rows: Vec<LedgerRow> = tenant.epochs().iter().map(|epoch| epoch.row.clone()).collect();
             let said = Epochs::read(store.as_ref(), &rows);
-            if let Err(error) = open::judge_ended(store.as_ref(), tenant, &said) {
+            let judged = said.and_then(|said| open::judge_ended(store.as_ref(), tenant, &said));
+            if let Err(error) = judged {
                 tracing::warn!(%error, "how the older epochs are is told from the next start");
             }
             if &*tenant.tenant_id == INSTANCE {
@@ -196,7 +197,10 @@ fn make_epoch(
     let is_undeclared = rows.len() > 1
         && size.as_u64() == 0
         && signed.is_some_and(|mark| mark.size.as_u64() == 0)
-        && (sequencer.writes(last.row.ledger_no) || open::take_up(&inner, sequencer, tenant, &last).is_ok());
+        && (sequencer.writes(last.row.ledger_no)
+            || open::take_up(&inner, sequencer, tenant, &last)
+                .map_err(store_error)?
+                .is_none());
     if is_undeclared {
         rows.pop();
     } else if last.refusal().is_none() {
@@ -229,7 +233,9 @@ fn make_epoch(
         .map_err(TenantError::Open)?;
     let origin = row.origin.clone();
     let ledger = Arc::new(LedgerInfo::new(row, None));
-    open::take_up(&inner, sequencer, tenant, &ledger).map_err(refused)?;
+    if let Some(refusal) = open::take_up(&inner, sequencer, tenant, &ledger).map_err(store_error)? {
+        return Err(refused(refusal).into());
+    }
     tenant.push_epoch(ledger);
     Ok((recovered, origin))
 }
@@ -243,7 +249,7 @@ fn declaration(
     newest: &LedgerRow,
     reason: String,
 ) -> Result<LedgerRecovered, StoreError> {
-    let said = Epochs::read(store, rows);
+    let said = Epochs::read(store, rows)?;
     let mut epochs = Vec::with_capacity(rows.len());
     for row in rows {
         let head = head_of(store, row.ledger_no)?;

@@ -64,33 +64,23 @@ impl Sequencer {
         &mut self.high_water
     }
 
-    /// Takes up a ledger for writing: reads its right edge and checks it against the head.
+    /// Takes up a ledger for writing: reads its right edge and checks it against the head. Gives why it is not taken up.
     pub(crate) fn add(
         &mut self,
         tenant: &Tenant,
         ledger: Arc<LedgerInfo>,
         signer: SignerKey,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Refusal>, TreeError> {
         let store = self.inner.store.as_ref();
-        let damaged = |error: &dyn std::fmt::Display| Refusal::Damaged(error.to_string());
-        let head = store
-            .head_read(ledger.row.ledger_no)
-            .map_err(|error| damaged(&error))?;
-        let frontier = StoredTree::new(store, ledger.row.ledger_no)
-            .frontier(head.size)
-            .map_err(|error| damaged(&error))?;
+        let head = store.head_read(ledger.row.ledger_no)?;
+        let frontier = StoredTree::new(store, ledger.row.ledger_no).frontier(head.size)?;
         if frontier.root() != head.root {
-            return Err(Refusal::Damaged(
-                "the last leaves do not hash to the head's root".into(),
-            ));
+            let detail = "the last leaves do not hash to the head's root".to_owned();
+            return Ok(Some(Refusal::Damaged(detail)));
         }
-        let next_run = store
-            .runs_total(tenant.tenant_no, None)
-            .map_err(|error| damaged(&error))?;
-        let newest = last_recorded_at(store, ledger.row.ledger_no, head).map_err(|error| damaged(&error))?;
-        let signed = store
-            .checkpoint_newest(ledger.row.ledger_no)
-            .map_err(|error| damaged(&error))?;
+        let next_run = store.runs_total(tenant.tenant_no, None)?;
+        let newest = last_recorded_at(store, ledger.row.ledger_no, head)?;
+        let signed = store.checkpoint_newest(ledger.row.ledger_no)?;
         let covered = signed.map_or(0, |row| row.size.as_u64());
         let due = (covered < head.size.as_u64()).then(Instant::now);
         let no = ledger.row.ledger_no;
@@ -107,7 +97,7 @@ impl Sequencer {
                 due,
             },
         );
-        Ok(())
+        Ok(None)
     }
 
     /// Whether a ledger was taken up for writing.

@@ -8,11 +8,12 @@ use evidence::Timestamp;
 use evidence::record::{Facts, TenantCreated};
 use evidence::redact::Redactor;
 use evidence::{ActorType, Kind, Origin, SourceDomain};
-use store::{LedgerRow, RunKey};
+use store::{LedgerRow, RunKey, StoreError};
 
 use crate::erase::Turns;
 use crate::open::{self, OpenError};
 use crate::sequencer::Sequencer;
+use crate::tree::TreeError;
 use crate::{Bind, Draft, Salts, SealedBody, SubmitError, TenantError};
 
 /// The tenant of the instance's own ledger.
@@ -138,6 +139,21 @@ pub enum Refusal {
     RolledBack(String),
     /// The stored tree does not add up, or its key is not there.
     Damaged(String),
+}
+
+impl Refusal {
+    /// What an error on the way through a ledger says of it.
+    ///
+    /// # Errors
+    /// The store cannot answer now, which says nothing of it: a ledger that is called damaged is recovered, and no epoch can
+    /// be taken back.
+    pub(crate) fn of(error: TreeError) -> Result<Self, StoreError> {
+        let said = error.to_string();
+        match error.into_store() {
+            StoreError::Damaged { .. } => Ok(Self::Damaged(said)),
+            other => Err(other),
+        }
+    }
 }
 
 impl std::fmt::Display for Refusal {
@@ -354,7 +370,14 @@ pub(crate) fn create(
         tenant
     } else {
         let rows = inner.store.ledgers_list().map_err(OpenError::from)?;
-        let next = |number: fn(&LedgerRow) -> u32| rows.iter().map(number).max().map_or(0, |n| n + 1);
+        // One whose row is there and that nobody knows yet was left by an attempt that was told of no success.
+        let there = rows
+            .iter()
+            .find(|row| row.tenant_id == tenant_id && row.epoch == 0);
+        let next = |number: fn(&LedgerRow) -> u32| match there {
+            Some(row) => number(row),
+            None => rows.iter().map(number).max().map_or(0, |n| n + 1),
+        };
         let row = LedgerRow {
             ledger_no: next(|row| row.ledger_no),
             tenant_no: next(|row| row.tenant_no),

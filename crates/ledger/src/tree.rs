@@ -36,6 +36,34 @@ pub enum TreeError {
     OutOfRange(String),
 }
 
+impl TreeError {
+    /// The same as an error of the store: what is wrong with a tree is damage, and that the store cannot answer now is none.
+    pub(crate) fn into_store(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            other => StoreError::Damaged {
+                place: "leaf_blocks",
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+/// What was read; `None`: it is damaged, which is told elsewhere.
+///
+/// # Errors
+/// The store cannot answer now, so that nothing is known of it.
+pub(crate) fn unless_damaged<T, E: Into<TreeError>>(read: Result<T, E>) -> Result<Option<T>, StoreError> {
+    match read
+        .map_err(Into::<TreeError>::into)
+        .map_err(TreeError::into_store)
+    {
+        Ok(found) => Ok(Some(found)),
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The tree of one ledger, as stored.
 #[derive(Clone, Copy)]
 pub struct StoredTree<'s> {

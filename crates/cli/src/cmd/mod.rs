@@ -18,10 +18,11 @@ mod verify;
 mod work;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use ::ledger::{HighWater, KeyFolder, Refusal, offline_refusal};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use store::sqlite::{Access, SqliteStore};
 use store::{LedgerRow, Store};
@@ -143,18 +144,10 @@ impl DataDir {
     /// The options of a folder that must be there already.
     fn existing(&self) -> Result<::ledger::Options> {
         let options = self.settings()?.ledger;
-        let database = options.database();
-        // What may not be read is not missing.
-        let is_there = database
-            .try_exists()
-            .with_context(|| format!("cannot look at {}", database.display()))?;
-        anyhow::ensure!(
-            is_there,
-            "there is no ledger in {}: {} is missing (--data-dir names another folder)",
-            options.data_dir.display(),
-            options.database().display()
-        );
-        Ok(options)
+        match no_ledger(&options)? {
+            None => Ok(options),
+            Some(why) => bail!(why),
+        }
     }
 
     /// The database of such a folder, for reading, and the newest ledger of a tenant in it. Whoever reads one that is not
@@ -210,6 +203,24 @@ impl DataDir {
         rows.sort_by_key(|other| other.epoch);
         Signed::of(&options).refusal(store, &rows, row)
     }
+}
+
+/// Why there is no ledger in a folder, if there is none.
+fn no_ledger(options: &::ledger::Options) -> Result<Option<String>> {
+    let database = options.database();
+    let how = match std::fs::metadata(&database) {
+        // As a crash leaves it that came while it was made, or somebody who emptied it.
+        Ok(found) if found.is_file() && found.len() == 0 => "empty",
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => "missing",
+        // What may not be read is not missing.
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", database.display())),
+    };
+    Ok(Some(format!(
+        "there is no ledger in {}: {} is {how} (--data-dir names another folder)",
+        options.data_dir.display(),
+        database.display()
+    )))
 }
 
 /// What a folder's ledgers are held against. Read before a head: a mark never runs ahead of what is committed.

@@ -17,11 +17,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::{self, Usage};
 use crate::settings::{Flags, OidcSettings, Settings};
-use crate::{clock, demo};
+use crate::{brought, clock, demo};
 
 /// Threads for what blocks: what handlers do, and four for the server's own passes. More than a few wait for the same
 /// two cores; without a spare one the runtime stands still.
 const BLOCKING_THREADS: usize = server::BLOCKING_AT_ONCE + 4;
+
+/// Longest file of certificates or of their key: some hundred of the longest.
+const TLS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Marks a data folder that has had its demo runs.
 const DEMO_MARK: &str = "demo-loaded";
@@ -177,7 +180,10 @@ fn tls(paths: Option<&(PathBuf, PathBuf)>) -> Result<Option<Tls>> {
         return Ok(None);
     };
     let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|error| Usage(format!("tls: {}: {error}", path.display())))
+        let wrong = |why: String| Usage(format!("tls: {}: {why}", path.display()));
+        brought::read(path, TLS_BYTES_MAX)
+            .map_err(|error| wrong(error.to_string()))?
+            .ok_or_else(|| wrong("longer than any chain of certificates".into()))
     };
     let tls = Tls::new(&read(cert)?, &read(key)?).map_err(|error| Usage(format!("tls: {error}")))?;
     Ok(Some(tls))

@@ -1,6 +1,6 @@
 //! `deponent verify`: everything that is stored, recomputed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,17 @@ use ledger::{HighWater, KeyFolder};
 use serde_json::json;
 use store::sqlite::{Access, SqliteStore};
 use store::{Store, StoreError};
-use tlog::{Checkpoint, Note, VerifierKey};
+use tlog::{Checkpoint, NOTE_BYTES_MAX, Note, VerifierKey};
 
-use super::{DataDir, EXIT_UNKNOWN};
+use super::{DataDir, EXIT_UNKNOWN, no_ledger};
+use crate::brought;
 use crate::output::{self, Format, Usage};
 
-/// Longest checkpoint file.
-const CHECKPOINT_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest checkpoint file: no note is longer.
+const CHECKPOINT_BYTES_MAX: u64 = NOTE_BYTES_MAX as u64;
+
+/// Longest file of verifier keys: 3,000 of the longest names, one a line.
+const KEYS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Exit code: contradiction or damage.
 const EXIT_FINDINGS: u8 = 1;
@@ -77,22 +81,22 @@ impl Verify {
                 folder.display()
             );
         }
-        let options = match self.data_dir.existing() {
-            Ok(options) => options,
-            // A folder whose database is gone is not one that never had any.
-            Err(error) => {
-                let signed = signed(&self.data_dir.settings()?.ledger);
-                if signed.is_empty() {
-                    return Err(error);
-                }
-                let mut lost = Vec::new();
-                for (origin, leaves) in signed {
-                    let detail = format!("{leaves} leaves of {origin} were signed, and {error}");
-                    lost.push(Finding::new(FindingCode::RolledBack, "high-water.json", detail));
-                }
-                return self.found(&lost);
+        // Before the folder is looked at: a slip is one whatever is in it.
+        let (vkeys, kept) = (vkeys(&self.vkey)?, kept(&self.checkpoint)?);
+        let options = self.data_dir.settings()?.ledger;
+        // A folder whose database is gone, or was emptied, is not one that never had any.
+        if let Some(why) = no_ledger(&options)? {
+            let signed = signed(&options);
+            if signed.is_empty() {
+                bail!(why);
             }
-        };
+            let mut lost = Vec::new();
+            for (origin, leaves) in signed {
+                let detail = format!("{leaves} leaves of {origin} were signed, and {why}");
+                lost.push(Finding::new(FindingCode::RolledBack, "high-water.json", detail));
+            }
+            return self.found(&lost);
+        }
         let store = match SqliteStore::open(&options.database(), Access::ReadOnly) {
             Ok(store) => store,
             Err(error) => return self.unread(&error),
@@ -110,8 +114,8 @@ impl Verify {
         let question = Question {
             tenant_id: self.tenant.clone(),
             only_ledger: self.only.is_some(),
-            vkeys: vkeys(&self.vkey)?,
-            kept: kept(&self.checkpoint)?,
+            vkeys,
+            kept,
             archive: self.archive.clone(),
             archive_may_be_away: false,
             marks: Some(&marks),
@@ -123,6 +127,14 @@ impl Verify {
         };
         let started = Instant::now();
         let report = with_progress(&store, &progress, || verify(&store, &question));
+        // What looked like damage may have been a page of before beside one of after.
+        if store.has_moved() {
+            let path = store.path().display();
+            let why = format!(
+                "{path} was written to while it was read; it can only be read beside a writer where files can be written beside it"
+            );
+            return self.ended(&[], &[why], EXIT_UNKNOWN);
+        }
         let report = match report {
             Ok(report) => report,
             Err(error) => return self.unread(&error),
@@ -187,7 +199,7 @@ fn vkeys(given: &[String]) -> Result<Vec<VerifierKey>> {
             keys.push(key);
             continue;
         }
-        let file = match std::fs::read(text) {
+        let file = match brought::read(Path::new(text), KEYS_BYTES_MAX) {
             // `<origin>+<hash>+<key>`, mistyped.
             Err(_) if text.matches('+').count() > 1 => bail!(Usage(format!(
                 "--vkey {text:?} is neither a verifier key nor a file"
@@ -196,7 +208,8 @@ fn vkeys(given: &[String]) -> Result<Vec<VerifierKey>> {
                 file.with_context(|| format!("--vkey {text:?} is no verifier key, and no file to read"))?
             }
         };
-        if is_checkpoint(&file) {
+        let file = file.ok_or_else(|| Usage(format!("--vkey {text}: longer than any file of keys")))?;
+        if parse_checkpoint(&file).is_ok() {
             bail!(Usage(format!(
                 "--vkey {text}: this file is a checkpoint, not a verifier key; it belongs to --checkpoint"
             )));
@@ -222,30 +235,26 @@ fn kept(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
     paths
         .iter()
         .map(|path| {
-            let len = std::fs::metadata(path)
+            let wrong = |what: &str| Usage(format!("--checkpoint {}: {what}", path.display()));
+            let bytes = brought::read(path, CHECKPOINT_BYTES_MAX)
                 .with_context(|| format!("--checkpoint {}", path.display()))?
-                .len();
-            if len > CHECKPOINT_BYTES_MAX {
-                bail!(Usage(format!(
-                    "--checkpoint {}: longer than any checkpoint",
-                    path.display()
-                )));
-            }
-            let bytes = std::fs::read(path).with_context(|| format!("--checkpoint {}", path.display()))?;
-            // Else a slip would read as tampering.
+                .ok_or_else(|| wrong("longer than any checkpoint"))?;
             if is_keys(&bytes) {
-                bail!(Usage(format!(
-                    "--checkpoint {}: this file is a verifier key, not a checkpoint; it belongs to --vkey",
-                    path.display()
-                )));
+                bail!(wrong(
+                    "this file is a verifier key, not a checkpoint; it belongs to --vkey"
+                ));
             }
+            // Else a slip would read as tampering. Whether its signature and root are good is what is asked.
+            parse_checkpoint(&bytes).map_err(|why| wrong(&format!("this file is no checkpoint: {why}")))?;
             Ok(bytes)
         })
         .collect()
 }
 
-fn is_checkpoint(bytes: &[u8]) -> bool {
-    Note::parse(bytes).is_ok_and(|note| Checkpoint::parse(note.text()).is_ok())
+/// Reads a note and its text; nothing is verified.
+fn parse_checkpoint(bytes: &[u8]) -> Result<Checkpoint, String> {
+    let note = Note::parse(bytes).map_err(|error| error.to_string())?;
+    Checkpoint::parse(note.text()).map_err(|error| error.to_string())
 }
 
 /// Whether each line is a verifier key, and there is one.

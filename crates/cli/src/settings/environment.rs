@@ -5,7 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::brought;
 use crate::output::Usage;
+
+/// Longest file of a secret: a hundred times the longest key or address.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// Every variable that means something. Others that begin with `DEPONENT_` are refused.
 const VARIABLES: [&str; 35] = [
@@ -126,7 +130,10 @@ pub(super) fn either(said: (&str, Option<String>), file: (&str, Option<String>))
 
 /// A secret that stands in a file of its own. An empty one is refused: it would count as none.
 pub(crate) fn secret_file(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = brought::read(path, SECRET_BYTES_MAX)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .ok_or_else(|| Usage(format!("{} is longer than any secret", path.display())))?;
+    let text = String::from_utf8(bytes).with_context(|| format!("cannot read {}", path.display()))?;
     let text = text.trim();
     if text.is_empty() {
         bail!(Usage(format!("{} is empty", path.display())));

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::idempotency::IdempotencyTable;
 use super::oidc::OidcTable;
+use crate::brought;
 use crate::output::Usage;
 
 /// Longest settings file that is read.
@@ -77,14 +78,9 @@ pub(super) struct TlogTable {
 }
 
 pub(super) fn read_file(path: &Path) -> Result<File> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if metadata.len() > FILE_BYTES_MAX {
-        bail!(Usage(format!(
-            "{} is longer than any settings file",
-            path.display()
-        )));
-    }
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = brought::read(path, FILE_BYTES_MAX)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .ok_or_else(|| Usage(format!("{} is longer than any settings file", path.display())))?;
     let text = String::from_utf8(bytes).map_err(|_| Usage(format!("{} is not UTF-8", path.display())))?;
     parse(&text).map_err(|said| Usage(format!("{}: {said}", path.display())).into())
 }

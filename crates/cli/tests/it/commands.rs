@@ -233,16 +233,34 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
     assert_eq!(recover.status.code(), Some(64));
     assert!(stderr(&recover).contains("in order"), "{}", stderr(&recover));
 
-    // The marks remember what the database held.
-    std::fs::remove_file(folder.path().join("deponent.db")).unwrap();
-    let gone = deponent(&["verify", "--data-dir", data, "--format", "json"]);
-    assert_eq!(gone.status.code(), Some(1), "{}", stderr(&gone));
-    assert!(stderr(&gone).contains("leaves of deponent.local/_instance were signed"));
-    let said: serde_json::Value = serde_json::from_str(&stdout(&gone)).unwrap();
-    assert_eq!(
-        (&said["level"], &said["exit_code"], &said["findings"][0]["code"]),
-        (&"INVALID".into(), &1.into(), &"rolled_back".into())
-    );
+    // The marks remember what the database held, whether it was emptied or taken away. What lies beside it stays as it is.
+    let database = folder.path().join("deponent.db");
+    let log = folder.path().join("deponent.db-wal");
+    std::fs::write(&log, b"a log").unwrap();
+    for how in ["empty", "missing"] {
+        if how == "empty" {
+            std::fs::write(&database, b"").unwrap();
+        } else {
+            std::fs::remove_file(&database).unwrap();
+        }
+        let gone = deponent(&["verify", "--data-dir", data, "--format", "json"]);
+        assert_eq!(gone.status.code(), Some(1), "{}", stderr(&gone));
+        assert!(stderr(&gone).contains("leaves of deponent.local/_instance were signed"));
+        assert!(stderr(&gone).contains(&format!("deponent.db is {how} (")));
+        let said: serde_json::Value = serde_json::from_str(&stdout(&gone)).unwrap();
+        assert_eq!(
+            (&said["level"], &said["exit_code"], &said["findings"][0]["code"]),
+            (&"INVALID".into(), &1.into(), &"rolled_back".into())
+        );
+        assert_eq!(std::fs::read(&log).unwrap(), b"a log");
+        // One that nothing tells of was never there.
+        let marks = folder.path().join("high-water.json");
+        let aside = std::fs::read(&marks).unwrap();
+        std::fs::remove_file(&marks).unwrap();
+        let none = deponent(&["verify", "--data-dir", data]);
+        assert_eq!(none.status.code(), Some(69), "{}", stderr(&none));
+        std::fs::write(&marks, aside).unwrap();
+    }
 }
 
 #[test]

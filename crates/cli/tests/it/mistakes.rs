@@ -181,9 +181,6 @@ fn a_file_without_a_key_is_no_key_that_was_brought() {
             "{}",
             stderr(&output)
         );
-        // Of a checkpoint it is a finding.
-        let output = deponent(&["verify", "--data-dir", data, "--checkpoint", text(&file)]);
-        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     }
 }
 
@@ -239,6 +236,42 @@ fn what_is_brought_in_the_wrong_place_is_a_slip_and_no_finding() {
         assert!(stderr(&output).contains(said), "{}", stderr(&output));
         assert_eq!(stdout(&output), "");
     }
+    // What is no checkpoint is a slip, also where nothing is there to be held against it; one that is and does not hold
+    // is a finding.
+    let other = folder.path().join("other.checkpoint");
+    let note = std::fs::read_to_string(kept).unwrap();
+    let (unsigned, _) = note.split_once("\n\n").unwrap();
+    let (lines, _) = note.trim_end().rsplit_once('\n').unwrap();
+    for (none, why) in [
+        ("", "the note has no signature lines"),
+        ("some notes\n", "the note has no signature lines"),
+        (unsigned, "the note has no signature lines"),
+        (
+            &*format!("{lines}\nsigned\n"),
+            "signature line 1 of the note is malformed",
+        ),
+        (&*note.replace('\n', "\r\n"), "the note is not plain text"),
+        (
+            &*note.replacen('\n', "\nno size\n", 1),
+            "line 2 of the checkpoint is malformed",
+        ),
+    ] {
+        std::fs::write(&other, none).unwrap();
+        for data in [data, text(&folder.path().join("nothing"))] {
+            let output = deponent(&["verify", "--data-dir", data, "--checkpoint", text(&other)]);
+            assert_eq!(output.status.code(), Some(64), "{none:?}: {}", stdout(&output));
+            let said = format!(
+                "deponent: --checkpoint {}: this file is no checkpoint: {why}\n",
+                other.display()
+            );
+            assert_eq!(stderr(&output), said);
+            assert_eq!(stdout(&output), "");
+        }
+    }
+    let size = note.lines().nth(1).unwrap();
+    std::fs::write(&other, note.replacen(&format!("\n{size}\n"), "\n7\n", 1)).unwrap();
+    let output = verify(&["--checkpoint", text(&other)]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     let absent = folder.path().join("absent");
     let mistyped = format!("{}x", head["vkey"].as_str().unwrap());
     for (brought, code) in [
@@ -259,6 +292,58 @@ fn what_is_brought_in_the_wrong_place_is_a_slip_and_no_finding() {
             stderr(&output)
         );
     }
+}
+
+#[test]
+fn a_folder_where_nothing_can_be_written_is_read_as_far_as_nothing_is_in_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let made = deponent(&["tenant", "create", "acme", "--data-dir", data]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    // Permissions do not hold root back; a link to nowhere does, as SQLite follows none.
+    std::os::unix::fs::symlink("nowhere", folder.path().join("deponent.db-shm")).unwrap();
+    for args in [
+        &["verify"][..],
+        &["ledger", "head", "--tenant", "acme"],
+        &["tenant", "list"],
+    ] {
+        let read = deponent(&[args, &["--data-dir", data]].concat());
+        assert_eq!(read.status.code(), Some(0), "{args:?}: {}", stderr(&read));
+    }
+    std::fs::write(folder.path().join("deponent.db-wal"), "what was committed last").unwrap();
+    let unread = deponent(&["verify", "--data-dir", data]);
+    assert_eq!(unread.status.code(), Some(2), "{}", stdout(&unread));
+    let said = "can only be read where files can be written beside it; copy both into such a folder\n";
+    assert!(stderr(&unread).ends_with(said), "{}", stderr(&unread));
+}
+
+#[test]
+fn a_file_that_never_ends_is_read_to_a_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let made = deponent(&["tenant", "create", "acme", "--data-dir", data]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    for (args, said) in [
+        (
+            ["verify", "--vkey", "/dev/zero"],
+            "--vkey /dev/zero: longer than any file of keys",
+        ),
+        (
+            ["verify", "--checkpoint", "/dev/zero"],
+            "--checkpoint /dev/zero: longer than any checkpoint",
+        ),
+        (
+            ["verify", "--config", "/dev/zero"],
+            "/dev/zero is longer than any settings file",
+        ),
+    ] {
+        let output = at_once(&[&args[..], &["--data-dir", data]].concat());
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), format!("deponent: {said}\n"));
+    }
+    let output = at_once(&["gate", "--job", "x", "--key-file", "/dev/zero"]);
+    assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "deponent: /dev/zero is longer than any secret\n");
 }
 
 /// What a command says that must not wait for anybody; one that does is killed, and has no exit code.

@@ -223,38 +223,38 @@ impl Sequencer {
         }
     }
 
+    /// Takes in what another writer made of a ledger. Nothing was written that this could be about, so a store that cannot
+    /// answer is asked again by the next batch, whose head has moved then too.
     fn reload(&mut self, ledger_no: u32) -> Result<(), Failure> {
         let Some(writer) = self.writers.get_mut(&ledger_no) else {
             return Ok(());
         };
         let store = self.inner.store.as_ref();
-        let head = store.head_read(ledger_no).map_err(|error| stop(&error))?;
-        let damaged = |reason: String| Failure::Ledger(ledger_no, Refusal::Damaged(reason));
+        let unread = |error: TreeError| place_failure(ledger_no, error.into());
+        let refused = |refusal| Err(Failure::Ledger(ledger_no, refusal));
+        let head = store.head_read(ledger_no).map_err(|error| unread(error.into()))?;
         if head.size < writer.head.size {
             let detail = format!("the ledger has {} leaves, it had {}", head.size, writer.head.size);
-            return Err(Failure::Ledger(ledger_no, Refusal::RolledBack(detail)));
+            return refused(Refusal::RolledBack(detail));
         }
-        let frontier = StoredTree::new(store, ledger_no)
-            .frontier(head.size)
-            .map_err(|error| damaged(error.to_string()))?;
+        let tree = StoredTree::new(store, ledger_no);
+        let frontier = tree.frontier(head.size).map_err(unread)?;
         if frontier.root() != head.root {
             let detail = "the last block's root is not that of the leaves".to_owned();
-            return Err(damaged(detail));
+            return refused(Refusal::Damaged(detail));
         }
         // What this process committed is to be found again in what has grown: only then is it the same ledger.
-        let before = StoredTree::new(store, ledger_no)
-            .frontier(writer.head.size)
-            .map_err(|error| damaged(error.to_string()))?;
+        let before = tree.frontier(writer.head.size).map_err(unread)?;
         if before.root() != writer.head.root {
             let detail = format!("the first {} leaves are others than they were", writer.head.size);
-            return Err(Failure::Ledger(ledger_no, Refusal::RolledBack(detail)));
+            return refused(Refusal::RolledBack(detail));
         }
-        writer.next_run = store
+        let next_run = store
             .runs_total(writer.ledger.row.tenant_no, None)
-            .map_err(|error| stop(&error))?;
-        let newest = last_recorded_at(store, ledger_no, head).map_err(|error| damaged(error.to_string()))?;
+            .map_err(|error| unread(error.into()))?;
+        let newest = last_recorded_at(store, ledger_no, head).map_err(unread)?;
         writer.ledger.recorded(newest);
-        (writer.head, writer.frontier) = (head, frontier);
+        (writer.head, writer.frontier, writer.next_run) = (head, frontier, next_run);
         Ok(())
     }
 }

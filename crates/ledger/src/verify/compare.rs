@@ -13,7 +13,7 @@ use super::Erasures;
 use super::Report;
 use super::derive::{Derived, Deriver, Late};
 use super::examine::Examiner;
-use crate::tree::StoredTree;
+use crate::tree::{StoredTree, unless_damaged};
 
 /// Rows read at once when unexpected ones are looked for.
 const ROWS_READ: u32 = 10_000;
@@ -170,7 +170,7 @@ fn is_ahead(
     let mut state: Option<RunState> = None;
     for record in records {
         let tree = StoredTree::new(store, record.leaf.ledger_no());
-        let Ok(leaf) = tree.leaf(record.leaf.leaf_index()) else {
+        let Some(leaf) = unless_damaged(tree.leaf(record.leaf.leaf_index()))? else {
             return Ok(false);
         };
         let bodies = store.bodies_get(&[record.leaf])?;
@@ -460,9 +460,8 @@ fn name_unexpected_records(
         let Some(&(run, seq, _)) = page.last() else { break };
         after = Some((run, seq));
         for (run, run_seq, leaf) in page {
-            let run_seq_there = StoredTree::new(store, leaf.ledger_no())
-                .leaf(leaf.leaf_index())
-                .ok()
+            let tree = StoredTree::new(store, leaf.ledger_no());
+            let run_seq_there = unless_damaged(tree.leaf(leaf.leaf_index()))?
                 .and_then(|bytes| Some(Header::decode(&bytes).ok()?.run?.run_seq));
             if run_seq_there == Some(run_seq) && seen.insert(leaf) {
                 continue;

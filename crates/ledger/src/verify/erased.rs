@@ -15,7 +15,7 @@ use evidence::{Finding, FindingCode, Header, Kind, RecordId, Salt, facet};
 use store::{FacetQuery, LeafKey, Store, StoreError};
 
 use crate::archive::{ArchiveError, Archives};
-use crate::tree::StoredTree;
+use crate::tree::{StoredTree, TreeError, unless_damaged};
 
 /// Records of erasures read at once.
 const PAGE: u32 = 500;
@@ -43,6 +43,8 @@ pub(crate) struct Erasures<'a> {
     known: RwLock<Known>,
     /// Whether every leaf may still be looked at.
     may_scan: Mutex<bool>,
+    /// Why the store could not say of a body whether it was erased.
+    unsaid: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -95,10 +97,13 @@ impl<'a> Erasures<'a> {
     fn scan_once(&self) -> Result<(), StoreError> {
         // Others that miss a body wait, and then know.
         let mut may_scan = self.may_scan.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut *may_scan) {
-            self.scan_leaves()?;
+        if !*may_scan {
+            return Ok(());
         }
-        Ok(())
+        let scanned = self.scan_leaves();
+        // A store that could not answer has not been asked.
+        *may_scan = matches!(&scanned, Err(error) if !matches!(error, StoreError::Damaged { .. }));
+        scanned
     }
 
     fn scan_leaves(&self) -> Result<(), StoreError> {
@@ -117,10 +122,7 @@ impl<'a> Erasures<'a> {
                     }
                     Ok(())
                 })
-                .map_err(|error| StoreError::Damaged {
-                    place: "leaf_blocks",
-                    reason: error.to_string(),
-                })?;
+                .map_err(TreeError::into_store)?;
         }
         self.take(&leaves)
     }
@@ -141,6 +143,7 @@ impl<'a> Erasures<'a> {
             archives: Archives::default(),
             known: RwLock::default(),
             may_scan: Mutex::new(false),
+            unsaid: Mutex::default(),
         })
     }
 
@@ -195,9 +198,11 @@ impl<'a> Erasures<'a> {
             .collect()
     }
 
-    /// Why an archive that was at hand could not be read.
-    pub(crate) fn archive_unread(&self) -> Option<String> {
-        self.archives.unread()
+    /// Why an archive that was at hand could not be read, or the store could not say what was erased: then what was found
+    /// missing, or was not, says nothing.
+    pub(crate) fn unsaid(&self) -> Option<String> {
+        let unsaid = self.unsaid.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaid.clone().or_else(|| self.archives.unread())
     }
 
     /// The tenant's ledger of an epoch.
@@ -227,8 +232,22 @@ impl<'a> Erasures<'a> {
         known.archive_of(leaf).map(|_| Gone::Pruned)
     }
 
-    /// The same of a record whose body is missing; looked for again when it is not known.
+    /// The same of a record whose body is missing; looked for again when it is not known. Why the store could not answer
+    /// is kept for who asks in the end ([`Erasures::unsaid`]).
     pub(crate) fn find(&self, leaf: LeafKey) -> Result<Option<Gone>, StoreError> {
+        self.look_for(leaf).inspect_err(|error| {
+            let mut unsaid = self.unsaid.lock().unwrap_or_else(PoisonError::into_inner);
+            unsaid.get_or_insert_with(|| {
+                let why = match error {
+                    StoreError::Unavailable(why) => why.clone(),
+                    other => other.to_string(),
+                };
+                format!("a body is missing, and whether it was erased cannot be said: {why}")
+            });
+        })
+    }
+
+    fn look_for(&self, leaf: LeafKey) -> Result<Option<Gone>, StoreError> {
         if let Some(gone) = self.known(leaf) {
             return Ok(Some(gone));
         }
@@ -339,7 +358,7 @@ impl<'a> Erasures<'a> {
             return Ok(None);
         };
         let tree = StoredTree::new(self.store, leaf.ledger_no());
-        let Ok(bytes) = tree.leaf(leaf.leaf_index()) else {
+        let Some(bytes) = unless_damaged(tree.leaf(leaf.leaf_index()))? else {
             return Ok(None);
         };
         let Ok(header) = Header::decode(&bytes) else {
@@ -363,7 +382,7 @@ impl<'a> Erasures<'a> {
             if index >= self.store.head_read(ledger_no)?.size.as_u64() {
                 continue;
             }
-            let Ok(bytes) = StoredTree::new(self.store, ledger_no).leaf(index) else {
+            let Some(bytes) = unless_damaged(StoredTree::new(self.store, ledger_no).leaf(index))? else {
                 continue;
             };
             if Header::decode(&bytes).is_ok_and(|header| header.id == id) {

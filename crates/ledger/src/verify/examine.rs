@@ -124,11 +124,10 @@ impl<'r> Examiner<'r> {
             let found = self.erasures.find(LeafKey::new(self.ledger_no, index));
             let examined = match found {
                 Ok(Some(gone)) => self.gone(index, header, hash, gone, findings),
-                other => {
-                    let detail = match other {
-                        Err(error) => format!("no body, and whether it was erased cannot be said: {error}"),
-                        Ok(_) => "no body, and no record says that it was erased".to_owned(),
-                    };
+                // The store could not answer, which is no word about the body: who asked is told that it is not known.
+                Err(_) => counted(header, hash, self.only_ledger),
+                Ok(None) => {
+                    let detail = "no body, and no record says that it was erased";
                     let finding = Finding::new(FindingCode::BodyMissing, "bodies", detail);
                     let finding = finding.with_tenant(&self.tenant_id).with_leaf(index);
                     findings.push(finding.with_record(header.id));

@@ -103,6 +103,10 @@ pub fn incremental(
             }
         }
     }
+    // What was found is as true as ever; that nothing was is not.
+    if let Some(why) = erasures.unsaid().filter(|_| findings.is_empty()) {
+        return Err(StoreError::Unavailable(why).into());
+    }
     // Leaves may have come since the head was read; they were verified with it.
     Ok((
         Head {

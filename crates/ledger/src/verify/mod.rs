@@ -188,7 +188,7 @@ fn records(store: &dyn Store, question: &Question<'_>, report: &mut Report) -> R
         if question.only_ledger {
             made.extend(by_leaves);
         }
-        chains.push(Epochs::read(store, &epochs));
+        chains.push(Epochs::read(store, &epochs)?);
     }
     owners::check(store, question, &made, &ledgers, report)?;
     if question.tenant_id.is_none() {
@@ -341,7 +341,7 @@ fn tenant_once(
     let mut derived = Derived::default();
     let mut deferred = compare::Deferred::new();
     // After the heads, which say whether an epoch has a first leaf.
-    let chain = Epochs::read(store, epochs);
+    let chain = Epochs::read(store, epochs)?;
     for (origin, ended) in chain.away() {
         if let Some(why) = ended.differs(NOTHING) {
             let finding = Finding::new(FindingCode::RolledBack, "ledgers", format!("{origin}: {why}"));
@@ -380,7 +380,7 @@ fn tenant_once(
     if !question.only_ledger {
         let (pruned, archived) = (deriver.counts.pruned, deriver.archived);
         let (late, mut counts) = deriver.finish(&mut derived);
-        if erasures.archive_unread().is_some() {
+        if erasures.unsaid().is_some() {
             counts = None;
         }
         let mut snapshot = snapshot;
@@ -402,7 +402,7 @@ fn tenant_once(
         )?;
         compare::pruned(&epochs[0].tenant_id, pruned, &snapshot, report);
     }
-    if let Some(why) = erasures.archive_unread() {
+    if let Some(why) = erasures.unsaid() {
         report.undecide(&epochs[0].tenant_id, &why);
     }
     Ok(made)

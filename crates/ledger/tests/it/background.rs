@@ -381,6 +381,33 @@ fn a_pass_that_finds_something_says_of_no_leaf_that_it_is_verified() {
 }
 
 #[test]
+fn a_missing_body_is_found_when_the_store_can_say_that_no_record_erased_it() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    bed.one(&tenant, system("one"));
+    let verifier = Verifier::open(&bed.ledger).unwrap();
+    verifier.incremental(bed.now());
+    bed.one(&tenant, system("two"));
+    bed.sign();
+    let row = tenant.ledger().row.clone();
+    let leaf = store::LeafKey::new(row.ledger_no, 1).as_i64();
+    tamper(bed.path(), &format!("DELETE FROM bodies WHERE leaf = {leaf}"));
+    let told = || {
+        let progress = verifier.progress(&row.origin);
+        (progress.findings, progress.verified_size)
+    };
+    let behind = &verifier.behind(bed.now())[0];
+    bed.fault.arm(store::Fault::ReadBy("facet_count"));
+    assert!(!verifier.step(behind, bed.now()));
+    assert_eq!((bed.fault.armed(), told()), (vec![], (0, 1)));
+    assert!(!verifier.step(behind, bed.now()));
+    assert_eq!(
+        (told(), verifier.findings(&row.origin)[0].code),
+        ((1, 1), FindingCode::BodyMissing)
+    );
+}
+
+#[test]
 fn a_right_edge_that_cannot_be_read_is_found_and_a_store_that_cannot_answer_is_not() {
     let bed = TestLedger::new();
     let tenant = bed.tenant("acme");

@@ -50,3 +50,4 @@ mod settings;
 mod tamper;
 mod tamper_files;
 mod tenants;
+mod unavailable;

@@ -15,6 +15,7 @@ mod read;
 mod runs;
 mod select;
 mod state;
+mod still;
 mod there;
 mod verify;
 
@@ -28,6 +29,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use carrier::Carrier;
 use rusqlite::Connection;
+use still::Still;
 
 use crate::StoreError;
 
@@ -62,6 +64,8 @@ pub struct SqliteStore {
     scrubs: Mutex<erase::Scrubs>,
     /// Schema version found and made at the opening, when they differ.
     migrated: Option<(usize, usize)>,
+    /// Of one that is read where nothing can be written: how it lay there.
+    still: Option<Still>,
 }
 
 /// How to open a database.
@@ -69,7 +73,8 @@ pub struct SqliteStore {
 pub enum Access {
     /// Make it when absent, migrate it, write to it.
     ReadWrite,
-    /// Read it beside another process; never create or migrate.
+    /// Read it beside another process; never create or migrate. Where nothing can be written, and nothing is in its log, it
+    /// is read without locks ([`SqliteStore::has_moved`]).
     ReadOnly,
 }
 
@@ -87,6 +92,11 @@ impl SqliteStore {
     /// The schema version that the opening found (0: a new file), and the one it left, if it migrated.
     pub const fn migrated(&self) -> Option<(usize, usize)> {
         self.migrated
+    }
+
+    /// Whether it was written to while it was read without locks: what was read then says nothing.
+    pub fn has_moved(&self) -> bool {
+        self.still.as_ref().is_some_and(Still::has_moved)
     }
 
     /// Why nothing may be written, if nothing may. What is written to a file that is not there any more could be

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::carrier::LOG_KEPT_BYTES;
+use super::still::Still;
 use super::{
     Access, CARRIER_CACHE_KIB, Carrier, PAGE_BYTES, READER_CACHE_KIB, READERS_MAX, SqliteStore,
     WRITER_CACHE_KIB, unavailable,
@@ -50,14 +51,30 @@ impl SqliteStore {
             Access::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_WRITE,
         } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // SQLite takes away the log beside an empty database: looking must not.
+        let is_empty = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
+        if access == Access::ReadOnly && std::fs::metadata(path).is_ok_and(is_empty) {
+            return Err(StoreError::Refused(format!("{} is empty", path.display())));
+        }
         if access == Access::ReadWrite {
             let refused = |error| StoreError::Refused(format!("cannot open {}: {error}", path.display()));
             make_private(path).map_err(refused)?;
         }
+        let still = match access {
+            Access::ReadWrite => None,
+            Access::ReadOnly => Still::of(path, flags)?,
+        };
+        let (name, flags) = still
+            .as_ref()
+            .map_or_else(|| (path.to_owned(), flags), Still::name);
         let connect = |cache_kib: i64| -> Result<Connection, StoreError> {
-            let connection = Connection::open_with_flags(path, flags)
+            let connection = Connection::open_with_flags(&name, flags)
                 .map_err(|error| StoreError::Refused(format!("cannot open {}: {error}", path.display())))?;
             configure(&connection, cache_kib, access)?;
+            // What is read without its log has none to be asked for.
+            if still.is_none() {
+                durable(&connection)?;
+            }
             Ok(connection)
         };
         let mut writer = connect(WRITER_CACHE_KIB)?;
@@ -114,6 +131,7 @@ impl SqliteStore {
             stopped,
             scrubs: Mutex::default(),
             migrated: (found != MIGRATIONS.len()).then_some((found, MIGRATIONS.len())),
+            still,
         };
         if access == Access::ReadWrite {
             store.scrub_if_marked();
@@ -173,6 +191,11 @@ fn configure(connection: &Connection, cache_kib: i64, access: Access) -> Result<
         .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
         .map_err(unavailable)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    Ok(())
+}
+
+/// Reads back what makes a commit last.
+fn durable(connection: &Connection) -> Result<(), StoreError> {
     let synchronous: i64 = connection
         .pragma_query_value(None, "synchronous", |row| row.get(0))
         .map_err(unavailable)?;

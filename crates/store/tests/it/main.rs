@@ -6,6 +6,7 @@ mod once_answers;
 mod once_filing;
 mod once_redis;
 mod redis_server;
+mod still;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -443,6 +444,21 @@ fn reading_leaves_a_crashed_writers_files_as_they_were() {
         before == (bytes("deponent.db"), bytes("deponent.db-wal")),
         "evidence is not touched by who looks at it"
     );
+}
+
+#[test]
+fn an_emptied_database_keeps_its_log_when_somebody_looks() {
+    let (folder, writer) = filled();
+    let copy = tempfile::tempdir().unwrap();
+    let log = copy.path().join("deponent.db-wal");
+    std::fs::copy(folder.path().join("deponent.db-wal"), &log).unwrap();
+    drop(writer);
+    std::fs::write(copy.path().join("deponent.db"), b"").unwrap();
+    let before = std::fs::read(&log).unwrap();
+    assert!(!before.is_empty());
+    let refused = open(copy.path(), Access::ReadOnly).unwrap_err();
+    assert!(refused.to_string().ends_with("deponent.db is empty"), "{refused}");
+    assert_eq!(std::fs::read(&log).unwrap(), before);
 }
 
 #[test]
