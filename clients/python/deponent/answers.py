@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,8 @@ import httpx
 from .errors import BadAnswer
 
 NO_CONTENT = 204
+# The longest that the server gives.
+LEASE_SECS_MAX = 3600
 
 # Says what an answer lacks; `None`: nothing.
 Check = Callable[[dict[str, Any]], str | None]
@@ -19,6 +20,11 @@ Check = Callable[[dict[str, Any]], str | None]
 def anything(answer: dict[str, Any]) -> str | None:
     """Of what nobody reads."""
     return None
+
+
+def nothing(answer: dict[str, Any]) -> str | None:
+    """Of what is answered without content."""
+    return "it should say nothing" if answer else None
 
 
 def started(answer: dict[str, Any]) -> str | None:
@@ -35,7 +41,7 @@ def decision(answer: dict[str, Any]) -> str | None:
         return f"its action is {action!r:.40}"
     secs = answer.get("lease_secs")
     is_number = isinstance(secs, (int, float)) and not isinstance(secs, bool)
-    if secs is not None and not (is_number and math.isfinite(secs) and secs > 0):
+    if secs is not None and not (is_number and 0 < secs <= LEASE_SECS_MAX):
         return f"its lease_secs is {secs!r:.40}"
     return _text(answer, "token")
 

@@ -19,7 +19,7 @@ import httpx
 
 from . import answers
 from .answers import Check, read
-from .errors import AWAY, UNKNOWN_BEFORE, BadAnswer, ConflictError, code_of, raise_for, unreachable
+from .errors import AWAY, NO_CODE, UNKNOWN_BEFORE, BadAnswer, ConflictError, code_of, raise_for, unreachable
 from .runs import AsyncRun, Run
 from .types import Json
 
@@ -47,6 +47,9 @@ def _pause(attempt: int, response: httpx.Response | None) -> float:
 def _again(response: httpx.Response) -> bool:
     """Whether to send it again: also while its first sending is still being answered."""
     if response.status_code in AWAY:
+        return True
+    # No refusal of the server's is without a code: something else has answered.
+    if not response.is_success and code_of(response) == NO_CODE:
         return True
     return response.status_code == 409 and code_of(response) == "idempotency_in_progress"
 

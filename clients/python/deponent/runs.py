@@ -121,7 +121,7 @@ class _Renewal:
     def _renew(self, client: Client, attempt: Attempt) -> None:
         while not self._stop.wait(attempt.renew_secs):
             try:
-                client.request("POST", f"{attempt.path}/renew")
+                client.request("POST", f"{attempt.path}/renew", check=answers.nothing)
             except Exception as error:  # noqa: BLE001 - the result says whether the lease was lost
                 if is_over(error):
                     return
@@ -178,7 +178,7 @@ class Run(_Steps):
             step = attempt.decided(self.client.decide(attempt.question()))
             if attempt.is_late():
                 # Without a lease another may be at it.
-                self.client.request("POST", f"{attempt.path}/renew")
+                self.client.request("POST", f"{attempt.path}/renew", check=answers.nothing)
             renewal = _Renewal(self.client, attempt)
             try:
                 try:
@@ -286,7 +286,7 @@ class AsyncRun(_Steps):
             step = attempt.decided(await self.client.decide(attempt.question()))
             if attempt.is_late():
                 # Without a lease another may be at it.
-                await self.client.request("POST", f"{attempt.path}/renew")
+                await self.client.request("POST", f"{attempt.path}/renew", check=answers.nothing)
             renewal = asyncio.create_task(self._renew(attempt))
             try:
                 try:
@@ -329,7 +329,7 @@ class AsyncRun(_Steps):
         while attempt.renew_secs is not None:
             await asyncio.sleep(attempt.renew_secs)
             try:
-                await self.client.request("POST", f"{attempt.path}/renew")
+                await self.client.request("POST", f"{attempt.path}/renew", check=answers.nothing)
             except Exception as error:  # noqa: BLE001 - the result says whether the lease was lost
                 if is_over(error):
                     return

@@ -89,6 +89,8 @@ def server(
     said({"action": "execute", "token": 7}),
     said({"action": "execute", "token": "t", "lease_secs": 0}),
     said({"action": "execute", "token": "t", "lease_secs": "soon"}),
+    said({"action": "execute", "token": "t", "lease_secs": 1e300}),
+    said({"action": "execute", "token": "t", "lease_secs": 10**400}),
     said({"action": "use_stored"}),
     said({"action": "use_stored", **DONE, "executed": "no"}),
     said({"action": "use_stored", **{name: value for name, value in DONE.items() if name != "output"}}),
@@ -126,7 +128,9 @@ def test_a_decision_is_believed_when_the_server_gives_it_after_all(pay: Any) -> 
 
 
 @both
-@pytest.mark.parametrize("result", [page, said([]), said({}), said({**DONE, "output_hash": None})])
+@pytest.mark.parametrize("result", [
+    page, said([]), said({}), said({**DONE, "output_hash": None}), lambda: page(404), lambda: page(409), lambda: page(520),
+])
 def test_an_output_whose_answer_is_none_is_brought_until_there_is_one(
     pay: Any, result: Callable[[], httpx.Response]
 ) -> None:

@@ -179,6 +179,8 @@ impl Ledger {
         for record in self.records(tenant).read(&leaves)? {
             let header = record.header()?;
             let leaf_index = record.leaf.leaf_index();
+            // Erased by an older build, or taken away: only what a record says is passed over.
+            record.kept_body(self.store(), tenant.tenant_no)?;
             let event =
                 match record.body.bytes() {
                     Some(body) => Some(IncidentEvent::read(header.actor.kind, body).map_err(|error| {
@@ -250,6 +252,7 @@ impl Ledger {
             return Ok(None);
         };
         let header = record.header()?;
+        record.kept_body(self.store(), tenant.tenant_no)?;
         let incident_id = match record.body.bytes() {
             Some(body) => match IncidentEvent::read(header.actor.kind, body) {
                 Ok(event) => event.incident_id().to_owned(),

@@ -24,7 +24,7 @@ use crate::keys::KeyFolder;
 use crate::queue::Queue;
 use crate::sequencer::{Sequencer, last_recorded_at};
 use crate::tenant::{INSTANCE, LedgerInfo, Refusal, Tenant, Tenants, origin_of};
-use crate::tree::{StoredTree, TreeError};
+use crate::tree::{StoredTree, TreeError, unless_damaged};
 use crate::{Inner, Ledger, PlannedThere, RetentionSettings};
 
 /// How to run a ledger.
@@ -322,7 +322,7 @@ pub(crate) fn judge_ended(store: &dyn Store, tenant: &Tenant, said: &Epochs) -> 
             Some(why) => ledger.refuse(Refusal::RolledBack(why)),
             None => {
                 ledger.accept();
-                recall_newest(store, &ledger, head);
+                recall_newest(store, &ledger, head)?;
             }
         }
     }
@@ -331,18 +331,18 @@ pub(crate) fn judge_ended(store: &dyn Store, tenant: &Tenant, said: &Epochs) -> 
 
 /// Of an epoch that is as it ended: when its newest leaf was recorded, which [`Tenant::now`] does not go back behind. One
 /// that cannot be read keeps nobody from writing to the next: verification says what is wrong with it.
-fn recall_newest(store: &dyn Store, ledger: &LedgerInfo, head: Head) {
+fn recall_newest(store: &dyn Store, ledger: &LedgerInfo, head: Head) -> Result<(), StoreError> {
     let ledger_no = ledger.row.ledger_no;
-    let is_whole = StoredTree::new(store, ledger_no)
-        .frontier(head.size)
-        .is_ok_and(|frontier| frontier.root() == head.root);
-    match last_recorded_at(store, ledger_no, head) {
-        Ok(newest) if is_whole => ledger.recorded(newest),
+    let is_whole = unless_damaged(StoredTree::new(store, ledger_no).frontier(head.size))?
+        .is_some_and(|frontier| frontier.root() == head.root);
+    match unless_damaged(last_recorded_at(store, ledger_no, head))? {
+        Some(newest) if is_whole => ledger.recorded(newest),
         _ => tracing::warn!(
             origin = ledger.row.origin,
-            "the last leaves of an older epoch cannot be read: times begin by the clock"
+            "the last leaves of an older epoch are damaged: times begin by the clock"
         ),
     }
+    Ok(())
 }
 
 /// Folds the keys of every tenant. A tenant whose identity records cannot be read has no keys at all: what is missing may

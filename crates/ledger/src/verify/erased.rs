@@ -235,16 +235,20 @@ impl<'a> Erasures<'a> {
     /// The same of a record whose body is missing; looked for again when it is not known. Why the store could not answer
     /// is kept for who asks in the end ([`Erasures::unsaid`]).
     pub(crate) fn find(&self, leaf: LeafKey) -> Result<Option<Gone>, StoreError> {
-        self.look_for(leaf).inspect_err(|error| {
-            let mut unsaid = self.unsaid.lock().unwrap_or_else(PoisonError::into_inner);
-            unsaid.get_or_insert_with(|| {
-                let why = match error {
-                    StoreError::Unavailable(why) => why.clone(),
-                    other => other.to_string(),
-                };
-                format!("a body is missing, and whether it was erased cannot be said: {why}")
-            });
-        })
+        self.look_for(leaf)
+            .inspect_err(|error| self.keep_unsaid("a body is missing, and whether it was erased", error))
+    }
+
+    /// Keeps the first thing that the store could not say.
+    fn keep_unsaid(&self, what: &str, error: &StoreError) {
+        let mut unsaid = self.unsaid.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaid.get_or_insert_with(|| {
+            let why = match error {
+                StoreError::Unavailable(why) => why.clone(),
+                other => other.to_string(),
+            };
+            format!("{what} cannot be said: {why}")
+        });
     }
 
     fn look_for(&self, leaf: LeafKey) -> Result<Option<Gone>, StoreError> {
@@ -287,9 +291,13 @@ impl<'a> Erasures<'a> {
 
     /// Whether a body is there, asked anew.
     pub(crate) fn is_there(&self, leaf: LeafKey) -> bool {
-        self.store
-            .bodies_there(&[leaf])
-            .is_ok_and(|there| !there.is_empty())
+        match self.store.bodies_there(&[leaf]) {
+            Ok(there) => !there.is_empty(),
+            Err(error) => {
+                self.keep_unsaid("whether a body is there that a record erased", &error);
+                false
+            }
+        }
     }
 
     /// Reads the records that came since the last time.

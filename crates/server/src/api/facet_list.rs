@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use evidence::RecordId;
-use ledger::{Ledger, RecordError, Tenant};
+use ledger::{Ledger, Record, RecordError, Tenant};
 use serde::Serialize;
-use store::{FacetQuery, LeafKey};
+use store::{FacetQuery, Gone, LeafKey};
 use utoipa::ToSchema;
 
 use super::records::epoch_of;
@@ -77,6 +77,22 @@ impl DamagedEntry {
     }
 }
 
+/// Whether a body is gone and no record that can be read says why: the list of what is erased is not signed.
+pub(crate) fn is_unexplained(
+    ledger: &Ledger,
+    tenant: &Arc<Tenant>,
+    record: &Record,
+) -> Result<bool, RecordError> {
+    Ok(match record.body.gone() {
+        None | Some(Gone::Archived) => record.is_damaged(),
+        Some(Gone::Missing) => true,
+        Some(Gone::Erased) => match ledger.erasure_of(tenant, record.header()?.id) {
+            Err(RecordError::Body { .. }) => true,
+            found => found?.is_none(),
+        },
+    })
+}
+
 impl ListPage {
     /// Reads the entries at its leaves, each with the bytes of its text, and ends the page early when those are many.
     /// Nobody could get past one that is damaged otherwise.
@@ -93,10 +109,10 @@ impl ListPage {
         for (place, &leaf) in self.leaves.iter().enumerate() {
             let found = read(leaf);
             let is_damaged = match &found {
-                Ok(None) => ledger
-                    .records(tenant)
-                    .listed(leaf)?
-                    .is_some_and(|record| record.is_damaged()),
+                Ok(None) => match ledger.records(tenant).listed(leaf)? {
+                    Some(record) => is_unexplained(ledger, tenant, &record)?,
+                    None => false,
+                },
                 Ok(Some(_)) => false,
                 Err(error) => error.code == "damaged",
             };

@@ -244,9 +244,12 @@ async fn list(
         let records = ledger.records(tenant);
         let items = page.entries(ledger, tenant, |leaf| {
             let record = records.read(&[leaf])?.pop();
-            let Some(record) = record.filter(|record| !record.is_damaged()) else {
+            let Some(record) = record else {
                 return Ok(None);
             };
+            if facet_list::is_unexplained(ledger, tenant, &record)? {
+                return Ok(None);
+            }
             let text = record.body.bytes().map_or(0, <[u8]>::len);
             Ok(Some((Item::of(tenant, &record)?, text)))
         })?;

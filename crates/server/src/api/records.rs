@@ -160,7 +160,7 @@ impl RecordView {
         let erasure = if erased {
             match ledger.erasure_of(tenant, record.header()?.id) {
                 // What would say why it is gone cannot be read. That stops no list of others.
-                Err(RecordError::Body { .. }) => {
+                Err(RecordError::Body { .. }) | Ok(None) => {
                     damaged = true;
                     None
                 }

@@ -25,6 +25,19 @@ fn take_away(server: TestServer, leaf_index: u64) -> TestServer {
     })
 }
 
+/// Says of what a leaf of `default` holds that it was erased, which no record does.
+fn forge_erased(server: TestServer, leaf_index: u64) -> TestServer {
+    let tenant = server.app.ledger.tenant("default").unwrap();
+    let leaf = LeafKey::new(tenant.ledger().row.ledger_no, leaf_index).as_i64();
+    let tenant_no = tenant.tenant_no;
+    drop(tenant);
+    server.reopen_after(|folder| {
+        let connection = rusqlite::Connection::open(folder.join("deponent.db")).unwrap();
+        let insert = "INSERT INTO facets VALUES (?1, 'erased', ?2, 0)";
+        assert_eq!(connection.execute(insert, (tenant_no, leaf)).unwrap(), 1);
+    })
+}
+
 fn leaf_index(made: &Value) -> u64 {
     made["receipt"]["leaf_index"].as_u64().unwrap()
 }
@@ -128,6 +141,45 @@ fn a_list_of_signals_names_the_entries_that_it_cannot_show() {
     assert_eq!(pages(&server, "/api/v1/signals", 1, "scope"), ["export"]);
     let whole = server.get("/api/v1/signals?scope=export").ok();
     assert!(whole.get("damaged").is_none(), "{whole}");
+}
+
+#[test]
+fn a_signal_of_which_a_forged_row_says_that_it_was_erased_is_named() {
+    let server = governed();
+    let signal = json!({ "signal_type": "freeze", "scope": "search", "decision": "block" });
+    let made = server.created("/api/v1/signals", &signal);
+    let server = forge_erased(take_away(server, leaf_index(&made)), leaf_index(&made));
+    let page = server.get("/api/v1/signals").ok();
+    assert_eq!(
+        page["damaged"][0]["leaf_index"], made["receipt"]["leaf_index"],
+        "{page}"
+    );
+    let id = made["receipt"]["record_id"].as_str().unwrap();
+    assert_eq!(server.get(&format!("/api/v1/records/{id}")).ok()["damaged"], true);
+}
+
+#[test]
+fn an_incident_of_which_a_step_was_taken_away_is_damaged_and_not_where_it_was_before() {
+    let server = TestServer::new();
+    let opening = json!({ "source_run_id": "r", "severity": "HIGH", "policy_id": "p", "policy_name": "Budget",
+        "violation_type": "budget", "summary": "over budget" });
+    let path = "/api/v1/incidents";
+    let id = server.created(path, &opening)["incident_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let by = json!({ "actor_type": "HUMAN", "actor_id": "ada", "reason": "seen" });
+    server.created(&format!("{path}/{id}/acknowledge"), &by);
+    let resolved = server.created(&format!("{path}/{id}/resolve"), &by);
+    let server = take_away(server, leaf_index(&resolved));
+    assert_eq!(server.get(&format!("{path}/{id}")).problem(500), "damaged");
+    let again = server.post(&format!("{path}/{id}/resolve"), &by);
+    assert_eq!(again.problem(500), "damaged");
+    let page = server.get(path).ok();
+    assert_eq!(
+        (&page["items"], page["damaged"].as_array().unwrap().len()),
+        (&json!([]), 1)
+    );
 }
 
 #[test]

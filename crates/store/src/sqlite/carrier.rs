@@ -22,7 +22,7 @@ use super::there::There;
 use super::{PAGE_BYTES, unavailable};
 use crate::StoreError;
 
-/// Pages added to the log after which the thread carries them over: 800 KiB, some 3 ms of the disk.
+/// Pages, of [`PAGE_BYTES`] as all here, added to the log after which the thread carries them over: 800 KiB, some 3 ms of the disk.
 const CARRY_PAGES: i64 = 100;
 
 /// Pages in the log from which on the writer has it begun anew, as soon as the thread has left little: near 16 MiB. The
@@ -59,6 +59,8 @@ struct Shared {
     carrying: Mutex<()>,
     /// Pages of the log that are carried over, since it was begun anew.
     carried: AtomicI64,
+    /// How many pages of this database are one of [`PAGE_BYTES`]: an older one has smaller ones.
+    parts: i64,
     stopped: Arc<AtomicBool>,
 }
 
@@ -85,17 +87,21 @@ impl Carrier {
             There::new(path.to_owned(), &file.metadata().map_err(refused)?),
             There::log_of(path).map_err(refused)?,
         ];
+        let page_bytes: i64 = writer
+            .pragma_query_value(None, "page_size", |row| row.get(0))
+            .map_err(unavailable)?;
         let shared = Arc::new(Shared {
             wanted: Mutex::default(),
             asked: Condvar::new(),
             carrying: Mutex::default(),
             carried: AtomicI64::new(0),
+            parts: (PAGE_BYTES / page_bytes.max(1)).max(1),
             stopped: Arc::clone(stopped),
         });
         let (of_hook, of_thread, to_sync) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&file));
         let mut asked_at = 0;
         let hook = move |log: &mut Wal, pages: c_int| {
-            of_hook.committed(log, i64::from(pages), &mut asked_at);
+            of_hook.committed(log, i64::from(pages) / of_hook.parts, &mut asked_at);
             // The commit itself is durable: its frames are in the log.
             Ok(())
         };
@@ -161,7 +167,7 @@ impl Shared {
             self.stop(&error);
         }
         match copied {
-            Ok(carried) => self.carried.store(carried, Ordering::Release),
+            Ok(carried) => self.carried.store(carried / self.parts, Ordering::Release),
             Err(error) => self.stop(&error),
         }
     }

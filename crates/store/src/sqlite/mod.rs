@@ -162,10 +162,15 @@ fn unavailable(error: rusqlite::Error) -> StoreError {
         | Error::IntegralValueOutOfRange(..)
         | Error::Utf8Error(..)
         | Error::InvalidColumnType(..) => true,
-        other => matches!(
-            other.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        ),
+        // A cell that claims more than a row can have, and a table or column that is gone, stay so too.
+        other => {
+            matches!(
+                other.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TooBig)
+            ) || ["no such table", "no such column"]
+                .iter()
+                .any(|said| other.to_string().starts_with(said))
+        }
     };
     if damage {
         damaged("deponent.db", error)

@@ -304,6 +304,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_asking_again_cannot_mend_is_damage() {
+        let c = Connection::open_in_memory().unwrap();
+        let said = |sql: &str| c.query_row(sql, [], |_| Ok(())).map_err(unavailable).unwrap_err();
+        for sql in [
+            "SELECT 1 FROM gone",
+            "SELECT gone FROM sqlite_schema",
+            "SELECT zeroblob(3000000000)",
+        ] {
+            let error = said(sql);
+            assert!(matches!(error, StoreError::Damaged { .. }), "{sql}: {error}");
+        }
+        let error = said("SELECT 1 WHERE 0");
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    }
+
+    #[test]
     fn a_statement_is_planned_once_whatever_it_is_bound_to() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("deponent.db"), Access::ReadWrite).unwrap();

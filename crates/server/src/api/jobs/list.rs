@@ -257,6 +257,12 @@ fn page(
     let found = store.facet_find(tenant.tenant_no, &query)?;
     let mut events = Vec::with_capacity(found.leaves.len());
     for record in ledger.records(tenant).read(&found.leaves)? {
+        if record.is_damaged() {
+            return Err(damaged(
+                record.leaf.leaf_index(),
+                &"its body is missing, and nothing says why",
+            ));
+        }
         let Some(body) = record.body.bytes() else {
             continue;
         };

@@ -32,7 +32,7 @@ impl SqliteOnce {
         let (Some(full), Some(spare)) = (&self.answers, &self.spare) else {
             return false;
         };
-        if self.table.log().is_lost() || spare.is_to_be_filed() {
+        if self.table.log().is_lost() || self.table.writable().is_err() || spare.is_to_be_filed() {
             return false;
         }
         let job = (Arc::clone(full.kept()), full.place, full.file(), self.latest);
