@@ -318,12 +318,11 @@ pub(crate) fn judge_ended(store: &dyn Store, tenant: &Tenant, said: &Epochs) -> 
             continue;
         };
         let head = head_of(store, ledger.row.ledger_no)?;
-        match ended.differs(head) {
-            Some(why) => ledger.refuse(Refusal::RolledBack(why)),
-            None => {
-                ledger.accept();
-                recall_newest(store, &ledger, head)?;
-            }
+        if let Some(why) = ended.differs(head) {
+            ledger.refuse(Refusal::RolledBack(why));
+        } else {
+            ledger.accept();
+            recall_newest(store, &ledger, head)?;
         }
     }
     Ok(())
