@@ -6,6 +6,7 @@
 //!
 //! Source: SPEC 11.6; docs/formats.md, "Erased records".
 
+mod by;
 mod hashes;
 mod of_run;
 mod turn;
@@ -18,15 +19,14 @@ use evidence::record::{
 use evidence::{Header, Identity, Kind, RecordId, Timestamp, facet, hex_string};
 use store::{ErasedRow, FacetQuery, LeafKey, PrunedRow, RunKey, RunRow, Scrubbed, Store, StoreError};
 
+pub(crate) use self::by::erasure_in;
 use self::hashes::{Hashes, output_of};
 use self::of_run::with_run;
 pub use self::turn::EraseTurn;
 pub(crate) use self::turn::Turns;
 use crate::hold::{Holders, reason_kept};
 use crate::sequencer::Sequencer;
-use crate::{
-    Body, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, SubmitError, Tenant,
-};
+use crate::{Body, BodyTooLarge, Draft, Ledger, Receipt, RecordError, Rejection, SubmitError, Tenant};
 
 /// How often what was read is read anew because something came in between; then it is read on the sequencer's
 /// thread, where nothing can.
@@ -289,24 +289,6 @@ impl Ledger {
             }
         }
         Err(SubmitError::Unknown("the run keeps changing".into()).into())
-    }
-
-    /// The record that erased another's body; `None`: there is none.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn erasure_of(
-        &self,
-        tenant: &Arc<Tenant>,
-        id: RecordId,
-    ) -> Result<Option<(Record, ErasurePerformed)>, RecordError> {
-        let found = self
-            .records(tenant)
-            .newest(facet::facet("erasure", &id.to_string()), None)?;
-        Ok(found.and_then(|record| {
-            let erasure = ErasurePerformed::read(record.body.bytes()?).ok()?;
-            Some((record, erasure))
-        }))
     }
 }
 

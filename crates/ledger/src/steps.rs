@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use evidence::record::{ErasedRecord, ErasurePerformed, Facts, StepView, root_hash, step_hash};
-use evidence::{Kind, RecordId, RunState, Timestamp, facet};
+use evidence::record::{ErasedRecord, Facts, StepView, root_hash, step_hash};
+use evidence::{Kind, RecordId, RunState, Timestamp};
 use serde::Deserialize;
-use store::{FacetQuery, Gone, LeafKey, RunRow, Store};
+use store::{Gone, LeafKey, RunRow, Store};
 
+use crate::erase::erasure_in;
 use crate::verify::Erasures;
 use crate::{Body, RecordError, records};
 
@@ -307,24 +308,13 @@ fn span_ids(
     Ok(ids)
 }
 
-/// What the record of its erasure keeps of a span's id: an erasure takes one step, with what tells of it. Of several the
-/// first counts, as where runs are added up.
+/// What the record of its erasure keeps of a span's id: an erasure takes one step, with what tells of it. One that cannot
+/// be read is the verification's to find, and keeps nobody from reading the run.
 fn erased_span_id(store: &dyn Store, tenant_no: u32, id: RecordId) -> Result<Option<[u8; 16]>, RecordError> {
-    let query = FacetQuery {
-        facets: vec![facet::facet("erasure", &id.to_string())],
-        limit: 1,
-        ..FacetQuery::default()
-    };
-    let by = store.facet_find(tenant_no, &query)?.leaves;
-    let Some(body) = records::read(store, &by)?
-        .pop()
-        .and_then(|record| record.body.into_bytes())
-    else {
+    let Some((_, erasure)) = erasure_in(store, tenant_no, id)? else {
         return Ok(None);
     };
-    // One that cannot be read is the verification's to find, and keeps nobody from reading the run.
-    let erased = ErasurePerformed::read(&body).map_or_else(|_| Vec::new(), |erasure| erasure.erased);
-    let kept = erased.into_iter().find(|record| record.record_id == id);
+    let kept = erasure.erased.into_iter().find(|record| record.record_id == id);
     let span_id = kept.and_then(|record| record.span_id);
     Ok(span_id.and_then(|span_id| evidence::hex_string(&span_id).as_bytes().try_into().ok()))
 }

@@ -20,6 +20,11 @@ use crate::tree::{StoredTree, TreeError, unless_damaged};
 /// Records of erasures read at once.
 const PAGE: u32 = 500;
 
+/// Rows of one record's list of erasures that are followed. A record is erased once, so one is true; nobody signs the
+/// list, and what each row leads to is held against the record. One behind more forged ones than this is not found: then
+/// nothing says why the body is gone, and that is damage.
+const FOLLOWED_MAX: u32 = 16;
+
 /// The facets of the records that take bodies away.
 const LISTS: [&str; 2] = ["kind=erasure.performed", "kind=retention.archived"];
 
@@ -275,13 +280,12 @@ impl<'a> Erasures<'a> {
     /// What was kept of an erased record. Its erasure is found by its facet, so that the others need not be read.
     pub(crate) fn kept_of(&self, leaf: LeafKey, id: RecordId) -> Result<Option<ErasedRecord>, StoreError> {
         if self.known(leaf).is_none() {
-            let query = FacetQuery {
-                facets: vec![facet::facet("erasure", &id.to_string())],
-                limit: 1,
-                ..FacetQuery::default()
-            };
-            let page = self.store.facet_find(self.tenant_no, &query)?;
-            self.take(&page.leaves)?;
+            for by in erasures_listed(self.store, self.tenant_no, id)? {
+                self.take(&[by])?;
+                if self.known(leaf).is_some() {
+                    break;
+                }
+            }
         }
         Ok(match self.known(leaf) {
             Some(Gone::Erased(kept)) => Some(kept),
@@ -399,6 +403,20 @@ impl<'a> Erasures<'a> {
         }
         Ok(None)
     }
+}
+
+/// Where the record that erased another may stand, oldest first: nobody signs the list that says so.
+pub(crate) fn erasures_listed(
+    store: &dyn Store,
+    tenant_no: u32,
+    id: RecordId,
+) -> Result<Vec<LeafKey>, StoreError> {
+    let query = FacetQuery {
+        facets: vec![facet::facet("erasure", &id.to_string())],
+        limit: FOLLOWED_MAX,
+        ..FacetQuery::default()
+    };
+    Ok(store.facet_find(tenant_no, &query)?.leaves)
 }
 
 /// A record that takes bodies away.

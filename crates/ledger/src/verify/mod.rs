@@ -33,7 +33,7 @@ use tlog::VerifierKey;
 pub use report::{FINDINGS_MAX, LedgerReport, Level, Report};
 
 pub(crate) use derive::{Derived, Deriver};
-pub(crate) use erased::{Erasures, Gone};
+pub(crate) use erased::{Erasures, Gone, erasures_listed};
 pub(crate) use examine::Examiner;
 pub use incremental::incremental;
 

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use evidence::FindingCode;
 use ledger::verify::{Question, Report, verify};
-use ledger::{EraseAsked, Options};
+use ledger::{EraseAsked, Options, Placed};
+use store::LeafKey;
 use store::sqlite::{Access, SqliteStore};
 
-use crate::bed::{TestLedger, database, report, tamper};
+use crate::bed::{TestLedger, database, report, system, tamper};
+use crate::erasure::erase;
 use crate::retention::filled;
 
 const DAY: i64 = 24 * 3_600 * 1_000;
@@ -121,4 +123,45 @@ fn facets_that_cannot_be_read_are_a_finding_and_the_tenant_is_verified_all_the_s
             |report: &Report| -> Vec<u64> { report.ledgers.iter().map(|ledger| ledger.tree_size).collect() };
         assert_eq!((sizes(&report), &report.flags), (sizes(&before), &before.flags));
     }
+}
+
+/// Nobody signs the list that leads to what erased a record: a row of it says nothing by itself.
+#[test]
+fn a_record_is_erased_by_what_names_it_whatever_its_list_leads_to() {
+    let bed = TestLedger::new();
+    let tenant = bed.tenant("acme");
+    let placed: Vec<Placed> = (0..4)
+        .map(|n| bed.one(&tenant, system(&format!("{n}"))))
+        .collect();
+    let by: Vec<u64> = placed[..3]
+        .iter()
+        .map(|placed| erase(&bed, &tenant, placed).unwrap().receipt.leaf_index)
+        .collect();
+    let id = |n: usize| placed[n].receipt.record_id;
+    let forge = |facet: &str, index: u64| {
+        let leaf = LeafKey::new(tenant.ledger().row.ledger_no, index).as_i64();
+        let no = tenant.tenant_no;
+        let insert = format!("INSERT INTO facets VALUES ({no}, '{facet}', {leaf}, 0)");
+        tamper(bed.path(), &insert);
+    };
+    let erased_by = |n: usize| {
+        let found = bed.ledger.erasure_of(&tenant, id(n)).unwrap();
+        found.map(|(record, _)| record.leaf.leaf_index())
+    };
+    // Beside the true one: a body that is gone, one that is no erasure, an erasure of others, no leaf at all.
+    let [gone, other] = [0, 3].map(|n: usize| placed[n].receipt.leaf_index);
+    for index in [gone, other, by[0], by[2], 1_000] {
+        forge(&format!("erasure={}", id(1)), index);
+    }
+    assert_eq!(erased_by(1), Some(by[1]));
+    // A body that was taken away is erased by no erasure of another.
+    let taken = LeafKey::new(tenant.ledger().row.ledger_no, placed[3].receipt.leaf_index).as_i64();
+    tamper(bed.path(), &format!("DELETE FROM bodies WHERE leaf = {taken}"));
+    forge("erased", placed[3].receipt.leaf_index);
+    forge(&format!("erasure={}", id(3)), by[0]);
+    assert_eq!(erased_by(3), None);
+    // Without its row nothing says why a body is gone.
+    let unlist = format!("DELETE FROM facets WHERE facet = 'erasure={}'", id(0));
+    tamper(bed.path(), &unlist);
+    assert_eq!((erased_by(0), erased_by(2)), (None, Some(by[2])));
 }

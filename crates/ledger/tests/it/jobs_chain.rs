@@ -207,7 +207,10 @@ fn a_job_goes_on_over_an_event_that_an_older_build_erased() {
         &format!(
             "INSERT INTO facets SELECT tenant_no, 'erased', leaf, 0 FROM facets WHERE facet = 'job=j1' AND leaf = {leaf};
              DELETE FROM facets WHERE facet = 'job=j1' AND leaf = {leaf};
-             DELETE FROM bodies WHERE leaf = {leaf}"
+             DELETE FROM bodies WHERE leaf = {leaf};
+             INSERT INTO facets SELECT tenant_no, 'erasure={}', leaf, 0 FROM facets WHERE facet = 'erased'",
+            // A forged row before the one that leads to its erasure does not hide that.
+            erased.record_id
         ),
     );
     let bed = bed.reopen();

@@ -86,10 +86,7 @@ pub(crate) fn is_unexplained(
     Ok(match record.body.gone() {
         None | Some(Gone::Archived) => record.is_damaged(),
         Some(Gone::Missing) => true,
-        Some(Gone::Erased) => match ledger.erasure_of(tenant, record.header()?.id) {
-            Err(RecordError::Body { .. }) => true,
-            found => found?.is_none(),
-        },
+        Some(Gone::Erased) => ledger.erasure_of(tenant, record.header()?.id)?.is_none(),
     })
 }
 

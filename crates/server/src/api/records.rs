@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evidence::{Kind, RecordId, Timestamp};
-use ledger::{Ledger, Receipt, Record, RecordError, StoredTree, Tenant};
+use ledger::{Ledger, Receipt, Record, StoredTree, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::{Gone, LeafKey};
@@ -156,19 +156,13 @@ impl RecordView {
         let receipt = record.receipt()?.into();
         let gone = record.body.gone();
         let (erased, archived) = (gone == Some(Gone::Erased), gone == Some(Gone::Archived));
-        let mut damaged = record.is_damaged();
         let erasure = if erased {
-            match ledger.erasure_of(tenant, record.header()?.id) {
-                // What would say why it is gone cannot be read. That stops no list of others.
-                Err(RecordError::Body { .. }) | Ok(None) => {
-                    damaged = true;
-                    None
-                }
-                read => read?,
-            }
+            ledger.erasure_of(tenant, record.header()?.id)?
         } else {
             None
         };
+        // Nobody signs the list of what is erased: without a record that says so it is not.
+        let damaged = record.is_damaged() || (erased && erasure.is_none());
         let erasure = match erasure {
             Some((by, said)) => {
                 let header = by.header()?;
