@@ -25,6 +25,11 @@ const PAGE: u32 = 500;
 /// nothing says why the body is gone, and that is damage.
 const FOLLOWED_MAX: u32 = 16;
 
+/// Looks at every leaf that the store may leave unanswered, in one verification. A failure is no answer, and the next may
+/// pass; but each reads all of a tenant, and thousands of bodies may be missing. Who asks is told that it could not be
+/// said ([`Erasures::unsaid`]), and asks again.
+const SCANS_MAX: u32 = 3;
+
 /// The facets of the records that take bodies away.
 const LISTS: [&str; 2] = ["kind=erasure.performed", "kind=retention.archived"];
 
@@ -46,10 +51,18 @@ pub(crate) struct Erasures<'a> {
     ledgers: Vec<(u32, u32)>,
     archives: Archives,
     known: RwLock<Known>,
-    /// Whether every leaf may still be looked at.
-    may_scan: Mutex<bool>,
+    scan: Mutex<Scan>,
     /// Why the store could not say of a body whether it was erased.
     unsaid: Mutex<Option<String>>,
+}
+
+/// Whether every leaf may still be looked at.
+#[derive(Default)]
+struct Scan {
+    /// So often, until the store answers.
+    left: u32,
+    /// Why it could not answer the last time.
+    failed: Option<String>,
 }
 
 #[derive(Default)]
@@ -83,7 +96,10 @@ impl<'a> Erasures<'a> {
             other => other.map(|()| true),
         };
         let erasures = Self {
-            may_scan: Mutex::new(true),
+            scan: Mutex::new(Scan {
+                left: SCANS_MAX,
+                failed: None,
+            }),
             ..Self::unread(store, tenant_no)?
         };
         if !or_finding(erasures.reload())? {
@@ -101,13 +117,20 @@ impl<'a> Erasures<'a> {
 
     fn scan_once(&self) -> Result<(), StoreError> {
         // Others that miss a body wait, and then know.
-        let mut may_scan = self.may_scan.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*may_scan {
-            return Ok(());
+        let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        if scan.left == 0 {
+            let failed = scan.failed.clone();
+            return failed.map_or(Ok(()), |why| Err(StoreError::Unavailable(why)));
         }
         let scanned = self.scan_leaves();
-        // A store that could not answer has not been asked.
-        *may_scan = matches!(&scanned, Err(error) if !matches!(error, StoreError::Damaged { .. }));
+        match &scanned {
+            Ok(()) | Err(StoreError::Damaged { .. }) => *scan = Scan::default(),
+            // A store that could not answer has not been asked.
+            Err(error) => {
+                scan.left -= 1;
+                scan.failed = Some(why(error));
+            }
+        }
         scanned
     }
 
@@ -147,7 +170,7 @@ impl<'a> Erasures<'a> {
             ledgers,
             archives: Archives::default(),
             known: RwLock::default(),
-            may_scan: Mutex::new(false),
+            scan: Mutex::default(),
             unsaid: Mutex::default(),
         })
     }
@@ -247,13 +270,7 @@ impl<'a> Erasures<'a> {
     /// Keeps the first thing that the store could not say.
     fn keep_unsaid(&self, what: &str, error: &StoreError) {
         let mut unsaid = self.unsaid.lock().unwrap_or_else(PoisonError::into_inner);
-        unsaid.get_or_insert_with(|| {
-            let why = match error {
-                StoreError::Unavailable(why) => why.clone(),
-                other => other.to_string(),
-            };
-            format!("{what} cannot be said: {why}")
-        });
+        unsaid.get_or_insert_with(|| format!("{what} cannot be said: {}", why(error)));
     }
 
     fn look_for(&self, leaf: LeafKey) -> Result<Option<Gone>, StoreError> {
@@ -425,6 +442,14 @@ enum Taken {
     Archive(RetentionArchived),
 }
 
+/// Why the store could not answer, without the words that say so.
+fn why(error: &StoreError) -> String {
+    match error {
+        StoreError::Unavailable(why) => why.clone(),
+        other => other.to_string(),
+    }
+}
+
 const fn takes_away(kind: Kind) -> bool {
     matches!(kind, Kind::ErasurePerformed | Kind::RetentionArchived)
 }
@@ -432,5 +457,42 @@ const fn takes_away(kind: Kind) -> bool {
 impl std::fmt::Debug for Erasures<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Erasures(tenant {})", self.tenant_no)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use evidence::Timestamp;
+    use store::{Fault, FaultStore};
+
+    use super::*;
+    use crate::{Ledger, Options};
+
+    #[test]
+    fn a_store_that_cannot_answer_is_not_asked_for_each_missing_body_and_has_not_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(Options::new(folder.path()), Timestamp::UNIX_EPOCH).unwrap();
+        let store = FaultStore::new(Arc::clone(&ledger.inner.store));
+        let fail = |times: usize| (0..times).for_each(|_| store.arm(Fault::HeadRead));
+        let missing = LeafKey::new(0, 7);
+        let said = |erasures: &Erasures<'_>| match erasures.find(missing) {
+            Err(StoreError::Unavailable(_)) => None,
+            found => Some(found.unwrap().is_some()),
+        };
+
+        let (erasures, _) = Erasures::load(&store, 0).unwrap();
+        fail(5);
+        assert_eq!([(); 5].map(|()| said(&erasures)), [None; 5]);
+        assert_eq!(store.armed().len(), 2, "three times it was asked");
+        assert!(erasures.unsaid().is_some());
+
+        // What fails for a moment is asked again, and asked no more when it has answered.
+        let (erasures, _) = Erasures::load(&store, 0).unwrap();
+        assert_eq!([(); 3].map(|()| said(&erasures)), [None, None, Some(false)]);
+        fail(1);
+        assert_eq!(said(&erasures), Some(false));
+        assert_eq!(store.armed().len(), 1);
     }
 }
