@@ -66,6 +66,9 @@ pub(super) struct Log {
     lost: AtomicBool,
     /// Held by who writes.
     written: Mutex<Written>,
+    /// Held by who opens a connection, which may make tables and wait for a disk: one after the other.
+    opening: Mutex<()>,
+    /// Held for a look: who writes asks each time.
     files: Mutex<Files>,
     /// That they are not there any more is in the log of the server: once is enough.
     told: AtomicBool,
@@ -101,16 +104,26 @@ impl Log {
 
     /// A connection, unless the database is another than at first: in that one no key is known.
     fn open(&self, path: &Path) -> rusqlite::Result<Connection> {
-        let mut files = self.files();
-        if let Some(gone) = files.database.as_ref().filter(|database| database.is_gone()) {
-            return Err(cannot_open(replaced(gone.path())));
-        }
+        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_first()?;
         let connection = open(path)?;
+        let (database, log) = (There::at(path.to_owned()).ok(), There::log_of(path).ok());
+        let mut files = self.files();
         if files.database.is_none() {
-            files.database = There::at(path.to_owned()).ok();
+            files.database = database;
         }
-        files.log = There::log_of(path).ok();
+        files.log = log;
+        drop(files);
+        // It may have been replaced while it was opened.
+        self.is_first()?;
         Ok(connection)
+    }
+
+    /// Whether what is at the path is the database as it was first seen.
+    fn is_first(&self) -> rusqlite::Result<()> {
+        let files = self.files();
+        let gone = files.database.as_ref().filter(|database| database.is_gone());
+        gone.map_or(Ok(()), |gone| Err(cannot_open(replaced(gone.path()))))
     }
 }
 
@@ -360,4 +373,38 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
         transaction.commit()?;
     }
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn who_writes_does_not_wait_for_a_connection_that_another_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        // Another process has the file to itself: who opens it waits.
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch("CREATE TABLE t (x); BEGIN EXCLUSIVE; INSERT INTO t VALUES (1)")
+            .unwrap();
+        let table = Table::new(&path);
+        let mut beside = table.beside();
+        let opening = std::thread::spawn(move || beside.connection().map(|_| ()));
+        let mut longest = Duration::ZERO;
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(500) {
+            let asked = Instant::now();
+            table.writable().unwrap();
+            longest = longest.max(asked.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!opening.is_finished());
+        other.execute_batch("COMMIT").unwrap();
+        opening.join().unwrap().unwrap();
+        // It waited for as long as the other did, before.
+        assert!(longest < BUSY_MAX / 2, "{longest:?}");
+    }
 }
