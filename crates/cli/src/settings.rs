@@ -57,9 +57,6 @@ pub(crate) struct Settings {
     /// How idempotency keys are held and what is kept with them encrypted.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) once: OnceOptions,
-    /// `idempotency.key_file` is set: its file must be there. Who sets nothing has one made when it is needed.
-    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
-    pub(crate) once_key_is_named: bool,
     /// The operator's own policies, a file or folder.
     #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub(crate) policies: Option<PathBuf>,
@@ -332,7 +329,6 @@ impl Settings {
             redis_url,
             redis_aof: idempotency.redis_aof,
             once: idempotency.once,
-            once_key_is_named: idempotency.key_is_named,
             policies: named_path("policies", variable("DEPONENT_POLICIES"), file.policies)?,
             rate_limit,
             record,

@@ -42,6 +42,7 @@ fn now() -> Timestamp {
 fn once(folder: &Path, backend: Box<dyn OnceStore>) -> Once {
     let options = OnceOptions {
         key_file: folder.join("once.key"),
+        key_is_named: false,
         lease_secs: 60,
         on_outage: OnOutage::Refuse,
     };

@@ -78,8 +78,10 @@ pub enum OnOutage {
 /// How it runs.
 #[derive(Clone, Debug)]
 pub struct OnceOptions {
-    /// File with the key that answers and outputs are encrypted under; made when absent.
+    /// File with the key that answers and outputs are encrypted under.
     pub key_file: PathBuf,
+    /// Somebody named that file, so that it must be there. Otherwise it is made when it is needed.
+    pub key_is_named: bool,
     /// How long a holder is taken to live.
     pub lease_secs: u32,
     /// What a check does when the backend cannot answer.
@@ -217,7 +219,11 @@ impl Once {
         let desk = Arc::new(Desk::new(backend));
         Self {
             inner: Arc::new(Inner {
-                vault: Vault::new(&options.key_file),
+                vault: if options.key_is_named {
+                    Vault::named(&options.key_file)
+                } else {
+                    Vault::new(&options.key_file)
+                },
                 options,
                 shared: desk.is_shared(),
                 desk,

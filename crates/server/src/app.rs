@@ -304,6 +304,7 @@ fn embedded_once(ledger: &Ledger) -> Once {
     let folder = &ledger.options().data_dir;
     let options = OnceOptions {
         key_file: folder.join("keys").join("once.key"),
+        key_is_named: false,
         lease_secs: LEASE_SECS_DEFAULT,
         on_outage: OnOutage::Refuse,
     };

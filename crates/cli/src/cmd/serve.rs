@@ -192,7 +192,7 @@ fn tls(paths: Option<&(PathBuf, PathBuf)>) -> Result<Option<Tls>> {
 /// Refuses a file of `idempotency.key_file` that holds no key. One that is named and not there is not made: kept answers
 /// could not be opened under another, and what was done would be a conflict.
 fn once_key(settings: &Settings) -> Result<()> {
-    if !settings.once_key_is_named {
+    if !settings.once.key_is_named {
         return Ok(());
     }
     Vault::new(&settings.once.key_file).look().map_err(|error| {

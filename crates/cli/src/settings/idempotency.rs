@@ -23,8 +23,6 @@ pub(super) struct IdempotencyTable {
 /// As they are resolved.
 pub(super) struct Idempotency {
     pub(super) once: OnceOptions,
-    /// Somebody named the key's file, so that it must be there.
-    pub(super) key_is_named: bool,
     pub(super) redis_aof: RedisAof,
 }
 
@@ -40,7 +38,6 @@ impl IdempotencyTable {
             variable("DEPONENT_IDEMPOTENCY_KEY_FILE"),
             self.key_file,
         )?;
-        let key_is_named = named.is_some();
         let lease_secs = match variable("DEPONENT_IDEMPOTENCY_LEASE").or(self.lease) {
             None => LEASE_SECS_DEFAULT,
             Some(text) => parse_duration(&text)
@@ -74,11 +71,11 @@ impl IdempotencyTable {
         };
         Ok(Idempotency {
             once: OnceOptions {
+                key_is_named: named.is_some(),
                 key_file: named.unwrap_or_else(|| data_dir.join("keys").join("once.key")),
                 lease_secs,
                 on_outage,
             },
-            key_is_named,
             redis_aof,
         })
     }

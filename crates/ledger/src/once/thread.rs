@@ -255,6 +255,7 @@ mod tests {
         };
         let options = OnceOptions {
             key_file: PathBuf::new(),
+            key_is_named: false,
             lease_secs: LEASE_SECS_DEFAULT,
             on_outage: OnOutage::Refuse,
         };

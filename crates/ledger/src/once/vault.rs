@@ -23,6 +23,8 @@ const FILE_BYTES_MAX: u64 = 256;
 /// Encrypts and decrypts. The key is read, or made, when it is first needed.
 pub struct Vault {
     file: PathBuf,
+    /// A file that is not there is made.
+    makes: bool,
     keys: OnceLock<Keys>,
 }
 
@@ -44,11 +46,21 @@ impl std::fmt::Debug for Vault {
 }
 
 impl Vault {
-    /// Under the key in that file.
+    /// Under the key in that file, which is made when it is not there.
     pub fn new(file: &Path) -> Self {
         Self {
             file: file.to_owned(),
+            makes: true,
             keys: OnceLock::new(),
+        }
+    }
+
+    /// Under the key in a file that somebody named. It is never made: what is sealed under another key, of which nobody
+    /// knows, can be opened by none of those who share the one.
+    pub fn named(file: &Path) -> Self {
+        Self {
+            makes: false,
+            ..Self::new(file)
         }
     }
 
@@ -134,7 +146,12 @@ impl Vault {
         let failed = |error: &dyn std::fmt::Display| {
             OnceError::Unavailable(format!("{}: {error}", self.file.display()))
         };
-        let bytes = read_or_create(&self.file).map_err(|error| failed(&error))?;
+        let bytes = if self.makes {
+            read_or_create(&self.file)
+        } else {
+            read(&self.file)
+        };
+        let bytes = bytes.map_err(|error| failed(&error))?;
         let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|error| failed(&error))?;
         // Another thread may have read the same file.
         Ok(self.keys.get_or_init(|| {
@@ -293,5 +310,25 @@ mod tests {
                 "{digits}"
             );
         }
+    }
+
+    #[test]
+    fn a_named_key_that_is_gone_is_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("named.key");
+        Vault::new(&file).ready().unwrap();
+        let digits = fs::read(&file).unwrap();
+        let vault = Vault::named(&file);
+        vault.look().unwrap();
+        fs::remove_file(&file).unwrap();
+        for _ in 0..2 {
+            let refused = vault.seal(&place("a", "k"), b"secret".to_vec());
+            assert!(matches!(refused, Err(OnceError::Unavailable(_))), "{refused:?}");
+        }
+        assert!(!file.exists());
+        // One that comes back counts.
+        fs::write(&file, digits).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        vault.ready().unwrap();
     }
 }

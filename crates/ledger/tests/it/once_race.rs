@@ -104,6 +104,7 @@ fn once(folder: &Path, redis: Option<&str>, name: &str, mode: Mode) -> Once {
     };
     let options = OnceOptions {
         key_file: folder.join("once.key"),
+        key_is_named: false,
         lease_secs: if mode == Mode::RealTime {
             SHORT_LEASE_SECS
         } else {

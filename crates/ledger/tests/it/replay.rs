@@ -84,6 +84,7 @@ impl Bed {
         };
         let options = OnceOptions {
             key_file: bed.path().join("keys").join("once.key"),
+            key_is_named: false,
             lease_secs,
             on_outage: OnOutage::Refuse,
         };

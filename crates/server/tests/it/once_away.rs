@@ -147,6 +147,27 @@ fn nothing_is_done_whose_answer_could_not_be_encrypted() {
     }
 }
 
+/// It was there at the start: under a key made anew nobody could open what is kept.
+#[test]
+fn a_named_key_file_that_is_gone_is_refused_and_not_made() {
+    let mut server = TestServer::new();
+    let folder = server.app.ledger.options().data_dir.clone();
+    let key_file = folder.join("named.key");
+    let options = OnceOptions {
+        key_file: key_file.clone(),
+        key_is_named: true,
+        ..server.app.once.options().clone()
+    };
+    server.app.once = Once::new(Box::new(SqliteOnce::new(&folder.join("state.db"))), options);
+    server.router = ::server::router(server.app.clone());
+    let size = server.tree_size();
+    for _ in 0..2 {
+        let answer = server.keyed("/api/v1/runs", "k", &json!({}));
+        assert_eq!(answer.problem(503), "idempotency_unavailable");
+    }
+    assert_eq!((server.tree_size(), key_file.exists()), (size, false));
+}
+
 /// A backend that answers no completion as long as some are to fail, and counts them.
 struct Forgetful {
     inner: SqliteOnce,
