@@ -419,15 +419,9 @@ impl Ledger {
 
     /// The same, counted by leaves and stopped between two steps.
     pub(crate) fn rebuild_watched(&self, watch: &Arc<own::Watch>) -> Result<u64, own::RebuildError> {
-        let failed = |error: &dyn std::fmt::Display| own::RebuildError::Failed(error.to_string());
-        let ledgers = self.store().ledgers_list().map_err(|error| failed(&error))?;
         let mut total = 0;
-        for row in ledgers {
-            let head = self
-                .store()
-                .head_read(row.ledger_no)
-                .map_err(|error| failed(&error))?;
-            total += head.size.as_u64();
+        for row in self.store().ledgers_list()? {
+            total += self.store().head_read(row.ledger_no)?.size.as_u64();
         }
         watch.total.store(total, Ordering::Relaxed);
         let (reply, answer) = std::sync::mpsc::channel();
@@ -442,30 +436,36 @@ impl Ledger {
                     ControlFlow::Continue(())
                 }
             };
+            let failed = |error: &dyn std::fmt::Display| own::RebuildError::Failed(error.to_string());
             let rebuilt = match inner.stopped() {
-                Some(reason) => Err(SubmitError::Stopped(reason).to_string()),
-                None => rebuild_with(inner.store.as_ref(), Some(&inner.options.archive()), progress)
-                    .map_err(|error| error.to_string()),
+                Some(reason) => Err(failed(&SubmitError::Stopped(reason))),
+                None => rebuild_with(inner.store.as_ref(), Some(&inner.options.archive()), progress).map_err(
+                    |error| match error {
+                        // One that writes no more does not the next time either.
+                        error if inner.store.is_stopped() => failed(&error),
+                        error => error.into(),
+                    },
+                ),
             };
             match &rebuilt {
                 // What jobs are is read from what is new now.
                 Ok(_) => inner.jobs.forget(),
-                Err(reason) if inner.stopped().is_none() && inner.store.is_stopped() => {
-                    inner.stop(format!("the projections could not be written: {reason}"));
+                Err(error) if inner.stopped().is_none() && inner.store.is_stopped() => {
+                    inner.stop(format!("the projections could not be written: {error}"));
                 }
                 Err(_) => {}
             }
             // The asker may have gone; the projections are new all the same.
             let _ = reply.send(rebuilt);
         }));
+        let closing = || own::RebuildError::Failed(SubmitError::Closing.to_string());
         if !queued {
-            return Err(failed(&SubmitError::Closing));
+            return Err(closing());
         }
         match answer.recv() {
-            Ok(Ok(records)) => Ok(records),
             Ok(Err(_)) if watch.is_stopped() => Err(own::RebuildError::Stopped),
-            Ok(Err(reason)) => Err(own::RebuildError::Failed(reason)),
-            Err(_) => Err(failed(&SubmitError::Closing)),
+            Ok(rebuilt) => rebuilt,
+            Err(_) => Err(closing()),
         }
     }
 

@@ -15,7 +15,7 @@ use evidence::job::Stage;
 use ledger::admin::{AdminAnswer, AdminRequest, ask};
 use ledger::own::{Clock, OwnEnd, OwnJob, OwnWork, RebuildError, Told, Watch, untold};
 use ledger::{INSTANCE, JobView, Ledger, Tenant};
-use store::FacetQuery;
+use store::{FacetQuery, Fault, FaultStore};
 
 use crate::altered::alter;
 use crate::bed::{TestLedger, time};
@@ -364,6 +364,59 @@ fn a_rebuild_that_was_interrupted_is_done_again_and_its_job_says_so() {
     let done = reason.rsplit(' ').next().unwrap();
     assert!(reason.contains("done again as job"), "{reason}");
     assert_eq!(job(&t.ledger, &instance, done).progress.stage, Stage::Completed);
+    t.check();
+}
+
+/// The store cannot answer so often.
+fn away(fault: &FaultStore, times: usize) {
+    (0..times).for_each(|_| fault.arm(Fault::ReadBy("ledgers_list")));
+}
+
+#[test]
+fn a_rebuild_is_tried_again_while_the_store_cannot_answer() {
+    let t = TestLedger::new();
+    t.tenant("acme");
+    let (mut fault, mut armed) = (Some(Arc::clone(&t.fault)), None);
+    let mut tell = |_: Told<'_>| {
+        // Before the work begins.
+        if let Some(fault) = fault.take() {
+            away(&fault, 1);
+            armed = Some(fault.armed().len());
+        }
+        ControlFlow::Continue(())
+    };
+    let (_, job_id) = t.ledger.rebuild_job(CLOCK, &mut tell).unwrap();
+    assert_eq!((armed, t.fault.armed()), (Some(1), vec![]));
+    let instance = t.ledger.tenant(INSTANCE).unwrap();
+    assert_eq!(
+        job(&t.ledger, &instance, &job_id).progress.stage,
+        Stage::Completed
+    );
+    t.check();
+}
+
+#[test]
+fn an_interrupted_rebuild_is_not_given_up_for_a_store_that_cannot_answer() {
+    let mut t = TestLedger::new();
+    let ledger = t.ledger.clone();
+    let mut close = |_: Told<'_>| {
+        ledger.close();
+        ControlFlow::Continue(())
+    };
+    assert!(t.ledger.rebuild_job(CLOCK, &mut close).is_err());
+    drop(ledger);
+    t = t.reopen();
+    let instance = t.ledger.tenant(INSTANCE).unwrap();
+    let left = t.ledger.own_without_end(&instance, OwnWork::Rebuild);
+    assert_eq!(left.len(), 1);
+    // As often as it is tried: five times.
+    away(&t.fault, 5);
+    t.ledger.own_resume(&instance, OwnWork::Rebuild, &left[0], CLOCK);
+    assert_eq!(t.fault.armed(), []);
+    assert_eq!(t.ledger.own_without_end(&instance, OwnWork::Rebuild), left);
+    // The next start has it done.
+    t.ledger.own_resume(&instance, OwnWork::Rebuild, &left[0], CLOCK);
+    assert!(t.ledger.own_without_end(&instance, OwnWork::Rebuild).is_empty());
     t.check();
 }
 
