@@ -114,10 +114,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Verifies what a store holds.
 ///
 /// # Errors
-/// The store cannot answer at all. What is wrong with its content is a finding.
+/// The store cannot answer, and nothing was found until then. What is wrong with its content is a finding, and is not
+/// unfound by a read that fails: then it is undecided what else there is.
 pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, StoreError> {
     let mut report = Report::new();
-    std::thread::scope(|scope| {
+    let answered = std::thread::scope(|scope| {
         // The database's own structure is looked at beside the records: neither needs the other.
         let structure = scope.spawn(|| store.self_check(question.only_ledger));
         let verified = records(store, question, &mut report);
@@ -126,11 +127,16 @@ pub fn verify(store: &dyn Store, question: &Question<'_>) -> Result<Report, Stor
                 "the look at the database's structure panicked".into(),
             ))
         };
-        for finding in or_finding(structure.join().unwrap_or_else(panicked), None, &mut report)? {
-            report.add(finding);
+        let structure = or_finding(structure.join().unwrap_or_else(panicked), None, &mut report);
+        let told = structure.map(|findings| findings.into_iter().for_each(|finding| report.add(finding)));
+        verified.and(told)
+    });
+    if let Err(error) = answered {
+        if report.errors == 0 || question.goes_on().is_err() {
+            return Err(error);
         }
-        verified
-    })?;
+        report.cut_short(&error);
+    }
     // What a ledger is held against may be as it should, and the ledger not.
     for place in 0..report.ledgers.len() {
         if report.errors_of(&report.ledgers[place].tenant_id) > 0 {
@@ -260,18 +266,25 @@ fn tenant_undisturbed(
         let begun = newest.map(|head| head.size.as_u64() > 0);
         (Erasures::count(store, tenant_no).ok(), begun)
     };
-    let mut disturbed = None;
+    let (mut disturbed, mut cut_short) = (None, None);
     let mut made = Vec::new();
     for _ in 0..ERASURES_MEANWHILE_MAX {
         let before = meanwhile();
         let mut seen = report.clone();
-        made = tenant_once(store, question, epochs, &mut seen)?;
+        let looked = tenant_once(store, question, epochs, &mut seen);
         let quiet = seen.errors == report.errors || meanwhile() == before;
         if quiet {
             *report = seen;
-            return Ok(made);
+            return looked;
         }
         disturbed = Some(seen);
+        match looked {
+            Ok(tenants) => made = tenants,
+            Err(error) => {
+                cut_short = Some(error);
+                break;
+            }
+        }
     }
     // What no erasure can cause is as true as ever: who can erase must not be able to hide it.
     if let Some(seen) = disturbed {
@@ -282,6 +295,9 @@ fn tenant_undisturbed(
         }
         report.ledgers = seen.ledgers;
         report.undecided = seen.undecided;
+    }
+    if let Some(error) = cut_short {
+        return Err(error);
     }
     report.undecide(&epochs[0].tenant_id, "its bodies were erased all the while");
     Ok(made)

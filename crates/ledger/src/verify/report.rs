@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evidence::{Finding, Severity};
 use serde::Serialize;
+use store::StoreError;
 
 /// Findings kept; more are counted. A rewritten database has one for every row, and a report of
 /// 10,000 lines is read by nobody.
@@ -103,6 +104,9 @@ pub struct Report {
     /// Tenants about which the question could not be answered.
     #[serde(skip)]
     undecided_tenants: BTreeSet<String>,
+    /// The store failed before all was looked at.
+    #[serde(skip)]
+    is_cut_short: bool,
 }
 
 impl Report {
@@ -117,6 +121,7 @@ impl Report {
             undecided: Vec::new(),
             errors_by_tenant: BTreeMap::new(),
             undecided_tenants: BTreeSet::new(),
+            is_cut_short: false,
         }
     }
 
@@ -129,13 +134,22 @@ impl Report {
 
     /// Whether a tenant's ledger was verified to its end, and undisturbed.
     pub fn is_decided(&self, tenant_id: &str, origin: &str) -> bool {
-        !self.undecided_tenants.contains(tenant_id)
+        !self.is_cut_short
+            && !self.undecided_tenants.contains(tenant_id)
             && self.ledgers.iter().any(|ledger| ledger.origin == origin)
     }
 
     pub(crate) fn undecide(&mut self, tenant_id: &str, why: &str) {
         self.undecided.push(format!("tenant {tenant_id}: {why}"));
         self.undecided_tenants.insert(tenant_id.to_owned());
+    }
+
+    /// What was found stands, and nothing else is decided.
+    pub(crate) fn cut_short(&mut self, error: &StoreError) {
+        self.undecided.push(format!(
+            "not all was looked at, as the store could not answer: {error}"
+        ));
+        self.is_cut_short = true;
     }
 
     pub(crate) fn add(&mut self, finding: Finding) {

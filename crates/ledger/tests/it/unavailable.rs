@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use evidence::{Finding, FindingCode};
+use ledger::verify::{Level, Question};
 use ledger::{Ledger, OpenError, Options, SubmitError, TenantError};
 use store::sqlite::{Access, SqliteStore};
 use store::{Fault, FaultStore, Store, StoreError};
@@ -112,4 +114,63 @@ fn a_store_that_cannot_answer_during_a_rebuild_is_not_called_damaged() {
     assert_eq!(bed.fault.armed(), []);
     let error = rebuild();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+}
+
+#[test]
+fn what_verification_found_stands_when_the_store_cannot_answer_the_rest() {
+    let bed = TestLedger::new();
+    for tenant in ["acme", "globex"] {
+        let tenant = bed.tenant(tenant);
+        bed.all(&tenant, vec![run("r"), step("r", 0)]);
+    }
+    bed.sign();
+    let question = Question::default();
+    let verify = || ledger::verify::verify(bed.ledger.store(), &question);
+    // Of what is good nothing is known but that it could not be looked at.
+    bed.fault.arm(Fault::ReadBy("self_check"));
+    assert!(matches!(verify(), Err(StoreError::Unavailable(_))));
+    assert_eq!(bed.fault.armed(), []);
+    let acme = bed.ledger.tenant("acme").unwrap();
+    let globex = bed.ledger.tenant("globex").unwrap();
+    let tampering = format!(
+        "DELETE FROM bodies WHERE leaf = (SELECT max(leaf) FROM bodies WHERE leaf >> 40 = {})",
+        acme.ledger().row.ledger_no
+    );
+    tamper(bed.path(), &tampering);
+    // The look at the database's structure fails, and the tenant behind the tampered one.
+    for (method, reads) in [("self_check", 0), ("snapshot", 2)] {
+        let fault = Arc::clone(&bed.fault);
+        let arm = move || fault.arm(Fault::ReadBy(method));
+        match reads {
+            0 => arm(),
+            reads => bed.fault.before(method, reads, arm),
+        }
+        let report = verify().unwrap();
+        assert_eq!(bed.fault.armed(), [], "{method}");
+        assert_eq!(
+            (report.exit_code(None), report.level),
+            (1, Some(Level::Invalid)),
+            "{method}"
+        );
+        let missing = |finding: &Finding| finding.code == FindingCode::BodyMissing;
+        assert!(
+            report.findings.iter().any(missing),
+            "{method}: {:?}",
+            report.findings
+        );
+        assert!(
+            report.undecided[0].contains("unavailable"),
+            "{:?}",
+            report.undecided
+        );
+        for tenant in [&acme, &globex] {
+            assert!(
+                !report.is_decided(&tenant.tenant_id, &tenant.ledger().row.origin),
+                "{method}"
+            );
+        }
+    }
+    let report = verify().unwrap();
+    assert_eq!((report.exit_code(None), report.undecided.len()), (1, 0));
+    assert!(report.is_decided("globex", &globex.ledger().row.origin));
 }

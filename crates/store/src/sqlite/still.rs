@@ -22,6 +22,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::StoreError;
 
+/// Ends the name of a journal.
+const JOURNAL: &str = "-journal";
+
 /// A database that is read as it lies there.
 #[derive(Debug)]
 pub(super) struct Still {
@@ -51,10 +54,12 @@ impl Still {
             return Ok(None);
         }
         if !is_alone(&file).unwrap_or(false) {
+            let by_journal = fs::exists(beside(&file, JOURNAL)).unwrap_or(false);
+            let log = beside(&file, if by_journal { JOURNAL } else { "-wal" });
             return Err(StoreError::Refused(format!(
                 "cannot open {} ({error}): its log, {}, can only be read where files can be written beside it; copy both into such a folder",
                 path.display(),
-                beside(&file, "-wal").display()
+                log.display()
             )));
         }
         Ok(Some(Self {
@@ -109,10 +114,14 @@ fn is_of_the_place(error: &rusqlite::Error) -> bool {
 }
 
 /// Whether nothing is in a database's log, and nobody has the database open: who has, has a log and a `-shm` beside it.
+/// Nor is there a journal, with which a database is changed that has no log yet: what it holds has to be taken back first.
 ///
 /// # Errors
 /// They cannot be looked at.
 fn is_alone(file: &Path) -> io::Result<bool> {
+    if length(&beside(file, JOURNAL))?.is_some_and(|bytes| bytes > 0) {
+        return Ok(false);
+    }
     Ok(match length(&beside(file, "-wal"))? {
         None => true,
         Some(0) => length(&beside(file, "-shm"))?.is_none(),
@@ -160,6 +169,11 @@ mod tests {
                 fs::write(beside(&file, "-shm"), "x").unwrap();
             }
             assert_eq!(is_alone(&file).unwrap(), alone, "{log:?} {index}");
+            // An empty one is what is left of a change that was made whole.
+            fs::write(beside(&file, JOURNAL), "").unwrap();
+            assert_eq!(is_alone(&file).unwrap(), alone, "{log:?} {index}");
+            fs::write(beside(&file, JOURNAL), "x").unwrap();
+            assert!(!is_alone(&file).unwrap(), "{log:?} {index}");
         }
     }
 
