@@ -11,6 +11,9 @@ use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Schema};
 use crate::access::operation::{Access, Operation as Decided, access_of};
 use crate::{codes, examples, idempotent};
 
+/// Operations whose body need not be sent ([`crate::extract::Maybe`]); the macros know only of those that must be.
+const OPTIONAL_BODY: [&str; 2] = ["job_complete", "job_start"];
+
 /// What all operations have in common, and paths as OpenAPI can say them: it has no word for "the rest of
 /// the path", a plain parameter comes nearest.
 pub(crate) fn finished(mut document: OpenApi) -> OpenApi {
@@ -49,7 +52,7 @@ pub(crate) fn finished(mut document: OpenApi) -> OpenApi {
                         with_once(operation);
                     }
                     with_access(&method, operation, &access);
-                    with_example(operation);
+                    with_body(operation);
                 }
             }
             (path.replace("{*", "{"), item)
@@ -80,13 +83,16 @@ fn with_once(operation: &mut Operation) {
         .push(RefOr::T(header));
 }
 
-/// Shows a body that is taken.
-fn with_example(operation: &mut Operation) {
+/// Shows a body that is taken, and says whether it must be sent.
+fn with_body(operation: &mut Operation) {
     let name = operation.operation_id.as_deref().unwrap_or_default();
-    let Some(example) = examples::example_of(name) else {
+    let Some(RefOr::T(body)) = &mut operation.request_body else {
         return;
     };
-    if let Some(RefOr::T(body)) = &mut operation.request_body
+    if OPTIONAL_BODY.contains(&name) {
+        body.required = Some(Required::False);
+    }
+    if let Some(example) = examples::example_of(name)
         && let Some(RefOr::T(content)) = body.content.get_mut("application/json")
     {
         content.example = Some(example);

@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use evidence::Timestamp;
 use evidence::canonical::{self, JsonError, JsonErrorClass};
 use evidence::redact::Redactor;
+use ledger::Ledger;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::body::{self, Held};
+use crate::body::{self, BodyError, Held};
 use crate::{ApiError, App, Caller};
 
 /// Bodies from this length on are parsed beside the async threads, one at a time.
@@ -67,11 +68,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let caller = request.extensions().get::<Caller>();
-        let rules = caller.map_or_else(
-            || Arc::clone(Redactor::standard()),
-            |caller| caller.tenant.rules(),
-        );
+        let rules = rules_of(request.extensions());
         Self::receive(request, app, Some(rules)).await
     }
 }
@@ -84,6 +81,37 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for ExactJsonBody<T>
     }
 }
 
+/// A JSON body whose fields are all optional: none at all is an empty object, and needs no content type.
+#[derive(Debug)]
+pub(crate) struct Maybe<T> {
+    /// What was sent, after redaction.
+    pub(crate) value: T,
+    /// As [`JsonBody::held`].
+    pub(crate) held: Option<Holds>,
+}
+
+impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<App> for Maybe<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let rules = rules_of(request.extensions());
+        let (parts, body) = request.into_parts();
+        let held = body::receive(&app.budget, &app.limits, sender(&parts), &parts.headers, body).await?;
+        // One that is sent in chunks does not say that it is empty until it is read.
+        if held.bytes.is_empty() {
+            let value = T::default();
+            return Ok(Self { value, held: None });
+        }
+        require_json(&parts.headers)?;
+        let JsonBody { value, held, .. } = JsonBody::of(&parts, held, app, Some(rules)).await?;
+        let held = Some(held);
+        Ok(Self { value, held })
+    }
+}
+
+/// Longest packed body that may say nothing, unpacked: `{}` and what white space somebody may put around it.
+const NOTHING_BYTES_MAX: usize = 64;
+
 /// No body, or one that says nothing. What somebody sends where none is taken is meant to change what is done, and would not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoBody;
@@ -94,7 +122,18 @@ impl FromRequest<App> for NoBody {
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let held = body::receive(&app.budget, &app.limits, sender(&parts), &parts.headers, body).await?;
-        if says_nothing(&held.bytes) {
+        let nothing = if held.bytes.is_empty() || !held.is_gzip() {
+            says_nothing(&held.bytes)
+        } else {
+            let held = held.part(0, true, NOTHING_BYTES_MAX);
+            let unpacked = move |_: &Ledger| match held.inflate() {
+                Ok(held) => Ok(says_nothing(&held.bytes)),
+                Err(BodyError::TooLarge(_)) => Ok(false),
+                Err(error) => Err(ApiError::from(error)),
+            };
+            app.blocking(unpacked).await?
+        };
+        if nothing {
             return Ok(Self);
         }
         Err(ApiError::malformed(
@@ -112,6 +151,14 @@ fn says_nothing(bytes: &[u8]) -> bool {
     )
 }
 
+/// What is redacted in what the caller sends.
+fn rules_of(extensions: &Extensions) -> Arc<Redactor> {
+    extensions.get::<Caller>().map_or_else(
+        || Arc::clone(Redactor::standard()),
+        |caller| caller.tenant.rules(),
+    )
+}
+
 /// Whose a body is.
 fn sender(parts: &Parts) -> body::Sender {
     let caller = parts.extensions.get::<Caller>();
@@ -123,6 +170,16 @@ impl<T: DeserializeOwned + Send + 'static> JsonBody<T> {
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
         let held = body::receive(&app.budget, &app.limits, sender(&parts), &parts.headers, body).await?;
+        Self::of(&parts, held, app, rules).await
+    }
+
+    /// Of a body that is there as a whole.
+    async fn of(
+        parts: &Parts,
+        held: Held,
+        app: &App,
+        rules: Option<Arc<Redactor>>,
+    ) -> Result<Self, ApiError> {
         if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
             // A tenant's own patterns take far longer than the built-in rules.
             if rules.as_ref().is_some_and(|rules| rules.has_own_patterns()) {

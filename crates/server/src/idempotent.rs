@@ -498,7 +498,8 @@ async fn hash_of(
         let canonical = canonical.map(|_| Canonical(Bytes::from(text).slice(body_at..)));
         Ok((hash, canonical.ok(), held.into_hold()))
     };
-    if !held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES {
+    // No body is none, whatever it is said to be packed as.
+    if held.bytes.is_empty() || (!held.is_gzip() && held.bytes.len() < LARGE_BODY_BYTES) {
         return hash(held);
     }
     let permit = app

@@ -255,14 +255,9 @@ async fn list(
             as_of: query.as_of,
         };
         let mut page = facet_list::page(ledger, tenant, params)?;
-        let records = ledger.records(tenant);
-        // One at a time: a contract may be 3 MiB. Its entry has its id of all that.
-        let items = page.entries(ledger, tenant, |leaf| {
-            let item = match records.read(&[leaf])?.pop() {
-                Some(record) => item(&record)?,
-                None => None,
-            };
-            Ok(item.map(|item| {
+        // A contract may be 3 MiB. Its entry has its id of all that.
+        let items = page.records(ledger, tenant, |record| {
+            Ok(item(record)?.map(|item| {
                 let text = item.contract_id.len();
                 (item, text)
             }))

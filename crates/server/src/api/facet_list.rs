@@ -6,6 +6,7 @@
 //! As in lists of runs, the tree size of the first page and its total go with the
 //! cursor, so that paging does not shift under new records.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use evidence::RecordId;
@@ -49,7 +50,7 @@ pub(crate) struct ListPage {
     pub(crate) has_more: bool,
     pub(crate) next_cursor: Option<String>,
     pub(crate) filters_applied: Filters,
-    /// Of the page's entries those that [`ListPage::entries`] could not read.
+    /// Of the page's entries those that could not be read.
     pub(crate) damaged: Vec<DamagedEntry>,
 }
 
@@ -66,14 +67,16 @@ pub(crate) struct DamagedEntry {
 
 impl DamagedEntry {
     fn at(ledger: &Ledger, tenant: &Arc<Tenant>, leaf: LeafKey) -> Result<Option<Self>, RecordError> {
-        let Some(record) = ledger.records(tenant).listed(leaf)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            epoch: epoch_of(tenant, leaf),
-            leaf_index: leaf.leaf_index(),
+        let record = ledger.records(tenant).listed(leaf)?;
+        record.map(|record| Self::of(tenant, &record)).transpose()
+    }
+
+    fn of(tenant: &Tenant, record: &Record) -> Result<Self, RecordError> {
+        Ok(Self {
+            epoch: epoch_of(tenant, record.leaf),
+            leaf_index: record.leaf.leaf_index(),
             record_id: record.header()?.id,
-        }))
+        })
     }
 }
 
@@ -120,14 +123,68 @@ impl ListPage {
                 bytes += text;
             }
             if bytes > PAGE_TEXT_BYTES_MAX && place + 1 < self.leaves.len() {
-                let at: Position = (leaf.as_i64(), 0, self.total, self.total_exact);
-                let scope = (self.list, &self.filters_applied);
-                self.next_cursor = Some(cursor::encode(&scope, (self.ledger_no, self.as_of), &at)?);
-                self.has_more = true;
+                self.end_behind(leaf)?;
                 break;
             }
         }
         Ok(entries)
+    }
+
+    /// [`ListPage::entries`], each of which is made of its own record alone: these are read many at once, as many as are
+    /// held by their bytes. `read` is asked about those too whose body is gone by a record that says so.
+    ///
+    /// # Errors
+    /// Those of `read`, but for damage behind a leaf that can be read.
+    pub(crate) fn records<T>(
+        &mut self,
+        ledger: &Ledger,
+        tenant: &Arc<Tenant>,
+        mut read: impl FnMut(&Record) -> Result<Option<(T, usize)>, ApiError>,
+    ) -> Result<Vec<T>, ApiError> {
+        let (mut entries, mut bytes) = (Vec::with_capacity(self.leaves.len()), 0);
+        let (mut looked, mut ended) = (0_usize, None);
+        let records = ledger.records(tenant);
+        records.each_listed(
+            &self.leaves,
+            |_, _| true,
+            |record| {
+                looked += 1;
+                let found = if is_unexplained(ledger, tenant, &record)? {
+                    None
+                } else {
+                    match read(&record) {
+                        Err(error) if error.code == "damaged" => None,
+                        found => Some(found?),
+                    }
+                };
+                match found {
+                    None => self.damaged.push(DamagedEntry::of(tenant, &record)?),
+                    Some(Some((entry, text))) => {
+                        entries.push(entry);
+                        bytes += text;
+                    }
+                    Some(None) => {}
+                }
+                if bytes > PAGE_TEXT_BYTES_MAX && looked < self.leaves.len() {
+                    ended = Some(record.leaf);
+                    return Ok::<_, ApiError>(ControlFlow::Break(()));
+                }
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
+        if let Some(leaf) = ended {
+            self.end_behind(leaf)?;
+        }
+        Ok(entries)
+    }
+
+    /// The page ends before its limit: the next begins behind this leaf.
+    fn end_behind(&mut self, leaf: LeafKey) -> Result<(), ApiError> {
+        let at: Position = (leaf.as_i64(), 0, self.total, self.total_exact);
+        let scope = (self.list, &self.filters_applied);
+        self.next_cursor = Some(cursor::encode(&scope, (self.ledger_no, self.as_of), &at)?);
+        self.has_more = true;
+        Ok(())
     }
 }
 

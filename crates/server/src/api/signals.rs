@@ -207,15 +207,12 @@ async fn list(
             as_of: query.as_of,
         };
         let mut page = facet_list::page(ledger, tenant, params)?;
-        let records = ledger.records(tenant);
-        let items = page.entries(ledger, tenant, |leaf| {
-            let Some(record) = records.read(&[leaf])?.pop() else {
-                return Ok(None);
-            };
+        let items = page.records(ledger, tenant, |record| {
             let Some(body) = record.body.bytes() else {
                 return Ok(None);
             };
-            let signal = GovernanceSignal::read(body).map_err(|error| damaged(leaf.leaf_index(), &error))?;
+            let leaf_index = record.leaf.leaf_index();
+            let signal = GovernanceSignal::read(body).map_err(|error| damaged(leaf_index, &error))?;
             let view = SignalView {
                 record_id: Some(record.header()?.id),
                 ..SignalView::of(signal)

@@ -159,6 +159,30 @@ fn a_signal_of_which_a_forged_row_says_that_it_was_erased_is_named() {
 }
 
 #[test]
+fn a_list_of_activations_names_the_entries_that_it_cannot_show() {
+    let server = TestServer::new();
+    let made = ["p1", "p2", "p3", "p4"].map(|policy_id| {
+        let activation = json!({ "policy_id": policy_id, "source_pattern_id": "pat", "source_recovery_id": "rec",
+            "confidence": 0.5, "approval_path": "auto", "loop_trace_id": "lt" });
+        server.created("/api/v1/policy-activations", &activation)
+    });
+    let [altered, whole, gone, forged] = made.map(|made| leaf_index(&made));
+    let server = alter(server, altered, "\"policy_id\":\"p1\"", "\"policy_id\":\"p9\"");
+    let server = take_away(server, gone);
+    let server = forge_erased(take_away(server, forged), forged);
+    let page = server.get("/api/v1/policy-activations").ok();
+    let named: Vec<&Value> = page["damaged"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| &entry["leaf_index"])
+        .collect();
+    assert_eq!(named, [&json!(forged), &json!(gone), &json!(altered)], "{page}");
+    assert_eq!(page["items"].as_array().unwrap().len(), 1, "{page}");
+    assert_eq!(page["items"][0]["leaf_index"], whole);
+}
+
+#[test]
 fn an_incident_of_which_a_step_was_taken_away_is_damaged_and_not_where_it_was_before() {
     let server = TestServer::new();
     let opening = json!({ "source_run_id": "r", "severity": "HIGH", "policy_id": "p", "policy_name": "Budget",

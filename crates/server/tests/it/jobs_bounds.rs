@@ -4,6 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::limits::gzip;
+use crate::serve::Served;
 use crate::server::TestServer;
 use crate::support::ticking_server;
 
@@ -42,6 +43,35 @@ fn what_is_redacted_of_a_job_is_under_the_hash_of_its_event() {
         (&verified["status"], &verified["findings"]),
         (&json!("verified"), &json!([]))
     );
+}
+
+/// A client that streams what it sends does not know, when it sends the headers, that there is nothing.
+#[test]
+fn a_body_that_need_not_be_sent_may_be_chunks_of_nothing() {
+    let server = ticking_server();
+    let job = json!({ "job_id": "j1", "handler": "deploy" });
+    server.created("/api/v1/jobs", &job);
+    let mut served = Served::of(server);
+    let post = |what: &str, headers: &str, chunks: &str| {
+        let request = format!(
+            "POST /api/v1/jobs/j1/{what} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n{headers}\
+             Connection: close\r\n\r\n{chunks}"
+        );
+        served.exchange(request.as_bytes())
+    };
+    let refused = post("start", "", "2\r\n{}\r\n0\r\n\r\n");
+    assert!(
+        refused.starts_with("HTTP/1.1 415 ") && refused.contains("\"content_type\""),
+        "what is there must be JSON: {refused}"
+    );
+    for (what, headers) in [
+        ("start", ""),
+        ("complete", "Idempotency-Key: k\r\nContent-Encoding: gzip\r\n"),
+    ] {
+        let done = post(what, headers, "0\r\n\r\n");
+        assert!(done.starts_with("HTTP/1.1 201 "), "{what}: {done}");
+    }
+    served.stop();
 }
 
 /// Who parses a large body waits for the job, and who holds the job waits to judge it: not for the same thing.

@@ -5,7 +5,33 @@ use serde_json::{Value, json};
 
 use crate::access::Keyed;
 use crate::jobs::{contract, governed};
+use crate::server::TestServer;
 use crate::support::{pages, ticking_server};
+
+/// Not one read an entry: a page has up to 500.
+#[test]
+fn entries_that_are_one_record_each_are_read_a_page_at_once() {
+    let signal = json!({ "signal_type": "freeze", "scope": "search", "decision": "allow" });
+    let activation = json!({ "policy_id": "p", "source_pattern_id": "pat", "source_recovery_id": "rec",
+        "confidence": 0.5, "approval_path": "auto", "loop_trace_id": "lt" });
+    for (path, body) in [
+        ("/api/v1/signals", signal),
+        ("/api/v1/policy-activations", activation),
+        ("/api/v1/contracts", contract("")),
+    ] {
+        let (server, fault) = TestServer::failing();
+        for n in 0..5 {
+            let mut body = body.clone();
+            if let Some(id) = body.get_mut("contract_id") {
+                *id = json!(format!("c{n}"));
+            }
+            server.created(path, &body);
+        }
+        fault.before("bodies_page", 2, || panic!("read again"));
+        let page = server.get(path).ok();
+        assert_eq!(page["items"].as_array().unwrap().len(), 5, "{path}: {page}");
+    }
+}
 
 #[test]
 fn signals_are_recorded_listed_and_decide() {

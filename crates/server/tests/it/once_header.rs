@@ -11,6 +11,7 @@ use serde_json::json;
 use store::sqlite::SqliteOnce;
 
 use crate::access::Keyed;
+use crate::limits::gzip;
 use crate::server::{TestServer, now};
 use crate::support::running;
 
@@ -323,6 +324,58 @@ fn a_large_body_and_a_packed_one_are_the_same_request_again() {
             .problem(400),
         "malformed"
     );
+}
+
+/// The body of a request that takes none, with the key and as it is packed.
+#[test]
+fn a_request_that_takes_no_body_is_done_once_and_may_be_packed() {
+    let keyed = Keyed::new();
+    let text = |who: &str| &keyed.keys.iter().find(|(name, _)| *name == who).unwrap().1;
+    let id = text("reader").split('_').nth(1).unwrap();
+    let bearer = format!("Bearer {}", text("admin"));
+    let post = |what: &str, headers: &[(&str, &str)], body: Vec<u8>| {
+        let mut all = vec![("authorization", bearer.as_str())];
+        all.extend_from_slice(headers);
+        let path = format!("/api/v1/keys/{id}/{what}");
+        keyed.server.request(Method::POST, &path, &all, body)
+    };
+    let once = ("idempotency-key", "k");
+    let packed = ("content-encoding", "gzip");
+    let some = br#"{"expires_at":"2027-01-01T00:00:00Z"}"#;
+    let blank = vec![b' '; 1024 * 1024];
+    for headers in [&[packed][..], &[packed, once]] {
+        for (body, why) in [
+            (gzip(some), "takes none"),
+            (gzip(b"null"), "takes none"),
+            (gzip(&blank), "takes none"),
+            (b"{}".to_vec(), "not gzip"),
+        ] {
+            let refused = post("revoke", headers, body);
+            assert_eq!(refused.problem(400), "malformed");
+            assert!(refused.text().contains(why), "{}", refused.text());
+        }
+    }
+    let refused = post("revoke", &[once], some.to_vec());
+    assert_eq!(refused.problem(400), "malformed");
+    assert!(refused.text().contains("takes none"), "{}", refused.text());
+    let reader = keyed.get_as("reader", "/api/v1/me");
+    assert_eq!(reader.status, 200, "nothing was done: {}", reader.text());
+
+    // What was refused has not used the key.
+    let first = post("rotate", &[once], Vec::new());
+    assert!(first.ok()["key"].is_string(), "{}", first.text());
+    let again = post("rotate", &[once], Vec::new());
+    assert_eq!(again.header("idempotent-replayed"), "true", "{}", again.text());
+    assert!(again.ok()["key"].is_null(), "it was shown once");
+    for (key, body) in [("none", Vec::new()), ("empty", gzip(b"")), ("object", gzip(b" {}\n"))] {
+        for replayed in ["", "true"] {
+            let headers = [packed, ("idempotency-key", key)];
+            let done = post("revoke", &headers, body.clone());
+            assert_eq!(done.status, 200, "{key}: {}", done.text());
+            assert_eq!(done.header("idempotent-replayed"), replayed, "{key}");
+        }
+        assert_eq!(post("revoke", &[packed], body).status, 200, "{key}");
+    }
 }
 
 #[test]

@@ -12,8 +12,7 @@ mod view;
 
 use std::time::Duration;
 
-use axum::body::HttpBody;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use evidence::Timestamp;
@@ -22,7 +21,6 @@ use evidence::job::{ProgressUpdate, Stage};
 use ledger::own::OWN_PREFIX;
 use ledger::{JobAct, JobError, JobGuard, Ledger, NewJob};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -35,7 +33,7 @@ use super::answer::{ReadProblems, WriteProblems, canonical, created, json, ok};
 use super::fields::{self, Num};
 use crate::access::operation::Action;
 use crate::api::logs::NoParams;
-use crate::extract::Holds;
+use crate::extract::Maybe;
 use crate::{ApiError, App, Caller, JsonBody, Path, Query, Received, RequestId, ids};
 
 pub(crate) use self::act::{moment, with_job};
@@ -84,26 +82,6 @@ impl From<JobError> for ApiError {
             JobError::Submit(error) => error.into(),
             JobError::Read(error) => error.into(),
         }
-    }
-}
-
-/// A JSON body whose fields are all optional: none at all is an empty object.
-pub(crate) struct Maybe<T> {
-    value: T,
-    held: Option<Holds>,
-}
-
-impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<App> for Maybe<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        if request.body().is_end_stream() {
-            let value = T::default();
-            return Ok(Self { value, held: None });
-        }
-        let JsonBody { value, held, .. } = JsonBody::from_request(request, app).await?;
-        let held = Some(held);
-        Ok(Self { value, held })
     }
 }
 
