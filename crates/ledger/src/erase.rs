@@ -291,7 +291,8 @@ impl Ledger {
         Err(SubmitError::Unknown("the run keeps changing".into()).into())
     }
 
-    /// The record that erased another's body; `None`: there is none.
+    /// The record that erased another's body; `None`: there is none. What it is found by is not signed: it must name the
+    /// other itself.
     ///
     /// # Errors
     /// It cannot be read.
@@ -303,10 +304,13 @@ impl Ledger {
         let found = self
             .records(tenant)
             .newest(facet::facet("erasure", &id.to_string()), None)?;
-        Ok(found.and_then(|record| {
-            let erasure = ErasurePerformed::read(record.body.bytes()?).ok()?;
-            Some((record, erasure))
-        }))
+        let Some(record) = found else { return Ok(None) };
+        let is_erasure = record.header()?.kind == Kind::ErasurePerformed;
+        let said = record.body.bytes().filter(|_| is_erasure);
+        let said = said
+            .and_then(|body| ErasurePerformed::read(body).ok())
+            .filter(|said| said.erased.iter().any(|erased| erased.record_id == id));
+        Ok(said.map(|said| (record, said)))
     }
 }
 
