@@ -19,6 +19,7 @@ use evidence::record::{Facts, ProvenanceLog, ProvenanceView};
 use evidence::{Header, Kind, SourceDomain, Timestamp};
 use store::{FacetQuery, Gone, LeafKey};
 
+use crate::verify::Erasures;
 use crate::{
     Bind, Body, BodyTooLarge, Draft, Ledger, Receipt, Record, RecordError, Rejection, Salts, SubmitError,
     Tenant, WriteError,
@@ -235,6 +236,7 @@ impl Ledger {
         let mut page = ProvenancePage::default();
         let limit = usize::try_from(query.limit.min(PROVENANCE_PAGE_MAX)).unwrap_or(1);
         let (mut bytes, mut looked) = (0, 0);
+        let erasures = Erasures::unread(self.store(), tenant.tenant_no)?;
         let end = self.each_log(tenant, query, |leaf, header| {
             looked += 1;
             if page.records.len() == limit || bytes > PAGE_BYTES_MAX || looked > LOOK_MAX {
@@ -242,12 +244,14 @@ impl Ledger {
             }
             page.next = Some(leaf);
             if query.takes(header) {
-                let record = records.listed(leaf)?;
-                bytes += record
-                    .as_ref()
-                    .and_then(|record| record.body.bytes())
-                    .map_or(0, <[u8]>::len);
-                page.records.extend(record);
+                let Some(mut record) = records.listed(leaf)? else {
+                    return Ok(true);
+                };
+                if let Body::Gone(gone) = record.body {
+                    record.body = Body::Gone(erasures.why_gone(leaf, record.header()?.id, gone)?);
+                }
+                bytes += record.body.bytes().map_or(0, <[u8]>::len);
+                page.records.push(record);
             }
             Ok(true)
         })?;
@@ -276,6 +280,7 @@ impl Ledger {
         let mut inputs: BTreeMap<String, BTreeMap<Key, Seen>> = BTreeMap::new();
         let (mut logs, mut looked, mut bytes) = (0, 0, 0);
         let (mut erased, mut archived, mut missing) = (0, 0, 0);
+        let erasures = Erasures::unread(self.store(), tenant.tenant_no)?;
         let end = self.each_log(tenant, query, |leaf, header| {
             if looked == DRIFT_LOGS_MAX || bytes > bytes_max {
                 return Ok(false);
@@ -287,11 +292,12 @@ impl Ledger {
             let Some(record) = records.read(&[leaf])?.pop() else {
                 return Ok(true);
             };
-            let at = record.header()?.occurred_at;
+            let header = record.header()?;
+            let at = header.occurred_at;
             let body = match &record.body {
                 Body::There(body) => body,
                 Body::Gone(gone) => {
-                    match gone {
+                    match erasures.why_gone(leaf, header.id, *gone)? {
                         Gone::Erased => erased += 1,
                         Gone::Archived => archived += 1,
                         Gone::Missing => missing += 1,

@@ -28,6 +28,7 @@ use super::line::{Line, line_of, line_of_gone, read_line};
 use crate::files::named;
 use crate::lines::{Lines, TooLong};
 use crate::own::Watch;
+use crate::verify::Erasures;
 use crate::{Body, Draft, Ledger, RecordError, Salts, Tenant, records};
 
 /// Longest line read: a record of 16 MiB with both payloads in base64, and room.
@@ -148,6 +149,7 @@ pub fn export(
     let mut exported = Exported::default();
     let mut looked = 0;
     let mut days = Days::new(out)?;
+    let erasures = Erasures::unread(store, tenant_no)?;
     let mut query = FacetQuery {
         facets: vec!["provenance".to_owned()],
         limit: FIND,
@@ -175,12 +177,13 @@ pub fn export(
                     line_of(&header, tenant_id, &log)?
                 }
                 Body::Gone(gone) => {
+                    let gone = erasures.why_gone(*leaf, header.id, *gone)?;
                     *match gone {
                         Gone::Erased => &mut exported.erased,
                         Gone::Archived => &mut exported.archived,
                         Gone::Missing => &mut exported.missing,
                     } += 1;
-                    line_of_gone(&header, tenant_id, *gone)
+                    line_of_gone(&header, tenant_id, gone)
                 }
             };
             let mut line = serde_json::to_vec(&line).map_err(io::Error::from)?;

@@ -310,6 +310,20 @@ impl<'a> Erasures<'a> {
         })
     }
 
+    /// Why a body is not there, of which the store says this: the list of what is erased is not signed, and what no
+    /// erasure names was taken away.
+    pub(crate) fn why_gone(
+        &self,
+        leaf: LeafKey,
+        id: RecordId,
+        said: store::Gone,
+    ) -> Result<store::Gone, StoreError> {
+        if said == store::Gone::Erased && self.kept_of(leaf, id)?.is_none() {
+            return Ok(store::Gone::Missing);
+        }
+        Ok(said)
+    }
+
     /// Whether a body is there, asked anew.
     pub(crate) fn is_there(&self, leaf: LeafKey) -> bool {
         match self.store.bodies_there(&[leaf]) {

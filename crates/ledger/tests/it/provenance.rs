@@ -566,3 +566,31 @@ fn a_log_whose_body_is_gone_for_no_reason_on_record_is_counted_apart_in_drift() 
         (1, 0, 0, 1, false)
     );
 }
+
+/// The list of what is erased is not signed.
+#[test]
+fn a_log_of_which_only_a_row_says_that_it_was_erased_is_missing() {
+    let t = TestLedger::new();
+    let tenant = t.tenant("acme");
+    for text in ["kept", "gone"] {
+        log(&t, &tenant, Value::from(text), None).unwrap();
+    }
+    tamper(
+        t.path(),
+        "DELETE FROM bodies WHERE leaf = (SELECT max(leaf) FROM facets WHERE facet = 'provenance');
+         INSERT INTO facets SELECT tenant_no, 'erased', max(leaf), 0 FROM facets WHERE facet = 'provenance'",
+    );
+    let all = ProvenanceQuery {
+        limit: 5,
+        ..ProvenanceQuery::default()
+    };
+    let drift = t.ledger.provenance_drift(&tenant, &all, DRIFT_BYTES_MAX).unwrap();
+    assert_eq!((drift.logs, drift.erased, drift.missing), (1, 0, 1));
+    let page = t.ledger.provenance_find(&tenant, &all).unwrap();
+    let damaged: Vec<bool> = page.records.iter().map(ledger::Record::is_damaged).collect();
+    assert_eq!(damaged, [true, false]);
+    let of = (tenant.tenant_no, &*tenant.tenant_id);
+    let out = t.path().join("out");
+    let done = export(t.ledger.store(), of, &out, (None, None), &mut |_| ()).unwrap();
+    assert_eq!((done.logs, done.erased, done.missing), (1, 0, 1));
+}

@@ -55,7 +55,7 @@ pub(crate) struct ListPage {
 }
 
 /// An entry that cannot be shown: a body that it is made of is not the one that was recorded, or is missing. By the record
-/// that stands in the list.
+/// that stands in the list, or that the answer would have been found by.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DamagedEntry {
     /// Which of the tenant's ledgers: 0, and one more after each recovery.
@@ -71,7 +71,7 @@ impl DamagedEntry {
         record.map(|record| Self::of(tenant, &record)).transpose()
     }
 
-    fn of(tenant: &Tenant, record: &Record) -> Result<Self, RecordError> {
+    pub(crate) fn of(tenant: &Tenant, record: &Record) -> Result<Self, RecordError> {
         Ok(Self {
             epoch: epoch_of(tenant, record.leaf),
             leaf_index: record.leaf.leaf_index(),

@@ -187,7 +187,8 @@ impl RecordView {
             epoch,
             receipt,
             redactions,
-            erased,
+            // What no record says is not told for it.
+            erased: erased && !damaged,
             erasure,
             archived,
             damaged,

@@ -1,6 +1,8 @@
 //! Lists in which a body was altered or taken away: they name it and go on, and never show what is stored for what was
 //! recorded.
 
+use axum::http::Method;
+use evidence::facet::facet;
 use serde_json::{Value, json};
 use store::LeafKey;
 
@@ -27,14 +29,20 @@ fn take_away(server: TestServer, leaf_index: u64) -> TestServer {
 
 /// Says of what a leaf of `default` holds that it was erased, which no record does.
 fn forge_erased(server: TestServer, leaf_index: u64) -> TestServer {
+    forge_facet(server, "erased", leaf_index)
+}
+
+/// Puts a leaf of `default` into a list in which it does not belong.
+fn forge_facet(server: TestServer, facet: &str, leaf_index: u64) -> TestServer {
     let tenant = server.app.ledger.tenant("default").unwrap();
     let leaf = LeafKey::new(tenant.ledger().row.ledger_no, leaf_index).as_i64();
     let tenant_no = tenant.tenant_no;
     drop(tenant);
     server.reopen_after(|folder| {
         let connection = rusqlite::Connection::open(folder.join("deponent.db")).unwrap();
-        let insert = "INSERT INTO facets VALUES (?1, 'erased', ?2, 0)";
-        assert_eq!(connection.execute(insert, (tenant_no, leaf)).unwrap(), 1);
+        // Behind those that are in it already.
+        let insert = "INSERT INTO facets SELECT ?1, ?3, ?2, count(*) FROM facets WHERE tenant_no = ?1 AND facet = ?3";
+        assert_eq!(connection.execute(insert, (tenant_no, leaf, facet)).unwrap(), 1);
     })
 }
 
@@ -245,5 +253,54 @@ fn a_list_of_provenance_shows_nothing_of_a_log_that_was_altered() {
     assert!(
         damaged["input_json"].is_null() && damaged["output_json"].is_null(),
         "{damaged}"
+    );
+}
+
+/// Neither the list of what is erased nor by what an erasure is found is signed: its record names what it erased.
+#[test]
+fn a_log_of_which_forged_rows_say_that_it_was_erased_is_damaged_and_one_that_was_is_not() {
+    let server = TestServer::new();
+    let log = |output: &str| {
+        let made = server.created("/api/v1/provenance", &json!({ "input": output, "output": output }));
+        (
+            leaf_index(&made),
+            made["receipt"]["record_id"].as_str().unwrap().to_owned(),
+        )
+    };
+    let (of_gone, id_of_gone) = log("gone");
+    let (of_erased, id_of_erased) = log("erased");
+    let path = format!("/api/v1/records/{id_of_erased}/body");
+    let headers = [("content-type", "application/json")];
+    let reason = json!({ "reason": "asked for" }).to_string();
+    let erased = server.request(Method::DELETE, &path, &headers, reason).ok();
+    let server = forge_erased(take_away(server, of_gone), of_gone);
+    // As if the erasure of the other had been of this one, too.
+    let server = forge_facet(
+        server,
+        &facet("erasure", &id_of_gone),
+        leaf_index(&erased),
+    );
+    let page = server.get("/api/v1/provenance").ok();
+    for (leaf, says) in [(of_erased, "erased"), (of_gone, "damaged")] {
+        let item = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|item| item["leaf_index"] == leaf)
+            .unwrap();
+        for word in ["erased", "damaged", "archived"] {
+            assert_eq!(item.get(word).is_some(), word == says, "{word}: {item}");
+        }
+    }
+    for (id, says) in [(id_of_erased, "erased"), (id_of_gone, "damaged")] {
+        let record = server.get(&format!("/api/v1/records/{id}")).ok();
+        for word in ["erased", "damaged", "archived"] {
+            assert_eq!(record.get(word).is_some(), word == says, "{word}: {record}");
+        }
+    }
+    let drift = server.get("/api/v1/provenance/drift").ok();
+    assert_eq!(
+        (&drift["erased"], &drift["missing"], &drift["complete"]),
+        (&json!(1), &json!(1), &json!(false))
     );
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::records::alter;
 use crate::schema::Schema;
 use crate::server::{TestServer, export, span};
 use crate::support::assert_checksum;
@@ -164,6 +165,61 @@ fn metrics_that_name_a_run_are_not_shown_for_another_of_their_instance() {
     };
     assert_eq!(of("03")["status"], "telemetry_not_collected");
     assert_eq!(bonds(&of("04")), [("1".to_owned(), "run".to_owned())]);
+}
+
+#[test]
+fn an_environment_that_was_altered_is_named_and_the_rest_is_told() {
+    let server = TestServer::new();
+    let run = "03".repeat(16);
+    let on = |host: &'static str| [("host.name", host), ("service.instance.id", host)];
+    spans(&server, &on("h1"), &[span(3, 1)]);
+    spans(&server, &on("h2"), &[span(3, 2)]);
+    for host in ["h1", "h2"] {
+        log(&server, &[("host.name", host)], host, &json!({}));
+        points(&server, &on(host), &json!([point(BEGAN + 2, 1)]));
+    }
+    log(&server, &[], "named", &json!({ "traceId": run }));
+    let path = |of: &str| format!("{SYSTEM}/{run}/{of}");
+    let events = read(&server, &format!("{run}/events"), "SystemEventsResult");
+    assert_eq!(summaries(&events), ["h1", "h2", "named"]);
+    let telemetry = read(&server, &format!("{run}/telemetry"), "TelemetryResult");
+    assert_eq!(telemetry["points"].as_array().unwrap().len(), 2);
+
+    let found = server
+        .get("/api/v1/records?kind=evidence.environment&limit=10")
+        .ok();
+    let of_h1 = found["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|item| item["body"]["resource"]["host.name"] == "h1")
+        .unwrap();
+    let index = of_h1["receipt"]["leaf_index"].as_u64().unwrap();
+    let server = alter(
+        server,
+        index,
+        "\"host.name\":\"h1\"",
+        "\"host.name\":\"hx\"",
+    );
+    let named = json!([{ "epoch": 0, "leaf_index": index, "record_id": of_h1["receipt"]["record_id"] }]);
+    let events = server.get(&path("events")).ok();
+    assert_eq!(
+        summaries(&events),
+        ["h2", "named"],
+        "nobody knows what the other host was"
+    );
+    assert_eq!(
+        (&events["complete"], &events["damaged"]),
+        (&json!(false), &named),
+        "{events}"
+    );
+    let telemetry = server.get(&path("telemetry")).ok();
+    assert_eq!(telemetry["points"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&telemetry["complete"], &telemetry["damaged"]),
+        (&json!(false), &named),
+        "{telemetry}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::surroundings::duration;
 use super::window::{EventParams, instance_size, of_run};
 use super::{COMPONENT, SystemEvent, SystemRecordOut};
 use crate::api::answer::ReadProblems;
+use crate::api::facet_list::DamagedEntry;
 use crate::api::run_steps::Run;
 use crate::{ApiError, App, Caller, Path, Query};
 
@@ -21,9 +22,13 @@ const READ: &str = "system-events";
 struct SystemEvents<'a> {
     as_of: u64,
     /// False: the run has more than 1,000 traces or 256 environments, and those are looked at; or an environment that came
-    /// with its spans is gone, and with it which hosts and instances were the run's; or it has gone on since the first page,
-    /// is too long to be added up again, and its traces are those of now.
+    /// with its spans is gone or damaged, and with it which hosts and instances were the run's; or it has gone on since the
+    /// first page, is too long to be added up again, and its traces are those of now.
     complete: bool,
+    /// Environments of the run that cannot be read: altered or taken away. Absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    damaged: Vec<DamagedEntry>,
     events: Vec<SystemRecordOut>,
     /// More than 10,000 are read in pages, in the order in which they were recorded.
     has_more: bool,
@@ -63,7 +68,7 @@ pub(super) async fn events(
         let mut run = Run::open(ledger, tenant, READ, &run_id, &params.of_run())?;
         let window = duration(ledger, &mut run)?;
         let instance_as_of = instance_size(ledger, &run, params.cursor.is_none(), params.instance_as_of)?;
-        let (page, complete) = of_run(ledger, tenant, &mut run, instance_as_of, window)?;
+        let (page, complete, damaged) = of_run(ledger, tenant, &mut run, instance_as_of, window)?;
         let events: Vec<SystemRecordOut> = page.events.into_iter().map(SystemEvent::into_record).collect();
         let next = page
             .next
@@ -73,6 +78,7 @@ pub(super) async fn events(
         metadata.answer(&SystemEvents {
             as_of: run.as_of,
             complete,
+            damaged,
             has_more: next.is_some(),
             instance_as_of,
             next_cursor: next.transpose()?,

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use evidence::redact::is_redacted;
 use evidence::{Identity, Kind, Timestamp};
-use ledger::{Ledger, Tenant};
+use ledger::{Ledger, Record, Tenant};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use store::LeafKey;
 
 use super::window::Window;
 use crate::ApiError;
-use crate::api::run_steps::{Run, damaged};
+use crate::api::facet_list::{DamagedEntry, is_unexplained};
+use crate::api::run_steps::Run;
 
 /// Environments of a run that are looked at: one for each resource, mostly a process, that took part. Their bodies
 /// are a few hundred bytes each.
@@ -59,6 +60,8 @@ pub(super) struct Surroundings {
     pub(super) instances: BTreeSet<String>,
     /// All of the run's environments were looked at, and still say what they name.
     pub(super) whole: bool,
+    /// Of these environments those that say nothing because they were altered or taken away.
+    pub(super) damaged: Vec<DamagedEntry>,
 }
 
 /// Reads what the environments of a run name.
@@ -78,10 +81,11 @@ pub(super) fn surroundings(
         mut whole,
     } = environments(ledger, run)?;
     let (mut hosts, mut instances) = (BTreeSet::new(), BTreeSet::new());
-    ledger.records(tenant).each(&leaves, |record| {
-        if let Some(body) = record.body.bytes() {
-            let wire: Wire =
-                serde_json::from_slice(body).map_err(|error| damaged(record.leaf.leaf_index(), &error))?;
+    let mut damaged = Vec::new();
+    // What names the run itself is told whatever has become of one: none ends the read.
+    let each = |record: Record| {
+        let said = record.body.bytes().map(serde_json::from_slice::<Wire>);
+        if let Some(Ok(wire)) = said {
             let text = |name: &str| {
                 let value = wire.resource.get(name).and_then(Value::as_str);
                 // Two hosts may have left the same marker.
@@ -93,13 +97,18 @@ pub(super) fn surroundings(
         } else {
             // Where the run ran is gone with it.
             whole &= posted == Some(record.leaf);
+            if said.is_some() || is_unexplained(ledger, tenant, &record)? {
+                damaged.push(DamagedEntry::of(tenant, &record)?);
+            }
         }
         Ok::<_, ApiError>(ControlFlow::Continue(()))
-    })?;
+    };
+    ledger.records(tenant).each_listed(&leaves, |_, _| true, each)?;
     Ok(Surroundings {
         hosts,
         instances,
         whole,
+        damaged,
     })
 }
 

@@ -23,6 +23,7 @@ use super::COMPONENT;
 use super::surroundings::{duration, recorded_around, surroundings, within};
 use super::window::Window;
 use crate::api::answer::{GoneCounts, ReadProblems};
+use crate::api::facet_list::DamagedEntry;
 use crate::api::run_steps::{Run, RunParams, damaged};
 use crate::{ApiError, App, Caller, Path, Query};
 
@@ -67,9 +68,13 @@ struct Telemetry<'a> {
     as_of: u64,
     available_data: [&'static str; 4],
     /// False: the run has more than 1,000 traces or 256 environments, and those are looked at; or an environment that came
-    /// with its spans is gone, and with it which hosts and instances were the run's; or it has gone on since the first page,
-    /// is too long to be added up again, and its traces are those of now.
+    /// with its spans is gone or damaged, and with it which hosts and instances were the run's; or it has gone on since the
+    /// first page, is too long to be added up again, and its traces are those of now.
     complete: bool,
+    /// Environments of the run that cannot be read: altered or taken away. Absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    damaged: Vec<DamagedEntry>,
     /// Records of this answer that say nothing any more: their points are not among these.
     gone: GoneCounts,
     has_more: bool,
@@ -156,6 +161,8 @@ struct Bound {
     window: Window,
     /// All of its traces are among them, and what all of its environments name.
     whole: bool,
+    /// Of these environments those that cannot be read.
+    damaged: Vec<DamagedEntry>,
 }
 
 impl Bound {
@@ -173,6 +180,7 @@ impl Bound {
                 ..window
             },
             whole: all_traces && around.whole,
+            damaged: around.damaged,
         })
     }
 
@@ -351,7 +359,7 @@ pub(super) async fn telemetry(
         let has_more = found.has_more || last != found.all.last().copied();
         // None was received only where it is known whose instances were the run's.
         let none = points.is_empty() && !has_more && gone == GoneCounts::default();
-        if none && bound.whole && run.from == 0 {
+        if none && bound.whole && bound.damaged.is_empty() && run.from == 0 {
             caller.answered(0);
             return metadata.answer(&TelemetryStub {
                 as_of: run.as_of,
@@ -370,6 +378,7 @@ pub(super) async fn telemetry(
             as_of: run.as_of,
             available_data: ["events", "snapshot", "replay", "telemetry"],
             complete: bound.whole,
+            damaged: bound.damaged,
             gone,
             has_more,
             next_cursor: next.map(|next| run.cursor(tenant, READ, next, 0)).transpose()?,

@@ -16,6 +16,7 @@ use super::super::shared::Item;
 use super::SystemRecordOut;
 use super::surroundings::{Stretch, recorded_around, surroundings, within};
 use crate::ApiError;
+use crate::api::facet_list::DamagedEntry;
 use crate::api::run_list::{bad, instance_as_of};
 use crate::api::run_steps::{Run, RunParams};
 
@@ -367,14 +368,15 @@ pub(in super::super) fn in_window(
 }
 
 /// A page of the system records of a run: under its name or that of one of its traces, or on one of its hosts or from one
-/// of its service instances while it ran, which is the window. And whether all of its traces and environments were looked at.
+/// of its service instances while it ran, which is the window. And whether all of its traces and environments were looked at,
+/// and which of those are damaged.
 pub(super) fn of_run(
     ledger: &Ledger,
     tenant: &Arc<Tenant>,
     run: &mut Run,
     instance_as_of: u64,
     window: Window,
-) -> Result<(SystemPage, bool), ApiError> {
+) -> Result<(SystemPage, bool, Vec<DamagedEntry>), ApiError> {
     let (traces, all_traces) = run.traces(ledger)?;
     let (run, mut found) = (&*run, Found::from(Begin::decode(run.from)));
     let mut add =
@@ -431,7 +433,7 @@ pub(super) fn of_run(
                 && (one_of(&record.host, &around.hosts) || one_of(&record.instance, &around.instances)));
         of_run.then_some(record)
     })?;
-    Ok((page, all_traces && around.whole))
+    Ok((page, all_traces && around.whole, around.damaged))
 }
 
 #[cfg(test)]
