@@ -41,7 +41,8 @@ fn forge_facet(server: TestServer, facet: &str, leaf_index: u64) -> TestServer {
     server.reopen_after(|folder| {
         let connection = rusqlite::Connection::open(folder.join("deponent.db")).unwrap();
         // Behind those that are in it already.
-        let insert = "INSERT INTO facets SELECT ?1, ?3, ?2, count(*) FROM facets WHERE tenant_no = ?1 AND facet = ?3";
+        let insert =
+            "INSERT INTO facets SELECT ?1, ?3, ?2, count(*) FROM facets WHERE tenant_no = ?1 AND facet = ?3";
         assert_eq!(connection.execute(insert, (tenant_no, leaf, facet)).unwrap(), 1);
     })
 }
@@ -261,7 +262,10 @@ fn a_list_of_provenance_shows_nothing_of_a_log_that_was_altered() {
 fn a_log_of_which_forged_rows_say_that_it_was_erased_is_damaged_and_one_that_was_is_not() {
     let server = TestServer::new();
     let log = |output: &str| {
-        let made = server.created("/api/v1/provenance", &json!({ "input": output, "output": output }));
+        let made = server.created(
+            "/api/v1/provenance",
+            &json!({ "input": output, "output": output }),
+        );
         (
             leaf_index(&made),
             made["receipt"]["record_id"].as_str().unwrap().to_owned(),
@@ -275,11 +279,7 @@ fn a_log_of_which_forged_rows_say_that_it_was_erased_is_damaged_and_one_that_was
     let erased = server.request(Method::DELETE, &path, &headers, reason).ok();
     let server = forge_erased(take_away(server, of_gone), of_gone);
     // As if the erasure of the other had been of this one, too.
-    let server = forge_facet(
-        server,
-        &facet("erasure", &id_of_gone),
-        leaf_index(&erased),
-    );
+    let server = forge_facet(server, &facet("erasure", &id_of_gone), leaf_index(&erased));
     let page = server.get("/api/v1/provenance").ok();
     for (leaf, says) in [(of_erased, "erased"), (of_gone, "damaged")] {
         let item = page["items"]

@@ -195,12 +195,7 @@ fn an_environment_that_was_altered_is_named_and_the_rest_is_told() {
         .find(|item| item["body"]["resource"]["host.name"] == "h1")
         .unwrap();
     let index = of_h1["receipt"]["leaf_index"].as_u64().unwrap();
-    let server = alter(
-        server,
-        index,
-        "\"host.name\":\"h1\"",
-        "\"host.name\":\"hx\"",
-    );
+    let server = alter(server, index, "\"host.name\":\"h1\"", "\"host.name\":\"hx\"");
     let named = json!([{ "epoch": 0, "leaf_index": index, "record_id": of_h1["receipt"]["record_id"] }]);
     let events = server.get(&path("events")).ok();
     assert_eq!(

@@ -367,7 +367,11 @@ fn a_request_that_takes_no_body_is_done_once_and_may_be_packed() {
     let again = post("rotate", &[once], Vec::new());
     assert_eq!(again.header("idempotent-replayed"), "true", "{}", again.text());
     assert!(again.ok()["key"].is_null(), "it was shown once");
-    for (key, body) in [("none", Vec::new()), ("empty", gzip(b"")), ("object", gzip(b" {}\n"))] {
+    for (key, body) in [
+        ("none", Vec::new()),
+        ("empty", gzip(b"")),
+        ("object", gzip(b" {}\n")),
+    ] {
         for replayed in ["", "true"] {
             let headers = [packed, ("idempotency-key", key)];
             let done = post("revoke", &headers, body.clone());

@@ -189,7 +189,10 @@ fn the_document_names_the_codes_of_each_operation() {
         assert_eq!(named, is_there, "{method} {path} {status} {code}: {said}");
     }
     let settings = &document["paths"]["/api/v1/redaction"]["put"]["responses"];
-    assert!(settings["409"].is_null(), "nothing on record contradicts them: {settings}");
+    assert!(
+        settings["409"].is_null(),
+        "nothing on record contradicts them: {settings}"
+    );
 }
 
 #[test]
