@@ -117,6 +117,8 @@ fn with_codes(method: &Method, operation: &mut Operation, decided: &Decided) {
         said.push(format!("`{}`: {}", row.code, row.when));
     }
     let responses = &mut operation.responses.responses;
+    // What all that write have in common names it; some have nothing that could contradict them.
+    responses.retain(|status, _| status != "409" || by_status.contains_key(&409));
     for (status, said) in by_status {
         let content = Content::new(Some(Ref::from_schema_name("Problem")));
         let response = Response::builder()

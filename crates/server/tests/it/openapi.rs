@@ -168,6 +168,11 @@ fn the_document_names_the_codes_of_each_operation() {
         ("post", "/api/v1/runs/{run_id}/seal", "409", "run_running", true),
         ("post", "/api/v1/jobs/{id}/start", "409", "job_stage", true),
         ("post", "/api/v1/jobs", "409", "job_stage", false),
+        ("post", "/api/v1/jobs/{id}/health", "409", "conflict", true),
+        ("post", "/api/v1/jobs/{id}/health", "409", "job_full", true),
+        ("post", "/api/v1/jobs/{id}/complete", "409", "conflict", false),
+        ("post", "/api/v1/jobs/{id}/complete", "409", "job_full", false),
+        ("post", "/api/v1/signals", "409", "conflict", false),
         ("delete", "/api/v1/records/{id}/body", "409", "legal_hold", true),
         (
             "delete",
@@ -182,6 +187,24 @@ fn the_document_names_the_codes_of_each_operation() {
             .as_str()
             .is_some_and(|text| text.contains(&format!("`{code}`:")));
         assert_eq!(named, is_there, "{method} {path} {status} {code}: {said}");
+    }
+    let settings = &document["paths"]["/api/v1/redaction"]["put"]["responses"];
+    assert!(
+        settings["409"].is_null(),
+        "nothing on record contradicts them: {settings}"
+    );
+}
+
+#[test]
+fn the_document_says_which_bodies_need_not_be_sent() {
+    let document = serde_json::to_value(::server::openapi()).unwrap();
+    for (path, required) in [
+        ("/api/v1/jobs/{id}/start", false),
+        ("/api/v1/jobs/{id}/complete", false),
+        ("/api/v1/jobs/{id}/fail", true),
+    ] {
+        let body = &document["paths"][path]["post"]["requestBody"];
+        assert_eq!(body["required"], required, "{path}: {body}");
     }
 }
 
