@@ -26,6 +26,7 @@ from .errors import (
     OutputNotKept,
     ParamsNotKept,
     ReplayMismatch,
+    StepNotRecorded,
     Unavailable,
 )
 from .runs import AsyncOpenStep, AsyncRun, Run
@@ -52,6 +53,7 @@ __all__ = [
     "ReplayMismatch",
     "Run",
     "Step",
+    "StepNotRecorded",
     "StepResult",
     "Unavailable",
     "current_run",

@@ -12,8 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import NO_CODE, ConflictError, DeponentError, LeaseLost, OutputNotKept, ParamsNotKept
-from .types import Behavior, Json, StepResult
+from .errors import (
+    NO_CODE,
+    ConflictError,
+    DeponentError,
+    LeaseLost,
+    OutputNotKept,
+    ParamsNotKept,
+    StepNotRecorded,
+)
+from .types import INDEX_MAX, Behavior, Json, StepResult
 
 # Renewed so often while a lease holds, two renewals may be lost.
 RENEWALS_PER_LEASE = 3.0
@@ -26,7 +34,6 @@ EXPONENT_FROM = 1e21
 # The server takes 128 levels, and the step around its parameters is one.
 LEVELS_MAX = 127
 NAME_BYTES_MAX = 256
-INDEX_MAX = 2**31 - 1
 
 
 def check_name(name: str) -> None:
@@ -203,8 +210,17 @@ class Attempt:
         if self.result is not None:
             self.step.output, self.step.result = self.result.output, self.result
 
-    def evidence(self, error: BaseException | None) -> dict[str, Json]:
-        """The step as the run has it on record."""
+    @contextmanager
+    def recording(self, error: BaseException | None) -> Iterator[dict[str, Json]]:
+        """The step as the run has it on record, around its sending. `error` ended the step, and comes first."""
+        try:
+            yield self._evidence(error)
+        except Exception as failed:
+            if error is None:
+                # What came out is its caller's, whatever became of its record.
+                raise StepNotRecorded(self.step.output, failed) from failed
+
+    def _evidence(self, error: BaseException | None) -> dict[str, Json]:
         result = self.result
         stored = result is not None and result.from_cache
         # A step whose output is stored is done, whatever ended the waiting for the answer.

@@ -147,7 +147,7 @@ class Client:
     def run(self, run_id: str | None = None, **fields: Json) -> Run:
         """Starts a run; `fields` are those of POST /api/v1/runs. `with` makes it the current one, and ends it."""
         body = _run_body(run_id, fields)
-        status, run = self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()), answers.started)
+        status, run = self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()), answers.started(run_id))
         return Run(self, run["run_id"], ends=True, new=status == CREATED)
 
     def attach(self, run_id: str) -> Run:
@@ -244,7 +244,7 @@ class AsyncClient:
     async def run(self, run_id: str | None = None, **fields: Json) -> AsyncRun:
         """Starts a run; `fields` are those of POST /api/v1/runs."""
         body = _run_body(run_id, fields)
-        status, run = await self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()), answers.started)
+        status, run = await self._answer("POST", "/api/v1/runs", body, str(uuid.uuid4()), answers.started(run_id))
         return AsyncRun(self, run["run_id"], ends=True, new=status == CREATED)
 
     def attach(self, run_id: str) -> AsyncRun:

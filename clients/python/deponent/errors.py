@@ -41,6 +41,18 @@ class OutputNotKept(RuntimeError):
         self.output = output
 
 
+class StepNotRecorded(RuntimeError):
+    """The step is done, with what came out here as `output`, and is not known to be a step of the run.
+
+    Why is `__cause__`: what was raised when it was to be recorded. With a key its output is stored, and the same
+    step again is that output; without one the step would run again.
+    """
+
+    def __init__(self, output: Any, why: object) -> None:
+        super().__init__(f"the step is done, and is not known to be on record as a step of its run: {why}")
+        self.output = output
+
+
 class ConflictError(DeponentError):
     """The server knows something else under the same name."""
 

@@ -82,21 +82,19 @@ class _Steps:
     def _report_path(self) -> str:
         return f"/api/v1/replay/runs/{_segment(self.run_id)}"
 
-    def _uncounted(self, index: int | None) -> str | None:
-        """Where the steps on record are read, if a step that is given no index needs to know of them."""
-        if index is not None or self._counted:
-            return None
-        return f"/api/v1/logs/llm-runs/{_segment(self.run_id)}/trace"
+    def _page_path(self, cursor: str | None) -> str:
+        """Where the steps on record are read."""
+        path = f"/api/v1/logs/llm-runs/{_segment(self.run_id)}/trace"
+        return path if cursor is None else f"{path}?cursor={quote(cursor, safe='')}"
 
-    def _count(self, path: str, page: dict[str, Any]) -> str | None:
-        """Counts on from the steps of a page; gives where the next one is."""
-        cursor = page.get("next_cursor")
+    def _count(self, page: dict[str, Any]) -> str | None:
+        """Counts on from the steps of a page; gives the cursor of the next one."""
+        cursor: str | None = page["next_cursor"]
         with self._lock:
             self._next = max([self._next, *(step["step_index"] + 1 for step in page["steps"])])
             if cursor is None:
                 self._counted = True
-                return None
-        return f"{path.partition('?')[0]}?cursor={quote(cursor, safe='')}"
+        return cursor
 
     def step(
         self,
@@ -169,9 +167,8 @@ class Run(_Steps):
         check_index(index)
         check_key(key)
         params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
-        path = self._uncounted(index)
-        while path is not None:
-            path = self._count(path, self.client.request("GET", path, check=answers.page))
+        if index is None:
+            self._count_steps()
         attempt = self._attempt(name, behavior, key, params, expected, index)
         error: BaseException | None = None
         try:
@@ -202,26 +199,32 @@ class Run(_Steps):
             error = raised
             raise
         finally:
-            try:
-                self.client.request("POST", self._path("steps"), attempt.evidence(error))
-            except Exception:
-                # The step's own error comes first.
-                if error is None:
-                    raise
+            with attempt.recording(error) as body:
+                check = answers.recorded(self.run_id, attempt.index)
+                self.client.request("POST", self._path("steps"), body, check=check)
+
+    def _count_steps(self) -> None:
+        """Has the next step counted on from those on record."""
+        cursor: str | None = None
+        while not self._counted:
+            path, check = self._page_path(cursor), answers.page(cursor)
+            cursor = self._count(self.client.request("GET", path, check=check))
 
     def _free(self, attempt: Attempt, raised: BaseException) -> None:
         if attempt.path is not None:
-            self.client.request("POST", f"{attempt.path}/fail", {"error": repr(raised)})
+            path, body = f"{attempt.path}/fail", {"error": repr(raised)}
+            self.client.request("POST", path, body, check=answers.nothing)
 
     def complete(self, status: str = "completed", **fields: Json) -> dict[str, Any]:
         """Ends the run; `fields` are those of POST …/complete."""
-        answer = self.client.request("POST", self._path("complete"), {"status": status, **fields})
+        body, check = {"status": status, **fields}, answers.ended(self.run_id)
+        answer = self.client.request("POST", self._path("complete"), body, check=check)
         self._ends = False
         return answer
 
     def report(self) -> dict[str, Any]:
         """What became of the steps: matched, skipped, executed, first divergence."""
-        return self.client.request("GET", self._report_path)
+        return self.client.request("GET", self._report_path, check=answers.report(self.run_id))
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
@@ -277,9 +280,8 @@ class AsyncRun(_Steps):
         check_index(index)
         check_key(key)
         params = kept(params, "params", LEVELS_MAX if isinstance(params, dict) else LEVELS_MAX - 1)
-        path = self._uncounted(index)
-        while path is not None:
-            path = self._count(path, await self.client.request("GET", path, check=answers.page))
+        if index is None:
+            await self._count_steps()
         attempt = self._attempt(name, behavior, key, params, expected, index)
         error: BaseException | None = None
         try:
@@ -305,13 +307,16 @@ class AsyncRun(_Steps):
             error = raised
             raise
         finally:
-            try:
-                recorded = self.client.request("POST", self._path("steps"), attempt.evidence(error))
-                await to_its_end(recorded)
-            except Exception:
-                # The step's own error comes first.
-                if error is None:
-                    raise
+            with attempt.recording(error) as body:
+                check = answers.recorded(self.run_id, attempt.index)
+                await to_its_end(self.client.request("POST", self._path("steps"), body, check=check))
+
+    async def _count_steps(self) -> None:
+        """Has the next step counted on from those on record."""
+        cursor: str | None = None
+        while not self._counted:
+            path, check = self._page_path(cursor), answers.page(cursor)
+            cursor = self._count(await self.client.request("GET", path, check=check))
 
     async def _bring(self, attempt: Attempt) -> None:
         with attempt.bringing() as body:
@@ -323,7 +328,8 @@ class AsyncRun(_Steps):
 
     async def _free(self, attempt: Attempt, raised: BaseException) -> None:
         if attempt.path is not None:
-            await self.client.request("POST", f"{attempt.path}/fail", {"error": repr(raised)})
+            path, body = f"{attempt.path}/fail", {"error": repr(raised)}
+            await self.client.request("POST", path, body, check=answers.nothing)
 
     async def _renew(self, attempt: Attempt) -> None:
         while attempt.renew_secs is not None:
@@ -336,10 +342,11 @@ class AsyncRun(_Steps):
 
     async def complete(self, status: str = "completed", **fields: Json) -> dict[str, Any]:
         """Ends the run; `fields` are those of POST …/complete."""
-        answer = await self.client.request("POST", self._path("complete"), {"status": status, **fields})
+        body, check = {"status": status, **fields}, answers.ended(self.run_id)
+        answer = await self.client.request("POST", self._path("complete"), body, check=check)
         self._ends = False
         return answer
 
     async def report(self) -> dict[str, Any]:
         """What became of the steps: matched, skipped, executed, first divergence."""
-        return await self.client.request("GET", self._report_path)
+        return await self.client.request("GET", self._report_path, check=answers.report(self.run_id))

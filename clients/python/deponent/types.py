@@ -7,6 +7,8 @@ from typing import Any, Literal, cast
 
 Behavior = Literal["execute", "skip", "check"]
 Json = Any
+# Of a step.
+INDEX_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import Any
 import deponent
 import httpx
 import pytest
+import right
+from right import DONE, STORED
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
 PAGE = "<html>" + "please sign in " * 1_000
-DONE: dict[str, Any] = {
-    "output": "receipt", "output_hash": "h", "executed": True, "skipped": False, "checked": False, "from_cache": False,
-}
 
 
 def page(status: int = 200) -> httpx.Response:
@@ -63,12 +62,10 @@ def server(
     """A server that says so; what it is asked, but for renewals, which come at any moment."""
 
     def answer(request: httpx.Request) -> httpx.Response:
-        path = request.url.path
-        end = "decision" if path.endswith("/replay/steps") else path.rpartition("/")[2]
-        if end == "renew":
-            return httpx.Response(204)
-        asked.append(end)
-        return {"decision": decision, "result": result}.get(end, lambda: httpx.Response(201, json={}))()
+        call = right.call_of(request.method, request.url.path)
+        if call != "renew":
+            asked.append(call)
+        return {"decision": decision, "result": result}.get(call, lambda: right.answer(request))()
 
     return answer
 
@@ -87,13 +84,16 @@ def server(
     said({"action": "wait", "token": "t"}),
     said({"action": "execute"}),
     said({"action": "execute", "token": 7}),
+    said({"action": "execute", "token": "../steps"}),
     said({"action": "execute", "token": "t", "lease_secs": 0}),
     said({"action": "execute", "token": "t", "lease_secs": "soon"}),
     said({"action": "execute", "token": "t", "lease_secs": 1e300}),
     said({"action": "execute", "token": "t", "lease_secs": 10**400}),
     said({"action": "use_stored"}),
-    said({"action": "use_stored", **DONE, "executed": "no"}),
-    said({"action": "use_stored", **{name: value for name, value in DONE.items() if name != "output"}}),
+    said({"action": "use_stored", **DONE}),
+    said({"action": "use_stored", **STORED, "executed": "no"}),
+    said({"action": "use_stored", **STORED, "output_hash": "none"}),
+    said({"action": "use_stored", **{name: value for name, value in STORED.items() if name != "output"}}),
 ])
 def test_a_decision_that_is_none_lets_nothing_run_and_nothing_count_as_done(
     pay: Any, decision: Callable[[], httpx.Response]
@@ -121,7 +121,7 @@ def test_what_an_error_tells_of_an_answer_is_bounded(pay: Any) -> None:
 
 @both
 def test_a_decision_is_believed_when_the_server_gives_it_after_all(pay: Any) -> None:
-    answers = [page, said([]), said({"action": "use_stored", **DONE, "executed": False})]
+    answers = [page, said([]), said({"action": "use_stored", **STORED})]
     paid: list[str] = []
     assert pay(server([], decision=lambda: answers.pop(0)()), paid, 0) == "receipt"
     assert paid == [] and answers == []
@@ -129,7 +129,7 @@ def test_a_decision_is_believed_when_the_server_gives_it_after_all(pay: Any) -> 
 
 @both
 @pytest.mark.parametrize("result", [
-    page, said([]), said({}), said({**DONE, "output_hash": None}), lambda: page(404), lambda: page(409), lambda: page(520),
+    page, said([]), said({}), said({**DONE, "output_hash": None}), said(STORED), lambda: page(404), lambda: page(409), lambda: page(520),
 ])
 def test_an_output_whose_answer_is_none_is_brought_until_there_is_one(
     pay: Any, result: Callable[[], httpx.Response]
