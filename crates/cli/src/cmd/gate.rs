@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::sqlite::SqliteStore;
 
-use super::InsteadOfServer;
+use super::{InsteadOfServer, settled};
 use crate::client::{Client, ServerArgs, refusal, segment};
 use crate::output::{self, Format};
 use crate::settings::parse_duration;
@@ -150,21 +150,25 @@ impl Asked {
     fn ask(&self, job_id: &str) -> Result<Said> {
         match self {
             Self::Server(client) => ask_server(client, job_id),
-            Self::Folder(store, tenant_no) => match ledger::rollout(store.as_ref(), *tenant_no, job_id) {
-                Ok(read) => Ok(Said::Answer(json!({
-                    "action": read.action, "authorized": read.authorized, "job_id": job_id,
-                    "reason": read.reason, "verdict": read.verdict,
-                    "resolution": read.resolution.map(|resolution| json!({
-                        "actor_id": resolution.resolution.actor_id,
-                        "decision": resolution.resolution.decision.as_str(),
-                        "reason": resolution.resolution.reason,
-                        "resolved_at": resolution.at,
-                    })),
-                }))),
-                Err(ledger::JobError::Unknown) => Ok(Said::Unknown),
-                Err(error) => Err(error.into()),
-            },
+            Self::Folder(store, tenant_no) => settled(store, || ask_folder(store, *tenant_no, job_id)),
         }
+    }
+}
+
+fn ask_folder(store: &SqliteStore, tenant_no: u32, job_id: &str) -> Result<Said> {
+    match ledger::rollout(store, tenant_no, job_id) {
+        Ok(read) => Ok(Said::Answer(json!({
+            "action": read.action, "authorized": read.authorized, "job_id": job_id,
+            "reason": read.reason, "verdict": read.verdict,
+            "resolution": read.resolution.map(|resolution| json!({
+                "actor_id": resolution.resolution.actor_id,
+                "decision": resolution.resolution.decision.as_str(),
+                "reason": resolution.resolution.reason,
+                "resolved_at": resolution.at,
+            })),
+        }))),
+        Err(ledger::JobError::Unknown) => Ok(Said::Unknown),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -8,7 +8,7 @@ use ledger::admin::{AdminAnswer, AdminRequest, ask_or_run};
 use ledger::own::untold;
 use serde_json::json;
 
-use super::DataDir;
+use super::{DataDir, settled};
 use crate::output::{self, Format, Usage};
 
 /// Make, list, rotate and revoke API keys.
@@ -186,7 +186,7 @@ fn list(tenant: Option<&str>, data_dir: &DataDir, format: Format) -> Result<u8> 
         Some(tenant) => data_dir.open(tenant)?.0,
         None => data_dir.open_all()?.0,
     };
-    let keys = ledger::read_keys(&store)?.list(tenant);
+    let keys = settled(&store, || Ok(ledger::read_keys(&store)?.list(tenant)))?;
     let at = crate::clock::now();
     if format == Format::Json {
         let rows: Vec<_> = keys

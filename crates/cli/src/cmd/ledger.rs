@@ -14,7 +14,7 @@ use store::{LedgerRow, Store};
 use tlog::{LeafIndex, TlogProof};
 
 use super::work::{self, Unit};
-use super::{DataDir, EXIT_UNKNOWN};
+use super::{DataDir, EXIT_UNKNOWN, settled};
 use crate::output::{self, Format, Usage};
 
 /// Which ledger of a data folder.
@@ -141,9 +141,13 @@ impl LedgerCommand {
 
 fn head(which: &Which) -> Result<u8> {
     let (store, row, _) = which.data_dir.epochs(&which.tenant)?;
-    let refusal = which.data_dir.refusal(&store, &row)?;
-    let head = store.head_read(row.ledger_no)?;
-    let checkpoint = store.checkpoint_newest(row.ledger_no)?;
+    let (refusal, head, checkpoint) = settled(&store, || {
+        Ok((
+            which.data_dir.refusal(&store, &row)?,
+            store.head_read(row.ledger_no)?,
+            store.checkpoint_newest(row.ledger_no)?,
+        ))
+    })?;
     match which.format {
         Format::Json => output::json(&json!({
             "tenant_id": row.tenant_id,
@@ -190,34 +194,15 @@ fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
     if rows.is_empty() {
         bail!(Usage(format!("tenant {} has no such epoch", which.tenant)));
     }
-    let Some((row, leaf)) = leaf_of(&store, rows, index, id)? else {
-        output::note(match id {
-            Some(id) => format!("deponent: tenant {} has no record {id}", which.tenant),
-            None => format!("deponent: tenant {} has no leaf {index}", which.tenant),
-        });
-        return Ok(EXIT_UNKNOWN);
+    let proved = match settled(&store, || prove(&store, rows, (index, id), which))? {
+        Ok(proved) => proved,
+        Err(why) => {
+            output::note(format_args!("deponent: {why}"));
+            return Ok(EXIT_UNKNOWN);
+        }
     };
-    let refusal = which.data_dir.refusal(&store, &row)?;
-    let checkpoint = store
-        .checkpoint_newest(row.ledger_no)?
-        .filter(|checkpoint| index < checkpoint.size.as_u64());
-    let Some(checkpoint) = checkpoint else {
-        output::note(format_args!(
-            "deponent: no checkpoint covers leaf {index} of {}",
-            row.origin
-        ));
-        return Ok(EXIT_UNKNOWN);
-    };
-    let tree = StoredTree::new(&store, row.ledger_no);
-    let header = Header::decode(&leaf).context("the leaf is no record")?;
-    let proof = TlogProof {
-        extra: None,
-        index: LeafIndex::new(index),
-        hashes: tree.inclusion(LeafIndex::new(index), checkpoint.size)?,
-        checkpoint_note: checkpoint.note,
-    };
-    let checkpoint_size = checkpoint.size.as_u64();
-    let text = proof.encode();
+    let Proved { row, refusal, .. } = &proved;
+    let header = Header::decode(&proved.leaf).context("the leaf is no record")?;
     match which.format {
         Format::Json => output::json(&json!({
             "tenant_id": row.tenant_id,
@@ -225,15 +210,63 @@ fn proof(record: &str, epoch: Option<u32>, which: &Which) -> Result<u8> {
             "vkey": row.vkey,
             "record_id": header.id.to_string(),
             "leaf_index": index,
-            "leaf_hash": tlog::leaf_hash(&leaf).to_hex(),
-            "checkpoint_size": checkpoint_size,
-            "proof": text,
+            "leaf_hash": tlog::leaf_hash(&proved.leaf).to_hex(),
+            "checkpoint_size": proved.size,
+            "proof": proved.text,
             "status": status_of(refusal.as_ref()),
             "status_detail": refusal.as_ref().map(Refusal::to_string),
         }))?,
-        Format::Text => std::io::stdout().lock().write_all(text.as_bytes())?,
+        Format::Text => std::io::stdout().lock().write_all(proved.text.as_bytes())?,
     }
     Ok(0)
+}
+
+/// A leaf and its proof.
+struct Proved {
+    row: LedgerRow,
+    refusal: Option<Refusal>,
+    leaf: Vec<u8>,
+    /// Of the checkpoint that it is proved under.
+    size: u64,
+    /// A `.tlog-proof`.
+    text: String,
+}
+
+/// Proves a leaf of the first of some ledgers that has it; the inner error is an answer.
+fn prove(
+    store: &SqliteStore,
+    rows: Vec<LedgerRow>,
+    (index, id): (u64, Option<RecordId>),
+    which: &Which,
+) -> Result<Result<Proved, String>> {
+    let Some((row, leaf)) = leaf_of(store, rows, index, id)? else {
+        let what = id.map_or_else(|| format!("leaf {index}"), |id| format!("record {id}"));
+        return Ok(Err(format!("tenant {} has no {what}", which.tenant)));
+    };
+    let refusal = which.data_dir.refusal(store, &row)?;
+    let checkpoint = store
+        .checkpoint_newest(row.ledger_no)?
+        .filter(|checkpoint| index < checkpoint.size.as_u64());
+    let Some(checkpoint) = checkpoint else {
+        return Ok(Err(format!(
+            "no checkpoint covers leaf {index} of {}",
+            row.origin
+        )));
+    };
+    let tree = StoredTree::new(store, row.ledger_no);
+    let proof = TlogProof {
+        extra: None,
+        index: LeafIndex::new(index),
+        hashes: tree.inclusion(LeafIndex::new(index), checkpoint.size)?,
+        checkpoint_note: checkpoint.note,
+    };
+    Ok(Ok(Proved {
+        row,
+        refusal,
+        leaf,
+        size: checkpoint.size.as_u64(),
+        text: proof.encode(),
+    }))
 }
 
 /// The status as the HTTP API has it.

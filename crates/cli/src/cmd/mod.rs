@@ -205,6 +205,27 @@ impl DataDir {
     }
 }
 
+/// What is read of a database, if it stayed as it was meanwhile: otherwise neither an answer nor damage that is found means
+/// anything.
+fn settled<T>(store: &SqliteStore, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let read = read();
+    match moved(store) {
+        Some(why) => bail!(why),
+        None => read,
+    }
+}
+
+/// Why what was read of a database means nothing, if it was read without locks and written to meanwhile: it may have been
+/// a page of before beside one of after.
+fn moved(store: &SqliteStore) -> Option<String> {
+    store.has_moved().then(|| {
+        let path = store.path().display();
+        format!(
+            "{path} was written to while it was read; it can only be read beside a writer where files can be written beside it"
+        )
+    })
+}
+
 /// Why there is no ledger in a folder, if there is none.
 fn no_ledger(options: &::ledger::Options) -> Result<Option<String>> {
     let database = options.database();

@@ -11,7 +11,7 @@ use ledger::provenance::file;
 use serde_json::json;
 
 use super::work::{self, Unit};
-use super::{DataDir, EXIT_UNKNOWN};
+use super::{DataDir, EXIT_UNKNOWN, settled};
 use crate::output::{self, Format, Usage};
 
 /// Write provenance logs into files, and make records of such files.
@@ -78,10 +78,13 @@ impl ProvenanceCommand {
             } => {
                 let (store, row) = data_dir.open(&tenant)?;
                 let of = (row.tenant_no, tenant.as_str());
-                let bar = bar(file::count(&store, row.tenant_no)?);
-                let progress = &mut |looked| bar.set_position(looked);
-                let exported = file::export(&store, of, &out, (start, end), progress)?;
-                bar.finish_and_clear();
+                let exported = settled(&store, || {
+                    let bar = bar(file::count(&store, row.tenant_no)?);
+                    let progress = &mut |looked| bar.set_position(looked);
+                    let exported = file::export(&store, of, &out, (start, end), progress)?;
+                    bar.finish_and_clear();
+                    Ok(exported)
+                })?;
                 let files: Vec<String> = exported
                     .files
                     .iter()

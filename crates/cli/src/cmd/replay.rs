@@ -11,8 +11,9 @@ use evidence::hex_string;
 use ledger::replay::{ReplayedStep, replay_report};
 use ledger::{Body, began_with, run_of, trace_diff};
 use store::RunRow;
+use store::sqlite::SqliteStore;
 
-use super::{DataDir, InsteadOfServer};
+use super::{DataDir, InsteadOfServer, settled};
 use crate::client::{Client, ServerArgs, refusal, segment};
 use crate::output::{self, Format, Usage};
 
@@ -183,20 +184,24 @@ impl Diff {
     /// The same from the database, also beside a server.
     fn of_folder(&self, folder: &DataDir) -> Result<Option<(Value, Value)>> {
         let (store, row) = folder.open(&self.tenant)?;
-        let run = |id: &str| run_of(&store, row.tenant_no, id);
+        settled(&store, || self.of_store(&store, row.tenant_no))
+    }
+
+    fn of_store(&self, store: &SqliteStore, tenant_no: u32) -> Result<Option<(Value, Value)>> {
+        let run = |id: &str| run_of(store, tenant_no, id);
         let (Some(left), Some(right)) = (run(&self.run_a)?, run(&self.run_b)?) else {
             return Ok(None);
         };
         if left.key == right.key && self.run_a != self.run_b {
             bail!(Usage(format!("{} and {} are one run", self.run_a, self.run_b)));
         }
-        let diff = trace_diff(&store, &left, &right)?;
+        let diff = trace_diff(store, &left, &right)?;
         let divergence = diff.divergence.as_ref().map(divergence).transpose()?;
         let compared = json!({
             "divergence": divergence, "equal": diff.equal,
             "left": side(&left, diff.left_steps), "right": side(&right, diff.right_steps),
         });
-        let report = replay_report(&store, &right)?;
+        let report = replay_report(store, &right)?;
         let steps: Vec<Value> = report.steps.iter().map(replayed).collect();
         let report = json!({
             "archived": report.archived, "differed": report.differed, "erased": report.erased, "executed": report.executed,

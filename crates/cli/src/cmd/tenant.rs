@@ -7,7 +7,7 @@ use ledger::own::untold;
 use serde_json::json;
 use store::Store;
 
-use super::DataDir;
+use super::{DataDir, settled};
 use crate::output::{self, Format, Usage};
 
 /// Make and list tenants.
@@ -76,8 +76,11 @@ impl TenantCommand {
             Self::List { data_dir, format } => {
                 let (store, ledgers) = data_dir.open_all()?;
                 let mut rows = Vec::new();
-                for ledger in ledgers {
-                    let head = store.head_read(ledger.ledger_no)?;
+                let heads = settled(&store, || {
+                    let heads = ledgers.iter().map(|ledger| store.head_read(ledger.ledger_no));
+                    Ok(heads.collect::<Result<Vec<_>, _>>()?)
+                })?;
+                for (ledger, head) in ledgers.into_iter().zip(heads) {
                     match format {
                         Format::Text => output::line(format_args!(
                             "{:<24} epoch {}  {:>12} leaves  {}",

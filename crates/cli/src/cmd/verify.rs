@@ -15,7 +15,7 @@ use store::sqlite::{Access, SqliteStore};
 use store::{Store, StoreError};
 use tlog::{Checkpoint, NOTE_BYTES_MAX, Note, VerifierKey};
 
-use super::{DataDir, EXIT_UNKNOWN, no_ledger};
+use super::{DataDir, EXIT_UNKNOWN, moved, no_ledger};
 use crate::brought;
 use crate::output::{self, Format, Usage};
 
@@ -127,12 +127,7 @@ impl Verify {
         };
         let started = Instant::now();
         let report = with_progress(&store, &progress, || verify(&store, &question));
-        // What looked like damage may have been a page of before beside one of after.
-        if store.has_moved() {
-            let path = store.path().display();
-            let why = format!(
-                "{path} was written to while it was read; it can only be read beside a writer where files can be written beside it"
-            );
+        if let Some(why) = moved(&store) {
             return self.ended(&[], &[why], EXIT_UNKNOWN);
         }
         let report = match report {

@@ -146,6 +146,33 @@ fn the_gate_waits_for_the_verdict() {
 }
 
 #[test]
+fn what_is_read_without_locks_of_a_ledger_that_is_written_to_is_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Served::over(&data, folder.path());
+    server.job("late");
+    drop(server);
+    // Carries the log over, and takes it away.
+    let made = deponent(&["tenant", "create", "acme", "--data-dir", data.to_str().unwrap()]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert!(!data.join("deponent.db-wal").exists());
+    // Permissions do not hold root back; a link to nowhere does, as SQLite follows none.
+    std::os::unix::fs::symlink("nowhere", data.join("deponent.db-shm")).unwrap();
+    let gate = ["gate", "--job", "late", "--data-dir", data.to_str().unwrap()];
+    let waits = deponent(&gate);
+    assert_eq!((waits.status.code(), stderr(&waits)), (Some(3), String::new()));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| deponent(&[&gate[..], &["--wait", "60s"]].concat()));
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::fs::write(data.join("deponent.db-wal"), "of a server that was started").unwrap();
+        let ended = waiting.join().unwrap();
+        assert_eq!(ended.status.code(), Some(69), "{}", stdout(&ended));
+        let said = "was written to while it was read";
+        assert!(stderr(&ended).contains(said), "{}", stderr(&ended));
+    });
+}
+
+#[test]
 fn who_asks_a_ledger_that_is_not_in_order_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

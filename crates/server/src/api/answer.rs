@@ -149,7 +149,7 @@ pub(crate) struct GoneCounts {
     archived: u64,
     /// Erased.
     erased: u64,
-    /// Not there, and no record says why: verification finds it.
+    /// Altered, or not there and no record says why: verification finds it.
     missing: u64,
 }
 

@@ -218,6 +218,37 @@ fn an_environment_that_was_altered_is_named_and_the_rest_is_told() {
 }
 
 #[test]
+fn measurements_that_were_altered_are_named_and_the_rest_is_told() {
+    let server = TestServer::new();
+    let on = [("host.name", "h1"), ("service.instance.id", "agent-1")];
+    spans(&server, &on, &[span(3, 1)]);
+    points(&server, &on, &json!([point(BEGAN + 2, 41)]));
+    points(&server, &on, &json!([point(BEGAN + 3, 42)]));
+    let run = "03".repeat(16);
+    let path = format!("{run}/telemetry");
+    let whole = read(&server, &path, "TelemetryResult");
+    assert_eq!(bonds(&whole).len(), 2);
+    assert!(whole.get("damaged").is_none(), "{whole}");
+
+    let first = &whole["points"][0];
+    let index = first["leaf_index"].as_u64().unwrap();
+    let server = alter(server, index, "\"value\":41", "\"value\":14");
+    let telemetry = server.get(&format!("{SYSTEM}/{path}")).ok();
+    assert_eq!(bonds(&telemetry), [("42".to_owned(), "instance".to_owned())]);
+    let named = &telemetry["damaged"];
+    assert_eq!(named.as_array().map(Vec::len), Some(1), "{telemetry}");
+    assert_eq!(
+        (&named[0]["epoch"], &named[0]["leaf_index"]),
+        (&json!(0), &json!(index))
+    );
+    assert_eq!(
+        telemetry["gone"],
+        json!({ "archived": 0, "erased": 0, "missing": 1 })
+    );
+    assert_eq!(telemetry["complete"], true, "what bounds the run is whole");
+}
+
+#[test]
 fn logs_of_every_trace_of_a_run_are_among_its_events() {
     let server = TestServer::new();
     let one_run = [("deponent.run.id", "r")];

@@ -10,7 +10,7 @@ use lineage::source::{Encoding, Reading, Remarks, Source, SourceError};
 use lineage::{Evidence, LineType, PlaceError, Places, RowFormat, RowIds, RowWriter, SourceFile, shown};
 
 use super::{EXIT_UNKNOWN, LogArgs, PlaceArgs, bar};
-use crate::cmd::DataDir;
+use crate::cmd::{DataDir, settled};
 use crate::output::{self, Usage};
 
 /// Malformed lines of a log that are named; `lineage verify` names more of them.
@@ -92,7 +92,10 @@ impl FromLedger {
     /// The evidence of the function's last record; the inner error is an answer.
     fn cited(&self, function: &str) -> Result<Result<Cited, String>> {
         let (store, row) = self.data_dir.open(&self.tenant)?;
-        let found = ledger::lineage::cited(&store, row.tenant_no, function, self.run.as_deref())?;
+        let run = self.run.as_deref();
+        let found = settled(&store, || {
+            Ok(ledger::lineage::cited(&store, row.tenant_no, function, run)?)
+        })?;
         let name = shown(function);
         erased_behind(found.erased_later, found.erased_more, "deterministic", function);
         let of_evidence = (found.evidence_erased_later, found.evidence_erased_more);

@@ -10,10 +10,11 @@ use ledger::lineage::{LogTally, log_page};
 use lineage::{Lines, shown};
 use serde_json::Value;
 use store::Store;
+use store::sqlite::SqliteStore;
 
 use super::aside::Aside;
 use crate::client::{ServerArgs, Streamed, refusal, segment};
-use crate::cmd::{DataDir, EXIT_UNKNOWN, work};
+use crate::cmd::{DataDir, EXIT_UNKNOWN, settled, work};
 use crate::output::{self, Format, Usage};
 
 /// Write the audit log of a run back out of the ledger, as DIR/audit_<RUN>.jsonl.
@@ -180,7 +181,17 @@ impl Export {
 
     fn of_folder(&self, sink: &mut Sink, stop: &AtomicBool) -> Result<Read> {
         let (store, row) = self.data_dir.open(&self.tenant)?;
-        let Some(run) = store.run_find(row.tenant_no, &self.run)? else {
+        settled(&store, || self.of_store(&store, row.tenant_no, sink, stop))
+    }
+
+    fn of_store(
+        &self,
+        store: &SqliteStore,
+        tenant_no: u32,
+        sink: &mut Sink,
+        stop: &AtomicBool,
+    ) -> Result<Read> {
+        let Some(run) = store.run_find(tenant_no, &self.run)? else {
             return Ok(Read::NoRun);
         };
         let until = run.state.record_count;
@@ -190,7 +201,7 @@ impl Export {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Read::CalledOff);
             }
-            let page = log_page(&store, run.key, next, until)?;
+            let page = log_page(store, run.key, next, until)?;
             for line in page.lines.split_inclusive(|byte| *byte == b'\n') {
                 let line = line.strip_suffix(b"\n").unwrap_or(line);
                 sink.count(line)?;

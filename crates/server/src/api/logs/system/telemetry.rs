@@ -23,7 +23,7 @@ use super::COMPONENT;
 use super::surroundings::{duration, recorded_around, surroundings, within};
 use super::window::Window;
 use crate::api::answer::{GoneCounts, ReadProblems};
-use crate::api::facet_list::DamagedEntry;
+use crate::api::facet_list::{DamagedEntry, is_unexplained};
 use crate::api::run_steps::{Run, RunParams, damaged};
 use crate::{ApiError, App, Caller, Path, Query};
 
@@ -71,7 +71,8 @@ struct Telemetry<'a> {
     /// with its spans is gone or damaged, and with it which hosts and instances were the run's; or it has gone on since the
     /// first page, is too long to be added up again, and its traces are those of now.
     complete: bool,
-    /// Environments of the run that cannot be read: altered or taken away. Absent when there are none.
+    /// Environments of the run, and records of measurements that may be its, that were altered or taken away: what they
+    /// said is not among the points. Absent when there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     damaged: Vec<DamagedEntry>,
@@ -268,6 +269,8 @@ impl Leaves {
 struct Read {
     points: Vec<Point>,
     gone: GoneCounts,
+    /// Of what is gone, that for which no record accounts.
+    damaged: Vec<DamagedEntry>,
     /// The record it ends with, the last that was found when that was not too much.
     last: Option<LeafKey>,
 }
@@ -282,6 +285,7 @@ fn read_points(
     let mut read = Read {
         points: Vec::new(),
         gone: GoneCounts::default(),
+        damaged: Vec::new(),
         last: found.all.last().copied(),
     };
     let leaves: Vec<LeafKey> = found.all.iter().copied().collect();
@@ -290,7 +294,7 @@ fn read_points(
     // older than the run has none.
     let wanted =
         |leaf, header: &Header<'_>| found.named.contains(&leaf) || header.occurred_at >= bound.window.start;
-    ledger.records(tenant).each_of(&leaves, wanted, |record| {
+    ledger.records(tenant).each_listed(&leaves, wanted, |record| {
         let leaf = record.leaf;
         let header = record.header()?;
         let body = match &record.body {
@@ -300,6 +304,9 @@ fn read_points(
                 // while the run lasted; what happened later is mostly another run's.
                 if found.named.contains(&leaf) || bound.window.holds(header.occurred_at) {
                     read.gone.count(*why);
+                    if is_unexplained(ledger, tenant, &record)? {
+                        read.damaged.push(DamagedEntry::of(tenant, &record)?);
+                    }
                 }
                 return Ok::<_, ApiError>(ControlFlow::Continue(()));
             }
@@ -354,6 +361,7 @@ pub(super) async fn telemetry(
         let Read {
             mut points,
             gone,
+            damaged,
             last,
         } = read_points(ledger, tenant, &bound, &found)?;
         let has_more = found.has_more || last != found.all.last().copied();
@@ -378,7 +386,7 @@ pub(super) async fn telemetry(
             as_of: run.as_of,
             available_data: ["events", "snapshot", "replay", "telemetry"],
             complete: bound.whole,
-            damaged: bound.damaged,
+            damaged: bound.damaged.into_iter().chain(damaged).collect(),
             gone,
             has_more,
             next_cursor: next.map(|next| run.cursor(tenant, READ, next, 0)).transpose()?,
