@@ -252,6 +252,10 @@ fn a_tenant_is_made_once_listed_proved_and_verified() {
             (&said["level"], &said["exit_code"], &said["findings"][0]["code"]),
             (&"INVALID".into(), &1.into(), &"rolled_back".into())
         );
+        let written = deponent(&["tenant", "create", "other", "--data-dir", data]);
+        assert_eq!(written.status.code(), Some(69), "{}", stderr(&written));
+        let said = format!("it is {how}, but 5 bytes are in its log");
+        assert!(stderr(&written).contains(&said), "{}", stderr(&written));
         assert_eq!(std::fs::read(&log).unwrap(), b"a log");
         // One that nothing tells of was never there.
         let marks = folder.path().join("high-water.json");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::carrier::LOG_KEPT_BYTES;
-use super::still::Still;
+use super::still::{Still, beside, length};
 use super::{
     Access, CARRIER_CACHE_KIB, Carrier, PAGE_BYTES, READER_CACHE_KIB, READERS_MAX, SqliteStore,
     WRITER_CACHE_KIB, unavailable,
@@ -58,6 +58,7 @@ impl SqliteStore {
         }
         if access == Access::ReadWrite {
             let refused = |error| StoreError::Refused(format!("cannot open {}: {error}", path.display()));
+            log_is_of_database(path).map_err(refused)?;
             make_private(path).map_err(refused)?;
         }
         let still = match access {
@@ -137,6 +138,28 @@ impl SqliteStore {
             store.scrub_if_marked();
         }
         Ok(store)
+    }
+}
+
+/// Refuses a log that has lost its database. SQLite takes it away when it finds the file empty, or makes it anew; it may be all
+/// that is left of what was committed last. No crash leaves it so: a database is on disk before it has a log.
+fn log_is_of_database(path: &Path) -> io::Result<()> {
+    let how = match length(path)? {
+        None => "missing",
+        Some(0) => "empty",
+        Some(_) => return Ok(()),
+    };
+    // It lies beside the file itself.
+    let log = beside(
+        &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
+        "-wal",
+    );
+    match length(&log)? {
+        None | Some(0) => Ok(()),
+        Some(bytes) => Err(io::Error::other(format!(
+            "it is {how}, but {bytes} bytes are in its log, {}; put the database back, or move the log away if it is not needed",
+            log.display()
+        ))),
     }
 }
 

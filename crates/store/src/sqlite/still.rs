@@ -129,14 +129,14 @@ fn is_alone(file: &Path) -> io::Result<bool> {
     })
 }
 
-fn beside(file: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(file);
     name.push(suffix);
     name.into()
 }
 
 /// Of a file that is there.
-fn length(path: &Path) -> io::Result<Option<u64>> {
+pub(super) fn length(path: &Path) -> io::Result<Option<u64>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
